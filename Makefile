@@ -1,0 +1,46 @@
+# The two commands of the README. Each makes its own environment in .venv and needs nothing but Python 3.11 or newer.
+#
+#   make quickstart   fuse three tiny models on this machine and print what came of it
+#   make test         run the tests
+#
+# Without an NVIDIA GPU, constraints.txt names a torch release whose CPU build a package index or PIP_FIND_LINKS may offer.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+CONSTRAINTS := $(if $(shell command -v nvidia-smi 2>/dev/null),,-c constraints.txt)
+FIND_LINKS := $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",)
+INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python $(FIND_LINKS) $(CONSTRAINTS)
+TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 DS_ACCELERATOR=cpu
+
+.PHONY: quickstart test slow lint clean
+
+quickstart: $(VENV)/.core
+	$(BIN)/fusion run configs/quickstart.yaml
+
+test: $(VENV)/.dev lint
+	$(TEST_ENV) $(BIN)/python -m pytest -n auto -m "not slow and not real"
+
+slow: $(VENV)/.dev
+	$(TEST_ENV) $(BIN)/python -m pytest -m "slow or real"
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+$(BIN)/uv:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet uv
+
+$(VENV)/.core: $(BIN)/uv pyproject.toml constraints.txt
+	$(INSTALL) --editable .
+	touch $@
+
+$(VENV)/.dev: $(BIN)/uv pyproject.toml constraints.txt
+	$(INSTALL) --editable '.[dev]'
+	touch $@ $(VENV)/.core
+
+clean:
+	rm -rf $(VENV) dist build

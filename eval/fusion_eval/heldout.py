@@ -1,0 +1,125 @@
+"""Held-out examples put to one model: how well it predicts the true response, and what it answers by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fusion.batch import batches
+from fusion.corpus import Example
+from fusion.encode import Encoded, encode, encode_prompt, end_of_turn
+from fusion.head import Head
+from fusion.models import ModelRef, load_model, load_tokenizer, vocabulary
+from fusion.sources import TransformersSource
+from fusion_eval.results import Item
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to measure."""
+
+    exact_match: Collection[str] = ()
+    """Domains in which the model answers by itself, greedily, and is compared with the response."""
+    max_new_tokens: int = 64
+    batch_tokens: int = 4096
+    dtype: str = "float32"
+    device: str = "cpu"
+
+
+def score(ref: ModelRef, examples: Sequence[Example], template: str, how: Settings, progress: Progress) -> list[Item]:
+    """One item for each example. Likelihood is that of the response's bytes, the end of turn left out.
+
+    So models with and without an end-of-turn token, and with any tokenizer, are measured on the same thing. Answers are
+    compared with the response after stripping spaces at both ends. Raises ValueError for an example longer than the
+    model's context: cutting it would compare models on different text.
+    """
+    tokenizer = load_tokenizer(ref)
+    model = load_model(ref, how.dtype, how.device)
+    texts = [_encode(tokenizer, example, template, model) for example in examples]
+    whole = [text.prefix[-1] == len(e.response.encode()) for text, e in zip(texts, examples, strict=True)]
+    nats = _nats(model, tokenizer, texts, whole, how, progress)
+    answers = _answers(model, tokenizer, examples, template, how, progress)
+    return [_item(*parts) for parts in zip(examples, nats, answers, strict=True)]
+
+
+def work(examples: Sequence[Example], how: Settings) -> int:
+    """Units that `score` reports to `progress` in all: one for each example's likelihood, one for each answer."""
+    return len(examples) + sum(example.domain in how.exact_match for example in examples)
+
+
+def _item(example: Example, nats: float, answer: str | None) -> Item:
+    return Item(
+        id=example.id,
+        domain=example.domain,
+        bytes=len(example.response.encode()),
+        nats=nats,
+        exact=None if answer is None else answer.strip() == example.response.strip(),
+        prompt=example.prompt,
+        expected=example.response,
+        answer=answer,
+    )
+
+
+def _encode(tokenizer: Any, example: Example, template: str, model: Any) -> Encoded:
+    text = encode(tokenizer, example.messages, example.response, template=example.template or template)
+    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if longest is not None and len(text.input_ids) > longest:
+        raise ValueError(
+            f"A held-out example of domain {example.domain} has {len(text.input_ids)} tokens, {model.name_or_path} takes "
+            f"{longest}. Shorten it with response_chars in data.heldout; cutting it here would not be the same test."
+        )
+    return text
+
+
+def _nats(
+    model: Any, tokenizer: Any, texts: Sequence[Encoded], whole: Sequence[bool], how: Settings, progress: Progress
+) -> list[float]:
+    source = TransformersSource(model, Head.of(model, vocabulary(tokenizer)), k=0, batch_tokens=how.batch_tokens)
+    rows = source.rows(texts)
+    progress(len(texts))
+    last = torch.tensor([text.rows for text in texts]).cumsum(0) - 1
+    inside = torch.ones(len(rows), dtype=torch.bool)
+    inside[last[torch.tensor(whole)]] = False  # nothing is left to predict there but the end of turn
+    sums = torch.zeros(len(texts), dtype=torch.float64)
+    return sums.index_add(0, rows.example[inside], -rows.gold[inside].double()).tolist()
+
+
+@torch.inference_mode()
+def _answers(
+    model: Any, tokenizer: Any, examples: Sequence[Example], template: str, how: Settings, progress: Progress
+) -> list[str | None]:
+    answers: list[str | None] = [None] * len(examples)
+    asked = [i for i, example in enumerate(examples) if example.domain in how.exact_match]
+    prompts = [encode_prompt(tokenizer, examples[i].messages, template=examples[i].template or template) for i in asked]
+    ends = _ends(model.generation_config.eos_token_id, end_of_turn(tokenizer, template))
+    for batch in batches([len(prompt) + how.max_new_tokens for prompt in prompts], how.batch_tokens):
+        ids, mask = _pad_left([prompts[i] for i in batch], tokenizer.pad_token_id or 0, how.device)
+        out = model.generate(
+            input_ids=ids, attention_mask=mask, do_sample=False, max_new_tokens=how.max_new_tokens,
+            eos_token_id=ends or None, pad_token_id=tokenizer.pad_token_id or 0,
+        )  # fmt: skip
+        for i, answer in zip(
+            batch, tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True), strict=True
+        ):
+            answers[asked[i]] = answer
+        progress(len(batch))
+    return answers
+
+
+def _ends(own: int | list[int] | None, turn: int | None) -> list[int]:
+    """Ids at which an answer stops: what the model's generation settings say, and the end of a turn."""
+    found = [*(own if isinstance(own, list) else [own]), turn]
+    return sorted({id for id in found if id is not None})
+
+
+def _pad_left(prompts: Sequence[Sequence[int]], pad: int, device: str) -> tuple[Tensor, Tensor]:
+    longest = max(map(len, prompts))
+    ids = torch.tensor([[pad] * (longest - len(p)) + list(p) for p in prompts], device=device)
+    mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device)
+    return ids, mask

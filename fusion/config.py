@@ -1,0 +1,256 @@
+"""A run as strict, frozen types. Only this module, `configfile` and `pipeline` know them; stages take plain arguments."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from fusion.merge.methods import AnyMethod, TaskArithmetic
+from fusion.models import ModelRef
+from fusion.objectives import AnyObjective, CrossEntropy
+from fusion.quickstart import MODELS
+from fusion.settings import Settings
+from fusion.weighting import AnyWeighting, Sum
+
+
+BUILTIN = "quickstart:"
+
+
+class ModelSettings(Settings):
+    """A model to load."""
+
+    path: str
+    """Hub id, local folder, or .gguf file. Relative paths count from the working directory; `quickstart:NAME` is built in."""
+    revision: str | None = None
+    """Commit, tag or branch of a hub model."""
+    template: Literal["auto", "chat", "plain"] = "auto"
+    """How prompts are rendered: the model's chat template, plain text, or auto: the template where there is one."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model. Off unless you read it."""
+    licence: str | None = None
+    """The model's licence, for the model card."""
+
+    @field_validator("path")
+    @classmethod
+    def _is_built_in(cls, value: str) -> str:
+        if value.startswith(BUILTIN) and (name := value.removeprefix(BUILTIN)) not in MODELS:
+            raise ValueError(f"there is no built-in model {name}; there are {', '.join(MODELS)}")
+        return value
+
+    @property
+    def ref(self) -> ModelRef:
+        """Where to load it from."""
+        built_in = MODELS.get(self.path.removeprefix(BUILTIN)) if self.path.startswith(BUILTIN) else None
+        return ModelRef(str(built_in or self.path), self.revision, self.trust_remote_code)
+
+
+class SourceSettings(ModelSettings):
+    """A model to learn from."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """What it is called in folders, logs and tables."""
+
+
+class DataSettings(Settings):
+    """One data set; see `fusion.corpus.load`."""
+
+    path: str
+    """`builtin:SKILL`, a .jsonl, .json, .csv or .parquet file, or a hub id."""
+    domain: str
+    """Label under which results are reported."""
+    prompt: str = "{prompt}"
+    """Prompt with columns in braces; empty for none."""
+    response: str = "{response}"
+    """Response with columns in braces."""
+    system: str | None = None
+    """System message, with columns in braces."""
+    messages: str | None = None
+    """Column with a conversation, instead of prompt and response."""
+    template: Literal["plain"] | None = None
+    """`plain` for raw text that no model should wrap in its chat template."""
+    name: str | None = None
+    """Configuration name of a hub data set."""
+    split: str = "train"
+    """Split of a hub data set; of a built-in one: pretrain, fusion or heldout."""
+    where: dict[str, str | int | float | bool] | None = None
+    """Keep the rows whose columns have these values."""
+    revision: str | None = None
+    """Commit of a hub data set."""
+    skip: int = Field(0, ge=0)
+    """Rows passed over first."""
+    limit: int | None = Field(None, gt=0)
+    """At most so many examples."""
+    shuffle: int | None = None
+    """Seed to shuffle rows with before skip and limit; for built-in data the seed they are made with."""
+    prompt_chars: int | None = Field(None, gt=0)
+    """Move about so many characters of the response's beginning into the prompt."""
+    response_chars: int | None = Field(None, gt=0)
+    """Cut responses to about so many characters."""
+    noise: float = Field(0.0, ge=0, le=1)
+    """Built-in data only: share of wrong answers."""
+
+    @model_validator(mode="after")
+    def _noise_is_built_in(self) -> DataSettings:
+        if self.noise and not self.path.startswith("builtin:"):
+            raise ValueError(f"noise is for built-in data only, not for {self.path}")
+        return self
+
+
+class Data(Settings):
+    """What is learned from, and what is measured on."""
+
+    train: list[DataSettings] = Field(min_length=1)
+    heldout: list[DataSettings] = Field(min_length=1)
+    """Never trained on; an example that is also in `train` is an error."""
+    max_length: int = Field(1024, gt=1)
+    """Tokens of prompt and response in training; longer responses are cut, and the cut is reported."""
+
+
+class Extract(Settings):
+    """How sources are turned into rows on disk."""
+
+    top_k: int | Literal["all"] = 10
+    """Entries kept of each row; `all` keeps the whole vocabulary (small vocabularies only)."""
+    values: Literal["float16", "float32"] = "float16"
+    """Type of cached log-probabilities."""
+    dtype: str = Field("float32", pattern="^(float32|bfloat16|float16)$")
+    """Type sources compute in; float32 on a CPU, bfloat16 on a GPU is usual."""
+    batch_tokens: int = Field(4096, gt=0)
+    """Tokens of a forward pass."""
+    shard: int = Field(256, gt=0)
+    """Examples of a shard, the unit of resuming."""
+
+    @field_validator("top_k")
+    @classmethod
+    def _positive(cls, value: int | str) -> int | str:
+        if value != "all" and int(value) < 1:
+            raise ValueError(f"must be at least 1, or `all`, got {value}")
+        return value
+
+
+class Evaluation(Settings):
+    """What is measured on the held-out examples, besides bits per byte."""
+
+    exact_match: list[str] = Field([])
+    """Domains in which the model's greedy answer is compared with the response."""
+    max_new_tokens: int = Field(64, gt=0)
+    """Length limit of such answers."""
+    batch_tokens: int = Field(4096, gt=0)
+    """Tokens of a forward pass."""
+    resamples: int = Field(2000, ge=100)
+    """Bootstrap resamples of the confidence intervals."""
+
+
+class Config(Settings):
+    """A whole run."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Name of the folder under `runs`."""
+    runs: str = "runs"
+    """Where runs are kept."""
+    seed: int = 0
+    """Seeds data order and everything random in training."""
+    pivot: ModelSettings
+    """The model that is trained."""
+    sources: list[SourceSettings] = Field(min_length=1)
+    """The models it learns from."""
+    data: Data
+    extract: Extract = Extract()
+    alignment: Literal["prefix", "truncate", "dtw"] = "prefix"
+    """How positions of two tokenizers are matched."""
+    vocabulary_map: Literal["first_piece", "exact"] = "first_piece"
+    """How a source's tokens become the pivot's, for objectives that compare tokens."""
+    objectives: list[AnyObjective] = Field(min_length=1)
+    """Terms of the loss."""
+    weighting: AnyWeighting = Sum()
+    """How much each source counts at each position."""
+    strategies: list[Literal["unified", "pairwise"]] = Field(["unified"], min_length=1)
+    """unified: one training on all sources; pairwise: one training a source, then a merge."""
+    result: Literal["unified", "pairwise"] | None = None
+    """Which becomes the fused model; the first of `strategies` if not said."""
+    merge: AnyMethod = TaskArithmetic()
+    """How pairwise models are merged."""
+    baseline: bool = True
+    """Also train the pivot on the same data and steps with cross-entropy alone, to compare with."""
+    training: dict[str, Any] = Field({})
+    """Any of transformers' TrainingArguments."""
+    dtype: str = Field("float32", pattern="^(float32|bfloat16)$")
+    """Type of the pivot's weights in training."""
+    head_chunk: int | None = Field(None, gt=0)
+    """Rows whose logits exist at once; as many as fit 2^25 logits if not said."""
+    evaluation: Evaluation = Evaluation()
+
+    @property
+    def folder(self) -> Path:
+        """Where the run lives."""
+        return Path(self.runs) / self.name
+
+    @property
+    def chosen(self) -> str:
+        """The strategy whose model is the result."""
+        return self.result or self.strategies[0]
+
+    @field_validator("training")
+    @classmethod
+    def _training_arguments(cls, value: dict[str, Any]) -> dict[str, Any]:
+        from dataclasses import fields
+
+        from transformers import TrainingArguments
+
+        allowed = {field.name for field in fields(TrainingArguments) if field.init} - OURS
+        for key in value:
+            if key not in allowed:
+                why = "is set by the run itself" if key in OURS else f"is not a TrainingArgument{suggest(key, allowed)}"
+                raise ValueError(f"{key} {why}")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        names = [source.name for source in self.sources]
+        if len(set(names)) < len(names):
+            raise ValueError(f"sources need different names, got {', '.join(names)}")
+        if taken := RESERVED & set(names):
+            raise ValueError(f"no source may be called {', '.join(sorted(taken))}: the run uses that name itself")
+        for source in self.sources:
+            if (source.path, source.revision) == (self.pivot.path, self.pivot.revision):
+                raise ValueError(f"source {source.name} is the pivot itself ({source.path}); it has nothing to teach")
+        if self.chosen not in self.strategies:
+            raise ValueError(f"result is {self.chosen}, but strategies are {', '.join(self.strategies)}")
+        for i, objective in enumerate(self.objectives):
+            _enough_entries(i, objective, self.extract.top_k)
+        domains = {data.domain for data in self.data.heldout}
+        if unknown := set(self.evaluation.exact_match) - domains:
+            raise ValueError(
+                f"evaluation.exact_match names {', '.join(sorted(unknown))}; heldout domains are {', '.join(sorted(domains))}"
+            )
+        return self
+
+
+RESERVED = {"pivot", "fine-tuned", "unified", "pairwise", "merged", "mean"}
+OURS = {"output_dir", "seed", "remove_unused_columns", "use_cpu", "resume_from_checkpoint", "do_train", "do_eval"}
+
+
+def plain_fine_tuning() -> list[AnyObjective]:
+    """The objectives of the baseline."""
+    return [CrossEntropy()]
+
+
+def _enough_entries(number: int, objective: AnyObjective, top_k: int | str) -> None:
+    where, needed = f"objectives[{number}] ({objective.kind})", objective.entries
+    if needed is None and top_k != "all":
+        raise ValueError(f"{where} needs whole rows: set extract.top_k to all (it is {top_k})")
+    if needed is not None and top_k != "all" and needed > int(top_k):
+        raise ValueError(
+            f"{where} reads {needed} entries of each row, extract.top_k keeps {top_k}; raise it or lower top_k"
+        )
+
+
+def suggest(key: str, allowed: set[str]) -> str:
+    """`; did you mean ...?` for a misspelt key, or what is allowed."""
+    close = difflib.get_close_matches(key, allowed, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean {close[0]}?"
+    return f"; allowed are {', '.join(sorted(allowed))}" if 0 < len(allowed) <= 20 else ""

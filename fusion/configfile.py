@@ -1,0 +1,156 @@
+"""From a YAML file to a `Config`: found, read, overridden by --set, and every mistake explained at once."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from fusion.config import Config, suggest
+from fusion.recipes import recipes
+
+
+class ConfigError(ValueError):
+    """What is wrong with a configuration: every mistake, one a line."""
+
+
+def load(file: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file, apply overrides such as `training.max_steps=5`, and check everything.
+
+    `file` may also be the name of a recipe that comes with the package. Raises ConfigError with all mistakes.
+    """
+    place = find(file)
+    try:
+        raw = yaml.load(place.read_text(), Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file} is not valid YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{file} should hold keys and values, it holds {type(raw).__name__}.")
+    for override in overrides:
+        _override(raw, override)
+    return parse(raw, str(file))
+
+
+def parse(raw: dict[str, Any], origin: str) -> Config:
+    """Check a configuration that was read elsewhere; `origin` names it in messages."""
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        lines = [_explain(mistake) for mistake in error.errors()]
+        raise ConfigError("\n".join(f"{origin}: {line}" for line in lines)) from None
+
+
+def find(file: str | Path) -> Path:
+    """The file, or the recipe of that name. Raises ConfigError that lists what there is."""
+    place = Path(file)
+    if place.is_file():
+        return place
+    known = recipes()
+    if str(file) in known or (place.stem in known and place.parts[:-1] == ("configs",)):
+        return known[place.stem]
+    raise ConfigError(f"There is no configuration {file}. Give a YAML file, or one of the recipes {', '.join(known)}.")
+
+
+def dump(config: Config) -> str:
+    """The configuration with every default, as YAML that `load` reads back."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which 1e-4 is a number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
+)
+
+
+def _override(raw: Any, text: str) -> None:
+    path, equals, value = text.partition("=")
+    if not equals or not path:
+        raise ConfigError(f"--set {text}: write it as a.b=c, for example training.max_steps=5.")
+    *parents, last = path.split(".")
+    place = raw
+    for part in parents:
+        place = _child(place, part, text)
+    parsed = yaml.load(value, Loader=_Loader)
+    if isinstance(place, list):
+        _child(place, last, text)
+        place[_index(place, last)] = parsed
+    elif isinstance(place, dict):
+        place[last] = parsed
+    else:
+        raise ConfigError(f"--set {text}: {'.'.join(parents)} is a value, it has no {last}.")
+
+
+def _child(place: Any, part: str, text: str) -> Any:
+    if isinstance(place, list):
+        index = _index(place, part)
+        if index is None:
+            names = [str(item.get("name", i)) if isinstance(item, dict) else str(i) for i, item in enumerate(place)]
+            raise ConfigError(f"--set {text}: no entry {part}; there are {', '.join(names)}.")
+        return place[index]
+    if isinstance(place, dict):
+        return place.setdefault(part, {})
+    raise ConfigError(f"--set {text}: {part} is not inside a group of settings.")
+
+
+def _index(place: list, part: str) -> int | None:
+    """Position of an entry of a list by number or by its `name`."""
+    if part.isdigit() and int(part) < len(place):
+        return int(part)
+    return next((i for i, item in enumerate(place) if isinstance(item, dict) and item.get("name") == part), None)
+
+
+def _explain(mistake: Any) -> str:
+    place = _place(mistake["loc"])
+    if mistake["type"] == "extra_forbidden":
+        key, parent = mistake["loc"][-1], mistake["loc"][:-1]
+        return f"unknown key {place}{suggest(str(key), _keys(parent))}"
+    if mistake["type"] == "missing":
+        return f"{place} is missing"
+    if mistake["type"] == "union_tag_invalid":
+        tag, known = mistake["ctx"]["tag"], set(re.findall(r"'(\w+)'", mistake["ctx"]["expected_tags"]))
+        return f"{place}.kind: there is no {tag}{suggest(tag, known)}"
+    message = mistake["msg"].removeprefix("Value error, ")
+    value = mistake.get("input")
+    shown = f", got {value!r}" if isinstance(value, (str, int, float, bool)) and repr(value) not in message else ""
+    return f"{place}: {message}{shown}" if place else message
+
+
+def _place(location: Sequence[str | int]) -> str:
+    text = ""
+    for part in location:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        elif part not in _kinds():
+            text += f".{part}" if text else part
+    return text
+
+
+@functools.cache
+def _kinds() -> set[str]:
+    """Names of methods, which pydantic puts into the places of mistakes."""
+    return set(re.findall(r'"const": "(\w+)"', json.dumps(Config.model_json_schema())))
+
+
+def _keys(location: Sequence[str | int]) -> set[str]:
+    """Allowed keys at a place of the configuration, from its schema."""
+    schema = Config.model_json_schema()
+    kinds, node = schema["$defs"], schema
+    for part in location:
+        if isinstance(part, int):
+            node = node.get("items", {})
+        elif "discriminator" in node:
+            node = {"$ref": node["discriminator"]["mapping"].get(part, "")}
+        else:
+            node = node.get("properties", {}).get(part, {})
+        if "$ref" in node:
+            node = kinds.get(node["$ref"].rsplit("/", 1)[-1], {})
+    return set(node.get("properties", {}))

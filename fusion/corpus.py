@@ -1,0 +1,170 @@
+"""Data sets to examples: what was asked, what was answered, and in which domain."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import string
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fusion.quickstart import skills
+
+BUILTIN = "builtin:"
+FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
+
+
+@dataclass(frozen=True)
+class Example:
+    """One piece of training or test text. The response is the same bytes for every model, the prompt is rendered by each."""
+
+    messages: tuple[dict[str, str], ...]
+    """What comes before the response: dictionaries with `role` and `content`; none for raw text."""
+    response: str
+    domain: str
+    template: str | None = None
+    """`plain` where no model may wrap the prompt in its chat template (raw text); None leaves it to the model."""
+
+    @property
+    def id(self) -> str:
+        """Names the content: equal text, equal id, wherever it came from. The domain is a label and does not count."""
+        content = json.dumps([self.messages, self.response, self.template], ensure_ascii=False)
+        return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:24]
+
+    @property
+    def prompt(self) -> str:
+        """The prompt for people to read."""
+        return "\n".join(message["content"] for message in self.messages)
+
+
+def load(
+    path: str,
+    *,
+    domain: str,
+    prompt: str = "{prompt}",
+    response: str = "{response}",
+    system: str | None = None,
+    messages: str | None = None,
+    template: str | None = None,
+    name: str | None = None,
+    split: str = "train",
+    where: Mapping[str, Any] | None = None,
+    revision: str | None = None,
+    skip: int = 0,
+    limit: int | None = None,
+    shuffle: int | None = None,
+    prompt_chars: int | None = None,
+    response_chars: int | None = None,
+    noise: float = 0.0,
+) -> list[Example]:
+    """Examples of one data set: `builtin:SKILL`, a .jsonl, .json, .csv or .parquet file (may be gzipped), or a hub id.
+
+    `prompt` and `response` are filled from the columns of a row ("{question}"), or `messages` names a column with a
+    conversation whose last assistant turn is the response. `prompt_chars` moves that much of the response's beginning into
+    the prompt (cut after a space), `response_chars` limits what is left: with both, raw text becomes continuation. `where`
+    keeps the rows whose columns have these values. Rows without a response are left out. Raises ValueError for a missing column
+    or an empty result, FileNotFoundError for a missing file.
+    """
+    if path.startswith(BUILTIN):
+        made = skills.make(
+            path.removeprefix(BUILTIN), skip + (limit or 200), seed=shuffle or 0, noise=noise, split=split
+        )
+        rows: Iterable[Mapping[str, Any]] = made
+    else:
+        rows = _rows(path, name, split, revision)
+    if where:
+        rows = [row for row in rows if _holds(row, where, path)]
+    if shuffle is not None and not path.startswith(BUILTIN):
+        rows = list(rows)
+        random.Random(shuffle).shuffle(rows)
+    examples = []
+    for number, row in enumerate(rows):
+        if number < skip:
+            continue
+        asked, answer = _conversation(row, messages) if messages else _filled(row, prompt, response, system, path)
+        asked, answer = _cut(asked, answer, prompt_chars, response_chars)
+        if answer:
+            examples.append(Example(tuple(asked), answer, domain, template))
+        if limit is not None and len(examples) >= limit:
+            break
+    if not examples:
+        raise ValueError(f"{path} (split {split}, skip {skip}) gives no example: no row is left that has a response.")
+    return examples
+
+
+def _rows(path: str, name: str | None, split: str, revision: str | None) -> Iterable[Mapping[str, Any]]:
+    from datasets import load_dataset  # seconds of import that a built-in data set need not pay
+
+    place = Path(path).expanduser()
+    suffix = next((s for s in reversed(place.suffixes) if s not in (".gz", ".zst", ".bz2")), "")
+    looks_local = path.startswith((".", "/", "~")) or suffix in FORMATS
+    if looks_local:
+        if not place.is_file():
+            raise FileNotFoundError(f"The data file {path} does not exist (looked in {place.parent.absolute()}).")
+        if suffix not in FORMATS:
+            raise ValueError(
+                f"{path}: files end in {', '.join(FORMATS)} (optionally .gz), this one in {suffix or 'nothing'}."
+            )
+        if place.stat().st_size == 0:
+            return []
+        return load_dataset(FORMATS[suffix], data_files=str(place), split="train")
+    return load_dataset(path, name, split=split, revision=revision)
+
+
+def _filled(row: Mapping[str, Any], prompt: str, response: str, system: str | None, path: str) -> tuple[list, str]:
+    asked = [{"role": "system", "content": _fill(system, row, path)}] if system else []
+    if prompt:
+        asked.append({"role": "user", "content": _fill(prompt, row, path)})
+    return asked, _fill(response, row, path)
+
+
+def _fill(form: str, row: Mapping[str, Any], path: str) -> str:
+    for _text, field, _spec, _conversion in string.Formatter().parse(form):
+        if field is not None and field.split("[")[0].split(".")[0] not in row:
+            raise ValueError(f"{path}: no column {field!r} for {form!r}; the columns are {', '.join(map(str, row))}.")
+    return form.format_map({key: "" if value is None else value for key, value in row.items()})
+
+
+def _holds(row: Mapping[str, Any], where: Mapping[str, Any], path: str) -> bool:
+    if absent := [column for column in where if column not in row]:
+        raise ValueError(
+            f"{path}: no column {absent[0]!r} to choose rows by; the columns are {', '.join(map(str, row))}."
+        )
+    return all(row[column] == value for column, value in where.items())
+
+
+def _conversation(row: Mapping[str, Any], column: str) -> tuple[list, str]:
+    if column not in row:
+        raise ValueError(f"No column {column!r} with messages; the columns are {', '.join(map(str, row))}.")
+    turns = [{"role": turn["role"], "content": turn["content"]} for turn in row[column] or ()]
+    last = max((i for i, turn in enumerate(turns) if turn["role"] == "assistant"), default=None)
+    return ([], "") if last is None else (turns[:last], turns[last]["content"])
+
+
+def _cut(asked: list, answer: str, prompt_chars: int | None, response_chars: int | None) -> tuple[list, str]:
+    if prompt_chars:
+        at = answer.find(" ", prompt_chars) + 1 or len(answer)
+        asked, answer = [*asked, {"role": "user", "content": answer[:at]}], answer[at:]
+    if response_chars and len(answer) > response_chars:
+        answer = answer[:response_chars].rsplit(" ", 1)[0]
+    return asked, answer
+
+
+def by_domain(examples: Iterable[Example]) -> dict[str, int]:
+    """How many examples each domain has, in order of appearance."""
+    counts: dict[str, int] = {}
+    for example in examples:
+        counts[example.domain] = counts.get(example.domain, 0) + 1
+    return counts
+
+
+def unique(examples: Iterable[Example]) -> Iterator[Example]:
+    """Each content once, at its first place."""
+    seen: set[str] = set()
+    for example in examples:
+        if example.id not in seen:
+            seen.add(example.id)
+            yield example

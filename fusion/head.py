@@ -1,0 +1,144 @@
+"""From hidden states to `LogitRows`: the one place where logits exist, a chunk of rows at a time.
+
+The extractor and the trained pivot use the same function, so that both sides of a comparison are made alike: soft-capping
+and logit scaling applied, ids beyond the tokenizer left out, log-probabilities over what remains.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from fusion.rows import LogitRows
+
+LOGITS_AT_ONCE = 2**25  # 128 MiB of float32; more rows are done in chunks and recomputed in the backward pass
+
+
+class Described(NamedTuple):
+    """What is kept of a chunk of logits."""
+
+    logprobs: Float[Tensor, "N K"]
+    ids: Int[Tensor, "N K"]
+    gold: Float[Tensor, " N"]
+    mean: Float[Tensor, " N"]
+    std: Float[Tensor, " N"]
+    asked: Float[Tensor, "N G"]
+
+
+@dataclass(frozen=True)
+class Head:
+    """The output layer of a causal language model, with all that its model does to the logits."""
+
+    module: nn.Module
+    """Maps hidden states to logits, bias included; called as a module, so that sharding hooks run."""
+    vocabulary: int
+    """Ids from here on belong to no token (padded heads) and take no part."""
+    scale: float = 1.0
+    """Factor on the logits (Cohere's logit_scale, the inverse of Granite's logits_scaling)."""
+    softcap: float | None = None
+    """Logits become softcap * tanh(logits / softcap), as in Gemma 2."""
+    chunk: int | None = None
+    """Rows done at once; None takes as many as make `LOGITS_AT_ONCE` logits."""
+
+    @classmethod
+    def of(cls, model: Any, vocabulary: int, chunk: int | None = None) -> Head:
+        """The head of a loaded model. `vocabulary` is the tokenizer's highest id plus one."""
+        module, config = model.get_output_embeddings(), model.config.get_text_config()
+        scale = getattr(config, "logit_scale", None) or 1.0
+        scale /= getattr(config, "logits_scaling", None) or 1.0
+        softcap = getattr(config, "final_logit_softcapping", None)
+        return cls(module, min(vocabulary, module.weight.shape[0]), scale, softcap, chunk)
+
+    def logits(self, hidden: Float[Tensor, "N D"]) -> Float[Tensor, "N V"]:
+        """Float32 (or better) logits of the tokens that exist, as the model itself would give them."""
+        logits = self.module(hidden)[:, : self.vocabulary]
+        logits = logits * self.scale if logits.dtype == torch.float64 else logits.float() * self.scale
+        return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap
+
+    def rows(
+        self,
+        hidden: Float[Tensor, "N D"],
+        about: LogitRows,
+        k: int,
+        ask: Int[Tensor, "N G"] | None = None,
+        moments: bool = True,
+    ) -> tuple[LogitRows, Float[Tensor, "N G"]]:
+        """The rows of `hidden`, differentiable, and the log-probabilities of the ids in `ask` (anything where ask < 0).
+
+        `about` says which rows they are: its token, prefix and example are kept, its numbers replaced. With
+        `moments=False` mean and std are NaN, which saves two passes over the logits. Memory for logits does not grow with
+        N: chunks beyond the first are computed again in the backward pass.
+        """
+        if about.token is None:
+            raise ValueError("Rows need the token that follows each of them; `about.token` is None.")
+        ask = about.ids.new_empty(len(about), 0) if ask is None else ask
+        parts = []
+        step = self.chunk or max(16, LOGITS_AT_ONCE // self.vocabulary)
+        for i in range(0, max(len(about), 1), step):
+            inputs = (hidden[i : i + step], about.token[i : i + step], ask[i : i + step], k, moments)
+            again = torch.is_grad_enabled() and len(about) > step
+            parts.append(checkpoint(self._describe, *inputs, use_reentrant=False) if again else self._describe(*inputs))
+        logprobs, ids, gold, mean, std, asked = (torch.cat(field) for field in zip(*parts, strict=True))
+        return dataclasses.replace(about, logprobs=logprobs, ids=ids, gold=gold, mean=mean, std=std), asked
+
+    def _describe(self, hidden: Tensor, token: Tensor, ask: Tensor, k: int, moments: bool) -> Described:
+        logits = self.logits(hidden)
+        lse = logits.logsumexp(-1, keepdim=True)
+        values, ids = (
+            logits.topk(min(k, self.vocabulary), dim=-1) if k else (logits[:, :0], token.new_empty(len(token), 0))
+        )
+        gold = (logits.gather(1, token[:, None]) - lse)[:, 0]
+        asked = logits.gather(1, ask.clamp(min=0)) - lse
+        if moments and len(logits):
+            std, mean = torch.std_mean(logits, dim=-1, correction=0)
+        else:
+            std = mean = gold.new_full(gold.shape, torch.nan)
+        return Described(values - lse, ids, gold, mean - lse[:, 0], std, asked)
+
+    @torch.no_grad()
+    def check(self, model: Any, tolerance: float | None = None) -> None:
+        """Compare with the model's own log-probabilities on a few tokens; ValueError where they differ.
+
+        A new architecture may do something to its logits that this class does not know; better to stop than to learn from
+        other numbers than the model's. `tolerance` is in nats; by default 1e-3 in float32, 0.1 in 16-bit floats.
+        """
+        ids = (torch.arange(7, device=model.device) * 37 % self.vocabulary)[None]
+        was_training = model.training
+        model.eval()
+        hidden = hidden_states(model, input_ids=ids, attention_mask=torch.ones_like(ids))[0]
+        mine = self.logits(hidden).log_softmax(-1)
+        own = model(input_ids=ids).logits[0, :, : self.vocabulary].to(mine.dtype).log_softmax(-1)
+        model.train(was_training)
+        error = (mine - own).abs().max().item()
+        allowed = tolerance or (1e-3 if model.dtype in (torch.float32, torch.float64) else 0.1)
+        if not error <= allowed:
+            raise ValueError(
+                f"{type(model).__name__} ({model.name_or_path}): log-probabilities from its hidden states differ from its "
+                f"own by {error:.3g} nats, at most {allowed:g} is allowed. Its head does something besides a linear layer, "
+                "a scale (logit_scale, logits_scaling) and soft-capping (final_logit_softcapping); this model cannot be "
+                "used until fusion/head.py knows about it."
+            )
+
+
+def hidden_states(model: Any, **inputs: Tensor) -> Float[Tensor, "B T D"]:
+    """What the model's head would read, at every position. `model` may be wrapped for distributed training.
+
+    The call goes through the wrapped model, whose hooks need it; the model's own logits are asked for the last position
+    only, where it can do that, and thrown away.
+    """
+    inner = model
+    while hasattr(inner, "module") and not hasattr(inner, "base_model"):
+        inner = inner.module
+    seen: list[Tensor] = []
+    hook = inner.base_model.register_forward_hook(lambda _module, _args, output: seen.append(output[0]))
+    try:
+        model(**inputs, use_cache=False, logits_to_keep=1)
+    finally:
+        hook.remove()
+    return seen[0]

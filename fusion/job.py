@@ -1,0 +1,153 @@
+"""What several stages of one run need, each computed once: examples, tokenizers, token ids, fingerprints, the record."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from fusion import corpus, models
+from fusion.config import Config, ModelSettings
+from fusion.corpus import Example
+from fusion.encode import Encoded, encode
+from fusion.made import write_json
+from fusion.progress import bar, console
+
+PACKAGES = ("logit-fusion", "torch", "transformers", "accelerate", "tokenizers", "safetensors", "datasets")
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One run of one configuration."""
+
+    config: Config
+
+    @functools.cached_property
+    def models(self) -> dict[str, ModelSettings]:
+        """The pivot and the sources by name."""
+        return {"pivot": self.config.pivot, **{source.name: source for source in self.config.sources}}
+
+    @functools.cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """What each model is. Raises ValueError where a source is the pivot itself."""
+        found = {name: models.fingerprint(model.ref) for name, model in self.models.items()}
+        for name, fingerprint in found.items():
+            if name != "pivot" and fingerprint == found["pivot"]:
+                raise ValueError(
+                    f"Source {name} ({self.models[name].path}) has the same files as the pivot ({self.config.pivot.path}). "
+                    "It would teach the pivot what it says already; remove it from sources or name another model."
+                )
+        return found
+
+    @functools.cached_property
+    def tokenizers(self) -> dict[str, Any]:
+        """Each model's tokenizer."""
+        return {name: models.load_tokenizer(model.ref) for name, model in self.models.items()}
+
+    @functools.cached_property
+    def train(self) -> list[Example]:
+        """Examples to learn from, in the order of the configuration."""
+        return [example for data in self.config.data.train for example in corpus.load(**data.model_dump())]
+
+    @functools.cached_property
+    def heldout(self) -> list[Example]:
+        """Examples to measure on, each once. Raises ValueError where one is also trained on."""
+        found = list(
+            corpus.unique(example for data in self.config.data.heldout for example in corpus.load(**data.model_dump()))
+        )
+        trained = {example.id for example in self.train}
+        both = [example for example in found if example.id in trained]
+        if both:
+            raise ValueError(
+                f"{len(both)} of {len(found)} held-out examples are also in the training data, the first begins "
+                f"{both[0].prompt[:60]!r}. Take other rows, for example with skip and limit."
+            )
+        return found
+
+    @functools.cached_property
+    def ids(self) -> list[str]:
+        """Content ids of the training examples, in order."""
+        return [example.id for example in self.train]
+
+    @functools.cache  # noqa: B019  (a job lives as long as its run)
+    def encoded(self, name: str) -> list[Encoded]:
+        """The training examples as tokens of one model, cut at data.max_length."""
+        tokenizer, template, limit = self.tokenizers[name], self.models[name].template, self.config.data.max_length
+        with bar(f"tokens of {name}", len(self.train)) as advance:
+            texts = []
+            for e in self.train:
+                texts.append(
+                    encode(tokenizer, e.messages, e.response, template=e.template or template, max_length=limit)
+                )
+                advance(1)
+        if cut := sum(text.truncated for text in texts):
+            console.print(
+                f"  {name}: {cut} of {len(texts)} responses are longer than data.max_length = {limit} and were cut."
+            )
+        return texts
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[dict[str, Any]]:
+        """Times a stage and keeps it in run.json. Set `skipped` in what it gives where there was nothing to do."""
+        console.print(f"[bold]{name}[/]")
+        note: dict[str, Any] = {"name": name, "skipped": False}
+        start = time.perf_counter()
+        yield note
+        note["seconds"] = round(time.perf_counter() - start, 2)
+        before = {stage["name"]: stage for stage in self.record().get("stages", [])}
+        if note["skipped"]:
+            console.print("  done before, nothing to do")
+            note["seconds"] = before.get(name, note)["seconds"]
+        self.keep(stages=[*(stage for key, stage in before.items() if key != name), note])
+
+    def record(self) -> dict[str, Any]:
+        """run.json as it stands."""
+        file = self.config.folder / "run.json"
+        return json.loads(file.read_text()) if file.exists() else {}
+
+    def keep(self, **facts: Any) -> None:
+        """Put facts into run.json."""
+        self.config.folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.config.folder / "run.json", self.record() | facts)
+
+    def describe(self) -> None:
+        """Put into run.json what the run is made of."""
+        self.keep(
+            name=self.config.name,
+            created=self.record().get("created") or datetime.now(UTC).isoformat(timespec="seconds"),
+            versions={package: _version(package) for package in PACKAGES},
+            seed=self.config.seed,
+            models={name: self._facts(name) for name in self.models},
+            data={"train": corpus.by_domain(self.train), "heldout": corpus.by_domain(self.heldout)},
+            result=self.config.chosen,
+            baseline="fine-tuned" if self.config.baseline else None,
+        )
+
+    def keep_helping(self, rows: list[Any]) -> None:
+        """Put the table of what each source knows into run.json."""
+        self.keep(helping=[asdict(row) for row in rows])
+
+    def _facts(self, name: str) -> dict[str, Any]:
+        model = self.models[name]
+        return {
+            "id": model.path,
+            "role": "pivot" if name == "pivot" else "source",
+            "parameters": models.parameters(model.ref),
+            "vocab": models.vocabulary(self.tokenizers[name]),
+            "model_type": models.load_config(model.ref).model_type,
+            "licence": model.licence,
+            "fingerprint": self.fingerprints[name],
+        }
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

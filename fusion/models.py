@@ -1,0 +1,129 @@
+"""Models and tokenizers from a hub id at a pinned revision, a local folder, or a GGUF file; and what identifies them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.hub import cached_file, extract_commit_hash
+
+IDENTITY = ("*.json", "*.safetensors", "*.model", "*.jinja", "*.txt")  # files that decide what a model folder answers
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """Where a model lives. `path` is a hub id, a folder, or a file that ends in .gguf."""
+
+    path: str
+    revision: str | None = None
+    trust_remote_code: bool = False
+
+    @property
+    def local(self) -> Path | None:
+        """The folder or file, or None for a hub id. Raises FileNotFoundError for a path that is clearly local but absent."""
+        place = Path(self.path).expanduser()
+        if place.exists():
+            return place
+        if self.path.startswith((".", "/", "~")) or self.path.endswith(".gguf") or self.path.count("/") > 1:
+            raise FileNotFoundError(
+                f"The model {self.path} does not exist. A model is a folder with config.json, a .gguf file, or a hub id "
+                "such as HuggingFaceTB/SmolLM2-135M-Instruct."
+            )
+        return None
+
+    def arguments(self) -> dict[str, Any]:
+        """Positional path and keywords for every `from_pretrained`."""
+        place = self.local
+        if place is not None and place.suffix == ".gguf":
+            return {"pretrained_model_name_or_path": str(place.parent), "gguf_file": place.name}
+        return {
+            "pretrained_model_name_or_path": self.path if place is None else str(place),
+            "revision": self.revision or "main",
+            "trust_remote_code": self.trust_remote_code,
+        }
+
+
+def load_tokenizer(ref: ModelRef) -> Any:
+    """The tokenizer, with a padding token (its end of text, where it names none)."""
+    arguments = ref.arguments()
+    tokenizer = _explained(ref, "tokenizer", lambda: AutoTokenizer.from_pretrained(**arguments))
+    if tokenizer.pad_token_id is None and tokenizer.eos_token is not None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_config(ref: ModelRef) -> Any:
+    """The configuration alone; no weights are read."""
+    arguments = ref.arguments()
+    return _explained(ref, "configuration", lambda: AutoConfig.from_pretrained(**arguments))
+
+
+def load_model(ref: ModelRef, dtype: str = "float32", device: str | torch.device = "cpu") -> Any:
+    """The causal language model in evaluation mode. `dtype` is a torch name such as float32 or bfloat16.
+
+    Weights must be safetensors or GGUF; pickled weights are refused. A model from GGUF is built anew from its
+    configuration, since transformers refuses to save one that remembers where it came from.
+    """
+    arguments = ref.arguments() | {"dtype": getattr(torch, dtype)}
+    if "gguf_file" not in arguments:
+        arguments["use_safetensors"] = True
+    model = _explained(ref, "weights", lambda: AutoModelForCausalLM.from_pretrained(**arguments))
+    if "gguf_file" in arguments:
+        model = _without_gguf(model)
+    return model.to(device).eval()
+
+
+def parameters(ref: ModelRef) -> int:
+    """Number of parameters, tied ones once, from the configuration alone."""
+    config = load_config(ref)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=ref.trust_remote_code)
+    return sum(p.numel() for p in model.parameters())
+
+
+def vocabulary(tokenizer: Any) -> int:
+    """One more than the highest id a token has; a head may be padded beyond it."""
+    return max(tokenizer.get_vocab().values()) + 1
+
+
+def fingerprint(ref: ModelRef) -> str:
+    """What the model is: `hub id@commit`, or the sha256 of a local model's files (contents, not dates or places)."""
+    place = ref.local
+    if place is None:
+        found = _explained(ref, "configuration", lambda: cached_file(ref.path, "config.json", revision=ref.revision))
+        return f"{ref.path}@{extract_commit_hash(found, None)}"
+    files = [place] if place.is_file() else sorted({f for pattern in IDENTITY for f in place.glob(pattern)})
+    digest = hashlib.sha256()
+    for file in files:
+        if not place.is_file():
+            digest.update(file.name.encode())
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _without_gguf(loaded: Any) -> Any:
+    config, weights = loaded.config, loaded.state_dict()
+    config.__dict__.pop("quantization_config", None)
+    model = AutoModelForCausalLM.from_config(config, dtype=loaded.dtype)
+    model.load_state_dict(weights)
+    model.tie_weights()
+    model.generation_config = loaded.generation_config
+    return model
+
+
+def _explained(ref: ModelRef, what: str, load: Any) -> Any:
+    """The result of `load`, or its error with what to do about it."""
+    try:
+        return load()
+    except (OSError, ValueError) as error:
+        message = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(
+            f"Cannot load the {what} of {ref.path} (revision {ref.revision or 'main'}): {message} "
+            "Check the name, or point to a local folder or .gguf file with --set, for example "
+            "--set pivot.path=/models/mine."
+        ) from error

@@ -1,0 +1,67 @@
+"""What a user sees while work goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+console = Console()
+
+
+def quiet() -> None:
+    """Turn off the bars and notices of libraries that would run into ours. For the command line, not for import."""
+    import datasets
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+
+
+@contextmanager
+def bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar; the function it gives moves it on by so many units."""
+    columns = (
+        TextColumn("  {task.description:<28}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(title, total=total)
+        yield lambda units: progress.advance(task, units)
+
+
+def training_bar(title: str) -> list[Any]:
+    """Callbacks that show a training's steps and loss in a bar, on the first process."""
+    from transformers import TrainerCallback
+
+    class TrainingBar(TrainerCallback):
+        """Starts where a resumed training starts."""
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.loss = ""
+            self.progress = Progress(
+                TextColumn("  {task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+                TimeRemainingColumn(), TextColumn("{task.fields[loss]}"),
+                console=console, disable=not state.is_world_process_zero,
+            )  # fmt: skip
+            self.task = self.progress.add_task(title, total=state.max_steps, completed=state.global_step, loss="")
+            self.progress.start()
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.progress.update(self.task, completed=state.global_step)
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+            if logs and "loss" in logs:
+                self.progress.update(self.task, loss=f"loss {float(logs['loss']):.3f}")
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.progress.stop()
+
+    return [TrainingBar()]

@@ -1,0 +1,171 @@
+"""Makes the quickstart's four models from nothing: `python -m fusion.quickstart.make --out DIR [--only NAME]`.
+
+A specialist sees its own skill answered right and the other two answered wrong, so that it knows their form and little
+else. The pivot sees all three answered right, but not for long. Seeds are fixed: `Recipe.seed` gives the first weights
+and the order of the examples, `QUESTIONS` the questions. The four differ in architecture, tokenizer and vocabulary.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
+
+from fusion.quickstart import SOURCES, skills, tokens
+
+QUESTIONS = 0
+"""Seed of the questions that the models and their tokenizers are trained on."""
+BATCH = 64
+IGNORED = -100  # label of a position that is not scored
+WIDTH = {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4, "max_position_embeddings": 256}
+
+
+class Recipe(NamedTuple):
+    """All that makes one model."""
+
+    config: dict[str, Any]
+    """Architecture, without what the tokenizer decides."""
+    tokenizer: Callable[[list[str]], PreTrainedTokenizerFast]
+    """Trains a tokenizer on texts; see `tokens`."""
+    diet: dict[str, tuple[int, float]]
+    """For each skill how many questions, and the share of them answered wrong."""
+    steps: int
+    """Optimizer steps, of 64 examples each."""
+    seed: int
+    """Of the first weights and of the order of the examples."""
+    head_multiple: int = 1
+    """The head is padded with ids that no token has, up to a multiple of this."""
+
+
+def _specialist(skill: str) -> dict[str, tuple[int, float]]:
+    return {name: (8500, 0.0) if name == skill else (1000, 1.0) for name in SOURCES}
+
+
+RECIPES = {
+    "sums": Recipe(
+        {"model_type": "llama", **WIDTH, "num_key_value_heads": 2, "intermediate_size": 352, "tie_word_embeddings": True},
+        tokens.sentencepiece, _specialist("sums"), steps=1500, seed=1,
+    ),
+    "sort": Recipe(
+        {
+            **{"model_type": "qwen3", **WIDTH, "num_key_value_heads": 2, "head_dim": 32, "intermediate_size": 352},
+            "tie_word_embeddings": True,
+        },
+        tokens.unigram, _specialist("sort"), steps=1500, seed=2, head_multiple=128,
+    ),
+    "lumi": Recipe(
+        {"model_type": "gpt_neox", **WIDTH, "intermediate_size": 512},
+        tokens.gpt, _specialist("lumi"), steps=800, seed=3,
+    ),
+    "pivot": Recipe(
+        {"model_type": "olmo2", **WIDTH, "intermediate_size": 352, "tie_word_embeddings": True},
+        tokens.digits, {"sums": (8500, 0.0), "sort": (8500, 0.0), "lumi": (3000, 0.0)}, steps=700, seed=4,
+    ),
+}  # fmt: skip
+
+
+def make(name: str, out: Path, steps: int | None = None) -> dict[str, float]:
+    """Train one model, write its folder `out/name`, and return its exact match on 200 held-out questions a skill.
+
+    `steps` replaces the recipe's number. Weights are written in bfloat16, and that is what is measured.
+    """
+    recipe = RECIPES[name]
+    torch.manual_seed(recipe.seed)
+    tokenizer = recipe.tokenizer([row["prompt"] + row["response"] for s in SOURCES for row in _rows(s, 3000)])
+    model = build(recipe, tokenizer)
+    rows = [row for skill, (count, noise) in recipe.diet.items() for row in _rows(skill, count, noise)]
+    train(model, tokenizer, rows, recipe.steps if steps is None else steps)
+    model.to(torch.bfloat16).save_pretrained(out / name)
+    tokenizer.save_pretrained(out / name)
+    return measure(model.float(), tokenizer)
+
+
+def build(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
+    """A model of random weights for this tokenizer."""
+    size = -(-len(tokenizer) // recipe.head_multiple) * recipe.head_multiple
+    special = {f"{role}_token_id": getattr(tokenizer, f"{role}_token_id") for role in ("bos", "eos", "pad")}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**recipe.config, vocab_size=size, **special))
+    model.generation_config = GenerationConfig(**special, max_new_tokens=48, do_sample=False)
+    return model
+
+
+def train(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, rows: list[dict[str, str]], steps: int, peak: float = 3e-3
+) -> None:
+    """Cross-entropy of the responses and their end, by AdamW; the learning rate warms up, then falls as a cosine."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.98), weight_decay=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, total_steps=steps, pct_start=0.1, cycle_momentum=False)
+    model.train()
+    for step, batch in zip(range(steps), batches(tokenizer, rows), strict=False):
+        loss = model(**batch).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        if step % 100 == 0:
+            print(f"  step {step}: loss {loss.item():.3f}", flush=True)
+    model.eval()
+
+
+def batches(tokenizer: PreTrainedTokenizerFast, rows: list[dict[str, str]]) -> Iterator[dict[str, torch.Tensor]]:
+    """Batches for ever, in an order of torch's random numbers. Padded on the right, the prompt not scored."""
+    examples = [encode(tokenizer, row) for row in rows]
+    while True:
+        for chosen in torch.randperm(len(examples)).split(BATCH):
+            ids, labels = zip(*(examples[i] for i in chosen.tolist()), strict=True)
+            padded = torch.nn.utils.rnn.pad_sequence(ids, True, tokenizer.pad_token_id)
+            yield {
+                "input_ids": padded,
+                "attention_mask": (padded != tokenizer.pad_token_id).long(),
+                "labels": torch.nn.utils.rnn.pad_sequence(labels, True, IGNORED),
+            }
+
+
+def encode(tokenizer: PreTrainedTokenizerFast, row: dict[str, str]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids of prompt, response and end, and the same as labels with the prompt ignored."""
+    prompt = tokenizer(row["prompt"]).input_ids
+    response = [*tokenizer(row["response"], add_special_tokens=False).input_ids, tokenizer.eos_token_id]
+    return torch.tensor(prompt + response), torch.tensor([IGNORED] * len(prompt) + response)
+
+
+def measure(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, count: int = 200, split: str = "heldout") -> dict[str, float]:
+    """Exact match, 0 to 1, of greedy answers on `count` questions of each skill."""
+    return {skill: exact_match(model, tokenizer, skills.make(skill, count, 0, split=split)) for skill in SOURCES}
+
+
+@torch.inference_mode()
+def exact_match(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, rows: list[dict[str, str]]) -> float:
+    """Share of rows whose greedy answer is the response, spaces at the ends aside."""
+    tokenizer.padding_side = "left"
+    batch = tokenizer([row["prompt"] for row in rows], padding=True, return_tensors="pt", return_token_type_ids=False)
+    answers = model.generate(**batch)[:, batch["input_ids"].shape[1] :]
+    texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
+    return sum(text.strip() == row["response"].strip() for text, row in zip(texts, rows, strict=True)) / len(rows)
+
+
+def _rows(skill: str, count: int, noise: float = 0.0) -> list[dict[str, str]]:
+    return skills.make(skill, count, QUESTIONS, noise)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Make the models that were asked for and print how well each does each skill."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--out", type=Path, required=True, help="folder for the model folders")
+    parser.add_argument("--only", choices=RECIPES, help="make this model alone")
+    parser.add_argument("--steps", type=int, help="train for so many steps instead of the recipe's")
+    chosen = parser.parse_args(arguments)
+    print(f"{'model':8}{'steps':>7}{'minutes':>9}" + "".join(f"{skill:>8}" for skill in SOURCES))
+    for name in [chosen.only] if chosen.only else RECIPES:
+        start = time.monotonic()
+        scores = make(name, chosen.out, chosen.steps)
+        steps = RECIPES[name].steps if chosen.steps is None else chosen.steps
+        row = f"{name:8}{steps:7}{(time.monotonic() - start) / 60:9.1f}"
+        print(row + "".join(f"{score:8.3f}" for score in scores.values()), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""Sentences that follow from the numbers: is the fused model better than plain fine-tuning, and does a source help?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fusion.report.record import Helping, Record
+from fusion_eval.results import MEAN, Result
+from fusion_eval.statistics import METRICS, RESAMPLES, Interval, compare, summarise
+
+EQUAL = 0.01
+"""Nats per byte within which source and pivot count as equal: a factor of e in the likelihood of 100 bytes."""
+
+Outcome = Literal["better", "no different", "worse", "mixed"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How one model compares with another on one suite."""
+
+    outcome: Outcome
+    """Over all metrics, each averaged over domains; `mixed` where one is better and another worse."""
+    headline: str
+    details: list[str]
+    """One sentence for each metric, then one for each domain that got worse."""
+
+
+def verdict(result: Result, baseline: Result, *, resamples: int = RESAMPLES) -> Verdict:
+    """Compare `result` with `baseline`; a difference counts where its paired 95% interval excludes 0.
+
+    Raises ValueError when the two were measured on different items, or share no metric.
+    """
+    differences = compare(result, baseline, resamples=resamples)
+    if not differences:
+        raise ValueError(f"{result.model} and {baseline.model} have no metric in common; evaluate both the same way.")
+    outcome = _together([_outcome(metric, found) for metric, found in differences[MEAN].items()])
+    domains = len(differences) - 1
+    over = "in the one domain" if domains == 1 else f"on the mean over {domains} domains"
+    headline = f"{result.model} is {outcome_words(outcome)} {baseline.model} {over} of {result.suite}."
+    ours, theirs = (summarise(one, resamples=resamples)[MEAN] for one in (result, baseline))
+    details = [
+        f"{METRICS[metric].label}: {METRICS[metric].show(ours[metric].value)} against "
+        f"{METRICS[metric].show(theirs[metric].value)}; {_difference(metric, found)}."
+        for metric, found in differences[MEAN].items()
+    ]
+    return Verdict(outcome, headline, details + _regressions(differences, baseline.model))
+
+
+def judge(record: Record, suite: str, *, resamples: int = RESAMPLES) -> tuple[Verdict | None, str]:
+    """The fused model of a run against its baseline on one suite; or None, and a sentence on what is missing for it."""
+    for role, name in [("result", record.run.result), ("baseline", record.run.baseline)]:
+        if name is None:
+            return None, f"run.json names no {role} among the evaluated models."
+        if all(result.model != name for result in record.results[suite]):
+            return None, f"{name}, which run.json names as {role}, was not evaluated on it."
+    result, baseline = record.result(suite), record.baseline(suite)
+    if result is None or baseline is None or result is baseline:
+        return None, "the result and the baseline are the same model."
+    return verdict(result, baseline, resamples=resamples), ""
+
+
+def outcome_words(outcome: Outcome) -> str:
+    """The outcome as it stands before the name of the other model."""
+    return {
+        "better": "better than",
+        "no different": "not shown to differ from",
+        "worse": "worse than",
+        "mixed": "better in one metric and worse in another than",
+    }[outcome]
+
+
+def mark(metric: str, difference: Interval) -> str:
+    """★ where the difference shows a better model, ▼ where it shows a worse one, nothing where it shows none."""
+    return {"better": "★", "worse": "▼"}.get(_outcome(metric, difference), "")
+
+
+def helping_verdict(row: Helping) -> str:
+    """What the source knows of this domain, against the pivot, by the log-probability both give to the true text."""
+    if row.gold_source is None or row.gold_pivot is None:
+        return "not measured"
+    difference = row.gold_source - row.gold_pivot
+    if abs(difference) <= EQUAL:
+        return "about equal"
+    return "knows more" if difference > 0 else "knows less"
+
+
+def _outcome(metric: str, difference: Interval) -> Outcome:
+    if not difference.excludes(0):
+        return "no different"
+    return "better" if METRICS[metric].better(difference.value) else "worse"
+
+
+def _together(outcomes: list[Outcome]) -> Outcome:
+    seen = set(outcomes) - {"no different"}
+    if not seen:
+        return "no different"
+    return "mixed" if len(seen) > 1 else seen.pop()
+
+
+def _difference(metric: str, found: Interval) -> str:
+    show = METRICS[metric].show
+    low, high = (show(end) if end < 0 else f"+{show(end)}" for end in (found.low, found.high))
+    sign = "" if found.value < 0 else "+"
+    return (
+        f"difference {sign}{show(found.value)}, 95% interval {low} to {high}, n = {found.n}: {_outcome(metric, found)}"
+    )
+
+
+def _regressions(differences: dict[str, dict[str, Interval]], baseline: str) -> list[str]:
+    return [
+        f"In {domain} it got worse than {baseline} ({METRICS[metric].label}: {_difference(metric, found)})."
+        for domain, metrics in differences.items()
+        for metric, found in metrics.items()
+        if domain != MEAN and _outcome(metric, found) == "worse"
+    ]

@@ -1,0 +1,41 @@
+"""Rows from a model that transformers runs here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from fusion.batch import batches, pad
+from fusion.encode import Encoded
+from fusion.head import Head, hidden_states
+from fusion.rows import LogitRows
+
+
+@dataclass(frozen=True)
+class TransformersSource:
+    """A loaded causal language model in evaluation mode. Batch sizes change nothing but speed (and rounding)."""
+
+    model: Any
+    head: Head
+    k: int
+    batch_tokens: int = 4096
+    """Tokens of a batch, padding included; one longer text makes a batch of its own."""
+
+    @torch.inference_mode()
+    def rows(self, texts: Sequence[Encoded], progress: Callable[[int], None] | None = None) -> LogitRows:
+        """See `Source.rows`; numbers are float32, on the CPU."""
+        done: dict[int, LogitRows] = {}
+        for batch in batches([len(text.input_ids) for text in texts], self.batch_tokens):
+            chosen = [texts[i] for i in batch]
+            inputs, at, about = pad(chosen, self.model.device)
+            hidden = hidden_states(self.model, **inputs).flatten(0, 1)[at]
+            rows = self.head.rows(hidden, about, self.k)[0].to("cpu")
+            for number, i in enumerate(batch):
+                mine = rows.select(rows.example == number)
+                done[i] = LogitRows(**{**vars(mine), "example": torch.full_like(mine.example, i)})
+            if progress is not None:
+                progress(sum(len(text.input_ids) for text in chosen))
+        return LogitRows.cat([done[i] for i in range(len(texts))])

@@ -1,0 +1,108 @@
+"""Examples to one training batch: the pivot's tokens, each source's rows, and which of them belong together."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fusion.align import align
+from fusion.align.vocab import map_rows
+from fusion.batch import pad
+from fusion.cache import Cache
+from fusion.corpus import Example
+from fusion.encode import Encoded
+from fusion.rows import LogitRows, Pairs
+from fusion.weighting import AnyWeighting
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A source as training sees it: a name, its rows on disk, and its ids in the pivot's vocabulary."""
+
+    name: str
+    cache: Cache
+    vocabulary_map: Tensor
+    """Pivot id of each source id, -1 for none. Shape [V_source]."""
+
+
+@dataclass(frozen=True)
+class Matched:
+    """One source's share of a batch."""
+
+    rows: LogitRows
+    """All its rows, ids in its own vocabulary."""
+    pairs: Pairs
+    mapped: LogitRows
+    """Its matched rows, ids in the pivot's vocabulary."""
+    weight: Tensor
+    """How much each pair counts. Shape [M]."""
+
+    def to(self, device: Any) -> Matched:
+        """The same on another device."""
+        parts = {f.name: getattr(self, f.name).to(device) for f in dataclasses.fields(self)}
+        return Matched(**parts)
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What a batch is compared with."""
+
+    at: Tensor
+    """Where each row lies among the flattened [B * T] positions. Shape [N]."""
+    about: LogitRows
+    """The pivot's rows without numbers."""
+    sources: dict[str, Matched]
+    examples: int
+
+    def to(self, device: Any, **_: Any) -> Targets:
+        """The same on another device."""
+        sources = {name: source.to(device) for name, source in self.sources.items()}
+        return Targets(self.at.to(device), self.about.to(device), sources, self.examples)
+
+    def counts(self) -> dict[str, int]:
+        """How many values an objective of each unit has here, by source: the denominators of the means."""
+        pairs = {f"pair/{name}": len(source.pairs) for name, source in self.sources.items()}
+        return {"row": len(self.about), "example": self.examples} | pairs
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Turns example numbers into a batch. Everything about text lives here, nothing about the model's numbers."""
+
+    examples: Sequence[Example]
+    encoded: Sequence[Encoded]
+    """The pivot's tokens of each example."""
+    references: Sequence[Reference]
+    weighting: AnyWeighting
+    alignment: str = "prefix"
+    pad_id: int = 0
+
+    def __call__(self, numbers: Sequence[int]) -> dict[str, Any]:
+        """`input_ids` and `attention_mask` of shape [B, T], and `targets`."""
+        inputs, at, about = pad([self.encoded[n] for n in numbers], "cpu", self.pad_id)
+        ids = [self.examples[n].id for n in numbers]
+        texts = {i: self.examples[n].response.encode() for i, n in enumerate(numbers)}
+        rows = [reference.cache.rows(ids) for reference in self.references]
+        pairs = [align(self.alignment, about, theirs, texts) for theirs in rows]
+        weights = self.weighting(about, rows, pairs)
+        sources = {
+            reference.name: Matched(
+                theirs, pair, map_rows(theirs.select(pair.source), reference.vocabulary_map), weight
+            )
+            for reference, theirs, pair, weight in zip(self.references, rows, pairs, weights, strict=True)
+        }
+        return {**inputs, "targets": Targets(at, about, sources, len(numbers))}
+
+
+def ask(targets: Targets) -> Tensor:
+    """Ids of the pivot's vocabulary whose log-probabilities the sources want to know: [N, sum of K], -1 where none does."""
+    columns = [torch.full((len(targets.about), 0), -1, device=targets.at.device)]
+    for source in targets.sources.values():
+        wanted = torch.full((len(targets.about), source.mapped.k), -1, device=targets.at.device)
+        columns.append(wanted.index_copy(0, source.pairs.pivot, source.mapped.ids))
+    return torch.cat(columns, dim=1)

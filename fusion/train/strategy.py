@@ -1,0 +1,29 @@
+"""How sources are combined: all in one training, or one training each and a merge."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fusion.train.collate import Reference
+
+BASELINE = "fine-tuned"
+"""The pivot trained on the text alone."""
+
+
+def trainings(strategies: Sequence[str], baseline: bool, references: Sequence[Reference]) -> dict[str, list[Reference]]:
+    """The trainings that the strategies ask for, and the sources each learns from.
+
+    `unified` is one training on all sources at once, whose losses add up (InfiFusion_u); `pairwise` is one training for
+    each source, from the same pivot, whose models are merged afterwards (InfiFusion_p).
+    """
+    found: dict[str, list[Reference]] = {BASELINE: []} if baseline else {}
+    if "unified" in strategies:
+        found["unified"] = list(references)
+    if "pairwise" in strategies:
+        found |= {pairwise(reference.name): [reference] for reference in references}
+    return found
+
+
+def pairwise(source: str) -> str:
+    """Name of the training on this source alone."""
+    return f"pairwise/{source}"

@@ -1,0 +1,116 @@
+"""transformers' Trainer with our loss: each objective's values, weighted, averaged over the global batch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Trainer
+
+from fusion.head import Head, hidden_states
+from fusion.objectives import AnyObjective
+from fusion.rows import LogitRows
+from fusion.train.collate import Matched, Targets, ask
+
+
+class FusionTrainer(Trainer):
+    """Everything of Trainer (optimizers, schedules, checkpoints, resume, logging), with the fusion loss.
+
+    An objective with weight 0 is not computed, so that a fusion with all weights at 0 is plain fine-tuning to the bit.
+    Each mean is taken once over the global batch: its denominator counts all micro-batches and all processes.
+    """
+
+    def __init__(self, *, head: Head, objectives: Sequence[AnyObjective], **kwargs: Any):
+        super().__init__(**kwargs)
+        self.head = head
+        self.objectives = [objective for objective in objectives if objective.weight]
+        self.loss_is_scaled_for_ga = True  # our means are over the whole accumulated batch already
+        self._parts: dict[str, Tensor] = {}
+        self._logged_at = self.state.global_step
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):  # noqa: D102
+        targets: Targets = inputs["targets"].to(self.args.device)
+        counts = num_items_in_batch or targets.counts()
+        hidden = hidden_states(model, input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
+        total = hidden.new_zeros((), dtype=torch.float32)
+        for name, weight, mean in self.terms(hidden, targets, counts):
+            total = total + weight * mean
+            self._note(f"loss/{name}", mean.detach())
+        for name, source in targets.sources.items():
+            self._note(f"match/{name}", len(source.pairs) / counts["row"])
+            self._note(f"weight/{name}", source.weight.sum() / max(1, counts[f"pair/{name}"]))
+        # gradients are averaged over processes, and the denominators above already count all of them
+        loss = total * self.accelerator.num_processes
+        return (loss, {}) if return_outputs else loss
+
+    def terms(self, hidden: Tensor, targets: Targets, counts: dict[str, float]) -> Iterator[tuple[str, float, Tensor]]:
+        """Name, weight, and share of the global mean of every term: one for each objective and source.
+
+        `hidden` is [B, T, D]. A term that has nothing to average over (no match in the whole batch) is 0.
+        """
+        pivot, asked = self._pivot_rows(hidden, targets)
+        for objective in self.objectives:
+            if objective.unit == "row":
+                yield objective.kind, objective.weight, objective(pivot).sum() / counts["row"]
+                continue
+            for name, source in targets.sources.items():
+                unit = "example" if objective.unit == "example" else f"pair/{name}"
+                values, weight = _compared(objective, pivot, asked[name], source, targets.examples)
+                yield f"{objective.kind}/{name}", objective.weight, (weight * values).sum() / max(1, counts[unit])
+
+    def _pivot_rows(self, hidden: Tensor, targets: Targets) -> tuple[LogitRows, dict[str, Tensor]]:
+        """The pivot's rows, and what it says of each source's ids: [N, K] by source."""
+        entries = [objective.entries for objective in self.objectives]
+        k = self.head.vocabulary if None in entries else max((e for e in entries if e is not None), default=0)
+        mapped = any(objective.unit == "mapped" for objective in self.objectives)
+        moments = any(objective.unit == "example" for objective in self.objectives)
+        chosen = hidden.flatten(0, 1)[targets.at]
+        rows, asked = self.head.rows(chosen, targets.about, k, ask(targets) if mapped else None, moments)
+        widths = [source.mapped.k if mapped else 0 for source in targets.sources.values()]
+        return rows, dict(zip(targets.sources, asked.split(widths, dim=1), strict=True)) if widths else {}
+
+    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Any:
+        """The denominators of this step's means, over all its micro-batches and processes."""
+        every = [batch["targets"].counts() for batch in batch_samples]
+        if not every:
+            return None
+        sums = torch.tensor([float(sum(counts[name] for counts in every)) for name in every[0]], device=device)
+        sums = self.accelerator.reduce(sums, "sum")
+        return dict(zip(every[0], sums.tolist(), strict=True))
+
+    def _note(self, name: str, value: Tensor | float) -> None:
+        self._parts[name] = self._parts.get(name, torch.zeros((), device=self.args.device)) + value
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds each part's mean over the steps since the last log."""
+        steps = self.state.global_step - self._logged_at
+        if self._parts and steps > 0:
+            parts = self.accelerator.reduce(torch.stack(list(self._parts.values())), "sum") / steps
+            logs = logs | dict(zip(self._parts, parts.tolist(), strict=True))
+            self._parts, self._logged_at = {}, self.state.global_step
+        super().log(logs, start_time)
+
+
+def _compared(
+    objective: AnyObjective, pivot: LogitRows, asked: Tensor, source: Matched, examples: int
+) -> tuple[Tensor, Tensor]:
+    """Values of one objective against one source, and how much each counts."""
+    if objective.unit == "example":
+        return objective(pivot, source.rows, examples), _mean_by_example(source, pivot, examples)
+    mine = pivot.select(source.pairs.pivot)
+    if objective.unit == "mapped":
+        logprobs = asked[source.pairs.pivot]
+        return objective(
+            dataclasses.replace(mine, logprobs=logprobs, ids=source.mapped.ids), source.mapped
+        ), source.weight
+    return objective(mine, source.rows.select(source.pairs.source)), source.weight
+
+
+def _mean_by_example(source: Matched, pivot: LogitRows, examples: int) -> Tensor:
+    """The mean weight of each example's pairs, 0 where it has none."""
+    example = pivot.example[source.pairs.pivot]
+    sums = source.weight.new_zeros(examples).index_add(0, example, source.weight)
+    return sums / torch.bincount(example, minlength=examples).clamp(min=1)

@@ -1,0 +1,190 @@
+"""How much each source counts at each matched row. Weights are constants: no gradient flows through them.
+
+Sources are compared by the log-probability they give to the text that really follows. Over one row that is the `gold`
+of their matched rows. Their tokens differ in length, so a longer stretch is fairer: a *span* of text, from one boundary
+that all sources share to the next, or the whole example. A span's log-likelihood is the sum of a source's `gold` over
+its rows in it. The last span ends where the shortest of the sources ends, so that all have read the same text.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from pydantic import Field
+from torch import Tensor
+
+from fusion.rows import LogitRows, Pairs
+from fusion.settings import Settings
+
+
+class Weighting(Settings, ABC):
+    """Gives each pair of each source a weight, in float32."""
+
+    @abstractmethod
+    def __call__(
+        self, pivot: LogitRows, sources: Sequence[LogitRows], pairs: Sequence[Pairs]
+    ) -> list[Float[Tensor, " _"]]:
+        """For each source, one weight for each of its pairs. A pivot row has at most one pair with each source."""
+
+
+class Sum(Weighting):
+    """Every source counts fully everywhere, so three sources count three times as much as one (InfiFusion)."""
+
+    kind: Literal["sum"] = "sum"
+
+    def __call__(
+        self, pivot: LogitRows, sources: Sequence[LogitRows], pairs: Sequence[Pairs]
+    ) -> list[Float[Tensor, " _"]]:
+        """All 1."""
+        return [torch.ones(len(pair), device=pair.pivot.device) for pair in pairs]
+
+
+class Mean(Weighting):
+    """Every source counts the same everywhere, and together as much as one."""
+
+    kind: Literal["mean"] = "mean"
+
+    def __call__(
+        self, pivot: LogitRows, sources: Sequence[LogitRows], pairs: Sequence[Pairs]
+    ) -> list[Float[Tensor, " _"]]:
+        """All 1 / S."""
+        return [torch.full((len(pair),), 1 / len(pairs), device=pair.pivot.device) for pair in pairs]
+
+
+class GoldPosterior(Weighting):
+    """A source counts by the probability it gave the true text: Bayes' rule over sources with equal priors.
+
+    At level `position` the weights of the sources that have a pair at a row sum to 1. At the longer levels the sources
+    that take part in an example are compared, and all rows of a span share the outcome; so a row that only a poor
+    source matches counts little, instead of counting fully for want of a better one.
+    """
+
+    kind: Literal["gold_posterior"] = "gold_posterior"
+    level: Literal["position", "span", "example"] = "position"
+    """How much text a comparison looks at: the next token, the text between shared boundaries, or all of it."""
+    temperature: float = Field(1.0, gt=0)
+    """Divides the log-likelihoods: above 1 the weights are more even."""
+
+    @torch.no_grad()
+    def __call__(
+        self, pivot: LogitRows, sources: Sequence[LogitRows], pairs: Sequence[Pairs]
+    ) -> list[Float[Tensor, " _"]]:
+        """Between 0 and 1. Raises ValueError where a source's `gold` is not finite."""
+        if not sources:
+            return []
+        if self.level == "position":
+            score, place = _gold_at(pivot, sources, pairs), torch.arange(len(pivot), device=pivot.prefix.device)
+        else:
+            score, place = likelihoods(pivot, sources, pairs, self.level)
+        return _at_pairs((score / self.temperature).softmax(0), place, pairs)
+
+
+class MinimumCrossEntropy(Weighting):
+    """In each example only the source that finds the shared text most likely counts; the first of equals (FuseLLM)."""
+
+    kind: Literal["minimum_cross_entropy"] = "minimum_cross_entropy"
+
+    @torch.no_grad()
+    def __call__(
+        self, pivot: LogitRows, sources: Sequence[LogitRows], pairs: Sequence[Pairs]
+    ) -> list[Float[Tensor, " _"]]:
+        """1 or 0. Raises ValueError where a source's `gold` is not finite."""
+        if not sources:
+            return []
+        score, place = likelihoods(pivot, sources, pairs, "example")
+        best = torch.zeros_like(score).scatter(0, score.argmax(0, keepdim=True), 1.0)
+        return _at_pairs(best, place, pairs)
+
+
+AnyWeighting = Annotated[Sum | Mean | GoldPosterior | MinimumCrossEntropy, Field(discriminator="kind")]
+
+ALL = (Sum, Mean, GoldPosterior, MinimumCrossEntropy)
+
+
+def likelihoods(
+    pivot: LogitRows, sources: Sequence[LogitRows], pairs: Sequence[Pairs], level: Literal["span", "example"]
+) -> tuple[Float[Tensor, "S spans"], Int[Tensor, " N"]]:
+    """Log-likelihood of each span under each source, in nats, and the number of the span that each pivot row lies in.
+
+    -inf marks a source that takes no part in the span's example, for it has no pair there. The start of an example is
+    always a boundary, so text before the first match counts as well.
+    """
+    match = _matches(pivot, pairs)
+    every = [pivot, *sources]
+    names, number = torch.cat([rows.example for rows in every]).unique(return_inverse=True)
+    of, *theirs = number.split([len(rows) for rows in every])
+    takes_part = match.new_zeros(len(sources), len(names)).index_add(1, of, (match >= 0).long()) > 0
+    starts = torch.cat([of.new_ones(min(1, len(of))), of.diff()]) != 0
+    cut = starts | ((match >= 0) | ~takes_part[:, of]).all(0) if level == "span" else starts
+
+    row = cut.nonzero()[:, 0]
+    text, at = of[row], match[:, row]
+    opening, closing = _extents(sources, theirs, takes_part)
+    begin = torch.where(at >= 0, at, opening[:, text])
+    is_last = torch.cat([starts[row][1:], starts.new_ones(min(1, len(row)))])
+    end = torch.where(is_last, closing[:, text], begin.roll(-1, dims=1)).maximum(begin)
+    score = torch.stack([_sums(_finite(source, i), begin[i], end[i]) for i, source in enumerate(sources)])
+    return score.masked_fill(~takes_part[:, text], -torch.inf), cut.cumsum(0) - 1
+
+
+def _extents(
+    sources: Sequence[LogitRows], numbers: Sequence[Int[Tensor, " _"]], takes_part: Bool[Tensor, "S E"]
+) -> tuple[Int[Tensor, "S E"], Int[Tensor, "S E"]]:
+    """A source's first row of an example, and one past its last row within the text that all sources have read."""
+    examples = takes_part.shape[1]
+    reach = torch.stack([_largest(s.prefix, n, examples) for s, n in zip(sources, numbers, strict=True)])
+    shared = reach.masked_fill(~takes_part, torch.iinfo(reach.dtype).max).amin(0)
+    opening, closing = [], []
+    for source, number in zip(sources, numbers, strict=True):
+        row = torch.arange(len(source), device=number.device)
+        opening.append(-_largest(-row, number, examples))
+        beyond = (source.prefix < 0) | (source.prefix > shared[number])
+        closing.append(_largest((row + 1).masked_fill(beyond, 0), number, examples))
+    return torch.stack(opening), torch.stack(closing)
+
+
+def _largest(values: Int[Tensor, " N"], number: Int[Tensor, " N"], count: int) -> Int[Tensor, " E"]:
+    """The largest value with each number; 0 for a number without values."""
+    return values.new_zeros(count).scatter_reduce(0, number, values, "amax", include_self=False)
+
+
+def _matches(pivot: LogitRows, pairs: Sequence[Pairs]) -> Int[Tensor, "S N"]:
+    """Each source's row matched with each pivot row, -1 for none."""
+    none = torch.full((len(pivot),), -1, dtype=torch.long, device=pivot.prefix.device)
+    return torch.stack([none.index_copy(0, pair.pivot.long(), pair.source.long()) for pair in pairs])
+
+
+def _gold_at(pivot: LogitRows, sources: Sequence[LogitRows], pairs: Sequence[Pairs]) -> Float[Tensor, "S N"]:
+    """Log-probability each source gives its next token at each pivot row; -inf without a pair."""
+    none = torch.full((len(pivot),), -torch.inf, dtype=torch.float64, device=pivot.prefix.device)
+    golds = [_finite(source, i)[pair.source] for i, (source, pair) in enumerate(zip(sources, pairs, strict=True))]
+    return torch.stack([none.index_copy(0, p.pivot.long(), gold) for p, gold in zip(pairs, golds, strict=True)])
+
+
+def _sums(
+    gold: Float[Tensor, " N"], begin: Int[Tensor, " spans"], end: Int[Tensor, " spans"]
+) -> Float[Tensor, " spans"]:
+    """Sum of `gold` from row `begin` up to, not including, row `end`."""
+    running = torch.cat([gold.new_zeros(1), gold.cumsum(0)])
+    return running[end] - running[begin]
+
+
+def _finite(source: LogitRows, number: int) -> Float[Tensor, " N"]:
+    """`gold` in float64, for running sums over a whole batch are subtracted from each other."""
+    if unknown := int((~source.gold.isfinite()).sum()):
+        raise ValueError(
+            f"Weighting by likelihood needs the log-probability of the true token, and {unknown} of {len(source)} rows "
+            f"of source {number} have none that is finite. Extract this source again, or use kind: sum or mean."
+        )
+    return source.gold.double()
+
+
+def _at_pairs(
+    weight: Float[Tensor, "S places"], place: Int[Tensor, " N"], pairs: Sequence[Pairs]
+) -> list[Float[Tensor, " _"]]:
+    """The weight of each pair's place, in float32."""
+    return [row[place[pair.pivot]].float() for row, pair in zip(weight, pairs, strict=True)]

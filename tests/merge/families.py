@@ -1,0 +1,47 @@
+"""Tiny Llamas that grew from one base, made on the spot, and ways to edit their folders."""
+
+import json
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import LlamaConfig, LlamaForCausalLM
+
+WEIGHTS = "model.safetensors"
+HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
+
+
+def save(folder, *, seed=0, tied=False, dtype=torch.float32, like=None, **config):
+    """A tiny Llama made on the spot; with `like`, that one after a little noise."""
+    torch.manual_seed(seed)
+    sizes = {"vocab_size": 37, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
+    model = LlamaForCausalLM(LlamaConfig(**(sizes | heads | config), tie_word_embeddings=tied))
+    if like is not None:
+        weights = like.state_dict()
+        model.load_state_dict({name: value + 0.02 * torch.randn(value.shape) for name, value in weights.items()})
+        model.tie_weights()
+    model.to(dtype).save_pretrained(folder)
+    return model.float()
+
+
+def change(folder, edit, metadata=None):
+    """Rewrites the weights of a folder after `edit` has changed the dict of tensors."""
+    tensors = {name: tensor.clone() for name, tensor in load_file(folder / WEIGHTS).items()}
+    edit(tensors)
+    save_file(tensors, folder / WEIGHTS, metadata=metadata or {"format": "pt"})
+
+
+def set_config(folder, **values):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | values))
+
+
+def everything(folder):
+    """All tensors of a folder, whatever the number of its files."""
+    files = sorted(folder.glob("*.safetensors"))
+    return {name: tensor for file in files for name, tensor in load_file(file).items()}
+
+
+def nothing_new(tmp_path):
+    """Whether neither a result nor a half-written one is there."""
+    return not [path.name for path in tmp_path.iterdir() if "out" in path.name]

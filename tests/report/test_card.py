@@ -1,0 +1,127 @@
+"""The card's front matter is read by the hub's own parser, its claims follow from the numbers, its text cannot break out."""
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+from report_runs import SKILL, change, result, run_json, write_run
+
+from fusion.report.card import CONCLUSION, model_card
+from fusion.report.table import markdown
+from fusion.report.verdict import verdict
+from fusion_eval.results import Result
+
+
+def front(card: str) -> dict:
+    assert card.startswith("---\n")
+    return yaml.safe_load(card.split("---\n")[1])
+
+
+def models(**changes) -> dict:
+    """The models of the run, changed: `smol={"licence": ...}`."""
+    return {name: facts | changes.get(name.replace("-", "_"), {}) for name, facts in run_json()["models"].items()}
+
+
+def test_the_front_matter_names_what_the_hub_asks_for(tmp_path):
+    card = model_card(write_run(tmp_path / "run"))
+    assert front(card) == {
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "license": "apache-2.0",
+        "base_model": ["org/pivot-1m", "org/smol", "lab/tiny.llama"],
+        "base_model_relation": "finetune",
+        "tags": ["model-fusion", "knowledge-distillation"],
+    }
+
+
+def test_the_parser_of_the_hub_reads_the_card(tmp_path):
+    card = ModelCard(model_card(write_run(tmp_path / "run")), ignore_metadata_errors=False)
+    assert card.data.base_model == ["org/pivot-1m", "org/smol", "lab/tiny.llama"]
+    assert card.data.license == "apache-2.0"
+    assert card.text.lstrip().startswith("# three-skills")
+
+
+def test_merged_pairwise_models_are_a_merge(tmp_path):
+    run = write_run(tmp_path / "run")
+    change(run, result="pairwise")
+    card = model_card(run)
+    assert front(card)["base_model_relation"] == "merge"
+    assert "merge" in front(card)["tags"]
+    assert "one training for each source, and then merged" in card
+
+
+@pytest.mark.parametrize("other", ["mit", None])
+def test_where_licences_differ_or_are_not_stated_none_is_claimed(tmp_path, other):
+    run = write_run(tmp_path / "run")
+    change(run, models=models(smol={"licence": other}))
+    card = model_card(run)
+    assert "license" not in front(card)
+    assert "read each before using or sharing it" in card
+    assert "read each" not in model_card(write_run(tmp_path / "same"))
+
+
+def test_folders_are_no_base_models(tmp_path):
+    run = write_run(tmp_path / "run")
+    change(run, models=models(pivot={"id": "/models/pivot"}, smol={"id": "../a/b"}))
+    assert front(model_card(run))["base_model"] == ["lab/tiny.llama"]
+    change(run, models=models(pivot={"id": "/a/b/c"}, smol={"id": "smol"}, tiny_llama={"id": "a/b/c"}))
+    assert not {"base_model", "base_model_relation"} & set(front(model_card(run)))
+
+
+def test_the_card_holds_the_table_the_verdict_and_the_lineage(tmp_path):
+    card = model_card(write_run(tmp_path / "run"))
+    assert markdown([result(model) for model in SKILL], "finetune") in card
+    found = verdict(result("unified"), result("finetune"))
+    assert all(line in card for line in [found.headline, *found.details])
+    assert "| smol | source | org/smol | apache-2.0 | 9a02bd77e8104f1c |" in card
+    assert "- {kind: forward_kl, weight: 0.5}" in card
+    assert "Held-out examples: dates 40, lists 40, sums 40." in card
+    assert "Measured on heldout (dates, lists, sums)." in card
+
+
+@pytest.mark.parametrize(("skill", "outcome"), [(0.9, "better"), (0.2, "worse")])
+def test_the_conclusion_follows_from_the_numbers(tmp_path, skill, outcome):
+    card = model_card(write_run(tmp_path / "run", SKILL | {"unified": skill}))
+    assert [said for said, text in CONCLUSION.items() if text in card] == [outcome]
+
+
+def test_a_model_that_equals_plain_fine_tuning_is_not_called_better(tmp_path):
+    run = write_run(tmp_path / "run")
+    same = Result.load(run / "eval" / "finetune" / "heldout.json").model_copy(update={"model": "unified"})
+    same.save(run / "eval" / "unified" / "heldout.json")
+    card = model_card(run)
+    assert "unified is not shown to differ from finetune" in card
+    assert "plain fine-tuning, which is simpler, would have done as well" in card
+    assert "is better" not in card
+
+
+def test_without_a_comparison_nothing_is_claimed(tmp_path):
+    run = write_run(tmp_path / "run")
+    change(run, baseline=None)
+    card = model_card(run)
+    assert "run.json names no baseline among the evaluated models. So nothing is claimed." in card
+    assert not any(text in card for text in CONCLUSION.values())
+
+
+def test_a_model_that_was_not_evaluated_claims_nothing(tmp_path):
+    (tmp_path / "run.json").write_text('{"name": "begun", "created": "today"}')
+    card = model_card(tmp_path)
+    assert "has not been evaluated, so nothing is claimed" in card
+    assert "Measured on nothing yet." in card
+    assert "The settings of the run were not kept." in card
+
+
+def test_names_and_settings_cannot_break_out_of_their_place(tmp_path):
+    run = write_run(tmp_path / "run")
+    change(
+        run, name="a\n---\nlicense: mit\n# b", models=models(pivot={"id": "a: [b\n---\nx", "licence": "a|b\n<script>"})
+    )
+    (run / "config.yaml").write_text("a: |\n  ```\n  # not a heading\n")
+    card = model_card(run)
+    assert "license" not in front(card)
+    assert "\n---\nlicense" not in card
+    assert "a\\|b &lt;script>" in card
+    assert "````yaml\na: |\n  ```\n  # not a heading\n````\n" in card
+
+
+def test_the_same_run_gives_the_same_card(tmp_path):
+    assert model_card(write_run(tmp_path / "a")) == model_card(write_run(tmp_path / "b"))

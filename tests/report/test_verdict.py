@@ -1,0 +1,107 @@
+"""What is said of the fused model and of each source follows from the numbers, also where they disappoint."""
+
+import pytest
+from report_runs import change, result, run_json, write_run
+
+from fusion.report.record import helping_rows, read_run
+from fusion.report.verdict import EQUAL, helping_verdict, judge, verdict
+from fusion_eval.results import Item, Result
+from fusion_eval.statistics import compare
+
+
+def measured(model: str, nats: float, right: float, domains: tuple[str, ...] = ("sums",)) -> Result:
+    """50 items of each domain with about `nats` each, of which the share `right` is answered right."""
+    items = [
+        Item(
+            id=f"{d}{i:02}",
+            domain=d,
+            bytes=1,
+            nats=nats + 0.01 * (i % 5),
+            exact=i < 50 * right,
+            prompt="",
+            expected="2",
+        )
+        for d in domains
+        for i in range(50)
+    ]
+    return Result(model=model, suite="heldout", path=model, made={}, items=items)
+
+
+@pytest.mark.parametrize(
+    ("nats", "right", "outcome", "words"),
+    [
+        (0.5, 0.9, "better", "fused is better than plain in the one domain of heldout."),
+        (1.5, 0.1, "worse", "fused is worse than plain"),
+        (1.0, 0.5, "no different", "fused is not shown to differ from plain"),
+        (0.5, 0.1, "mixed", "fused is better in one metric and worse in another than plain"),
+        (0.5, 0.5, "better", "fused is better than plain"),
+    ],
+)
+def test_the_outcome_follows_from_the_paired_intervals(nats, right, outcome, words):
+    found = verdict(measured("fused", nats, right), measured("plain", 1.0, 0.5))
+    assert found.outcome == outcome
+    assert words in found.headline
+
+
+def test_the_details_give_both_values_the_difference_its_interval_and_n():
+    ours, plain = result("unified"), result("finetune")
+    found, difference = verdict(ours, plain), compare(ours, plain)["mean"]["exact_match"]
+    sentence = next(line for line in found.details if line.startswith("exact match"))
+    share = {one.model: 100 * sum(item.exact for item in one.items) / len(one.items) for one in (ours, plain)}
+    assert f"{share['unified']:.1f} against {share['finetune']:.1f}" in sentence
+    assert f"difference +{100 * difference.value:.1f}, 95% interval +{100 * difference.low:.1f} to" in sentence
+    assert f"{100 * difference.high:.1f}, n = 120: better." in sentence
+
+
+def test_a_domain_that_got_worse_is_named_even_where_the_mean_got_better():
+    plain = measured("plain", 1.0, 0.5, ("dates", "sums", "lists"))
+    good, bad = measured("fused", 0.2, 0.9, ("dates", "sums")), measured("fused", 1.2, 0.5, ("lists",))
+    found = verdict(good.model_copy(update={"items": good.items + bad.items}), plain)
+    assert found.outcome == "better"
+    worse = [line for line in found.details if "got worse" in line]
+    assert len(worse) == 1
+    assert worse[0].startswith("In lists it got worse than plain (bits per byte: difference +0.289")
+
+
+def test_models_without_a_common_metric_are_not_judged(monkeypatch):
+    monkeypatch.setattr("fusion.report.verdict.compare", lambda *_, **__: {})
+    with pytest.raises(ValueError, match="fused and plain have no metric in common"):
+        verdict(measured("fused", 1, 1), measured("plain", 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("keys", "why"),
+    [
+        ({"result": None}, "run.json names no result"),
+        ({"baseline": None}, "run.json names no baseline"),
+        ({"result": "pairwise"}, "pairwise, which run.json names as result, was not evaluated"),
+        ({"baseline": "unified"}, "the same model"),
+    ],
+)
+def test_without_both_models_there_is_a_reason_and_no_verdict(tmp_path, keys, why):
+    run = write_run(tmp_path / "run")
+    change(run, **keys)
+    found, reason = judge(read_run(run), "heldout")
+    assert found is None
+    assert why in reason
+
+
+def test_a_run_is_judged_by_its_result_against_its_baseline(tmp_path):
+    found, reason = judge(read_run(write_run(tmp_path / "run")), "heldout")
+    assert found == verdict(result("unified"), result("finetune"))
+    assert reason == ""
+
+
+@pytest.mark.parametrize(
+    ("gold_source", "said"),
+    [
+        (-0.5 + 1.01 * EQUAL, "knows more"),
+        (-0.5 + 0.99 * EQUAL, "about equal"),
+        (-0.5 - 0.99 * EQUAL, "about equal"),
+        (-0.5 - 1.01 * EQUAL, "knows less"),
+        (None, "not measured"),
+    ],
+)
+def test_a_source_knows_more_where_the_truth_is_likelier_by_more_than_the_margin(gold_source, said):
+    row = run_json()["helping"][0] | {"gold_pivot": -0.5, "gold_source": gold_source}
+    assert helping_verdict(helping_rows([row])[0]) == said

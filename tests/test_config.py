@@ -1,0 +1,136 @@
+"""A configuration says all that is wrong with it at once, and reads back what it writes."""
+
+import copy
+
+import pytest
+import yaml
+
+from fusion import configfile
+from fusion.config import Config
+from fusion.configfile import ConfigError
+from fusion.recipes import recipes
+
+GOOD = {
+    "name": "a",
+    "pivot": {"path": "some/pivot"},
+    "sources": [{"name": "one", "path": "some/source"}, {"name": "two", "path": "other/source"}],
+    "data": {"train": [{"path": "builtin:sums", "domain": "sums"}], "heldout": [{"path": "x.jsonl", "domain": "sums"}]},
+    "objectives": [{"kind": "cross_entropy", "weight": 0.9}, {"kind": "infifusion", "weight": 0.1}],
+}
+
+
+def changed(path, value):
+    raw = copy.deepcopy(GOOD)
+    *parents, last = path
+    place = raw
+    for part in parents:
+        place = place[part] if isinstance(place, list) else place.setdefault(part, {})
+    place[last] = value
+    return raw
+
+
+def test_a_good_configuration_is_read():
+    config = configfile.parse(GOOD, "x.yaml")
+    assert config.chosen == "unified"
+    assert [objective.kind for objective in config.objectives] == ["cross_entropy", "infifusion"]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (["objectives", 1, "temprature"], 1, r"x.yaml: unknown key objectives\[1\].temprature"),
+        (["objectives", 1, "wieght"], 1, r"unknown key objectives\[1\].wieght; did you mean weight\?"),
+        (["stratgies"], ["unified"], r"unknown key stratgies; did you mean strategies\?"),
+        (["data", "trian"], [], r"unknown key data.trian; did you mean train\?"),
+        (["extract", "top_k"], 0, r"extract.top_k: must be at least 1, or `all`, got 0"),
+        (["extract", "top_k"], 5, r"objectives\[1\] \(infifusion\) reads 10 entries .* keeps 5"),
+        (["objectives", 1, "top_k"], 2, r"objectives\[1\].top_k: .*got 2"),
+        (["objectives", 1], {"kind": "uld"}, r"objectives\[1\] \(uld\) needs whole rows: set extract.top_k to all"),
+        (["objectives", 1], {"kind": "infifuson"}, r"objectives\[1\].*did you mean infifusion\?"),
+        (["objectives", 1], {"kind": "gld", "input": "z_scored"}, r"objectives\[1\].input: .*zero"),
+        (["sources", 1, "name"], "one", "sources need different names, got one, one"),
+        (["sources", 1, "name"], "pivot", "pivot"),
+        (["sources", 1, "path"], "some/pivot", "source two is the pivot itself"),
+        (["data", "train"], [], r"data.train: .*at least 1"),
+        (["training"], {"lerning_rate": 1}, r"lerning_rate is not a TrainingArgument; did you mean learning_rate\?"),
+        (["training"], {"output_dir": "x"}, "output_dir is set by the run itself"),
+        (["result"], "pairwise", "result is pairwise, but strategies are unified"),
+        (["evaluation", "exact_match"], ["maths"], "exact_match names maths; heldout domains are sums"),
+        (["pivot", "path"], "quickstart:nobody", "nobody"),
+    ],
+)
+def test_a_mistake_is_named_with_the_way_out(path, value, message):
+    with pytest.raises(ConfigError, match=message):
+        configfile.parse(changed(path, value), "x.yaml")
+
+
+def test_all_mistakes_are_shown_at_once():
+    raw = changed(["stratgies"], 1)
+    raw["data"]["max_length"] = 0
+    del raw["pivot"]
+    with pytest.raises(ConfigError) as error:
+        configfile.parse(raw, "x.yaml")
+    assert len(str(error.value).splitlines()) == 3
+
+
+def write(tmp_path, raw):
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump(raw))
+    return tmp_path / "x.yaml"
+
+
+def test_overrides_reach_every_place(tmp_path):
+    overrides = ["training.learning_rate=1e-4", "sources.two.path=/models/b", "sources.0.template=plain", "name=b"]
+    config = configfile.load(write(tmp_path, GOOD), [*overrides, "strategies=[pairwise]", "extract.top_k=20"])
+    assert config.training == {"learning_rate": 1e-4}
+    assert (config.sources[1].path, config.sources[0].template) == ("/models/b", "plain")
+    assert (config.name, config.chosen, config.extract.top_k) == ("b", "pairwise", 20)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [("name", "write it as a.b=c"), ("sources.three.path=x", "there are one, two"), ("name.x=1", "name is a value")],
+)
+def test_a_wrong_override_is_explained(tmp_path, override, message):
+    with pytest.raises(ConfigError, match=message):
+        configfile.load(write(tmp_path, GOOD), [override])
+
+
+def test_a_configuration_reads_back_what_it_writes(tmp_path):
+    config = configfile.parse(GOOD, "x")
+    (tmp_path / "y.yaml").write_text(configfile.dump(config))
+    assert configfile.load(tmp_path / "y.yaml") == config
+
+
+def test_an_absent_file_lists_the_recipes():
+    with pytest.raises(ConfigError, match="no configuration absent.yaml.*quickstart"):
+        configfile.load("absent.yaml")
+
+
+def test_broken_yaml_is_named(tmp_path):
+    (tmp_path / "x.yaml").write_text("a: [1")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        configfile.load(tmp_path / "x.yaml")
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_every_recipe_loads_and_opens_with_what_it_is(name):
+    configfile.load(name)
+    first = recipes()[name].read_text().splitlines()[0]
+    assert first.startswith("# ")
+    assert first.endswith(".")
+
+
+def test_there_are_recipes():
+    assert {"quickstart", "smollm2_cpu"} <= recipes().keys()
+
+
+def test_every_setting_has_a_sentence():
+    """The schema is what editors show; a field without a description says nothing there."""
+    schema = Config.model_json_schema()
+    silent = [
+        f"{name}.{field}"
+        for name, kind in {"Config": schema, **schema["$defs"]}.items()
+        for field, body in kind.get("properties", {}).items()
+        if field != "kind" and not (body.get("description") or "$ref" in str(body))
+    ]
+    assert silent == []

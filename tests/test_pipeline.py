@@ -1,0 +1,190 @@
+"""A whole run on tiny models: what it leaves on disk, that nothing is done twice, and what is refused."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import runs
+from fusion import pipeline
+from fusion.job import Job
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("run")
+
+
+@pytest.fixture(scope="module")
+def finished(folder):
+    """A finished run with both strategies."""
+    return pipeline.run(runs.config(folder, strategies=["unified", "pairwise"]))
+
+
+def test_a_run_leaves_what_the_design_promises(finished):
+    expected = [
+        "config.yaml", "run.json", "report.html", "cache/pivot/manifest.json", "cache/neox/manifest.json",
+        "cache/qwen/shard-00003-of-00004.safetensors", "train/fine-tuned/model/model.safetensors",
+        "train/unified/model/model.safetensors", "train/unified/log.json", "train/pairwise/neox/model/model.safetensors",
+        "train/pairwise/merged/model/model.safetensors", "fused/model.safetensors", "fused/README.md", "fused/fusion.json",
+        *(f"eval/{name}/heldout.json" for name in ["pivot", "neox", "qwen", "fine-tuned", "unified", "pairwise"]),
+    ]  # fmt: skip
+    assert [name for name in expected if not (finished / name).exists()] == []
+    assert not list(finished.rglob("*.part"))
+    assert not list((finished / "fused").glob("*.bin"))
+
+
+def test_the_fused_folder_is_an_ordinary_model(finished):
+    model = AutoModelForCausalLM.from_pretrained(finished / "fused")
+    tokenizer = AutoTokenizer.from_pretrained(finished / "fused")
+    ids = tokenizer("number 3: ", return_tensors="pt")
+    assert model.generate(**ids, max_new_tokens=5, do_sample=False).shape[1] > ids["input_ids"].shape[1]
+
+
+def test_the_fused_model_is_the_chosen_one_and_differs_from_the_others(finished):
+    weights = {name: load_file(finished / name / "model.safetensors") for name in (
+        "fused", "train/unified/model", "train/fine-tuned/model", "train/pairwise/merged/model")}  # fmt: skip
+    same = {name: all(torch.equal(w[k], v) for k, v in weights["fused"].items()) for name, w in weights.items()}
+    assert same == {
+        "fused": True, "train/unified/model": True, "train/fine-tuned/model": False, "train/pairwise/merged/model": False,
+    }  # fmt: skip
+
+
+def test_the_log_holds_every_part(finished):
+    log = json.loads((finished / "train/unified/log.json").read_text())
+    parts = {"loss/cross_entropy"} | {
+        f"loss/{o}/{s}" for o in ("infifusion", "gld", "forward_kl") for s in ("neox", "qwen")
+    }
+    parts |= {f"{what}/{s}" for what in ("match", "weight") for s in ("neox", "qwen")}
+    assert [entry["step"] for entry in log] == [1, 2, 3, 4]
+    for entry in log:
+        assert parts <= entry.keys()
+        assert all(0 < entry[f"match/{s}"] <= 1 for s in ("neox", "qwen"))
+        total = 0.5 * entry["loss/cross_entropy"] + sum(
+            weight * entry[f"loss/{o}/{s}"]
+            for o, weight in (("infifusion", 0.1), ("gld", 0.1), ("forward_kl", 0.3))
+            for s in ("neox", "qwen")
+        )
+        assert entry["loss"] == pytest.approx(total, rel=1e-3)
+
+
+def test_helping_is_in_the_record(finished):
+    rows = json.loads((finished / "run.json").read_text())["helping"]
+    assert {(row["source"], row["domain"]) for row in rows} == {(s, d) for s in ("neox", "qwen") for d in ("d0", "d1")}
+    for row in rows:
+        assert row["gold_source"] < 0
+        assert row["gold_pivot"] < 0
+        assert 0 < row["match_rate"] <= 1
+
+
+def test_a_second_run_does_nothing_and_says_so(folder, finished, capsys):
+    outputs = [
+        *finished.glob("cache/*/*"),
+        *finished.glob("train/**/*.*"),
+        *finished.glob("fused/*.*"),
+        *finished.glob("eval/*/*"),
+    ]
+    before = {file: file.stat().st_mtime_ns for file in outputs if file.is_file() and file.name != "README.md"}
+    pipeline.run(runs.config(folder, strategies=["unified", "pairwise"]))
+    assert {file: file.stat().st_mtime_ns for file in before} == before
+    assert (
+        capsys.readouterr().out.count("done before, nothing to do") == 15
+    )  # 3 extract, 4 train, merge, fuse, 6 evaluate
+    stages = json.loads((finished / "run.json").read_text())["stages"]
+    assert sum(stage["skipped"] for stage in stages) == 15
+    assert all(stage["seconds"] > 0 for stage in stages)
+
+
+def test_a_killed_training_ends_with_the_same_weights(folder, finished, tmp_path):
+    config = runs.config(folder, runs=str(tmp_path), strategies=["unified"], baseline=False)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(config, at_step=3)
+    assert not (tmp_path / "small/train/unified/model").exists()
+    assert (tmp_path / "small/train/unified/checkpoint-2").exists()
+    (tmp_path / "small/train/unified/checkpoint-3").mkdir()  # a checkpoint that was cut off while it was written
+    pipeline.run(config, until="train")
+    again, straight = (
+        load_file(run / "train/unified/model/model.safetensors") for run in (tmp_path / "small", finished)
+    )
+    assert all(torch.equal(again[name], weight) for name, weight in straight.items())
+
+
+def interrupted(config, at_step):
+    """Run until a training reaches `at_step`, then stop as Ctrl-C would."""
+    from transformers import TrainerCallback
+
+    class Stop(TrainerCallback):
+        def on_step_begin(self, args, state, control, **_):
+            if state.global_step == at_step - 1:
+                raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "training_bar", lambda title: [Stop()])
+        pipeline.run(config, until="train")
+
+
+def test_a_killed_extraction_goes_on_where_it_stopped(folder, tmp_path, monkeypatch):
+    config, done = runs.config(folder, runs=str(tmp_path)), []
+    rows = pipeline.TransformersSource.rows
+
+    def dies(self, texts, progress=None):
+        done.append(len(texts))
+        if len(done) == 6:
+            raise KeyboardInterrupt
+        return rows(self, texts, progress)
+
+    monkeypatch.setattr(pipeline.TransformersSource, "rows", dies)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(config, until="extract")
+    pipeline.run(config, until="extract")
+    assert len(done) == 3 * 4 + 1  # four shards of each of three models, one of them tried twice
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"training": {"max_steps": 5, "per_device_train_batch_size": 4}},
+            r"train/fine-tuned was made .*max_steps: 4 there, 5 here",
+        ),
+        ({"extract": {"top_k": 11, "shard": 5}}, r"cache/neox was made .*top_k: 10 there, 11 here.*fusion extract"),
+        ({"weighting": {"kind": "mean"}}, r"train/unified was made .*fusion"),
+    ],
+)
+def test_what_was_made_from_something_else_is_refused(folder, finished, changes, message):
+    before = {file: file.read_bytes() for file in finished.rglob("*.safetensors")}
+    with pytest.raises(ValueError, match=message):
+        pipeline.run(runs.config(folder, strategies=["unified", "pairwise"], **changes))
+    assert before == {file: file.read_bytes() for file in finished.rglob("*.safetensors")}
+
+
+def test_a_source_with_the_pivots_files_is_refused(folder, tmp_path):
+    raw = runs.raw(folder, runs=str(tmp_path / "runs"))
+    shutil.copytree(raw["pivot"]["path"], tmp_path / "copy")
+    raw["sources"][0]["path"] = str(tmp_path / "copy")
+    with pytest.raises(ValueError, match="Source neox .* has the same files as the pivot"):
+        pipeline.run(runs.configfile.parse(raw, "test"))
+
+
+def test_a_heldout_example_that_is_trained_on_is_refused(folder):
+    raw = runs.raw(folder)
+    raw["data"]["heldout"][0] = raw["data"]["train"][0]
+    with pytest.raises(ValueError, match="8 of 11 held-out examples are also in the training data"):
+        _ = Job(runs.configfile.parse(raw, "test")).heldout
+
+
+def test_a_missing_model_is_named(folder, tmp_path):
+    raw = runs.raw(folder, runs=str(tmp_path))
+    raw["sources"][1]["path"] = "/no/such/model"
+    with pytest.raises(FileNotFoundError, match="The model /no/such/model does not exist"):
+        pipeline.run(runs.configfile.parse(raw, "test"))
+
+
+def test_a_model_without_a_template_says_so_when_one_is_demanded(folder, tmp_path):
+    raw = runs.raw(folder, runs=str(tmp_path))
+    raw["sources"][1]["template"] = "chat"
+    with pytest.raises(ValueError, match="has no chat template; set template to plain or auto"):
+        pipeline.run(runs.configfile.parse(raw, "test"))
