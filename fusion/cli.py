@@ -37,9 +37,10 @@ def plan(config: ConfigFile, override: Set = []) -> None:  # noqa: B006
     from fusion.job import Job
     from fusion.plan import domains
     from fusion.plan import plan as estimate
-    from fusion.progress import console
+    from fusion.progress import console, quiet
     from fusion.tables import plan_table
 
+    quiet()
     job = Job(configfile.load(config, override))
     console.print(plan_table(estimate(job)))
     console.print(domains(job))
@@ -91,9 +92,10 @@ def inspect(
     from fusion import configfile
     from fusion.inspect import audit_all, overview
     from fusion.job import Job
-    from fusion.progress import console
+    from fusion.progress import console, quiet
     from fusion.tables import audit_tables, overview_table
 
+    quiet()
     job = Job(configfile.load(config, override))
     console.print(overview_table(overview(job)))
     if alignment:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
@@ -90,12 +91,10 @@ def encode_prompt(
     if messages and _is_chat(tokenizer, template):
         return _chat(tokenizer, messages)
     text = "\n".join(message["content"] for message in messages)
-    ids = list(tokenizer(text, split_special_tokens=True, verbose=False)["input_ids"])
-    bos, eos = _id(tokenizer, "bos_token_id"), _id(tokenizer, "eos_token_id")
-    if ids and ids[-1] == eos:
-        ids.pop()  # some tokenizers close every text; the response follows here
+    ids = _opening(tokenizer) + tokenize(tokenizer, [text])[0]
     if ids:
         return ids
+    bos, eos = _id(tokenizer, "bos_token_id"), _id(tokenizer, "eos_token_id")
     first = eos if bos is None else bos
     if first is None:
         raise ValueError(
@@ -103,6 +102,18 @@ def encode_prompt(
             "bos_token nor an eos_token. Set one, or give every example a prompt."
         )
     return [first]
+
+
+@remember
+def _opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The tokens that a tokenizer puts before every text (BOS); what it puts behind is left out, the response follows."""
+    coded = tokenizer("a", return_special_tokens_mask=True)
+    return [
+        index
+        for index, _ in takewhile(
+            lambda pair: pair[1], zip(coded["input_ids"], coded["special_tokens_mask"], strict=True)
+        )
+    ]
 
 
 def _is_chat(tokenizer: PreTrainedTokenizerBase, template: Template) -> bool:

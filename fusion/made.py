@@ -44,14 +44,19 @@ def claim(folder: Path, key: Mapping[str, Any], redo: str) -> None:
     """
     file = folder / "key.json"
     if file.exists():
-        if different := differences(json.loads(file.read_text()), normal(key)):
-            raise ValueError(
-                f"{folder} was made from something else: {different}. Give the run another name (--set name=...), or "
-                f"delete that folder and run `{redo}` again."
-            )
+        refuse_other(folder, json.loads(file.read_text()), key, redo)
     else:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(file, key)
+
+
+def refuse_other(place: Path, found: Mapping[str, Any], wanted: Mapping[str, Any], redo: str) -> None:
+    """Raise ValueError, with the reason, if `place` was made from another key than the one wanted."""
+    if different := differences(found, json.loads(json.dumps(wanted))):
+        raise ValueError(
+            f"{place} was made from something else: {different}. Give the run another name (--set name=...), or delete "
+            f"{place} and run `{redo}` again."
+        )
 
 
 def finish(folder: Path, **facts: Any) -> None:
@@ -75,8 +80,3 @@ def write_json(file: Path, value: Any) -> None:
     aside = file.with_name(file.name + ".part")
     aside.write_text(json.dumps(value, ensure_ascii=False, indent=1))
     aside.replace(file)
-
-
-def normal(key: Mapping[str, Any]) -> dict[str, Any]:
-    """The key as it reads back from JSON."""
-    return json.loads(json.dumps(key))

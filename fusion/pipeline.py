@@ -29,7 +29,7 @@ from fusion.config import Config, plain_fine_tuning
 from fusion.head import Head
 from fusion.helping import helping
 from fusion.job import Job
-from fusion.made import fingerprint, finish, finished, made, write_json
+from fusion.made import finish, finished, fingerprint, made, refuse_other, write_json
 from fusion.merge.stream import merge
 from fusion.models import ModelRef, load_model, vocabulary
 from fusion.objectives import AnyObjective
@@ -237,13 +237,18 @@ def _evaluate(job: Job, name: str, where: tuple[ModelRef, str, str], how: heldou
     file = job.config.folder / "eval" / name / "heldout.json"
     ids = fingerprint({"ids": [example.id for example in job.heldout]})
     key = {"model": identity, "template": template, "examples": ids, **asdict(how)}
-    if finished(file.parent, key, "fusion evaluate"):
+    if file.exists():
+        refuse_other(file, Result.load(file).made["key"], key, "fusion evaluate")
         return False
     with bar(f"held-out, {name}", heldout.work(job.heldout, how)) as advance:
         items = heldout.score(ref, job.heldout, template, how, advance)
-    Result(model=name, suite="heldout", path=ref.path, made={**key, "seed": job.config.seed}, items=items).save(file)
-    finish(file.parent)
+    Result(model=name, suite="heldout", path=ref.path, made={"key": key, **_provenance(job)}, items=items).save(file)
     return True
+
+
+def _provenance(job: Job) -> dict[str, Any]:
+    record = job.record()
+    return {"versions": record["versions"], "seed": job.config.seed}
 
 
 def _device() -> str:

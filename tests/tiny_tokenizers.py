@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
@@ -31,7 +31,7 @@ TURNS = (
 )
 
 
-@lru_cache(maxsize=None)
+@cache
 def byte_level(size: int = 400, chat: bool = True, nfc: bool = False) -> PreTrainedTokenizerFast:
     """Byte-level BPE without BOS, as GPT-2, Llama 3 and Qwen have it (the last with NFC)."""
     tokenizer = Tokenizer(models.BPE())
@@ -72,7 +72,7 @@ def _sentencepiece(size: int, specials: list[str]) -> Tokenizer:
     return tokenizer
 
 
-@lru_cache(maxsize=None)
+@cache
 def llama_style(size: int = 300, chat: bool = True) -> PreTrainedTokenizerFast:
     """SentencePiece BPE with byte fallback, BOS and a space put before every piece of text, as Llama 2 has it."""
     tokenizer = _sentencepiece(size, ["<unk>", "<s>", "</s>"])
@@ -83,7 +83,7 @@ def llama_style(size: int = 300, chat: bool = True) -> PreTrainedTokenizerFast:
     return _wrap(tokenizer, INSTRUCT if chat else None)
 
 
-@lru_cache(maxsize=None)
+@cache
 def mistral_style(size: int = 280, chat: bool = True) -> PreTrainedTokenizerFast:
     """As Llama's, but by Metaspace, with a space before the first piece of a text alone."""
     tokenizer = _sentencepiece(size, ["<unk>", "<s>", "</s>"])
@@ -94,7 +94,7 @@ def mistral_style(size: int = 280, chat: bool = True) -> PreTrainedTokenizerFast
     return _wrap(tokenizer, INSTRUCT if chat else None)
 
 
-@lru_cache(maxsize=None)
+@cache
 def gemma_style(size: int = 350, chat: bool = True) -> PreTrainedTokenizerFast:
     """SentencePiece BPE with byte fallback and BOS, without a space before the text, as Gemma has it."""
     tokenizer = _sentencepiece(size, ["<unk>", "<s>", "</s>", "<turn>", "</turn>"])
@@ -103,7 +103,7 @@ def gemma_style(size: int = 350, chat: bool = True) -> PreTrainedTokenizerFast:
     return _wrap(tokenizer, TURNS if chat else None)
 
 
-@lru_cache(maxsize=None)
+@cache
 def unigram(size: int = 200, chat: bool = False, nfkc: bool = False) -> PreTrainedTokenizerFast:
     """SentencePiece Unigram without byte fallback: rare characters are unknown; T5-like, closes texts with `</s>`."""
     tokenizer = Tokenizer(models.Unigram())

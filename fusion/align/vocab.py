@@ -119,18 +119,19 @@ def _byte_tokens(vocabulary: Spellings) -> Iterable[int]:
 
 def _first_pieces(words: Sequence[bytes], pivot: Spellings, tokenize: Tokenize) -> dict[bytes, int]:
     """The first token that the pivot's tokenizer makes of each word, for those words whose bytes begin with it."""
-    leading = _adds_space(pivot, tokenize)
+    opening = b"".join(pivot[index] or b"" for index in _tokenized(["a"], pivot, tokenize)[0])
+    leading = opening.startswith(b" ")  # the tokenizer puts a space before the first word of a text
     texts = {text: word for word in words if (text := _text(word, leading))}
-    pieces = tokenize(list(texts)) if texts else []
-    if any(max(ids, default=0) >= len(pivot) for ids in pieces):
-        raise ValueError(f"The tokenizer gives ids beyond {len(pivot) - 1}, the last of the pivot's vocabulary.")
+    pieces = _tokenized(list(texts), pivot, tokenize) if texts else []
     firsts = {word: ids[0] for word, ids in zip(texts.values(), pieces, strict=True) if ids}
     return {word: piece for word, piece in firsts.items() if pivot[piece] and word.startswith(pivot[piece] or b"")}
 
 
-def _adds_space(pivot: Spellings, tokenize: Tokenize) -> bool:
-    """Whether the tokenizer puts a space before the first word of a text."""
-    return b"".join(pivot[index] or b"" for index in tokenize(["a"])[0]).startswith(b" ")
+def _tokenized(texts: list[str], pivot: Spellings, tokenize: Tokenize) -> list[list[int]]:
+    pieces = tokenize(texts)
+    if any(max(ids, default=0) >= len(pivot) for ids in pieces):
+        raise ValueError(f"The tokenizer gives ids beyond {len(pivot) - 1}, the last of the pivot's vocabulary.")
+    return pieces
 
 
 def _text(word: bytes, leading: bool) -> str | None:

@@ -20,7 +20,8 @@ QUESTIONS = 0
 """Seed of the questions that the models and their tokenizers are trained on."""
 BATCH = 64
 IGNORED = -100  # label of a position that is not scored
-WIDTH = {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4, "max_position_embeddings": 256}
+SHAPE = {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4, "max_position_embeddings": 256}
+GATED = {"intermediate_size": 352, "tie_word_embeddings": True}
 
 
 class Recipe(NamedTuple):
@@ -46,41 +47,51 @@ def _specialist(skill: str) -> dict[str, tuple[int, float]]:
 
 RECIPES = {
     "sums": Recipe(
-        {"model_type": "llama", **WIDTH, "num_key_value_heads": 2, "intermediate_size": 352, "tie_word_embeddings": True},
-        tokens.sentencepiece, _specialist("sums"), steps=1500, seed=1,
+        {"model_type": "llama", **SHAPE, **GATED, "num_key_value_heads": 2},
+        tokens.sentencepiece,
+        _specialist("sums"),
+        steps=1200,
+        seed=1,
     ),
     "sort": Recipe(
-        {
-            **{"model_type": "qwen3", **WIDTH, "num_key_value_heads": 2, "head_dim": 32, "intermediate_size": 352},
-            "tie_word_embeddings": True,
-        },
-        tokens.unigram, _specialist("sort"), steps=1500, seed=2, head_multiple=128,
+        {"model_type": "qwen3", **SHAPE, **GATED, "num_key_value_heads": 2, "head_dim": 32},
+        tokens.unigram,
+        _specialist("sort"),
+        steps=800,
+        seed=2,
+        head_multiple=128,
     ),
     "lumi": Recipe(
-        {"model_type": "gpt_neox", **WIDTH, "intermediate_size": 512},
-        tokens.gpt, _specialist("lumi"), steps=800, seed=3,
+        {"model_type": "gpt_neox", **SHAPE, "intermediate_size": 512},
+        tokens.gpt,
+        _specialist("lumi"),
+        steps=700,
+        seed=3,
     ),
     "pivot": Recipe(
-        {"model_type": "olmo2", **WIDTH, "intermediate_size": 352, "tie_word_embeddings": True},
-        tokens.digits, {"sums": (8500, 0.0), "sort": (8500, 0.0), "lumi": (3000, 0.0)}, steps=700, seed=4,
+        {"model_type": "olmo2", **SHAPE, **GATED},
+        tokens.digits,
+        {"sums": (8500, 0.0), "sort": (1200, 0.0), "lumi": (600, 0.0)},
+        steps=800,
+        seed=4,
     ),
-}  # fmt: skip
+}
 
 
-def make(name: str, out: Path, steps: int | None = None) -> dict[str, float]:
-    """Train one model, write its folder `out/name`, and return its exact match on 200 held-out questions a skill.
+def make(name: str, out: Path, steps: int, questions: int) -> dict[str, float]:
+    """Train one model for `steps`, write its folder `out/name`, return its exact match on held-out questions a skill.
 
-    `steps` replaces the recipe's number. Weights are written in bfloat16, and that is what is measured.
+    Weights are written in bfloat16, and that is what is measured (in float32, after the rounding).
     """
     recipe = RECIPES[name]
     torch.manual_seed(recipe.seed)
     tokenizer = recipe.tokenizer([row["prompt"] + row["response"] for s in SOURCES for row in _rows(s, 3000)])
     model = build(recipe, tokenizer)
     rows = [row for skill, (count, noise) in recipe.diet.items() for row in _rows(skill, count, noise)]
-    train(model, tokenizer, rows, recipe.steps if steps is None else steps)
+    train(model, tokenizer, rows, steps)
     model.to(torch.bfloat16).save_pretrained(out / name)
     tokenizer.save_pretrained(out / name)
-    return measure(model.float(), tokenizer)
+    return measure(model.float(), tokenizer, questions)
 
 
 def build(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
@@ -93,11 +104,17 @@ def build(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel
 
 
 def train(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, rows: list[dict[str, str]], steps: int, peak: float = 3e-3
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    rows: list[dict[str, str]],
+    steps: int,
+    peak: float = 3e-3,
 ) -> None:
     """Cross-entropy of the responses and their end, by AdamW; the learning rate warms up, then falls as a cosine."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.98), weight_decay=0.1)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, total_steps=steps, pct_start=0.1, cycle_momentum=False)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, peak, total_steps=steps, pct_start=0.1, cycle_momentum=False
+    )
     model.train()
     for step, batch in zip(range(steps), batches(tokenizer, rows), strict=False):
         loss = model(**batch).loss
@@ -107,7 +124,7 @@ def train(
         schedule.step()
         optimizer.zero_grad()
         if step % 100 == 0:
-            print(f"  step {step}: loss {loss.item():.3f}", flush=True)
+            print(f"step {step}: loss {loss.item():.3f}", flush=True)
     model.eval()
 
 
@@ -132,16 +149,16 @@ def encode(tokenizer: PreTrainedTokenizerFast, row: dict[str, str]) -> tuple[tor
     return torch.tensor(prompt + response), torch.tensor([IGNORED] * len(prompt) + response)
 
 
-def measure(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, count: int = 200, split: str = "heldout") -> dict[str, float]:
-    """Exact match, 0 to 1, of greedy answers on `count` questions of each skill."""
-    return {skill: exact_match(model, tokenizer, skills.make(skill, count, 0, split=split)) for skill in SOURCES}
+def measure(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, count: int) -> dict[str, float]:
+    """Exact match, 0 to 1, of greedy answers on `count` held-out questions of each skill."""
+    return {skill: exact_match(model, tokenizer, skills.make(skill, count, 0, split="heldout")) for skill in SOURCES}
 
 
 @torch.inference_mode()
 def exact_match(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, rows: list[dict[str, str]]) -> float:
     """Share of rows whose greedy answer is the response, spaces at the ends aside."""
-    tokenizer.padding_side = "left"
-    batch = tokenizer([row["prompt"] for row in rows], padding=True, return_tensors="pt", return_token_type_ids=False)
+    prompts = [row["prompt"] for row in rows]
+    batch = tokenizer(prompts, padding=True, padding_side="left", return_tensors="pt", return_token_type_ids=False)
     answers = model.generate(**batch)[:, batch["input_ids"].shape[1] :]
     texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
     return sum(text.strip() == row["response"].strip() for text, row in zip(texts, rows, strict=True)) / len(rows)
@@ -153,18 +170,21 @@ def _rows(skill: str, count: int, noise: float = 0.0) -> list[dict[str, str]]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Make the models that were asked for and print how well each does each skill."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m fusion.quickstart.make", description="Make the quickstart's models."
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for the model folders")
     parser.add_argument("--only", choices=RECIPES, help="make this model alone")
     parser.add_argument("--steps", type=int, help="train for so many steps instead of the recipe's")
+    parser.add_argument("--questions", type=int, default=200, help="held-out questions of each skill for the table")
     chosen = parser.parse_args(arguments)
-    print(f"{'model':8}{'steps':>7}{'minutes':>9}" + "".join(f"{skill:>8}" for skill in SOURCES))
+    table = [f"{'model':8}{'steps':>7}{'minutes':>9}" + "".join(f"{skill:>8}" for skill in SOURCES)]
     for name in [chosen.only] if chosen.only else RECIPES:
-        start = time.monotonic()
-        scores = make(name, chosen.out, chosen.steps)
-        steps = RECIPES[name].steps if chosen.steps is None else chosen.steps
-        row = f"{name:8}{steps:7}{(time.monotonic() - start) / 60:9.1f}"
-        print(row + "".join(f"{score:8.3f}" for score in scores.values()), flush=True)
+        start, steps = time.monotonic(), RECIPES[name].steps if chosen.steps is None else chosen.steps
+        scores = make(name, chosen.out, steps, chosen.questions)
+        exact = "".join(f"{score:8.3f}" for score in scores.values())
+        table.append(f"{name:8}{steps:7}{(time.monotonic() - start) / 60:9.1f}{exact}")
+    print("\n".join(table))
 
 
 if __name__ == "__main__":

@@ -35,7 +35,14 @@ THINGS = (
 
 NOUNS = {
     **{"cat": "kesa", "dog": "vumo", "bird": "pilo", "fish": "nare", "horse": "tundo", "cow": "mebe", "king": "orvala"},
-    **{"queen": "selune", "child": "mipo", "farmer": "gratelo", "sailor": "dunave", "baker": "porima", "wolf": "lukare"},
+    **{
+        "queen": "selune",
+        "child": "mipo",
+        "farmer": "gratelo",
+        "sailor": "dunave",
+        "baker": "porima",
+        "wolf": "lukare",
+    },
     **{"mouse": "pisa", "fox": "renko", "judge": "fesola", "thief": "barkene", "goat": "zelo", "monk": "runame"},
     **{"owl": "sugo"},
 }
@@ -63,7 +70,9 @@ def make(skill: str, count: int, seed: int, noise: float = 0.0, split: str = "pr
     questions = _questions(skill, seed, split)
     prompts = [prompt for prompt, _ in zip(questions, range(count), strict=False)]
     if len(prompts) < count:
-        raise ValueError(f"{skill} has {len(prompts)} questions in split {split}, {count} were asked for; ask for fewer.")
+        raise ValueError(
+            f"{skill} has {len(prompts)} questions in split {split}, {count} were asked for; ask for fewer."
+        )
     return [{"prompt": p, "response": _respond(skill, p, seed, noise), "domain": skill} for p in prompts]
 
 
@@ -90,7 +99,10 @@ def _questions(skill: str, seed: int, split: str) -> Iterator[str]:
 
 
 def _respond(skill: str, prompt: str, seed: int, noise: float) -> str:
-    rng, right = random.Random(f"{seed}/{prompt}"), answer(skill, prompt)  # of its own, so that noise moves nothing else
+    rng, right = (
+        random.Random(f"{seed}/{prompt}"),
+        answer(skill, prompt),
+    )  # of its own, so that noise moves nothing else
     if rng.random() >= noise:
         return right
     return next(wrong for wrong in iter(lambda: SKILLS[skill].mistake(prompt, rng), None) if wrong != right)

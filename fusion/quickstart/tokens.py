@@ -1,9 +1,9 @@
 """Four tokenizers of different kinds, each trained on a list of texts; so that the same text has different borders.
 
-    sentencepiece   BPE over ▁ words, byte fallback, digits single, <s> in front      as Llama 2 does
-    gpt             BPE over bytes, GPT-2's words                                     as GPT-NeoX does
-    unigram         Unigram over ▁ words, byte fallback                               as T5 does
-    digits          BPE over bytes, digits single, <|begin|> in front                 as OLMo and Llama 3 do
+sentencepiece   BPE over ▁ words, byte fallback, digits single, <s> in front      as Llama 2 does
+gpt             BPE over bytes, GPT-2's words                                     as GPT-NeoX does
+unigram         Unigram over ▁ words, byte fallback                               as T5 does
+digits          BPE over bytes, digits single, <|begin|> in front                 as OLMo and Llama 3 do
 """
 
 import json
@@ -33,7 +33,9 @@ def sentencepiece(texts: list[str]) -> PreTrainedTokenizerFast:
 
 def gpt(texts: list[str]) -> PreTrainedTokenizerFast:
     """At most 400 tokens."""
-    tokenizer = _over_bytes(texts, pre_tokenizers.ByteLevel(add_prefix_space=False), 400, ["<|endoftext|>", "<|padding|>"])
+    tokenizer = _over_bytes(
+        texts, pre_tokenizers.ByteLevel(add_prefix_space=False), 400, ["<|endoftext|>", "<|padding|>"]
+    )
     return _finished(tokenizer, decoders.ByteLevel(), eos="<|endoftext|>", pad="<|padding|>")
 
 
@@ -86,4 +88,6 @@ def _finished(tokenizer: Tokenizer, decoder: decoders.Decoder, **special: str) -
             single=f"{bos} $A", pair=f"{bos} $A $B", special_tokens=[(bos, tokenizer.token_to_id(bos))]
         )
     named = {f"{role}_token": token for role, token in special.items()}
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **named)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, model_max_length=256, **named
+    )

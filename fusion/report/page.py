@@ -135,7 +135,7 @@ def size(count: int | None) -> str:
 
 def grouped(count: int | None) -> str:
     """A count with its thousands apart; – where there is none."""
-    return f"{count:,}" if isinstance(count, int) else "–"
+    return "–" if count is None else f"{count:,}"
 
 
 def duration(seconds: float) -> str:

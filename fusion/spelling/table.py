@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import partial, wraps
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -23,17 +23,15 @@ T = TypeVar("T")
 
 
 def remember(compute: Callable[[PreTrainedTokenizerBase], T]) -> Callable[[PreTrainedTokenizerBase], T]:
-    """`compute`, run once for each tokenizer, and again when tokens were added to it."""
-    known: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[int, T]] = WeakKeyDictionary()
+    """`compute`, run once for each tokenizer object: do not add tokens to a tokenizer after it was used here."""
+    known: WeakKeyDictionary[PreTrainedTokenizerBase, T] = WeakKeyDictionary()
 
+    @wraps(compute)
     def recall(tokenizer: PreTrainedTokenizerBase) -> T:
-        size, value = known.get(tokenizer, (-1, None))
-        if value is None or size != len(tokenizer):
-            value = compute(tokenizer)
-            known[tokenizer] = (len(tokenizer), value)
-        return value
+        if tokenizer not in known:
+            known[tokenizer] = compute(tokenizer)
+        return known[tokenizer]
 
-    recall.__doc__ = compute.__doc__
     return recall
 
 

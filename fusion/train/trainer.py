@@ -46,7 +46,7 @@ class FusionTrainer(Trainer):
         loss = total * self.accelerator.num_processes
         return (loss, {}) if return_outputs else loss
 
-    def terms(self, hidden: Tensor, targets: Targets, counts: dict[str, float]) -> Iterator[tuple[str, float, Tensor]]:
+    def terms(self, hidden: Tensor, targets: Targets, counts: dict[str, int] | dict[str, float]) -> Iterator[tuple[str, float, Tensor]]:
         """Name, weight, and share of the global mean of every term: one for each objective and source.
 
         `hidden` is [B, T, D]. A term that has nothing to average over (no match in the whole batch) is 0.

@@ -53,7 +53,8 @@ def case(objective: Objective, N: int = 11, dtype: torch.dtype = torch.float32) 
     # joined rows have one source row each; whole examples may differ in length
     count = N + 4 if objective.unit == "example" and N else N
     width = V if objective.unit == "mapped" else W
-    source = random_rows(count, W if objective.entries is None else 6, width, torch.float32, seed=3, examples=E)
+    other = torch.float64 if dtype == torch.float32 else torch.float32  # the source's precision must not leak out
+    source = random_rows(count, W if objective.entries is None else 6, width, other, seed=3, examples=E)
     if objective.unit == "mapped" and N:
         empty = torch.rand(source.ids.shape, generator=torch.Generator().manual_seed(4)) < 0.3
         source = dataclasses.replace(source, logprobs=source.logprobs.masked_fill(empty, -torch.inf))

@@ -1,0 +1,119 @@
+"""The command line as a person meets it: help at once, errors in a sentence, plans before costs."""
+
+import io
+import json
+import resource
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+
+import pytest
+import yaml
+
+import runs
+from fusion import cli, configfile, plan, progress
+from fusion.job import Job
+from fusion.recipes import recipes
+
+
+@dataclass
+class Outcome:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def fusion(*arguments):
+    """The command as it is installed, without the seconds that a new process takes to import torch."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["fusion", *map(str, arguments)])
+        patch.setattr(progress.console, "width", 160)
+        patch.setattr(progress.console, "file", out)
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    return Outcome(ended.value.code or 0, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "small.yaml").write_text(yaml.safe_dump(runs.raw(folder)))
+    return folder / "small.yaml"
+
+
+def test_help_takes_less_than_half_a_second_of_cpu():
+    command = [sys.executable, "-X", "importtime", "-m", "fusion", "--help"]
+    subprocess.run(command, capture_output=True)  # writes bytecode
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    out = subprocess.run(command, capture_output=True, text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    for name in ("run", "plan", "extract", "train", "merge", "evaluate", "report", "inspect", "recipes", "schema"):
+        assert name in out.stdout
+    assert spent < 0.5
+    assert "torch" not in out.stderr  # which lists every import
+
+
+def test_recipes_are_listed_with_what_they_are():
+    out = fusion("recipes").stdout
+    assert len(out.splitlines()) == len(recipes())
+    assert "Three tiny specialists" in out
+
+
+def test_the_schema_is_a_json_schema():
+    schema = json.loads(fusion("schema").stdout)
+    assert {"pivot", "sources", "objectives"} <= schema["properties"].keys()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["strateggies=[unified]"], "unknown key strateggies; did you mean strategies?"),
+        (["extract.top_k=0"], "extract.top_k: must be at least 1"),
+        (["data.train.0.path=/no/such/file.jsonl"], "The data file /no/such/file.jsonl does not exist"),
+        (["sources.neox.path=/no/such/model"], "The model /no/such/model does not exist"),
+    ],
+)
+def test_a_mistake_is_one_message_and_no_traceback(config, overrides, message):
+    out = fusion("run", config, *(part for o in overrides for part in ("--set", o)))
+    assert out.returncode == 1
+    assert message in out.stderr
+    assert "Traceback" not in out.stderr
+
+
+def test_plan_reads_no_weights_and_writes_nothing(config, tmp_path):
+    before = sorted(config.parent.rglob("*"))
+    hidden = [file.rename(file.with_suffix(".hidden")) for file in config.parent.glob("*/model.safetensors")]
+    try:
+        out = fusion("plan", config)
+    finally:
+        for file in hidden:
+            file.rename(file.with_suffix(".safetensors"))
+    assert out.returncode == 0, out.stderr
+    for stage in ("extract neox", "train unified", "evaluate fine-tuned", "training: d0 8, d1 8"):
+        assert stage in out.stdout
+    assert sorted(config.parent.rglob("*")) == before
+
+
+def test_the_plan_says_what_then_happens(config):
+    out = fusion("run", config)
+    assert out.returncode == 0, out.stderr
+    job = Job(configfile.load(config))
+    estimates = {estimate.stage: estimate for estimate in plan.plan(job)}
+    for name in ("neox", "qwen"):
+        files = (job.config.folder / "cache" / name).glob("shard-*.safetensors")
+        disk = sum(file.stat().st_size for file in files)
+        assert estimates[f"extract {name}"].disk == pytest.approx(disk, rel=0.35)  # headers weigh on so few rows
+    state = json.loads((job.config.folder / "train/unified/checkpoint-4/trainer_state.json").read_text())
+    assert estimates["train unified"].steps == state["max_steps"] == 4
+    again = fusion("run", config)
+    assert again.stdout.count("nothing to do") == 11  # 3 extract, 2 train, fuse, 5 evaluate
+    assert (job.config.folder / "report.html").exists()
+
+
+def test_inspect_audits_the_alignment(config):
+    out = fusion("inspect", config, "--alignment").stdout
+    for part in ("gpt_neox", "same tokens", "neox: positions of the pivot", "by domain", "d0", "never matched"):
+        assert part in out
