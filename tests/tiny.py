@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -56,3 +58,8 @@ def folder(kind: str, out: Path, seed: int = 0, padding: int = 5) -> Path:
     made.save_pretrained(out)
     tokenizer.save_pretrained(out)
     return out
+
+
+def json_of(tokenizer) -> dict[str, Any]:
+    """What a fast tokenizer is made of."""
+    return json.loads(tokenizer.backend_tokenizer.to_str())

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerFast
 
 from fusion.quickstart import SOURCES, skills, tokens
 
@@ -94,7 +95,7 @@ def make(name: str, out: Path, steps: int, questions: int) -> dict[str, float]:
     return measure(model.float(), tokenizer, questions)
 
 
-def build(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
+def build(recipe: Recipe, tokenizer: Any) -> Any:
     """A model of random weights for this tokenizer."""
     size = -(-len(tokenizer) // recipe.head_multiple) * recipe.head_multiple
     special = {f"{role}_token_id": getattr(tokenizer, f"{role}_token_id") for role in ("bos", "eos", "pad")}
@@ -104,8 +105,8 @@ def build(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel
 
 
 def train(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
+    model: Any,
+    tokenizer: Any,
     rows: list[dict[str, str]],
     steps: int,
     peak: float = 3e-3,
@@ -128,34 +129,31 @@ def train(
     model.eval()
 
 
-def batches(tokenizer: PreTrainedTokenizerFast, rows: list[dict[str, str]]) -> Iterator[dict[str, torch.Tensor]]:
+def batches(tokenizer: Any, rows: list[dict[str, str]]) -> Iterator[dict[str, torch.Tensor]]:
     """Batches for ever, in an order of torch's random numbers. Padded on the right, the prompt not scored."""
     examples = [encode(tokenizer, row) for row in rows]
     while True:
         for chosen in torch.randperm(len(examples)).split(BATCH):
-            ids, labels = zip(*(examples[i] for i in chosen.tolist()), strict=True)
-            padded = torch.nn.utils.rnn.pad_sequence(ids, True, tokenizer.pad_token_id)
-            yield {
-                "input_ids": padded,
-                "attention_mask": (padded != tokenizer.pad_token_id).long(),
-                "labels": torch.nn.utils.rnn.pad_sequence(labels, True, IGNORED),
-            }
+            batch = [examples[i] for i in chosen.tolist()]
+            ids = pad_sequence([ids for ids, _ in batch], True, tokenizer.pad_token_id)
+            labels = pad_sequence([labels for _, labels in batch], True, IGNORED)
+            yield {"input_ids": ids, "attention_mask": ids.ne(tokenizer.pad_token_id).long(), "labels": labels}
 
 
-def encode(tokenizer: PreTrainedTokenizerFast, row: dict[str, str]) -> tuple[torch.Tensor, torch.Tensor]:
+def encode(tokenizer: Any, row: dict[str, str]) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids of prompt, response and end, and the same as labels with the prompt ignored."""
     prompt = tokenizer(row["prompt"]).input_ids
     response = [*tokenizer(row["response"], add_special_tokens=False).input_ids, tokenizer.eos_token_id]
     return torch.tensor(prompt + response), torch.tensor([IGNORED] * len(prompt) + response)
 
 
-def measure(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, count: int) -> dict[str, float]:
+def measure(model: Any, tokenizer: Any, count: int) -> dict[str, float]:
     """Exact match, 0 to 1, of greedy answers on `count` held-out questions of each skill."""
     return {skill: exact_match(model, tokenizer, skills.make(skill, count, 0, split="heldout")) for skill in SOURCES}
 
 
 @torch.inference_mode()
-def exact_match(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, rows: list[dict[str, str]]) -> float:
+def exact_match(model: Any, tokenizer: Any, rows: list[dict[str, str]]) -> float:
     """Share of rows whose greedy answer is the response, spaces at the ends aside."""
     prompts = [row["prompt"] for row in rows]
     batch = tokenizer(prompts, padding=True, padding_side="left", return_tensors="pt", return_token_type_ids=False)

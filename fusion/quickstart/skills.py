@@ -18,20 +18,25 @@ SPLITS = {"pretrain": range(60), "fusion": range(60, 75), "validation": range(75
 PATIENCE = 20_000
 """Draws in a row that bring no new question before a split counts as used up."""
 
-UNITS = (
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+UNITS = _words(
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
     "seventeen eighteen nineteen"
-).split()
-TENS = "zero ten twenty thirty forty fifty sixty seventy eighty ninety".split()
+)
+TENS = _words("zero ten twenty thirty forty fifty sixty seventy eighty ninety")
 SLIPS = (-20, -10, -2, -1, 1, 2, 10, 20)
 
-THINGS = (
+THINGS = _words(
     "apple anchor arrow barn basket bear bottle bread button cabin camel candle carpet cherry clock cloud copper cotton "
     "cup desk dragon drum eagle engine falcon feather fig flute forest garden ginger glove guitar hammer harbor honey "
     "island ivory jacket jungle kettle kite ladder lantern lemon magnet maple marble melon mirror mountain needle nickel "
     "oasis olive orange paper pepper piano pillow pocket quartz rabbit ribbon rocket saddle shadow silver spoon table "
     "tiger tunnel umbrella valley violin wagon walnut window yarn zebra"
-).split()
+)
 
 NOUNS = {
     **{"cat": "kesa", "dog": "vumo", "bird": "pilo", "fish": "nare", "horse": "tundo", "cow": "mebe", "king": "orvala"},

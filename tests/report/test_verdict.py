@@ -41,6 +41,7 @@ def test_the_outcome_follows_from_the_paired_intervals(nats, right, outcome, wor
     found = verdict(measured("fused", nats, right), measured("plain", 1.0, 0.5))
     assert found.outcome == outcome
     assert words in found.headline
+    assert not any("In mean" in line for line in found.details)
 
 
 def test_the_details_give_both_values_the_difference_its_interval_and_n():
