@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fusion.align.vocab import exact_map, first_piece_map
 from fusion.encode import end_of_turn
-from fusion.spelling import spellings
+from fusion.spelling import spellings, tokenize
 
 
 def vocabulary_map(kind: str, source: Any, pivot: Any, templates: tuple[str, str]) -> Tensor:
@@ -23,6 +23,6 @@ def vocabulary_map(kind: str, source: Any, pivot: Any, templates: tuple[str, str
         return exact_map(spellings(source), spellings(pivot), roles)
 
     def pieces(texts: list[str]) -> list[list[int]]:
-        return pivot(texts, add_special_tokens=False)["input_ids"]
+        return tokenize(pivot, texts)
 
     return first_piece_map(spellings(source), spellings(pivot), pieces, roles)

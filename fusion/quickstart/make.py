@@ -72,8 +72,8 @@ RECIPES = {
     "pivot": Recipe(
         {"model_type": "olmo2", **SHAPE, **GATED},
         tokens.digits,
-        {"sums": (8500, 0.0), "sort": (1200, 0.0), "lumi": (600, 0.0)},
-        steps=800,
+        {"sums": (8500, 0.0), "sort": (1100, 0.0), "lumi": (670, 0.0)},
+        steps=850,
         seed=4,
     ),
 }

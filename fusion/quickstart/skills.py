@@ -23,6 +23,11 @@ def _words(text: str) -> list[str]:
     return text.split()
 
 
+def _lexicon(text: str) -> dict[str, str]:
+    words = text.replace(",", " ").split()
+    return dict(zip(words[::2], words[1::2], strict=True))
+
+
 UNITS = _words(
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
     "seventeen eighteen nineteen"
@@ -38,27 +43,19 @@ THINGS = _words(
     "tiger tunnel umbrella valley violin wagon walnut window yarn zebra"
 )
 
-NOUNS = {
-    **{"cat": "kesa", "dog": "vumo", "bird": "pilo", "fish": "nare", "horse": "tundo", "cow": "mebe", "king": "orvala"},
-    **{
-        "queen": "selune",
-        "child": "mipo",
-        "farmer": "gratelo",
-        "sailor": "dunave",
-        "baker": "porima",
-        "wolf": "lukare",
-    },
-    **{"mouse": "pisa", "fox": "renko", "judge": "fesola", "thief": "barkene", "goat": "zelo", "monk": "runame"},
-    **{"owl": "sugo"},
-}
-ADJECTIVES = {
-    **{"old": "tor", "red": "rud", "small": "min", "big": "galt", "wise": "sofel", "slow": "lind", "kind": "amir"},
-    **{"cold": "frel", "quiet": "silv", "brave": "koraz", "young": "juvel", "hungry": "famor"},
-}
-VERBS = {
-    **{"sees": "vido", "finds": "trulo", "likes": "pako", "follows": "senko", "calls": "vorlo", "helps": "jutimo"},
-    **{"feeds": "nuro", "leaves": "adelo", "hears": "akusto", "paints": "mulgo", "carries": "brendo", "thanks": "dako"},
-}
+NOUNS = _lexicon(
+    "cat kesa, dog vumo, bird pilo, fish nare, horse tundo, cow mebe, king orvala, queen selune, child mipo, "
+    "farmer gratelo, sailor dunave, baker porima, wolf lukare, mouse pisa, fox renko, judge fesola, "
+    "thief barkene, goat zelo, monk runame, owl sugo"
+)
+ADJECTIVES = _lexicon(
+    "old tor, red rud, small min, big galt, wise sofel, slow lind, kind amir, cold frel, quiet silv, brave koraz, "
+    "young juvel, hungry famor"
+)
+VERBS = _lexicon(
+    "sees vido, finds trulo, likes pako, follows senko, calls vorlo, helps jutimo, feeds nuro, leaves adelo, "
+    "hears akusto, paints mulgo, carries brendo, thanks dako"
+)
 
 
 def make(skill: str, count: int, seed: int, noise: float = 0.0, split: str = "pretrain") -> list[dict[str, str]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainerCallback, TrainingArguments, set_seed
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 
 from fusion.head import Head
 from fusion.models import ModelRef, load_model, vocabulary
@@ -53,6 +53,7 @@ def train(recipe: Recipe, folder: Path, callbacks: Sequence[TrainerCallback] = (
         processing_class=recipe.tokenizer,
         callbacks=list(callbacks),
     )
+    trainer.remove_callback(PrinterCallback)  # log.json holds what it would print
     trainer.train(resume_from_checkpoint=last_checkpoint(folder))
     trainer.save_model(str(folder / "model"))
     (folder / "log.json").write_text(json.dumps([entry for entry in trainer.state.log_history if "loss" in entry]))

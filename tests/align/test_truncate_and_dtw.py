@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fusion.align import dtw, truncate
-from fusion.align.dtw import _costs, _path, edit_distance
+from fusion.align.dtw import _by_example, _costs, _path, edit_distance
 from tests.align.alignment import rows, rows_of_texts
 from tests.align.test_prefix import listed
 from tests.tiny_tokenizers import byte_level, gemma_style
@@ -77,10 +77,11 @@ def test_dtw_of_identical_tokenizers_is_the_identity_in_any_order_of_examples():
     assert pivot.example[pairs.pivot].equal(source.example[pairs.source])
 
 
-def test_dtw_strips_spaces_before_it_compares():
-    """` cat` against `cat` with the space in the token before: equal but for the space."""
-    pivot, source = rows([0] * 3, [0, 3, 7]), rows([0] * 3, [0, 4, 7])
-    assert listed(dtw(pivot, source, {0: b"the cat"})) == [(0, 0), (1, 1), (2, 2)]
+def test_dtw_compares_tokens_without_the_spaces_around_them():
+    """Pivot `a|    b|EOT` and source `a    |b|EOT` are the same words."""
+    sides = rows([0] * 3, [0, 1, 6]), rows([0] * 3, [0, 5, 6])
+    words = [dict(_by_example(side, {0: b"a    b"}))[0][1] for side in sides]
+    assert words == [[b"a", b"b", b""]] * 2
 
 
 def test_rows_without_known_text_take_no_part_in_dtw():
