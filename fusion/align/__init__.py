@@ -11,6 +11,7 @@ from typing import Literal, assert_never, get_args
 from fusion.align.audit import Audit, Share, audit
 from fusion.align.dtw import dtw
 from fusion.align.prefix import join
+from fusion.align.reach import translate
 from fusion.align.truncate import truncate
 from fusion.align.vocab import coverage, exact_map, first_piece_map, map_rows
 from fusion.rows import LogitRows, Pairs
@@ -28,6 +29,7 @@ __all__ = [
     "first_piece_map",
     "join",
     "map_rows",
+    "translate",
     "truncate",
 ]
 

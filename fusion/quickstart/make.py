@@ -72,7 +72,7 @@ RECIPES = {
     "pivot": Recipe(
         {"model_type": "olmo2", **SHAPE, **GATED},
         tokens.digits,
-        {"sums": (8500, 0.0), "sort": (1100, 0.0), "lumi": (670, 0.0)},
+        {"sums": (8500, 0.0), "sort": (1100, 0.0), "lumi": (620, 0.0)},
         steps=850,
         seed=4,
     ),

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fusion.align import align
-from fusion.align.vocab import map_rows
+from fusion.align import align, translate
 from fusion.batch import pad
 from fusion.cache import Cache
 from fusion.corpus import Example
@@ -37,10 +36,13 @@ class Matched:
     rows: LogitRows
     """All its rows, ids in its own vocabulary."""
     pairs: Pairs
-    mapped: LogitRows
-    """Its matched rows, ids in the pivot's vocabulary."""
+    """Its rows and the pivot's that predict the same text."""
     weight: Tensor
     """How much each pair counts. Shape [M]."""
+    comparable: Tensor
+    """Places of the pairs that can be compared token by token, see `align.translate`. Shape [C]."""
+    mapped: LogitRows
+    """The source's rows there, with ids in the pivot's vocabulary."""
 
     def to(self, device: Any) -> Matched:
         """The same on another device."""
@@ -67,7 +69,8 @@ class Targets:
     def counts(self) -> dict[str, int]:
         """How many values an objective of each unit has here, by source: the denominators of the means."""
         pairs = {f"pair/{name}": len(source.pairs) for name, source in self.sources.items()}
-        return {"row": len(self.about), "example": self.examples} | pairs
+        mapped = {f"mapped/{name}": len(source.mapped) for name, source in self.sources.items()}
+        return {"row": len(self.about), "example": self.examples} | pairs | mapped
 
 
 @dataclass(frozen=True)
@@ -90,13 +93,14 @@ class Collator:
         rows = [reference.cache.rows(ids) for reference in self.references]
         pairs = [align(self.alignment, about, theirs, texts) for theirs in rows]
         weights = self.weighting(about, rows, pairs)
-        sources = {
-            reference.name: Matched(
-                theirs, pair, map_rows(theirs.select(pair.source), reference.vocabulary_map), weight
-            )
-            for reference, theirs, pair, weight in zip(self.references, rows, pairs, weights, strict=True)
-        }
+        parts = zip(self.references, rows, pairs, weights, strict=True)
+        sources = {part[0].name: _matched(about, *part) for part in parts}
         return {**inputs, "targets": Targets(at, about, sources, len(numbers))}
+
+
+def _matched(pivot: LogitRows, reference: Reference, rows: LogitRows, pairs: Pairs, weight: Tensor) -> Matched:
+    comparable, mapped = translate(pivot, rows, pairs, reference.vocabulary_map)
+    return Matched(rows, pairs, weight, comparable, mapped)
 
 
 def ask(targets: Targets) -> Tensor:
@@ -104,5 +108,5 @@ def ask(targets: Targets) -> Tensor:
     columns = [torch.full((len(targets.about), 0), -1, device=targets.at.device)]
     for source in targets.sources.values():
         wanted = torch.full((len(targets.about), source.mapped.k), -1, device=targets.at.device)
-        columns.append(wanted.index_copy(0, source.pairs.pivot, source.mapped.ids))
+        columns.append(wanted.index_copy(0, source.pairs.pivot[source.comparable], source.mapped.ids))
     return torch.cat(columns, dim=1)

@@ -41,6 +41,7 @@ class FusionTrainer(Trainer):
             self._note(f"loss/{name}", mean.detach())
         for name, source in targets.sources.items():
             self._note(f"match/{name}", len(source.pairs) / counts["row"])
+            self._note(f"mapped/{name}", len(source.mapped) / counts["row"])
             self._note(f"weight/{name}", source.weight.sum() / max(1, counts[f"pair/{name}"]))
         # gradients are averaged over processes, and the denominators above already count all of them
         loss = total * self.accelerator.num_processes
@@ -57,7 +58,7 @@ class FusionTrainer(Trainer):
                 yield objective.kind, objective.weight, objective(pivot).sum() / counts["row"]
                 continue
             for name, source in targets.sources.items():
-                unit = "example" if objective.unit == "example" else f"pair/{name}"
+                unit = "example" if objective.unit == "example" else f"{objective.unit}/{name}"
                 values, weight = _compared(objective, pivot, asked[name], source, targets.examples)
                 yield f"{objective.kind}/{name}", objective.weight, (weight * values).sum() / max(1, counts[unit])
 
@@ -100,13 +101,12 @@ def _compared(
     """Values of one objective against one source, and how much each counts."""
     if objective.unit == "example":
         return objective(pivot, source.rows, examples), _mean_by_example(source, pivot, examples)
-    mine = pivot.select(source.pairs.pivot)
     if objective.unit == "mapped":
-        logprobs = asked[source.pairs.pivot]
-        return objective(
-            dataclasses.replace(mine, logprobs=logprobs, ids=source.mapped.ids), source.mapped
-        ), source.weight
-    return objective(mine, source.rows.select(source.pairs.source)), source.weight
+        at = source.pairs.pivot[source.comparable]
+        mine = dataclasses.replace(pivot.select(at), logprobs=asked[at], ids=source.mapped.ids)
+        return objective(mine, source.mapped), source.weight[source.comparable]
+    mine, theirs = pivot.select(source.pairs.pivot), source.rows.select(source.pairs.source)
+    return objective(mine, theirs), source.weight
 
 
 def _mean_by_example(source: Matched, pivot: LogitRows, examples: int) -> Tensor:

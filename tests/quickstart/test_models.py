@@ -127,7 +127,7 @@ def test_the_shipped_tokenizer_is_what_the_recipe_trains(name):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("text", ["naïve 東京 12", "a  b", "47 + 38 = eighty-five", "x\ty\nz 🙂", "<0x41>", "Ünï"])
+@pytest.mark.parametrize("text", ["naïve 東京 12", "a  b", "47 + 38 = eighty-five", "x\ty\nz 🙂", "Ünï <é>"])
 def test_a_tokenizer_gives_back_any_text(kind, text):
     tokenizer = kind(texts())
     assert tokenizer.decode(tokenizer(text).input_ids, skip_special_tokens=True) == text
