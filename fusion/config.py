@@ -15,7 +15,6 @@ from fusion.quickstart import MODELS
 from fusion.settings import Settings
 from fusion.weighting import AnyWeighting, Sum
 
-
 BUILTIN = "quickstart:"
 
 
@@ -79,17 +78,17 @@ class DataSettings(Settings):
     """Keep the rows whose columns have these values."""
     revision: str | None = None
     """Commit of a hub data set."""
-    skip: int = Field(0, ge=0)
+    skip: int = Field(default=0, ge=0)
     """Rows passed over first."""
-    limit: int | None = Field(None, gt=0)
+    limit: int | None = Field(default=None, gt=0)
     """At most so many examples."""
     shuffle: int | None = None
     """Seed to shuffle rows with before skip and limit; for built-in data the seed they are made with."""
-    prompt_chars: int | None = Field(None, gt=0)
+    prompt_chars: int | None = Field(default=None, gt=0)
     """Move about so many characters of the response's beginning into the prompt."""
-    response_chars: int | None = Field(None, gt=0)
+    response_chars: int | None = Field(default=None, gt=0)
     """Cut responses to about so many characters."""
-    noise: float = Field(0.0, ge=0, le=1)
+    noise: float = Field(default=0.0, ge=0, le=1)
     """Built-in data only: share of wrong answers."""
 
     @model_validator(mode="after")
@@ -105,7 +104,7 @@ class Data(Settings):
     train: list[DataSettings] = Field(min_length=1)
     heldout: list[DataSettings] = Field(min_length=1)
     """Never trained on; an example that is also in `train` is an error."""
-    max_length: int = Field(1024, gt=1)
+    max_length: int = Field(default=1024, gt=1)
     """Tokens of prompt and response in training; longer responses are cut, and the cut is reported."""
 
 
@@ -116,11 +115,11 @@ class Extract(Settings):
     """Entries kept of each row; `all` keeps the whole vocabulary (small vocabularies only)."""
     values: Literal["float16", "float32"] = "float16"
     """Type of cached log-probabilities."""
-    dtype: str = Field("float32", pattern="^(float32|bfloat16|float16)$")
+    dtype: str = Field(default="float32", pattern="^(float32|bfloat16|float16)$")
     """Type sources compute in; float32 on a CPU, bfloat16 on a GPU is usual."""
-    batch_tokens: int = Field(4096, gt=0)
+    batch_tokens: int = Field(default=4096, gt=0)
     """Tokens of a forward pass."""
-    shard: int = Field(256, gt=0)
+    shard: int = Field(default=256, gt=0)
     """Examples of a shard, the unit of resuming."""
 
     @field_validator("top_k")
@@ -134,13 +133,13 @@ class Extract(Settings):
 class Evaluation(Settings):
     """What is measured on the held-out examples, besides bits per byte."""
 
-    exact_match: list[str] = Field([])
+    exact_match: list[str] = Field(default=[])
     """Domains in which the model's greedy answer is compared with the response."""
-    max_new_tokens: int = Field(64, gt=0)
+    max_new_tokens: int = Field(default=64, gt=0)
     """Length limit of such answers."""
-    batch_tokens: int = Field(4096, gt=0)
+    batch_tokens: int = Field(default=4096, gt=0)
     """Tokens of a forward pass."""
-    resamples: int = Field(2000, ge=100)
+    resamples: int = Field(default=2000, ge=100)
     """Bootstrap resamples of the confidence intervals."""
 
 
@@ -167,7 +166,7 @@ class Config(Settings):
     """Terms of the loss."""
     weighting: AnyWeighting = Sum()
     """How much each source counts at each position."""
-    strategies: list[Literal["unified", "pairwise"]] = Field(["unified"], min_length=1)
+    strategies: list[Literal["unified", "pairwise"]] = Field(default=["unified"], min_length=1)
     """unified: one training on all sources; pairwise: one training a source, then a merge."""
     result: Literal["unified", "pairwise"] | None = None
     """Which becomes the fused model; the first of `strategies` if not said."""
@@ -175,11 +174,11 @@ class Config(Settings):
     """How pairwise models are merged."""
     baseline: bool = True
     """Also train the pivot on the same data and steps with cross-entropy alone, to compare with."""
-    training: dict[str, Any] = Field({})
+    training: dict[str, Any] = Field(default={})
     """Any of transformers' TrainingArguments."""
-    dtype: str = Field("float32", pattern="^(float32|bfloat16)$")
+    dtype: str = Field(default="float32", pattern="^(float32|bfloat16)$")
     """Type of the pivot's weights in training."""
-    head_chunk: int | None = Field(None, gt=0)
+    head_chunk: int | None = Field(default=None, gt=0)
     """Rows whose logits exist at once; as many as fit 2^25 logits if not said."""
     evaluation: Evaluation = Evaluation()
 

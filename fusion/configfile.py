@@ -81,8 +81,8 @@ def _override(raw: Any, text: str) -> None:
         place = _child(place, part, text)
     parsed = yaml.load(value, Loader=_Loader)
     if isinstance(place, list):
-        _child(place, last, text)
-        place[_index(place, last)] = parsed
+        _child(place, last, text)  # explains an entry that does not exist
+        place[_index(place, last) or 0] = parsed
     elif isinstance(place, dict):
         place[last] = parsed
     else:

@@ -9,7 +9,7 @@ import string
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 from fusion.quickstart import skills
 
@@ -25,7 +25,7 @@ class Example:
     """What comes before the response: dictionaries with `role` and `content`; none for raw text."""
     response: str
     domain: str
-    template: str | None = None
+    template: Literal["plain"] | None = None
     """`plain` where no model may wrap the prompt in its chat template (raw text); None leaves it to the model."""
 
     @property
@@ -48,7 +48,7 @@ def load(
     response: str = "{response}",
     system: str | None = None,
     messages: str | None = None,
-    template: str | None = None,
+    template: Literal["plain"] | None = None,
     name: str | None = None,
     split: str = "train",
     where: Mapping[str, Any] | None = None,
@@ -110,8 +110,8 @@ def _rows(path: str, name: str | None, split: str, revision: str | None) -> Iter
             )
         if place.stat().st_size == 0:
             return []
-        return load_dataset(FORMATS[suffix], data_files=str(place), split="train")
-    return load_dataset(path, name, split=split, revision=revision)
+        return cast(Iterable, load_dataset(FORMATS[suffix], data_files=str(place), split="train"))
+    return cast(Iterable, load_dataset(path, name, split=split, revision=revision))
 
 
 def _filled(row: Mapping[str, Any], prompt: str, response: str, system: str | None, path: str) -> tuple[list, str]:

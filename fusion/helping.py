@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fusion.align import align
+from fusion.align import Alignment, align
 from fusion.rows import LogitRows
 from fusion.weighting import AnyWeighting
 
@@ -34,7 +34,7 @@ def helping(
     sources: Mapping[str, LogitRows],
     domains: Sequence[str],
     texts: Mapping[int, bytes],
-    alignment: str,
+    alignment: Alignment,
     weighting: AnyWeighting,
 ) -> list[Helping]:
     """One entry for each source and domain; `domains[i]` is the domain of example i."""
@@ -47,7 +47,7 @@ def helping(
             matched = inside[pivot.example[pair.pivot]]
             total = int(inside[pivot.example].sum())
             mean_weight = weight[matched].mean().item() if matched.any() else 0.0
-            gold = [gold_per_byte(rows, inside), gold_per_byte(pivot, inside)]
+            gold = gold_per_byte(rows, inside), gold_per_byte(pivot, inside)
             found.append(Helping(name, domain, total, matched.sum().item() / max(1, total), *gold, mean_weight))
     return found
 

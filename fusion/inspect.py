@@ -36,15 +36,13 @@ def overview(job: Job) -> list[Overview]:
     found = []
     for name, model in job.models.items():
         tokenizer = job.tokenizers[name]
-        maps = (
-            [None, None]
-            if name == "pivot"
-            else [_coverage(job, name, kind) for kind in ("exact", job.config.vocabulary_map)]
-        )
+        is_pivot = name == "pivot"
+        exact = None if is_pivot else _coverage(job, name, "exact")
+        mapped = None if is_pivot else _coverage(job, name, job.config.vocabulary_map)
         has_chat = model.template != "plain" and bool(tokenizer.chat_template)
         size = max(tokenizer.get_vocab().values()) + 1
         kind = load_config(model.ref).model_type
-        found.append(Overview(name, kind, size, "chat" if has_chat else "plain", *maps, _cached(job, name)))
+        found.append(Overview(name, kind, size, "chat" if has_chat else "plain", exact, mapped, _cached(job, name)))
     return found
 
 

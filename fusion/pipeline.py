@@ -26,10 +26,11 @@ import torch
 from fusion import configfile
 from fusion.cache import Cache, Writer
 from fusion.config import Config, plain_fine_tuning
+from fusion.encode import Template
 from fusion.head import Head
 from fusion.helping import helping
 from fusion.job import Job
-from fusion.made import finish, finished, fingerprint, made, refuse_other, write_json
+from fusion.made import fingerprint, finish, finished, made, refuse_other, write_json
 from fusion.merge.stream import merge
 from fusion.models import ModelRef, load_model, vocabulary
 from fusion.objectives import AnyObjective
@@ -222,9 +223,11 @@ def _fuse(job: Job) -> bool:
     return True
 
 
-def _candidates(job: Job) -> dict[str, tuple[ModelRef, str, str]]:
+def _candidates(job: Job) -> dict[str, tuple[ModelRef, Template, str]]:
     """All models of the run in the order of the table: where each is, its template, and what it was made from."""
-    found = {name: (model.ref, model.template, job.fingerprints[name]) for name, model in job.models.items()}
+    found: dict[str, tuple[ModelRef, Template, str]] = {
+        name: (model.ref, model.template, job.fingerprints[name]) for name, model in job.models.items()
+    }
     trained = [BASELINE] if job.config.baseline else []
     for name in [*trained, *job.config.strategies]:
         folder = job.config.folder / "train" / (MERGED if name == "pairwise" else name)
@@ -232,7 +235,7 @@ def _candidates(job: Job) -> dict[str, tuple[ModelRef, str, str]]:
     return found
 
 
-def _evaluate(job: Job, name: str, where: tuple[ModelRef, str, str], how: heldout.Settings) -> bool:
+def _evaluate(job: Job, name: str, where: tuple[ModelRef, Template, str], how: heldout.Settings) -> bool:
     ref, template, identity = where
     file = job.config.folder / "eval" / name / "heldout.json"
     ids = fingerprint({"ids": [example.id for example in job.heldout]})

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -78,18 +79,19 @@ class LogitRows:
         return self._map(Tensor.detach)
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> LogitRows:
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return LogitRows(**{name: None if value is None else change(value) for name, value in fields.items()})
+        fields: Any = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        changed: Any = {name: None if value is None else change(value) for name, value in fields.items()}
+        return LogitRows(**changed)
 
     @staticmethod
     def cat(parts: Sequence[LogitRows]) -> LogitRows:
         """Rows of `parts` one after another; an optional field survives only where every part has it."""
 
-        def join(name: str) -> Tensor | None:
+        def join(name: str) -> Any:
             values = [getattr(part, name) for part in parts]
             return None if any(value is None for value in values) else torch.cat(values)
 
-        return LogitRows(**{f.name: join(f.name) for f in dataclasses.fields(LogitRows)})  # type: ignore[arg-type]
+        return LogitRows(**{f.name: join(f.name) for f in dataclasses.fields(LogitRows)})
 
 
 @dataclass(frozen=True)

@@ -7,18 +7,18 @@ from typing import Any
 from torch import Tensor
 
 from fusion.align.vocab import exact_map, first_piece_map
-from fusion.encode import end_of_turn
+from fusion.encode import Template, end_of_turn
 from fusion.spelling import spellings, tokenize
 
 
-def vocabulary_map(kind: str, source: Any, pivot: Any, templates: tuple[str, str]) -> Tensor:
+def vocabulary_map(kind: str, source: Any, pivot: Any, templates: tuple[Template, Template]) -> Tensor:
     """Pivot id of each id of the source, -1 for none; shape [V_source].
 
     `exact` maps tokens that stand for the same bytes; `first_piece` maps every token to the first piece of what the pivot's
     tokenizer makes of its bytes. The end of turn of one (after its own template) is the end of turn of the other.
     """
-    ends = end_of_turn(source, templates[0]), end_of_turn(pivot, templates[1])
-    roles = [ends] if None not in ends else []
+    theirs, ours = end_of_turn(source, templates[0]), end_of_turn(pivot, templates[1])
+    roles = [] if theirs is None or ours is None else [(theirs, ours)]
     if kind == "exact":
         return exact_map(spellings(source), spellings(pivot), roles)
 

@@ -66,7 +66,7 @@ class GoldPosterior(Weighting):
     kind: Literal["gold_posterior"] = "gold_posterior"
     level: Literal["position", "span", "example"] = "position"
     """How much text a comparison looks at: the next token, the text between shared boundaries, or all of it."""
-    temperature: float = Field(1.0, gt=0)
+    temperature: float = Field(default=1.0, gt=0)
     """Divides the log-likelihoods: above 1 the weights are more even."""
 
     @torch.no_grad()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fusion.batch import batches
 from fusion.corpus import Example
-from fusion.encode import Encoded, encode, encode_prompt, end_of_turn
+from fusion.encode import Encoded, Template, encode, encode_prompt, end_of_turn
 from fusion.head import Head
 from fusion.models import ModelRef, load_model, load_tokenizer, vocabulary
 from fusion.sources import TransformersSource
@@ -32,7 +32,9 @@ class Settings:
     device: str = "cpu"
 
 
-def score(ref: ModelRef, examples: Sequence[Example], template: str, how: Settings, progress: Progress) -> list[Item]:
+def score(
+    ref: ModelRef, examples: Sequence[Example], template: Template, how: Settings, progress: Progress
+) -> list[Item]:
     """One item for each example. Likelihood is that of the response's bytes, the end of turn left out.
 
     So models with and without an end-of-turn token, and with any tokenizer, are measured on the same thing. Answers are
@@ -66,7 +68,7 @@ def _item(example: Example, nats: float, answer: str | None) -> Item:
     )
 
 
-def _encode(tokenizer: Any, example: Example, template: str, model: Any) -> Encoded:
+def _encode(tokenizer: Any, example: Example, template: Template, model: Any) -> Encoded:
     text = encode(tokenizer, example.messages, example.response, template=example.template or template)
     longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if longest is not None and len(text.input_ids) > longest:
@@ -92,7 +94,7 @@ def _nats(
 
 @torch.inference_mode()
 def _answers(
-    model: Any, tokenizer: Any, examples: Sequence[Example], template: str, how: Settings, progress: Progress
+    model: Any, tokenizer: Any, examples: Sequence[Example], template: Template, how: Settings, progress: Progress
 ) -> list[str | None]:
     answers: list[str | None] = [None] * len(examples)
     asked = [i for i, example in enumerate(examples) if example.domain in how.exact_match]

@@ -62,7 +62,9 @@ class Method(Settings, ABC):
 class Weighted(Method):
     """A method with one weight a model."""
 
-    weights: list[Finite] | None = Field(None, description="One weight a model, in their order; by default all equal.")
+    weights: list[Finite] | None = Field(
+        default=None, description="One weight a model, in their order; by default all equal."
+    )
 
     def check(self, models: int) -> None:
         """Raises ValueError where there are not as many weights as models."""
@@ -80,7 +82,7 @@ class Linear(Weighted):
     """Weighted average Σ w_s θ_s of the models; the base is not among them. By default each weighs 1/S."""
 
     kind: Literal["linear"] = "linear"
-    normalise: bool = Field(True, description="Divide by the sum of the weights.")
+    normalise: bool = Field(default=True, description="Divide by the sum of the weights.")
 
     @model_validator(mode="after")
     def _weights_do_not_cancel(self) -> Linear:
@@ -118,8 +120,10 @@ class TIES(Weighted):
     """
 
     kind: Literal["ties"] = "ties"
-    weights: list[Share] | None = Field(None, description="One weight a model, in their order; by default all equal.")
-    density: float = Field(0.6, gt=0, le=1, description="Fraction of each model's changes that is kept.")
+    weights: list[Share] | None = Field(
+        default=None, description="One weight a model, in their order; by default all equal."
+    )
+    density: float = Field(default=0.6, gt=0, le=1, description="Fraction of each model's changes that is kept.")
 
     @model_validator(mode="after")
     def _somebody_weighs(self) -> TIES:
@@ -156,7 +160,9 @@ class SCE(Method):
     """
 
     kind: Literal["sce"] = "sce"
-    select_topk: float = Field(0.1, gt=0, le=1, description="Fraction of the entries that vary which is merged.")
+    select_topk: float = Field(
+        default=0.1, gt=0, le=1, description="Fraction of the entries that vary which is merged."
+    )
 
     def check(self, models: int) -> None:
         """Raises ValueError for one model with a selection: without variance the result would be the base."""

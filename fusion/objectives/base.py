@@ -26,7 +26,7 @@ class Objective(Settings, ABC):
     """
 
     unit: ClassVar[Unit]
-    weight: float = Field(1.0, ge=0)
+    weight: float = Field(default=1.0, ge=0)
     """Share of this term in the total."""
 
     @property

@@ -20,7 +20,7 @@ class ForwardKL(MappedObjective):
     tail: Literal["bucket", "residual_to_gold", "none"] = "bucket"
     """Where the source's mass outside the mapped entries goes: `bucket`, one more outcome `other` on both sides;
     `residual_to_gold`, onto the token that really follows; `none`, nowhere, which is not a KL and may be negative."""
-    top_k: int | None = Field(None, ge=1)
+    top_k: int | None = Field(default=None, ge=1)
     """Use at most this many of the source's entries, the most likely ones; None uses all that are mapped."""
 
     @property

@@ -39,14 +39,14 @@ class GLD(ExampleObjective):
     """L1 distance of the sorted node features of two graphs on logits; see `node_features`."""
 
     kind: Literal["gld"] = "gld"
-    top_k: int = Field(10, ge=1)
+    top_k: int = Field(default=10, ge=1)
     """Entries of each row that enter the graph. A guess."""
     input: Literal["standardised", "raw", "probabilities"] = "standardised"
     """What the entries are: `standardised` by the row's mean and std over the whole vocabulary (a guess), `raw`
     log-probabilities, or `probabilities`, as they are and not renormalised."""
     nodes: Literal["rank", "token"] = "rank"
     """What a node is: a rank 1..top_k (a guess), or a token of the model's own vocabulary."""
-    top_nodes: int = Field(100, ge=1)
+    top_nodes: int = Field(default=100, ge=1)
     """With `nodes: token`, how many of the largest features are compared. A guess."""
 
     @field_validator("input", mode="before")

@@ -23,13 +23,13 @@ class InfiFusion(PairObjective):
     """
 
     kind: Literal["infifusion"] = "infifusion"
-    top_k: int = Field(10, json_schema_extra={"minimum": 3})
+    top_k: int = Field(default=10, json_schema_extra={"minimum": 3})
     """Entries of each row that are compared, at least 3."""
     post: Literal["none", "softmax"] = "none"
     """What is done to the standardised values before comparing. `none` is a guess: the paper's figure shows none."""
     unbiased: bool = True
     """Divide by K-1 in the standard deviation instead of K. A guess: the paper does not say."""
-    eps: float = Field(1e-7, gt=0)
+    eps: float = Field(default=1e-7, gt=0)
     """Added to the standard deviation. A guess: the paper does not say."""
 
     @field_validator("top_k")

@@ -19,9 +19,9 @@ class ULD(PairObjective):
     """L1 distance of the sorted probabilities of the whole vocabularies; see `uld`."""
 
     kind: Literal["uld"] = "uld"
-    pivot_temperature: float = Field(1.0, gt=0)
+    pivot_temperature: float = Field(default=1.0, gt=0)
     """Divides the pivot's logits before the softmax."""
-    source_temperature: float = Field(1.0, gt=0)
+    source_temperature: float = Field(default=1.0, gt=0)
     """Divides the source's logits before the softmax."""
 
     @property

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fusion.align import align, translate
+from fusion.align import Alignment, align, translate
 from fusion.batch import pad
 from fusion.cache import Cache
 from fusion.corpus import Example
@@ -82,7 +82,7 @@ class Collator:
     """The pivot's tokens of each example."""
     references: Sequence[Reference]
     weighting: AnyWeighting
-    alignment: str = "prefix"
+    alignment: Alignment = "prefix"
     pad_id: int = 0
 
     def __call__(self, numbers: Sequence[int]) -> dict[str, Any]:

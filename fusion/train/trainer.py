@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import Trainer
 
 from fusion.head import Head, hidden_states
-from fusion.objectives import AnyObjective
+from fusion.objectives import AnyObjective, ExampleObjective, MappedObjective, PairObjective, RowObjective
 from fusion.rows import LogitRows
 from fusion.train.collate import Matched, Targets, ask
 
@@ -31,9 +31,12 @@ class FusionTrainer(Trainer):
         self._parts: dict[str, Tensor] = {}
         self._logged_at = self.state.global_step
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):  # noqa: D102
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The weighted sum of all terms. `num_items_in_batch` are the denominators that `get_batch_samples` counted."""
         targets: Targets = inputs["targets"].to(self.args.device)
-        counts = num_items_in_batch or targets.counts()
+        counts: dict[str, int] | dict[str, float] = num_items_in_batch or targets.counts()
         hidden = hidden_states(model, input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
         total = hidden.new_zeros((), dtype=torch.float32)
         for name, weight, mean in self.terms(hidden, targets, counts):
@@ -47,14 +50,16 @@ class FusionTrainer(Trainer):
         loss = total * self.accelerator.num_processes
         return (loss, {}) if return_outputs else loss
 
-    def terms(self, hidden: Tensor, targets: Targets, counts: dict[str, int] | dict[str, float]) -> Iterator[tuple[str, float, Tensor]]:
+    def terms(
+        self, hidden: Tensor, targets: Targets, counts: dict[str, int] | dict[str, float]
+    ) -> Iterator[tuple[str, float, Tensor]]:
         """Name, weight, and share of the global mean of every term: one for each objective and source.
 
         `hidden` is [B, T, D]. A term that has nothing to average over (no match in the whole batch) is 0.
         """
         pivot, asked = self._pivot_rows(hidden, targets)
         for objective in self.objectives:
-            if objective.unit == "row":
+            if isinstance(objective, RowObjective):
                 yield objective.kind, objective.weight, objective(pivot).sum() / counts["row"]
                 continue
             for name, source in targets.sources.items():
@@ -79,7 +84,7 @@ class FusionTrainer(Trainer):
         if not every:
             return None
         sums = torch.tensor([float(sum(counts[name] for counts in every)) for name in every[0]], device=device)
-        sums = self.accelerator.reduce(sums, "sum")
+        sums: Any = self.accelerator.reduce(sums, "sum")
         return dict(zip(every[0], sums.tolist(), strict=True))
 
     def _note(self, name: str, value: Tensor | float) -> None:
@@ -89,19 +94,23 @@ class FusionTrainer(Trainer):
         """Adds each part's mean over the steps since the last log."""
         steps = self.state.global_step - self._logged_at
         if self._parts and steps > 0:
-            parts = self.accelerator.reduce(torch.stack(list(self._parts.values())), "sum") / steps
-            logs = logs | dict(zip(self._parts, parts.tolist(), strict=True))
+            parts: Any = self.accelerator.reduce(torch.stack(list(self._parts.values())), "sum")
+            logs = logs | dict(zip(self._parts, (parts / steps).tolist(), strict=True))
             self._parts, self._logged_at = {}, self.state.global_step
         super().log(logs, start_time)
 
 
 def _compared(
-    objective: AnyObjective, pivot: LogitRows, asked: Tensor, source: Matched, examples: int
+    objective: PairObjective | MappedObjective | ExampleObjective,
+    pivot: LogitRows,
+    asked: Tensor,
+    source: Matched,
+    examples: int,
 ) -> tuple[Tensor, Tensor]:
     """Values of one objective against one source, and how much each counts."""
-    if objective.unit == "example":
+    if isinstance(objective, ExampleObjective):
         return objective(pivot, source.rows, examples), _mean_by_example(source, pivot, examples)
-    if objective.unit == "mapped":
+    if isinstance(objective, MappedObjective):
         at = source.pairs.pivot[source.comparable]
         mine = dataclasses.replace(pivot.select(at), logprobs=asked[at], ids=source.mapped.ids)
         return objective(mine, source.mapped), source.weight[source.comparable]

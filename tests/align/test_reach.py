@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from rows import random_rows
 
 from fusion.align import join, map_rows, translate
 from fusion.align.reach import ends
 from fusion.rows import LogitRows
+from rows import random_rows
 
 LENGTH = 12
 
@@ -16,12 +16,16 @@ def cut(example, boundaries, V=20, seed=0, k=4):
     prefix = [0, *boundaries, LENGTH]
     rows = random_rows(len(prefix), k, V, torch.float64, seed)
     token = torch.arange(len(prefix)) % V
-    return LogitRows(**{**vars(rows), "prefix": torch.tensor(prefix), "example": torch.full_like(token, example), "token": token})
+    return LogitRows(
+        **{**vars(rows), "prefix": torch.tensor(prefix), "example": torch.full_like(token, example), "token": token}
+    )
 
 
 def random_cut(example, seed):
     generator = torch.Generator().manual_seed(seed)
-    return cut(example, sorted((torch.randperm(LENGTH - 1, generator=generator)[: 3 + seed % 5] + 1).tolist()), seed=seed)
+    return cut(
+        example, sorted((torch.randperm(LENGTH - 1, generator=generator)[: 3 + seed % 5] + 1).tolist()), seed=seed
+    )
 
 
 IDENTITY = torch.arange(20)
@@ -36,9 +40,7 @@ def test_translation_is_what_a_slow_search_finds(seed):
     plain, expected = map_rows(source, IDENTITY), {}
     for m, (t, u) in enumerate(zip(pairs.pivot.tolist(), pairs.source.tolist(), strict=True)):
         here = [v for v in range(len(source)) if source.example[v] == pivot.example[t]]
-        if pivot.prefix[t] == LENGTH:
-            expected[m] = (plain.ids[u].tolist(), plain.logprobs[u].tolist())
-        elif source.prefix[u] < LENGTH and source.prefix[u + 1] >= pivot.prefix[t + 1]:
+        if pivot.prefix[t] == LENGTH or (source.prefix[u] < LENGTH and source.prefix[u + 1] >= pivot.prefix[t + 1]):
             expected[m] = (plain.ids[u].tolist(), plain.logprobs[u].tolist())
         elif closing := [v for v in here if source.prefix[v] == pivot.prefix[t + 1]]:
             total = sum(source.gold[v].item() for v in range(u, closing[0]))
