@@ -1,13 +1,11 @@
 """Makes the quickstart's four models from nothing: `python -m fusion.quickstart.make --out DIR [--only NAME]`.
 
 A specialist sees its own skill answered right and the other two answered wrong, so that it knows their form and little
-else. The pivot sees all three answered right, but has gaps: no text with a word of `GAPS` was ever shown to it. Seeds are
-fixed: `Recipe.seed` gives the first weights and the order of the examples, `QUESTIONS` the questions. The four differ in
-architecture, tokenizer and vocabulary.
+else. The pivot sees all three answered right, but not for long. Seeds are fixed: `Recipe.seed` gives the first weights
+and the order of the examples, `QUESTIONS` the questions. The four differ in architecture, tokenizer and vocabulary.
 """
 
 import argparse
-import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -40,17 +38,8 @@ class Recipe(NamedTuple):
     """Optimizer steps, of 64 examples each."""
     seed: int
     """Of the first weights and of the order of the examples."""
-    gaps: frozenset[str] = frozenset()
-    """Questions that have one of these words, in the prompt or in the answer, are left out."""
     head_multiple: int = 1
     """The head is padded with ids that no token has, up to a multiple of this."""
-
-
-GAPS = frozenset(
-    ["thirty", "forty", "fifty", "seventy", "ninety", *skills.THINGS[::5]]
-    + [*list(skills.NOUNS)[::5], *list(skills.ADJECTIVES)[::4], *list(skills.VERBS)[::6]]
-)
-"""Words that the pivot does not know."""
 
 
 def _specialist(skill: str) -> dict[str, tuple[int, float]]:
@@ -83,10 +72,9 @@ RECIPES = {
     "pivot": Recipe(
         {"model_type": "olmo2", **SHAPE, **GATED},
         tokens.digits,
-        {"sums": (8500, 0.0), "sort": (4500, 0.0), "lumi": (3000, 0.0)},
-        steps=1200,
+        {"sums": (8500, 0.0), "sort": (1100, 0.0), "lumi": (620, 0.0)},
+        steps=850,
         seed=4,
-        gaps=GAPS,
     ),
 }
 
@@ -100,16 +88,11 @@ def make(name: str, out: Path, steps: int, questions: int) -> dict[str, float]:
     torch.manual_seed(recipe.seed)
     tokenizer = recipe.tokenizer([row["prompt"] + row["response"] for s in SOURCES for row in _rows(s, 3000)])
     model = build(recipe, tokenizer)
-    train(model, tokenizer, examples(recipe), steps)
+    rows = [row for skill, (count, noise) in recipe.diet.items() for row in _rows(skill, count, noise)]
+    train(model, tokenizer, rows, steps)
     model.to(torch.bfloat16).save_pretrained(out / name)
     tokenizer.save_pretrained(out / name)
     return measure(model.float(), tokenizer, questions)
-
-
-def examples(recipe: Recipe) -> list[dict[str, str]]:
-    """What the model is trained on, skill after skill."""
-    rows = [row for skill, (count, noise) in recipe.diet.items() for row in _rows(skill, count, noise)]
-    return [row for row in rows if recipe.gaps.isdisjoint(re.findall(r"\w+", row["prompt"] + row["response"]))]
 
 
 def build(recipe: Recipe, tokenizer: Any) -> Any:
