@@ -34,11 +34,13 @@ from fusion.made import fingerprint, finish, finished, made, refuse_other, write
 from fusion.merge.stream import merge
 from fusion.models import ModelRef, load_model, vocabulary
 from fusion.objectives import AnyObjective
+from fusion.plan import plan
 from fusion.progress import bar, console, training_bar
 from fusion.report.card import model_card
 from fusion.report.page import write_report
 from fusion.report.table import helping_table, table
 from fusion.sources import TransformersSource
+from fusion.tables import plan_table
 from fusion.train import BASELINE, Collator, Recipe, Reference, pairwise, train, trainings
 from fusion.vocabulary import vocabulary_map
 from fusion_eval import heldout
@@ -49,14 +51,18 @@ MERGED = "pairwise/merged"
 
 
 def run(config: Config, until: str = "report") -> Path:
-    """Run every stage up to `until`; the run's folder. Safe to stop at any time and to call again."""
+    """Run every stage up to `until`, after saying what it will take; the run's folder. Safe to stop and to call again."""
     job = Job(config)
+    if not job.record():
+        console.print(plan_table(plan(job)))
+        config.folder.mkdir(parents=True, exist_ok=True)
+        (config.folder / "config.yaml").write_text(configfile.dump(config))
     job.describe()
-    (config.folder / "config.yaml").write_text(configfile.dump(config))
     caches = extract(job)
     show_helping(job, caches)
     for stage in (train_all, merge_pairwise, evaluate, report)[: STAGES.index(until)]:
         stage(job, caches)
+    (config.folder / "config.yaml").write_text(configfile.dump(config))
     return config.folder
 
 
