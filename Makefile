@@ -16,7 +16,7 @@ TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 HF_D
 .PHONY: quickstart test slow lint clean
 
 quickstart: $(VENV)/.core
-	$(BIN)/fusion run configs/quickstart.yaml
+	OMP_NUM_THREADS=1 $(BIN)/fusion run configs/quickstart.yaml  # models this small gain nothing from more
 
 test: $(VENV)/.dev lint
 	$(TEST_ENV) $(BIN)/python -m pytest -n auto -m "not slow and not real"

@@ -55,8 +55,8 @@ def test_no_two_models_share_an_architecture_a_vocabulary_size_or_a_way_to_split
     loaded = [load(name) for name in MODELS]
     assert len({model.config.model_type for model, _ in loaded}) == 4
     assert len({len(tokenizer) for _, tokenizer in loaded}) == 4
-    for text in ("47 + 38 = eighty-five", "sort violin oasis =", "in Lumi, old sailor feeds wise wolf ="):
-        assert len({tuple(borders(tokenizer, text)) for _, tokenizer in loaded}) >= 3
+    samples = ["47 + 38 = eighty-five", "sort violin oasis =", "in Lumi, old sailor feeds wise wolf ="]
+    assert len({tuple(tuple(borders(tokenizer, text)) for text in samples) for _, tokenizer in loaded}) == 4
 
 
 def borders(tokenizer, text):
@@ -104,8 +104,8 @@ def test_a_specialist_has_its_skill_which_nobody_else_has(skill):
 
 
 @pytest.mark.parametrize("skill", SOURCES)
-def test_the_pivot_has_each_skill_a_little(skill):
-    assert 0.05 <= score(PIVOT, skill) <= 0.5
+def test_the_pivot_does_each_skill_a_little_and_none_well(skill):
+    assert 0 < score(PIVOT, skill, 200) <= 0.5
 
 
 @pytest.mark.parametrize("name", MODELS)
