@@ -99,7 +99,7 @@ class Job:
         note: dict[str, Any] = {"name": name, "skipped": False}
         start = time.perf_counter()
         yield note
-        note["seconds"] = round(time.perf_counter() - start, 2)
+        note["seconds"] = round(time.perf_counter() - start, 4)
         before = {stage["name"]: stage for stage in self.record().get("stages", [])}
         if note["skipped"]:
             console.print("  done before, nothing to do")

@@ -92,9 +92,10 @@ def show_helping(job: Job, caches: dict[str, Cache]) -> None:
 def train_all(job: Job, caches: dict[str, Cache]) -> None:
     """The baseline and every strategy, each from the same pivot, on the same examples, steps and seed."""
     references = [_reference(job, name, cache) for name, cache in caches.items() if name != "pivot"]
-    for name, chosen in trainings(job.config.strategies, job.config.baseline, references).items():
+    names = [source.name for source in job.config.sources]
+    for name, learn in trainings(job.config.strategies, job.config.baseline, names).items():
         with job.stage(f"train {name}") as note:
-            note["skipped"] = not _train(job, name, chosen)
+            note["skipped"] = not _train(job, name, references if learn else [], learn)
 
 
 def merge_pairwise(job: Job, _caches: dict[str, Cache]) -> None:
@@ -172,14 +173,14 @@ def _reference(job: Job, name: str, cache: Cache) -> Reference:
     return Reference(name, cache, mapped)
 
 
-def _train(job: Job, name: str, references: list[Reference]) -> bool:
+def _train(job: Job, name: str, references: list[Reference], learn: list[str]) -> bool:
     """Whether there was something to do."""
     config, folder = job.config, job.config.folder / "train" / name
     objectives = config.objectives if references else plain_fine_tuning()
-    if finished(folder, _training_key(job, references, objectives), "fusion train"):
+    if finished(folder, _training_key(job, references, learn, objectives), "fusion train"):
         return False
     pad = job.tokenizers["pivot"].pad_token_id or 0
-    collator = Collator(job.train, job.encoded("pivot"), references, config.weighting, config.alignment, pad)
+    collator = Collator(job.train, job.encoded("pivot"), references, config.weighting, config.alignment, pad, learn)
     tokenizer, ref = job.tokenizers["pivot"], config.pivot.ref
     recipe = Recipe(ref, tokenizer, collator, objectives, config.training, config.seed, config.dtype, config.head_chunk)
     train(recipe, folder, training_bar(name))
@@ -188,13 +189,16 @@ def _train(job: Job, name: str, references: list[Reference]) -> bool:
     return True
 
 
-def _training_key(job: Job, references: list[Reference], objectives: Sequence[AnyObjective]) -> dict[str, Any]:
+def _training_key(
+    job: Job, references: list[Reference], learn: list[str], objectives: Sequence[AnyObjective]
+) -> dict[str, Any]:
     config = job.config
     return {
         "pivot": job.fingerprints["pivot"],
         "template": config.pivot.template,
         "examples": fingerprint({"ids": job.ids, "max_length": config.data.max_length}),
         "sources": {reference.name: reference.cache.made for reference in references},
+        "learn": learn,
         "objectives": [objective.model_dump() for objective in objectives],
         "fusion": [config.alignment, config.vocabulary_map, config.weighting.model_dump()] if references else [],
         "training": config.training,

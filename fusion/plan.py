@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from fusion import corpus, models
 from fusion.cache.codec import bytes_per_row
-from fusion.config import Config
 from fusion.job import Job
 from fusion.train import trainings
 
@@ -34,7 +33,7 @@ def plan(job: Job) -> list[Estimate]:
     """An estimate of each stage, in order. Tokenizers and configurations are loaded, data are read and counted."""
     config = job.config
     extracts = [_extract(job, name) for name in job.models]
-    names = list(trainings(config.strategies, config.baseline, [])) + _pairwise(config)
+    names = list(trainings(config.strategies, config.baseline, [source.name for source in config.sources]))
     weights = _parameters(job, "pivot") * BYTES[config.dtype]
     found = [*extracts, *(_train(job, name) for name in names)]
     if "pairwise" in config.strategies:
@@ -116,10 +115,6 @@ def _logits(vocabulary: int) -> int:
 def _largest_tensor(job: Job) -> int:
     config = models.load_config(job.config.pivot.ref).get_text_config()
     return 4 * (len(job.config.sources) + 2) * config.vocab_size * config.hidden_size
-
-
-def _pairwise(config: Config) -> list[str]:
-    return [f"pairwise/{source.name}" for source in config.sources] if "pairwise" in config.strategies else []
 
 
 def domains(job: Job) -> str:

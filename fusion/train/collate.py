@@ -81,9 +81,12 @@ class Collator:
     encoded: Sequence[Encoded]
     """The pivot's tokens of each example."""
     references: Sequence[Reference]
+    """All sources: each counts by what it knows against the others, also where only some are learned from."""
     weighting: AnyWeighting
     alignment: Alignment = "prefix"
     pad_id: int = 0
+    learn: Sequence[str] | None = None
+    """Names of the sources to learn from; all if not said."""
 
     def __call__(self, numbers: Sequence[int]) -> dict[str, Any]:
         """`input_ids` and `attention_mask` of shape [B, T], and `targets`."""
@@ -94,7 +97,8 @@ class Collator:
         pairs = [align(self.alignment, about, theirs, texts) for theirs in rows]
         weights = self.weighting(about, rows, pairs)
         parts = zip(self.references, rows, pairs, weights, strict=True)
-        sources = {part[0].name: _matched(about, *part) for part in parts}
+        learn = [reference.name for reference in self.references] if self.learn is None else self.learn
+        sources = {part[0].name: _matched(about, *part) for part in parts if part[0].name in learn}
         return {**inputs, "targets": Targets(at, about, sources, len(numbers))}
 
 

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fusion.train.collate import Reference
-
 BASELINE = "fine-tuned"
 """The pivot trained on the text alone."""
 
 
-def trainings(strategies: Sequence[str], baseline: bool, references: Sequence[Reference]) -> dict[str, list[Reference]]:
-    """The trainings that the strategies ask for, and the sources each learns from.
+def trainings(strategies: Sequence[str], baseline: bool, sources: Sequence[str]) -> dict[str, list[str]]:
+    """The trainings that the strategies ask for, and the names of the sources each learns from.
 
     `unified` is one training on all sources at once, whose losses add up (InfiFusion_u); `pairwise` is one training for
     each source, from the same pivot, whose models are merged afterwards (InfiFusion_p).
     """
-    found: dict[str, list[Reference]] = {BASELINE: []} if baseline else {}
+    found: dict[str, list[str]] = {BASELINE: []} if baseline else {}
     if "unified" in strategies:
-        found["unified"] = list(references)
+        found["unified"] = list(sources)
     if "pairwise" in strategies:
-        found |= {pairwise(reference.name): [reference] for reference in references}
+        found |= {pairwise(source): [source] for source in sources}
     return found
 
 

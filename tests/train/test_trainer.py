@@ -18,6 +18,7 @@ from fusion.rows import LogitRows
 from fusion.train import Collator
 from fusion.train.fit import training_arguments
 from fusion.train.trainer import FusionTrainer
+from fusion.weighting import GoldPosterior
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +154,15 @@ def test_prompts_and_padding_contribute_nothing(job, references, tmp_path):
     assert gradient[~used].abs().max() == 0
     assert gradient[used].isfinite().all()
     assert (gradient[used].abs().sum(-1) > 0).float().mean() > 0.9
+
+
+def test_a_source_learned_alone_counts_as_it_does_among_the_others(job, references):
+    everyone = Collator(job.train, job.encoded("pivot"), references, GoldPosterior())
+    alone = dataclasses.replace(everyone, learn=["qwen"])
+    together, single = everyone(range(8))["targets"].sources, alone(range(8))["targets"].sources
+    assert list(single) == ["qwen"]
+    assert torch.equal(single["qwen"].weight, together["qwen"].weight)
+    assert 0 < single["qwen"].weight.mean() < 1
 
 
 def test_a_batch_pairs_rows_of_the_same_text(job, references):
