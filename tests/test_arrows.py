@@ -33,8 +33,8 @@ ALLOWED = {
     "config": BOTTOM | {"merge", "models", "objectives", "quickstart", "weighting"},
     "fusion_eval": {"batch", "corpus", "encode", "head", "models", "sources"},
 }
-ON_TOP = {"configfile", "job", "plan", "pipeline", "inspect", "tables", "cli", "__init__", "__main__"}
-KNOW_THE_CONFIGURATION = {"config", "configfile", "job", "plan", "pipeline", "inspect", "cli", "__init__"}
+ON_TOP = {"configfile", "job", "plan", "pipeline", "steps", "inspect", "tables", "cli", "__init__", "__main__"}
+KNOW_THE_CONFIGURATION = {"config", "configfile", "job", "plan", "pipeline", "steps", "inspect", "cli", "__init__"}
 
 
 def rooms():

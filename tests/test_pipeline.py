@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import runs
-from fusion import pipeline
+from fusion import pipeline, steps
 from fusion.job import Job
 
 
@@ -122,13 +122,13 @@ def interrupted(config, at_step):
                 raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "training_bar", lambda title: [Stop()])
+        patch.setattr(steps, "training_bar", lambda title: [Stop()])
         pipeline.run(config, until="train")
 
 
 def test_a_killed_extraction_goes_on_where_it_stopped(folder, tmp_path, monkeypatch):
     config, done = runs.config(folder, runs=str(tmp_path)), []
-    rows = pipeline.TransformersSource.rows
+    rows = steps.TransformersSource.rows
 
     def dies(self, texts, progress=None):
         done.append(len(texts))
@@ -136,7 +136,7 @@ def test_a_killed_extraction_goes_on_where_it_stopped(folder, tmp_path, monkeypa
             raise KeyboardInterrupt
         return rows(self, texts, progress)
 
-    monkeypatch.setattr(pipeline.TransformersSource, "rows", dies)
+    monkeypatch.setattr(steps.TransformersSource, "rows", dies)
     with pytest.raises(KeyboardInterrupt):
         pipeline.run(config, until="extract")
     pipeline.run(config, until="extract")

@@ -8,7 +8,7 @@ from transformers import Trainer
 
 import runs
 import tiny
-from fusion import pipeline
+from fusion import pipeline, steps
 from fusion.batch import pad
 from fusion.config import plain_fine_tuning
 from fusion.head import Head
@@ -32,7 +32,7 @@ def job(tmp_path_factory):
 @pytest.fixture(scope="module")
 def references(job):
     caches = pipeline.extract(job)
-    return [pipeline._reference(job, name, cache) for name, cache in caches.items() if name != "pivot"]
+    return [steps.reference(job, name, cache) for name, cache in caches.items() if name != "pivot"]
 
 
 def collator(job, references):

@@ -1,0 +1,178 @@
+"""What each stage of the pipeline does for one model: what made it, whether it is done, and the doing."""
+
+from __future__ import annotations
+
+import gc
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from fusion.cache import Cache, Writer
+from fusion.config import plain_fine_tuning
+from fusion.encode import Template
+from fusion.head import Head
+from fusion.job import Job
+from fusion.made import fingerprint, finish, finished, made, refuse_other, write_json
+from fusion.merge.stream import merge
+from fusion.models import ModelRef, load_model, vocabulary
+from fusion.objectives import AnyObjective
+from fusion.progress import bar, training_bar
+from fusion.sources import TransformersSource
+from fusion.train import BASELINE, Collator, Recipe, Reference, pairwise, train
+from fusion.vocabulary import vocabulary_map
+from fusion_eval import heldout
+from fusion_eval.results import Result
+
+MERGED = "pairwise/merged"
+
+
+def cache_writer(job: Job, name: str) -> Writer:
+    """The cache of one model, claimed for all that makes its rows."""
+    extract, model = job.config.extract, job.models[name]
+    key = {
+        "model": job.fingerprints[name],
+        "template": model.template,
+        "max_length": job.config.data.max_length,
+        "top_k": 1 if name == "pivot" else extract.top_k,
+        "dtype": extract.dtype,
+    }
+    return Writer(job.config.folder / "cache" / name, key, job.ids, extract.shard, extract.values)
+
+
+def extract_one(job: Job, name: str, writer: Writer) -> Cache:
+    """Write the missing shards of one model."""
+    texts = dict(zip(job.ids, job.encoded(name), strict=True))
+    missing = writer.missing()
+    model = load_model(job.models[name].ref, job.config.extract.dtype, device())
+    head = Head.of(model, vocabulary(job.tokenizers[name]))
+    head.check(model)
+    k = head.vocabulary if writer.key["top_k"] == "all" else min(writer.key["top_k"], head.vocabulary)
+    source = TransformersSource(model, head, k, job.config.extract.batch_tokens)
+    shards = {number: [texts[id] for id in writer.examples(number)] for number in missing}
+    with bar(f"rows of {name}", sum(len(text.input_ids) for shard in shards.values() for text in shard)) as advance:
+        for number, shard in shards.items():
+            writer.write(number, source.rows(shard, advance))
+    del model, head, source
+    _free()
+    return writer.finish()
+
+
+def reference(job: Job, name: str, cache: Cache) -> Reference:
+    """A source as training sees it. Raises ValueError for a damaged cache."""
+    cache.verify()
+    templates = job.models[name].template, job.config.pivot.template
+    mapped = vocabulary_map(job.config.vocabulary_map, job.tokenizers[name], job.tokenizers["pivot"], templates)
+    return Reference(name, cache, mapped)
+
+
+def train_one(job: Job, name: str, references: list[Reference], learn: list[str]) -> bool:
+    """Whether there was something to do."""
+    config, folder = job.config, job.config.folder / "train" / name
+    objectives = config.objectives if references else plain_fine_tuning()
+    if finished(folder, _training_key(job, references, learn, objectives), "fusion train"):
+        return False
+    pad = job.tokenizers["pivot"].pad_token_id or 0
+    collator = Collator(job.train, job.encoded("pivot"), references, config.weighting, config.alignment, pad, learn)
+    tokenizer, ref = job.tokenizers["pivot"], config.pivot.ref
+    recipe = Recipe(ref, tokenizer, collator, objectives, config.training, config.seed, config.dtype, config.head_chunk)
+    train(recipe, folder, training_bar(name))
+    finish(folder)
+    _free()
+    return True
+
+
+def _training_key(
+    job: Job, references: list[Reference], learn: list[str], objectives: Sequence[AnyObjective]
+) -> dict[str, Any]:
+    config = job.config
+    return {
+        "pivot": job.fingerprints["pivot"],
+        "template": config.pivot.template,
+        "examples": fingerprint({"ids": job.ids, "max_length": config.data.max_length}),
+        "sources": {reference.name: reference.cache.made for reference in references},
+        "learn": learn,
+        "objectives": [objective.model_dump() for objective in objectives],
+        "fusion": [config.alignment, config.vocabulary_map, config.weighting.model_dump()] if references else [],
+        "training": config.training,
+        "seed": config.seed,
+        "dtype": config.dtype,
+    }
+
+
+def merge_all(job: Job) -> bool:
+    """Merge all pairwise models; whether there was something to do."""
+    folder = job.config.folder / "train" / MERGED
+    parts = [job.config.folder / "train" / pairwise(source.name) for source in job.config.sources]
+    key = {"method": job.config.merge.model_dump(), "models": [made(part) for part in parts]}
+    if finished(folder, key, "fusion merge"):
+        return False
+    base = load_model(job.config.pivot.ref, job.config.dtype)  # as training began: same type, same names of tensors
+    base.save_pretrained(folder / "base")
+    job.tokenizers["pivot"].save_pretrained(folder / "base")
+    merge(folder / "base", [part / "model" for part in parts], job.config.merge, folder / "model")
+    finish(folder)
+    return True
+
+
+def fuse_chosen(job: Job) -> bool:
+    """Copy the chosen model to fused/, whole or not at all; whether there was something to do."""
+    chosen = job.config.folder / "train" / (MERGED if job.config.chosen == "pairwise" else "unified")
+    folder = job.config.folder / "fused"
+    lineage = {"from": job.config.chosen, "made": made(chosen), "models": job.fingerprints}
+    if (folder / "fusion.json").exists():
+        refuse_other(folder, json.loads((folder / "fusion.json").read_text()), lineage, "fusion merge")
+        return False
+    aside = folder.with_name(".fused.part")
+    for place in (aside, folder):  # what was cut off while it was written
+        shutil.rmtree(place, ignore_errors=True)
+    shutil.copytree(chosen / "model", aside, ignore=shutil.ignore_patterns("training_args.bin", "merge.json"))
+    write_json(aside / "fusion.json", lineage)
+    aside.replace(folder)
+    return True
+
+
+def candidates(job: Job) -> dict[str, tuple[ModelRef, Template, str]]:
+    """All models of the run in the order of the table: where each is, its template, and what it was made from."""
+    found: dict[str, tuple[ModelRef, Template, str]] = {
+        name: (model.ref, model.template, job.fingerprints[name]) for name, model in job.models.items()
+    }
+    trained = [BASELINE] if job.config.baseline else []
+    for name in [*trained, *job.config.strategies]:
+        folder = job.config.folder / "train" / (MERGED if name == "pairwise" else name)
+        found[name] = (ModelRef(str(folder / "model")), job.config.pivot.template, made(folder))
+    return found
+
+
+def evaluate_one(job: Job, name: str, where: tuple[ModelRef, Template, str], how: heldout.Settings) -> bool:
+    """Put the held-out examples to one model; whether there was something to do."""
+    ref, template, identity = where
+    file = job.config.folder / "eval" / name / "heldout.json"
+    ids = fingerprint({"ids": [example.id for example in job.heldout]})
+    key = {"model": identity, "template": template, "examples": ids, **asdict(how)}
+    if file.exists():
+        refuse_other(file, Result.load(file).made["key"], key, "fusion evaluate")
+        return False
+    with bar(f"held-out, {name}", heldout.work(job.heldout, how)) as advance:
+        items = heldout.score(ref, job.heldout, template, how, advance)
+    Result(model=name, suite="heldout", path=ref.path, made={"key": key, **_provenance(job)}, items=items).save(file)
+    return True
+
+
+def _provenance(job: Job) -> dict[str, Any]:
+    record = job.record()
+    return {"versions": record["versions"], "seed": job.config.seed}
+
+
+def device() -> str:
+    """Where models run."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _free() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
