@@ -24,7 +24,7 @@ from fusion.plan import plan
 from fusion.progress import console
 from fusion.report.card import model_card
 from fusion.report.page import write_report
-from fusion.report.table import helping_table, table
+from fusion.report.table import helping_table, tables
 from fusion.tables import plan_table
 from fusion.train import BASELINE, trainings
 from fusion_eval import heldout
@@ -110,7 +110,7 @@ def report(job: Job, _caches: dict[str, Cache]) -> None:
         fused = job.config.folder / "fused"
         (fused / "README.md").write_text(model_card(job.config.folder))
         page = write_report(job.config.folder)
-    console.print(table(results(job), baseline=BASELINE if job.config.baseline else None))
+    console.print(*tables(results(job), baseline=BASELINE if job.config.baseline else None), sep="\n")
     console.print(f"Fused model: [bold]{fused}[/]   report: [bold]{page}[/]")
 
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from fusion.report import figures
 from fusion.report.record import Record, read_run
-from fusion.report.table import HELPING_CAPTION, Grid, grid, helping_cells
+from fusion.report.table import HELPING_CAPTION, grid, helping_cells
 from fusion.report.verdict import judge
 from fusion_eval.results import Item, Result, write_whole
 from fusion_eval.statistics import METRICS, RESAMPLES
@@ -73,7 +73,7 @@ def _suite(record: Record, name: str, key: str, resamples: int) -> dict[str, Any
         "name": name,
         "verdict": found,
         "no_verdict": f"the verdict on {name}; {missing}",
-        "tables": [_one_metric(numbers, metric) for metric in shown],
+        "tables": [(metric, *numbers.of_metric(metric)) for metric in shown],
         "caption": numbers.caption,
         "figures": [_bars(results, metric, f"{key}-{metric}", resamples) for metric in shown],
     }
@@ -82,14 +82,6 @@ def _suite(record: Record, name: str, key: str, resamples: int) -> dict[str, Any
 def _bars(results: Sequence[Result], metric: str, name: str, resamples: int) -> Markup:
     figure = figures.bars(results, metric, resamples=resamples)
     return _inline(figure, name, f"{METRICS[metric].label} of each model in each domain, as in the table above")
-
-
-def _one_metric(numbers: Grid, metric: str) -> tuple[str, str, list[str], list[tuple[str, list[Any]]]]:
-    """Columns of one metric: its name, its label, its domains and the rows."""
-    at = [index for index, (_, column) in enumerate(numbers.columns) if column == metric]
-    labels = numbers.labels()
-    rows = [(model, [cells[index] for index in at]) for model, cells in numbers.rows]
-    return metric, labels[at[0]][1], [labels[index][0] for index in at], rows
 
 
 def _helping(record: Record) -> Markup | None:

@@ -56,6 +56,13 @@ class Grid:
             (domain, f"{METRICS[m].label} {'↓' if METRICS[m].lower_is_better else '↑'}") for domain, m in self.columns
         ]
 
+    def of_metric(self, metric: str) -> tuple[str, list[str], list[tuple[str, list[Cell]]]]:
+        """Columns of one metric: its label with the arrow, its domains, and the rows."""
+        at = [index for index, (_, column) in enumerate(self.columns) if column == metric]
+        labels = self.labels()
+        rows = [(model, [cells[index] for index in at]) for model, cells in self.rows]
+        return labels[at[0]][1], [labels[index][0] for index in at], rows
+
 
 def grid(results: Sequence[Result], baseline: str | None, *, resamples: int = RESAMPLES) -> Grid:
     """Numbers of all models, with marks against the model named `baseline`, or without marks where it is None.
@@ -78,15 +85,19 @@ def grid(results: Sequence[Result], baseline: str | None, *, resamples: int = RE
     return Grid(columns, rows, _caption(columns, scores, baseline))
 
 
-def table(results: Sequence[Result], baseline: str | None, *, resamples: int = RESAMPLES) -> Table:
-    """Table for the terminal; see `grid` for what is in it and for its errors."""
+def tables(results: Sequence[Result], baseline: str | None, *, resamples: int = RESAMPLES) -> list[Table]:
+    """Tables for the terminal, one a metric; see `grid` for what is in them and for its errors."""
     numbers = grid(results, baseline, resamples=resamples)
-    drawn = Table(caption=Text(numbers.caption), caption_justify="left")
-    drawn.add_column("model", no_wrap=True)
-    for domain, label in numbers.labels():
-        drawn.add_column(Text(f"{domain}\n{label}"), justify="right", overflow="fold")
-    for model, cells in numbers.rows:
-        drawn.add_row(Text(model), *(Text(cell.text, style="bold" if cell.best else "") for cell in cells))
+    drawn = []
+    for metric in dict.fromkeys(metric for _, metric in numbers.columns):
+        label, domains, rows = numbers.of_metric(metric)
+        drawn.append(Table("model", title=Text(label, style="bold"), title_justify="left"))
+        drawn[-1].columns[0].no_wrap = True
+        for domain in domains:
+            drawn[-1].add_column(Text(domain), justify="right", overflow="fold")
+        for model, cells in rows:
+            drawn[-1].add_row(Text(model), *(Text(cell.text, style="bold" if cell.best else "") for cell in cells))
+    drawn[-1].caption, drawn[-1].caption_justify = Text(numbers.caption), "left"
     return drawn
 
 
@@ -111,9 +122,9 @@ def helping_table(rows: Iterable[Any]) -> Table:
     drawn = Table(caption=HELPING_CAPTION, caption_justify="left")
     for name in ("source", "domain"):
         drawn.add_column(name)
-    for name in ("rows", "match", "gold source", "gold pivot", "difference", "weight"):
+    for name in ("rows", "match", "gold\nsource", "gold\npivot", "differ-\nence", "weight"):
         drawn.add_column(name, justify="right")
-    drawn.add_column("verdict")
+    drawn.add_column("verdict", no_wrap=True)
     styles = {"knows more": "green", "knows less": "red"}
     for row in helping_rows(rows):
         *cells, said = helping_cells(row)

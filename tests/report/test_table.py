@@ -5,9 +5,9 @@ import io
 
 import pytest
 from report_runs import SKILL, result, run_json
-from rich.console import Console
+from rich.console import Console, Group
 
-from fusion.report.table import grid, helping_cells, helping_rows, helping_table, markdown, table
+from fusion.report.table import grid, helping_cells, helping_rows, helping_table, markdown, tables
 from fusion_eval.results import Item, Result
 from fusion_eval.statistics import METRICS, compare, summarise
 
@@ -79,7 +79,7 @@ def test_the_caption_explains_the_marks_and_counts_the_examples_of_each_domain()
 
 def test_the_terminal_table_and_the_markdown_hold_every_cell():
     results, found = all_results(), grid(all_results(), "finetune")
-    terminal, document = drawn(table(results, "finetune")), markdown(results, "finetune")
+    terminal, document = drawn(Group(*tables(results, "finetune"))), markdown(results, "finetune")
     lines = document.splitlines()
     assert len(lines[:7]) == len(found.rows) + 2
     for line, (model, cells) in zip(lines[2:7], found.rows, strict=True):
@@ -91,17 +91,17 @@ def test_the_terminal_table_and_the_markdown_hold_every_cell():
 
 
 def test_only_the_best_is_bold_in_the_terminal():
-    parts = Console(width=300).render(table(all_results(), None))
+    parts = Console(width=300).render(Group(*tables(all_results(), None)))
     bold = {part.text.strip() for part in parts if part.style is not None and part.style.bold}
     cells = [cell for _, cells in grid(all_results(), None).rows for cell in cells]
     assert {cell.text for cell in cells} & bold == {cell.text for cell in cells if cell.best}
 
 
 def test_a_narrow_terminal_cuts_no_number():
-    narrow = drawn(table(all_results(), "finetune"), width=90)
+    narrow = drawn(Group(*tables(all_results(), "finetune")), width=90)
     for _, cells in grid(all_results(), "finetune").rows:
         assert all(cell.value in narrow and f"{cell.spread}{cell.mark}" in narrow for cell in cells)
-    assert "…" not in narrow + drawn(table(all_results(), "finetune"), width=60)
+    assert "…" not in narrow + drawn(Group(*tables(all_results(), "finetune")), width=60)
 
 
 def test_a_domain_a_model_was_not_measured_on_stays_empty():
@@ -128,7 +128,7 @@ def test_names_cannot_break_a_markdown_table():
 
 def test_names_are_no_markup_in_the_terminal():
     odd = result("unified").model_copy(update={"model": "[red]name[/red] [/]"})
-    assert "[red]name[/red] [/]" in drawn(table([odd], None))
+    assert "[red]name[/red] [/]" in drawn(Group(*tables([odd], None)))
 
 
 @pytest.mark.parametrize(
