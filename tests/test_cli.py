@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 import runs
-from fusion import cli, configfile, plan
+from fusion import cli, configfile, plan, progress
 from fusion.job import Job
 from fusion.recipes import recipes
 
@@ -29,7 +29,7 @@ def fusion(*arguments):
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.setattr(sys, "argv", ["fusion", *map(str, arguments)])
-        patch.setenv("COLUMNS", "160")
+        patch.setattr(progress.console, "_width", 160)
         with pytest.raises(SystemExit) as ended:
             cli.main()
     return Outcome(ended.value.code or 0, out.getvalue(), err.getvalue())
