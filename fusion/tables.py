@@ -15,9 +15,11 @@ from fusion.plan import Estimate
 def plan_table(estimates: Sequence[Estimate]) -> Table:
     """One line a stage, and the sums that matter."""
     table = Table(
-        "stage", title="What this run will take", caption="Estimates from configurations; no weights were read."
+        title="What this run will take",
+        caption="Estimates from configurations; no weights were read. memory: the peak of a stage.",
     )
-    for name in ("examples", "tokens", "steps", "disk", "memory", "arithmetic"):
+    table.add_column("stage", no_wrap=True, min_width=max(len(e.stage) for e in estimates))
+    for name in ("examples", "tokens", "steps", "disk", "memory", "work"):
         table.add_column(name, justify="right")
     for e in estimates:
         steps = "" if e.steps is None else f"{e.steps:,}"
@@ -25,7 +27,7 @@ def plan_table(estimates: Sequence[Estimate]) -> Table:
         table.add_row(e.stage, *cells)
     disk, peak = sum(e.disk for e in estimates), max(e.memory for e in estimates)
     table.add_section()
-    table.add_row("all", "", "", "", size(disk), f"at most {size(peak)}", work(sum(e.flops for e in estimates)))
+    table.add_row("all", "", "", "", size(disk), size(peak), work(sum(e.flops for e in estimates)))
     return table
 
 
