@@ -104,7 +104,8 @@ def test_a_killed_training_ends_with_the_same_weights(folder, finished, tmp_path
         interrupted(config, at_step=3)
     assert not (tmp_path / "small/train/unified/model").exists()
     assert (tmp_path / "small/train/unified/checkpoint-2").exists()
-    (tmp_path / "small/train/unified/checkpoint-3").mkdir()  # a checkpoint that was cut off while it was written
+    whole, torn = (tmp_path / f"small/train/unified/checkpoint-{n}" for n in (2, 3))
+    shutil.copytree(whole, torn, ignore=shutil.ignore_patterns("trainer_state.json"))  # cut off while it was written
     pipeline.run(config, until="train")
     again, straight = (
         load_file(run / "train/unified/model/model.safetensors") for run in (tmp_path / "small", finished)
