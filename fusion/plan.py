@@ -48,7 +48,7 @@ def _extract(job: Job, name: str) -> Estimate:
     tokens = sum(len(text.input_ids) for text in texts)
     vocabulary = models.vocabulary(job.tokenizers[name])
     k = 1 if name == "pivot" else vocabulary if config.extract.top_k == "all" else min(config.extract.top_k, vocabulary)
-    disk = sum(text.rows for text in texts) * bytes_per_row(k, config.extract.values)
+    disk = sum(text.rows for text in texts) * bytes_per_row(k, config.extract.codec, vocabulary)
     width = BYTES[config.extract.dtype]
     memory = parameters * width + _logits(vocabulary) + _activations(job, name, config.extract.batch_tokens, 1) * width
     return Estimate(f"extract {name}", len(texts), tokens, None, disk, memory, 2.0 * parameters * tokens)

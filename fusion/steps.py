@@ -40,7 +40,8 @@ def cache_writer(job: Job, name: str) -> Writer:
         "top_k": 1 if name == "pivot" else extract.top_k,
         "dtype": extract.dtype,
     }
-    return Writer(job.config.folder / "cache" / name, key, job.ids, extract.shard, extract.values)
+    size = vocabulary(job.tokenizers[name])
+    return Writer(job.config.folder / "cache" / name, key, job.ids, extract.shard, extract.codec, vocabulary=size)
 
 
 def extract_one(job: Job, name: str, writer: Writer) -> Cache:

@@ -8,34 +8,46 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping, Sequence
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from fusion.cache.codec import decode, encode
 from fusion.made import claim, fingerprint, write_json
 from fusion.rows import LogitRows
 
-FORMAT = 1
+FORMAT = 2
+INDEX = ("rows", "entries")  # what a shard holds besides rows: how many each example has, and how many entries a row
 
 
 class Writer:
     """Fills a cache folder shard by shard, in any order, over any number of attempts.
 
     `key` is all that made the rows, without the examples; `ids` names the examples (their content ids). Sorting them frees
-    the cache from the order of the data. Raises ValueError when the folder holds something made otherwise.
+    the cache from the order of the data. Token ids are below `vocabulary`. Raises ValueError when the folder holds
+    something made otherwise.
     """
 
-    def __init__(self, folder: Path, key: Mapping[str, Any], ids: Sequence[str], shard: int, values: str = "float16"):
-        self.folder, self.values, self.shard = folder, values, shard
+    def __init__(
+        self,
+        folder: Path,
+        key: Mapping[str, Any],
+        ids: Sequence[str],
+        shard: int,
+        values: str = "packed",
+        *,
+        vocabulary: int,
+    ):
+        self.folder, self.values, self.shard, self.vocabulary = folder, values, shard, vocabulary
         self.ids = sorted(set(ids))
-        self.key = full_key(key, self.ids, values, shard)
+        self.key = full_key(key, self.ids, values, shard, vocabulary)
         self.made = fingerprint(self.key)
         self.shards = max(1, -(-len(self.ids) // shard))
         claim(folder, self.key, "fusion extract")
@@ -56,10 +68,10 @@ class Writer:
     def write(self, number: int, rows: LogitRows) -> None:
         """Write shard `number`; `rows.example` counts from 0 along `examples(number)`, and no example may lack rows."""
         counts = torch.bincount(rows.example, minlength=len(self.examples(number))).tolist()
-        tensors = encode(rows, self.values) | {"rows": torch.tensor(counts, dtype=torch.int32)}
+        index = {"rows": torch.tensor(counts, dtype=torch.int32), "entries": torch.tensor(rows.k)}
         target = self._file(number)
         aside = target.with_suffix(".part")
-        save_file(tensors, aside, metadata={"made": self.made})
+        save_file(encode(rows, self.values, self.vocabulary) | index, aside, metadata={"made": self.made})
         aside.replace(target)
 
     def finish(self) -> Cache:
@@ -69,8 +81,12 @@ class Writer:
         shards = []
         for n in range(self.shards):
             with safe_open(self._file(n), "pt") as shard:
-                rows = shard.get_tensor("rows").tolist()
-            shards.append({"file": self._file(n).name, "rows": rows, "sha256": _sha256(self._file(n))})
+                facts = {"rows": shard.get_tensor("rows").tolist(), "entries": int(shard.get_tensor("entries"))}
+            shards.append({"file": self._file(n).name, **facts, "sha256": _sha256(self._file(n))})
+        if len(entries := {shard["entries"] for shard in shards}) > 1:
+            raise ValueError(
+                f"{self.folder}: shards keep {sorted(entries)} entries a row, and all should keep the same."
+            )
         write_json(self.folder / "manifest.json", {"key": self.key, "ids": self.ids, "shards": shards})
         return Cache(self.folder)
 
@@ -97,7 +113,8 @@ class Cache:
         self.key: dict[str, Any] = manifest["key"]
         self.made = fingerprint(self.key)
         self._shards = manifest["shards"]
-        self._starts = [[0, *accumulate(shard["rows"])] for shard in self._shards]
+        self.entries: int = self._shards[0]["entries"]
+        self._starts = [[0, *itertools.accumulate(shard["rows"])] for shard in self._shards]
         self._place = {id: (i // self.key["shard"], i % self.key["shard"]) for i, id in enumerate(manifest["ids"])}
         self._open: dict[int, Any] = {}
 
@@ -112,7 +129,11 @@ class Cache:
 
     def rows(self, ids: Sequence[str]) -> LogitRows:
         """Rows of these examples, one example after another, numbered from 0 in `example`. KeyError names an absent one."""
-        return LogitRows.cat([self._read(id, number) for number, id in enumerate(ids)])
+        parts = [(number, self._read(id)) for number, id in enumerate(ids)]
+        alike = itertools.groupby(
+            parts, key=lambda part: part[1].keys()
+        )  # shards differ where one keeps its prefixes apart
+        return LogitRows.cat([self._decode(list(group)) for _, group in alike])
 
     def verify(self) -> None:
         """Compare every shard with its checksum; ValueError names the first that differs."""
@@ -121,23 +142,31 @@ class Cache:
             if not file.exists() or _sha256(file) != shard["sha256"]:
                 raise ValueError(f"{file} is damaged or missing. Delete {self.folder} and run `fusion extract` again.")
 
-    def _read(self, id: str, number: int) -> LogitRows:
+    def _decode(self, parts: Sequence[tuple[int, dict[str, Tensor]]]) -> LogitRows:
+        """Rows of examples that are stored alike: number and tensors of each."""
+        tensors = {name: torch.cat([part[name] for _, part in parts]) for name in parts[0][1]}
+        counts = torch.tensor([len(next(iter(part.values()))) for _, part in parts])
+        example = torch.tensor([number for number, _ in parts]).repeat_interleave(counts)
+        return decode(tensors, example, self.entries, self.key["vocabulary"])
+
+    def _read(self, id: str) -> dict[str, Tensor]:
         if id not in self._place:
             raise KeyError(f"{self.folder} has no rows of example {id}; it holds {len(self._place)} others.")
         shard, place = self._place[id]
         start, end = self._starts[shard][place : place + 2]
         if shard not in self._open:
             self._open[shard] = safe_open(self.folder / self._shards[shard]["file"], "pt").__enter__()
-        example = torch.full((end - start,), number)
-        return decode(lambda name: self._open[shard].get_slice(name)[start:end], example)
+        file = self._open[shard]
+        return {name: file.get_slice(name)[start:end] for name in sorted(file.keys()) if name not in INDEX}
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_open": {}}  # open files stay behind when a worker is started
 
 
-def full_key(key: Mapping[str, Any], ids: Sequence[str], values: str, shard: int) -> dict[str, Any]:
+def full_key(key: Mapping[str, Any], ids: Sequence[str], values: str, shard: int, vocabulary: int) -> dict[str, Any]:
     """`key` with the examples and the settings of the store."""
-    return {**key, "examples": fingerprint({"ids": list(ids)}), "values": values, "shard": shard, "format": FORMAT}
+    store = {"values": values, "shard": shard, "vocabulary": vocabulary, "format": FORMAT}
+    return {**key, "examples": fingerprint({"ids": list(ids)}), **store}
 
 
 def _sha256(file: Path) -> str:
