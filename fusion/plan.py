@@ -107,9 +107,9 @@ def _activations(job: Job, name: str, tokens: int, layers: int) -> int:
 
 def _logits(vocabulary: int) -> int:
     """Bytes of one chunk of float32 logits and its gradient."""
-    from fusion.head import LOGITS_AT_ONCE
+    from fusion.head import AT_ONCE
 
-    return 2 * 4 * max(LOGITS_AT_ONCE, 16 * vocabulary)
+    return 2 * 4 * max(AT_ONCE, 16 * vocabulary)
 
 
 def _largest_tensor(job: Job) -> int:

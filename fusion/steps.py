@@ -51,6 +51,7 @@ def extract_one(job: Job, name: str, writer: Writer) -> Cache:
     model = load_model(job.models[name].ref, job.config.extract.dtype, device())
     head = Head.of(model, vocabulary(job.tokenizers[name]))
     head.check(model)
+    head = head.frozen()
     k = head.vocabulary if writer.key["top_k"] == "all" else min(writer.key["top_k"], head.vocabulary)
     source = TransformersSource(model, head, k, job.config.extract.batch_tokens)
     shards = {number: [texts[id] for id in writer.examples(number)] for number in missing}

@@ -8,27 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from fusion.head.logits import Described, describe
+from fusion.head.spread import Spread
 from fusion.rows import LogitRows
 
-LOGITS_AT_ONCE = 2**25  # 128 MiB of float32; more rows are done in chunks and recomputed in the backward pass
-
-
-class Described(NamedTuple):
-    """What is kept of a chunk of logits."""
-
-    logprobs: Float[Tensor, "N K"]
-    ids: Int[Tensor, "N K"]
-    gold: Float[Tensor, " N"]
-    mean: Float[Tensor, " N"]
-    std: Float[Tensor, " N"]
-    asked: Float[Tensor, "N G"]
+AT_ONCE = 2**25  # logits of a chunk: 128 MiB of float32
+BUDGET = 2**28  # logits that a training step keeps for its backward pass: 1 GiB of float32
 
 
 @dataclass(frozen=True)
@@ -44,21 +36,35 @@ class Head:
     softcap: float | None = None
     """Logits become softcap * tanh(logits / softcap), as in Gemma 2."""
     chunk: int | None = None
-    """Rows done at once; None takes as many as make `LOGITS_AT_ONCE` logits."""
+    """Rows done at once; None takes as many as make `AT_ONCE` logits."""
+    budget: int = BUDGET
+    """Where gradients are wanted: so many logits or fewer are kept for the backward pass, of more each chunk is made twice."""
+    spread: Spread | None = None
+    """Moments of the logits without the logits; see `frozen`."""
 
     @classmethod
-    def of(cls, model: Any, vocabulary: int, chunk: int | None = None) -> Head:
+    def of(cls, model: Any, vocabulary: int, chunk: int | None = None, budget: int = BUDGET) -> Head:
         """The head of a loaded model. `vocabulary` is the tokenizer's highest id plus one."""
         module, config = model.get_output_embeddings(), model.config.get_text_config()
         scale = getattr(config, "logit_scale", None) or 1.0
         scale /= getattr(config, "logits_scaling", None) or 1.0
         softcap = getattr(config, "final_logit_softcapping", None)
-        return cls(module, min(vocabulary, module.weight.shape[0]), scale, softcap, chunk)
+        return cls(module, min(vocabulary, module.weight.shape[0]), scale, softcap, chunk, budget)
+
+    def frozen(self) -> Head:
+        """The same head for a model that is not trained: moments come from its weights' Gram matrix, computed here once.
+
+        Not under soft-capping, which bends the logits, and not where the output layer is more than a matrix and a bias.
+        """
+        if self.softcap is not None or type(self.module) is not nn.Linear:
+            return self
+        return dataclasses.replace(self, spread=Spread.of(self.module, self.vocabulary, self.scale))
 
     def logits(self, hidden: Float[Tensor, "N D"]) -> Float[Tensor, "N V"]:
         """Float32 (or better) logits of the tokens that exist, as the model itself would give them."""
         logits = self.module(hidden)[:, : self.vocabulary]
-        logits = logits * self.scale if logits.dtype == torch.float64 else logits.float() * self.scale
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        logits = logits if self.scale == 1 else logits * self.scale
         return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap
 
     def rows(
@@ -73,33 +79,30 @@ class Head:
 
         `about` says which rows they are: its token, prefix and example are kept, its numbers replaced. With
         `moments=False` mean and std are NaN, which saves two passes over the logits. Memory for logits does not grow with
-        N: chunks beyond the first are computed again in the backward pass.
+        N beyond the budget: then chunks are computed again in the backward pass.
         """
         if about.token is None:
             raise ValueError("Rows need the token that follows each of them; `about.token` is None.")
         ask = about.ids.new_empty(len(about), 0) if ask is None else ask
+        with_gradient = torch.is_grad_enabled()
+        fits = with_gradient and self.chunk is None and len(about) * self.vocabulary <= self.budget
+        step = max(1, len(about)) if fits else self.chunk or max(16, AT_ONCE // self.vocabulary)
         parts = []
-        step = self.chunk or max(16, LOGITS_AT_ONCE // self.vocabulary)
         for i in range(0, max(len(about), 1), step):
             inputs = (hidden[i : i + step], about.token[i : i + step], ask[i : i + step], k, moments)
-            again = torch.is_grad_enabled() and len(about) > step
+            again = with_gradient and len(about) > step
             parts.append(checkpoint(self._describe, *inputs, use_reentrant=False) if again else self._describe(*inputs))
         logprobs, ids, gold, mean, std, asked = (torch.cat(field) for field in zip(*parts, strict=True))
         return dataclasses.replace(about, logprobs=logprobs, ids=ids, gold=gold, mean=mean, std=std), asked
 
     def _describe(self, hidden: Tensor, token: Tensor, ask: Tensor, k: int, moments: bool) -> Described:
         logits = self.logits(hidden)
-        lse = logits.logsumexp(-1, keepdim=True)
-        values, ids = (
-            logits.topk(min(k, self.vocabulary), dim=-1) if k else (logits[:, :0], token.new_empty(len(token), 0))
-        )
-        gold = (logits.gather(1, token[:, None]) - lse)[:, 0]
-        asked = logits.gather(1, ask.clamp(min=0)) - lse
-        if moments and len(logits):
-            std, mean = torch.std_mean(logits, dim=-1, correction=0)
-        else:
-            std = mean = gold.new_full(gold.shape, torch.nan)
-        return Described(values - lse, ids, gold, mean - lse[:, 0], std, asked)
+        if not moments or self.spread is None:
+            return describe(logits, token, ask, k, moments)
+        found = describe(logits, token, ask, k, moments=False)
+        mean, std = self.spread(hidden)
+        lse = logits.gather(1, token[:, None])[:, 0] - found.gold
+        return found._replace(mean=mean - lse, std=std)
 
     @torch.no_grad()
     def check(self, model: Any, tolerance: float | None = None) -> None:
