@@ -193,8 +193,12 @@ class Config(Settings):
     """Any of transformers' TrainingArguments."""
     dtype: str = Field(default="float32", pattern="^(float32|bfloat16)$")
     """Type of the pivot's weights in training."""
+    packing: bool = False
+    """Put several short examples into one line of a batch, up to data.max_length tokens, instead of padding each."""
+    head_budget: int = Field(default=1024, ge=0)
+    """MiB of float32 logits that a step keeps for its backward pass; of more, chunks are computed twice."""
     head_chunk: int | None = Field(default=None, gt=0)
-    """Rows whose logits exist at once; as many as fit 2^25 logits if not said."""
+    """Rows whose logits exist at once, whatever the budget; if not said, chunks of 2^25 logits."""
     evaluation: Evaluation = Evaluation()
 
     @property

@@ -80,7 +80,11 @@ def train_one(job: Job, name: str, references: list[Reference], learn: list[str]
     pad = job.tokenizers["pivot"].pad_token_id or 0
     collator = Collator(job.train, job.encoded("pivot"), references, config.weighting, config.alignment, pad, learn)
     tokenizer, ref = job.tokenizers["pivot"], config.pivot.ref
-    recipe = Recipe(ref, tokenizer, collator, objectives, config.training, config.seed, config.dtype, config.head_chunk)
+    line = config.data.max_length if config.packing else None
+    recipe = Recipe(
+        ref, tokenizer, collator, objectives, config.training, config.seed, config.dtype,
+        config.head_chunk, config.head_budget << 18, line,
+    )  # fmt: skip
     train(recipe, folder, training_bar(name))
     finish(folder)
     _free()
@@ -102,6 +106,7 @@ def _training_key(
         "training": config.training,
         "seed": config.seed,
         "dtype": config.dtype,
+        "packing": config.packing,
     }
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fusion.align import Alignment, align, translate
-from fusion.batch import pad
+from fusion.batch import pack, pad
 from fusion.cache import Cache
 from fusion.corpus import Example
 from fusion.encode import Encoded
@@ -55,7 +55,7 @@ class Targets:
     """What a batch is compared with."""
 
     at: Tensor
-    """Where each row lies among the flattened [B * T] positions. Shape [N]."""
+    """Where each row lies among the flattened [lines * T] positions. Shape [N]."""
     about: LogitRows
     """The pivot's rows without numbers."""
     sources: dict[str, Matched]
@@ -87,10 +87,16 @@ class Collator:
     pad_id: int = 0
     learn: Sequence[str] | None = None
     """Names of the sources to learn from; all if not said."""
+    line: int | None = None
+    """Tokens of a line in which several texts are packed; None gives each text a line of its own, with padding."""
 
     def __call__(self, numbers: Sequence[int]) -> dict[str, Any]:
-        """`input_ids` and `attention_mask` of shape [B, T], and `targets`."""
-        inputs, at, about = pad([self.encoded[n] for n in numbers], "cpu", self.pad_id)
+        """`input_ids` and `attention_mask` (or, packed, `position_ids`) of shape [lines, T], and `targets`."""
+        chosen = [self.encoded[n] for n in numbers]
+        if self.line is None:
+            inputs, at, about = pad(chosen, "cpu", self.pad_id)
+        else:
+            inputs, at, about = pack(chosen, "cpu", self.line, self.pad_id)
         ids = [self.examples[n].id for n in numbers]
         texts = {i: self.examples[n].response.encode() for i, n in enumerate(numbers)}
         rows = [reference.cache.rows(ids) for reference in self.references]

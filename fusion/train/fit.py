@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,10 +12,11 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 
-from fusion.head import Head
+from fusion.head import BUDGET, Head
 from fusion.models import ModelRef, load_model, vocabulary
 from fusion.objectives import AnyObjective
 from fusion.train.collate import Collator
+from fusion.train.packing import check_no_cross_talk, line_length
 from fusion.train.trainer import FusionTrainer
 
 
@@ -32,6 +34,10 @@ class Recipe:
     dtype: str
     chunk: int | None = None
     """Rows whose logits exist at once; see `Head.chunk`."""
+    budget: int = BUDGET
+    """Logits that a step keeps for its backward pass; see `Head.budget`."""
+    line: int | None = None
+    """Tokens of a line in which short texts are packed; None packs nothing."""
 
 
 def train(recipe: Recipe, folder: Path, callbacks: Sequence[TrainerCallback] = ()) -> Path:
@@ -41,15 +47,19 @@ def train(recipe: Recipe, folder: Path, callbacks: Sequence[TrainerCallback] = (
     """
     set_seed(recipe.seed)
     model = load_model(recipe.pivot, recipe.dtype, _device())
-    head = Head.of(model, vocabulary(recipe.tokenizer), recipe.chunk)
+    head = Head.of(model, vocabulary(recipe.tokenizer), recipe.chunk, recipe.budget)
     head.check(model)
+    collator = recipe.collator
+    if recipe.line is not None:
+        check_no_cross_talk(model)
+        collator = dataclasses.replace(collator, line=line_length(model, recipe.line))
     trainer = FusionTrainer(
         model=model,
         head=head,
         objectives=recipe.objectives,
         args=training_arguments(recipe.arguments, folder, recipe.seed),
-        train_dataset=range(len(recipe.collator.examples)),  # type: ignore[arg-type]
-        data_collator=recipe.collator,  # type: ignore[arg-type]
+        train_dataset=range(len(collator.examples)),  # type: ignore[arg-type]
+        data_collator=collator,  # type: ignore[arg-type]
         processing_class=recipe.tokenizer,
         callbacks=list(callbacks),
     )

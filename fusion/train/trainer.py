@@ -37,7 +37,7 @@ class FusionTrainer(Trainer):
         """The weighted sum of all terms. `num_items_in_batch` are the denominators that `get_batch_samples` counted."""
         targets: Targets = inputs["targets"].to(self.args.device)
         counts: dict[str, int] | dict[str, float] = num_items_in_batch or targets.counts()
-        hidden = hidden_states(model, input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
+        hidden = hidden_states(model, **{name: value for name, value in inputs.items() if name != "targets"})
         total = hidden.new_zeros((), dtype=torch.float32)
         for name, weight, mean in self.terms(hidden, targets, counts):
             total = total + weight * mean
