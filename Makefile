@@ -3,6 +3,8 @@
 #   make quickstart   fuse three tiny models on this machine and print what came of it
 #   make test         run the tests
 #
+# and, by hand on a quiet machine: make benchmarks, make slow.
+#
 # Without an NVIDIA GPU, constraints.txt names a torch release whose CPU build a package index or PIP_FIND_LINKS may offer.
 
 PYTHON ?= python3
@@ -13,7 +15,7 @@ FIND_LINKS := $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",)
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python $(FIND_LINKS) $(CONSTRAINTS)
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 DS_ACCELERATOR=cpu
 
-.PHONY: quickstart test slow lint clean
+.PHONY: quickstart test slow benchmarks lint clean
 
 quickstart: $(VENV)/.core
 	OMP_NUM_THREADS=1 $(BIN)/fusion run configs/quickstart.yaml  # models this small gain nothing from more
@@ -23,6 +25,9 @@ test: $(VENV)/.dev lint
 
 slow: $(VENV)/.dev
 	$(TEST_ENV) $(BIN)/python -m pytest -m "slow or real"
+
+benchmarks: $(VENV)/.dev
+	$(TEST_ENV) PYTHONPATH=tests $(BIN)/python -m benchmarks --write docs/performance.md
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

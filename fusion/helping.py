@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,36 +30,62 @@ class Helping:
     """Mean weight over the matched pairs."""
 
 
-def helping(
-    pivot: LogitRows,
-    sources: Mapping[str, LogitRows],
-    domains: Sequence[str],
-    texts: Mapping[int, bytes],
-    alignment: Alignment,
-    weighting: AnyWeighting,
-) -> list[Helping]:
-    """One entry for each source and domain; `domains[i]` is the domain of example i."""
-    pairs = [align(alignment, pivot, rows, texts) for rows in sources.values()]
-    weights = weighting(pivot, list(sources.values()), pairs)
-    found = []
-    for (name, rows), pair, weight in zip(sources.items(), pairs, weights, strict=True):
-        for domain in dict.fromkeys(domains):
-            inside = torch.tensor([d == domain for d in domains])
-            matched = inside[pivot.example[pair.pivot]]
-            total = int(inside[pivot.example].sum())
-            mean_weight = weight[matched].mean().item() if matched.any() else 0.0
-            gold = gold_per_byte(rows, inside), gold_per_byte(pivot, inside)
-            found.append(Helping(name, domain, total, matched.sum().item() / max(1, total), *gold, mean_weight))
-    return found
+class Batch(NamedTuple):
+    """Some examples: rows of all models on them (by number in `example`), and the domain and text of each number."""
+
+    pivot: LogitRows
+    sources: Mapping[str, LogitRows]
+    domains: Sequence[str]
+    texts: Mapping[int, bytes]
 
 
-def gold_per_byte(rows: LogitRows, inside: Tensor) -> float:
-    """Log-probability of the response text in nats per byte, over the examples that are `inside` (bool by example).
+@dataclass
+class _Sums:
+    """What adds up over batches: of gold, log-probabilities in nats and the bytes they are of."""
+
+    rows: float = 0
+    matched: float = 0
+    weight: float = 0
+    source: tuple[float, float] = (0.0, 0.0)
+    pivot: tuple[float, float] = (0.0, 0.0)
+
+
+def helping(batches: Iterable[Batch], alignment: Alignment, weighting: AnyWeighting) -> list[Helping]:
+    """One entry for each source and domain, sources in their order and domains in order of appearance."""
+    sums: dict[tuple[str, str], _Sums] = {}
+    for batch in batches:
+        pairs = [align(alignment, batch.pivot, rows, batch.texts) for rows in batch.sources.values()]
+        weights = weighting(batch.pivot, list(batch.sources.values()), pairs)
+        for domain in dict.fromkeys(batch.domains):
+            inside = torch.tensor([d == domain for d in batch.domains])
+            for (name, rows), pair, weight in zip(batch.sources.items(), pairs, weights, strict=True):
+                matched = inside[batch.pivot.example[pair.pivot]]
+                total = sums.setdefault((name, domain), _Sums())
+                total.rows += inside[batch.pivot.example].sum().item()
+                total.matched += matched.sum().item()
+                total.weight += weight[matched].double().sum().item()
+                total.source = _add(total.source, _gold(rows, inside))
+                total.pivot = _add(total.pivot, _gold(batch.pivot, inside))
+    names = list(dict.fromkeys(name for name, _ in sums))
+    return [_entry(*key, sums[key]) for key in sorted(sums, key=lambda key: names.index(key[0]))]
+
+
+def _entry(source: str, domain: str, sums: _Sums) -> Helping:
+    gold_source, gold_pivot = (nats / max(1, count) for nats, count in (sums.source, sums.pivot))
+    match_rate, weight = sums.matched / max(1, sums.rows), sums.weight / max(1, sums.matched)
+    return Helping(source, domain, int(sums.rows), match_rate, gold_source, gold_pivot, weight)
+
+
+def _gold(rows: LogitRows, inside: Tensor) -> tuple[float, float]:
+    """Log-probability of the response texts and their bytes, over the examples that are `inside` (bool by example).
 
     The last row of an example is left out: it predicts the end of turn, or text beyond the cut.
     """
     last = torch.ones(len(rows), dtype=torch.bool)
     last[:-1] = rows.example[1:] != rows.example[:-1]
     chosen = inside[rows.example]
-    covered = rows.prefix[last & chosen].sum().item()
-    return rows.gold[chosen & ~last].double().sum().item() / max(1, covered)
+    return rows.gold[chosen & ~last].double().sum().item(), float(rows.prefix[last & chosen].sum())
+
+
+def _add(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
+    return one[0] + other[0], one[1] + other[1]

@@ -62,12 +62,7 @@ def extract(job: Job) -> dict[str, Cache]:
 
 def show_helping(job: Job, caches: dict[str, Cache]) -> None:
     """Print and keep the table *is this source helping?*"""
-    examples = list({example.id: example for example in job.train}.values())
-    rows = {name: cache.rows([example.id for example in examples]) for name, cache in caches.items()}
-    texts = {i: example.response.encode() for i, example in enumerate(examples)}
-    pivot = rows.pop("pivot")
-    domains = [example.domain for example in examples]
-    found = helping(pivot, rows, domains, texts, job.config.alignment, job.config.weighting)
+    found = helping(steps.helping_batches(job, caches), job.config.alignment, job.config.weighting)
     job.keep_helping(found)
     console.print(helping_table(job.record()["helping"]))
 

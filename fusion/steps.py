@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -13,14 +13,16 @@ import torch
 
 from fusion.cache import Cache, Writer
 from fusion.config import plain_fine_tuning
+from fusion.corpus import Example
 from fusion.encode import Template
 from fusion.head import Head
+from fusion.helping import Batch
 from fusion.job import Job
 from fusion.made import fingerprint, finish, finished, made, refuse_other, write_json
 from fusion.merge.stream import merge
 from fusion.models import ModelRef, load_model, vocabulary
 from fusion.objectives import AnyObjective
-from fusion.progress import bar, training_bar
+from fusion.progress import bar, console, training_bar
 from fusion.sources import TransformersSource
 from fusion.train import BASELINE, Collator, Recipe, Reference, pairwise, train
 from fusion.vocabulary import vocabulary_map
@@ -28,6 +30,8 @@ from fusion_eval import heldout
 from fusion_eval.results import Result
 
 MERGED = "pairwise/merged"
+HELPING_SAMPLE, HELPING_BATCH = 2000, 64
+"""Examples of a domain that *is this source helping?* looks at, and how many at a time."""
 
 
 def cache_writer(job: Job, name: str) -> Writer:
@@ -61,6 +65,24 @@ def extract_one(job: Job, name: str, writer: Writer) -> Cache:
     del model, head, source
     _free()
     return writer.finish()
+
+
+def helping_batches(job: Job, caches: dict[str, Cache]) -> Iterator[Batch]:
+    """Rows of all models, some examples at a time; of each domain no more than a sample, and that is said."""
+    chosen: dict[str, list[Example]] = {}
+    for example in sorted(
+        {example.id: example for example in job.train}.values(), key=lambda e: e.id
+    ):  # by hash: at random
+        chosen.setdefault(example.domain, []).append(example)
+    if any(len(examples) > HELPING_SAMPLE for examples in chosen.values()):
+        console.print(f"  measured on {HELPING_SAMPLE:,} examples, chosen at random, of each domain that has more")
+    domains = list(dict.fromkeys(example.domain for example in job.train))
+    examples = [example for domain in domains for example in chosen[domain][:HELPING_SAMPLE]]
+    for start in range(0, len(examples), HELPING_BATCH):
+        some = examples[start : start + HELPING_BATCH]
+        rows = {name: cache.rows([example.id for example in some]) for name, cache in caches.items()}
+        texts = {i: example.response.encode() for i, example in enumerate(some)}
+        yield Batch(rows.pop("pivot"), rows, [example.domain for example in some], texts)
 
 
 def reference(job: Job, name: str, cache: Cache) -> Reference:

@@ -1,0 +1,41 @@
+"""Extraction against the bare forward pass of the same model on the same rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+
+from benchmarks import bodies
+from benchmarks.measure import Figure, paired
+from fusion.batch import pad
+from fusion.head import Head, hidden_states
+from fusion.sources import TransformersSource
+
+VOCABULARY, EXAMPLES, TOKENS = 151_936, 2, 192
+
+
+def measure() -> Iterable[Figure]:
+    """K = 10, a body of 106M parameters, moments included; the bare pass computes the head on the same rows and no more."""
+    model = bodies.model_135m(VOCABULARY).eval()
+    head = Head.of(model, VOCABULARY).frozen()
+    source = TransformersSource(model, head, 10)
+    for prompt, name in ((1, "responses only"), (TOKENS // 2, "half of the tokens are prompt")):
+        _, texts = bodies.texts(EXAMPLES, TOKENS, prompt, VOCABULARY)
+        inputs, at, _ = pad(texts, "cpu")
+
+        @torch.inference_mode()
+        def bare(inputs=inputs, at=at) -> None:
+            for part in hidden_states(model, **inputs).flatten(0, 1)[at].split(220):
+                model.lm_head(part)
+
+        @torch.inference_mode()
+        def whole(inputs=inputs) -> None:
+            model(**inputs, use_cache=False)
+
+        ratio = paired(bare, lambda texts=texts: source.rows(texts))
+        how = f"{EXAMPLES} x {TOKENS} tokens, {ratio.b:.2f} s"
+        yield Figure(f"speed of extraction / bare forward pass, {name}", str(ratio), "≥ 0.95", how)
+        if prompt > 1:
+            ratio = paired(whole, lambda texts=texts: source.rows(texts))
+            yield Figure(f"speed of extraction / forward pass over the whole sequence, {name}", str(ratio), "> 1", how)

@@ -1,0 +1,80 @@
+"""A fusion step with three cached sources against a plain fine-tuning step, on the same rows with the same head."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import bodies
+from benchmarks.measure import Figure, Ratio, paired
+from fusion.head import Head
+from fusion.objectives import GLD, AnyObjective, CrossEntropy, ForwardKL, InfiFusion
+from fusion.train import Collator, Reference
+from fusion.train.fit import training_arguments
+from fusion.train.trainer import FusionTrainer
+from fusion.weighting import GoldPosterior, Sum
+
+VOCABULARIES = {"qwen": 151_665, "gemma": 262_144, "llama": 128_256}
+EXAMPLES, TOKENS, PROMPT = 2, 256, 64
+
+FUSIONS: dict[str, tuple[list[AnyObjective], Any, str]] = {
+    "pair loss (InfiFusion)": ([CrossEntropy(weight=0.9), InfiFusion(weight=0.1)], Sum(), "≤ 1.05"),
+    "pair loss and GLD (InfiGFusion)": (
+        [CrossEntropy(weight=0.9), InfiFusion(weight=0.1), GLD(weight=0.1)], Sum(), "≤ 1.06",
+    ),
+    "forward KL, gold posterior": ([CrossEntropy(weight=0.5), ForwardKL(weight=0.5)], GoldPosterior(), ""),
+}  # fmt: skip
+
+
+def measure() -> Iterable[Figure]:
+    """Collating (reading the caches, aligning, weighting), forward, backward and optimizer, all in the main process."""
+    model = bodies.model_135m()
+    with tempfile.TemporaryDirectory() as place:
+        for name, (objectives, weighting, target) in FUSIONS.items():
+            ratio = _ratio(model, Path(place), objectives, weighting, None)
+            how = f"{EXAMPLES} x {TOKENS} tokens, {ratio.b:.2f} s a plain step"
+            yield Figure(f"step with {name} / plain step", str(ratio), target, how)
+        objectives, weighting, target = next(iter(FUSIONS.values()))
+        ratio = _ratio(model, Path(place), objectives, weighting, 128)
+        yield Figure("the same with pair loss, head in chunks of 128 rows", str(ratio), target, f"{ratio.b:.2f} s")
+
+
+def _ratio(model: Any, place: Path, objectives: list[AnyObjective], weighting: Any, chunk: int | None) -> Ratio:
+    examples, encoded = bodies.texts(EXAMPLES, TOKENS, PROMPT)
+    references = [
+        Reference(name, bodies.cache(place / name, examples, TOKENS - PROMPT, size), _mapped(size))
+        for name, size in VOCABULARIES.items()
+    ]
+    fused = _step(model, place, Collator(examples, encoded, references, weighting), objectives, chunk)
+    plain = _step(model, place, Collator(examples, encoded, [], Sum()), [CrossEntropy()], chunk)
+    return paired(fused, plain, runs=5)
+
+
+def _mapped(size: int) -> torch.Tensor:
+    return torch.arange(size).where(torch.arange(size) < bodies.PIVOT, -1)
+
+
+def _step(model: Any, place: Path, collator: Collator, objectives: list[AnyObjective], chunk: int | None) -> Any:
+    given = {"max_steps": 1000, "report_to": [], "logging_steps": 1000, "learning_rate": 1e-6}
+    trainer = FusionTrainer(
+        model=model,
+        head=Head.of(model, bodies.PIVOT, chunk),
+        objectives=objectives,
+        args=training_arguments(given, place / "out", 0),
+        train_dataset=range(EXAMPLES),
+        data_collator=collator,
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
+
+    def step() -> None:
+        model.train()
+        batch = collator(range(EXAMPLES))
+        trainer.compute_loss(model, batch).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
