@@ -60,9 +60,13 @@ def log_sum_exp(logits: Float[Tensor, "N V"]) -> Float[Tensor, " N"]:
     """log of the sum of exp over each row."""
     if logits.device.type != "cpu" or not logits.shape[1]:
         return logits.logsumexp(-1)
-    # max - log_softmax(max) is a tile's logsumexp, by the fastest kernel that a CPU has for it
-    tiles = [tile.amax(-1) - tile.log_softmax(-1).amax(-1) for tile in logits.split(TILE, dim=1)]
-    return torch.stack(tiles).logsumexp(0)
+    return torch.stack([_log_sum_exp(tile) for tile in logits.split(TILE, dim=1)]).logsumexp(0)
+
+
+def _log_sum_exp(tile: Tensor) -> Tensor:
+    # max - log_softmax(max), by the fastest kernel that a CPU has for it; a tile of nothing but -inf has no softmax
+    top = tile.amax(-1)
+    return torch.where(top.isneginf(), top, top - tile.log_softmax(-1).amax(-1))
 
 
 def moments_of(logits: Float[Tensor, "N V"]) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:

@@ -32,7 +32,7 @@ class TransformersSource:
             chosen = [texts[i] for i in batch]
             inputs, at, about = pad(chosen, self.model.device)
             hidden = hidden_states(self.model, **inputs).flatten(0, 1)[at]
-            rows = self.head.rows(hidden, about, self.k)[0].to("cpu")
+            rows = self.head.rows(hidden, about, self.k, moments=self.k > 0)[0].to("cpu")
             for number, i in enumerate(batch):
                 mine = rows.select(rows.example == number)
                 done[i] = LogitRows(**{**vars(mine), "example": torch.full_like(mine.example, i)})

@@ -103,6 +103,14 @@ def test_impossible_tokens_take_no_part():
     assert (x.grad[:, 100:200] == 0).all()
 
 
+def test_a_whole_tile_may_be_impossible():
+    logits = logits_of(3, 3 * TILE)
+    logits[:, TILE : 2 * TILE] = -torch.inf
+    torch.testing.assert_close(log_sum_exp(logits), logits.logsumexp(-1))
+    logits[0] = -torch.inf
+    assert log_sum_exp(logits)[0] == -torch.inf
+
+
 def test_the_backward_pass_makes_one_tensor_of_the_size_of_the_logits():
     """And keeps none but the logits themselves, which are there already."""
     kept = []
