@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measure import Figure
+from fusion.progress import quiet
 
 NAMES = ("steps", "losses", "extraction", "caching", "memory", "graphs", "aligning", "packing")
 
@@ -28,6 +29,7 @@ def main() -> None:
     if unknown := set(given.names) - set(NAMES):
         parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
     torch.set_num_threads(1)
+    quiet()
     console = Console()
     for name in given.names or NAMES:
         module = importlib.import_module(f"benchmarks.{name}")

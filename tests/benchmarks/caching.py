@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from benchmarks import bodies
 from benchmarks.measure import Figure, best
+from fusion.align import join, translate
+from fusion.batch import pad
 from fusion.cache.codec import bytes_per_row, decode, encode
+from fusion.encode import encode as encode_text
+from fusion.head import Head, hidden_states
+from fusion.models import ModelRef, load_model, load_tokenizer, vocabulary
 from fusion.objectives import GLD, ForwardKL, InfiFusion
 from fusion.rows import LogitRows
+from fusion.sources import TransformersSource
+from fusion.vocabulary import vocabulary_map
 
 VOCABULARY = 151_936
 
@@ -25,6 +34,10 @@ def measure() -> Iterable[Figure]:
     speed = len(rows) / best(lambda: decode(tensors, rows.example, 10, VOCABULARY))
     yield Figure("rows decoded a second and core", f"{speed:,.0f}", "≥ 1,000,000", f"{len(rows):,} rows at once")
     yield from _errors()
+    if folder := os.environ.get("FUSION_REAL_MODELS"):
+        yield from _on_real_models(Path(folder))
+    else:
+        yield Figure("losses on packed rows of real models", "not measured", "", "FUSION_REAL_MODELS names no folder")
 
 
 def _size() -> Iterable[Figure]:
@@ -54,6 +67,48 @@ def _errors() -> Iterable[Figure]:
         yield Figure(
             f"{objective.kind}: loss on packed rows / on exact rows", f"{packed / exact:.4f}", "", "2,000 rows"
         )
+
+
+@torch.inference_mode()
+def _on_real_models(folder: Path) -> Iterable[Figure]:
+    """SmolLM2 compared with Qwen2.5-Coder on this project's own pages."""
+    pages = sorted(Path(__file__).parents[2].glob("docs/*.md"))
+    texts = {i: page.read_text()[:1500] for i, page in enumerate(pages)}
+    (tokenizer, pivot, about), (other, source, _) = (
+        _read(folder / name, texts.values()) for name in ("smollm2-135m-instruct", "qwen2.5-coder-0.5b-instruct")
+    )
+    pairs = join(pivot, source)
+    mapped = vocabulary_map("first_piece", other, tokenizer, ("plain", "plain"))
+    packed = decode(encode(source, "packed", VOCABULARY), source.example, 10, VOCABULARY)
+    outcomes = []
+    for rows in (source, packed):
+        at, theirs = translate(about, rows, pairs, mapped)
+        kl = ForwardKL()(_asked(folder, tokenizer, texts.values(), pairs.pivot[at], theirs), theirs)
+        mine = pivot.select(pairs.pivot)
+        outcomes.append([kl, InfiFusion()(mine, rows.select(pairs.source)), GLD()(pivot, rows, len(texts))])
+    for name, exact, again in zip(("forward_kl", "infifusion", "gld"), *outcomes, strict=True):
+        value = f"{again.mean() / exact.mean():.4f}"
+        yield Figure(
+            f"{name} on real models: packed / exact", value, "", f"exact {exact.mean():.3f}, {len(pairs):,} pairs"
+        )
+
+
+def _read(folder: Path, texts: Iterable[str]) -> tuple[Any, LogitRows, LogitRows]:
+    """A model's tokenizer, its rows on these texts, and the rows without numbers."""
+    ref = ModelRef(str(folder))
+    tokenizer, model = load_tokenizer(ref), load_model(ref)
+    encoded = [encode_text(tokenizer, [], text, template="plain") for text in texts]
+    rows = TransformersSource(model, Head.of(model, vocabulary(tokenizer)).frozen(), 10).rows(encoded)
+    return tokenizer, rows, pad(encoded, "cpu")[2]
+
+
+def _asked(folder: Path, tokenizer: Any, texts: Iterable[str], at: torch.Tensor, theirs: LogitRows) -> LogitRows:
+    """What SmolLM2 says of a source's ids at these of its rows."""
+    model = load_model(ModelRef(str(folder / "smollm2-135m-instruct")))
+    inputs, where, about = pad([encode_text(tokenizer, [], text, template="plain") for text in texts], "cpu")
+    hidden = hidden_states(model, **inputs).flatten(0, 1)[where]
+    rows, asked = Head.of(model, vocabulary(tokenizer)).rows(hidden[at], about.select(at), 0, theirs.ids)
+    return LogitRows(**{**vars(rows), "logprobs": asked, "ids": theirs.ids})
 
 
 def _rows(logits: torch.Tensor, place: torch.Tensor) -> LogitRows:
