@@ -13,6 +13,7 @@ from fusion.models import ModelRef
 from fusion.objectives import AnyObjective, CrossEntropy
 from fusion.quickstart import MODELS
 from fusion.settings import Settings
+from fusion.train.engine import Engine
 from fusion.weighting import AnyWeighting, Sum
 
 BUILTIN = "quickstart:"
@@ -178,6 +179,8 @@ class Config(Settings):
     """Any of transformers' TrainingArguments."""
     dtype: str = Field(default="float32", pattern="^(float32|bfloat16)$")
     """Type of the pivot's weights in training."""
+    engine: Engine = Engine()
+    """How trainings are spread over processes."""
     head_chunk: int | None = Field(default=None, gt=0)
     """Rows whose logits exist at once; as many as fit 2^25 logits if not said."""
     evaluation: Evaluation = Evaluation()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -96,6 +97,17 @@ def start() -> None:
     if world() > 1 and not dist.is_initialized():
         on_gpu = device() == "cuda"
         dist.init_process_group("nccl" if on_gpu else "gloo")
+
+
+def alone() -> None:
+    """Where there is one process and no launcher, say so in the launcher's language, for libraries that speak no other."""
+    if world() > 1 or "RANK" in os.environ:
+        return
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    one = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update(one)
 
 
 @functools.cache

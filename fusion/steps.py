@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from fusion import ranks
 from fusion.cache import Cache, Writer
 from fusion.config import plain_fine_tuning
 from fusion.encode import Template
@@ -78,7 +79,8 @@ def train_one(job: Job, name: str, references: list[Reference], learn: list[str]
     pad = job.tokenizers["pivot"].pad_token_id or 0
     collator = Collator(job.train, job.encoded("pivot"), references, config.weighting, config.alignment, pad, learn)
     tokenizer, ref = job.tokenizers["pivot"], config.pivot.ref
-    recipe = Recipe(ref, tokenizer, collator, objectives, config.training, config.seed, config.dtype, config.head_chunk)
+    how = (config.training, config.seed, config.dtype, config.head_chunk, config.engine)
+    recipe = Recipe(ref, tokenizer, collator, objectives, *how)
     train(recipe, folder, training_bar(name))
     finish(folder)
     _free()
@@ -169,7 +171,7 @@ def _provenance(job: Job) -> dict[str, Any]:
 
 def device() -> str:
     """Where models run."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return ranks.device()
 
 
 def _free() -> None:

@@ -30,8 +30,10 @@ ALLOWED = {
     "sources": BOTTOM | {"batch", "encode", "head"},
     "progress": set(),
     "report": {"progress", "fusion_eval"},
-    "train": BOTTOM | {"align", "batch", "cache", "corpus", "encode", "head", "models", "objectives", "weighting"},
-    "config": BOTTOM | {"merge", "models", "objectives", "quickstart", "weighting"},
+    "train": BOTTOM
+    | {"align", "batch", "cache", "corpus", "encode", "fusion_launch", "head", "made", "models", "objectives", "ranks"}
+    | {"weighting"},
+    "config": BOTTOM | {"merge", "models", "objectives", "quickstart", "train", "weighting"},
     "fusion_eval": {"batch", "corpus", "encode", "head", "models", "sources"},
 }
 ON_TOP = {"configfile", "job", "plan", "pipeline", "steps", "inspect", "tables", "cli", "__init__", "__main__"}

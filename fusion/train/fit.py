@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 
+from fusion import ranks
 from fusion.head import Head
 from fusion.models import ModelRef, load_model, vocabulary
 from fusion.objectives import AnyObjective
+from fusion.train.checkpoint import last_checkpoint, universal
 from fusion.train.collate import Collator
+from fusion.train.engine import Engine, arguments, running
 from fusion.train.trainer import FusionTrainer
 
 
@@ -32,32 +35,48 @@ class Recipe:
     dtype: str
     chunk: int | None = None
     """Rows whose logits exist at once; see `Head.chunk`."""
+    engine: Engine = field(default_factory=Engine)
 
 
 def train(recipe: Recipe, folder: Path, callbacks: Sequence[TrainerCallback] = ()) -> Path:
     """Train a copy of the pivot, continuing from the newest checkpoint in `folder`; returns `folder`/model.
 
     Leaves log.json (loss parts, match rates and weights by step), Trainer's checkpoints and TensorBoard files in `folder`.
+    Every process of a run calls it. Raises ValueError for a checkpoint that another engine made.
     """
+    with running(recipe.engine):
+        checkpoint = last_checkpoint(folder)
+        trainer = _trainer(recipe, folder, checkpoint)
+        for callback in callbacks:
+            trainer.add_callback(callback)
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        trainer.save_model(str(folder / "model"))
+    if ranks.is_main():
+        (folder / "log.json").write_text(json.dumps([entry for entry in trainer.state.log_history if "loss" in entry]))
+    ranks.barrier()
+    return folder / "model"
+
+
+def _trainer(recipe: Recipe, folder: Path, checkpoint: Path | None) -> FusionTrainer:
+    other = checkpoint is not None and universal(checkpoint, recipe.engine)
+    ours = arguments(recipe.engine, recipe.dtype, universal=other)
+    args = training_arguments(
+        recipe.arguments | ours, folder, recipe.seed
+    )  # before the model: ZeRO-3 loads it in shards
     set_seed(recipe.seed)
-    model = load_model(recipe.pivot, recipe.dtype, _device())
-    head = Head.of(model, vocabulary(recipe.tokenizer), recipe.chunk)
-    head.check(model)
+    model = load_model(recipe.pivot, recipe.dtype, "cpu" if recipe.engine.shards_weights else ranks.device())
     trainer = FusionTrainer(
         model=model,
-        head=head,
+        head=Head.of(model, vocabulary(recipe.tokenizer), recipe.chunk),
         objectives=recipe.objectives,
-        args=training_arguments(recipe.arguments, folder, recipe.seed),
+        engine=recipe.engine,
+        args=args,
         train_dataset=range(len(recipe.collator.examples)),  # type: ignore[arg-type]
         data_collator=recipe.collator,  # type: ignore[arg-type]
         processing_class=recipe.tokenizer,
-        callbacks=list(callbacks),
     )
     trainer.remove_callback(PrinterCallback)  # log.json holds what it would print
-    trainer.train(resume_from_checkpoint=last_checkpoint(folder))
-    trainer.save_model(str(folder / "model"))
-    (folder / "log.json").write_text(json.dumps([entry for entry in trainer.state.log_history if "loss" in entry]))
-    return folder / "model"
+    return trainer
 
 
 def training_arguments(given: dict[str, Any], folder: Path, seed: int) -> TrainingArguments:
@@ -77,13 +96,3 @@ def training_arguments(given: dict[str, Any], folder: Path, seed: int) -> Traini
         "bf16": False,
     }
     return TrainingArguments(**{**defaults, **given, **ours})
-
-
-def last_checkpoint(folder: Path) -> str | None:
-    """The newest whole checkpoint; Trainer writes trainer_state.json last, so one without it was cut off."""
-    whole = [file.parent for file in folder.glob("checkpoint-*/trainer_state.json")]
-    return str(max(whole, key=lambda place: int(place.name.split("-")[1]))) if whole else None
-
-
-def _device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
