@@ -13,6 +13,7 @@ from fusion.models import ModelRef
 from fusion.objectives import AnyObjective, CrossEntropy
 from fusion.quickstart import MODELS
 from fusion.settings import Settings
+from fusion.train.adapter import AnyAdapter
 from fusion.train.engine import Engine
 from fusion.weighting import AnyWeighting, Sum
 
@@ -179,6 +180,8 @@ class Config(Settings):
     """Any of transformers' TrainingArguments."""
     dtype: str = Field(default="float32", pattern="^(float32|bfloat16)$")
     """Type of the pivot's weights in training."""
+    adapter: AnyAdapter | None = None
+    """Train small matrices (lora, qlora) instead of the pivot's own weights."""
     engine: Engine = Engine()
     """How trainings are spread over processes."""
     head_chunk: int | None = Field(default=None, gt=0)

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from fusion import corpus, models
+from fusion import corpus, models, ranks
 from fusion.config import Config, ModelSettings
 from fusion.corpus import Example
 from fusion.encode import Encoded, encode
@@ -112,7 +112,9 @@ class Job:
         return json.loads(file.read_text()) if file.exists() else {}
 
     def keep(self, **facts: Any) -> None:
-        """Put facts into run.json."""
+        """Put facts into run.json; the main process does."""
+        if not ranks.is_main():
+            return
         self.config.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.config.folder / "run.json", self.record() | facts)
 

@@ -74,15 +74,18 @@ def train_one(job: Job, name: str, references: list[Reference], learn: list[str]
     """Whether there was something to do."""
     config, folder = job.config, job.config.folder / "train" / name
     objectives = config.objectives if references else plain_fine_tuning()
-    if finished(folder, _training_key(job, references, learn, objectives), "fusion train"):
+    with ranks.main_first():
+        done = finished(folder, _training_key(job, references, learn, objectives), "fusion train")
+    if done:
         return False
     pad = job.tokenizers["pivot"].pad_token_id or 0
     collator = Collator(job.train, job.encoded("pivot"), references, config.weighting, config.alignment, pad, learn)
     tokenizer, ref = job.tokenizers["pivot"], config.pivot.ref
-    how = (config.training, config.seed, config.dtype, config.head_chunk, config.engine)
+    how = (config.training, config.seed, config.dtype, config.head_chunk, config.engine, config.adapter)
     recipe = Recipe(ref, tokenizer, collator, objectives, *how)
     train(recipe, folder, training_bar(name))
-    finish(folder)
+    if ranks.is_main():
+        finish(folder)
     _free()
     return True
 
@@ -100,6 +103,7 @@ def _training_key(
         "objectives": [objective.model_dump() for objective in objectives],
         "fusion": [config.alignment, config.vocabulary_map, config.weighting.model_dump()] if references else [],
         "training": config.training,
+        "adapter": config.adapter.model_dump() if config.adapter else None,
         "seed": config.seed,
         "dtype": config.dtype,
     }

@@ -28,7 +28,7 @@ ALLOWED = {
     "vocabulary": {"align", "encode", "spelling"},
     "helping": BOTTOM | {"align", "weighting"},
     "sources": BOTTOM | {"batch", "encode", "head"},
-    "progress": set(),
+    "progress": {"ranks"},
     "report": {"progress", "fusion_eval"},
     "train": BOTTOM
     | {"align", "batch", "cache", "corpus", "encode", "fusion_launch", "head", "made", "models", "objectives", "ranks"}

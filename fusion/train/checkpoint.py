@@ -52,8 +52,9 @@ def universal(checkpoint: Path, engine: Engine) -> bool:
 
 def _convert(checkpoint: Path) -> None:
     source = checkpoint / (checkpoint / "latest").read_text().strip()
-    command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--input_folder", str(source)]
-    command += ["--output_folder", f"{source}_universal", "--num_extract_workers", "1", "--num_merge_workers", "1", "--inject_missing_state"]
+    command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--inject_missing_state"]
+    command += ["--input_folder", str(source), "--output_folder", f"{source}_universal"]
+    command += ["--num_extract_workers", "1", "--num_merge_workers", "1"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise ValueError(

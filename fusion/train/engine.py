@@ -139,10 +139,10 @@ def engine_of(wrapped: Any) -> str:
 
 
 def check(engine: Engine, wrapped: Any) -> None:
-    """Raise RuntimeError unless the model is spread over processes as the engine says."""
+    """Raise ValueError unless the model is spread over processes as the engine says."""
     found = engine_of(wrapped)
     if found != engine.name:
-        raise RuntimeError(
+        raise ValueError(
             f"engine.kind is {engine.kind}, but the model ended up in {found} ({type(wrapped).__name__}, {ranks.world()} "
             "processes). Nothing was trained. Set engine.kind to what you want, and check the versions of accelerate, "
             "transformers and deepspeed."

@@ -13,8 +13,9 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments, se
 
 from fusion import ranks
 from fusion.head import Head
-from fusion.models import ModelRef, load_model, vocabulary
+from fusion.models import ModelRef, vocabulary
 from fusion.objectives import AnyObjective
+from fusion.train.adapter import LoRA, load_pivot, merge_adapter
 from fusion.train.checkpoint import last_checkpoint, universal
 from fusion.train.collate import Collator
 from fusion.train.engine import Engine, arguments, running
@@ -36,12 +37,14 @@ class Recipe:
     chunk: int | None = None
     """Rows whose logits exist at once; see `Head.chunk`."""
     engine: Engine = field(default_factory=Engine)
+    adapter: LoRA | None = None
 
 
 def train(recipe: Recipe, folder: Path, callbacks: Sequence[TrainerCallback] = ()) -> Path:
-    """Train a copy of the pivot, continuing from the newest checkpoint in `folder`; returns `folder`/model.
+    """Train a copy of the pivot, continuing from the newest checkpoint in `folder`; returns `folder`/model, a whole model.
 
-    Leaves log.json (loss parts, match rates and weights by step), Trainer's checkpoints and TensorBoard files in `folder`.
+    Leaves log.json (loss parts, match rates and weights by step), Trainer's checkpoints, TensorBoard files, and adapter/
+    (where there is one; it is merged into model/) in `folder`.
     Every process of a run calls it. Raises ValueError for a checkpoint that another engine made.
     """
     with running(recipe.engine):
@@ -50,8 +53,11 @@ def train(recipe: Recipe, folder: Path, callbacks: Sequence[TrainerCallback] = (
         for callback in callbacks:
             trainer.add_callback(callback)
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-        trainer.save_model(str(folder / "model"))
+        trainer.save_model(str(folder / ("adapter" if recipe.adapter else "model")))
     if ranks.is_main():
+        if recipe.adapter:
+            merge_adapter(recipe.pivot, recipe.dtype, folder / "adapter", folder / "model")
+            recipe.tokenizer.save_pretrained(folder / "model")
         (folder / "log.json").write_text(json.dumps([entry for entry in trainer.state.log_history if "loss" in entry]))
     ranks.barrier()
     return folder / "model"
@@ -64,7 +70,8 @@ def _trainer(recipe: Recipe, folder: Path, checkpoint: Path | None) -> FusionTra
         recipe.arguments | ours, folder, recipe.seed
     )  # before the model: ZeRO-3 loads it in shards
     set_seed(recipe.seed)
-    model = load_model(recipe.pivot, recipe.dtype, "cpu" if recipe.engine.shards_weights else ranks.device())
+    device = "cpu" if recipe.engine.shards_weights else ranks.device()
+    model = load_pivot(recipe.pivot, recipe.dtype, device, recipe.adapter)
     trainer = FusionTrainer(
         model=model,
         head=Head.of(model, vocabulary(recipe.tokenizer), recipe.chunk),
@@ -82,6 +89,8 @@ def _trainer(recipe: Recipe, folder: Path, checkpoint: Path | None) -> FusionTra
 def training_arguments(given: dict[str, Any], folder: Path, seed: int) -> TrainingArguments:
     """The user's TrainingArguments with what fusion needs. Computes in float32 where there is no GPU."""
     on_cpu = not torch.cuda.is_available()
+    if given.get("use_liger_kernel") and on_cpu:
+        raise ValueError("training.use_liger_kernel needs a GPU, and there is none; leave it out.")
     ours = {
         "output_dir": str(folder),
         "remove_unused_columns": False,
@@ -94,5 +103,6 @@ def training_arguments(given: dict[str, Any], folder: Path, seed: int) -> Traini
         "logging_steps": 1,
         "disable_tqdm": True,
         "bf16": False,
+        "log_level_replica": "error",
     }
     return TrainingArguments(**{**defaults, **given, **ours})

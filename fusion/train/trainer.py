@@ -47,8 +47,8 @@ class FusionTrainer(Trainer):
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         """Trainer's own; the settings of its groups (weight decay or none) are kept in mind."""
         optimizer = super().create_optimizer(*args, **kwargs)
-        passing = {"params", "lr", "initial_lr"}
-        self._groups = [{k: v for k, v in group.items() if k not in passing} for group in optimizer.param_groups]
+        groups = [group for group in optimizer.param_groups if group["params"]]
+        self._groups = [{k: v for k, v in group.items() if k not in ("params", "lr", "initial_lr")} for group in groups]
         return optimizer
 
     def ready(self) -> None:

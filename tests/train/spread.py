@@ -70,7 +70,8 @@ def train(folder: Path, name: str, stop_at: int | None = None, **changes) -> Non
     collator = Collator(job.train, job.encoded("pivot"), references, config.weighting)
     recipe = Recipe(
         config.pivot.ref, job.tokenizers["pivot"], collator, config.objectives, config.training, 0, config.dtype,
-        config.head_chunk, config.engine, 
+        config.head_chunk, config.engine,
+        config.adapter,
     )  # fmt: skip
     try:
         fit(dataclasses.replace(recipe), folder / name, [Kill()])
