@@ -75,6 +75,11 @@ class Job:
         """Content ids of the training examples, in order."""
         return [example.id for example in self.train]
 
+    @functools.cached_property
+    def training(self) -> dict[str, Any]:
+        """TrainingArguments as the user wrote them, with the batch sizes of this number of processes."""
+        return self.config.engine.batches(self.config.training)
+
     @functools.cache  # noqa: B019  (a job lives as long as its run)
     def encoded(self, name: str) -> list[Encoded]:
         """The training examples as tokens of one model, cut at data.max_length."""

@@ -23,7 +23,7 @@ from fusion.models import ModelRef, load_model, vocabulary
 from fusion.objectives import AnyObjective
 from fusion.progress import bar, training_bar
 from fusion.sources import TransformersSource
-from fusion.train import BASELINE, Collator, Recipe, Reference, pairwise, train
+from fusion.train import ACCUMULATED, BASELINE, SIZE, Collator, Recipe, Reference, pairwise, step_size, train
 from fusion.vocabulary import vocabulary_map
 from fusion_eval import heldout
 from fusion_eval.results import Result
@@ -81,7 +81,7 @@ def train_one(job: Job, name: str, references: list[Reference], learn: list[str]
     pad = job.tokenizers["pivot"].pad_token_id or 0
     collator = Collator(job.train, job.encoded("pivot"), references, config.weighting, config.alignment, pad, learn)
     tokenizer, ref = job.tokenizers["pivot"], config.pivot.ref
-    how = (config.training, config.seed, config.dtype, config.head_chunk, config.engine, config.adapter)
+    how = (job.training, config.seed, config.dtype, config.head_chunk, config.engine, config.adapter)
     recipe = Recipe(ref, tokenizer, collator, objectives, *how)
     train(recipe, folder, training_bar(name))
     if ranks.is_main():
@@ -102,7 +102,8 @@ def _training_key(
         "learn": learn,
         "objectives": [objective.model_dump() for objective in objectives],
         "fusion": [config.alignment, config.vocabulary_map, config.weighting.model_dump()] if references else [],
-        "training": config.training,
+        "training": {name: value for name, value in job.training.items() if name not in (SIZE[0], ACCUMULATED[0])},
+        "batch": step_size(job.training),
         "adapter": config.adapter.model_dump() if config.adapter else None,
         "seed": config.seed,
         "dtype": config.dtype,

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 import fusion_launch
 from fusion import ranks
@@ -25,6 +25,8 @@ FILES = {
 }
 OFFLOADS = {**dict.fromkeys(FILES, ""), ("fsdp2", "none"): "", ("fsdp2", "all"): ""}
 
+SIZE, ACCUMULATED = ("per_device_train_batch_size", 8), ("gradient_accumulation_steps", 1)  # and Trainer's defaults
+
 
 class Engine(Settings):
     """How a training is spread over the processes that torchrun starts. It changes no number beyond rounding."""
@@ -34,6 +36,9 @@ class Engine(Settings):
     too. fsdp2: PyTorch shards all three. auto: ddp where there are several processes, single where there is one."""
     offload: Literal["none", "optimizer", "all"] = "none"
     """What waits in the memory of the CPU: the optimizer (zero2), or the weights too (zero3, fsdp2)."""
+    batch: int | None = Field(default=None, gt=0)
+    """Examples of one step, over all processes: then their number changes nothing, and a run may go on with another.
+    training.per_device_train_batch_size is the most that a process takes at once; the rest is accumulated."""
     config: str | None = None
     """A DeepSpeed JSON of your own instead of ours; its stage must be the one that `kind` names."""
 
@@ -60,10 +65,29 @@ class Engine(Settings):
         """`kind` with auto decided."""
         return self.kind if self.kind != "auto" else "ddp" if ranks.world() > 1 else "single"
 
+    def batches(self, training: dict[str, Any]) -> dict[str, Any]:
+        """TrainingArguments with sizes that make up `batch`. Raises ValueError where the processes cannot share it equally."""
+        if self.batch is None:
+            return training
+        share, rest = divmod(self.batch, ranks.world())
+        if rest:
+            raise ValueError(
+                f"engine.batch is {self.batch}, which {ranks.world()} processes cannot share equally; take a multiple of "
+                f"{ranks.world()}, or another number of processes."
+            )
+        most = min(share, int(training.get(*SIZE)))
+        size = max(size for size in range(1, most + 1) if share % size == 0)
+        return training | {SIZE[0]: size, ACCUMULATED[0]: share // size}
+
     @property
     def shards_weights(self) -> bool:
         """Whether no process holds the whole model."""
         return self.name in ("zero3", "fsdp2")
+
+
+def step_size(training: dict[str, Any]) -> int:
+    """Examples of one step, over all processes and micro-batches."""
+    return int(training.get(*SIZE)) * int(training.get(*ACCUMULATED)) * ranks.world()
 
 
 @contextmanager
@@ -80,6 +104,8 @@ def running(engine: Engine) -> Iterator[None]:
         raise ValueError(
             "engine.kind is ddp, but there is one process; start several with torchrun, or set it to auto."
         )
+    if engine.name == "fsdp2" and engine.offload != "none" and ranks.device() == "cpu":
+        raise ValueError("engine.offload moves what fsdp2 keeps on GPUs to the CPU, and there is no GPU; leave it out.")
     if engine.stage or engine.name == "fsdp2":
         ranks.alone()
     _forget()
@@ -117,14 +143,17 @@ def deepspeed_config(engine: Engine) -> dict[str, Any]:
     return config
 
 
-def shard_on_cpu(accelerator: Any) -> None:
-    """Make accelerate shard with FSDP2 where there is no GPU: it would fall back to DDP without a word."""
+def shard_on_cpu(accelerator: Any, settings: dict[str, Any]) -> None:
+    """Make accelerate shard with FSDP2 where there is no GPU: it would fall back to DDP without a word.
+
+    `settings` are those of its plugin, as on a GPU.
+    """
     from accelerate.state import PartialState
     from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 
     state = accelerator.state
     PartialState._shared_state["distributed_type"] = state.distributed_type = DistributedType.FSDP
-    state.fsdp_plugin = FullyShardedDataParallelPlugin(fsdp_version=2, state_dict_type="SHARDED_STATE_DICT")
+    state.fsdp_plugin = FullyShardedDataParallelPlugin(**settings)
 
 
 def engine_of(wrapped: Any) -> str:
@@ -146,6 +175,11 @@ def check(engine: Engine, wrapped: Any) -> None:
             f"engine.kind is {engine.kind}, but the model ended up in {found} ({type(wrapped).__name__}, {ranks.world()} "
             "processes). Nothing was trained. Set engine.kind to what you want, and check the versions of accelerate, "
             "transformers and deepspeed."
+        )
+    if found == "fsdp2" and not _shards_layers(wrapped):
+        raise ValueError(
+            f"{type(wrapped).__name__} was sharded as one piece, not layer by layer: its gradients would never be reduced. "
+            "transformers does not know its layers (_no_split_modules); take engine.kind zero3 or ddp."
         )
 
 
@@ -184,6 +218,18 @@ def _forget() -> None:
     unset_hf_deepspeed_config()  # else every model loaded from now on is sharded
     for variable in ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP"):
         os.environ.pop(variable, None)
+
+
+def _shards_layers(model: Any) -> bool:
+    """Whether something with parts, a layer, is sharded inside the model, which starts its reductions in the backward pass.
+
+    The model's own outputs take no part in it, for the loss is computed from its hidden states.
+    """
+    from torch.distributed.fsdp import FSDPModule
+
+    return any(
+        isinstance(m, FSDPModule) and next(m.children(), None) is not None for m in model.modules() if m is not model
+    )
 
 
 def _sharded(model: Any) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import Trainer, TrainerCallback
 
 from fusion import ranks
-from fusion.head import Head, hidden_states
+from fusion.head import Head, hidden_states, unwrapped
 from fusion.objectives import AnyObjective, ExampleObjective, MappedObjective, PairObjective, RowObjective
 from fusion.rows import LogitRows
 from fusion.train.checkpoint import describe
@@ -41,7 +41,7 @@ class FusionTrainer(Trainer):
         """Nothing but Trainer's own, save that FSDP2 means FSDP2 on a CPU too."""
         super().create_accelerator_and_postprocess()
         if self.engine.name == "fsdp2" and self.args.device.type == "cpu":
-            shard_on_cpu(self.accelerator)
+            shard_on_cpu(self.accelerator, self.args.fsdp_plugin_args)
             self.is_fsdp_enabled = True
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
@@ -123,7 +123,8 @@ class FusionTrainer(Trainer):
         """Write the whole model as safetensors, whichever engine holds it. Checkpoints of FSDP2 keep their shards apart."""
         if self.is_fsdp_enabled and not _internal_call:
             whole: Any = self.accelerator.get_state_dict(self.model)
-            self._save(output_dir, state_dict=whole)
+            shared = getattr(unwrapped(self.model), "all_tied_weights_keys", {})
+            self._save(output_dir, state_dict={name: weight for name, weight in whole.items() if name not in shared})
         else:
             super().save_model(output_dir, _internal_call)
 
