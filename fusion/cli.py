@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from fusion import ranks
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -134,7 +136,8 @@ def main() -> None:
         app()
     except (ValueError, FileNotFoundError, KeyError) as error:
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
-        typer.secho(f"Error: {message}", fg="red", err=True)
+        place = "" if ranks.is_main() else f" in process {ranks.rank()}"
+        typer.secho(f"Error{place}: {message}", fg="red", err=True)
         if os.environ.get("FUSION_TRACEBACK"):
             raise
         sys.exit(1)

@@ -13,6 +13,8 @@ from fusion.models import ModelRef
 from fusion.objectives import AnyObjective, CrossEntropy
 from fusion.quickstart import MODELS
 from fusion.settings import Settings
+from fusion.train.adapter import AnyAdapter, QLoRA
+from fusion.train.engine import Engine
 from fusion.weighting import AnyWeighting, Sum
 
 BUILTIN = "quickstart:"
@@ -197,6 +199,10 @@ class Config(Settings):
     """Put several short examples into one line of a batch, up to data.max_length tokens, instead of padding each."""
     head_budget: int = Field(default=1024, ge=0)
     """MiB of float32 logits that a step keeps for its backward pass; of more, chunks are computed twice."""
+    adapter: AnyAdapter | None = None
+    """Train small matrices (lora, qlora) instead of the pivot's own weights."""
+    engine: Engine = Engine()
+    """How trainings are spread over processes."""
     head_chunk: int | None = Field(default=None, gt=0)
     """Rows whose logits exist at once, whatever the budget; if not said, chunks of 2^25 logits."""
     evaluation: Evaluation = Evaluation()
@@ -218,10 +224,10 @@ class Config(Settings):
 
         from transformers import TrainingArguments
 
-        allowed = {field.name for field in fields(TrainingArguments) if field.init} - OURS
+        allowed = {field.name for field in fields(TrainingArguments) if field.init} - OURS.keys()
         for key in value:
             if key not in allowed:
-                why = "is set by the run itself" if key in OURS else f"is not a TrainingArgument{suggest(key, allowed)}"
+                why = OURS.get(key) or f"is not a TrainingArgument{suggest(key, allowed)}"
                 raise ValueError(f"{key} {why}")
         return value
 
@@ -235,6 +241,18 @@ class Config(Settings):
         for source in self.sources:
             if (source.path, source.revision) == (self.pivot.path, self.pivot.revision):
                 raise ValueError(f"source {source.name} is the pivot itself ({source.path}); it has nothing to teach")
+        if self.engine.batch and "gradient_accumulation_steps" in self.training:
+            raise ValueError(
+                "engine.batch says how much is accumulated; leave out training.gradient_accumulation_steps"
+            )
+        if isinstance(self.adapter, QLoRA) and self.engine.kind in ("zero3", "fsdp2"):
+            raise ValueError(
+                f"engine.kind {self.engine.kind} cannot shard weights of 4 bits (adapter.kind qlora); use ddp or zero2"
+            )
+        if self.pivot.path.endswith(".gguf") and self.engine.kind == "zero3":
+            raise ValueError(
+                "engine.kind zero3 loads the pivot in shards, which a .gguf file cannot be; use fsdp2 or zero2"
+            )
         if self.chosen not in self.strategies:
             raise ValueError(f"result is {self.chosen}, but strategies are {', '.join(self.strategies)}")
         for i, objective in enumerate(self.objectives):
@@ -248,7 +266,14 @@ class Config(Settings):
 
 
 RESERVED = {"pivot", "fine-tuned", "unified", "pairwise", "merged", "mean"}
-OURS = {"output_dir", "seed", "remove_unused_columns", "use_cpu", "resume_from_checkpoint", "do_train", "do_eval"}
+OURS = {
+    **dict.fromkeys(["output_dir", "seed", "remove_unused_columns", "use_cpu"], "is set by the run itself"),
+    **dict.fromkeys(
+        ["resume_from_checkpoint", "do_train", "do_eval", "ddp_backend", "ddp_timeout"], "is set by the run itself"
+    ),
+    **dict.fromkeys(["deepspeed", "fsdp", "fsdp_config"], "is chosen by engine, which see"),
+}
+"""TrainingArguments that are not the user's to give, and why."""
 
 
 def plain_fine_tuning() -> list[AnyObjective]:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from fusion import corpus, models
+from fusion import corpus, models, ranks
 from fusion.config import Config, ModelSettings
 from fusion.corpus import Example
 from fusion.encode import Encoded, encode
@@ -75,6 +75,11 @@ class Job:
         """Content ids of the training examples, in order."""
         return [example.id for example in self.train]
 
+    @functools.cached_property
+    def training(self) -> dict[str, Any]:
+        """TrainingArguments as the user wrote them, with the batch sizes of this number of processes."""
+        return self.config.engine.batches(self.config.training)
+
     @functools.cache  # noqa: B019  (a job lives as long as its run)
     def encoded(self, name: str) -> list[Encoded]:
         """The training examples as tokens of one model, cut at data.max_length."""
@@ -112,7 +117,9 @@ class Job:
         return json.loads(file.read_text()) if file.exists() else {}
 
     def keep(self, **facts: Any) -> None:
-        """Put facts into run.json."""
+        """Put facts into run.json; the main process does."""
+        if not ranks.is_main():
+            return
         self.config.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.config.folder / "run.json", self.record() | facts)
 

@@ -62,19 +62,24 @@ def load_config(ref: ModelRef) -> Any:
     return _explained(ref, "configuration", lambda: AutoConfig.from_pretrained(**arguments))
 
 
-def load_model(ref: ModelRef, dtype: str = "float32", device: str | torch.device = "cpu") -> Any:
+def load_model(
+    ref: ModelRef, dtype: str = "float32", device: str | torch.device = "cpu", quantization: Any = None
+) -> Any:
     """The causal language model in evaluation mode. `dtype` is a torch name such as float32 or bfloat16.
 
     Weights must be safetensors or GGUF; pickled weights are refused. A model from GGUF is built anew from its
-    configuration, since transformers refuses to save one that remembers where it came from.
+    configuration, since transformers refuses to save one that remembers where it came from. `quantization` is a
+    configuration of transformers that keeps the weights in fewer bits.
     """
     arguments = ref.arguments() | {"dtype": getattr(torch, dtype)}
     if "gguf_file" not in arguments:
         arguments["use_safetensors"] = True
+    if quantization is not None:
+        arguments |= {"quantization_config": quantization, "device_map": {"": device}}
     model = _explained(ref, "weights", lambda: AutoModelForCausalLM.from_pretrained(**arguments))
     if "gguf_file" in arguments:
         model = _without_gguf(model)
-    return model.to(device).eval()
+    return (model if quantization is not None else model.to(device)).eval()
 
 
 def parameters(ref: ModelRef) -> int:

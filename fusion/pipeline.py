@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fusion import configfile, steps
+from fusion import configfile, ranks, steps
 from fusion.cache import Cache
 from fusion.config import Config
 from fusion.helping import helping
@@ -34,26 +34,40 @@ STAGES = ("extract", "train", "merge", "evaluate", "report")
 
 
 def run(config: Config, until: str = "report") -> Path:
-    """Run every stage up to `until`, after saying what it will take; the run's folder. Safe to stop and to call again."""
+    """Run every stage up to `until`, after saying what it will take; the run's folder. Safe to stop and to call again.
+
+    Under torchrun every process calls it: all of them train, the main one does the rest while the others wait.
+    """
     job = Job(config)
+    if ranks.is_main():
+        introduce(job)
+    caches = extract(job)
+    if ranks.is_main():
+        show_helping(job, caches)
+    for stage in (train_all, merge_pairwise, evaluate, report)[: STAGES.index(until)]:
+        if stage is train_all or ranks.is_main():  # the other processes only train
+            stage(job, caches)
+    if ranks.is_main():
+        (config.folder / "config.yaml").write_text(configfile.dump(config))
+    ranks.barrier()
+    return config.folder
+
+
+def introduce(job: Job) -> None:
+    """Say what a new run will take, and keep what it is made of."""
+    folder = job.config.folder
     if not job.record():
         console.print(plan_table(plan(job)))
-        config.folder.mkdir(parents=True, exist_ok=True)
-        (config.folder / "config.yaml").write_text(configfile.dump(config))
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.yaml").write_text(configfile.dump(job.config))
     job.describe()
-    caches = extract(job)
-    show_helping(job, caches)
-    for stage in (train_all, merge_pairwise, evaluate, report)[: STAGES.index(until)]:
-        stage(job, caches)
-    (config.folder / "config.yaml").write_text(configfile.dump(config))
-    return config.folder
 
 
 def extract(job: Job) -> dict[str, Cache]:
     """Rows of every model on every training example, by model. The pivot's tell what it knows before training."""
     caches = {}
     for name in job.models:
-        with job.stage(f"extract {name}") as note:
+        with job.stage(f"extract {name}") as note, ranks.main_first():
             writer = steps.cache_writer(job, name)
             note["skipped"] = writer.complete
             caches[name] = Cache(writer.folder) if writer.complete else steps.extract_one(job, name, writer)

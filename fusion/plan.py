@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fusion import corpus, models
 from fusion.cache.codec import bytes_per_row
 from fusion.job import Job
-from fusion.train import trainings
+from fusion.train import SIZE, step_size, trainings
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 OPTIMIZER = 8  # bytes of AdamW's two moments for each parameter, in float32
@@ -56,9 +56,9 @@ def _extract(job: Job, name: str) -> Estimate:
 
 def _train(job: Job, name: str) -> Estimate:
     config, parameters = job.config, _parameters(job, "pivot")
-    given = config.training
-    batch = int(given.get("per_device_train_batch_size", 8))
-    steps_an_epoch = math.ceil(len(job.train) / (batch * int(given.get("gradient_accumulation_steps", 1))))
+    given = job.training
+    batch = int(given.get(*SIZE))
+    steps_an_epoch = math.ceil(len(job.train) / step_size(given))
     steps = int(given.get("max_steps", -1))
     epochs = float(given.get("num_train_epochs", 3.0)) if steps < 0 else steps / steps_an_epoch
     steps = steps if steps >= 0 else math.ceil(epochs * steps_an_epoch)

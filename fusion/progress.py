@@ -9,17 +9,23 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from fusion import ranks
+
 console = Console()
 
 
 def quiet() -> None:
-    """Turn off the bars and notices of libraries that would run into ours. For the command line, not for import."""
+    """Turn off the bars and notices of libraries that would run into ours, and all but the main process's own.
+
+    For the command line, not for import.
+    """
     import datasets
     import transformers
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     datasets.disable_progress_bars()
+    console.quiet = not ranks.is_main()
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from fusion import ranks
 from fusion.cache import Cache, Writer
 from fusion.config import plain_fine_tuning
 from fusion.corpus import Example
@@ -24,7 +25,7 @@ from fusion.models import ModelRef, load_model, vocabulary
 from fusion.objectives import AnyObjective
 from fusion.progress import bar, console, training_bar
 from fusion.sources import TransformersSource
-from fusion.train import BASELINE, Collator, Recipe, Reference, pairwise, train
+from fusion.train import ACCUMULATED, BASELINE, SIZE, Collator, Recipe, Reference, pairwise, step_size, train
 from fusion.vocabulary import vocabulary_map
 from fusion_eval import heldout
 from fusion_eval.results import Result
@@ -97,18 +98,24 @@ def train_one(job: Job, name: str, references: list[Reference], learn: list[str]
     """Whether there was something to do."""
     config, folder = job.config, job.config.folder / "train" / name
     objectives = config.objectives if references else plain_fine_tuning()
-    if finished(folder, _training_key(job, references, learn, objectives), "fusion train"):
+    with ranks.main_first():
+        done = finished(folder, _training_key(job, references, learn, objectives), "fusion train")
+    if done:
         return False
     pad = job.tokenizers["pivot"].pad_token_id or 0
     collator = Collator(job.train, job.encoded("pivot"), references, config.weighting, config.alignment, pad, learn)
     tokenizer, ref = job.tokenizers["pivot"], config.pivot.ref
-    line = config.data.max_length if config.packing else None
     recipe = Recipe(
-        ref, tokenizer, collator, objectives, config.training, config.seed, config.dtype,
-        config.head_chunk, config.head_budget << 18, line,
+        ref, tokenizer, collator, objectives, job.training, config.seed, config.dtype,
+        chunk=config.head_chunk,
+        budget=config.head_budget << 18,
+        line=config.data.max_length if config.packing else None,
+        engine=config.engine,
+        adapter=config.adapter,
     )  # fmt: skip
     train(recipe, folder, training_bar(name))
-    finish(folder)
+    if ranks.is_main():
+        finish(folder)
     _free()
     return True
 
@@ -125,7 +132,9 @@ def _training_key(
         "learn": learn,
         "objectives": [objective.model_dump() for objective in objectives],
         "fusion": [config.alignment, config.vocabulary_map, config.weighting.model_dump()] if references else [],
-        "training": config.training,
+        "training": {name: value for name, value in job.training.items() if name not in (SIZE[0], ACCUMULATED[0])},
+        "batch": step_size(job.training),
+        "adapter": config.adapter.model_dump() if config.adapter else None,
         "seed": config.seed,
         "dtype": config.dtype,
         "packing": config.packing,
@@ -198,7 +207,7 @@ def _provenance(job: Job) -> dict[str, Any]:
 
 def device() -> str:
     """Where models run."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return ranks.device()
 
 
 def _free() -> None:

@@ -14,6 +14,7 @@ ALLOWED = {
     "recipes": set(),
     "quickstart": {"quickstart"},
     "made": set(),
+    "ranks": set(),
     "models": set(),
     "encode": {"spelling"},
     "corpus": {"quickstart"},
@@ -27,10 +28,12 @@ ALLOWED = {
     "vocabulary": {"align", "encode", "spelling"},
     "helping": BOTTOM | {"align", "weighting"},
     "sources": BOTTOM | {"batch", "encode", "head"},
-    "progress": set(),
+    "progress": {"ranks"},
     "report": {"progress", "fusion_eval"},
-    "train": BOTTOM | {"align", "batch", "cache", "corpus", "encode", "head", "models", "objectives", "weighting"},
-    "config": BOTTOM | {"merge", "models", "objectives", "quickstart", "weighting"},
+    "train": BOTTOM
+    | {"align", "batch", "cache", "corpus", "encode", "fusion_launch", "head", "made", "models", "objectives", "ranks"}
+    | {"weighting"},
+    "config": BOTTOM | {"merge", "models", "objectives", "quickstart", "train", "weighting"},
     "fusion_eval": {"batch", "corpus", "encode", "head", "models", "sources"},
 }
 ON_TOP = {"configfile", "job", "plan", "pipeline", "steps", "inspect", "tables", "cli", "__init__", "__main__"}

@@ -28,7 +28,7 @@ class Head:
     """The output layer of a causal language model, with all that its model does to the logits."""
 
     module: nn.Module
-    """Maps hidden states to logits, bias included; called as a module, so that sharding hooks run."""
+    """Maps hidden states to logits, bias included. Its weights are whole while it is used; see `train.engine.keep_whole`."""
     vocabulary: int
     """Ids from here on belong to no token (padded heads) and take no part."""
     scale: float = 1.0
@@ -49,7 +49,8 @@ class Head:
         scale = getattr(config, "logit_scale", None) or 1.0
         scale /= getattr(config, "logits_scaling", None) or 1.0
         softcap = getattr(config, "final_logit_softcapping", None)
-        return cls(module, min(vocabulary, module.weight.shape[0]), scale, softcap, chunk, budget)
+        rows = getattr(module.weight, "ds_shape", module.weight.shape)[0]  # DeepSpeed shows shards as empty
+        return cls(module, min(vocabulary, rows), scale, softcap, chunk, budget)
 
     def frozen(self) -> Head:
         """The same head for a model that is not trained: moments come from its weights' Gram matrix, computed here once.
@@ -62,7 +63,9 @@ class Head:
 
     def logits(self, hidden: Float[Tensor, "N D"]) -> Float[Tensor, "N V"]:
         """Float32 (or better) logits of the tokens that exist, as the model itself would give them."""
-        logits = self.module(hidden)[:, : self.vocabulary]
+        # not a call of the module: sharding hooks would gather its weights for every chunk, and processes have different
+        # numbers of chunks
+        logits = self.module.forward(hidden)[:, : self.vocabulary]
         logits = logits if logits.dtype == torch.float64 else logits.float()
         logits = logits if self.scale == 1 else logits * self.scale
         return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap
@@ -111,7 +114,8 @@ class Head:
         A new architecture may do something to its logits that this class does not know; better to stop than to learn from
         other numbers than the model's. `tolerance` is in nats; by default 1e-3 in float32, 0.1 in 16-bit floats.
         """
-        ids = (torch.arange(7, device=model.device) * 37 % self.vocabulary)[None]
+        device = next(model.parameters()).device
+        ids = (torch.arange(7, device=device) * 37 % self.vocabulary)[None]
         was_training = model.training
         model.eval()
         hidden = hidden_states(model, input_ids=ids, attention_mask=torch.ones_like(ids))[0]
@@ -119,10 +123,11 @@ class Head:
         own = model(input_ids=ids).logits[0, :, : self.vocabulary].to(mine.dtype).log_softmax(-1)
         model.train(was_training)
         error = (mine - own).abs().max().item()
-        allowed = tolerance or (1e-3 if model.dtype in (torch.float32, torch.float64) else 0.1)
+        allowed = tolerance or (1e-3 if hidden.dtype in (torch.float32, torch.float64) else 0.1)
         if not error <= allowed:
+            inside = unwrapped(model)
             raise ValueError(
-                f"{type(model).__name__} ({model.name_or_path}): log-probabilities from its hidden states differ from its "
+                f"{type(inside).__name__} ({inside.name_or_path}): log-probabilities from its hidden states differ from its "
                 f"own by {error:.3g} nats, at most {allowed:g} is allowed. Its head does something besides a linear layer, "
                 "a scale (logit_scale, logits_scaling) and soft-capping (final_logit_softcapping); this model cannot be "
                 "used until fusion/head.py knows about it."
@@ -135,13 +140,17 @@ def hidden_states(model: Any, **inputs: Tensor) -> Float[Tensor, "B T D"]:
     The call goes through the wrapped model, whose hooks need it; the model's own logits are asked for the last position
     only, where it can do that, and thrown away.
     """
-    inner = model
-    while hasattr(inner, "module") and not hasattr(inner, "base_model"):
-        inner = inner.module
     seen: list[Tensor] = []
-    hook = inner.base_model.register_forward_hook(lambda _module, _args, output: seen.append(output[0]))
+    hook = unwrapped(model).base_model.register_forward_hook(lambda _module, _args, output: seen.append(output[0]))
     try:
         model(**inputs, use_cache=False, logits_to_keep=1)
     finally:
         hook.remove()
     return seen[0]
+
+
+def unwrapped(model: Any) -> Any:
+    """The causal language model inside what distributed training and adapters put around it."""
+    while hasattr(model, "module") and not hasattr(model, "base_model"):
+        model = model.module
+    return model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -1,7 +1,10 @@
 """Training the pivot to agree with the text and with its sources."""
 
 from fusion.train.collate import Collator, Reference
+from fusion.train.engine import ACCUMULATED, SIZE, step_size
 from fusion.train.fit import Recipe, train
 from fusion.train.strategy import BASELINE, pairwise, trainings
 
-__all__ = ["BASELINE", "Collator", "Recipe", "Reference", "pairwise", "train", "trainings"]
+__all__ = [
+    "ACCUMULATED", "BASELINE", "SIZE", "Collator", "Recipe", "Reference", "pairwise", "step_size", "train", "trainings",
+]  # fmt: skip

@@ -5,18 +5,22 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 
+from fusion import ranks
 from fusion.head import BUDGET, Head
-from fusion.models import ModelRef, load_model, vocabulary
+from fusion.models import ModelRef, vocabulary
 from fusion.objectives import AnyObjective
+from fusion.train.adapter import LoRA, load_pivot, merge_adapter
+from fusion.train.checkpoint import last_checkpoint, universal
 from fusion.train.collate import Collator
-from fusion.train.packing import check_no_cross_talk, line_length
+from fusion.train.engine import Engine, arguments, running
+from fusion.train.packing import line_length
 from fusion.train.trainer import FusionTrainer
 
 
@@ -38,41 +42,64 @@ class Recipe:
     """Logits that a step keeps for its backward pass; see `Head.budget`."""
     line: int | None = None
     """Tokens of a line in which short texts are packed; None packs nothing."""
+    engine: Engine = field(default_factory=Engine)
+    adapter: LoRA | None = None
 
 
 def train(recipe: Recipe, folder: Path, callbacks: Sequence[TrainerCallback] = ()) -> Path:
-    """Train a copy of the pivot, continuing from the newest checkpoint in `folder`; returns `folder`/model.
+    """Train a copy of the pivot, continuing from the newest checkpoint in `folder`; returns `folder`/model, a whole model.
 
-    Leaves log.json (loss parts, match rates and weights by step), Trainer's checkpoints and TensorBoard files in `folder`.
+    Leaves log.json (loss parts, match rates and weights by step), Trainer's checkpoints, TensorBoard files, and adapter/
+    (where there is one; it is merged into model/) in `folder`.
+    Every process of a run calls it. Raises ValueError for a checkpoint that another engine made.
     """
+    with running(recipe.engine):
+        checkpoint = last_checkpoint(folder)
+        trainer = _trainer(recipe, folder, checkpoint)
+        for callback in callbacks:
+            trainer.add_callback(callback)
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        trainer.save_model(str(folder / ("adapter" if recipe.adapter else "model")))
+    if ranks.is_main():
+        if recipe.adapter:
+            merge_adapter(recipe.pivot, recipe.dtype, folder / "adapter", folder / "model")
+            recipe.tokenizer.save_pretrained(folder / "model")
+        (folder / "log.json").write_text(json.dumps([entry for entry in trainer.state.log_history if "loss" in entry]))
+    ranks.barrier()
+    return folder / "model"
+
+
+def _trainer(recipe: Recipe, folder: Path, checkpoint: Path | None) -> FusionTrainer:
+    other = checkpoint is not None and universal(checkpoint, recipe.engine)
+    ours = arguments(recipe.engine, recipe.dtype, universal=other)
+    args = training_arguments(
+        recipe.arguments | ours, folder, recipe.seed
+    )  # before the model: ZeRO-3 loads it in shards
     set_seed(recipe.seed)
-    model = load_model(recipe.pivot, recipe.dtype, _device())
-    head = Head.of(model, vocabulary(recipe.tokenizer), recipe.chunk, recipe.budget)
-    head.check(model)
+    device = "cpu" if recipe.engine.shards_weights else ranks.device()
+    model = load_pivot(recipe.pivot, recipe.dtype, device, recipe.adapter)
     collator = recipe.collator
     if recipe.line is not None:
-        check_no_cross_talk(model)
         collator = dataclasses.replace(collator, line=line_length(model, recipe.line))
     trainer = FusionTrainer(
         model=model,
-        head=head,
+        head=Head.of(model, vocabulary(recipe.tokenizer), recipe.chunk, recipe.budget),
         objectives=recipe.objectives,
-        args=training_arguments(recipe.arguments, folder, recipe.seed),
+        engine=recipe.engine,
+        args=args,
         train_dataset=range(len(collator.examples)),  # type: ignore[arg-type]
         data_collator=collator,  # type: ignore[arg-type]
         processing_class=recipe.tokenizer,
-        callbacks=list(callbacks),
     )
     trainer.remove_callback(PrinterCallback)  # log.json holds what it would print
-    trainer.train(resume_from_checkpoint=last_checkpoint(folder))
-    trainer.save_model(str(folder / "model"))
-    (folder / "log.json").write_text(json.dumps([entry for entry in trainer.state.log_history if "loss" in entry]))
-    return folder / "model"
+    return trainer
 
 
 def training_arguments(given: dict[str, Any], folder: Path, seed: int) -> TrainingArguments:
     """The user's TrainingArguments with what fusion needs. Computes in float32 where there is no GPU."""
     on_cpu = not torch.cuda.is_available()
+    if given.get("use_liger_kernel") and on_cpu:
+        raise ValueError("training.use_liger_kernel needs a GPU, and there is none; leave it out.")
     ours = {
         "output_dir": str(folder),
         "remove_unused_columns": False,
@@ -85,15 +112,6 @@ def training_arguments(given: dict[str, Any], folder: Path, seed: int) -> Traini
         "logging_steps": 1,
         "disable_tqdm": True,
         "bf16": False,
+        "log_level_replica": "error",
     }
     return TrainingArguments(**{**defaults, **given, **ours})
-
-
-def last_checkpoint(folder: Path) -> str | None:
-    """The newest whole checkpoint; Trainer writes trainer_state.json last, so one without it was cut off."""
-    whole = [file.parent for file in folder.glob("checkpoint-*/trainer_state.json")]
-    return str(max(whole, key=lambda place: int(place.name.split("-")[1]))) if whole else None
-
-
-def _device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"

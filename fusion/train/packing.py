@@ -9,7 +9,7 @@ import torch
 
 from fusion.batch import pack, pad
 from fusion.encode import Encoded
-from fusion.head import hidden_states
+from fusion.head import hidden_states, unwrapped
 
 
 def line_length(model: Any, max_length: int) -> int:
@@ -25,19 +25,21 @@ def check_no_cross_talk(model: Any, tolerance: float | None = None) -> None:
     """Compare two packed texts with the same texts apart; ValueError where a hidden state differs.
 
     transformers tells packed texts apart by their position ids, but not for every architecture (recurrent ones, for
-    example, carry their state over). `tolerance` is relative to the largest state; by default 1e-4 in float32, 0.05 in 16 bits.
+    example, carry their state over). `model` may be wrapped for distributed training. `tolerance` is relative to the
+    largest state; by default 1e-4 in float32, 0.05 in 16 bits.
     """
+    device, inside = next(model.parameters()).device, unwrapped(model)
     texts = [Encoded([(7 * i + n) % 50 for i in range(n)], 1, list(range(n - 1)), False) for n in (5, 9, 7)]
     was_training = model.training
     model.eval()
     apart, together = (
-        hidden_states(model, **inputs).flatten(0, 1)[at].float()
-        for inputs, at, _ in (pad(texts, model.device), pack(texts, model.device, sys.maxsize))
+        hidden_states(model, **inputs).flatten(0, 1)[at]
+        for inputs, at, _ in (pad(texts, device), pack(texts, device, sys.maxsize))
     )
     model.train(was_training)
-    error = ((apart - together).abs().max() / apart.abs().max()).item()
-    if not error <= (tolerance or (1e-4 if model.dtype in (torch.float32, torch.float64) else 0.05)):
+    error = ((apart - together).float().abs().max() / apart.float().abs().max()).item()
+    if not error <= (tolerance or (1e-4 if apart.dtype in (torch.float32, torch.float64) else 0.05)):
         raise ValueError(
-            f"{type(model).__name__} ({model.name_or_path}) does not keep packed texts apart: hidden states differ by "
+            f"{type(inside).__name__} ({inside.name_or_path}) does not keep packed texts apart: hidden states differ by "
             f"{error:.2g} of the largest. Set packing to false for this model."
         )

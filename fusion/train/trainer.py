@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 
-from fusion.head import Head, hidden_states
+from fusion import ranks
+from fusion.head import Head, hidden_states, unwrapped
 from fusion.objectives import AnyObjective, ExampleObjective, MappedObjective, PairObjective, RowObjective
 from fusion.rows import LogitRows
+from fusion.train.checkpoint import describe
 from fusion.train.collate import Matched, Targets, ask
+from fusion.train.engine import Engine, check, keep_whole, set_apart, shard_on_cpu
+from fusion.train.packing import check_no_cross_talk
 
 
 class FusionTrainer(Trainer):
@@ -23,12 +28,39 @@ class FusionTrainer(Trainer):
     Each mean is taken once over the global batch: its denominator counts all micro-batches and all processes.
     """
 
-    def __init__(self, *, head: Head, objectives: Sequence[AnyObjective], **kwargs: Any):
+    def __init__(self, *, head: Head, objectives: Sequence[AnyObjective], engine: Engine | None = None, **kwargs: Any):
+        self.engine = engine or Engine()
         super().__init__(**kwargs)
+        self.add_callback(_Ready(self))  # type: ignore[arg-type]
         self.head = head
         self.objectives = [objective for objective in objectives if objective.weight]
         self.loss_is_scaled_for_ga = True  # our means are over the whole accumulated batch already
         self._parts: dict[str, Tensor] = {}
+        self._logged_at = self.state.global_step
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Nothing but Trainer's own, save that FSDP2 means FSDP2 on a CPU too."""
+        super().create_accelerator_and_postprocess()
+        if self.engine.name == "fsdp2" and self.args.device.type == "cpu":
+            shard_on_cpu(self.accelerator, self.args.fsdp_plugin_args)
+            self.is_fsdp_enabled = True
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """Trainer's own; the settings of its groups (weight decay or none) are kept in mind."""
+        optimizer = super().create_optimizer(*args, **kwargs)
+        groups = [group for group in optimizer.param_groups if group["params"]]
+        self._groups = [{k: v for k, v in group.items() if k not in ("params", "lr", "initial_lr")} for group in groups]
+        return optimizer
+
+    def ready(self) -> None:
+        """Called when the model is wrapped and its checkpoint loaded. Raises where either is not what it should be."""
+        check(self.engine, self.model_wrapped)
+        keep_whole(self.engine, self.model_wrapped, self.head.module)
+        if self.engine.stage == 3:
+            set_apart(self.optimizer, self._groups)
+        self.head.check(self.model_wrapped)
+        if getattr(self.data_collator, "line", None) is not None:
+            check_no_cross_talk(self.model_wrapped)
         self._logged_at = self.state.global_step
 
     def compute_loss(
@@ -90,6 +122,22 @@ class FusionTrainer(Trainer):
     def _note(self, name: str, value: Tensor | float) -> None:
         self._parts[name] = self._parts.get(name, torch.zeros((), device=self.args.device)) + value
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the whole model as safetensors, whichever engine holds it. Checkpoints of FSDP2 keep their shards apart."""
+        if self.is_fsdp_enabled and not _internal_call:
+            whole: Any = self.accelerator.get_state_dict(self.model)
+            shared = getattr(unwrapped(self.model), "all_tied_weights_keys", {})
+            self._save(output_dir, state_dict={name: weight for name, weight in whole.items() if name not in shared})
+        else:
+            super().save_model(output_dir, _internal_call)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """The last share of a checkpoint: when Trainer marks it as whole after this, all processes have written theirs."""
+        super()._save_rng_state(output_dir)
+        if ranks.is_main():
+            describe(Path(output_dir), self.engine)
+        ranks.barrier()
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds each part's mean over the steps since the last log."""
         steps = self.state.global_step - self._logged_at
@@ -98,6 +146,17 @@ class FusionTrainer(Trainer):
             logs = logs | dict(zip(self._parts, (parts / steps).tolist(), strict=True))
             self._parts, self._logged_at = {}, self.state.global_step
         super().log(logs, start_time)
+
+
+class _Ready(TrainerCallback):
+    """Tells the trainer that its model is wrapped."""
+
+    def __init__(self, trainer: FusionTrainer):
+        self.trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Before the first step."""
+        self.trainer.ready()
 
 
 def _compared(

@@ -113,6 +113,13 @@ def test_the_number_of_micro_batches_does_not_change_the_step(job, references, t
     assert log[0]["loss"] > 0
 
 
+def test_gradient_checkpointing_does_not_change_the_step(job, references, tmp_path):
+    plain, log = weights(job, references, EVERYTHING, tmp_path)
+    again, other = weights(job, references, EVERYTHING, tmp_path, gradient_checkpointing=True)
+    assert [entry["loss"] for entry in log[:-1]] == [entry["loss"] for entry in other[:-1]]
+    assert all(torch.equal(weight, again[name]) for name, weight in plain.items())
+
+
 def test_unified_with_equal_sources_adds_them_up(job, references, tmp_path):
     """(1 - lambda) SFT + S lambda pair: a sum over sources, not their mean."""
     made = trainer(job, references, EVERYTHING, tmp_path)
