@@ -14,6 +14,7 @@ ALLOWED = {
     "recipes": set(),
     "quickstart": {"quickstart"},
     "made": set(),
+    "ranks": set(),
     "models": set(),
     "encode": {"spelling"},
     "corpus": {"quickstart"},

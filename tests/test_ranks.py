@@ -1,0 +1,54 @@
+"""One process alone, and two that meet over gloo: who is main, who waits for whom, and what one tells the others."""
+
+import os
+import socket
+import time
+
+import pytest
+import torch.multiprocessing
+
+from fusion import ranks
+
+
+def test_one_process_is_the_main_one_and_needs_nobody(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert (ranks.rank(), ranks.local_rank(), ranks.world(), ranks.is_main()) == (0, 0, 1, True)
+    ranks.barrier()
+    assert ranks.broadcast({"a": 1}) == {"a": 1}
+    assert ranks.gather("here") == ["here"]
+    with ranks.main_first():
+        pass
+    assert not torch.distributed.is_initialized()
+
+
+def test_a_launcher_that_says_half_is_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(ValueError, match="WORLD_SIZE is 2, but RANK is not set. Start the processes with torchrun"):
+        ranks.is_main()
+
+
+def meet(rank, port, folder):
+    os.environ |= {
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
+    }  # fmt: skip
+    assert ranks.is_main() == (rank == 0)
+    assert ranks.broadcast(f"from {rank}") == "from 0"
+    assert ranks.gather(rank * 10) == [0, 10]
+    with ranks.main_first():
+        if rank == 0:
+            time.sleep(0.3)
+            (folder / "done").touch()
+        assert (folder / "done").exists()
+    if rank == 1:
+        (folder / "other").touch()
+    ranks.barrier()
+    assert (folder / "other").exists()
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_agree_and_wait_for_each_other(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    torch.multiprocessing.spawn(meet, (port, tmp_path), nprocs=2)
