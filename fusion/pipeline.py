@@ -20,6 +20,7 @@ from fusion.cache import Cache
 from fusion.config import Config
 from fusion.helping import helping
 from fusion.job import Job
+from fusion.made import write_text
 from fusion.plan import plan
 from fusion.progress import console
 from fusion.report.card import model_card
@@ -38,14 +39,13 @@ def run(config: Config, until: str = "report") -> Path:
     job = Job(config)
     if not job.record():
         console.print(plan_table(plan(job)))
-        config.folder.mkdir(parents=True, exist_ok=True)
-        (config.folder / "config.yaml").write_text(configfile.dump(config))
+        write_text(config.folder / "config.yaml", configfile.dump(config))
     job.describe()
     caches = extract(job)
     show_helping(job, caches)
     for stage in (train_all, merge_pairwise, evaluate, report)[: STAGES.index(until)]:
         stage(job, caches)
-    (config.folder / "config.yaml").write_text(configfile.dump(config))
+    write_text(config.folder / "config.yaml", configfile.dump(config))
     return config.folder
 
 
@@ -57,6 +57,7 @@ def extract(job: Job) -> dict[str, Cache]:
             writer = steps.cache_writer(job, name)
             note["skipped"] = writer.complete
             caches[name] = Cache(writer.folder) if writer.complete else steps.extract_one(job, name, writer)
+    steps.refuse_unknown(job, caches)
     return caches
 
 

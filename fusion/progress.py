@@ -9,14 +9,20 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from fusion.ranks import is_main
+
 console = Console()
 
 
 def quiet() -> None:
-    """Turn off the bars and notices of libraries that would run into ours. For the command line, not for import."""
+    """Turn off the bars and notices of libraries that would run into ours, and all of them but in the main process.
+
+    For the command line, not for import.
+    """
     import datasets
     import transformers
 
+    console.quiet = not is_main()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     datasets.disable_progress_bars()
@@ -32,7 +38,7 @@ def bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as progress:
+    with Progress(*columns, console=console, disable=console.quiet) as progress:
         task = progress.add_task(title, total=total)
         yield lambda units: progress.advance(task, units)
 

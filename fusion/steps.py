@@ -11,17 +11,18 @@ from typing import Any
 
 import torch
 
-from fusion.cache import Cache, Writer
+from fusion.cache import Cache, Writer, fill
 from fusion.config import plain_fine_tuning
 from fusion.encode import Template
-from fusion.head import Head
 from fusion.job import Job
 from fusion.made import fingerprint, finish, finished, made, refuse_other, write_json
 from fusion.merge.stream import merge
 from fusion.models import ModelRef, load_model, vocabulary
+from fusion.needs import lacking
 from fusion.objectives import AnyObjective
 from fusion.progress import bar, training_bar
-from fusion.sources import TransformersSource
+from fusion.ranks import device
+from fusion.sources import Source, Wanted
 from fusion.train import BASELINE, Collator, Recipe, Reference, pairwise, train
 from fusion.vocabulary import vocabulary_map
 from fusion_eval import heldout
@@ -40,27 +41,39 @@ def cache_writer(job: Job, name: str) -> Writer:
         "top_k": 1 if name == "pivot" else extract.top_k,
         "dtype": extract.dtype,
     }
+    key["backend"] = job.backend(name).identity()
     size = vocabulary(job.tokenizers[name])
     return Writer(job.config.folder / "cache" / name, key, job.ids, extract.shard, extract.codec, vocabulary=size)
 
 
+def open_source(job: Job, name: str) -> Source:
+    """A model made ready to give the rows that `cache_writer` keeps."""
+    extract, size = job.config.extract, vocabulary(job.tokenizers[name])
+    k = 1 if name == "pivot" else size if extract.top_k == "all" else min(extract.top_k, size)
+    wanted = Wanted(
+        job.models[name].ref, job.tokenizers[name], k, extract.dtype, device(), extract.batch_tokens, extract.compile
+    )
+    return job.backend(name).open(wanted)
+
+
 def extract_one(job: Job, name: str, writer: Writer) -> Cache:
-    """Write the missing shards of one model."""
+    """Write the missing shards of one model, together with whatever other processes are at it."""
     texts = dict(zip(job.ids, job.encoded(name), strict=True))
-    missing = writer.missing()
-    model = load_model(job.models[name].ref, job.config.extract.dtype, device())
-    head = Head.of(model, vocabulary(job.tokenizers[name]))
-    head.check(model)
-    head = head.frozen()
-    k = head.vocabulary if writer.key["top_k"] == "all" else min(writer.key["top_k"], head.vocabulary)
-    source = TransformersSource(model, head, k, job.config.extract.batch_tokens)
-    shards = {number: [texts[id] for id in writer.examples(number)] for number in missing}
-    with bar(f"rows of {name}", sum(len(text.input_ids) for shard in shards.values() for text in shard)) as advance:
-        for number, shard in shards.items():
-            writer.write(number, source.rows(shard, advance))
-    del model, head, source
+    shards = {number: [texts[id] for id in writer.examples(number)] for number in writer.missing()}
+    sizes = {number: sum(len(text.input_ids) for text in shard) for number, shard in shards.items()}
+    source = open_source(job, name)
+    with bar(f"rows of {name}", sum(sizes.values())) as advance:
+        cache = fill(writer, lambda number: source.rows(shards[number], advance), lambda number: advance(sizes[number]))
+    del source
     _free()
-    return writer.finish()
+    return cache
+
+
+def refuse_unknown(job: Job, caches: dict[str, Cache]) -> None:
+    """Raise ValueError where objectives or weighting read what a source's rows do not hold, before anything is trained."""
+    sources = {name: cache.known for name, cache in caches.items() if name != "pivot"}
+    if missing := lacking(job.config.objectives, job.config.weighting, sources):
+        raise ValueError("\n".join(missing))
 
 
 def reference(job: Job, name: str, cache: Cache) -> Reference:
@@ -145,7 +158,9 @@ def fuse_chosen(job: Job) -> bool:
 def candidates(job: Job) -> dict[str, tuple[ModelRef, Template, str]]:
     """All models of the run in the order of the table: where each is, its template, and what it was made from."""
     found: dict[str, tuple[ModelRef, Template, str]] = {
-        name: (model.ref, model.template, job.fingerprints[name]) for name, model in job.models.items()
+        name: (model.ref, model.template, job.fingerprints[name])
+        for name, model in job.models.items()
+        if job.backend(name).weights
     }
     trained = [BASELINE] if job.config.baseline else []
     for name in [*trained, *job.config.strategies]:
@@ -172,11 +187,6 @@ def evaluate_one(job: Job, name: str, where: tuple[ModelRef, Template, str], how
 def _provenance(job: Job) -> dict[str, Any]:
     record = job.record()
     return {"versions": record["versions"], "seed": job.config.seed}
-
-
-def device() -> str:
-    """Where models run."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _free() -> None:

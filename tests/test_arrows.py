@@ -25,13 +25,14 @@ ALLOWED = {
     "merge": BOTTOM | {"models"},
     "cache": BOTTOM | {"made"},
     "batch": BOTTOM | {"encode"},
+    "needs": {"cache", "objectives", "weighting"},
     "vocabulary": {"align", "encode", "spelling"},
     "helping": BOTTOM | {"align", "weighting"},
-    "sources": BOTTOM | {"batch", "encode", "head"},
-    "progress": set(),
+    "sources": BOTTOM | {"batch", "encode", "head", "models", "ranks"},
+    "progress": {"ranks"},
     "report": {"progress", "fusion_eval"},
     "train": BOTTOM | {"align", "batch", "cache", "corpus", "encode", "head", "models", "objectives", "weighting"},
-    "config": BOTTOM | {"merge", "models", "objectives", "quickstart", "weighting"},
+    "config": BOTTOM | {"merge", "models", "objectives", "quickstart", "sources", "weighting"},
     "fusion_eval": {"batch", "corpus", "encode", "head", "models", "sources"},
 }
 ON_TOP = {"configfile", "job", "plan", "pipeline", "steps", "inspect", "tables", "cli", "__init__", "__main__"}
