@@ -23,6 +23,7 @@ from fusion.job import Job
 from fusion.made import write_text
 from fusion.plan import plan
 from fusion.progress import console
+from fusion.ranks import is_main
 from fusion.report.card import model_card
 from fusion.report.page import write_report
 from fusion.report.table import helping_table, tables
@@ -62,7 +63,9 @@ def extract(job: Job) -> dict[str, Cache]:
 
 
 def show_helping(job: Job, caches: dict[str, Cache]) -> None:
-    """Print and keep the table *is this source helping?*"""
+    """Print and keep the table *is this source helping?*, in the main process."""
+    if not is_main():
+        return
     examples = list({example.id: example for example in job.train}.values())
     rows = {name: cache.rows([example.id for example in examples]) for name, cache in caches.items()}
     texts = {i: example.response.encode() for i, example in enumerate(examples)}
