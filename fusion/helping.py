@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,7 +24,8 @@ class Helping:
     """Rows of the pivot."""
     match_rate: float
     """Share of them that has a row of the source."""
-    gold_source: float
+    gold_source: float | None
+    """None where some of the source's rows do not know the log-probability of the true token."""
     gold_pivot: float
     weight: float
     """Mean weight over the matched pairs."""
@@ -47,15 +49,16 @@ def helping(
             matched = inside[pivot.example[pair.pivot]]
             total = int(inside[pivot.example].sum())
             mean_weight = weight[matched].mean().item() if matched.any() else 0.0
-            gold = gold_per_byte(rows, inside), gold_per_byte(pivot, inside)
-            found.append(Helping(name, domain, total, matched.sum().item() / max(1, total), *gold, mean_weight))
+            gold, own = gold_per_byte(rows, inside), gold_per_byte(pivot, inside)
+            said = None if math.isnan(gold) else gold
+            found.append(Helping(name, domain, total, matched.sum().item() / max(1, total), said, own, mean_weight))
     return found
 
 
 def gold_per_byte(rows: LogitRows, inside: Tensor) -> float:
     """Log-probability of the response text in nats per byte, over the examples that are `inside` (bool by example).
 
-    The last row of an example is left out: it predicts the end of turn, or text beyond the cut.
+    The last row of an example is left out: it predicts the end of turn, or text beyond the cut. NaN where a row's is.
     """
     last = torch.ones(len(rows), dtype=torch.bool)
     last[:-1] = rows.example[1:] != rows.example[:-1]
