@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,8 +32,8 @@ from fusion_eval.results import Result
 MERGED = "pairwise/merged"
 
 
-def cache_writer(job: Job, name: str) -> Writer:
-    """The cache of one model, claimed for all that makes its rows."""
+def cache_writer(job: Job, name: str, folder: Path | None = None) -> Writer:
+    """The cache of one model, claimed for all that makes its rows; in the run's own `folder` if not said."""
     extract, model = job.config.extract, job.models[name]
     key = {
         "model": job.fingerprints[name],
@@ -43,7 +44,8 @@ def cache_writer(job: Job, name: str) -> Writer:
     }
     key["backend"] = job.backend(name).identity()
     size = vocabulary(job.tokenizers[name])
-    return Writer(job.config.folder / "cache" / name, key, job.ids, extract.shard, extract.codec, vocabulary=size)
+    folder = folder or job.config.folder / "cache" / name
+    return Writer(folder, key, job.ids, extract.shard, extract.codec, vocabulary=size)
 
 
 def open_source(job: Job, name: str) -> Source:

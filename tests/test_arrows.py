@@ -26,6 +26,7 @@ ALLOWED = {
     "cache": BOTTOM | {"made"},
     "batch": BOTTOM | {"encode"},
     "needs": {"cache", "objectives", "weighting"},
+    "dumps": BOTTOM | {"encode"},
     "vocabulary": {"align", "encode", "spelling"},
     "helping": BOTTOM | {"align", "weighting"},
     "sources": BOTTOM | {"batch", "encode", "head", "models", "ranks"},
@@ -35,7 +36,19 @@ ALLOWED = {
     "config": BOTTOM | {"merge", "models", "objectives", "quickstart", "sources", "weighting"},
     "fusion_eval": {"batch", "corpus", "encode", "head", "models", "sources"},
 }
-ON_TOP = {"configfile", "job", "plan", "pipeline", "steps", "inspect", "tables", "cli", "__init__", "__main__"}
+ON_TOP = {
+    "cachefiles",
+    "configfile",
+    "job",
+    "plan",
+    "pipeline",
+    "steps",
+    "inspect",
+    "tables",
+    "cli",
+    "__init__",
+    "__main__",
+}
 KNOW_THE_CONFIGURATION = {"config", "configfile", "job", "plan", "pipeline", "steps", "inspect", "cli", "__init__"}
 
 

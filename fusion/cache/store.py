@@ -126,6 +126,11 @@ class Cache:
         return sum(starts[-1] for starts in self._starts)
 
     @property
+    def examples(self) -> int:
+        """How many examples the rows belong to."""
+        return len(self._place)
+
+    @property
     def size(self) -> int:
         """Bytes on disk."""
         return sum(file.stat().st_size for file in self.folder.glob("shard-*.safetensors"))
