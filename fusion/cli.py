@@ -20,6 +20,10 @@ app = typer.Typer(
     help="Fuse several language models, each with its own tokenizer, into one better model.",
 )
 
+caches = typer.Typer(no_args_is_help=True, help="Look at caches, check them, and bring in those of other programs.")
+app.add_typer(caches, name="cache")
+
+CacheFolder = Annotated[Path, typer.Argument(metavar="DIR", help="Such as runs/<name>/cache/<model>.")]
 ConfigFile = Annotated[
     str, typer.Argument(metavar="CONFIG", help="A YAML file, or the name of a recipe (fusion recipes).")
 ]
@@ -103,6 +107,60 @@ def inspect(
     if alignment:
         for name, audit in audit_all(job).items():
             console.print(*audit_tables(name, audit))
+
+
+@caches.command("import")
+def import_(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Files of the other program, or folders of them.")
+    ],
+    form: Annotated[
+        str, typer.Option("--format", help="distillkit, megatron, vllm or jsonl; docs/sources.md describes them.")
+    ],
+    config: Annotated[str, typer.Option("--config", help="The run whose examples they are.")],
+    source: Annotated[str, typer.Option("--source", help="The source whose rows they are; its backend is imported.")],
+    override: Set = [],  # noqa: B006
+    codec: Annotated[
+        Path | None, typer.Option(help="distillkit: YAML with the compression, if not beside the files.")
+    ] = None,
+    tokens: Annotated[
+        Path | None, typer.Option(help="megatron: JSON lines with input_ids, in the order of its run.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Another folder than the run's own.")] = None,
+) -> None:
+    """Make a source's cache from logits that DistillKit, Megatron-LM, vLLM or a program of yours wrote."""
+    from fusion import configfile
+    from fusion.cachefiles import facts, import_cache
+    from fusion.dumps import ENDINGS
+    from fusion.job import Job
+    from fusion.progress import console, quiet
+    from fusion.tables import facts_table
+
+    if form not in ENDINGS:
+        raise ValueError(f"--format {form}: there are {', '.join(ENDINGS)}.")
+    quiet()
+    made = import_cache(Job(configfile.load(config, override)), source, form, files, codec, tokens, out)
+    console.print(facts_table(made.folder, facts(made.folder)))
+
+
+@caches.command()
+def show(folder: CacheFolder) -> None:
+    """Say what a cache holds, what its rows do not know, and what it was made of."""
+    from fusion.cachefiles import facts
+    from fusion.progress import console
+    from fusion.tables import facts_table
+
+    console.print(facts_table(folder, facts(folder)))
+
+
+@caches.command()
+def verify(folder: CacheFolder) -> None:
+    """Compare every shard of a cache with its checksum."""
+    from fusion.cache import Cache
+
+    cache = Cache(folder)
+    cache.verify()
+    typer.echo(f"{folder}: {len(cache):,} rows of {cache.examples:,} examples, all as they were written.")
 
 
 @app.command()

@@ -13,6 +13,7 @@ from fusion.models import ModelRef
 from fusion.objectives import AnyObjective, CrossEntropy
 from fusion.quickstart import MODELS
 from fusion.settings import Settings
+from fusion.sources import AnyBackend, Transformers
 from fusion.train.adapter import AnyAdapter, QLoRA
 from fusion.train.engine import Engine
 from fusion.weighting import AnyWeighting, Sum
@@ -53,6 +54,8 @@ class SourceSettings(ModelSettings):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """What it is called in folders, logs and tables."""
+    backend: AnyBackend = Transformers()
+    """What runs the model, or where its rows come from; without its weights at `path`, the tokenizer must be there."""
 
 
 class DataSettings(Settings):
@@ -123,7 +126,9 @@ class Extract(Settings):
     batch_tokens: int = Field(default=4096, gt=0)
     """Tokens of a forward pass."""
     shard: int = Field(default=256, gt=0)
-    """Examples of a shard, the unit of resuming."""
+    """Examples of a shard, the unit of resuming and of sharing between processes."""
+    compile: bool = False
+    """Compile the forward pass (torch.compile): minutes at the start, faster after. Changes rounding only."""
 
     @field_validator("top_k")
     @classmethod
@@ -239,7 +244,8 @@ class Config(Settings):
         if taken := RESERVED & set(names):
             raise ValueError(f"no source may be called {', '.join(sorted(taken))}: the run uses that name itself")
         for source in self.sources:
-            if (source.path, source.revision) == (self.pivot.path, self.pivot.revision):
+            same = (source.path, source.revision) == (self.pivot.path, self.pivot.revision)
+            if same and source.backend.weights:
                 raise ValueError(f"source {source.name} is the pivot itself ({source.path}); it has nothing to teach")
         if self.engine.batch and "gradient_accumulation_steps" in self.training:
             raise ValueError(
@@ -257,6 +263,8 @@ class Config(Settings):
             raise ValueError(f"result is {self.chosen}, but strategies are {', '.join(self.strategies)}")
         for i, objective in enumerate(self.objectives):
             _enough_entries(i, objective, self.extract.top_k)
+            for source in self.sources:
+                _known(i, objective, source)
         domains = {data.domain for data in self.data.heldout}
         if unknown := set(self.evaluation.exact_match) - domains:
             raise ValueError(
@@ -288,6 +296,15 @@ def _enough_entries(number: int, objective: AnyObjective, top_k: int | str) -> N
     if needed is not None and top_k != "all" and needed > int(top_k):
         raise ValueError(
             f"{where} reads {needed} entries of each row, extract.top_k keeps {top_k}; raise it or lower top_k"
+        )
+
+
+def _known(number: int, objective: AnyObjective, source: SourceSettings) -> None:
+    if never := objective.needs & source.backend.unknown:
+        raise ValueError(
+            f"objectives[{number}] ({objective.kind}) reads {' and '.join(sorted(never))} of each row, which source "
+            f"{source.name} cannot give: backend {source.backend.kind} knows log-probabilities only. Choose another input "
+            "for the objective, leave it out, or give the source backend transformers"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -24,7 +25,8 @@ class Helping:
     """Rows of the pivot."""
     match_rate: float
     """Share of them that has a row of the source."""
-    gold_source: float
+    gold_source: float | None
+    """None where some of the source's rows do not know the log-probability of the true token."""
     gold_pivot: float
     weight: float
     """Mean weight over the matched pairs."""
@@ -73,13 +75,14 @@ def helping(batches: Iterable[Batch], alignment: Alignment, weighting: AnyWeight
 def _entry(source: str, domain: str, sums: _Sums) -> Helping:
     gold_source, gold_pivot = (nats / max(1, count) for nats, count in (sums.source, sums.pivot))
     match_rate, weight = sums.matched / max(1, sums.rows), sums.weight / max(1, sums.matched)
-    return Helping(source, domain, int(sums.rows), match_rate, gold_source, gold_pivot, weight)
+    said = None if math.isnan(gold_source) else gold_source
+    return Helping(source, domain, int(sums.rows), match_rate, said, gold_pivot, weight)
 
 
 def _gold(rows: LogitRows, inside: Tensor) -> tuple[float, float]:
     """Log-probability of the response texts and their bytes, over the examples that are `inside` (bool by example).
 
-    The last row of an example is left out: it predicts the end of turn, or text beyond the cut.
+    The last row of an example is left out: it predicts the end of turn, or text beyond the cut. NaN where a row's is.
     """
     last = torch.ones(len(rows), dtype=torch.bool)
     last[:-1] = rows.example[1:] != rows.example[:-1]

@@ -41,7 +41,7 @@ def overview(job: Job) -> list[Overview]:
         mapped = None if is_pivot else _coverage(job, name, job.config.vocabulary_map)
         has_chat = model.template != "plain" and bool(tokenizer.chat_template)
         size = max(tokenizer.get_vocab().values()) + 1
-        kind = load_config(model.ref).model_type
+        kind = load_config(model.ref).model_type if job.backend(name).weights else job.backend(name).kind
         found.append(Overview(name, kind, size, "chat" if has_chat else "plain", exact, mapped, _cached(job, name)))
     return found
 

@@ -12,12 +12,13 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from fusion import corpus, models, ranks
+from fusion import corpus, made, models, ranks
 from fusion.config import Config, ModelSettings
 from fusion.corpus import Example
 from fusion.encode import Encoded, encode
 from fusion.made import write_json
 from fusion.progress import bar, console
+from fusion.sources import AnyBackend, Transformers
 
 PACKAGES = ("logit-fusion", "torch", "transformers", "accelerate", "tokenizers", "safetensors", "datasets")
 
@@ -35,8 +36,8 @@ class Job:
 
     @functools.cached_property
     def fingerprints(self) -> dict[str, str]:
-        """What each model is. Raises ValueError where a source is the pivot itself."""
-        found = {name: models.fingerprint(model.ref) for name, model in self.models.items()}
+        """What each model is; of one without weights here, what is said of it. Raises ValueError for the pivot as a source."""
+        found = {name: self._fingerprint(name) for name in self.models}
         for name, fingerprint in found.items():
             if name != "pivot" and fingerprint == found["pivot"]:
                 raise ValueError(
@@ -44,6 +45,10 @@ class Job:
                     "It would teach the pivot what it says already; remove it from sources or name another model."
                 )
         return found
+
+    def backend(self, name: str) -> AnyBackend:
+        """What runs a model."""
+        return getattr(self.models[name], "backend", Transformers())
 
     @functools.cached_property
     def tokenizers(self) -> dict[str, Any]:
@@ -140,14 +145,21 @@ class Job:
         """Put the table of what each source knows into run.json."""
         self.keep(helping=[asdict(row) for row in rows])
 
+    def _fingerprint(self, name: str) -> str:
+        model, backend = self.models[name], self.backend(name)
+        if backend.weights:
+            return models.fingerprint(model.ref)
+        tokenizer = models.fingerprint(model.ref, tokenizer_alone=True)
+        return made.fingerprint({"backend": backend.identity(), "revision": model.revision, "tokenizer": tokenizer})
+
     def _facts(self, name: str) -> dict[str, Any]:
-        model = self.models[name]
+        model, backend = self.models[name], self.backend(name)
         return {
             "id": model.path,
             "role": "pivot" if name == "pivot" else "source",
-            "parameters": models.parameters(model.ref),
+            "parameters": models.parameters(model.ref) if backend.weights else None,
             "vocab": models.vocabulary(self.tokenizers[name]),
-            "model_type": models.load_config(model.ref).model_type,
+            "model_type": models.load_config(model.ref).model_type if backend.weights else backend.kind,
             "licence": model.licence,
             "fingerprint": self.fingerprints[name],
         }

@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 
 def fingerprint(key: Mapping[str, Any]) -> str:
@@ -76,7 +77,13 @@ def made(folder: Path) -> str:
 
 
 def write_json(file: Path, value: Any) -> None:
-    """Write aside and rename, so that the file is whole or absent."""
-    aside = file.with_name(file.name + ".part")
-    aside.write_text(json.dumps(value, ensure_ascii=False, indent=1))
+    """`write_text` of a value as JSON."""
+    write_text(file, json.dumps(value, ensure_ascii=False, indent=1))
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write aside and rename, so that the file is whole or absent, whoever else may be writing it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    aside = file.with_name(f"{file.name}.{uuid4().hex[:8]}.part")
+    aside.write_text(text)
     aside.replace(file)

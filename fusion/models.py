@@ -11,6 +11,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.hub import cached_file, extract_commit_hash
 
+TOKENIZER = ("tokenizer*", "special_tokens_map.json", "vocab.*", "merges.txt", "*.model", "*.jinja")
 IDENTITY = ("*.json", "*.safetensors", "*.model", "*.jinja", "*.txt")  # files that decide what a model folder answers
 
 
@@ -95,13 +96,14 @@ def vocabulary(tokenizer: Any) -> int:
     return max(tokenizer.get_vocab().values()) + 1
 
 
-def fingerprint(ref: ModelRef) -> str:
-    """What the model is: `hub id@commit`, or the sha256 of a local model's files (contents, not dates or places)."""
-    place = ref.local
+def fingerprint(ref: ModelRef, tokenizer_alone: bool = False) -> str:
+    """What the model is, or its tokenizer: `hub id@commit`, or the sha256 of local files (contents, not dates or places)."""
+    place, one = ref.local, "tokenizer_config.json" if tokenizer_alone else "config.json"
     if place is None:
-        found = _explained(ref, "configuration", lambda: cached_file(ref.path, "config.json", revision=ref.revision))
+        found = _explained(ref, one, lambda: cached_file(ref.path, one, revision=ref.revision))
         return f"{ref.path}@{extract_commit_hash(found, None)}"
-    files = [place] if place.is_file() else sorted({f for pattern in IDENTITY for f in place.glob(pattern)})
+    patterns = TOKENIZER if tokenizer_alone else IDENTITY
+    files = [place] if place.is_file() else sorted({f for pattern in patterns for f in place.glob(pattern)})
     digest = hashlib.sha256()
     for file in files:
         if not place.is_file():

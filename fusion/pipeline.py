@@ -20,6 +20,7 @@ from fusion.cache import Cache
 from fusion.config import Config
 from fusion.helping import helping
 from fusion.job import Job
+from fusion.made import write_text
 from fusion.plan import plan
 from fusion.progress import console
 from fusion.report.card import model_card
@@ -36,7 +37,7 @@ STAGES = ("extract", "train", "merge", "evaluate", "report")
 def run(config: Config, until: str = "report") -> Path:
     """Run every stage up to `until`, after saying what it will take; the run's folder. Safe to stop and to call again.
 
-    Under torchrun every process calls it: all of them train, the main one does the rest while the others wait.
+    Under torchrun every process calls it: all of them extract and train, the main one does the rest while the others wait.
     """
     job = Job(config)
     if ranks.is_main():
@@ -48,7 +49,7 @@ def run(config: Config, until: str = "report") -> Path:
         if stage is train_all or ranks.is_main():  # the other processes only train
             stage(job, caches)
     if ranks.is_main():
-        (config.folder / "config.yaml").write_text(configfile.dump(config))
+        write_text(config.folder / "config.yaml", configfile.dump(config))
     ranks.barrier()
     return config.folder
 
@@ -58,8 +59,7 @@ def introduce(job: Job) -> None:
     folder = job.config.folder
     if not job.record():
         console.print(plan_table(plan(job)))
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.yaml").write_text(configfile.dump(job.config))
+        write_text(folder / "config.yaml", configfile.dump(job.config))
     job.describe()
 
 
@@ -67,10 +67,11 @@ def extract(job: Job) -> dict[str, Cache]:
     """Rows of every model on every training example, by model. The pivot's tell what it knows before training."""
     caches = {}
     for name in job.models:
-        with job.stage(f"extract {name}") as note, ranks.main_first():
+        with job.stage(f"extract {name}") as note:
             writer = steps.cache_writer(job, name)
             note["skipped"] = writer.complete
             caches[name] = Cache(writer.folder) if writer.complete else steps.extract_one(job, name, writer)
+    steps.refuse_unknown(job, caches)
     return caches
 
 

@@ -43,13 +43,15 @@ def plan(job: Job) -> list[Estimate]:
 
 
 def _extract(job: Job, name: str) -> Estimate:
-    config, parameters = job.config, _parameters(job, name)
+    config = job.config
     texts = dict(zip(job.ids, job.encoded(name), strict=True)).values()
     tokens = sum(len(text.input_ids) for text in texts)
     vocabulary = models.vocabulary(job.tokenizers[name])
     k = 1 if name == "pivot" else vocabulary if config.extract.top_k == "all" else min(config.extract.top_k, vocabulary)
     disk = sum(text.rows for text in texts) * bytes_per_row(k, config.extract.codec, vocabulary)
-    width = BYTES[config.extract.dtype]
+    if not job.backend(name).weights:
+        return Estimate(f"extract {name}", len(texts), tokens, None, disk, 0, 0.0)
+    parameters, width = _parameters(job, name), BYTES[config.extract.dtype]
     memory = parameters * width + _logits(vocabulary) + _activations(job, name, config.extract.batch_tokens, 1) * width
     return Estimate(f"extract {name}", len(texts), tokens, None, disk, memory, 2.0 * parameters * tokens)
 
@@ -75,7 +77,7 @@ def _train(job: Job, name: str) -> Estimate:
 def _evaluations(job: Job, trained: list[str]) -> list[Estimate]:
     count = len(job.heldout)
     names = {
-        **{name: name for name in job.models},
+        **{name: name for name in job.models if job.backend(name).weights},
         **{name: "pivot" for name in trained if not name.startswith("pairwise/")},
     }
     if "pairwise" in job.config.strategies:

@@ -38,7 +38,7 @@ def bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as progress:
+    with Progress(*columns, console=console, disable=console.quiet) as progress:
         task = progress.add_task(title, total=total)
         yield lambda units: progress.advance(task, units)
 

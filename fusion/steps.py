@@ -7,24 +7,26 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from fusion import ranks
-from fusion.cache import Cache, Writer
+from fusion.cache import Cache, Writer, fill
 from fusion.config import plain_fine_tuning
 from fusion.corpus import Example
 from fusion.encode import Template
-from fusion.head import Head
 from fusion.helping import Batch
 from fusion.job import Job
 from fusion.made import fingerprint, finish, finished, made, refuse_other, write_json
 from fusion.merge.stream import merge
 from fusion.models import ModelRef, load_model, vocabulary
+from fusion.needs import lacking
 from fusion.objectives import AnyObjective
 from fusion.progress import bar, console, training_bar
-from fusion.sources import TransformersSource
+from fusion.ranks import device
+from fusion.sources import Source, Wanted
 from fusion.train import ACCUMULATED, BASELINE, SIZE, Collator, Recipe, Reference, pairwise, step_size, train
 from fusion.vocabulary import vocabulary_map
 from fusion_eval import heldout
@@ -35,8 +37,8 @@ HELPING_SAMPLE, HELPING_BATCH = 2000, 64
 """Examples of a domain that *is this source helping?* looks at, and how many at a time."""
 
 
-def cache_writer(job: Job, name: str) -> Writer:
-    """The cache of one model, claimed for all that makes its rows."""
+def cache_writer(job: Job, name: str, folder: Path | None = None) -> Writer:
+    """The cache of one model, claimed for all that makes its rows; in the run's own `folder` if not said."""
     extract, model = job.config.extract, job.models[name]
     key = {
         "model": job.fingerprints[name],
@@ -45,27 +47,40 @@ def cache_writer(job: Job, name: str) -> Writer:
         "top_k": 1 if name == "pivot" else extract.top_k,
         "dtype": extract.dtype,
     }
+    key["backend"] = job.backend(name).identity()
     size = vocabulary(job.tokenizers[name])
-    return Writer(job.config.folder / "cache" / name, key, job.ids, extract.shard, extract.codec, vocabulary=size)
+    folder = folder or job.config.folder / "cache" / name
+    return Writer(folder, key, job.ids, extract.shard, extract.codec, vocabulary=size)
+
+
+def open_source(job: Job, name: str) -> Source:
+    """A model made ready to give the rows that `cache_writer` keeps."""
+    extract, size = job.config.extract, vocabulary(job.tokenizers[name])
+    k = 1 if name == "pivot" else size if extract.top_k == "all" else min(extract.top_k, size)
+    wanted = Wanted(
+        job.models[name].ref, job.tokenizers[name], k, extract.dtype, device(), extract.batch_tokens, extract.compile
+    )
+    return job.backend(name).open(wanted)
 
 
 def extract_one(job: Job, name: str, writer: Writer) -> Cache:
-    """Write the missing shards of one model."""
+    """Write the missing shards of one model, together with whatever other processes are at it."""
     texts = dict(zip(job.ids, job.encoded(name), strict=True))
-    missing = writer.missing()
-    model = load_model(job.models[name].ref, job.config.extract.dtype, device())
-    head = Head.of(model, vocabulary(job.tokenizers[name]))
-    head.check(model)
-    head = head.frozen()
-    k = head.vocabulary if writer.key["top_k"] == "all" else min(writer.key["top_k"], head.vocabulary)
-    source = TransformersSource(model, head, k, job.config.extract.batch_tokens)
-    shards = {number: [texts[id] for id in writer.examples(number)] for number in missing}
-    with bar(f"rows of {name}", sum(len(text.input_ids) for shard in shards.values() for text in shard)) as advance:
-        for number, shard in shards.items():
-            writer.write(number, source.rows(shard, advance))
-    del model, head, source
+    shards = {number: [texts[id] for id in writer.examples(number)] for number in writer.missing()}
+    sizes = {number: sum(len(text.input_ids) for text in shard) for number, shard in shards.items()}
+    source = open_source(job, name)
+    with bar(f"rows of {name}", sum(sizes.values())) as advance:
+        cache = fill(writer, lambda number: source.rows(shards[number], advance), lambda number: advance(sizes[number]))
+    del source
     _free()
-    return writer.finish()
+    return cache
+
+
+def refuse_unknown(job: Job, caches: dict[str, Cache]) -> None:
+    """Raise ValueError where objectives or weighting read what a source's rows do not hold, before anything is trained."""
+    sources = {name: cache.known for name, cache in caches.items() if name != "pivot"}
+    if missing := lacking(job.config.objectives, job.config.weighting, sources):
+        raise ValueError("\n".join(missing))
 
 
 def helping_batches(job: Job, caches: dict[str, Cache]) -> Iterator[Batch]:
@@ -176,7 +191,9 @@ def fuse_chosen(job: Job) -> bool:
 def candidates(job: Job) -> dict[str, tuple[ModelRef, Template, str]]:
     """All models of the run in the order of the table: where each is, its template, and what it was made from."""
     found: dict[str, tuple[ModelRef, Template, str]] = {
-        name: (model.ref, model.template, job.fingerprints[name]) for name, model in job.models.items()
+        name: (model.ref, model.template, job.fingerprints[name])
+        for name, model in job.models.items()
+        if job.backend(name).weights
     }
     trained = [BASELINE] if job.config.baseline else []
     for name in [*trained, *job.config.strategies]:
@@ -203,11 +220,6 @@ def evaluate_one(job: Job, name: str, where: tuple[ModelRef, Template, str], how
 def _provenance(job: Job) -> dict[str, Any]:
     record = job.record()
     return {"versions": record["versions"], "seed": job.config.seed}
-
-
-def device() -> str:
-    """Where models run."""
-    return ranks.device()
 
 
 def _free() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from rich.console import RenderableType
 from rich.table import Table
@@ -40,6 +41,14 @@ def overview_table(models: Sequence[Overview]) -> Table:
     for m in models:
         shares = ["" if share is None else f"{share:.1%}" for share in (m.exact, m.mapped)]
         table.add_row(m.name, m.model_type, f"{m.vocabulary:,}", m.template, *shares, m.cached)
+    return table
+
+
+def facts_table(folder: Path, facts: Mapping[str, str]) -> Table:
+    """One line a fact."""
+    table = Table("", "", title=str(folder), show_header=False)
+    for name, value in facts.items():
+        table.add_row(name, value)
     return table
 
 

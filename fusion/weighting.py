@@ -24,6 +24,11 @@ from fusion.settings import Settings
 class Weighting(Settings, ABC):
     """Gives each pair of each source a weight, in float32."""
 
+    @property
+    def needs(self) -> frozenset[str]:
+        """Fields of the sources' rows that must be known: of gold, mean and std."""
+        return frozenset()
+
     @abstractmethod
     def __call__(
         self, pivot: LogitRows, sources: Sequence[LogitRows], pairs: Sequence[Pairs]
@@ -69,6 +74,11 @@ class GoldPosterior(Weighting):
     temperature: float = Field(default=1.0, gt=0)
     """Divides the log-likelihoods: above 1 the weights are more even."""
 
+    @property
+    def needs(self) -> frozenset[str]:
+        """The likelihood of the true text."""
+        return frozenset({"gold"})
+
     @torch.no_grad()
     def __call__(
         self, pivot: LogitRows, sources: Sequence[LogitRows], pairs: Sequence[Pairs]
@@ -87,6 +97,11 @@ class MinimumCrossEntropy(Weighting):
     """In each example only the source that finds the shared text most likely counts; the first of equals (FuseLLM)."""
 
     kind: Literal["minimum_cross_entropy"] = "minimum_cross_entropy"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The likelihood of the true text."""
+        return frozenset({"gold"})
 
     @torch.no_grad()
     def __call__(

@@ -25,18 +25,32 @@ ALLOWED = {
     "merge": BOTTOM | {"models"},
     "cache": BOTTOM | {"made"},
     "batch": BOTTOM | {"encode"},
+    "needs": {"cache", "objectives", "weighting"},
+    "dumps": BOTTOM | {"encode"},
     "vocabulary": {"align", "encode", "spelling"},
     "helping": BOTTOM | {"align", "weighting"},
-    "sources": BOTTOM | {"batch", "encode", "head"},
+    "sources": BOTTOM | {"batch", "encode", "head", "models", "ranks"},
     "progress": {"ranks"},
     "report": {"progress", "fusion_eval"},
     "train": BOTTOM
     | {"align", "batch", "cache", "corpus", "encode", "fusion_launch", "head", "made", "models", "objectives", "ranks"}
     | {"weighting"},
-    "config": BOTTOM | {"merge", "models", "objectives", "quickstart", "train", "weighting"},
+    "config": BOTTOM | {"merge", "models", "objectives", "quickstart", "sources", "train", "weighting"},
     "fusion_eval": {"batch", "corpus", "encode", "head", "models", "sources"},
 }
-ON_TOP = {"configfile", "job", "plan", "pipeline", "steps", "inspect", "tables", "cli", "__init__", "__main__"}
+ON_TOP = {
+    "cachefiles",
+    "configfile",
+    "job",
+    "plan",
+    "pipeline",
+    "steps",
+    "inspect",
+    "tables",
+    "cli",
+    "__init__",
+    "__main__",
+}
 KNOW_THE_CONFIGURATION = {"config", "configfile", "job", "plan", "pipeline", "steps", "inspect", "cli", "__init__"}
 
 

@@ -29,6 +29,22 @@ def changed(path, value):
     return raw
 
 
+def test_an_objective_that_a_backend_cannot_serve_is_refused_before_anything_runs():
+    raw = changed(["objectives", 1], {"kind": "gld", "weight": 0.1})
+    raw["sources"][1]["backend"] = {"kind": "openai", "url": "http://here/v1", "model": "m"}
+    message = r"objectives\[1\] \(gld\) reads mean and std of each row, which source two cannot give: backend openai"
+    with pytest.raises(ConfigError, match=message):
+        configfile.parse(raw, "x.yaml")
+    raw["objectives"][1]["input"] = "raw"
+    assert configfile.parse(raw, "x.yaml").sources[1].backend.kind == "openai"
+
+
+def test_a_served_model_may_have_the_pivots_tokenizer():
+    raw = changed(["sources", 1, "path"], "some/pivot")
+    raw["sources"][1]["backend"] = {"kind": "openai", "url": "http://here/v1", "model": "m"}
+    assert configfile.parse(raw, "x.yaml").sources[1].path == "some/pivot"
+
+
 def test_a_good_configuration_is_read():
     config = configfile.parse(GOOD, "x.yaml")
     assert config.chosen == "unified"
@@ -57,6 +73,17 @@ def test_a_good_configuration_is_read():
         (["result"], "pairwise", "result is pairwise, but strategies are unified"),
         (["evaluation", "exact_match"], ["maths"], "exact_match names maths; heldout domains are sums"),
         (["pivot", "path"], "quickstart:nobody", "nobody"),
+        (
+            ["sources", 1, "backend"],
+            {"kind": "vlm"},
+            r"sources\[1\].backend.kind: there is no vlm; did you mean vllm\?",
+        ),
+        (["sources", 1, "backend"], {"kind": "openai", "url": "x"}, r"sources\[1\].backend.url: must begin with http"),
+        (
+            ["sources", 1, "backend"],
+            {"kind": "openai", "modle": "x"},
+            r"unknown key sources\[1\].backend.modle; did you mean model",
+        ),
     ],
 )
 def test_a_mistake_is_named_with_the_way_out(path, value, message):

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import runs
-from fusion import pipeline, steps
+from fusion import pipeline, sources, steps
 from fusion.job import Job
 
 
@@ -129,7 +129,7 @@ def interrupted(config, at_step):
 
 def test_a_killed_extraction_goes_on_where_it_stopped(folder, tmp_path, monkeypatch):
     config, done = runs.config(folder, runs=str(tmp_path)), []
-    rows = steps.TransformersSource.rows
+    rows = sources.TransformersSource.rows
 
     def dies(self, texts, progress=None):
         done.append(len(texts))
@@ -137,7 +137,7 @@ def test_a_killed_extraction_goes_on_where_it_stopped(folder, tmp_path, monkeypa
             raise KeyboardInterrupt
         return rows(self, texts, progress)
 
-    monkeypatch.setattr(steps.TransformersSource, "rows", dies)
+    monkeypatch.setattr(sources.TransformersSource, "rows", dies)
     with pytest.raises(KeyboardInterrupt):
         pipeline.run(config, until="extract")
     pipeline.run(config, until="extract")

@@ -13,6 +13,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import torch
 from safetensors import safe_open
@@ -20,11 +21,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fusion.cache.codec import decode, encode
+from fusion.cache.known import Known, known
 from fusion.made import claim, fingerprint, write_json
 from fusion.rows import LogitRows
 
-FORMAT = 2
-INDEX = ("rows", "entries")  # what a shard holds besides rows: how many each example has, and how many entries a row
+FORMAT = 3
+INDEX = ("rows", "entries", "known")  # besides rows: how many each example has, how many entries a row, `known`
 
 
 class Writer:
@@ -57,9 +59,9 @@ class Writer:
         """Whether the manifest is there."""
         return (self.folder / "manifest.json").exists()
 
-    def missing(self) -> list[int]:
-        """Numbers of the shards still to be written."""
-        return [n for n in range(self.shards) if not self._whole(self._file(n))]
+    def missing(self, among: Sequence[int] | None = None) -> list[int]:
+        """Numbers of the shards still to be written; of those `among`, if given."""
+        return [n for n in (range(self.shards) if among is None else among) if not self._whole(self._file(n))]
 
     def examples(self, number: int) -> list[str]:
         """Ids of the examples whose rows belong in shard `number`."""
@@ -68,9 +70,9 @@ class Writer:
     def write(self, number: int, rows: LogitRows) -> None:
         """Write shard `number`; `rows.example` counts from 0 along `examples(number)`, and no example may lack rows."""
         counts = torch.bincount(rows.example, minlength=len(self.examples(number))).tolist()
-        index = {"rows": torch.tensor(counts, dtype=torch.int32), "entries": torch.tensor(rows.k)}
+        index = {"rows": torch.tensor(counts, dtype=torch.int32), "entries": torch.tensor(rows.k), "known": known(rows)}
         target = self._file(number)
-        aside = target.with_suffix(".part")
+        aside = target.with_suffix(f".{uuid4().hex[:8]}.part")  # its own, should two processes be at the same shard
         save_file(encode(rows, self.values, self.vocabulary) | index, aside, metadata={"made": self.made})
         aside.replace(target)
 
@@ -81,7 +83,7 @@ class Writer:
         shards = []
         for n in range(self.shards):
             with safe_open(self._file(n), "pt") as shard:
-                facts = {"rows": shard.get_tensor("rows").tolist(), "entries": int(shard.get_tensor("entries"))}
+                facts = {name: shard.get_tensor(name).tolist() for name in INDEX}
             shards.append({"file": self._file(n).name, **facts, "sha256": _sha256(self._file(n))})
         if len(entries := {shard["entries"] for shard in shards}) > 1:
             raise ValueError(
@@ -114,6 +116,7 @@ class Cache:
         self.made = fingerprint(self.key)
         self._shards = manifest["shards"]
         self.entries: int = self._shards[0]["entries"]
+        self.known = Known.of([shard["known"] for shard in self._shards])
         self._starts = [[0, *itertools.accumulate(shard["rows"])] for shard in self._shards]
         self._place = {id: (i // self.key["shard"], i % self.key["shard"]) for i, id in enumerate(manifest["ids"])}
         self._open: dict[int, Any] = {}
@@ -121,6 +124,11 @@ class Cache:
     def __len__(self) -> int:
         """Rows in all."""
         return sum(starts[-1] for starts in self._starts)
+
+    @property
+    def examples(self) -> int:
+        """How many examples the rows belong to."""
+        return len(self._place)
 
     @property
     def size(self) -> int:

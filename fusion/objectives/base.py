@@ -34,6 +34,11 @@ class Objective(Settings, ABC):
     def entries(self) -> int | None:
         """How many of its largest entries each row must keep: 0 for none, None for the whole vocabulary."""
 
+    @property
+    def needs(self) -> frozenset[str]:
+        """Fields of a source's rows, besides entries, that must be known: of gold, mean and std."""
+        return frozenset()
+
 
 class RowObjective(Objective):
     """Looks at each of the pivot's rows alone."""

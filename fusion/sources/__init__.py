@@ -1,6 +1,25 @@
-"""Source models as makers of rows: one protocol, one file a backend."""
+"""Source models as makers of rows: one protocol, one file a backend, their union the list of them."""
 
-from fusion.sources.base import Source
-from fusion.sources.transformers_source import TransformersSource
+from typing import Annotated
 
-__all__ = ["Source", "TransformersSource"]
+from pydantic import Field
+
+from fusion.sources.base import Backend, Source, Wanted
+from fusion.sources.imported import Imported
+from fusion.sources.openai_source import OpenAI
+from fusion.sources.transformers_source import Transformers, TransformersSource
+from fusion.sources.vllm_source import VLLM
+
+AnyBackend = Annotated[Transformers | VLLM | OpenAI | Imported, Field(discriminator="kind")]
+
+__all__ = [
+    "VLLM",
+    "AnyBackend",
+    "Backend",
+    "Imported",
+    "OpenAI",
+    "Source",
+    "Transformers",
+    "TransformersSource",
+    "Wanted",
+]

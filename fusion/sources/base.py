@@ -1,17 +1,58 @@
-"""What every backend offers."""
+"""What every backend offers, and what it is asked for."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from fusion.encode import Encoded
+from fusion.models import ModelRef
 from fusion.rows import LogitRows
+from fusion.settings import Settings
+
+Progress = Callable[[int], None]
 
 
+@runtime_checkable
 class Source(Protocol):
     """A frozen model that describes its next-token logits along given text."""
 
-    def rows(self, texts: Sequence[Encoded], progress: Callable[[int], None] | None = None) -> LogitRows:
+    def rows(self, texts: Sequence[Encoded], progress: Progress | None = None) -> LogitRows:
         """Rows of all texts, one text after another, numbered from 0 in `example`. `progress` hears of tokens done."""
         ...
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a source is opened for. Each backend takes from it what it has a use for."""
+
+    ref: ModelRef
+    """Where the tokenizer is, and the weights if the backend reads them."""
+    tokenizer: Any
+    k: int
+    """Entries of each row, at most as many as the tokenizer has ids."""
+    dtype: str = "float32"
+    device: str = "cpu"
+    batch_tokens: int = 4096
+    compile: bool = False
+
+
+class Backend(Settings, ABC):
+    """How a source is asked for its rows, and what it can know of them."""
+
+    weights: ClassVar[bool] = False
+    """Whether the source's path names the weights too, so that the model can be identified, counted and measured."""
+    unknown: ClassVar[frozenset[str]] = frozenset({"mean", "std"})
+    """Fields of its rows that are always NaN."""
+    idle: ClassVar[frozenset[str]] = frozenset()
+    """Settings that change no number, only how it is come by."""
+
+    def identity(self) -> dict[str, Any]:
+        """What of the settings makes the rows what they are."""
+        return self.model_dump(mode="json", exclude=set(self.idle))
+
+    @abstractmethod
+    def open(self, wanted: Wanted) -> Source:
+        """Make ready to give rows. Raises ValueError, with the way out, where that cannot be."""

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 
 from fusion.batch import batches, pad
 from fusion.encode import Encoded
 from fusion.head import Head, hidden_states
+from fusion.models import load_model, vocabulary
 from fusion.rows import LogitRows
+from fusion.sources.base import Backend, Progress, Wanted
+
+
+class Transformers(Backend):
+    """transformers runs the model in this process. Every field of a row is known."""
+
+    kind: Literal["transformers"] = "transformers"
+    weights: ClassVar[bool] = True
+    unknown: ClassVar[frozenset[str]] = frozenset()
+
+    def open(self, wanted: Wanted) -> TransformersSource:
+        """Load the model and compare its head with its own logits."""
+        model = load_model(wanted.ref, wanted.dtype, wanted.device)
+        head = Head.of(model, vocabulary(wanted.tokenizer))
+        head.check(model)
+        if wanted.compile:  # the forward alone: hooks stay outside, where `hidden_states` puts one for each call
+            model.base_model.forward = torch.compile(model.base_model.forward, dynamic=True)
+        return TransformersSource(model, head.frozen(), min(wanted.k, head.vocabulary), wanted.batch_tokens)
 
 
 @dataclass(frozen=True)
@@ -25,7 +44,7 @@ class TransformersSource:
     """Tokens of a batch, padding included; one longer text makes a batch of its own."""
 
     @torch.inference_mode()
-    def rows(self, texts: Sequence[Encoded], progress: Callable[[int], None] | None = None) -> LogitRows:
+    def rows(self, texts: Sequence[Encoded], progress: Progress | None = None) -> LogitRows:
         """See `Source.rows`; numbers are float32, on the CPU."""
         done: dict[int, LogitRows] = {}
         for batch in batches([len(text.input_ids) for text in texts], self.batch_tokens):

@@ -1,0 +1,86 @@
+"""Many processes, one cache: each takes the next shard that nobody has, until none is missing.
+
+A shard is claimed by a lock on one byte of the file `claims`. The operating system gives a lock back when its process ends,
+however it ends, so a process that dies loses the shard it was at and no more, and another takes it up at once. The processes
+need not know each other: they may come from one launcher or from several, from one machine or from all that share the folder,
+and be another number after every restart. Where a file system has no locks, shards are made twice at worst, with equal bytes.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from fusion.cache.store import Cache, Writer
+from fusion.rows import LogitRows
+
+try:
+    import fcntl
+except ImportError:  # Windows: no claims, as on a file system without locks
+    fcntl = None
+
+TAKEN = {errno.EACCES, errno.EAGAIN}
+
+
+def fill(
+    writer: Writer,
+    make: Callable[[int], LogitRows],
+    elsewhere: Callable[[int], None] = lambda _: None,
+    pause: float = 0.5,
+) -> Cache:
+    """Write shards until none is missing, wait for those that other processes are at, and write the manifest if need be.
+
+    `make` gives the rows of a shard by its number; `elsewhere` hears of each shard that another process wrote. `pause` is
+    in seconds, between looks at what the others have done.
+    """
+    claims, left = Claims(writer.folder), writer.missing()
+    while left:
+        mine = next((number for number in left if claims.take(number)), None)
+        if mine is None:
+            time.sleep(pause)
+        elif writer.missing([mine]):  # it may have been written between the look and the claim
+            writer.write(mine, make(mine))
+            left.remove(mine)
+        if mine is not None:
+            claims.give_back(mine)
+        before, left = left, writer.missing(left)
+        for number in before:
+            if number not in left:
+                elsewhere(number)
+    claims.take(writer.shards, wait=True)
+    cache = Cache(writer.folder) if writer.complete else writer.finish()
+    for leftover in (*writer.folder.glob("*.part"), claims.place):  # of processes that died, and of all claims
+        leftover.unlink(missing_ok=True)
+    claims.close()
+    return cache
+
+
+class Claims:
+    """The claims of this process on the numbers of a folder's shards. Two objects of one process do not see each other's."""
+
+    def __init__(self, folder: Path):
+        self.place = folder / "claims"
+        self.file = self.place.open("ab")
+
+    def take(self, number: int, wait: bool = False) -> bool:
+        """Whether `number` is now claimed by this process; with `wait`, once nobody else claims it."""
+        if fcntl is None:
+            return True
+        try:
+            fcntl.lockf(self.file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, number)
+        except OSError as error:
+            return error.errno not in TAKEN
+        return True
+
+    def give_back(self, number: int) -> None:
+        """End the claim on `number`."""
+        if fcntl is not None:
+            with suppress(OSError):  # there was no lock
+                fcntl.lockf(self.file, fcntl.LOCK_UN, 1, number)
+
+    def close(self) -> None:
+        """End all claims of this process."""
+        self.file.close()

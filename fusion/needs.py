@@ -1,0 +1,38 @@
+"""Whether rows hold what is read of them: known from the manifests of the caches, so before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from fusion.cache.known import Known
+from fusion.objectives import AnyObjective
+from fusion.weighting import AnyWeighting
+
+NAMES = {"gold": "the log-probability of the true token", "mean": "the mean of the logits", "std": "their deviation"}
+
+
+def lacking(objectives: Sequence[AnyObjective], weighting: AnyWeighting, sources: Mapping[str, Known]) -> list[str]:
+    """One sentence for each thing that an objective or the weighting reads and a source's rows do not all hold."""
+    readers = [(f"objectives[{i}] ({o.kind})", o.needs, "another input") for i, o in enumerate(objectives)]
+    readers.append((f"weighting ({weighting.kind})", weighting.needs, "kind: sum or mean"))
+    found = []
+    for name, known in sources.items():
+        for reader, needs, instead in readers:
+            for field, rows in _unknown(known, needs):
+                found.append(
+                    f"{reader} needs {NAMES[field]}, which {rows} of {known.rows} rows of source {name} do not have (NaN). "
+                    f"Set {instead}, or take this source's rows from a backend that knows it."
+                )
+        for i, objective in enumerate(objectives):
+            if objective.entries and objective.entries > known.entries:
+                found.append(
+                    f"objectives[{i}] ({objective.kind}) reads {objective.entries} entries of each row, and some of source "
+                    f"{name} have only {known.entries}. Lower its top_k, or take rows from a backend that gives more."
+                )
+    return found
+
+
+def _unknown(known: Known, needs: frozenset[str]) -> Iterator[tuple[str, int]]:
+    """The fields that some rows lack, and how many rows lack each."""
+    have = {"gold": known.gold, "mean": known.moments, "std": known.moments}
+    yield from ((field, known.rows - have[field]) for field in sorted(needs) if have[field] < known.rows)

@@ -1,0 +1,21 @@
+"""A source that is not here at all: its rows were put into the cache by `fusion cache import`."""
+
+from __future__ import annotations
+
+from typing import Literal, NoReturn
+
+from fusion.sources.base import Backend, Wanted
+
+
+class Imported(Backend):
+    """Rows come from files that another program wrote; see `fusion cache import`. Which fields they hold, the files decide."""
+
+    kind: Literal["imported"] = "imported"
+    unknown = frozenset()
+
+    def open(self, wanted: Wanted) -> NoReturn:
+        """Always raises ValueError: there is nothing to run."""
+        raise ValueError(
+            f"The source with the tokenizer {wanted.ref.path} has backend kind: imported, and its cache is not there yet. Run "
+            "`fusion cache import FILE... --config CONFIG --source NAME --format FORMAT`, or give it another backend."
+        )

@@ -1,0 +1,115 @@
+"""Rows from a model that vLLM runs here, as the log-probabilities of a prompt's tokens."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from fusion.encode import Encoded
+from fusion.models import vocabulary
+from fusion.ranks import world
+from fusion.rows import LogitRows
+from fusion.sources.base import Backend, Progress, Wanted
+from fusion.sources.listed import Listed, rows_of
+
+OURS = {"model", "revision", "trust_remote_code", "dtype", "max_logprobs", "logprobs_mode"}
+
+
+class VLLM(Backend):
+    """vLLM's offline engine (0.11.1 or newer, installed apart) runs the model. It gives log-probabilities, so the moments
+    of the logits are unknown; those of padded ids count as mass outside the entries.
+    """
+
+    kind: Literal["vllm"] = "vllm"
+    weights: ClassVar[bool] = True
+    idle: ClassVar[frozenset[str]] = frozenset({"tensor_parallel_size", "gpu_memory_utilization", "max_model_len"})
+    tensor_parallel_size: int = Field(default=1, ge=1)
+    """GPUs that share the model."""
+    gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
+    """Share of each GPU's memory that vLLM may take."""
+    max_model_len: int | None = Field(default=None, gt=0)
+    """Longest text in tokens, with one to spare; the model's own limit if not said."""
+    engine: dict[str, Any] = Field(default={})
+    """Any further argument of `vllm.LLM`, such as `quantization` or `max_num_batched_tokens`."""
+
+    def open(self, wanted: Wanted) -> VLLMSource:
+        """Start the engine. Raises ValueError without vLLM, and in processes of a launcher, for vLLM starts its own."""
+        if taken := OURS & self.engine.keys():
+            raise ValueError(
+                f"backend.engine sets {', '.join(sorted(taken))}, which the run sets itself; remove it there."
+            )
+        if world() > 1:
+            raise ValueError(
+                f"{wanted.ref.path}: vLLM starts its own processes and cannot run under torchrun. Run `fusion extract` by "
+                "itself, with backend.tensor_parallel_size for several GPUs, or several times at once, each with its own "
+                "CUDA_VISIBLE_DEVICES: they share the work."
+            )
+        try:
+            vllm: Any = importlib.import_module("vllm")
+        except ImportError as error:
+            raise ValueError(
+                f"{wanted.ref.path} has backend kind: vllm, and vllm cannot be imported ({error}). Install it (pip install "
+                "vllm), or use kind: transformers."
+            ) from error
+        engine = vllm.LLM(
+            model=str(wanted.ref.local or wanted.ref.path),
+            revision=wanted.ref.revision,
+            trust_remote_code=wanted.ref.trust_remote_code,
+            dtype=wanted.dtype,
+            max_logprobs=wanted.k,
+            logprobs_mode="raw_logprobs",
+            tensor_parallel_size=self.tensor_parallel_size,
+            gpu_memory_utilization=self.gpu_memory_utilization,
+            **({} if self.max_model_len is None else {"max_model_len": self.max_model_len}),
+            **self.engine,
+        )
+        how = vllm.SamplingParams(
+            temperature=1.0, max_tokens=1, prompt_logprobs=wanted.k, flat_logprobs=True, detokenize=False
+        )  # one token must be generated; it is not looked at
+        return VLLMSource(engine, how, wanted.k, vocabulary(wanted.tokenizer))
+
+
+@dataclass(frozen=True)
+class VLLMSource:
+    """A running engine and what to ask of it. vLLM makes its own batches, of all the texts of a call."""
+
+    engine: Any
+    how: Any
+    k: int
+    vocabulary: int
+
+    def rows(self, texts: Sequence[Encoded], progress: Progress | None = None) -> LogitRows:
+        """See `Source.rows`. Raises ValueError where the engine answers for other tokens than it was given."""
+        prompts = [{"prompt_token_ids": text.input_ids} for text in texts]
+        parts = []
+        for number, (text, out) in enumerate(
+            zip(texts, self.engine.generate(prompts, self.how, use_tqdm=False), strict=True)
+        ):
+            if list(out.prompt_token_ids) != text.input_ids:
+                raise ValueError(
+                    f"vLLM answered for {len(out.prompt_token_ids)} tokens, not for the {len(text.input_ids)} it was given: "
+                    "it must not change the prompt. Is truncation set in backend.engine?"
+                )
+            listed = list(positions(out.prompt_logprobs))[text.start :]
+            parts.append(rows_of(text, listed, self.k, self.vocabulary, number))
+            if progress is not None:
+                progress(len(text.input_ids))
+        return LogitRows.cat(parts)
+
+
+def positions(prompt_logprobs: Any) -> Iterator[Listed]:
+    """What vLLM lists for each token of a prompt, nothing for the first: from FlatLogprobs, or a list of dictionaries.
+
+    The K most likely tokens, and the prompt's own token where it is not among them.
+    """
+    if hasattr(prompt_logprobs, "start_indices"):
+        ids, values = list(map(int, prompt_logprobs.token_ids)), list(map(float, prompt_logprobs.logprobs))
+        for start, end in zip(prompt_logprobs.start_indices, prompt_logprobs.end_indices, strict=True):
+            yield dict(zip(ids[start:end], values[start:end], strict=True))
+    else:
+        for entries in prompt_logprobs:
+            yield {id: entry.logprob for id, entry in (entries or {}).items()}

@@ -1,0 +1,70 @@
+"""What rows lack is said before training: objective or weighting, source, how many rows, and the way out."""
+
+import pytest
+import torch
+
+from fusion.cache.known import Known, known
+from fusion.needs import lacking
+from fusion.objectives import ALL, GLD, CrossEntropy, ForwardKL, InfiFusion
+from fusion.rows import LogitRows
+from fusion.weighting import ALL as WEIGHTINGS
+from fusion.weighting import GoldPosterior, MinimumCrossEntropy, Sum
+
+WHOLE = Known(rows=10, gold=10, moments=10, entries=10)
+OBJECTIVES = [CrossEntropy(), ForwardKL(), InfiFusion(), GLD()]
+
+
+def rows(gold, mean, ids):
+    gold, mean, ids = torch.tensor(gold), torch.tensor(mean), torch.tensor(ids)
+    number = torch.zeros(len(gold), dtype=torch.long)
+    return LogitRows(-ids.float(), ids, gold, mean, mean, number, number)
+
+
+def test_known_counts_what_is_there():
+    nan = float("nan")
+    first = known(rows([-1.0, nan, -2.0], [nan, nan, -3.0], [[5, 6], [5, -1], [3, 4]]))
+    assert first.tolist() == [3, 2, 1, 1]
+    assert Known.of([first.tolist(), [4, 4, 4, 2]]) == Known(rows=7, gold=6, moments=5, entries=1)
+
+
+def test_nothing_is_lacking_where_all_is_known():
+    for weighting in (Sum(), GoldPosterior(), MinimumCrossEntropy()):
+        assert lacking(OBJECTIVES, weighting, {"a": WHOLE, "b": WHOLE}) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "weighting", "message"),
+    [
+        (
+            Known(10, 10, 4, 10),
+            Sum(),
+            "objectives[3] (gld) needs the mean of the logits, which 6 of 10 rows of source b",
+        ),
+        (
+            Known(10, 7, 10, 10),
+            GoldPosterior(),
+            "weighting (gold_posterior) needs the log-probability of the true token, which 3",
+        ),
+        (Known(10, 7, 10, 10), MinimumCrossEntropy(), "weighting (minimum_cross_entropy) needs the log-probability"),
+        (
+            Known(10, 10, 10, 9),
+            Sum(),
+            "objectives[2] (infifusion) reads 10 entries of each row, and some of source b have only 9",
+        ),
+    ],
+)
+def test_what_is_lacking_is_named_with_reader_source_and_way_out(source, weighting, message):
+    found = lacking(OBJECTIVES, weighting, {"a": WHOLE, "b": source})
+    assert any(sentence.startswith(message) for sentence in found), found
+    assert all("source b" in sentence for sentence in found)
+    assert all("backend" in sentence for sentence in found)
+
+
+def test_what_nobody_reads_may_be_lacking():
+    nothing = Known(10, 0, 0, 10)
+    assert lacking([CrossEntropy(), ForwardKL(), InfiFusion(), GLD(input="raw")], Sum(), {"a": nothing}) == []
+
+
+@pytest.mark.parametrize("reader", [*ALL, *WEIGHTINGS], ids=lambda reader: reader.__name__)
+def test_needs_are_fields_of_rows(reader):
+    assert reader().needs <= {"gold", "mean", "std"}
