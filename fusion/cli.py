@@ -31,19 +31,31 @@ def run(config: ConfigFile, override: Set = []) -> None:  # noqa: B006  (typer r
 
 
 @app.command()
-def plan(config: ConfigFile, override: Set = []) -> None:  # noqa: B006
-    """Say what a run will take, before anything runs; no weights are read."""
+def plan(
+    config: ConfigFile,
+    override: Set = [],  # noqa: B006
+    gpus: Annotated[int | None, typer.Option("--gpus", help="GPUs of all machines together; sets plan.gpus.")] = None,
+    gpu: Annotated[str | None, typer.Option("--gpu", help="Kind of GPU, such as h800; sets plan.gpu.")] = None,
+    mfu: Annotated[
+        float | None, typer.Option("--mfu", help="Share of its peak; sets plan.mfu, 0.4 if not said.")
+    ] = None,
+    count: Annotated[bool, typer.Option("--count", help="Read the data even where plan.tokens is given.")] = False,
+) -> None:
+    """Say what a run will take, and what would not fit, before anything runs; no weights are read."""
     from fusion import configfile
     from fusion.job import Job
-    from fusion.plan import domains
+    from fusion.plan import domains, tables_of_plan
     from fusion.plan import plan as estimate
     from fusion.progress import console, quiet
-    from fusion.tables import plan_table
 
     quiet()
-    job = Job(configfile.load(config, override))
-    console.print(plan_table(estimate(job)))
-    console.print(domains(job))
+    given = {"plan.gpus": gpus, "plan.gpu": gpu, "plan.mfu": mfu}
+    said = [f"{key}={value}" for key, value in given.items() if value is not None]
+    job = Job(configfile.load(config, [*override, *said]))
+    found = estimate(job, count)
+    console.print(*tables_of_plan(found, job.config.plan), sep="\n")
+    if not found.by_hand:
+        console.print(domains(job))
 
 
 @app.command()

@@ -20,12 +20,11 @@ from fusion.cache import Cache
 from fusion.config import Config
 from fusion.helping import helping
 from fusion.job import Job
-from fusion.plan import plan
+from fusion.plan import plan, tables_of_plan
 from fusion.progress import console
 from fusion.report.card import model_card
 from fusion.report.page import write_report
 from fusion.report.table import helping_table, tables
-from fusion.tables import plan_table
 from fusion.train import BASELINE, trainings
 from fusion_eval import heldout
 from fusion_eval.results import Result
@@ -37,7 +36,7 @@ def run(config: Config, until: str = "report") -> Path:
     """Run every stage up to `until`, after saying what it will take; the run's folder. Safe to stop and to call again."""
     job = Job(config)
     if not job.record():
-        console.print(plan_table(plan(job)))
+        console.print(*tables_of_plan(plan(job, count=True), config.plan), sep="\n")
         config.folder.mkdir(parents=True, exist_ok=True)
         (config.folder / "config.yaml").write_text(configfile.dump(config))
     job.describe()

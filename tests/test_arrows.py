@@ -14,6 +14,7 @@ ALLOWED = {
     "recipes": set(),
     "quickstart": {"quickstart"},
     "made": set(),
+    "hardware": set(),
     "models": set(),
     "encode": {"spelling"},
     "corpus": {"quickstart"},
@@ -30,7 +31,7 @@ ALLOWED = {
     "progress": set(),
     "report": {"progress", "fusion_eval"},
     "train": BOTTOM | {"align", "batch", "cache", "corpus", "encode", "head", "models", "objectives", "weighting"},
-    "config": BOTTOM | {"merge", "models", "objectives", "quickstart", "weighting"},
+    "config": BOTTOM | {"hardware", "merge", "models", "objectives", "quickstart", "weighting"},
     "fusion_eval": {"batch", "corpus", "encode", "head", "models", "sources"},
 }
 ON_TOP = {"configfile", "job", "plan", "pipeline", "steps", "inspect", "tables", "cli", "__init__", "__main__"}

@@ -96,11 +96,18 @@ def test_plan_reads_no_weights_and_writes_nothing(config, tmp_path):
     assert sorted(config.parent.rglob("*")) == before
 
 
+def test_a_plan_for_a_cluster_needs_neither_weights_nor_data_nor_network():
+    out = fusion("plan", "infifusion_unified_14b", "--gpus", 16, "--gpu", "a100", "--mfu", 0.5)
+    assert out.returncode == 0, out.stderr
+    for part in ("on 16 x a100", "at 50% (plan.mfu, an assumption)", "zero3", "does not fit: train fine-tuned"):
+        assert part in out.stdout
+
+
 def test_the_plan_says_what_then_happens(config):
     out = fusion("run", config)
     assert out.returncode == 0, out.stderr
     job = Job(configfile.load(config))
-    estimates = {estimate.stage: estimate for estimate in plan.plan(job)}
+    estimates = {estimate.stage: estimate for estimate in plan.plan(job).stages}
     for name in ("neox", "qwen"):
         files = (job.config.folder / "cache" / name).glob("shard-*.safetensors")
         disk = sum(file.stat().st_size for file in files)
