@@ -83,6 +83,36 @@ def evaluate(config: ConfigFile, override: Set = []) -> None:  # noqa: B006
 
 
 @app.command()
+def launch(
+    config: ConfigFile,
+    on: Annotated[str, typer.Option("--on", help="local, torchrun, deepspeed, slurm or kubernetes.")],
+    override: Set = [],  # noqa: B006
+    gpus: Annotated[int | None, typer.Option("--gpus", help="GPUs of a node, one process each; 1 if not said.")] = None,
+    nodes: Annotated[int | None, typer.Option("--nodes", help="Machines; those of the hostfile, or 1.")] = None,
+    hostfile: Annotated[str | None, typer.Option("--hostfile", help="Lines such as `node1 slots=8`.")] = None,
+    head: Annotated[str | None, typer.Option("--head", help="HOST[:PORT] where several nodes meet (torchrun).")] = None,
+    option: Annotated[
+        list[str],
+        typer.Option("--option", metavar="KEY[=VALUE]", help="For slurm (partition=gpu) and kubernetes (image=...)."),
+    ] = [],  # noqa: B006
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would run and what it would read.")] = False,
+) -> None:
+    """Start `fusion run` on several GPUs or machines, here or through a queue."""
+    from fusion import configfile
+    from fusion_launch import Program, Resources, execute, prepare
+
+    name = configfile.load(config, override).name  # a mistake is said here, not after hours in a queue
+    files = {config: Path(config).read_text()} if Path(config).is_file() else {}
+    program = Program("fusion", ("run", config, *(part for value in override for part in ("--set", value))), name)
+    prepared = prepare(on, program, Resources.of(gpus, nodes, hostfile, head), option, files)
+    if not dry_run:
+        raise typer.Exit(execute(prepared))
+    typer.echo(prepared.text or prepared.command, nl=not prepared.text)
+    if about := prepared.note or (f"{prepared.command} reads this." if prepared.text else ""):
+        typer.echo(f"# {about}", err=True)
+
+
+@app.command()
 def report(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, such as runs/quickstart.")],
 ) -> None:

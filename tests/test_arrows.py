@@ -32,6 +32,7 @@ ALLOWED = {
     "report": {"progress", "fusion_eval"},
     "train": BOTTOM | {"align", "batch", "cache", "corpus", "encode", "head", "models", "objectives", "weighting"},
     "config": BOTTOM | {"hardware", "merge", "models", "objectives", "quickstart", "weighting"},
+    "fusion_launch": set(),
     "fusion_eval": {"batch", "corpus", "encode", "head", "models", "sources"},
 }
 ON_TOP = {"configfile", "job", "plan", "pipeline", "steps", "inspect", "tables", "cli", "__init__", "__main__"}
@@ -40,7 +41,8 @@ KNOW_THE_CONFIGURATION = {"config", "configfile", "job", "plan", "pipeline", "st
 
 def rooms():
     """Each source file with the room it belongs to: the first part of its path."""
-    for root, package in [(ROOT / "fusion", None), (ROOT / "eval/fusion_eval", "fusion_eval")]:
+    launch, eval = ROOT / "launch/fusion_launch", ROOT / "eval/fusion_eval"
+    for root, package in [(ROOT / "fusion", None), (eval, "fusion_eval"), (launch, "fusion_launch")]:
         for file in sorted(root.rglob("*.py")):
             yield file, package or file.relative_to(root).parts[0].removesuffix(".py")
 
