@@ -16,7 +16,7 @@ Offload = Literal["none", "optimizer", "all"]
 Bytes = int | float
 FREE = 0.1
 """Share of a GPU that is left free for its context, communication and fragmentation. An assumption."""
-BUCKET = 500_000_000  # numbers that DeepSpeed reduces at once (reduce_bucket_size)
+BUCKET = 500_000_000  # numbers that ZeRO-1 and 2 reduce at once (reduce_bucket_size)
 LIVE = 1_000_000_000  # numbers that ZeRO-3 keeps gathered (stage3_max_live_parameters)
 
 
@@ -102,13 +102,14 @@ def _torch(model: Architecture, kind: Kind, precision: Precision, processes: int
 
 def _deepspeed(model: Architecture, kind: Kind, precision: Precision, processes: int) -> Memory:
     own, master = model.parameters * precision.compute, model.parameters * 12
-    buckets = BUCKET * precision.compute
     if kind == "zero3":
+        buckets = model.hidden**2 * precision.compute  # what transformers writes for `auto`
         gathered = (
             min(model.parameters, LIVE + model.vocabulary * model.hidden) * precision.compute
         )  # the head stays whole
         return Memory(own / processes, own / processes, master / processes, gathered + buckets)
-    return Memory(own, own / processes if kind == "zero2" else own, master / processes, 2 * buckets)
+    buckets = 2 * BUCKET * precision.compute  # one is filled while the other is reduced
+    return Memory(own, own / processes if kind == "zero2" else own, master / processes, buckets)
 
 
 def _moved(memory: Memory, offload: Offload) -> Memory:

@@ -34,6 +34,8 @@ class Estimate:
     """Of one process, at the peak."""
     work: int | float = 0
     """Floating-point operations of all processes together."""
+    shared: bool = True
+    """Whether all processes share the work; else one does it while the others wait."""
 
 
 @dataclass(frozen=True)
@@ -199,6 +201,5 @@ def _evaluate(planner: Planner, name: str, kind: str) -> Estimate:
     at_once = max(planner.config.evaluation.batch_tokens, counts.longest)
     rank = memory.extraction(size, at_once, BYTES[planner.config.extract.dtype], planner.logits(kind, copies=1))
     disk = 1000 * counts.examples
-    return Estimate(
-        f"evaluate {name}", counts.examples, counts.tokens, disk=disk, memory=rank, work=forward(size, counts)
-    )
+    work = forward(size, counts)
+    return Estimate(f"evaluate {name}", counts.examples, counts.tokens, disk=disk, memory=rank, work=work, shared=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich import box
 from rich.console import RenderableType
 from rich.table import Table
@@ -9,7 +11,7 @@ from rich.table import Table
 from fusion.config import Plan as Given
 from fusion.hardware import GPUS
 from fusion.plan.memory import Memory
-from fusion.plan.stages import Plan
+from fusion.plan.stages import Estimate, Plan
 from fusion.plan.units import count, size, size_in, time, unit, work
 from fusion.plan.verdict import misfits
 from fusion.plan.work import seconds
@@ -37,11 +39,11 @@ def stages_table(plan: Plan, given: Given) -> Table:
     for e in plan.stages:
         steps = "" if e.steps is None else f"{e.steps:,}"
         cells = (count(e.examples), count(e.tokens), steps, size(e.disk), size(e.memory.total), work(e.work))
-        table.add_row(e.stage, *cells, *_time(e.work, given))
+        table.add_row(e.stage, *cells, *_time([e], given))
     disk, peak = sum(e.disk for e in plan.stages), max(e.memory.total for e in plan.stages)
     total = sum(e.work for e in plan.stages)
     table.add_section()
-    table.add_row("all", "", "", "", size(disk), size(peak), work(total), *_time(total, given))
+    table.add_row("all", "", "", "", size(disk), size(peak), work(total), *_time(plan.stages, given))
     return table
 
 
@@ -69,8 +71,10 @@ def gpu_hours(work: int | float, given: Given) -> float:
     return seconds(work, 1, GPUS[given.gpu].peak, given.mfu) / 3600
 
 
-def _time(work: int | float, given: Given) -> list[str]:
-    return [time(3600 * gpu_hours(work, given) / given.gpus)] if given.gpu else []
+def _time(stages: Sequence[Estimate], given: Given) -> list[str]:
+    if given.gpu is None:
+        return []
+    return [time(3600 * sum(gpu_hours(e.work, given) / (given.gpus if e.shared else 1) for e in stages))]
 
 
 def _total(memory: Memory, name: str, given: Given) -> str:
@@ -89,7 +93,8 @@ def _caption(plan: Plan, given: Given) -> str:
         hours = gpu_hours(sum(e.work for e in plan.stages), given)
         peak = GPUS[given.gpu].peak / 1e12
         notes.append(
-            f"time: at {given.mfu:.0%} (plan.mfu, an assumption) of {peak:,.0f} TFLOP/s; {hours:,.1f} GPU-hours in all."
+            f"time: at {given.mfu:.0%} (plan.mfu, an assumption) of {peak:,.0f} TFLOP/s; {hours:,.1f} GPU-hours of work "
+            f"in all{'' if given.gpus == 1 else ', evaluations on one GPU'}."
         )
     if plan.by_hand:
         notes.append("Examples and tokens as said by plan.tokens and limits, not counted.")

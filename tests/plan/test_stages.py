@@ -10,7 +10,7 @@ from fusion.job import Job
 from fusion.models import ModelRef, load_model
 from fusion.plan import facts, plan, stages, tables_of_plan
 from fusion.plan.memory import Engine
-from fusion.plan.table import gpu_hours
+from fusion.plan.table import gpu_hours, stages_table
 from fusion.plan.verdict import misfits, smallest
 from fusion.progress import console
 
@@ -124,6 +124,19 @@ def test_planned_gpu_hours_are_near_the_published_ones(offline):
     assert hours["train unified"] + reading == pytest.approx(160, rel=0.25)
     pairwise = sum(hours[f"train pairwise/{name}"] for name in ("qwen", "coder", "mistral"))
     assert pairwise + reading == pytest.approx(450, rel=0.15)
+
+
+def test_more_gpus_shorten_what_they_share_and_not_evaluations(offline):
+    times = {}
+    for gpus in (8, 16):
+        found, given = planned("infifusion_unified_14b", f"plan.gpus={gpus}")
+        rows = [line.split() for line in said(stages_table(found, given)).splitlines()]
+        times[gpus] = {" ".join(row[:2]): row[-2:] for row in rows if row[:1] in (["train"], ["extract"], ["evaluate"])}
+    assert times[8]["evaluate mistral"] == times[16]["evaluate mistral"]
+    for stage in ("train unified", "extract mistral"):
+        (eight, unit), (sixteen, same) = times[8][stage], times[16][stage]
+        assert unit == same == "h"
+        assert float(eight) == pytest.approx(2 * float(sixteen), rel=0.01)
 
 
 def test_counts_said_by_hand_are_left_aside_where_data_are_to_be_counted(folder):
