@@ -95,9 +95,9 @@ def describe(config: Any, trust_remote_code: bool = False, shipped: bool = False
     """Sizes of the model that this configuration describes, built without memory for its weights."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-    text, layers = config.get_text_config(), _layers(model)
-    heads = text.num_attention_heads
-    width = getattr(text, "head_dim", None) or text.hidden_size // heads
+    text = config.get_text_config()
+    layers, heads = _layers(model, text.num_hidden_layers), getattr(text, "num_attention_heads", 0)
+    width = getattr(text, "head_dim", None) or (text.hidden_size // heads if heads else 0)
     shared = getattr(text, "num_key_value_heads", None) or heads
     matrices = {
         id(p): p.numel() * _visited(name, text) for name, p in layers.named_parameters() if p.ndim > 1
@@ -115,7 +115,7 @@ def describe(config: Any, trust_remote_code: bool = False, shipped: bool = False
         heads=heads,
         queries=heads * width,
         keys=shared * width,
-        intermediate=text.intermediate_size,
+        intermediate=_intermediate(text),
         gated=any("gate" in name for name, _ in layers[0].named_modules()),
         norms=norms,
         eager=model.config._attn_implementation == "eager",
@@ -123,9 +123,18 @@ def describe(config: Any, trust_remote_code: bool = False, shipped: bool = False
     )
 
 
-def _layers(model: Any) -> nn.ModuleList:
-    """The stack of layers: the longest list of modules that the model holds."""
-    return max((m for m in model.modules() if isinstance(m, nn.ModuleList)), key=len)
+def _layers(model: Any, count: int) -> nn.ModuleList:
+    """The stack of layers. Raises ValueError for a model that has none."""
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == count:
+            return module
+    raise ValueError(f"{type(model).__name__} has no list of {count} layers, by which its cost could be planned.")
+
+
+def _intermediate(text: Any) -> int:
+    """Width of the feed-forward part, by the names that families give it; four times the model's where none is said."""
+    names = ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size")
+    return next((size for name in names if (size := getattr(text, name, None))), 4 * text.hidden_size)
 
 
 def _visited(name: str, text: Any) -> float:

@@ -108,9 +108,13 @@ def engine_of(config: Config) -> Engine:
 
 
 def _possible(config: Config) -> list[Engine]:
-    """With one GPU the plain engine and those that offload; with several all but that."""
-    one = config.plan.gpus == 1
-    return [e for e in memory.ENGINES if (e.kind == "single" or e.offload != "none" if one else e.kind != "single")]
+    """The configured one; and with one GPU the plain one and those that offload, with several all but the plain one."""
+    one, chosen = config.plan.gpus == 1, engine_of(config)
+    return [
+        e
+        for e in memory.ENGINES
+        if e == chosen or (e.kind == "single" or e.offload != "none" if one else e.kind != "single")
+    ]
 
 
 def _precision(config: Config) -> Precision:

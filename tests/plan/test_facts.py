@@ -49,6 +49,37 @@ def test_what_multiplies_a_token_is_the_matrices_of_the_layers(kind):
     assert sizes.largest_tensor == 300 * 32
 
 
+@pytest.mark.parametrize(
+    ("kind", "fields", "intermediate"),
+    [
+        ("gpt2", {"n_embd": 32, "n_layer": 2, "n_head": 2}, 128),
+        ("gpt2", {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_inner": 48}, 48),
+        ("opt", {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "ffn_dim": 64}, 64),
+        ("bloom", {"hidden_size": 32, "n_layer": 2, "n_head": 2}, 128),
+    ],
+)  # fmt: skip
+def test_older_families_name_their_sizes_otherwise(kind, fields, intermediate):
+    sizes = facts.describe(AutoConfig.for_model(kind, vocab_size=300, **fields))
+    assert (sizes.layers, sizes.hidden, sizes.intermediate, sizes.queries, sizes.gated) == (
+        2,
+        32,
+        intermediate,
+        32,
+        False,
+    )
+    assert sizes.multiplied == 2 * (4 * 32 * 32 + 2 * 32 * intermediate)
+
+
+def test_a_model_without_attention_has_sizes_too():
+    sizes = facts.describe(AutoConfig.for_model("mamba", vocab_size=300, hidden_size=32, num_hidden_layers=2))
+    assert (sizes.layers, sizes.heads, sizes.queries) == (2, 0, 0)
+
+
+def test_a_model_without_layers_is_named():
+    with pytest.raises(ValueError, match="Linear has no list of 2 layers"):
+        facts._layers(nn.Linear(1, 1), 2)
+
+
 def test_a_token_visits_its_share_of_the_experts():
     shape = tiny.SMALL | {"num_key_value_heads": 1, "num_local_experts": 4, "vocab_size": 300}
     one, two, four = (
