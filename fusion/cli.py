@@ -37,19 +37,31 @@ def run(config: ConfigFile, override: Set = []) -> None:  # noqa: B006  (typer r
 
 
 @app.command()
-def plan(config: ConfigFile, override: Set = []) -> None:  # noqa: B006
-    """Say what a run will take, before anything runs; no weights are read."""
+def plan(
+    config: ConfigFile,
+    override: Set = [],  # noqa: B006
+    gpus: Annotated[int | None, typer.Option("--gpus", help="GPUs of all machines together; sets plan.gpus.")] = None,
+    gpu: Annotated[str | None, typer.Option("--gpu", help="Kind of GPU, such as h800; sets plan.gpu.")] = None,
+    mfu: Annotated[
+        float | None, typer.Option("--mfu", help="Share of its peak; sets plan.mfu, 0.4 if not said.")
+    ] = None,
+    count: Annotated[bool, typer.Option("--count", help="Read the data even where plan.tokens is given.")] = False,
+) -> None:
+    """Say what a run will take, and what would not fit, before anything runs; no weights are read."""
     from fusion import configfile
     from fusion.job import Job
-    from fusion.plan import domains
+    from fusion.plan import domains, tables_of_plan
     from fusion.plan import plan as estimate
     from fusion.progress import console, quiet
-    from fusion.tables import plan_table
 
     quiet()
-    job = Job(configfile.load(config, override))
-    console.print(plan_table(estimate(job)))
-    console.print(domains(job))
+    given = {"plan.gpus": gpus, "plan.gpu": gpu, "plan.mfu": mfu}
+    said = [f"{key}={value}" for key, value in given.items() if value is not None]
+    job = Job(configfile.load(config, [*override, *said]))
+    found = estimate(job, count)
+    console.print(*tables_of_plan(found, job.config.plan), sep="\n")
+    if not found.by_hand:
+        console.print(domains(job))
 
 
 @app.command()
@@ -74,6 +86,36 @@ def merge(config: ConfigFile, override: Set = []) -> None:  # noqa: B006
 def evaluate(config: ConfigFile, override: Set = []) -> None:  # noqa: B006
     """Measure every model of the run on held-out examples; does first what is missing."""
     _run(config, override, "evaluate")
+
+
+@app.command()
+def launch(
+    config: ConfigFile,
+    on: Annotated[str, typer.Option("--on", help="local, torchrun, deepspeed, slurm or kubernetes.")],
+    override: Set = [],  # noqa: B006
+    gpus: Annotated[int | None, typer.Option("--gpus", help="GPUs of a node, one process each; 1 if not said.")] = None,
+    nodes: Annotated[int | None, typer.Option("--nodes", help="Machines; those of the hostfile, or 1.")] = None,
+    hostfile: Annotated[str | None, typer.Option("--hostfile", help="Lines such as `node1 slots=8`.")] = None,
+    head: Annotated[str | None, typer.Option("--head", help="HOST[:PORT] where several nodes meet (torchrun).")] = None,
+    option: Annotated[
+        list[str],
+        typer.Option("--option", metavar="KEY[=VALUE]", help="For slurm (partition=gpu) and kubernetes (image=...)."),
+    ] = [],  # noqa: B006
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would run and what it would read.")] = False,
+) -> None:
+    """Start `fusion run` on several GPUs or machines, here or through a queue."""
+    from fusion import configfile
+    from fusion_launch import Program, Resources, execute, prepare
+
+    name = configfile.load(config, override).name  # a mistake is said here, not after hours in a queue
+    files = {config: Path(config).read_text()} if Path(config).is_file() else {}
+    program = Program("fusion", ("run", config, *(part for value in override for part in ("--set", value))), name)
+    prepared = prepare(on, program, Resources.of(gpus, nodes, hostfile, head), option, files)
+    if not dry_run:
+        raise typer.Exit(execute(prepared))
+    typer.echo(prepared.text or prepared.command, nl=not prepared.text)
+    if about := prepared.note or (f"{prepared.command} reads this." if prepared.text else ""):
+        typer.echo(f"# {about}", err=True)
 
 
 @app.command()

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from fusion.hardware import GPUS
 from fusion.merge.methods import AnyMethod, TaskArithmetic
 from fusion.models import ModelRef
 from fusion.objectives import AnyObjective, CrossEntropy
@@ -165,6 +166,32 @@ class Evaluation(Settings):
     """Bootstrap resamples of the confidence intervals."""
 
 
+class Plan(Settings):
+    """What `fusion plan` takes as given. Changes nothing of a run."""
+
+    gpus: int = Field(default=1, gt=0)
+    """GPUs of all machines together."""
+    gpu: str | None = None
+    """Kind of GPU, such as h800; times are said, and whether it fits, only where this is."""
+    mfu: float = Field(default=0.4, gt=0, le=1)
+    """Share of the GPU's peak that work gets. An assumption; measure yours."""
+    tokens: int | None = Field(default=None, gt=0)
+    """Tokens of an example, prompt and response. Given, no data and no tokenizer are read."""
+    response: int | None = Field(default=None, gt=0)
+    """How many of them are the response; all if not said."""
+    examples: int | None = Field(default=None, gt=0)
+    """Training examples, where `tokens` is given and a data set has no `limit`."""
+    heldout: int | None = Field(default=None, gt=0)
+    """The same for held-out examples."""
+
+    @field_validator("gpu")
+    @classmethod
+    def _is_known(cls, value: str | None) -> str | None:
+        if value is not None and value not in GPUS:
+            raise ValueError(f"there is no GPU {value}{suggest(value, set(GPUS))}")
+        return value
+
+
 class Config(Settings):
     """A whole run."""
 
@@ -211,6 +238,7 @@ class Config(Settings):
     head_chunk: int | None = Field(default=None, gt=0)
     """Rows whose logits exist at once, whatever the budget; if not said, chunks of 2^25 logits."""
     evaluation: Evaluation = Evaluation()
+    plan: Plan = Plan()
 
     @property
     def folder(self) -> Path:

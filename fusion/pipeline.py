@@ -21,12 +21,11 @@ from fusion.config import Config
 from fusion.helping import helping
 from fusion.job import Job
 from fusion.made import write_text
-from fusion.plan import plan
+from fusion.plan import plan, tables_of_plan
 from fusion.progress import console
 from fusion.report.card import model_card
 from fusion.report.page import write_report
 from fusion.report.table import helping_table, tables
-from fusion.tables import plan_table
 from fusion.train import BASELINE, trainings
 from fusion_eval import heldout
 from fusion_eval.results import Result
@@ -58,7 +57,7 @@ def introduce(job: Job) -> None:
     """Say what a new run will take, and keep what it is made of."""
     folder = job.config.folder
     if not job.record():
-        console.print(plan_table(plan(job)))
+        console.print(*tables_of_plan(plan(job, count=True), job.config.plan), sep="\n")
         write_text(folder / "config.yaml", configfile.dump(job.config))
     job.describe()
 

@@ -1,4 +1,4 @@
-"""Tables of the command line: what a run will take, what it is made of, and how its tokenizers meet."""
+"""Tables of the command line: what a run is made of, and how its tokenizers meet."""
 
 from __future__ import annotations
 
@@ -10,26 +10,6 @@ from rich.table import Table
 
 from fusion.align import Audit, Share
 from fusion.inspect import Overview
-from fusion.plan import Estimate
-
-
-def plan_table(estimates: Sequence[Estimate]) -> Table:
-    """One line a stage, and the sums that matter."""
-    table = Table(
-        title="What this run will take",
-        caption="Estimates from configurations; no weights were read. memory: the peak of a stage.",
-    )
-    table.add_column("stage", no_wrap=True, min_width=max(len(e.stage) for e in estimates))
-    for name in ("examples", "tokens", "steps", "disk", "memory", "work"):
-        table.add_column(name, justify="right")
-    for e in estimates:
-        steps = "" if e.steps is None else f"{e.steps:,}"
-        cells = (_count(e.examples), _count(e.tokens), steps, size(e.disk), size(e.memory), work(e.flops))
-        table.add_row(e.stage, *cells)
-    disk, peak = sum(e.disk for e in estimates), max(e.memory for e in estimates)
-    table.add_section()
-    table.add_row("all", "", "", "", size(disk), size(peak), work(sum(e.flops for e in estimates)))
-    return table
 
 
 def overview_table(models: Sequence[Overview]) -> Table:
@@ -64,28 +44,6 @@ def audit_tables(name: str, audit: Audit) -> list[RenderableType]:
     table.add_row("all", f"{audit.total.rows:,}", _rate(audit.total))
     never = ", ".join(f"{text!r} ({count})" for text, count in audit.never[:12])
     return [table, f"never matched: {never or 'nothing'}\n"]
-
-
-def size(count: int | float) -> str:
-    """Bytes in words: 1.5 MB."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}" if count else ""
-        count /= 1000
-    return f"{count:.3g} TB"
-
-
-def work(flops: int | float) -> str:
-    """Floating-point operations in words: 1.5 TFLOP."""
-    for unit in ("MFLOP", "GFLOP", "TFLOP", "PFLOP"):
-        flops /= 1000 if unit != "MFLOP" else 1e6
-        if flops < 1000:
-            return f"{flops:.3g} {unit}" if flops else ""
-    return f"{flops / 1000:.3g} EFLOP"
-
-
-def _count(count: int) -> str:
-    return f"{count:,}" if count else ""
 
 
 def _rate(share: Share) -> str:

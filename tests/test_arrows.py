@@ -15,6 +15,7 @@ ALLOWED = {
     "quickstart": {"quickstart"},
     "made": set(),
     "ranks": set(),
+    "hardware": set(),
     "models": set(),
     "encode": {"spelling"},
     "corpus": {"quickstart"},
@@ -35,7 +36,8 @@ ALLOWED = {
     "train": BOTTOM
     | {"align", "batch", "cache", "corpus", "encode", "fusion_launch", "head", "made", "models", "objectives", "ranks"}
     | {"weighting"},
-    "config": BOTTOM | {"merge", "models", "objectives", "quickstart", "sources", "train", "weighting"},
+    "config": BOTTOM | {"hardware", "merge", "models", "objectives", "quickstart", "sources", "train", "weighting"},
+    "fusion_launch": set(),
     "fusion_eval": {"batch", "corpus", "encode", "head", "models", "sources"},
 }
 ON_TOP = {
@@ -56,7 +58,8 @@ KNOW_THE_CONFIGURATION = {"config", "configfile", "job", "plan", "pipeline", "st
 
 def rooms():
     """Each source file with the room it belongs to: the first part of its path."""
-    for root, package in [(ROOT / "fusion", None), (ROOT / "eval/fusion_eval", "fusion_eval")]:
+    launch, eval = ROOT / "launch/fusion_launch", ROOT / "eval/fusion_eval"
+    for root, package in [(ROOT / "fusion", None), (eval, "fusion_eval"), (launch, "fusion_launch")]:
         for file in sorted(root.rglob("*.py")):
             yield file, package or file.relative_to(root).parts[0].removesuffix(".py")
 

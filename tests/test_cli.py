@@ -49,7 +49,19 @@ def test_help_takes_less_than_half_a_second_of_cpu():
     out = subprocess.run(command, capture_output=True, text=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    for name in ("run", "plan", "extract", "train", "merge", "evaluate", "report", "inspect", "recipes", "schema"):
+    for name in (
+        "run",
+        "plan",
+        "extract",
+        "train",
+        "merge",
+        "evaluate",
+        "report",
+        "inspect",
+        "launch",
+        "recipes",
+        "schema",
+    ):
         assert name in out.stdout
     assert spent < 0.5
     assert "torch" not in out.stderr  # which lists every import
@@ -96,11 +108,18 @@ def test_plan_reads_no_weights_and_writes_nothing(config, tmp_path):
     assert sorted(config.parent.rglob("*")) == before
 
 
+def test_a_plan_for_a_cluster_needs_neither_weights_nor_data_nor_network():
+    out = fusion("plan", "infifusion_unified_14b", "--gpus", 16, "--gpu", "a100", "--mfu", 0.5)
+    assert out.returncode == 0, out.stderr
+    for part in ("on 16 x a100", "at 50% (plan.mfu, an assumption)", "zero3", "does not fit: train fine-tuned"):
+        assert part in out.stdout
+
+
 def test_the_plan_says_what_then_happens(config):
     out = fusion("run", config)
     assert out.returncode == 0, out.stderr
     job = Job(configfile.load(config))
-    estimates = {estimate.stage: estimate for estimate in plan.plan(job)}
+    estimates = {estimate.stage: estimate for estimate in plan.plan(job).stages}
     for name in ("neox", "qwen"):
         files = (job.config.folder / "cache" / name).glob("shard-*.safetensors")
         disk = sum(file.stat().st_size for file in files)
@@ -116,3 +135,43 @@ def test_inspect_audits_the_alignment(config):
     out = fusion("inspect", config, "--alignment").stdout
     for part in ("gpt_neox", "same tokens", "neox: positions of the pivot", "by domain", "d0", "never matched"):
         assert part in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "printed"),
+    [
+        (["local"], "-m fusion run {config} --set seed=1"),
+        (["torchrun", "--gpus", 2], "--nnodes=1 --nproc-per-node=2 --standalone -m fusion run {config}"),
+        (["slurm", "--nodes", 2, "--option", "partition=gpu"], "#SBATCH --partition=gpu"),
+        (["kubernetes", "--option", "image=a", "--option", "claim=b"], "kind: PyTorchJob"),
+    ],
+)  # fmt: skip
+def test_a_dry_run_prints_what_would_run_and_runs_nothing(config, arguments, printed):
+    before = sorted(config.parent.rglob("*"))
+    out = fusion("launch", config, "--on", *arguments, "--set", "seed=1", "--dry-run")
+    assert out.returncode == 0, out.stderr
+    assert printed.format(config=config) in out.stdout
+    assert sorted(config.parent.rglob("*")) == before
+
+
+def test_what_a_dry_run_of_slurm_prints_is_the_script_alone(config):
+    out = fusion("launch", config, "--on", "slurm", "--dry-run")
+    assert out.stdout.startswith("#!/bin/bash\n")
+    assert subprocess.run(["bash", "-n"], input=out.stdout, text=True).returncode == 0
+    assert out.stderr == "# sbatch reads this.\n"
+
+
+def test_a_launch_runs_the_run_and_passes_its_exit_code_on(config, monkeypatch):
+    out = fusion("launch", config, "--on", "local", "--set", "data.train.0.path=/no/such.jsonl")
+    assert out.returncode == 1  # the run's own error, from its own process
+
+
+def test_a_mistake_in_a_configuration_is_said_before_it_is_launched(config):
+    out = fusion("launch", config, "--on", "slurm", "--set", "trainign.max_steps=1")
+    assert out.returncode == 1
+    assert "did you mean training?" in out.stderr
+
+
+def test_launching_needs_no_torch():
+    code = "import sys, fusion_launch; assert not {'torch', 'fusion', 'transformers'} & sys.modules.keys()"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

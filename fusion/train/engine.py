@@ -65,15 +65,19 @@ class Engine(Settings):
         """`kind` with auto decided."""
         return self.kind if self.kind != "auto" else "ddp" if ranks.world() > 1 else "single"
 
-    def batches(self, training: dict[str, Any]) -> dict[str, Any]:
-        """TrainingArguments with sizes that make up `batch`. Raises ValueError where the processes cannot share it equally."""
+    def batches(self, training: dict[str, Any], processes: int | None = None) -> dict[str, Any]:
+        """TrainingArguments with sizes that make up `batch` over so many processes, those of this run if not said.
+
+        Raises ValueError where the processes cannot share it equally.
+        """
         if self.batch is None:
             return training
-        share, rest = divmod(self.batch, ranks.world())
+        processes = processes or ranks.world()
+        share, rest = divmod(self.batch, processes)
         if rest:
             raise ValueError(
-                f"engine.batch is {self.batch}, which {ranks.world()} processes cannot share equally; take a multiple of "
-                f"{ranks.world()}, or another number of processes."
+                f"engine.batch is {self.batch}, which {processes} processes cannot share equally; take a multiple of "
+                f"{processes}, or another number of processes."
             )
         most = min(share, int(training.get(*SIZE)))
         size = max(size for size in range(1, most + 1) if share % size == 0)

@@ -1,0 +1,68 @@
+"""How much text a run has: counted from the data by each tokenizer, or said by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from fusion import corpus
+from fusion.config import Config, DataSettings
+from fusion.encode import Encoded
+from fusion.job import Job
+from fusion.plan.work import Counts
+
+
+def training_counts(job: Job, name: str, by_hand: bool, once: bool = False) -> Counts:
+    """What this model reads of the training examples; `once` counts an example that occurs again only once."""
+    if by_hand:
+        return said(job.config, _examples(job.config, "train"))
+    texts = job.encoded(name)
+    return counted(dict(zip(job.ids, texts, strict=True)).values() if once else texts)
+
+
+def heldout_counts(job: Job, name: str, by_hand: bool) -> Counts:
+    """What this model reads of the held-out examples: from their bytes, at the tokens a byte of the training examples."""
+    if by_hand:
+        return said(job.config, _examples(job.config, "heldout"))
+    texts = job.encoded(name)
+    rows_a_byte = sum(text.rows for text in texts) / max(1, sum(len(e.response.encode()) for e in job.train))
+    sizes = [(len(e.prompt.encode()), len(e.response.encode())) for e in job.heldout]
+    return _sum([(round((p + r) * rows_a_byte), round(r * rows_a_byte)) for p, r in sizes])
+
+
+def counted(texts: Iterable[Encoded]) -> Counts:
+    """Of tokens at hand."""
+    return _sum([(len(text.input_ids), text.rows) for text in texts])
+
+
+def said(config: Config, examples: int) -> Counts:
+    """Of examples that all have `plan.tokens` tokens."""
+    tokens = min(config.plan.tokens or 0, config.data.max_length)
+    rows = min(config.plan.response or tokens, tokens)
+    return Counts(examples, examples * tokens, examples * tokens**2, examples * rows, tokens)
+
+
+def _sum(sizes: Sequence[tuple[int, int]]) -> Counts:
+    lengths = [tokens for tokens, _rows in sizes]
+    squares = sum(tokens**2 for tokens in lengths)
+    return Counts(len(sizes), sum(lengths), squares, sum(rows for _tokens, rows in sizes), max(lengths))
+
+
+def _examples(config: Config, part: str) -> int:
+    given = config.plan.examples if part == "train" else config.plan.heldout
+    if given is not None:
+        return given
+    data: Sequence[DataSettings] = getattr(config.data, part)
+    if unknown := [i for i, settings in enumerate(data) if settings.limit is None]:
+        key = "examples" if part == "train" else part
+        raise ValueError(
+            f"plan.tokens is given, so data are not read, but data.{part}[{unknown[0]}] ({data[unknown[0]].path}) has no "
+            f"limit to count by. Set plan.{key}, or give each data set a limit."
+        )
+    return sum(settings.limit or 0 for settings in data)
+
+
+def domains(job: Job) -> str:
+    """Examples by domain, in words."""
+    train = ", ".join(f"{domain} {count}" for domain, count in corpus.by_domain(job.train).items())
+    held = ", ".join(f"{domain} {count}" for domain, count in corpus.by_domain(job.heldout).items())
+    return f"training: {train}; held out: {held}"

@@ -1,0 +1,162 @@
+"""Memory of one process in bytes, itemised, for every way to spread a training over GPUs.
+
+Weights, gradients and optimizer follow from counts of parameters and are exact. Activations are what the backward pass
+needs of a layer as transformers writes it, tensor by tensor. Buffers are what an engine sets aside by its defaults.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Literal, NamedTuple
+
+from fusion.plan.facts import Architecture
+
+Kind = Literal["single", "ddp", "zero1", "zero2", "zero3", "fsdp2"]
+Offload = Literal["none", "optimizer", "all"]
+Bytes = int | float
+FREE = 0.1
+"""Share of a GPU that is left free for its context, communication and fragmentation. An assumption."""
+BUCKET = 500_000_000  # numbers that ZeRO-1 and 2 reduce at once (reduce_bucket_size)
+LIVE = 1_000_000_000  # numbers that ZeRO-3 keeps gathered (stage3_max_live_parameters)
+
+
+class Engine(NamedTuple):
+    """How weights, gradients and optimizer are spread over processes, and what waits in the host's memory."""
+
+    kind: Kind
+    offload: Offload = "none"
+
+    def __str__(self) -> str:
+        return self.kind if self.offload == "none" else f"{self.kind} {self.offload}"
+
+
+ENGINES = (
+    Engine("single"), Engine("ddp"), Engine("zero1"), Engine("zero2"), Engine("fsdp2"), Engine("zero3"),
+    Engine("zero2", "optimizer"), Engine("fsdp2", "all"), Engine("zero3", "all"),
+)  # fmt: skip
+"""From the least communication to the least memory."""
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Bytes of one number."""
+
+    weights: int
+    """As the model is loaded (`dtype`)."""
+    compute: int
+    """As layers compute."""
+    mixed: bool = False
+    """Whether `training.bf16` or `fp16` is set."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one process on its GPU; `host` is beside it."""
+
+    weights: Bytes = 0
+    gradients: Bytes = 0
+    optimizer: Bytes = 0
+    buffers: Bytes = 0
+    """Communication and gathered parameters."""
+    activations: Bytes = 0
+    """What the backward pass needs of a micro-batch."""
+    logits: Bytes = 0
+    """The chunk of logits that exists at once, with its gradients and the head's."""
+    host: Bytes = 0
+    """What was moved to the host, for this process."""
+
+    @property
+    def total(self) -> Bytes:
+        """On the GPU, at the peak."""
+        return sum(getattr(self, f.name) for f in fields(self) if f.name != "host")
+
+    def fits(self, gpu: Bytes) -> bool:
+        """Whether a GPU with that many bytes holds it, a tenth left free."""
+        return self.total <= (1 - FREE) * gpu
+
+
+def states(model: Architecture, engine: Engine, precision: Precision, processes: int) -> Memory:
+    """Weights, gradients, AdamW's moments and buffers.
+
+    Torch keeps gradients and both moments in the type of the weights, which accelerate makes float32 for FSDP2 in mixed
+    precision. DeepSpeed keeps a float32 copy of the weights and both moments beside them, 12 bytes a parameter, which ZeRO-1
+    divides over the processes, ZeRO-2 with the gradients, ZeRO-3 with everything. Source: Rajbhandari et al. 2020,
+    arXiv:1910.02054, section 3.
+    """
+    spread = _torch if engine.kind in ("single", "ddp", "fsdp2") else _deepspeed
+    return _moved(spread(model, engine.kind, precision, processes), engine.offload)
+
+
+def _torch(model: Architecture, kind: Kind, precision: Precision, processes: int) -> Memory:
+    own = model.parameters * precision.weights
+    if (
+        kind == "fsdp2"
+    ):  # the layer at work and the next one gathered, and one layer's gradients before they are reduced
+        share = model.parameters * (4 if precision.mixed else precision.weights) / processes
+        buffers = max(3 * model.largest_layer, 2 * model.largest_tensor) * precision.compute
+        return Memory(share, share, 2 * share, buffers)
+    cast = model.parameters * precision.compute if precision.compute < precision.weights else 0  # autocast keeps copies
+    buckets = own if kind == "ddp" else 0  # gradients are reduced in a second copy
+    return Memory(own, own, 2 * own, cast + buckets)
+
+
+def _deepspeed(model: Architecture, kind: Kind, precision: Precision, processes: int) -> Memory:
+    own, master = model.parameters * precision.compute, model.parameters * 12
+    if kind == "zero3":
+        buckets = model.hidden**2 * precision.compute  # what transformers writes for `auto`
+        gathered = (
+            min(model.parameters, LIVE + model.vocabulary * model.hidden) * precision.compute
+        )  # the head stays whole
+        return Memory(own / processes, own / processes, master / processes, gathered + buckets)
+    buckets = 2 * BUCKET * precision.compute  # one is filled while the other is reduced
+    return Memory(own, own / processes if kind == "zero2" else own, master / processes, buckets)
+
+
+def _moved(memory: Memory, offload: Offload) -> Memory:
+    if offload == "none":
+        return memory
+    gone = memory.optimizer + memory.gradients
+    stays = replace(memory, optimizer=0.0, gradients=0.0, host=gone)
+    return stays if offload == "optimizer" else replace(stays, weights=0.0, host=gone + memory.weights)
+
+
+def activations(
+    model: Architecture, tokens: int, length: int, precision: Precision, padded: bool, checkpointed: bool
+) -> Bytes:
+    """Bytes that the backward pass needs of `tokens` in sequences of `length`.
+
+    With gradient checkpointing the input of every layer, and all of one layer while it is computed again. A padded batch has
+    an attention mask, for which fused kernels take one key a head and a row of the mask a token.
+    """
+    layer = _layer(model, length, precision.compute, padded)
+    ends = 2 * model.hidden * (4 + precision.compute)  # the embedding, the last norm, the rows that the head reads
+    inputs = model.hidden * precision.compute * model.layers
+    return tokens * (ends + (inputs + layer if checkpointed else model.layers * layer))
+
+
+def _layer(model: Architecture, length: int, width: int, padded: bool) -> Bytes:
+    """Bytes of one layer for one token: inputs of matrices, both sides of products, float32 insides of norms."""
+    norms = model.norms * (
+        4 + 2 * width
+    )  # the input in float32, scaled in the compute type before and after the weight
+    keys = model.queries if padded and not model.eager else model.keys
+    attention = 2 * width * (model.queries + keys) + 4 * model.heads + (width * length if padded else 0)
+    scores = 8 * model.heads * length if model.eager else 0  # softmax in float32 and what goes in and comes out
+    feed_forward = model.intermediate * width * (4 if model.gated else 2)
+    return norms + attention + scores + feed_forward
+
+
+def logits(vocabulary: int, at_once: int, copies: int) -> Bytes:
+    """Bytes of one chunk of float32 logits and of `copies` of it; `at_once` numbers of logits, but 16 rows at least."""
+    return 4 * (1 + copies) * max(at_once, 16 * vocabulary)
+
+
+def head_gradient(model: Architecture, precision: Precision) -> Bytes:
+    """Of the head's weights while chunks of logits go back: that of one chunk, and the sum so far."""
+    return 2 * model.vocabulary * model.hidden * min(precision.weights, precision.compute)
+
+
+def extraction(model: Architecture, tokens: int, width: int, chunk: Bytes) -> Memory:
+    """Of a source that reads `tokens` at once: nothing is kept for a backward pass, but one layer's numbers are there."""
+    at_work = tokens * (width * (2 * model.queries + 2 * model.keys + 3 * model.intermediate) + 8 * model.hidden)
+    return Memory(weights=model.parameters * width, activations=at_work, logits=chunk)

@@ -1,0 +1,221 @@
+"""The plan of a run: against what the run's files and tokens say, and at full size without data, weights or network."""
+
+import pytest
+
+import runs
+from fusion import configfile
+from fusion.cache.codec import bytes_per_row
+from fusion.hardware import GPUS
+from fusion.job import Job
+from fusion.models import ModelRef, load_model, vocabulary
+from fusion.plan import facts, plan, stages, tables_of_plan
+from fusion.plan.memory import Engine
+from fusion.plan.table import gpu_hours, stages_table
+from fusion.plan.verdict import misfits, smallest
+from fusion.progress import console
+
+PAPERS = ("infifusion_unified_14b", "infifusion_pairwise_14b", "infigfusion_14b")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("plan")
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    """Neither hub nor data nor tokenizer: reading any is an error."""
+    monkeypatch.setattr(facts, "_reachable", lambda ref: False)
+    for name in ("train", "heldout", "tokenizers"):
+        monkeypatch.setattr(Job, name, property(lambda self, name=name: pytest.fail(f"{name} was read")))
+
+
+def planned(name, *overrides):
+    config = configfile.load(name, overrides)
+    return plan(Job(config)), config.plan
+
+
+def stage(found, name):
+    return next(estimate for estimate in found.stages if estimate.stage == name)
+
+
+def said(*tables):
+    with console.capture() as capture:
+        console.print(*tables, sep="\n", width=80)
+    return capture.get()
+
+
+def test_counts_are_those_of_the_tokenizers(folder):
+    job = Job(runs.config(folder))
+    found = plan(job)
+    for name in job.models:
+        texts = job.encoded(name)
+        estimate = stage(found, f"extract {name}")
+        assert estimate.examples == 16
+        assert estimate.tokens == sum(len(text.input_ids) for text in texts)
+        k = 1 if name == "pivot" else 10
+        size = vocabulary(job.tokenizers[name])
+        assert estimate.disk == sum(text.rows for text in texts) * bytes_per_row(k, "packed", size)
+    assert not found.by_hand
+    assert found.shipped == []
+
+
+def test_weights_of_a_training_are_those_of_the_model(folder):
+    config = runs.config(folder)
+    found = plan(Job(config))
+    weights = sum(p.nbytes for p in load_model(config.pivot.ref).parameters())
+    rank = stage(found, "train unified").memory
+    assert (rank.weights, rank.gradients, rank.optimizer) == (weights, weights, 2 * weights)
+    assert stage(found, "fuse").disk == weights
+
+
+def test_more_gpus_make_fewer_steps_of_more_examples(folder):
+    epoch = {"num_train_epochs": 3, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+    steps = {}
+    for gpus in (1, 2, 3):
+        found = plan(Job(runs.config(folder, training=epoch, plan={"gpus": gpus})))
+        steps[gpus] = stage(found, "train unified").steps
+    assert steps == {1: 12, 2: 6, 3: 6}
+
+
+@pytest.mark.parametrize(
+    ("saving", "models"),
+    [
+        ({"save_strategy": "no"}, 0),
+        ({"save_strategy": "epoch"}, 2),  # a new one is written before the oldest goes
+        ({"save_steps": 4}, 2),
+        ({"save_steps": 100}, 1),
+        ({"save_steps": 1, "save_total_limit": None}, 12),
+        ({"save_steps": 1, "save_total_limit": 3}, 4),
+    ],
+)
+def test_disk_of_a_training_counts_the_checkpoints_that_lie_there_at_once(folder, saving, models):
+    training = {"num_train_epochs": 3, "per_device_train_batch_size": 4, **saving}
+    found = plan(Job(runs.config(folder, training=training)))
+    one = stage(found, "fuse").disk
+    assert stage(found, "train unified").disk == one + models * 3 * one  # weights and both moments
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_the_papers_recipes_are_planned_without_network_data_or_weights(offline, name):
+    found, given = planned(name)
+    assert found.by_hand
+    assert set(found.shipped) == {"pivot", "qwen", "coder", "mistral"}
+    assert (given.gpus, given.gpu) == (8, "h800")
+    trained = [e for e in found.stages if e.steps is not None]
+    assert {e.examples for e in trained} == {130_000}
+    assert {e.tokens for e in trained} == {3 * 130_000 * 4000}
+    assert {e.steps for e in trained} == {3 * 1016}  # 130,000 / 128, rounded up
+    assert stage(found, "extract mistral").memory.fits(GPUS["h800"].memory)
+    assert found.engines[Engine("zero3")].fits(GPUS["h800"].memory)
+    text = said(*tables_of_plan(found, given))
+    for part in ("8 x h800", "plan.mfu, an assumption", "GPU-hours", "not counted", "few this package knows", "zero3"):
+        assert part in " ".join(text.split())
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
+
+
+def test_planned_gpu_hours_are_near_the_published_ones(offline):
+    """Published: 145 for plain fine-tuning, 160 unified, 450 for three pairwise trainings; 520M tokens are an upper bound."""
+    hours = {}
+    for name in ("infifusion_unified_14b", "infifusion_pairwise_14b"):
+        found, given = planned(name)
+        hours |= {e.stage: gpu_hours(e.work, given) for e in found.stages}
+    reading = sum(hours[f"extract {name}"] for name in ("qwen", "coder", "mistral"))
+    assert hours["train fine-tuned"] == pytest.approx(145, rel=0.15)
+    assert hours["train unified"] + reading == pytest.approx(160, rel=0.25)
+    pairwise = sum(hours[f"train pairwise/{name}"] for name in ("qwen", "coder", "mistral"))
+    assert pairwise + reading == pytest.approx(450, rel=0.15)
+
+
+def test_more_gpus_shorten_what_they_share_and_not_evaluations(offline):
+    times = {}
+    for gpus in (8, 16):
+        found, given = planned("infifusion_unified_14b", f"plan.gpus={gpus}")
+        rows = [line.split() for line in said(stages_table(found, given)).splitlines()]
+        times[gpus] = {" ".join(row[:2]): row[-2:] for row in rows if row[:1] in (["train"], ["extract"], ["evaluate"])}
+    assert times[8]["evaluate mistral"] == times[16]["evaluate mistral"]
+    for stage in ("train unified", "extract mistral"):
+        (eight, unit), (sixteen, same) = times[8][stage], times[16][stage]
+        assert unit == same == "h"
+        assert float(eight) == pytest.approx(2 * float(sixteen), rel=0.01)
+
+
+def test_counts_said_by_hand_are_left_aside_where_data_are_to_be_counted(folder):
+    config = runs.config(folder, plan={"tokens": 7, "examples": 5, "heldout": 3})
+    by_hand, counted = plan(Job(config)), plan(Job(config), count=True)
+    assert stage(by_hand, "extract neox").tokens == 35
+    assert stage(by_hand, "evaluate neox").tokens == 21
+    assert stage(counted, "extract neox").examples == 16
+    assert stage(counted, "extract neox").tokens > 16 * 7
+
+
+def test_a_response_shorter_than_the_text_makes_fewer_rows(folder):
+    whole, half = (
+        plan(Job(runs.config(folder, plan={"tokens": 8, "examples": 5, "heldout": 3, **more})))
+        for more in ({}, {"response": 4})
+    )
+    assert stage(whole, "extract neox").disk == 2 * stage(half, "extract neox").disk
+
+
+def test_a_data_set_without_a_limit_needs_a_number(folder):
+    config = runs.config(folder, plan={"tokens": 8})
+    with pytest.raises(ValueError, match=r"data.train\[0\] \(.*train.jsonl\) has no limit.*Set plan.examples"):
+        plan(Job(config))
+    config = runs.config(folder, plan={"tokens": 8, "examples": 4})
+    with pytest.raises(ValueError, match=r"data.heldout\[0\].*Set plan.heldout"):
+        plan(Job(config))
+
+
+def test_what_does_not_fit_is_named_with_the_smallest_change_that_does(offline):
+    found, given = planned("infifusion_unified_14b", "training.gradient_checkpointing=false", "engine.kind=auto")
+    (sentence,) = misfits(found, given)
+    assert sentence.startswith("does not fit: train fine-tuned, train unified with ddp needs 1")
+    assert "a process, h800 has 80 GB, of which 10% is left free; smallest that fits: " in sentence
+    have = GPUS["h800"].memory
+    engine, checkpointed = smallest(found, have)
+    assert sentence.endswith(f"{engine} + gradient checkpointing.")
+    assert checkpointed
+    assert found.checkpointed[engine].fits(have)
+    before = list(found.engines)[: list(found.engines).index(engine)]
+    assert not any(found.checkpointed[smaller].fits(have) for smaller in before)
+
+
+def test_nothing_is_said_to_be_too_large_where_no_gpu_is_named(offline):
+    found, given = planned("infifusion_unified_14b", "plan.gpu=null")
+    assert list(misfits(found, given)) == []
+    assert "✗" not in said(*tables_of_plan(found, given))
+
+
+def test_a_source_that_does_not_fit_is_named(offline):
+    found, given = planned("infifusion_unified_14b", "plan.gpu=l40s", "extract.dtype=float32")
+    extracts = [sentence for sentence in misfits(found, given) if "extract mistral" in sentence]
+    assert len(extracts) == 1
+    assert "extract.dtype" in extracts[0]
+
+
+def test_where_nothing_fits_that_is_said(offline):
+    found, given = planned("infifusion_unified_14b", "plan.gpu=l4", "training.per_device_train_batch_size=64")
+    assert smallest(found, GPUS["l4"].memory) is None
+    assert any("nothing fits: take more or larger GPUs" in sentence for sentence in misfits(found, given))
+
+
+def test_one_gpu_is_helped_by_offloading(offline):
+    found, _ = planned("infifusion_unified_14b", "plan.gpus=1")
+    assert next(iter(found.engines)) == Engine("single")
+    assert smallest(found, GPUS["h800"].memory) == (Engine("zero2", "optimizer"), False)
+
+
+def test_an_unknown_gpu_is_named_with_its_neighbour():
+    with pytest.raises(configfile.ConfigError, match="plan.gpu: there is no GPU h900; did you mean h"):
+        configfile.load("quickstart", ["plan.gpu=h900"])
+
+
+def test_one_gpu_is_one_process_and_several_are_not():
+    assert stages.engine_of(configfile.load("quickstart")) == Engine("single")
+    assert stages.engine_of(configfile.load("quickstart", ["plan.gpus=2"])) == Engine("ddp")
+
+
+def test_a_model_whose_folder_is_here_is_not_called_shipped(folder, monkeypatch):
+    found = plan(Job(runs.config(folder)))
+    assert "few this package knows" not in said(*tables_of_plan(found, runs.config(folder).plan))
+    assert facts.architecture(ModelRef(str(runs.models(folder)["pivot"]))).shipped is False
