@@ -28,7 +28,7 @@ class Head:
     """The output layer of a causal language model, with all that its model does to the logits."""
 
     module: nn.Module
-    """Maps hidden states to logits, bias included. Its weights are whole while it is used; see `train.engine.keep_whole`."""
+    """Maps hidden states to logits, bias included. Its weights are whole while it is used; see `train.wrapped.keep_whole`."""
     vocabulary: int
     """Ids from here on belong to no token (padded heads) and take no part."""
     scale: float = 1.0

@@ -19,9 +19,10 @@ from fusion.objectives import AnyObjective
 from fusion.train.adapter import LoRA, load_pivot, merge_adapter
 from fusion.train.checkpoint import last_checkpoint, universal
 from fusion.train.collate import Collator
-from fusion.train.engine import Engine, arguments, running
+from fusion.train.engine import Engine, arguments
 from fusion.train.packing import line_length
 from fusion.train.trainer import FusionTrainer
+from fusion.train.wrapped import running
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ from fusion.objectives import AnyObjective, ExampleObjective, MappedObjective, P
 from fusion.rows import LogitRows
 from fusion.train.checkpoint import describe
 from fusion.train.collate import Matched, Targets, ask
-from fusion.train.engine import Engine, check, keep_whole, set_apart, shard_on_cpu
+from fusion.train.engine import Engine
 from fusion.train.packing import check_no_cross_talk
+from fusion.train.wrapped import check, keep_whole, set_apart, shard_on_cpu
 
 
 class FusionTrainer(Trainer):
@@ -42,7 +43,7 @@ class FusionTrainer(Trainer):
         """Nothing but Trainer's own, save that FSDP2 means FSDP2 on a CPU too."""
         super().create_accelerator_and_postprocess()
         if self.engine.name == "fsdp2" and self.args.device.type == "cpu":
-            shard_on_cpu(self.accelerator, self.args.fsdp_plugin_args)
+            shard_on_cpu(self.accelerator, self.args.fsdp_plugin_args or {})
             self.is_fsdp_enabled = True
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:

@@ -1,6 +1,7 @@
 """Which engines there are, what they ask of Trainer, and what is refused; trainings with them are in test_spread."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -9,8 +10,9 @@ from torch import nn
 import runs
 from fusion.configfile import ConfigError
 from fusion.train import checkpoint
-from fusion.train.engine import DEEPSPEED, FILES, Engine, arguments, check, deepspeed_config, engine_of, running
+from fusion.train.engine import DEEPSPEED, FILES, Engine, arguments, deepspeed_config
 from fusion.train.fit import training_arguments
+from fusion.train.wrapped import check, engine_of, running
 
 
 def processes(monkeypatch, count):
@@ -165,3 +167,10 @@ def test_a_checkpoint_that_was_cut_off_is_passed_over(tmp_path):
     assert checkpoint.last_checkpoint(tmp_path) is None
     (tmp_path / "checkpoint-5/trainer_state.json").touch()
     assert checkpoint.last_checkpoint(tmp_path) == tmp_path / "checkpoint-5"
+
+
+def test_zero_without_deepspeed_says_what_to_install(monkeypatch):
+    processes(monkeypatch, 1)
+    monkeypatch.setitem(sys.modules, "deepspeed", None)
+    with pytest.raises(ValueError, match="pip install 'logit-fusion"), running(Engine(kind="zero2")):
+        pass
