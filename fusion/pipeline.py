@@ -6,20 +6,23 @@
     merge      pairwise models become one
     fuse       the chosen model becomes fused/, an ordinary Hugging Face folder
     evaluate   pivot, sources, baseline and fused models on the held-out examples
-    report     a table, report.html, and the model card of fused/
+    report     a table, report.html with its figures, and the model card of fused/
 
 Every stage skips what is done, goes on with what is half done, and refuses what was made from something else.
 """
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 from fusion import configfile, steps
 from fusion.cache import Cache
 from fusion.config import Config
 from fusion.helping import helping
+from fusion.inspect import overlays
 from fusion.job import Job
+from fusion.made import write_json
 from fusion.plan import plan
 from fusion.progress import console
 from fusion.report.card import model_card
@@ -37,11 +40,14 @@ def run(config: Config, until: str = "report") -> Path:
     """Run every stage up to `until`, after saying what it will take; the run's folder. Safe to stop and to call again."""
     job = Job(config)
     if not job.record():
-        console.print(plan_table(plan(job)))
+        estimates = plan(job)
+        console.print(plan_table(estimates))
         config.folder.mkdir(parents=True, exist_ok=True)
         (config.folder / "config.yaml").write_text(configfile.dump(config))
+        job.keep(plan=[asdict(estimate) for estimate in estimates])
     job.describe()
     caches = extract(job)
+    keep_caches(job, caches)
     show_helping(job, caches)
     for stage in (train_all, merge_pairwise, evaluate, report)[: STAGES.index(until)]:
         stage(job, caches)
@@ -58,6 +64,12 @@ def extract(job: Job) -> dict[str, Cache]:
             note["skipped"] = writer.complete
             caches[name] = Cache(writer.folder) if writer.complete else steps.extract_one(job, name, writer)
     return caches
+
+
+def keep_caches(job: Job, caches: dict[str, Cache]) -> None:
+    """Keep the sizes of the caches, and one example of each domain as they hold it, for the report."""
+    job.keep(caches={name: {"rows": len(c), "bytes": c.size, "top_k": c.key["top_k"]} for name, c in caches.items()})
+    write_json(job.config.folder / "alignment.json", [asdict(one) for one in overlays(job, caches)])
 
 
 def show_helping(job: Job, caches: dict[str, Cache]) -> None:

@@ -26,6 +26,7 @@ ALLOWED = {
     "batch": BOTTOM | {"encode"},
     "vocabulary": {"align", "encode", "spelling"},
     "helping": BOTTOM | {"align", "weighting"},
+    "overlay": BOTTOM | {"align"},
     "sources": BOTTOM | {"batch", "encode", "head"},
     "progress": set(),
     "report": {"progress", "fusion_eval"},
