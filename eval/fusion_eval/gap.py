@@ -1,99 +1,88 @@
-"""How far a model has come from where it started towards a better one."""
+"""How much of the way from plain fine-tuning to the best source the fused model has gone, task by task.
+
+    (fused - fine-tuned) / (best source - fine-tuned)
+
+1 is as good as the best source of each task, 0 as fine-tuning; below 0 fusion lost, above 1 it beat every source.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion_eval.results import MEAN, Item, Result
-from fusion_eval.statistics import (
-    COVERAGE,
-    METRICS,
-    RESAMPLES,
-    Interval,
-    by_domain,
-    compare,
-    paired_columns,
-    resampled,
-    summarise,
-)
+from fusion_eval.results import MEAN, Result
+from fusion_eval.statistics import COVERAGE, METRICS, RESAMPLES, Interval, parts_of, resampled_sums
 
 
-def best_of(results: Sequence[Result], metric: str, name: str) -> Result | None:
-    """The items of whichever model is best in each domain, as one result called `name`; None where none has the metric.
+@dataclass(frozen=True)
+class Gap:
+    """One metric in one domain, or in the mean over domains."""
 
-    Domains without the metric are those of the first model.
+    domain: str
+    metric: str
+    fused: float
+    baseline: float
+    source: float
+    """Value of the best source; in the mean, of the best of each domain."""
+    best: str
+    """Name of the best source; empty in the mean."""
+    closed: Interval | None
+    """The share of the gap that is closed; None where no source is better than the baseline, so that there is none."""
 
-    No model need be as good as this one. It is chosen by the same examples on which it is then measured, so its value is
-    a little too good. `made` says who is best where. Raises ValueError when they were measured on different items.
-    """
-    for other in results[1:]:
-        compare(other, results[0], resamples=1)  # for its errors
-    best: dict[str, tuple[float, Result]] = {}
-    for result in results:
-        for domain, found in summarise(result, resamples=1).items():
-            if domain == MEAN or metric not in found:
-                continue
-            value = found[metric].value
-            if domain not in best or METRICS[metric].better(value - best[domain][0]):
-                best[domain] = (value, result)
-    if not best:
-        return None
-    items = [i for d, each in by_domain(results[0].items).items() for i in (_of(best[d][1], d) if d in best else each)]
-    made = {domain: result.model for domain, (_, result) in best.items()}
-    return Result(model=name, suite=results[0].suite, path=name, made=made, items=items)
+
+Sampled = NDArray[np.float64]  # [1 + resamples, 3]: fused, baseline, best source; first as measured, then each draw
 
 
 def gap_closed(
-    result: Result, start: Result, goal: Result, metric: str, *, seed: int = 0, resamples: int = RESAMPLES
-) -> dict[str, Interval]:
-    """(result - start) / (goal - start) in each domain and of the means: 0 is no better than `start`, 1 as good as `goal`.
+    fused: Result, baseline: Result, sources: Sequence[Result], *, seed: int = 0, resamples: int = RESAMPLES
+) -> list[Gap]:
+    """The gap in every domain and metric that all know, then the mean over domains of each metric.
 
-    Only where `goal` is shown to be better than `start` (the paired 95% interval excludes 0), for elsewhere there is no
-    gap. Below 0 a model has gone the wrong way, above 1 beyond the goal. Intervals draw examples as `compare` does, the
-    same for all three. Raises ValueError when they were measured on different items.
+    Intervals are bootstrap intervals over questions, each drawn with the answers of all models; their ends are infinite
+    where more than a fortieth of the draws has no gap, for then the share has no bounds. The best source is chosen on the
+    questions it is then measured on, which favours it a little, and the more sources the more.
+
+    Raises ValueError without sources, or where models were measured on different questions.
     """
-    apart = compare(goal, start, seed=seed, resamples=resamples)
-    ours, theirs, best = (by_domain(one.items) for one in (result, start, goal))
-    ratios = {
-        domain: _ratios(_columns(ours[domain], theirs[domain], best[domain], metric), seed, resamples, domain)
-        for domain, found in apart.items()
-        if domain != MEAN and metric in found
-    }
-    counts = {domain: len(ours[domain]) for domain in ratios}
-    if ratios:
-        ratios[MEAN], counts[MEAN] = np.mean(list(ratios.values()), axis=0), sum(counts.values())
-    return {
-        domain: _interval(values, counts[domain])
-        for domain, values in ratios.items()
-        if apart[domain][metric].excludes(0) and METRICS[metric].better(apart[domain][metric].value)
-    }
+    if not sources:
+        raise ValueError("The gap needs at least one source; name the sources among the models.")
+    gaps, means = [], []
+    for metric in METRICS:
+        sampled = {}
+        for domain in dict.fromkeys(item.domain for item in fused.items):
+            columns = parts_of([fused, baseline, *sources], domain, metric)
+            if not columns.shape[1]:
+                continue
+            values = _values(columns, seed, resamples, domain)
+            best = 2 + int(np.argmin(values[0, 2:]) if METRICS[metric].lower_is_better else np.argmax(values[0, 2:]))
+            sampled[domain] = values[:, [0, 1, best]], columns.shape[1]
+            gaps.append(_gap(domain, metric, sampled[domain][0], columns.shape[1], sources[best - 2].model))
+        if sampled:
+            together = np.mean([values for values, _ in sampled.values()], axis=0)
+            means.append(_gap(MEAN, metric, together, sum(n for _, n in sampled.values()), ""))
+    return gaps + means
 
 
-def _of(result: Result, domain: str) -> list[Item]:
-    return [item for item in result.items if item.domain == domain]
-
-
-def _columns(ours: list[Item], theirs: list[Item], best: list[Item], metric: str) -> NDArray[np.float64]:
-    """[6, n]: numerator and denominator of each model."""
-    first, second = paired_columns(ours, theirs, metric), paired_columns(ours, best, metric)
-    return np.concatenate([first, second[2:]])
-
-
-def _ratios(columns: NDArray[np.float64], seed: int, resamples: int, stream: str) -> NDArray[np.float64]:
-    """[1 + resamples, 3]: the metric of each model, on the examples as they are and on each draw of them."""
-    sums = np.concatenate([columns.sum(1)[None], resampled(columns, seed, resamples, stream)])
+def _values(columns: NDArray[np.float64], seed: int, resamples: int, domain: str) -> NDArray[np.float64]:
+    """[1 + resamples, models]: the metric as measured, then on each draw."""
+    sums = np.concatenate([columns.sum(1)[None], resampled_sums(columns, seed, resamples, domain)])
     return sums[:, 0::2] / sums[:, 1::2]
 
 
-def _interval(ratios: NDArray[np.float64], n: int) -> Interval:
-    result, start, goal = ratios.T
-    with np.errstate(divide="ignore", invalid="ignore"):
-        shares = (result - start) / (goal - start)
-    if n < 2 or np.isnan(shares).any():
-        return Interval(float(shares[0]), -math.inf, math.inf, n)
-    low, high = np.quantile(shares[1:], [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
-    return Interval(float(shares[0]), float(low), float(high), n)
+def _gap(domain: str, metric: str, sampled: Sampled, n: int, best: str) -> Gap:
+    fused, baseline, source = map(float, sampled[0])
+    closed = _share(sampled, n) if METRICS[metric].better(source - baseline) else None
+    return Gap(domain, metric, fused, baseline, source, best, closed)
+
+
+def _share(sampled: Sampled, n: int) -> Interval:
+    gain, gap = (sampled[:, 0] - sampled[:, 1]), (sampled[:, 2] - sampled[:, 1])
+    value, some = float(gain[0] / gap[0]), np.sign(gap[1:]) == np.sign(gap[0])
+    if n < 2 or some.mean() < (1 + COVERAGE) / 2:
+        return Interval(value, -math.inf, math.inf, n)
+    low, high = np.quantile(gain[1:][some] / gap[1:][some], [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
+    return Interval(value, float(low), float(high), n)

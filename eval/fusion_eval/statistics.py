@@ -99,7 +99,7 @@ def paired(a: Sequence[Item], b: Sequence[Item], metric: str, *, seed: int = 0, 
     Much narrower than two separate intervals, for what makes an item hard makes it hard for both. Items are joined by
     id. Raises ValueError when one side has items the other lacks, or when an id stands for two different texts.
     """
-    return _sample(paired_columns(a, b, metric), seed, resamples).interval()
+    return _sample(_paired_columns(a, b, metric), seed, resamples).interval()
 
 
 def summarise(result: Result, *, seed: int = 0, resamples: int = RESAMPLES) -> Scores:
@@ -108,7 +108,7 @@ def summarise(result: Result, *, seed: int = 0, resamples: int = RESAMPLES) -> S
     The mean draws examples within each domain (stratified), so a domain's share does not depend on its size. The
     numbers depend on the items and the seed, not on the order of the items nor on which other domains there are.
     """
-    domains = by_domain(result.items)
+    domains = _by_domain(result.items)
     columns = {(d, m): _columns(items, m) for d, items in domains.items() for m in METRICS if _knows(items, m)}
     return _scores(columns, seed, resamples)
 
@@ -161,22 +161,20 @@ def _sample(columns: NDArray[np.float64], seed: int, resamples: int, stream: str
     value = float(_statistic(columns.sum(1)))
     if n == 1:  # resampling one example gives it back every time, and would claim certainty
         return _Sample(value, np.full(resamples, np.nan), n)
-    return _Sample(value, _statistic(resampled(columns, seed, resamples, stream)), n)
+    return _Sample(value, _statistic(resampled_sums(columns, seed, resamples, stream)), n)
 
 
-def resampled(columns: NDArray[np.float64], seed: int, resamples: int, stream: str = "") -> NDArray[np.float64]:
-    """[resamples, rows]: sums of each row of `columns` ([rows, n]) over n columns drawn with replacement.
-
-    `seed` and `stream` (a name) fix the draws, so that several statistics can be taken of the same ones.
-    """
+def resampled_sums(columns: NDArray[np.float64], seed: int, resamples: int, stream: str = "") -> NDArray[np.float64]:
+    """[resamples, c]: sums of each of c columns [c, n] over n examples drawn with replacement, the same for all columns."""
     n = columns.shape[1]
     rng = np.random.default_rng([seed, zlib.crc32(stream.encode())])
     step = max(1, _AT_ONCE // n)
-    sums = [
-        columns[:, rng.integers(n, size=(min(step, resamples - start), n))].sum(-1).T
-        for start in range(0, resamples, step)
-    ]
-    return np.concatenate(sums)
+    return np.concatenate(
+        [
+            columns[:, rng.integers(n, size=(min(step, resamples - start), n))].sum(-1).T
+            for start in range(0, resamples, step)
+        ]
+    )
 
 
 def _scores(columns: Mapping[tuple[str, str], NDArray[np.float64]], seed: int, resamples: int) -> Scores:
@@ -198,8 +196,23 @@ def _mean_of(samples: Sequence[_Sample]) -> _Sample:
     return _Sample(float(np.mean([s.value for s in samples])), draws, sum(s.n for s in samples))
 
 
-def by_domain(items: Sequence[Item]) -> dict[str, list[Item]]:
-    """The items of each domain, in order of appearance."""
+def parts_of(results: Sequence[Result], domain: str, metric: str) -> NDArray[np.float64]:
+    """[2 m, n]: numerators and denominators of a metric for m models on the items of a domain, which must be the same.
+
+    Empty where a model does not know the metric there. Raises ValueError for models on different items.
+    """
+    items = [[item for item in result.items if item.domain == domain] for result in results]
+    for result, mine in zip(results[1:], items[1:], strict=True):
+        try:
+            _check_same(items[0], mine)
+        except ValueError as error:
+            raise ValueError(f"{results[0].model} against {result.model} in {domain}: {error}") from error
+    if not all(_knows(mine, metric) for mine in items):
+        return np.zeros((2 * len(results), 0))
+    return np.concatenate([_columns(mine, metric) for mine in items])
+
+
+def _by_domain(items: Sequence[Item]) -> dict[str, list[Item]]:
     domains: dict[str, list[Item]] = {}
     for item in items:
         domains.setdefault(item.domain, []).append(item)
@@ -220,8 +233,7 @@ def _columns(items: Sequence[Item], metric: str) -> NDArray[np.float64]:
     return np.array(list(_known(items, metric).values()), dtype=np.float64).reshape(-1, 2).T
 
 
-def paired_columns(a: Sequence[Item], b: Sequence[Item], metric: str) -> NDArray[np.float64]:
-    """[4, n]: numerators and denominators of `a`, then of `b`, items in the order of their ids. Raises as `paired` does."""
+def _paired_columns(a: Sequence[Item], b: Sequence[Item], metric: str) -> NDArray[np.float64]:
     _check_same(a, b)
     ours, theirs = _known(a, metric), _known(b, metric)
     _check_ids(set(ours), set(theirs), f"items with {metric}")
@@ -230,9 +242,9 @@ def paired_columns(a: Sequence[Item], b: Sequence[Item], metric: str) -> NDArray
 
 def _columns_of_both(a: Sequence[Item], b: Sequence[Item]) -> dict[tuple[str, str], NDArray[np.float64]]:
     _check_same(a, b)
-    ours, theirs = by_domain(a), by_domain(b)
+    ours, theirs = _by_domain(a), _by_domain(b)
     both = [(d, m) for d in ours for m in METRICS if _knows(ours[d], m) and _knows(theirs[d], m)]
-    return {(d, m): paired_columns(ours[d], theirs[d], m) for d, m in both}
+    return {(d, m): _paired_columns(ours[d], theirs[d], m) for d, m in both}
 
 
 def _check_same(a: Sequence[Item], b: Sequence[Item]) -> None:

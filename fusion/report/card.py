@@ -110,10 +110,12 @@ def _gain_lines(numbers: Gains, baseline: str | None) -> list[str]:
     Where it got worse than plain fine-tuning is in the verdict already.
     """
     label, lines = METRICS[numbers.metric].label, []
-    mean = next((row.closed for row in numbers.rows if row.domain == MEAN), {})
-    if numbers.model in mean:
-        each = [f"{model} {percent(s.value)} ({percent(s.low)} to {percent(s.high)})" for model, s in mean.items()]
-        lines.append(f"{label}, share of the gap from pivot to best source that was closed: {', '.join(each)}.")
+    mean = next((row.closed for row in numbers.rows if row.domain == MEAN), None)
+    if mean is not None:
+        share = f"{percent(mean.value)} ({percent(mean.low)} to {percent(mean.high)})"
+        lines.append(
+            f"{label}: {share} of the gap between {baseline or 'the pivot'} and the best source of each domain is closed."
+        )
     worse = {other: domains for other, domains in numbers.regressions.items() if other != baseline}
     return lines + [f"{label}: {numbers.model} is worse than {name} in {', '.join(d)}." for name, d in worse.items()]
 

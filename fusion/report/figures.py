@@ -75,18 +75,18 @@ def radar(
 
 
 @rc_context(STYLE)
-def gap(closed: Mapping[str, Mapping[str, Interval]], label: str, colours: Colours | None = None) -> Figure:
+def gap(way: Mapping[str, Mapping[str, Interval]], label: str, colours: Colours | None = None) -> Figure:
     """How much of the way from the pivot to the best source each model went: a row for each domain, a mark for each model.
 
-    `closed`: model -> domain -> share. Raises ValueError where no model has a domain.
+    `way`: model -> domain -> share. Raises ValueError where no model has a domain.
     """
-    domains = list(dict.fromkeys(domain for shares in closed.values() for domain in shares))
+    domains = list(dict.fromkeys(domain for shares in way.values() for domain in shares))
     if not domains:
-        raise ValueError("No source is shown to be better than the pivot, so there is no gap to draw.")
+        raise ValueError("No source is better than the pivot, so there is no gap to draw.")
     figure = Figure(figsize=(WIDTH / 2, 3.7), layout="constrained")
     axes = figure.subplots()
-    for index, (model, shares) in enumerate(closed.items()):
-        y = [domains.index(domain) + 0.22 * (index - (len(closed) - 1) / 2) for domain in shares]
+    for index, (model, shares) in enumerate(way.items()):
+        y = [domains.index(domain) + 0.22 * (index - (len(way) - 1) / 2) for domain in shares]
         x, low, high = (np.array([100 * getattr(s, end) for s in shares.values()]) for end in ("value", "low", "high"))
         colour, shape = (colours or {}).get(model, OTHERS[index]), "oDsv"[index % 4]
         whiskers = np.nan_to_num(np.stack([x - low, high - x]), nan=0.0, posinf=0.0).clip(min=0)
@@ -94,7 +94,11 @@ def gap(closed: Mapping[str, Mapping[str, Interval]], label: str, colours: Colou
     for end, alpha in ((0, 0.6), (100, 0.6)):
         axes.axvline(end, color=INK, lw=1, alpha=alpha, zorder=0)
     axes.set_yticks(range(len(domains)), domains)
-    axes.set(ylim=(len(domains) - 0.5, -0.5), title=f"Gap closed: {label}", xlabel="0 % pivot, 100 % best source")
+    axes.set(
+        ylim=(len(domains) - 0.5, -0.5),
+        title=label,
+        xlabel="0 % is the pivot, 100 % the best source",
+    )
     axes.grid(True, axis="x")
     axes.grid(False, axis="y")
     figure.legend(loc="outside lower center", ncols=3)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fusion.report.record import Record
 from fusion.report.verdict import mark
-from fusion_eval.gap import best_of, gap_closed
+from fusion_eval.gap import Gap, gap_closed
 from fusion_eval.results import MEAN, Result
-from fusion_eval.statistics import METRICS, RESAMPLES, Interval, compare
+from fusion_eval.statistics import METRICS, RESAMPLES, Interval, Scores, compare
 
 BEST = "best source"
 
@@ -20,11 +20,11 @@ class Gain:
 
     domain: str
     best: str
-    """The source that is best here; on the mean `best source`, which takes the best of each domain."""
+    """The source that is best here; empty on the mean, where it is another in each domain."""
     differences: dict[str, Interval]
-    """The fused model less another, paired; by the other's name, with `best source` among them."""
-    closed: dict[str, Interval]
-    """Fused model and plain fine-tuning: share of the way from pivot to best source; empty where there is no gap."""
+    """The fused model less another, paired; by the other's name, with `best source` among them but for the mean."""
+    closed: Interval | None
+    """Share of the way from plain fine-tuning to the best source that the fused model has gone; None without a gap."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,10 @@ class Gains:
     metric: str
     model: str
     rows: list[Gain]
-
-    @property
-    def closed(self) -> dict[str, dict[str, Interval]]:
-        """Model -> domain -> share of the gap."""
-        models = dict.fromkeys(model for row in self.rows for model in row.closed)
-        return {model: {row.domain: row.closed[model] for row in self.rows if model in row.closed} for model in models}
+    others: list[str]
+    """Whom the fused model is compared with, in the order of the table."""
+    way: dict[str, dict[str, Interval]]
+    """Fused model and plain fine-tuning -> domain -> share of the way from the pivot to the best source."""
 
     @property
     def regressions(self) -> dict[str, list[str]]:
@@ -57,52 +55,59 @@ AllGains = dict[tuple[str, str], Gains]
 
 
 def all_gains(record: Record, *, resamples: int = RESAMPLES) -> AllGains:
-    """Gains by suite and metric, wherever there is something to compare."""
-    found = {
-        (suite, metric): gains(record, suite, metric, resamples=resamples)
-        for suite in record.results
-        for metric in METRICS
-    }
-    return {key: one for key, one in found.items() if one is not None}
+    """Gains by suite and metric, wherever the fused model was evaluated and there is something to compare it with."""
+    return {(suite, one.metric): one for suite in record.results for one in gains(record, suite, resamples=resamples)}
 
 
-def gains(record: Record, suite: str, metric: str, *, resamples: int = RESAMPLES) -> Gains | None:
-    """Compare the fused model with pivot, plain fine-tuning and sources; None where it or all of them were not evaluated.
+def gains(record: Record, suite: str, *, resamples: int = RESAMPLES) -> list[Gains]:
+    """Compare the fused model with pivot, plain fine-tuning and sources, in each metric that there is.
 
     Raises ValueError when they were measured on different items.
     """
     ours, plain = record.result(suite), record.baseline(suite)
     pivot = next(iter(record.of_role(suite, "pivot")), None)
-    best = best_of(record.of_role(suite, "source"), metric, BEST)
-    others = {one.model: one for one in (pivot, plain, best) if one is not None and one is not ours}
-    if ours is None or not others:
-        return None
-    found = {name: compare(ours, one, resamples=resamples) for name, one in others.items()}
-    differences = {name: {d: m[metric] for d, m in scores.items() if metric in m} for name, scores in found.items()}
-    closed = _closed([ours, plain], pivot, best, metric, resamples)
-    domains = sorted(dict.fromkeys(d for one in differences.values() for d in one), key=lambda domain: domain == MEAN)
-    rows = [
-        Gain(
-            domain,
-            best.made.get(domain, BEST) if best else "",
-            {name: one[domain] for name, one in differences.items() if domain in one},
-            {model: shares[domain] for model, shares in closed.items() if domain in shares},
-        )
-        for domain in domains
+    sources = record.of_role(suite, "source")
+    others = [one for one in (pivot, plain) if one is not None and one is not ours]
+    if ours is None or not others + sources:
+        return []
+    scores = {one.model: compare(ours, one, resamples=resamples) for one in [*others, *sources]}
+    gaps = _gaps(ours, plain or pivot, sources, resamples)
+    way = {one.model: _gaps(one, pivot, sources, resamples) for one in (ours, plain) if one is not None}
+    names = [one.model for one in others] + ([BEST] if gaps else [])
+    found = [
+        Gains(metric, ours.model, _rows(metric, scores, gaps, names), names, _way(metric, way)) for metric in METRICS
     ]
-    return Gains(metric, ours.model, rows) if rows else None
+    return [one for one in found if one.rows]
 
 
-def _closed(
-    results: list[Result | None], pivot: Result | None, best: Result | None, metric: str, resamples: int
-) -> Mapping[str, dict[str, Interval]]:
-    if pivot is None or best is None:
+def _rows(
+    metric: str, scores: Mapping[str, Scores], gaps: Mapping[tuple[str, str], Gap], names: Sequence[str]
+) -> list[Gain]:
+    domains = dict.fromkeys(domain for one in scores.values() for domain, found in one.items() if metric in found)
+    rows = []
+    for domain in sorted(domains, key=lambda domain: domain == MEAN):
+        gap = gaps.get((metric, domain))
+        best = "" if gap is None else gap.best
+        wanted = {name: scores.get(best if name == BEST else name, {}).get(domain, {}).get(metric) for name in names}
+        differences = {name: found for name, found in wanted.items() if found is not None}
+        rows.append(Gain(domain, best, differences, None if gap is None else gap.closed))
+    return rows
+
+
+def _gaps(
+    result: Result, start: Result | None, sources: Sequence[Result], resamples: int
+) -> dict[tuple[str, str], Gap]:
+    if start is None or not sources or start is result:
         return {}
-    return {
-        result.model: gap_closed(result, pivot, best, metric, resamples=resamples)
-        for result in results
-        if result is not None and result is not pivot
+    return {(gap.metric, gap.domain): gap for gap in gap_closed(result, start, sources, resamples=resamples)}
+
+
+def _way(metric: str, way: Mapping[str, Mapping[tuple[str, str], Gap]]) -> dict[str, dict[str, Interval]]:
+    found = {
+        model: {domain: gap.closed for (m, domain), gap in gaps.items() if m == metric and gap.closed is not None}
+        for model, gaps in way.items()
     }
+    return {model: shares for model, shares in found.items() if shares}
 
 
 def gain_cell(metric: str, difference: Interval | None) -> tuple[str, str, str]:

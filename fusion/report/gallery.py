@@ -13,7 +13,6 @@ from fusion.report.curves import curves
 from fusion.report.drawing import Colours
 from fusion.report.gains import AllGains
 from fusion.report.record import Record
-from fusion_eval.results import MEAN
 from fusion_eval.statistics import METRICS, RESAMPLES
 
 
@@ -69,7 +68,7 @@ def _of_suite(record: Record, suite: str, compared: AllGains, colours: Colours, 
             radar = figures.radar(results, metric, sources, colours, resamples=resamples)
             found[figure_name(suite, metric, "radar")] = Drawn(radar, f"{name}: models over domains, as in the table")
         numbers = compared.get((suite, metric))
-        if numbers is not None and any(domain != MEAN for shares in numbers.closed.values() for domain in shares):
-            gap = figures.gap(numbers.closed, kind.label, colours)
-            found[figure_name(suite, metric, "gap")] = Drawn(gap, f"{name}: share of the gap that was closed")
+        if numbers is not None and numbers.way:
+            gap = figures.gap(numbers.way, kind.label, colours)
+            found[figure_name(suite, metric, "gap")] = Drawn(gap, f"{name}: share of the way from pivot to best source")
     return found

@@ -41,15 +41,13 @@ def suite_section(record: Record, name: str, compared: AllGains, resamples: int)
 
 
 def _gain_rows(numbers: Gains) -> list[dict[str, Any]]:
-    """Cells of each domain: difference from each model, and the share of the gap that each model closed."""
-    others = list(numbers.rows[0].differences)
-    closed = list(numbers.closed)
+    """Cells of each domain: the difference from each other model, and the share of the gap that was closed."""
     return [
         {
             "domain": row.domain,
             "best": row.best,
-            "cells": {name: gain_cell(numbers.metric, row.differences.get(name)) for name in others},
-            "closed": {model: row.closed.get(model) for model in closed},
+            "cells": {name: gain_cell(numbers.metric, row.differences.get(name)) for name in numbers.others},
+            "closed": row.closed,
         }
         for row in numbers.rows
     ]
@@ -83,11 +81,8 @@ def _suite_tiles(record: Record, suite: dict[str, Any]) -> list[tuple[str, str, 
         tiles.append(
             (f"{label}, mean of {suite['name']}", cells[-1].value, f"{difference} {spread}{mark} on {baseline}")
         )
-        if numbers.model in mean.closed:
-            closed = mean.closed[numbers.model]
-            against = mean.closed.get(baseline)
-            note = f"{baseline}: {percent(against.value)}" if against else ""
-            tiles.append((f"gap closed, {label}", percent(closed.value), note))
+        if mean.closed:
+            tiles.append((f"gap closed, {label}", percent(mean.closed.value), f"from {baseline} to the best sources"))
     return tiles
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 
@@ -44,12 +45,14 @@ def work(flops: int | float) -> str:
 
 def percent(share: int | float) -> str:
     """A share as a whole percentage."""
+    if math.isinf(share):
+        return "∞" if share > 0 else "-∞"
     return f"{100 * share:.0f}%"
 
 
 def minus(text: str) -> str:
     """The same with a real minus sign where a number is negative."""
-    return re.sub(r"(?<![\w.])-(?=[\d.])", "−", text)
+    return re.sub(r"(?<![\w.])-(?=[\d.∞])", "−", text)
 
 
 def visible(text: str) -> str:

@@ -123,8 +123,7 @@ def test_a_long_answer_is_shortened_and_says_by_how_much():
 
 def test_gains_and_losses_stand_beside_the_gap(full):
     head = next(i for i, row in enumerate(full.rows) if row[:1] == ["unified less …"])
-    closed = [f"gap closed by {model}" for model in ("unified", "finetune")]
-    assert full.rows[head][1:] == ["pivot", "finetune", "best source", *closed]
+    assert full.rows[head][1:] == ["pivot", "finetune", "best source", "gap closed"]
     ours, plain = (summarise(result(model))["sums"]["bits_per_byte"].value for model in ("unified", "finetune"))
     row = next(row for row in full.rows[head:] if row[0] == "sums")
     assert row[2].startswith(f"{ours - plain:+.3f}".replace("-", "−"))
@@ -239,6 +238,6 @@ def test_models_measured_on_different_items_are_refused_and_the_old_page_stays(t
     run = write_run(tmp_path / "run")
     (run / "report.html").write_bytes(before := b"the old page")
     result("smol", n=39).save(run / "eval" / "smol" / "heldout.json")
-    with pytest.raises(ValueError, match="tiny-llama against smol on heldout: the items differ: 120 against 117"):
+    with pytest.raises(ValueError, match="unified against smol on heldout: the items differ: 120 against 117"):
         write_report(run)
     assert (run / "report.html").read_bytes() == before

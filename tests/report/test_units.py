@@ -1,5 +1,7 @@
 """Numbers are written for people."""
 
+import math
+
 import pytest
 
 from fusion.report.units import duration, grouped, minus, octets, percent, size, visible, work
@@ -40,12 +42,19 @@ def test_work_is_counted_in_operations(flops, text):
 
 
 def test_shares_are_whole_percentages():
-    assert [percent(share) for share in (0.386, -0.17, 0, 1)] == ["39%", "-17%", "0%", "100%"]
+    assert [percent(share) for share in (0.386, -0.17, 0, 1, math.inf, -math.inf)] == [
+        "39%",
+        "-17%",
+        "0%",
+        "100%",
+        "∞",
+        "-∞",
+    ]
 
 
 @pytest.mark.parametrize(
     ("text", "shown"),
-    [("-0.5", "−0.5"), ("+0.5 ±0.1", "+0.5 ±0.1"), ("fine-tuned: -1%", "fine-tuned: −1%"), ("a-1", "a-1"), ("-", "-")],
+    [("-0.5", "−0.5"), ("+0.5 ±0.1", "+0.5 ±0.1"), ("a: -1%", "a: −1%"), ("-∞", "−∞"), ("a-1", "a-1"), ("-", "-")],
 )
 def test_a_negative_number_has_a_minus_sign_and_a_name_keeps_its_hyphen(text, shown):
     assert minus(text) == shown
