@@ -14,7 +14,7 @@ from huggingface_hub.repocard_data import eval_results_to_model_index
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from fusion.report.facts import ModelFacts
-from fusion.report.gains import AllGains, Gains, all_gains
+from fusion.report.gains import AllGains, Gains, all_gains, bounded
 from fusion.report.record import Record, read_run
 from fusion.report.table import markdown, plain
 from fusion.report.units import percent
@@ -111,7 +111,7 @@ def _gain_lines(numbers: Gains, baseline: str | None) -> list[str]:
     """
     label, lines = METRICS[numbers.metric].label, []
     mean = next((row.closed for row in numbers.rows if row.domain == MEAN), None)
-    if mean is not None:
+    if bounded(mean):
         share = f"{percent(mean.value)} ({percent(mean.low)} to {percent(mean.high)})"
         lines.append(
             f"{label}: {share} of the gap between {baseline or 'the pivot'} and the best source of each domain is closed."

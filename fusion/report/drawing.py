@@ -56,7 +56,9 @@ def svg(figure: Figure, name: str, alt: str) -> str:
     text = drawn.getvalue()
     text = text[text.index("<svg") :].replace(INK, "currentColor")
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
-    return text.replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" ', 1)
+    wide = figure.get_figwidth() / WIDTH
+    style = f'style="min-width: {100 * wide:.0f}%" ' if wide > 1 else ""  # a page scrolls it rather than make it small
+    return text.replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" {style}', 1)
 
 
 def png(figure: Figure) -> bytes:

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from fusion.report.drawing import GREY, INK, OTHERS, STYLE, WIDTH, Colours
 from fusion.report.facts import Helping
@@ -99,6 +100,8 @@ def gap(way: Mapping[str, Mapping[str, Interval]], label: str, colours: Colours 
         title=label,
         xlabel="0 % is the pivot, 100 % the best source",
     )
+    low, high = axes.get_xlim()
+    axes.set_xlim(max(low, -200), min(high, 300))  # a source hardly better than the pivot makes shares without measure
     axes.grid(True, axis="x")
     axes.grid(False, axis="y")
     figure.legend(loc="outside lower center", ncols=3)
@@ -155,6 +158,12 @@ def _spokes(axes: Axes, domains: Sequence[str], lines: Mapping[str, list[float]]
             axes.fill([*angles, angles[0]], [*line, line[0]], color=look["color"], alpha=0.14)
     axes.set(theta_offset=np.pi / 2, theta_direction=-1)
     axes.set_xticks(angles, list(domains))
+    for label, angle in zip(axes.get_xticklabels(), angles, strict=True):  # outward from the circle
+        side = round(float(np.sin(angle)), 6)
+        label.set_horizontalalignment("center" if side == 0 else "left" if side > 0 else "right")
+    axes.tick_params(axis="x", pad=1)
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    axes.set(rlabel_position=180 / len(domains))
     axes.set_ylim(0, max(1.0, *(value for line in lines.values() for value in line if not np.isnan(value))))
     axes.grid(True, axis="x")
     axes.spines["polar"].set(alpha=0.3)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from fusion.report.record import Record
 from fusion.report.verdict import mark
@@ -24,7 +26,10 @@ class Gain:
     differences: dict[str, Interval]
     """The fused model less another, paired; by the other's name, with `best source` among them but for the mean."""
     closed: Interval | None
-    """Share of the way from plain fine-tuning to the best source that the fused model has gone; None without a gap."""
+    """Share of the way from plain fine-tuning to the best source that the fused model has gone; None without a gap.
+
+    Where the gap is too small to be told from none, the interval has no ends and the share means nothing.
+    """
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class Gains:
     others: list[str]
     """Whom the fused model is compared with, in the order of the table."""
     way: dict[str, dict[str, Interval]]
-    """Fused model and plain fine-tuning -> domain -> share of the way from the pivot to the best source."""
+    """Fused model and plain fine-tuning -> domain -> share of the way from the pivot to the best source, where bounded."""
 
     @property
     def regressions(self) -> dict[str, list[str]]:
@@ -104,10 +109,15 @@ def _gaps(
 
 def _way(metric: str, way: Mapping[str, Mapping[tuple[str, str], Gap]]) -> dict[str, dict[str, Interval]]:
     found = {
-        model: {domain: gap.closed for (m, domain), gap in gaps.items() if m == metric and gap.closed is not None}
+        model: {domain: gap.closed for (m, domain), gap in gaps.items() if m == metric and bounded(gap.closed)}
         for model, gaps in way.items()
     }
     return {model: shares for model, shares in found.items() if shares}
+
+
+def bounded(share: Interval | None) -> TypeGuard[Interval]:
+    """Whether there is a share whose interval has ends."""
+    return share is not None and math.isfinite(share.half)
 
 
 def gain_cell(metric: str, difference: Interval | None) -> tuple[str, str, str]:

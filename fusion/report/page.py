@@ -11,11 +11,11 @@ from markupsafe import Markup
 from fusion.report import units
 from fusion.report.curves import POINTS
 from fusion.report.drawing import colours, png, svg
-from fusion.report.gains import BEST, all_gains
+from fusion.report.gains import BEST, all_gains, bounded
 from fusion.report.gallery import Gallery, gallery
 from fusion.report.overlays import blocks
 from fusion.report.record import Record, read_run
-from fusion.report.sections import ANSWERS, answers, cache_rows, cost_rows, glance, suite_section
+from fusion.report.sections import ANSWERS, OPEN, answers, cache_rows, cost_rows, glance, suite_section
 from fusion.report.table import HELPING_CAPTION, helping_cells
 from fusion_eval.results import write_whole
 from fusion_eval.statistics import RESAMPLES
@@ -49,6 +49,7 @@ def page(record: Record, *, resamples: int = RESAMPLES) -> tuple[str, Gallery]:
             colours=palette(record),
             suites=suites,
             best_source=BEST,
+            bounded=bounded,
             glance=glance(record, suites),
             figures={name: Markup(svg(one.figure, name, one.alt)) for name, one in drawn.items()},  # matplotlib escapes
             helping=[helping_cells(row) for row in record.run.helping],
@@ -60,6 +61,7 @@ def page(record: Record, *, resamples: int = RESAMPLES) -> tuple[str, Gallery]:
             caches=cache_rows(record.run),
             answers={suite: answers(results) for suite, results in record.results.items()},
             answers_each=ANSWERS,
+            open_domains=OPEN,
             points=POINTS,
             seconds=sum(stage.seconds for stage in record.run.stages),
         )

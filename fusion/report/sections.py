@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fusion.report.facts import RunFile
-from fusion.report.gains import AllGains, Gains, gain_cell
+from fusion.report.gains import AllGains, Gains, bounded, gain_cell
 from fusion.report.gallery import figure_name
 from fusion.report.record import Record
 from fusion.report.table import grid
@@ -17,7 +17,9 @@ from fusion_eval.statistics import METRICS
 
 ANSWERS = 2
 """Answers shown of each domain."""
-LONGEST = 1200
+OPEN = 4
+"""Domains of a suite up to which all answers are laid open; of more domains, those of the first."""
+LONGEST = 800
 """Characters of a prompt or an answer that are shown."""
 
 
@@ -81,7 +83,7 @@ def _suite_tiles(record: Record, suite: dict[str, Any]) -> list[tuple[str, str, 
         tiles.append(
             (f"{label}, mean of {suite['name']}", cells[-1].value, f"{difference} {spread}{mark} on {baseline}")
         )
-        if mean.closed:
+        if bounded(mean.closed):
             tiles.append((f"gap closed, {label}", percent(mean.closed.value), f"from {baseline} to the best sources"))
     return tiles
 
@@ -110,8 +112,8 @@ def cache_rows(run: RunFile) -> list[dict[str, Any]]:
     ]
 
 
-def answers(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """The first items of each domain that any model answered, with the answers of all models."""
+def answers(results: Sequence[Result]) -> dict[str, list[dict[str, Any]]]:
+    """By domain: the first items that any model answered, with the answers of all models."""
     given: dict[str, list[tuple[str, Item]]] = {}
     for result in results:
         for item in result.items:
@@ -122,10 +124,8 @@ def answers(results: Sequence[Result]) -> list[dict[str, Any]]:
         if any(item.answer is not None for _, item in each) and len(taken.get(first.domain, [])) < ANSWERS:
             shown = [(model, item, None if item.answer is None else shortened(item.answer)) for model, item in each]
             prompt, expected = shortened(first.prompt), shortened(first.expected)
-            taken.setdefault(first.domain, []).append(
-                {"domain": first.domain, "prompt": prompt, "expected": expected, "answers": shown}
-            )
-    return [sample for samples in taken.values() for sample in samples]
+            taken.setdefault(first.domain, []).append({"prompt": prompt, "expected": expected, "answers": shown})
+    return taken
 
 
 def shortened(text: str) -> str:

@@ -186,6 +186,16 @@ def test_names_are_text_and_never_mathematics_or_markup():
     assert "$x_1$ <script>" in texts(figures.bars([odd], "exact_match"))
 
 
+def test_a_figure_that_is_wider_than_the_page_keeps_its_size():
+    many = result("unified")
+    items = [item.model_copy(update={"domain": f"d{i % 30}"}) for i, item in enumerate(many.items)]
+    wide = svg(
+        figures.bars([many.model_copy(update={"items": items, "model": m}) for m in "abcd"], "exact_match"), "f", ""
+    )
+    assert float(ET.fromstring(wide).get("style").removeprefix("min-width: ").removesuffix("%")) > 150
+    assert ET.fromstring(svg(draw("exact"), "f", "")).get("style") is None
+
+
 def test_a_png_is_a_png_on_white():
     image = png(draw("bits"))
     assert image[:8] == b"\x89PNG\r\n\x1a\n"

@@ -1,10 +1,12 @@
 """Gains and losses are paired differences against pivot, plain fine-tuning and the best source of each domain."""
 
+import math
+
 import numpy as np
 import pytest
 from report_runs import DOMAINS, SKILL, change, result, write_run
 
-from fusion.report.gains import BEST, Gains, all_gains, gain_cell
+from fusion.report.gains import BEST, Gains, all_gains, bounded, gain_cell
 from fusion.report.record import Record, read_run
 from fusion_eval.results import Result
 from fusion_eval.statistics import Interval, compare
@@ -50,6 +52,7 @@ def share(domain: str, ours: str, start: str, best: str) -> tuple[float, tuple[f
     rng, n = np.random.default_rng(5), values.shape[1]
     draws = np.array([values[:, rng.integers(n, size=n)].mean(1) for _ in range(4000)])
     f, s, b = values.mean(1)
+    draws = draws[draws[:, 2] > draws[:, 1]]  # a draw without a gap has no share
     low, high = np.quantile((draws[:, 0] - draws[:, 1]) / (draws[:, 2] - draws[:, 1]), [0.025, 0.975])
     return (f - s) / (b - s), (low, high)
 
@@ -67,12 +70,9 @@ def test_the_way_from_pivot_to_best_source_is_that_of_a_slow_bootstrap(record):
 def test_the_gap_closed_is_the_way_from_plain_fine_tuning(tmp_path):
     run = write_run(tmp_path / "run")
     result("smol", 0.95).save(run / "eval" / "smol" / "heldout.json")
-    smol = {
-        item.domain: [i.exact for i in result("smol", 0.95).items if i.domain == item.domain]
-        for item in result("smol").items
-    }
     for row in heldout(read_run(run)).rows[:-1]:
-        f, s, b = (np.mean(v) for v in (right("unified", row.domain), right("finetune", row.domain), smol[row.domain]))
+        smol = [item.exact for item in result("smol", 0.95).items if item.domain == row.domain]
+        f, s, b = (np.mean(v) for v in (right("unified", row.domain), right("finetune", row.domain), smol))
         assert row.closed.value == pytest.approx((f - s) / (b - s))
 
 
@@ -117,6 +117,12 @@ def test_suites_and_metrics_with_nothing_to_compare_are_left_out(tmp_path):
     assert set(all_gains(read_run(run))) == expected
     change(run, result="never")
     assert all_gains(read_run(run)) == {}
+
+
+def test_a_gap_that_cannot_be_told_from_none_closes_nothing():
+    assert bounded(Interval(0.5, 0.4, 0.6, 9))
+    assert not bounded(Interval(0.5, -math.inf, math.inf, 9))
+    assert not bounded(None)
 
 
 def test_a_cell_has_a_sign_a_spread_and_a_mark():

@@ -113,7 +113,7 @@ def test_answers_stand_side_by_side_the_first_of_each_domain(full):
         assert f"Question {ANSWERS} of {domain}" not in full.text
     items = {model: next(i for i in result(model).items if i.id == "sums-001") for model in SKILL}
     replies = [f"{model} {'✓' if item.exact else '✗'} {item.answer}" for model, item in items.items()]
-    assert f"sums Question 1 of sums: what is 1 + 1? expected 2 {' '.join(replies)}" in full.text
+    assert f"prompt Question 1 of sums: what is 1 + 1? expected 2 {' '.join(replies)}" in full.text
 
 
 def test_a_long_answer_is_shortened_and_says_by_how_much():
