@@ -122,10 +122,18 @@ def answers(results: Sequence[Result]) -> dict[str, list[dict[str, Any]]]:
     for each in given.values():
         first = each[0][1]
         if any(item.answer is not None for _, item in each) and len(taken.get(first.domain, [])) < ANSWERS:
-            shown = [(model, item, None if item.answer is None else shortened(item.answer)) for model, item in each]
+            shown = [(model, passed(item), shortened(item.answer or "")) for model, item in each]
             prompt, expected = shortened(first.prompt), shortened(first.expected)
             taken.setdefault(first.domain, []).append({"prompt": prompt, "expected": expected, "answers": shown})
     return taken
+
+
+def passed(item: Item) -> bool | None:
+    """Whether the answer has the full score of the first metric that judges answers; None where none does."""
+    for metric in METRICS.values():
+        if not metric.lower_is_better and (parts := metric.parts(item)) is not None:
+            return parts[0] >= parts[1]
+    return None
 
 
 def shortened(text: str) -> str:
