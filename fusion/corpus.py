@@ -95,13 +95,20 @@ def load(
     return examples
 
 
+def on_hub(path: str) -> bool:
+    """Whether `load` takes the path for a hub id."""
+    return not path.startswith((BUILTIN, ".", "/", "~")) and _suffix(path) not in FORMATS
+
+
+def _suffix(path: str) -> str:
+    return next((s for s in reversed(Path(path).suffixes) if s not in (".gz", ".zst", ".bz2")), "")
+
+
 def _rows(path: str, name: str | None, split: str, revision: str | None) -> Iterable[Mapping[str, Any]]:
     from datasets import load_dataset  # seconds of import that a built-in data set need not pay
 
-    place = Path(path).expanduser()
-    suffix = next((s for s in reversed(place.suffixes) if s not in (".gz", ".zst", ".bz2")), "")
-    looks_local = path.startswith((".", "/", "~")) or suffix in FORMATS
-    if looks_local:
+    place, suffix = Path(path).expanduser(), _suffix(path)
+    if not on_hub(path):
         if not place.is_file():
             raise FileNotFoundError(f"The data file {path} does not exist (looked in {place.parent.absolute()}).")
         if suffix not in FORMATS:

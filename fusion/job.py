@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fusion import corpus, made, models, ranks
-from fusion.config import Config, ModelSettings
+from fusion.config import BUILTIN, Config, ModelSettings
 from fusion.corpus import Example
 from fusion.encode import Encoded, encode
 from fusion.made import write_json
@@ -136,7 +136,11 @@ class Job:
             versions={package: _version(package) for package in PACKAGES},
             seed=self.config.seed,
             models={name: self._facts(name) for name in self.models},
-            data={"train": corpus.by_domain(self.train), "heldout": corpus.by_domain(self.heldout)},
+            data={
+                "train": corpus.by_domain(self.train),
+                "heldout": corpus.by_domain(self.heldout),
+                "hub": list(dict.fromkeys(d.path for d in self.config.data.train if corpus.on_hub(d.path))),
+            },
             result=self.config.chosen,
             baseline="fine-tuned" if self.config.baseline else None,
         )
@@ -156,6 +160,7 @@ class Job:
         model, backend = self.models[name], self.backend(name)
         return {
             "id": model.path,
+            "hub": not model.path.startswith(BUILTIN) and model.ref.local is None,
             "role": "pivot" if name == "pivot" else "source",
             "parameters": models.parameters(model.ref) if backend.weights else None,
             "vocab": models.vocabulary(self.tokenizers[name]),

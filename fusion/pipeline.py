@@ -6,21 +6,23 @@
     merge      pairwise models become one
     fuse       the chosen model becomes fused/, an ordinary Hugging Face folder
     evaluate   pivot, sources, baseline and fused models on the held-out examples
-    report     a table, report.html, and the model card of fused/
+    report     a table, report.html with its figures, and the model card of fused/
 
 Every stage skips what is done, goes on with what is half done, and refuses what was made from something else.
 """
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 from fusion import configfile, ranks, steps
 from fusion.cache import Cache
 from fusion.config import Config
 from fusion.helping import helping
+from fusion.inspect import overlays
 from fusion.job import Job
-from fusion.made import write_text
+from fusion.made import write_json, write_text
 from fusion.plan import plan, tables_of_plan
 from fusion.progress import console
 from fusion.report.card import model_card
@@ -43,6 +45,7 @@ def run(config: Config, until: str = "report") -> Path:
         introduce(job)
     caches = extract(job)
     if ranks.is_main():
+        keep_caches(job, caches)
         show_helping(job, caches)
     for stage in (train_all, merge_pairwise, evaluate, report)[: STAGES.index(until)]:
         if stage is train_all or ranks.is_main():  # the other processes only train
@@ -57,8 +60,10 @@ def introduce(job: Job) -> None:
     """Say what a new run will take, and keep what it is made of."""
     folder = job.config.folder
     if not job.record():
-        console.print(*tables_of_plan(plan(job, count=True), job.config.plan), sep="\n")
+        estimate = plan(job, count=True)
+        console.print(*tables_of_plan(estimate, job.config.plan), sep="\n")
         write_text(folder / "config.yaml", configfile.dump(job.config))
+        job.keep(plan=[asdict(stage) for stage in estimate.stages])
     job.describe()
 
 
@@ -72,6 +77,12 @@ def extract(job: Job) -> dict[str, Cache]:
             caches[name] = Cache(writer.folder) if writer.complete else steps.extract_one(job, name, writer)
     steps.refuse_unknown(job, caches)
     return caches
+
+
+def keep_caches(job: Job, caches: dict[str, Cache]) -> None:
+    """Keep the sizes of the caches, and one example of each domain as they hold it, for the report."""
+    job.keep(caches={name: {"rows": len(c), "bytes": c.size, "top_k": c.key["top_k"]} for name, c in caches.items()})
+    write_json(job.config.folder / "alignment.json", [asdict(one) for one in overlays(job, caches)])
 
 
 def show_helping(job: Job, caches: dict[str, Cache]) -> None:

@@ -30,6 +30,7 @@ ALLOWED = {
     "dumps": BOTTOM | {"encode"},
     "vocabulary": {"align", "encode", "spelling"},
     "helping": BOTTOM | {"align", "weighting"},
+    "overlay": BOTTOM | {"align"},
     "sources": BOTTOM | {"batch", "encode", "head", "models", "ranks"},
     "progress": {"ranks"},
     "report": {"progress", "fusion_eval"},

@@ -106,6 +106,22 @@ def test_unusable_data_is_refused_with_the_reason(tmp_path, content, settings, m
         load(tmp_path / "x.jsonl", **settings)
 
 
+@pytest.mark.parametrize(
+    ("path", "hub"),
+    [
+        ("openai/gsm8k", True),
+        ("squad", True),
+        ("builtin:sums", False),
+        ("data/a.jsonl", False),
+        ("a.csv.gz", False),
+        ("./x/y", False),
+        ("~/a", False),
+    ],
+)
+def test_a_hub_id_is_told_from_a_file_by_its_name(path, hub):
+    assert corpus.on_hub(path) is hub
+
+
 def test_a_missing_or_unknown_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="absent.jsonl does not exist"):
         load(tmp_path / "absent.jsonl")

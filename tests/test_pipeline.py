@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import runs
 from fusion import pipeline, sources, steps
+from fusion.cache import Cache
 from fusion.job import Job
 
 
@@ -26,7 +27,8 @@ def finished(folder):
 
 def test_a_run_leaves_what_the_design_promises(finished):
     expected = [
-        "config.yaml", "run.json", "report.html", "cache/pivot/manifest.json", "cache/neox/manifest.json",
+        "config.yaml", "run.json", "report.html", "alignment.json",
+        "report/heldout-exact_match-bars.png", "cache/pivot/manifest.json", "cache/neox/manifest.json",
         "cache/qwen/shard-00003-of-00004.safetensors", "train/fine-tuned/model/model.safetensors",
         "train/unified/model/model.safetensors", "train/unified/log.json", "train/pairwise/neox/model/model.safetensors",
         "train/pairwise/merged/model/model.safetensors", "fused/model.safetensors", "fused/README.md", "fused/fusion.json",
@@ -78,6 +80,38 @@ def test_helping_is_in_the_record(finished):
         assert row["gold_source"] < 0
         assert row["gold_pivot"] < 0
         assert 0 < row["match_rate"] <= 1
+
+
+def test_the_record_holds_the_plan_and_the_sizes_of_the_caches(finished):
+    record = json.loads((finished / "run.json").read_text())
+    stages = [stage["name"] for stage in record["stages"]]
+    assert [estimate["stage"] for estimate in record["plan"]] == [name for name in stages if name != "report"]
+    assert {name: facts["top_k"] for name, facts in record["caches"].items()} == {"pivot": 1, "neox": 10, "qwen": 10}
+    for name, facts in record["caches"].items():
+        shards = list((finished / "cache" / name).glob("shard-*.safetensors"))
+        assert facts["bytes"] == sum(shard.stat().st_size for shard in shards)
+        assert facts["rows"] == len(Cache(finished / "cache" / name)) > 0
+
+
+def test_the_alignment_shows_one_example_of_each_domain_as_the_caches_hold_it(folder, finished):
+    shown = json.loads((finished / "alignment.json").read_text())
+    job = Job(runs.config(folder))
+    for domain, one in zip(["d0", "d1"], shown, strict=True):
+        examples = [example for example in job.train if example.domain == domain]
+        example = max(examples, key=lambda e: len(e.response))
+        assert (one["domain"], one["prompt"], one["response"]) == (domain, example.prompt, example.response)
+        for name, lane in one["lanes"].items():
+            rows = Cache(finished / "cache" / name).rows([example.id])
+            assert [p["gold"] for p in lane] == pytest.approx(rows.gold.exp().tolist(), abs=2e-5)
+            assert [len(p["top"]) for p in lane] == [rows.k] * len(rows)
+            known = [p for p in lane if p["start"] is not None]
+            spelled = b"".join(example.response.encode()[p["start"] : p["end"]] for p in known)
+            assert spelled.decode() == example.response
+        for name in ("neox", "qwen"):
+            starts = [[one["lanes"][lane][i]["start"] for i in side] for lane, side in zip(
+                ("pivot", name), zip(*one["pairs"][name], strict=True), strict=True)]  # fmt: skip
+            assert starts[0] == starts[1]
+            assert len(starts[0]) > 3
 
 
 def test_a_second_run_does_nothing_and_says_so(folder, finished, capsys):

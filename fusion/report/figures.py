@@ -1,45 +1,25 @@
-"""Figures of a run, as SVG that takes the text colour of the page around it, and as PNG on white for documents."""
+"""Figures of what was measured: what each model scored, how far it came, and what each source knows."""
 
 from __future__ import annotations
 
-import io
-import math
-import re
 from collections.abc import Mapping, Sequence
-from html import escape
-from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from fusion.report.record import Helping, Log
-from fusion_eval.results import Result
+from fusion.report.drawing import GREY, INK, OTHERS, STYLE, WIDTH, Colours
+from fusion.report.facts import Helping
+from fusion_eval.results import MEAN, Result
 from fusion_eval.statistics import METRICS, RESAMPLES, Interval, summarise
-
-# readable on white and on near-black, and told apart with any common colour blindness (after Okabe & Ito 2008)
-PALETTE = ("#0b84c4", "#e08a00", "#0a9a73", "#d2609b", "#8a7fd6", "#c95a2e", "#5d8f2f", "#8b8f98")
-INK = "#1b1e24"
-"""Colour of text and axes; in SVG it becomes `currentColor`."""
-Line = tuple[list[int | float], list[int | float]]
-"""Steps, and a value at each."""
-WIDTH = 8.6
-"""Width of a figure in inches; the same for all, so that text has one size on a page."""
-
-STYLE: dict[Any, Any] = {
-    "axes.edgecolor": INK, "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK, "ytick.color": INK,
-    "axes.titlecolor": INK, "axes.titleweight": "bold", "axes.titlesize": 10, "axes.titlelocation": "left",
-    "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True, "axes.linewidth": 0.8,
-    "axes.grid": True, "axes.grid.axis": "y", "grid.color": INK, "grid.alpha": 0.14, "grid.linewidth": 0.7,
-    "axes.facecolor": "none", "figure.facecolor": "none", "legend.frameon": False, "font.size": 9,
-    "xtick.major.size": 0, "ytick.major.size": 0, "svg.fonttype": "none", "svg.hashsalt": "fusion",
-    "text.parse_math": False,  # a `$` in the name of a model is a dollar
-}  # fmt: skip
 
 
 @rc_context(STYLE)
-def bars(results: Sequence[Result], metric: str, *, resamples: int = RESAMPLES) -> Figure:
+def bars(
+    results: Sequence[Result], metric: str, colours: Colours | None = None, *, resamples: int = RESAMPLES
+) -> Figure:
     """A group of bars for each domain and one for their mean, a bar for each model, with 95% intervals.
 
     Raises ValueError where no result knows the metric.
@@ -48,40 +28,88 @@ def bars(results: Sequence[Result], metric: str, *, resamples: int = RESAMPLES) 
     domains = list(dict.fromkeys(d for score in scores.values() for d, found in score.items() if metric in found))
     if not domains:
         raise ValueError(f"No result has {metric}, so there is nothing to draw.")
-    figure = Figure(figsize=(max(WIDTH, 0.9 + 0.28 * len(scores) * len(domains)), 3.0), layout="constrained")
+    domains = sorted(domains, key=lambda domain: domain == MEAN)
+    figure = Figure(figsize=(max(WIDTH, 0.9 + 0.16 * len(scores) * len(domains)), 3.0), layout="constrained")
     axes = figure.subplots()
     series = {model: [score.get(domain, {}).get(metric) for domain in domains] for model, score in scores.items()}
-    _groups(axes, domains, series, METRICS[metric].scale)
+    _groups(axes, domains, series, METRICS[metric].scale, colours or {})
     axes.set_title(f"{METRICS[metric].label}, {'lower' if METRICS[metric].lower_is_better else 'higher'} is better")
-    figure.legend(loc="outside lower center", ncols=min(len(scores), 5))
+    figure.legend(loc="outside lower center", ncols=min(len(scores), 7), handlelength=1, handleheight=1)
     return figure
 
 
 @rc_context(STYLE)
-def curves(logs: Mapping[str, Log], prefix: str = "loss") -> Figure:
-    """A panel for each run of the trainer: `prefix` itself (bold) and every `prefix/<part>` over steps.
+def radar(
+    results: Sequence[Result],
+    metric: str,
+    sources: Sequence[str],
+    colours: Colours | None = None,
+    *,
+    resamples: int = RESAMPLES,
+) -> Figure:
+    """One spoke for each domain; a line for each model but the sources, of which only the best on each spoke is drawn.
 
-    Raises ValueError where no log has such a key.
+    Raises ValueError where there are fewer than three domains, or where lower is better: outward means better here.
     """
-    found = {name: lines for name, log in logs.items() if (lines := _lines(log, prefix))}
-    if not found:
-        raise ValueError(f"No training log has {prefix!r}, so there is nothing to draw.")
-    parts = sorted({key for lines in found.values() for key in lines} - {prefix})
-    colours = {key: PALETTE[index % len(PALETTE)] for index, key in enumerate(parts)}
-    columns = min(len(found), 3)
-    rows = math.ceil(len(found) / columns)
-    figure = Figure(figsize=(WIDTH, 2.7 * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).flatten()
-    for axes in panels[len(found) :]:
-        axes.remove()
-    for axes, (name, lines) in zip(panels, found.items(), strict=False):
-        _panel(axes, lines, prefix, colours)
-        axes.set(title=name, xlabel="step", ylabel=prefix)
+    scores = {result.model: summarise(result, resamples=resamples) for result in results}
+    domains = list(
+        dict.fromkeys(d for score in scores.values() for d, found in score.items() if d != MEAN and metric in found)
+    )
+    if len(domains) < 3 or METRICS[metric].lower_is_better:
+        raise ValueError(f"A radar needs three domains and a metric that grows; {metric} has {len(domains)} domains.")
+    values = {
+        model: [
+            METRICS[metric].scale * score[d][metric].value if metric in score.get(d, {}) else np.nan for d in domains
+        ]
+        for model, score in scores.items()
+    }
+    figure = Figure(figsize=(WIDTH / 2, 3.7), layout="constrained")
+    axes = figure.subplots(subplot_kw={"projection": "polar"})
+    known = [values[source] for source in sources if source in values]
+    lines = {model: line for model, line in values.items() if model not in sources}
+    if known:
+        lines["best source"] = np.nanmax(np.array(known), axis=0).tolist()
+    _spokes(axes, domains, lines, results[0].model, colours or {})
+    axes.set_title(METRICS[metric].label)
+    figure.legend(loc="outside lower center", ncols=3, handlelength=1.4)
     return figure
 
 
 @rc_context(STYLE)
-def helping(rows: Sequence[Helping]) -> Figure:
+def gap(way: Mapping[str, Mapping[str, Interval]], label: str, colours: Colours | None = None) -> Figure:
+    """How much of the way from the pivot to the best source each model went: a row for each domain, a mark for each model.
+
+    `way`: model -> domain -> share. Raises ValueError where no model has a domain.
+    """
+    domains = list(dict.fromkeys(domain for shares in way.values() for domain in shares))
+    if not domains:
+        raise ValueError("No source is better than the pivot, so there is no gap to draw.")
+    figure = Figure(figsize=(WIDTH / 2, 3.7), layout="constrained")
+    axes = figure.subplots()
+    for index, (model, shares) in enumerate(way.items()):
+        y = [domains.index(domain) + 0.22 * (index - (len(way) - 1) / 2) for domain in shares]
+        x, low, high = (np.array([100 * getattr(s, end) for s in shares.values()]) for end in ("value", "low", "high"))
+        colour, shape = (colours or {}).get(model, OTHERS[index]), "oDsv"[index % 4]
+        whiskers = np.nan_to_num(np.stack([x - low, high - x]), nan=0.0, posinf=0.0).clip(min=0)
+        axes.errorbar(x, y, xerr=whiskers, fmt=shape, ms=6, color=colour, label=model, elinewidth=1.4)
+    for end, alpha in ((0, 0.6), (100, 0.6)):
+        axes.axvline(end, color=INK, lw=1, alpha=alpha, zorder=0)
+    axes.set_yticks(range(len(domains)), domains)
+    axes.set(
+        ylim=(len(domains) - 0.5, -0.5),
+        title=label,
+        xlabel="0 % is the pivot, 100 % the best source",
+    )
+    low, high = axes.get_xlim()
+    axes.set_xlim(max(low, -200), min(high, 300))  # a source hardly better than the pivot makes shares without measure
+    axes.grid(True, axis="x")
+    axes.grid(False, axis="y")
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+@rc_context(STYLE)
+def helping(rows: Sequence[Helping], colours: Colours | None = None) -> Figure:
     """Match rate of each source in each domain, and beside it the weight of each where sources are weighted."""
     if not rows:
         raise ValueError("There is no row on sources, so there is nothing to draw.")
@@ -92,36 +120,18 @@ def helping(rows: Sequence[Helping]) -> Figure:
     for axes, (title, field, scale) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
         values = {(r.source, r.domain): getattr(r, field) for r in rows}
         series = {source: [_exactly(values.get((source, domain))) for domain in domains] for source in sources}
-        _groups(axes, domains, series, scale)
+        _groups(axes, domains, series, scale, colours or {})
         axes.set_title(title)
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(sources), 5))
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=min(len(sources), 5), handlelength=1, handleheight=1
+    )
     return figure
 
 
-def svg(figure: Figure, name: str, alt: str) -> str:
-    """The figure as an `<svg>` element to stand inside a page: same figure, same text.
-
-    `name` begins every id in it, so that several figures share a page; `alt` is read aloud instead of it.
-    """
-    drawn, none = io.StringIO(), dict.fromkeys(["Creator", "Date", "Format", "Type"])
-    with rc_context(STYLE):
-        figure.savefig(drawn, format="svg", transparent=True, metadata=none)
-    text = drawn.getvalue()
-    text = text[text.index("<svg") :].replace(INK, "currentColor")
-    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
-    return text.replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" ', 1)
-
-
-def png(figure: Figure) -> bytes:
-    """The figure as PNG on white, 160 dots per inch."""
-    drawn = io.BytesIO()
-    with rc_context(STYLE):
-        figure.savefig(drawn, format="png", dpi=160, facecolor="white", metadata={"Software": None})
-    return drawn.getvalue()
-
-
-def _groups(axes: Axes, groups: Sequence[str], series: Mapping[str, Sequence[Interval | None]], scale: float) -> None:
+def _groups(
+    axes: Axes, groups: Sequence[str], series: Mapping[str, Sequence[Interval | None]], scale: float, colours: Colours
+) -> None:
     """Bars side by side in each group; no bar where there is no value, no whisker where the interval has no end."""
     width = 0.82 / len(series)
     for index, (name, intervals) in enumerate(series.items()):
@@ -131,29 +141,33 @@ def _groups(axes: Axes, groups: Sequence[str], series: Mapping[str, Sequence[Int
             for end in ("value", "low", "high")
         )
         whiskers = np.nan_to_num(np.stack([value - low, high - value]), nan=0.0, posinf=0.0).clip(min=0)
-        axes.bar(at, value, width * 0.88, label=name, color=PALETTE[index % len(PALETTE)])
+        axes.bar(at, value, width * 0.88, label=name, color=colours.get(name, OTHERS[index % len(OTHERS)]))
         seen = whiskers.any(0)
         axes.errorbar(at[seen], value[seen], whiskers[:, seen], fmt="none", ecolor=INK, elinewidth=1, alpha=0.75)
     axes.set_xticks(range(len(groups)), list(groups))
 
 
-def _panel(axes: Axes, lines: Mapping[str, Line], prefix: str, colours: Mapping[str, str]) -> None:
-    for key, (steps, values) in lines.items():
-        colour, width, label = (INK, 1.9, "total") if key == prefix else (colours[key], 1.3, key[len(prefix) + 1 :])
-        axes.plot(steps, values, color=colour, lw=width, label=label, marker="o" if len(steps) == 1 else "")
-    if prefix != "loss":
-        axes.set_ylim(bottom=0)  # shares and rates: a small change must look small
-    axes.legend(fontsize=8)
-
-
-def _lines(log: Log, prefix: str) -> dict[str, Line]:
-    """Steps and values of each key that is `prefix` or begins with `prefix/`; the total first."""
-    keys = sorted({key for entry in log for key in entry if key == prefix or key.startswith(f"{prefix}/")})
-    lines = {}
-    for key in keys:
-        points = [(e["step"], e[key]) for e in log if e.get(key) is not None and e.get("step") is not None]
-        lines[key] = ([step for step, _ in points], [value for _, value in points])
-    return lines
+def _spokes(axes: Axes, domains: Sequence[str], lines: Mapping[str, list[float]], first: str, colours: Colours) -> None:
+    angles = np.linspace(0, 2 * np.pi, len(domains), endpoint=False).tolist()
+    for index, (name, line) in enumerate(lines.items()):
+        look = {"color": colours.get(name, OTHERS[index % len(OTHERS)]), "lw": 2.2 if name == first else 1.4}
+        if name == "best source":
+            look = {"color": GREY, "lw": 1.2, "ls": (0, (3, 2))}
+        axes.plot([*angles, angles[0]], [*line, line[0]], label=name, zorder=3 if name == first else 2, **look)
+        if name == first:
+            axes.fill([*angles, angles[0]], [*line, line[0]], color=look["color"], alpha=0.14)
+    axes.set(theta_offset=np.pi / 2, theta_direction=-1)
+    axes.set_xticks(angles, list(domains))
+    for label, angle in zip(axes.get_xticklabels(), angles, strict=True):  # outward from the circle
+        side = round(float(np.sin(angle)), 6)
+        label.set_horizontalalignment("center" if side == 0 else "left" if side > 0 else "right")
+    axes.tick_params(axis="x", pad=1)
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    axes.set(rlabel_position=180 / len(domains))
+    axes.set_ylim(0, max(1.0, *(value for line in lines.values() for value in line if not np.isnan(value))))
+    axes.grid(True, axis="x")
+    axes.spines["polar"].set(alpha=0.3)
+    axes.tick_params(axis="y", labelsize=7)
 
 
 def _exactly(value: float | None) -> Interval | None:

@@ -1,4 +1,4 @@
-"""What the report reads of a run folder: `run.json`, `config.yaml`, training logs and results; see `Record`."""
+"""What the report reads of a run folder: `run.json`, `alignment.json`, `config.yaml`, training logs and results."""
 
 from __future__ import annotations
 
@@ -8,77 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
+from fusion.report.facts import Helping, Overlay, RunFile
 from fusion_eval.results import Result, mistakes
-
-
-class _Part(BaseModel):
-    """A part of `run.json`; keys the report does not use are left alone."""
-
-    model_config = ConfigDict(frozen=True, from_attributes=True, use_attribute_docstrings=True, protected_namespaces=())
-
-
-class ModelFacts(_Part):
-    """One model of the run: the pivot or a source."""
-
-    id: str
-    """Hub id or folder."""
-    role: Literal["pivot", "source"]
-    parameters: int | None = None
-    vocab: int | None = None
-    model_type: str | None = None
-    licence: str | None = None
-    fingerprint: str | None = None
-
-
-class Stage(_Part):
-    """One stage of the pipeline and the wall time it took; `skipped` where its output was already there."""
-
-    name: str
-    seconds: float = Field(ge=0)
-    skipped: bool = False
-
-
-class Helping(_Part):
-    """What one source knows in one domain, against the pivot before training."""
-
-    source: str
-    domain: str
-    rows: int
-    """Rows of the pivot in this domain."""
-    match_rate: float
-    """Share of those rows that meet a row of the source, 0 to 1."""
-    gold_source: float | None
-    """Mean log-probability of the true text under the source, in nats per byte, nearer 0 is better; None if unknown."""
-    gold_pivot: float | None
-    """The same under the pivot, on the same text."""
-    weight: float | None = None
-    """Mean weight of the source over its matched rows; None where sources are not weighted."""
-
-
-class Data(_Part):
-    """Examples in each domain, for training and held out."""
-
-    train: dict[str, int] = {}
-    heldout: dict[str, int] = {}
-
-
-class RunFile(_Part):
-    """`run.json`."""
-
-    name: str
-    created: str
-    versions: dict[str, str] = {}
-    models: dict[str, ModelFacts] = {}
-    stages: list[Stage] = []
-    helping: list[Helping] = []
-    data: Data | None = None
-    result: str | None = None
-    """Name of the fused model among the evaluated ones."""
-    baseline: str | None = None
-    """Name of the plainly fine-tuned pivot among the evaluated models, which stars and verdicts compare with."""
-
 
 Log = list[dict[str, int | float | None]]
 """A training log: entries with `step`, `loss`, `loss/<part>`, `match/<source>`, `weight/<source>`."""
@@ -95,6 +28,8 @@ class Record:
     """Training log of each run of the trainer: `unified`, `pairwise/<source>`."""
     results: dict[str, list[Result]]
     """Results of each suite: the fused model first, then the baseline, the pivot, the sources, the others by name."""
+    overlays: list[Overlay]
+    """One text of each domain in the tokens of every model; none before the caches are complete."""
 
     def result(self, suite: str) -> Result | None:
         """Result of the fused model, or None where it was not evaluated on this suite."""
@@ -103,6 +38,17 @@ class Record:
     def baseline(self, suite: str) -> Result | None:
         """Result of plain fine-tuning, or None where it was not evaluated on this suite."""
         return next((r for r in self.results[suite] if r.model == self.run.baseline), None)
+
+    def of_role(self, suite: str, role: Literal["pivot", "source"]) -> list[Result]:
+        """Results of the models that have this role."""
+        names = self.run.names(role)
+        return [result for result in self.results[suite] if result.model in names]
+
+    @property
+    def models(self) -> list[str]:
+        """Every model that was evaluated or trained from, each once."""
+        evaluated = [result.model for results in self.results.values() for result in results]
+        return list(dict.fromkeys([*self.run.models, *evaluated]))
 
 
 def read_run(run: Path) -> Record:
@@ -118,13 +64,17 @@ def read_run(run: Path) -> Record:
     return Record(
         run=facts,
         config=config.read_text(encoding="utf-8") if config.is_file() else None,
-        logs={_log_name(run, path): _read(path, Log) for path in sorted((run / "train").rglob("log.json"))},
+        logs=_logs(run / "train", facts),
         results=_results(run / "eval", facts),
+        overlays=_read(alignment, list[Overlay]) if (alignment := run / "alignment.json").is_file() else [],
     )
 
 
-def _log_name(run: Path, path: Path) -> str:
-    return path.parent.relative_to(run / "train").as_posix()
+def _logs(folder: Path, facts: RunFile) -> dict[str, Log]:
+    """Logs by training: the baseline first, then those of all sources, then those of one."""
+    found = {path.parent.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("log.json"))}
+    order = sorted(found, key=lambda name: (name != facts.baseline, name.count("/"), name))
+    return {name: _read(found[name], Log) for name in order}
 
 
 def _results(folder: Path, facts: RunFile) -> dict[str, list[Result]]:
@@ -137,9 +87,7 @@ def _results(folder: Path, facts: RunFile) -> dict[str, list[Result]]:
 
 
 def _place(model: str, facts: RunFile) -> tuple[int, str]:
-    pivots = [name for name, model in facts.models.items() if model.role == "pivot"]
-    sources = [name for name, model in facts.models.items() if model.role == "source"]
-    order = [facts.result, facts.baseline, *pivots, *sources]
+    order = [facts.result, facts.baseline, *facts.names("pivot"), *facts.names("source")]
     return (order.index(model), "") if model in order else (len(order), model)
 
 

@@ -9,7 +9,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from fusion.report.record import Helping, helping_rows
+from fusion.report.facts import Helping
+from fusion.report.record import helping_rows
 from fusion.report.verdict import helping_verdict, mark
 from fusion_eval.results import MEAN, Result
 from fusion_eval.statistics import COVERAGE, METRICS, RESAMPLES, Interval, Scores, compare, summarise

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from fusion.report.record import Helping, Record
+from fusion.report.facts import Helping
+from fusion.report.record import Record
 from fusion_eval.results import MEAN, Result
 from fusion_eval.statistics import METRICS, RESAMPLES, Interval, compare, summarise
 

@@ -38,7 +38,7 @@ def result(model: str, skill: float | None = None, n: int = 40, suite: str = "he
 
 
 def run_json() -> dict:
-    facts = {"parameters": 1_210_000, "vocab": 4096, "model_type": "llama", "licence": "apache-2.0"}
+    facts = {"hub": True, "parameters": 1_210_000, "vocab": 4096, "model_type": "llama", "licence": "apache-2.0"}
     return {
         "name": "three-skills",
         "created": "2026-01-02T03:04:05+00:00",
@@ -61,10 +61,43 @@ def run_json() -> dict:
             for s, source in enumerate(["smol", "tiny-llama"])
             for d, domain in enumerate(DOMAINS)
         ],
-        "data": {"train": dict.fromkeys(DOMAINS, 1500), "heldout": dict.fromkeys(DOMAINS, 40)},
+        "plan": [
+            {"stage": "extract", "examples": 4500, "tokens": 210_000, "steps": None, "disk": 1,  "work": 5.1e11},
+            {"stage": "train", "examples": 4500, "tokens": 630_000, "steps": 420, "disk": 1,  "work": 4.6e12},
+        ],
+        "caches": {
+            "pivot": {"rows": 31_000, "bytes": 570_400, "top_k": 1},
+            "smol": {"rows": 29_000, "bytes": 1_131_000, "top_k": 10},
+            "tiny-llama": {"rows": 40_000, "bytes": 1_560_000, "top_k": 10},
+        },
+        "data": {
+            "train": dict.fromkeys(DOMAINS, 1500), "heldout": dict.fromkeys(DOMAINS, 40), "hub": ["org/questions"],
+        },
         "result": "unified",
         "baseline": "finetune",
     }  # fmt: skip
+
+
+def overlay(domain: str = "sums") -> dict:
+    """ " ab cd" in the tokens of three models, each position with what was expected there."""
+
+    def lane(*pieces: tuple[int | None, int | None, str, float]) -> list[dict]:
+        return [
+            {"start": start, "end": end, "text": text, "gold": p, "top": [[text, p], ["x", round((1 - p) / 2, 3)]]}
+            for start, end, text, p in pieces
+        ]
+
+    return {
+        "domain": domain,
+        "prompt": f"a question of {domain}",
+        "response": " ab cd",
+        "lanes": {
+            "pivot": lane((0, 2, " a", 0.9), (2, 3, "b", 0.5), (3, 6, " cd", 0.2), (6, 6, "</s>", 0.8)),
+            "smol": lane((0, 3, " ab", 0.7), (3, 5, " c", 0.6), (5, 6, "d", 1.0), (6, 6, "<end>", 0.1)),
+            "tiny-llama": lane((0, 2, " a", 0.4), (2, 6, "b cd", 0.3), (6, 6, "<eos>", 0.2)),
+        },
+        "pairs": {"smol": [[0, 0], [2, 1], [3, 3]], "tiny-llama": [[0, 0], [1, 1], [3, 2]]},
+    }
 
 
 def log(parts: tuple[str, ...]) -> list[dict]:
@@ -85,6 +118,7 @@ def write_run(folder: Path, skills: dict[str, float] = SKILL) -> Path:
     (folder / "config.yaml").write_text("name: three-skills\nobjectives:\n- {kind: forward_kl, weight: 0.5}\n")
     (folder / "train" / "unified" / "log.json").write_text(json.dumps(log(("cross_entropy", "forward_kl"))))
     (folder / "train" / "pairwise" / "smol" / "log.json").write_text(json.dumps(log(("cross_entropy",))))
+    (folder / "alignment.json").write_text(json.dumps([overlay(domain) for domain in DOMAINS]))
     for model, skill in skills.items():
         result(model, skill).save(folder / "eval" / model / "heldout.json")
     return folder

@@ -6,9 +6,12 @@ from huggingface_hub import ModelCard
 from report_runs import SKILL, change, result, run_json, write_run
 
 from fusion.report.card import CONCLUSION, model_card
+from fusion.report.gains import all_gains
+from fusion.report.record import read_run
 from fusion.report.table import markdown
 from fusion.report.verdict import verdict
 from fusion_eval.results import Result
+from fusion_eval.statistics import METRICS, summarise
 
 
 def front(card: str) -> dict:
@@ -29,7 +32,9 @@ def test_the_front_matter_names_what_the_hub_asks_for(tmp_path):
         "license": "apache-2.0",
         "base_model": ["org/pivot-1m", "org/smol", "lab/tiny.llama"],
         "base_model_relation": "finetune",
+        "datasets": ["org/questions"],
         "tags": ["model-fusion", "knowledge-distillation"],
+        "model-index": front(card)["model-index"],
     }
 
 
@@ -38,6 +43,41 @@ def test_the_parser_of_the_hub_reads_the_card(tmp_path):
     assert card.data.base_model == ["org/pivot-1m", "org/smol", "lab/tiny.llama"]
     assert card.data.license == "apache-2.0"
     assert card.text.lstrip().startswith("# three-skills")
+
+
+def test_the_hub_reads_the_results_that_the_tables_show(tmp_path):
+    run = write_run(tmp_path / "run")
+    result("unified", 0.6, suite="other").save(run / "eval" / "unified" / "other.json")
+    result("finetune", suite="other").save(run / "eval" / "finetune" / "other.json")
+    card = ModelCard(model_card(run), ignore_metadata_errors=False)
+    assert card.data.datasets == ["org/questions"]
+    assert card.data.model_name == "three-skills"
+    found = {(r.dataset_type, r.dataset_config, r.metric_type): r for r in card.data.eval_results}
+    assert len(found) == len(card.data.eval_results) == 2 * 4 * 2  # suites, domains and mean, metrics
+    for suite, skill in (("heldout", 0.8), ("other", 0.6)):
+        for domain, metrics in summarise(result("unified", skill, suite=suite)).items():
+            for metric, interval in metrics.items():
+                one = found[suite, domain, metric]
+                assert f"{one.metric_value:.{METRICS[metric].digits}f}" == METRICS[metric].show(interval.value)
+                assert (one.task_type, one.metric_name) == ("text-generation", METRICS[metric].label)
+
+
+def test_without_results_there_is_no_model_index_and_without_hub_data_no_datasets(tmp_path):
+    run = write_run(tmp_path / "run")
+    change(run, result="never", data=None)
+    assert not {"model-index", "datasets"} & set(front(model_card(run)))
+
+
+def test_the_card_says_how_much_of_the_gap_was_closed_and_what_got_worse_than_the_pivot(tmp_path):
+    run = write_run(tmp_path / "run")
+    result("smol", 0.95).save(run / "eval" / "smol" / "heldout.json")
+    share = all_gains(read_run(run))["heldout", "exact_match"].rows[-1].closed
+    shown = f"{100 * share.value:.0f}% ({100 * share.low:.0f}% to {100 * share.high:.0f}%)"
+    card = model_card(run)
+    assert f"exact match %: {shown} of the gap between finetune and the best source of each domain is closed." in card
+    assert "is worse than pivot" not in card
+    bad = model_card(write_run(tmp_path / "bad", SKILL | {"unified": 0.0, "pivot": 0.5}))
+    assert "exact match %: unified is worse than pivot in dates, lists, sums." in bad
 
 
 def test_merged_pairwise_models_are_a_merge(tmp_path):
@@ -61,9 +101,9 @@ def test_where_licences_differ_or_are_not_stated_none_is_claimed(tmp_path, other
 
 def test_folders_are_no_base_models(tmp_path):
     run = write_run(tmp_path / "run")
-    change(run, models=models(pivot={"id": "/models/pivot"}, smol={"id": "../a/b"}))
+    change(run, models=models(pivot={"hub": False, "id": "models/pivot"}, smol={"hub": False}))
     assert front(model_card(run))["base_model"] == ["lab/tiny.llama"]
-    change(run, models=models(pivot={"id": "/a/b/c"}, smol={"id": "smol"}, tiny_llama={"id": "a/b/c"}))
+    change(run, models=models(pivot={"hub": False}, smol={"hub": False}, tiny_llama={"hub": False}))
     assert not {"base_model", "base_model_relation"} & set(front(model_card(run)))
 
 

@@ -1,5 +1,6 @@
 """Figures draw the numbers they are given, parse as XML, share a page, take the page's colour, and are the same each time."""
 
+import math
 import struct
 import xml.etree.ElementTree as ET
 
@@ -9,11 +10,24 @@ import pytest
 from report_runs import DOMAINS, SKILL, log, result, run_json
 
 from fusion.report import figures
+from fusion.report.curves import POINTS, curves
+from fusion.report.drawing import BLUE, GREY, INK, ORANGE, colours, png, svg
 from fusion.report.table import helping_rows
 from fusion_eval.results import Item, Result
-from fusion_eval.statistics import summarise
+from fusion_eval.statistics import Interval, summarise
 
-NAMES = ["bits", "exact", "loss", "weight", "helping"]
+NAMES = ["bits", "exact", "radar", "gap", "loss", "weight", "helping"]
+
+
+def two_domains() -> Result:
+    one = result("pivot")
+    return one.model_copy(update={"items": [item for item in one.items if item.domain != "sums"]})
+
+
+CLOSED = {
+    "unified": {"sums": Interval(0.5, 0.4, 0.6, 40), "mean": Interval(-0.2, -0.5, 0.1, 80)},
+    "finetune": {"sums": Interval(0.25, -math.inf, math.inf, 1)},
+}
 
 
 def draw(name: str) -> mpl.figure.Figure:
@@ -21,19 +35,21 @@ def draw(name: str) -> mpl.figure.Figure:
     return {
         "bits": lambda: figures.bars(results, "bits_per_byte"),
         "exact": lambda: figures.bars(results, "exact_match"),
-        "loss": lambda: figures.curves({"unified": log(("cross_entropy", "kl")), "pairwise/smol": log(("a",))}),
-        "weight": lambda: figures.curves({"unified": log(())}, "weight"),
+        "radar": lambda: figures.radar(results, "exact_match", ["smol", "tiny-llama"]),
+        "gap": lambda: figures.gap(CLOSED, "exact match %"),
+        "loss": lambda: curves({"unified": log(("cross_entropy", "kl")), "pairwise/smol": log(("a",))}),
+        "weight": lambda: curves({"unified": log(())}, "weight"),
         "helping": lambda: figures.helping(helping_rows(run_json()["helping"])),
     }[name]()
 
 
 def texts(figure) -> list[str]:
-    return [t.text for t in ET.fromstring(figures.svg(figure, "f", "alt")).iter("{http://www.w3.org/2000/svg}text")]
+    return [t.text for t in ET.fromstring(svg(figure, "f", "alt")).iter("{http://www.w3.org/2000/svg}text")]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_figure_is_well_formed_and_the_same_each_time(name):
-    first, second = (figures.svg(draw(name), name, 'a "<b>" & c') for _ in "ab")
+    first, second = (svg(draw(name), name, 'a "<b>" & c') for _ in "ab")
     assert first == second
     root = ET.fromstring(first)
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
@@ -42,14 +58,14 @@ def test_a_figure_is_well_formed_and_the_same_each_time(name):
 
 @pytest.mark.parametrize("name", ["bits", "loss", "helping"])
 def test_a_figure_takes_its_text_colour_from_the_page_and_has_no_background(name):
-    text = figures.svg(draw(name), name, "")
+    text = svg(draw(name), name, "")
     assert "currentColor" in text
-    for colour in (figures.INK, "#000000", "#ffffff"):
+    for colour in (INK, "#000000", "#ffffff"):
         assert colour not in text
 
 
 def test_two_figures_on_a_page_share_no_id_and_every_reference_is_met():
-    parts = [figures.svg(draw(name), name, "") for name in NAMES]
+    parts = [svg(draw(name), name, "") for name in NAMES]
     ids = [element.get("id") for part in parts for element in ET.fromstring(part).iter() if element.get("id")]
     by_name = [{id for id in ids if id.startswith(f"{name}-")} for name in NAMES]
     assert sum(map(len, by_name)) == len(set(ids)) > 50
@@ -82,12 +98,58 @@ def test_a_single_example_has_a_bar_and_no_whisker():
     one = Item(id="1", domain="sums", bytes=1, nats=1.0, exact=None, prompt="", expected="2", answer=None)
     figure = figures.bars([Result(model="a", suite="s", path="a", made={}, items=[one])], "bits_per_byte")
     assert [len(c.get_segments()) for c in figure.axes[0].collections] == [0]
-    ET.fromstring(figures.svg(figure, "f", ""))
+    ET.fromstring(svg(figure, "f", ""))
+
+
+def test_a_radar_has_a_spoke_for_each_domain_a_line_for_each_model_and_one_for_the_best_source():
+    axes = draw("radar").axes[0]
+    lines = {line.get_label(): line.get_ydata() for line in axes.lines}
+    assert list(lines) == ["unified", "finetune", "pivot", "best source"]
+    scores = {model: summarise(result(model)) for model in SKILL}
+    value = {model: [100 * score[d]["exact_match"].value for d in DOMAINS] for model, score in scores.items()}
+    for model in ("unified", "finetune", "pivot"):
+        assert lines[model] == pytest.approx([*value[model], value[model][0]])
+    best = [max(pair) for pair in zip(value["smol"], value["tiny-llama"], strict=True)]
+    assert lines["best source"] == pytest.approx([*best, best[0]])
+    assert [label.get_text() for label in axes.get_xticklabels()] == list(DOMAINS)
+
+
+def test_the_gap_has_a_mark_at_each_share_and_a_whisker_where_the_interval_ends():
+    axes = draw("gap").axes[0]
+    marks = [container.lines[0].get_xydata().tolist() for container in axes.containers]
+    assert [[x for x, _ in points] for points in marks] == [pytest.approx([50, -20]), pytest.approx([25])]
+    segments = [container.lines[2][0].get_segments() for container in axes.containers]
+    assert [[x for x, _ in part] for part in segments[0]] == [pytest.approx([40, 60]), pytest.approx([-50, 10])]
+    assert [[x for x, _ in part] for part in segments[1]] == [pytest.approx([25, 25])]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["sums", "mean"]
+
+
+def test_a_model_has_one_colour_in_every_figure():
+    known = colours("unified", "finetune", ["pivot"], ["smol", "tiny-llama", "unified", "other"])
+    assert (known["unified"], known["finetune"], known["pivot"]) == (BLUE, ORANGE, GREY)
+    assert len(set(known.values())) == len(known) == 6
+    bars = figures.bars([result("smol"), result("unified")], "exact_match", known).axes[0]
+    assert [mpl.colors.to_hex(c.patches[0].get_facecolor()) for c in bars.containers[::2]] == [known["smol"], BLUE]
+    parts = curves({"unified": log(("kl/smol", "gld/smol", "kl/tiny-llama", "cross_entropy"))}, "loss", known).axes[0]
+    drawn = {line.get_label(): (line.get_color(), line.get_linestyle()) for line in parts.lines}
+    assert drawn["kl/smol"][0] == drawn["gld/smol"][0] == known["smol"]
+    assert drawn["kl/smol"] != drawn["gld/smol"]
+    assert drawn["kl/tiny-llama"][0] == known["tiny-llama"]
+    assert drawn["cross_entropy"][0] not in (known["smol"], known["tiny-llama"])
+
+
+def test_a_long_log_is_drawn_as_means_of_neighbours():
+    entries = [{"step": step, "loss": float(step % 2)} for step in range(1, 4 * POINTS + 1)]
+    (line,) = curves({"unified": entries}).axes[0].lines
+    steps, values = line.get_data()
+    assert len(steps) == POINTS
+    assert set(values) == {0.5}
+    assert steps.tolist() == pytest.approx([4 * i + 2.5 for i in range(POINTS)])
 
 
 def test_loss_curves_hold_every_point_of_the_total_and_of_each_part():
     entries = log(("cross_entropy", "forward_kl"))
-    axes = figures.curves({"unified": entries}).axes[0]
+    axes = curves({"unified": entries}).axes[0]
     lines = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
     assert set(lines) == {"total", "cross_entropy", "forward_kl"}
     for label, key in [("total", "loss"), ("cross_entropy", "loss/cross_entropy"), ("forward_kl", "loss/forward_kl")]:
@@ -96,7 +158,7 @@ def test_loss_curves_hold_every_point_of_the_total_and_of_each_part():
 
 def test_a_part_has_one_colour_in_all_panels_and_entries_without_it_are_skipped():
     logs = {"a": [{"step": 1, "loss/y": 2.0}, {"step": 2, "loss/y": None}, {"step": 3}], "b": log(("x", "y"))}
-    first, second = (axes.lines for axes in figures.curves(logs).axes)
+    first, second = (axes.lines for axes in curves(logs).axes)
     assert [line.get_label() for line in first] == ["y"]
     assert first[0].get_xydata().tolist() == [[1, 2.0]]
     assert first[0].get_color() == {line.get_label(): line.get_color() for line in second}["y"]
@@ -104,7 +166,7 @@ def test_a_part_has_one_colour_in_all_panels_and_entries_without_it_are_skipped(
 
 def test_each_training_has_its_panel_also_where_a_row_of_panels_stays_open():
     logs = {f"run{i}": log(()) for i in range(4)}
-    assert [axes.get_title(loc="left") for axes in figures.curves(logs).axes] == list(logs)
+    assert [axes.get_title(loc="left") for axes in curves(logs).axes] == list(logs)
 
 
 def test_helping_draws_match_rate_and_weight_of_each_source_by_domain():
@@ -124,20 +186,30 @@ def test_names_are_text_and_never_mathematics_or_markup():
     assert "$x_1$ <script>" in texts(figures.bars([odd], "exact_match"))
 
 
+def test_a_figure_that_is_wider_than_the_page_keeps_its_size():
+    many = result("unified")
+    items = [item.model_copy(update={"domain": f"d{i % 30}"}) for i, item in enumerate(many.items)]
+    wide = svg(
+        figures.bars([many.model_copy(update={"items": items, "model": m}) for m in "abcd"], "exact_match"), "f", ""
+    )
+    assert float(ET.fromstring(wide).get("style").removeprefix("min-width: ").removesuffix("%")) > 150
+    assert ET.fromstring(svg(draw("exact"), "f", "")).get("style") is None
+
+
 def test_a_png_is_a_png_on_white():
-    image = figures.png(draw("bits"))
+    image = png(draw("bits"))
     assert image[:8] == b"\x89PNG\r\n\x1a\n"
     width, height = struct.unpack(">II", image[16:24])
     assert width > 1000
     assert height > 400
-    assert image == figures.png(draw("bits"))
+    assert image == png(draw("bits"))
 
 
 def test_drawing_leaves_the_settings_of_matplotlib_alone():
     before = dict(mpl.rcParams)
     for name in NAMES:
-        figures.svg(draw(name), "f", "")
-        figures.png(draw(name))
+        svg(draw(name), "f", "")
+        png(draw(name))
     assert dict(mpl.rcParams) == before
 
 
@@ -145,8 +217,11 @@ def test_drawing_leaves_the_settings_of_matplotlib_alone():
     ("make", "why"),
     [
         (lambda: figures.bars([result("pivot")], "rouge"), "No result has rouge"),
-        (lambda: figures.curves({"unified": log(())}, "grad"), "No training log has 'grad'"),
+        (lambda: curves({"unified": log(())}, "grad"), "No training log has 'grad'"),
         (lambda: figures.helping([]), "no row"),
+        (lambda: figures.gap({"unified": {}}, "x"), "no gap to draw"),
+        (lambda: figures.radar([result("pivot")], "bits_per_byte", []), "bits_per_byte has 3 domains"),
+        (lambda: figures.radar([two_domains()], "exact_match", []), "exact_match has 2 domains"),
     ],
 )
 def test_nothing_to_draw_is_refused(make, why):

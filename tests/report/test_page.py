@@ -1,5 +1,6 @@
-"""The page holds the numbers of `statistics`, asks nothing of the network, escapes what it shows, and says what is missing."""
+"""The page holds the numbers of `statistics`, names nothing outside itself, escapes what it shows, and says what is missing."""
 
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -7,11 +8,13 @@ from pathlib import Path
 import pytest
 from report_runs import DOMAINS, SKILL, change, result, run_json, write_run
 
-from fusion.report.page import SAMPLES, duration, grouped, size, write_report
-from fusion.report.record import helping_rows
+from fusion.report.gallery import figure_name
+from fusion.report.page import TEMPLATES, page, write_report
+from fusion.report.record import helping_rows, read_run
+from fusion.report.sections import ANSWERS, LONGEST, shortened
 from fusion.report.table import helping_cells
 from fusion_eval.results import Result
-from fusion_eval.statistics import METRICS, summarise
+from fusion_eval.statistics import METRICS, RESAMPLES, summarise
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 
@@ -21,13 +24,15 @@ class Reader(HTMLParser):
 
     def __init__(self, page: str):
         super().__init__()
-        self.open, self.attributes, self.tags, self.rows, self.words = [], [], [], [], []
+        self.open, self.attributes, self.tags, self.rows, self.words, self.tokens = [], [], [], [], [], []
         self.feed(page)
         assert self.open == []
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
         self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if ("class", "token") in attrs or any(name == "class" and value.startswith("token ") for name, value in attrs):
+            self.tokens.append(attrs)
         if tag not in VOID:
             self.open.append(tag)
         if tag == "tr":
@@ -42,7 +47,8 @@ class Reader(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        self.words.append(data)
+        if not {"script", "style"} & set(self.open):
+            self.words.append(data)
         if "td" in self.open or "th" in self.open:
             self.rows[-1][-1] = (self.rows[-1][-1] + " " + data.strip()).strip()
 
@@ -51,14 +57,14 @@ class Reader(HTMLParser):
         return " ".join(" ".join(self.words).split())
 
 
-def read(run: Path) -> Reader:
-    return Reader(write_report(run).read_text(encoding="utf-8"))
+def read(run: Path, resamples: int = 100) -> Reader:
+    return Reader(page(read_run(run), resamples=resamples)[0])
 
 
 @pytest.fixture(scope="module")
 def full(tmp_path_factory: pytest.TempPathFactory) -> Reader:
     """The page of a run that lacks nothing."""
-    return read(write_run(tmp_path_factory.mktemp("page") / "run"))
+    return read(write_run(tmp_path_factory.mktemp("page") / "run"), RESAMPLES)
 
 
 def test_the_tables_hold_the_numbers_of_the_results(full):
@@ -76,15 +82,16 @@ def test_the_tables_hold_the_numbers_of_the_results(full):
 def test_the_page_says_which_sources_help(full):
     rows = full.rows
     for row in helping_rows(run_json()["helping"]):
-        assert helping_cells(row) in rows
+        assert [cell.replace("-0", "−0") for cell in helping_cells(row)] in rows
 
 
 def test_the_page_holds_models_data_times_settings_and_versions(full):
     assert ["smol", "source", "org/smol", "llama", "1.21M", "4,096", "apache-2.0", "9a02bd77e810"] in full.rows
     assert ["sums", "1,500", "40"] in full.rows
-    assert ["train", "12 min 34 s", "95%"] in full.rows
-    assert ["evaluate", "already there", ""] in full.rows
-    assert ["stage", "time", "share of 13 min 16 s"] in full.rows
+    assert ["stage", "tokens", "steps", "work", "time", "share of 13 min 16 s"] in full.rows
+    assert ["train", "630K", "420", "4.6 TFLOP", "12 min 34 s", "95%"] in full.rows
+    assert ["evaluate", "–", "–", "–", "0.0 s", "0%"] in full.rows
+    assert ["smol", "29,000", "10", "1.13 MB", "39.0"] in full.rows
     assert "{kind: forward_kl, weight: 0.5}" in full.text
     assert "logit-fusion 0.1.0" in full.text
 
@@ -95,26 +102,77 @@ def test_the_headline_is_the_verdict(full):
 
 
 def test_a_model_worse_than_plain_fine_tuning_is_called_so(tmp_path):
-    page = read(write_run(tmp_path / "run", SKILL | {"unified": 0.3}))
-    assert "unified is worse than finetune" in page.text
-    assert "better than" not in page.text
+    text = read(write_run(tmp_path / "run", SKILL | {"unified": 0.3})).text
+    assert "unified is worse than finetune" in text
+    assert "unified is better" not in text
 
 
 def test_answers_stand_side_by_side_the_first_of_each_domain(full):
-    rows = full.rows
     for domain in DOMAINS:
-        assert sum(row[0] == f"heldout · {domain}" for row in rows) == SAMPLES == 2
-    start = rows.index(["heldout · sums", "Question 1 of sums: what is 1 + 1?"])
+        assert full.text.count(f"Question 0 of {domain}") == full.text.count(f"Question 1 of {domain}") == 1
+        assert f"Question {ANSWERS} of {domain}" not in full.text
     items = {model: next(i for i in result(model).items if i.id == "sums-001") for model in SKILL}
-    assert rows[start + 1] == ["expected", "2"]
-    expected = [[f"{'✓' if item.exact else '✗'} {model}", item.answer] for model, item in items.items()]
-    assert rows[start + 2 : start + 7] == expected
+    replies = [f"{model} {'✓' if item.exact else '✗'} {item.answer}" for model, item in items.items()]
+    assert f"prompt Question 1 of sums: what is 1 + 1? expected 2 {' '.join(replies)}" in full.text
+
+
+def test_a_long_answer_is_shortened_and_says_by_how_much():
+    assert shortened("x" * LONGEST) == "x" * LONGEST
+    assert shortened("x" * (LONGEST + 1234)) == "x" * LONGEST + " … (1,234 more characters)"
+
+
+def test_gains_and_losses_stand_beside_the_gap(full):
+    head = next(i for i, row in enumerate(full.rows) if row[:1] == ["unified less …"])
+    assert full.rows[head][1:] == ["pivot", "finetune", "best source", "gap closed"]
+    ours, plain = (summarise(result(model))["sums"]["bits_per_byte"].value for model in ("unified", "finetune"))
+    row = next(row for row in full.rows[head:] if row[0] == "sums")
+    assert row[2].startswith(f"{ours - plain:+.3f}".replace("-", "−"))
+    assert row[3].endswith("smol")
+    assert "No regression is shown" in full.text
+
+
+def test_a_regression_is_named_with_its_domain(tmp_path):
+    text = read(write_run(tmp_path / "run", SKILL | {"unified": 0.0, "pivot": 0.5})).text
+    assert "▼ Where it got worse than pivot : dates, lists, sums than finetune : dates, lists, sums" in text
+    assert "No regression" not in text
+
+
+def test_every_token_stands_once_in_each_pair_of_lanes(full):
+    tokens = [dict(attributes) for attributes in full.tokens]
+    assert len(tokens) == len(DOMAINS) * ((4 + 4) + (4 + 3))
+    assert "2 of 4 matched" not in full.text
+    assert full.text.count("3 of 4 matched") == 2 * len(DOMAINS)
+    assert [t["style"] for t in tokens[:2]] == ["--p: 0.9", "--p: 0.5"]
+    assert [t.get("data-partner") for t in tokens if t["data-lane"] == "smol"][:4] == ["0", "2", None, "3"]
+
+
+def test_the_figures_lie_beside_the_page(tmp_path):
+    run = write_run(tmp_path / "run")
+    (run / "report").mkdir()
+    (run / "report" / "old.png").write_bytes(b"")
+    write_report(run, resamples=100)
+    expected = {
+        figure_name("heldout", metric, kind) for metric in ("bits_per_byte", "exact_match") for kind in ("bars", "gap")
+    }
+    expected |= {"heldout-exact_match-radar", "helping", "training-loss", "training-match", "training-weight"}
+    assert {file.stem for file in (run / "report").iterdir()} == expected
+    assert all(file.read_bytes().startswith(b"\x89PNG") for file in (run / "report").iterdir())
+
+
+def test_suites_that_differ_only_in_odd_letters_share_no_file():
+    names = [figure_name(suite, "exact_match", "bars") for suite in ("a b", "a/b", "a-b", "../a b", "")]
+    assert len(set(names)) == 5
+    assert names[2] == "a-b-exact_match-bars"
+    assert not any("/" in name or name.startswith(".") for name in names)
 
 
 def test_the_page_asks_nothing_of_the_network(full):
     links = [value for _, name, value in full.attributes if name in ("src", "href", "xlink:href", "srcset", "data")]
     assert all(value.startswith("#") for value in links)
-    assert not {"script", "link", "img", "image", "iframe", "object"} & set(full.tags)
+    assert not {"link", "img", "image", "iframe", "object"} & set(full.tags)
+    assert full.tags.count("script") == 2  # what the caches hold as JSON, and what the page does with it
+    assert ("script", "type", "application/json") in full.attributes
+    assert not re.search(r"https?:|fetch|import|XMLHttp", (TEMPLATES / "page.js").read_text(encoding="utf-8"))
     styles = [value for _, name, value in full.attributes if name in ("style", "clip-path")] + full.words
     references = re.findall(r"url\(.", " ".join(styles))
     assert len(references) > 20  # clip paths of the figures
@@ -132,21 +190,28 @@ def test_what_a_run_contains_cannot_become_part_of_the_page(tmp_path):
     change(run, helping=[run_json()["helping"][0] | {"source": bad, "domain": bad}])
     change(run, data={"train": {bad: 1}, "heldout": {}})
     change(run, models={bad: run_json()["models"]["smol"] | {"id": bad, "licence": bad, "fingerprint": bad}})
+    lane = [{"start": 0, "end": 1, "text": bad, "gold": 1.0, "top": [[bad, 0.5]]}]
+    odd = {"domain": bad, "prompt": bad, "response": bad, "lanes": {"pivot": lane, bad: lane}, "pairs": {bad: [[0, 0]]}}
+    (run / "alignment.json").write_text(json.dumps([odd]))
     (run / "config.yaml").write_text(bad)
-    page = read(run)
-    assert not {"script", "img"} & set(page.tags)
-    assert page.text.count(bad) > 15
-    assert "<script" not in (run / "report.html").read_text(encoding="utf-8")
+    text, _ = page(read_run(run), resamples=100)
+    found = Reader(text)
+    assert "img" not in found.tags
+    assert found.tags.count("script") == text.count("<script") == 2
+    assert found.text.count(bad) > 15
 
 
 def test_the_same_run_gives_the_same_page(tmp_path):
-    pages = [write_report(write_run(tmp_path / name)).read_bytes() for name in "ab"]
+    pages = [write_report(write_run(tmp_path / name), resamples=100).read_bytes() for name in "ab"]
     assert pages[0] == pages[1]
+    images = [{file.name: file.read_bytes() for file in (tmp_path / name / "report").iterdir()} for name in "ab"]
+    assert images[0] == images[1]
 
 
 def test_what_a_run_lacks_is_left_out_and_said(tmp_path, full):
     run = write_run(tmp_path / "run", {"unified": 0.8})
-    change(run, **dict.fromkeys(["helping", "stages", "data", "models", "versions"]))
+    change(run, **dict.fromkeys(["helping", "stages", "data", "models", "versions", "caches"]))
+    (run / "alignment.json").unlink()
     text = read(run).text
     for said in (
         "run.json has no measurements of the sources.",
@@ -154,6 +219,9 @@ def test_what_a_run_lacks_is_left_out_and_said(tmp_path, full):
         "run.json has no counts of the data.",
         "run.json lists no models.",
         "run.json has no versions.",
+        "run.json has no sizes of caches.",
+        "there is no alignment.json; the caches are not complete.",
+        "there is no fused model with others to compare it with.",
         "the verdict on heldout; finetune, which run.json names as baseline, was not evaluated on it.",
     ):
         assert f"Left out: {said}" in text
@@ -170,27 +238,8 @@ def test_a_run_that_has_barely_begun_has_a_page_that_says_so(tmp_path):
 
 def test_models_measured_on_different_items_are_refused_and_the_old_page_stays(tmp_path):
     run = write_run(tmp_path / "run")
-    before = write_report(run).read_bytes()
+    (run / "report.html").write_bytes(before := b"the old page")
     result("smol", n=39).save(run / "eval" / "smol" / "heldout.json")
-    with pytest.raises(ValueError, match="smol against finetune on heldout: the items differ: 117 against 120"):
+    with pytest.raises(ValueError, match="unified against smol on heldout: the items differ: 120 against 117"):
         write_report(run)
     assert (run / "report.html").read_bytes() == before
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.04, "0.0 s"), (9.4, "9.4 s"), (59.6, "1 min 0 s"), (754.2, "12 min 34 s"), (7625.0, "2 h 7 min")],
-)
-def test_durations_are_for_people(seconds, text):
-    assert duration(seconds) == text
-
-
-@pytest.mark.parametrize(
-    ("count", "text"), [(None, "–"), (812, "812"), (1_210_000, "1.21M"), (14_770_000_000, "14.8B")]
-)
-def test_sizes_have_three_digits(count, text):
-    assert size(count) == text
-
-
-def test_counts_have_their_thousands_apart():
-    assert (grouped(151936), grouped(None)) == ("151,936", "–")
