@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 from lm_eval.models.huggingface import HFLM
 
 from fusion.models import ModelRef, load_model, load_tokenizer
+from fusion_eval.quiet import quiet
 from fusion_eval.shared_prefix import Asked, Likelihood, Scorer
 
 
@@ -20,7 +22,8 @@ class FastLM(HFLM):
 
     def __init__(self, ref: ModelRef, dtype: str, device: str, batch_tokens: int, batch_size: int) -> None:
         model, tokenizer = load_model(ref, dtype, device), load_tokenizer(ref)
-        super().__init__(model, tokenizer=tokenizer, batch_size=batch_size, backend="causal")
+        with quiet(logging.ERROR):  # it warns of a loaded model, whose type and place it then leaves alone
+            super().__init__(model, tokenizer=tokenizer, batch_size=batch_size, backend="causal")
         self.scorer = Scorer.of(model, batch_tokens)
 
     def _loglikelihood_tokens(
