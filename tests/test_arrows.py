@@ -33,7 +33,19 @@ ALLOWED = {
     "config": BOTTOM | {"merge", "models", "objectives", "quickstart", "weighting"},
     "fusion_eval": {"batch", "corpus", "encode", "head", "models", "sources"},
 }
-ON_TOP = {"configfile", "job", "plan", "pipeline", "steps", "inspect", "tables", "cli", "__init__", "__main__"}
+ON_TOP = {
+    "configfile",
+    "job",
+    "plan",
+    "pipeline",
+    "steps",
+    "inspect",
+    "tables",
+    "benchmark",
+    "cli",
+    "__init__",
+    "__main__",
+}
 KNOW_THE_CONFIGURATION = {"config", "configfile", "job", "plan", "pipeline", "steps", "inspect", "cli", "__init__"}
 
 

@@ -69,7 +69,9 @@ def function(text: str, prompt: str, name: str) -> str:
     """
     written = code(text)
     if re.search(rf"^\s*(?:async\s+)?def\s+{re.escape(name)}\b", written, flags=re.MULTILINE):
-        return f"{prompt}\n    pass\n\n{written}"  # the prompt brings its imports and helpers; the later definition holds
+        return (
+            f"{prompt}\n    pass\n\n{written}"  # the prompt brings its imports and helpers; the later definition holds
+        )
     return prompt + re.split(r"\n(?=\S)", written if written[:1].isspace() else "    " + written)[0] + "\n"
 
 

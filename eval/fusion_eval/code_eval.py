@@ -18,9 +18,7 @@ class SandboxedCodeEval:
         """Share of problems whose program passes its tests, and why each ended. Raises ValueError for other than pass@1."""
         if list(k) != [1] or any(len(programs) != 1 for programs in predictions):
             raise ValueError("Only pass@1 with one program for each problem is measured here.")
-        ends = [
-            sandbox.run(f"{programs[0]}\n{tests}") for programs, tests in zip(predictions, references, strict=True)
-        ]
+        ends = [sandbox.run(f"{programs[0]}\n{tests}") for programs, tests in zip(predictions, references, strict=True)]
         share = sum(end.passed for end in ends) / len(ends)
         return {"pass@1": share}, {i: end.reason for i, end in enumerate(ends)}
 

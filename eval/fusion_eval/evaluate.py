@@ -86,17 +86,21 @@ def _measure(
 
     def load() -> Any:
         return load_backend(
-            how.backend, ref, dtype=how.dtype, device=how.device, batch_tokens=how.batch_tokens, batch_size=how.batch_size
+            how.backend,
+            ref,
+            dtype=how.dtype,
+            device=how.device,
+            batch_tokens=how.batch_tokens,
+            batch_size=how.batch_size,
         )
 
     requests = sum(len(part.indices) * _choices(part) for part in parts)
     lm = RememberingLM(load, files, progress(requests))
     with quiet(logging.WARNING):
-        found = lm_eval.evaluator.evaluate(
+        found: Any = lm_eval.evaluator.evaluate(
             lm, {"tasks": {part.task.task_name: part.task for part in parts}}, samples=samples(parts),
             bootstrap_iters=0, apply_chat_template=key["asked"]["chat"], confirm_run_unsafe_code=True,
         )  # fmt: skip
-    assert found is not None  # there is but one process
     return _items(parts, found["samples"])
 
 
@@ -160,4 +164,3 @@ def _provenance(how: Settings) -> dict[str, Any]:
 
 def _short(model: str, asked: Mapping[str, Any]) -> str:
     return hashlib.sha256(f"{model} {sorted(asked.items())}".encode()).hexdigest()[:16]
-

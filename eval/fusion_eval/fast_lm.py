@@ -6,11 +6,13 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from lm_eval.models.huggingface import HFLM
+from lm_eval.models import huggingface
 
 from fusion.models import ModelRef, load_model, load_tokenizer
 from fusion_eval.quiet import quiet
 from fusion_eval.shared_prefix import Asked, Likelihood, Scorer
+
+HFLM: Any = huggingface.HFLM  # its decorator hides its type from type checkers
 
 
 class FastLM(HFLM):
@@ -34,8 +36,8 @@ class FastLM(HFLM):
         for i, likelihood in self.scorer.score(asked):
             found[i] = likelihood
             if requests[i][0] is not None:  # a window of a longer text is nobody's answer
-                self.cache_hook.add_partial("loglikelihood", requests[i][0], tuple(likelihood))
-        return [tuple(likelihood) for likelihood in found if likelihood is not None]
+                self.cache_hook.add_partial("loglikelihood", requests[i][0], (*likelihood,))
+        return [(it.nats, it.greedy) for it in found if it is not None]
 
     def _asked(self, context: list[int], continuation: list[int]) -> Asked:
         """As lm-eval cuts what is too long: on the left, so that the last token need not be read."""

@@ -22,7 +22,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -40,9 +40,13 @@ def load(benchmark: str, folder: Path, subset: str | None = None) -> DatasetDict
     try:
         splits = BENCHMARKS[benchmark](folder, subset)
     except KeyError as error:
-        raise ValueError(f"{folder}: rows of {benchmark} lack the field {error}; see fusion_eval/local_data.py.") from error
+        raise ValueError(
+            f"{folder}: rows of {benchmark} lack the field {error}; see fusion_eval/local_data.py."
+        ) from error
     if empty := [split for split, rows in splits.items() if not rows]:
-        raise ValueError(f"{folder}: {benchmark} has no rows of {subset} in {', '.join(empty)}. Add them or leave it out.")
+        raise ValueError(
+            f"{folder}: {benchmark} has no rows of {subset} in {', '.join(empty)}. Add them or leave it out."
+        )
     return DatasetDict({split: Dataset.from_list(rows) for split, rows in splits.items()})
 
 
@@ -105,7 +109,13 @@ def _hellaswag(folder: Path, _subset: str | None) -> dict[str, Rows]:
     rows = [(*row["ctx"].partition(": ")[::2], row) for row in _rows(folder, "hellaswag/validation")]
     return {
         "validation": [
-            {"activity_label": activity, "ctx_a": context, "ctx_b": "", "endings": row["endings"], "label": str(row["label"])}
+            {
+                "activity_label": activity,
+                "ctx_a": context,
+                "ctx_b": "",
+                "endings": row["endings"],
+                "label": str(row["label"]),
+            }
             for activity, context, row in rows
         ]
     }
@@ -188,6 +198,15 @@ def _rows(folder: Path, name: str) -> Rows:
             f"{folder / name}.jsonl.gz is missing (also without .gz). Put it there, take tasks whose data are there, or "
             "leave --data out to read from the hub."
         )
-    opened = gzip.open(file, "rt", encoding="utf-8") if file.suffix == ".gz" else file.open(encoding="utf-8")
-    with opened as stream:
-        return [json.loads(line) for line in stream if line.strip()]
+    return list(read_rows(file))
+
+
+def read_rows(file: Path) -> Iterator[dict[str, Any]]:
+    """The rows of JSON lines, in gzip where the name ends so. Raises ValueError with the line that is none."""
+    with (gzip.open if file.suffix == ".gz" else open)(file, "rt", encoding="utf-8") as stream:
+        for number, line in enumerate(stream, 1):
+            if line.strip():
+                try:
+                    yield json.loads(line)
+                except json.JSONDecodeError as error:
+                    raise ValueError(f"{file}, line {number}, is not JSON: {error}") from error

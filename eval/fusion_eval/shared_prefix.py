@@ -19,10 +19,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fusion.batch import batches
-from fusion.head import LOGITS_AT_ONCE, Head
+from fusion.head import Head
 
 Tokens = tuple[int, ...]
 
+AT_ONCE = 2**25  # logits held at a time: 128 MiB of float32
 LEAST_HEADER = 32
 """Tokens that several contexts must share at their beginning to be worth a step of their own."""
 
@@ -160,7 +161,7 @@ class Scorer:
         continuations = [asked[i].continuation for i in which]
         states = torch.cat([hidden[b, -len(tokens) :] for b, tokens in enumerate(continuations)])
         tokens = torch.tensor([token for tokens in continuations for token in tokens], device=states.device)
-        step = max(16, LOGITS_AT_ONCE // self.head.vocabulary)
+        step = max(16, AT_ONCE // self.head.vocabulary)
         parts = [self._tokens(states[n : n + step], tokens[n : n + step]) for n in range(0, len(tokens), step)]
         nats, greedy = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
         sizes = [len(tokens) for tokens in continuations]
@@ -185,18 +186,27 @@ def headers(contexts: Sequence[Tokens] | dict[Tokens, Any]) -> Iterator[tuple[To
     """
     ordered, alone = sorted(contexts), []
     while ordered:
-        first, length, end = ordered[0], 0, 1
-        if len(ordered) > 1:
-            length = shared(first, ordered[1])
-            end = 1 + sum(1 for _ in takewhile(lambda c: shared(first, c) >= 0.8 * length, ordered[1:]))
-            length = min(shared(first, ordered[end - 1]), min(map(len, ordered[:end])) - 1)
+        length, count = _header(ordered)
         if length < LEAST_HEADER:
             alone.append(ordered.pop(0))
-            continue
-        yield first[:length], ordered[:end]
-        ordered = ordered[end:]
+        else:
+            yield ordered[0][:length], ordered[:count]
+            ordered = ordered[count:]
     if alone:
         yield (), alone
+
+
+def _header(ordered: Sequence[Tokens]) -> tuple[int, int]:
+    """Length of what the first of sorted contexts shares with the next ones, and how many, itself included."""
+    common = [shared(ordered[0], other) for other in ordered[1:2]]
+    if not common:
+        return 0, 1
+    for other in ordered[2:]:
+        if (length := shared(ordered[0], other)) < 0.8 * common[0]:
+            break
+        common.append(length)  # sorted, so never more than the one before
+    count = len(common) + 1
+    return min(common[-1], min(map(len, ordered[:count])) - 1), count
 
 
 def shared(a: Tokens, b: Tokens) -> int:

@@ -187,13 +187,20 @@ def _sample(columns: NDArray[np.float64], seed: int, resamples: int, stream: str
     value = float(_statistic(columns.sum(1)))
     if n == 1:  # resampling one example gives it back every time, and would claim certainty
         return _Sample(value, np.full(resamples, np.nan), n)
+    return _Sample(value, _statistic(resampled_sums(columns, seed, resamples, stream)), n)
+
+
+def resampled_sums(columns: NDArray[np.float64], seed: int, resamples: int, stream: str = "") -> NDArray[np.float64]:
+    """[resamples, c]: sums of each of c columns [c, n] over n examples drawn with replacement, the same for all columns."""
+    n = columns.shape[1]
     rng = np.random.default_rng([seed, zlib.crc32(stream.encode())])
     step = max(1, _AT_ONCE // n)
-    sums = [
-        columns[:, rng.integers(n, size=(min(step, resamples - start), n))].sum(-1).T
-        for start in range(0, resamples, step)
-    ]
-    return _Sample(value, _statistic(np.concatenate(sums)), n)
+    return np.concatenate(
+        [
+            columns[:, rng.integers(n, size=(min(step, resamples - start), n))].sum(-1).T
+            for start in range(0, resamples, step)
+        ]
+    )
 
 
 def _scores(columns: Mapping[tuple[str, str], NDArray[np.float64]], seed: int, resamples: int) -> Scores:
@@ -213,6 +220,22 @@ def _scores(columns: Mapping[tuple[str, str], NDArray[np.float64]], seed: int, r
 def _mean_of(samples: Sequence[_Sample]) -> _Sample:
     draws = np.mean([sample.draws for sample in samples], axis=0)
     return _Sample(float(np.mean([s.value for s in samples])), draws, sum(s.n for s in samples))
+
+
+def parts_of(results: Sequence[Result], domain: str, metric: str) -> NDArray[np.float64]:
+    """[2 m, n]: numerators and denominators of a metric for m models on the items of a domain, which must be the same.
+
+    Empty where a model does not know the metric there. Raises ValueError for models on different items.
+    """
+    items = [[item for item in result.items if item.domain == domain] for result in results]
+    for result, mine in zip(results[1:], items[1:], strict=True):
+        try:
+            _check_same(items[0], mine)
+        except ValueError as error:
+            raise ValueError(f"{results[0].model} against {result.model} in {domain}: {error}") from error
+    if not all(_knows(mine, metric) for mine in items):
+        return np.zeros((2 * len(results), 0))
+    return np.concatenate([_columns(mine, metric) for mine in items])
 
 
 def _by_domain(items: Sequence[Item]) -> dict[str, list[Item]]:

@@ -80,14 +80,14 @@ def _ours(spec: TaskSpec) -> list[Path]:
     return [HERE / "tasks" / spec.ours] if spec.ours else []
 
 
-def _config(
-    file: Path, spec: TaskSpec, data: Path | None, max_new_tokens: int | None
-) -> tuple[str, dict[str, Any]]:
+def _config(file: Path, spec: TaskSpec, data: Path | None, max_new_tokens: int | None) -> tuple[str, dict[str, Any]]:
     """Name of the subset, and the configuration of its task."""
     config = load_yaml(file)
     for over in _ours(spec) if spec.stock else []:
         config |= load_yaml(over)
-    config = {key: value for key, value in config.items() if key not in ("tag", "group", "task_list") and value is not None}
+    config = {
+        key: value for key, value in config.items() if key not in ("tag", "group", "task_list") and value is not None
+    }
     subset = config.get("task_alias") or config.get("dataset_name")
     if max_new_tokens is not None and "generation_kwargs" in config:
         config["generation_kwargs"] = {**config["generation_kwargs"], "max_gen_toks": max_new_tokens}

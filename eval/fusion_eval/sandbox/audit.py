@@ -7,7 +7,8 @@ import sys
 
 FORBIDDEN = (
     "socket.", "subprocess.", "os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "os.startfile", "os.kill",
-    "pty.", "ctypes.", "webbrowser.", "ftplib.", "smtplib.", "urllib.", "http.client.", "resource.setrlimit", "signal.pthread_kill",
+    "pty.", "ctypes.", "webbrowser.", "ftplib.", "smtplib.", "urllib.", "http.client.", "resource.setrlimit",
+    "signal.pthread_kill",
 )  # fmt: skip
 WRITING = (
     "os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.chmod", "os.chown", "os.link", "os.symlink", "os.truncate",
@@ -31,7 +32,7 @@ def install(folder: str) -> None:
             raise PermissionError(f"generated code may not do this: {event}")
         if event == "open":
             path, mode, flag = args
-            writes = isinstance(flag, int) and flag & flags or isinstance(mode, str) and set(mode) & set("wax+")
+            writes = (isinstance(flag, int) and flag & flags) or (isinstance(mode, str) and set(mode) & set("wax+"))
             if writes and outside(path):
                 raise PermissionError(f"generated code may not write outside its folder: {path}")
         elif event.startswith(WRITING) and any(outside(path) for path in args[:2]):

@@ -15,8 +15,8 @@ from typing import Any
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120  (no more imports than needed)
 
-import audit  # noqa: E402
-import kernel  # noqa: E402
+import audit  # pyright: ignore[reportMissingImports]  # noqa: E402
+import kernel  # pyright: ignore[reportMissingImports]  # noqa: E402
 
 sys.path.pop(0)
 
@@ -30,7 +30,10 @@ def limit(task: dict[str, Any]) -> None:
         ("RLIMIT_FSIZE", task["file"]),
         ("RLIMIT_NOFILE", task["files"]),
         ("RLIMIT_CORE", 0),
-        ("RLIMIT_NPROC", 64),  # counts all of a user's processes and never binds root, so `kernel.calls` forbids them too
+        (
+            "RLIMIT_NPROC",
+            64,
+        ),  # counts all of a user's processes and never binds root, so `kernel.calls` forbids them too
     ]:
         _, hard = resource.getrlimit(kind := getattr(resource, name))
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
