@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any, NamedTuple
 
@@ -119,47 +119,53 @@ class Scorer:
             before = state.take(rows[chosen])
             hidden = self._read(before, [texts[n] for n in chosen])[1]
             hidden = torch.cat([before.last[:, None].to(hidden.dtype), hidden], 1)
-            # padding stands before a continuation: its first prediction is put where its tokens begin
-            for row, n in enumerate(chosen):
-                hidden[row, -len(texts[n]) - 1] = before.last[row]
             yield from self._likelihoods(hidden, [owners[n][1] for n in chosen], asked)
 
     def _whole(self, asked: Sequence[Asked]) -> Iterator[tuple[int, Likelihood]]:
         texts = [context + continuation[:-1] for context, continuation in asked]
-        exact = replace(self, window=0)  # nothing is known about how the model treats padding
-        for batch in exact._batches([len(text) for text in texts], 0):
-            yield from self._likelihoods(self._read(None, [texts[i] for i in batch])[1], batch, asked)
+        for batch in batches([len(text) for text in texts], self.batch_tokens):
+            hidden = self._read(None, [texts[i] for i in batch])[1]
+            starts = [len(asked[i].context) - 1 for i in batch]
+            longest = max(len(asked[i].continuation) for i in batch)
+            at = torch.tensor(starts, device=hidden.device)[:, None] + torch.arange(longest, device=hidden.device)
+            at = at.clamp(max=hidden.shape[1] - 1)  # rows with a shorter continuation take what no one looks at
+            yield from self._likelihoods(hidden.gather(1, at[..., None].expand(-1, -1, hidden.shape[-1])), batch, asked)
 
     def _batches(self, lengths: Sequence[int], before: int) -> Iterator[list[int]]:
         """Indices of texts that follow `before` tokens each; of one length only, where padding could change a result."""
+        padded = self.window is None or before + max(lengths, default=0) <= self.window
         groups: dict[int, list[int]] = {}
         for i, length in enumerate(lengths):
-            padded = self.window is None or before + max(lengths) <= self.window
             groups.setdefault(0 if padded else length, []).append(i)
         for group in groups.values():
             for batch in batches([before + lengths[i] for i in group], self.batch_tokens):
                 yield [group[b] for b in batch]
 
     def _read(self, state: Read | None, texts: Sequence[Tokens]) -> tuple[Read, Float[Tensor, "B T D"]]:
-        """Read one more text in each row, padded on the left; all hidden states of what was read now."""
-        longest, device = max(map(len, texts)), self.model.device
-        ids = torch.tensor([[0] * (longest - len(text)) + list(text) for text in texts], device=device)
-        new = torch.tensor([[0] * (longest - len(text)) + [1] * len(text) for text in texts], device=device)
+        """Read one more text in each row, padded on the right; all hidden states of what was read now.
+
+        On the right every padding has something to look back at, and nothing looks back at it.
+        """
+        sizes, device = torch.tensor([len(text) for text in texts]), self.model.device
+        longest = int(sizes.max())
+        ids = torch.tensor([[*text] + [0] * (longest - len(text)) for text in texts], device=device)
+        new = (torch.arange(longest) < sizes[:, None]).long().to(device)
         mask = new if state is None else torch.cat([state.mask, new], 1)
         inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
         if self.shares:
-            inputs |= {"position_ids": (mask.cumsum(1) - 1).clamp(min=0)[:, -longest:], "use_cache": True}
+            inputs |= {"position_ids": (mask.cumsum(1) - 1)[:, -longest:], "use_cache": True}
             inputs["cache" if "cache" in _takes(self.model) else "past_key_values"] = state and state.cache
         out = self.model.base_model(**inputs)
         hidden = out[0]
-        return Read(getattr(out, "past_key_values", None), mask, hidden[:, -1]), hidden
+        last = hidden[torch.arange(len(texts), device=device), sizes.to(device) - 1]
+        return Read(getattr(out, "past_key_values", None), mask, last), hidden
 
     def _likelihoods(
         self, hidden: Float[Tensor, "B T D"], which: Sequence[int], asked: Sequence[Asked]
     ) -> Iterator[tuple[int, Likelihood]]:
-        """Row b of `hidden` ends with the states that predict the continuation of `asked[which[b]]`."""
+        """Row b of `hidden` begins with the states that predict the continuation of `asked[which[b]]`."""
         continuations = [asked[i].continuation for i in which]
-        states = torch.cat([hidden[b, -len(tokens) :] for b, tokens in enumerate(continuations)])
+        states = torch.cat([hidden[b, : len(tokens)] for b, tokens in enumerate(continuations)])
         tokens = torch.tensor([token for tokens in continuations for token in tokens], device=states.device)
         step = max(16, AT_ONCE // self.head.vocabulary)
         parts = [self._tokens(states[n : n + step], tokens[n : n + step]) for n in range(0, len(tokens), step)]

@@ -15,8 +15,8 @@ from typing import Any
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120  (no more imports than needed)
 
-import audit  # pyright: ignore[reportMissingImports]  # noqa: E402
-import kernel  # pyright: ignore[reportMissingImports]  # noqa: E402
+import audit  # pyright: ignore[reportMissingImports]
+import kernel  # pyright: ignore[reportMissingImports]
 
 sys.path.pop(0)
 
