@@ -1,8 +1,7 @@
 """What the tests of evaluation share: benchmark files and two models, made once a run of the tests."""
 
-import pytest
-
 import benchmark_files
+import pytest
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,24 @@ from fusion_eval.fast_lm import FastLM
 from fusion_eval.shared_prefix import Asked, Scorer, headers, shared
 
 CLOSE = 1e-7  # in float64; attention that is not fused takes its softmax in float32 all the same
-WORDS = "the quick brown fox jumps over lazy dog how much is 12 + 30 it 42".split()
+WORDS = [
+    "the",
+    "quick",
+    "brown",
+    "fox",
+    "jumps",
+    "over",
+    "lazy",
+    "dog",
+    "how",
+    "much",
+    "is",
+    "12",
+    "+",
+    "30",
+    "it",
+    "42",
+]
 
 
 def words(draw, n):
