@@ -66,7 +66,6 @@ def merge(config: ConfigFile, override: Set = []) -> None:  # noqa: B006
 
 @app.command()
 def evaluate(
-    context: typer.Context,
     targets: Annotated[
         list[str], typer.Argument(metavar="CONFIG | MODELS...", help="A run's CONFIG; with --suite, [NAME=]MODEL each.")
     ],
@@ -94,7 +93,11 @@ def evaluate(
 ) -> None:
     """Measure the models of a run on held-out examples (CONFIG), or any models on benchmarks (MODELS --suite NAME)."""
     if suite is None:
-        _only_with_suite(context)
+        _only_with_suite(
+            targets, data=data, limit=limit, max_new_tokens=max_new_tokens, template=template, guard=guard,
+            allow_code_execution=allow_code_execution, baseline=baseline, fusion_data=fusion_data, subsets=subsets,
+            out=out != Path("evaluations"), backend=backend != "transformers", dtype=dtype != "float32", ngram=ngram != 13,
+        )  # fmt: skip
         _run(targets[0], override, "evaluate")
         return
     if override:
@@ -173,12 +176,11 @@ def _run(config: str, override: list[str], until: str) -> None:
     pipeline.run(configfile.load(config, override), until)
 
 
-def _only_with_suite(context: typer.Context) -> None:
+def _only_with_suite(targets: list[str], **given: object) -> None:
     """Raise ValueError where something was asked that only `--suite` can do."""
-    given = [name for name in context.params if str(context.get_parameter_source(name)).endswith("COMMANDLINE")]
-    if options := [f"--{name.replace('_', '-')}" for name in given if name not in ("targets", "override")]:
+    if options := [f"--{name.replace('_', '-')}" for name, value in given.items() if value]:
         raise ValueError(f"{', '.join(options)} needs --suite, such as --suite quick; without it a CONFIG says all.")
-    if len(context.params["targets"]) > 1:
+    if len(targets) > 1:
         raise ValueError("Several models need --suite, such as --suite quick; without it, name one CONFIG.")
 
 
