@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -83,9 +83,57 @@ def merge(config: ConfigFile, override: Set = []) -> None:  # noqa: B006
 
 
 @app.command()
-def evaluate(config: ConfigFile, override: Set = []) -> None:  # noqa: B006
-    """Measure every model of the run on held-out examples; does first what is missing."""
-    _run(config, override, "evaluate")
+def evaluate(
+    targets: Annotated[
+        list[str], typer.Argument(metavar="CONFIG | MODELS...", help="A run's CONFIG; with --suite, [NAME=]MODEL each.")
+    ],
+    override: Set = [],  # noqa: B006
+    suite: Annotated[
+        str | None, typer.Option(help="infi11, infi11-stock, quick, math, code, reasoning, or a YAML file.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder with the benchmarks' files; else the hub.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for results and answers.")] = Path("evaluations"),
+    limit: Annotated[int | None, typer.Option(min=1, help="Questions of each task.")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer, in tokens.")] = None,
+    template: Annotated[
+        Literal["auto", "chat", "plain"] | None, typer.Option(help="How prompts are written; else as the suite says.")
+    ] = None,
+    backend: Annotated[Literal["transformers", "vllm"], typer.Option(help="What runs the models.")] = "transformers",
+    dtype: Annotated[Literal["float32", "bfloat16", "float16"], typer.Option(help="Type of weights.")] = "float32",
+    allow_code_execution: Annotated[
+        bool, typer.Option("--allow-code-execution", help="Run the programs models write, in a sandbox.")
+    ] = False,
+    guard: Annotated[str, typer.Option(metavar="NAMES", help="Fail where the last model is worse than these.")] = "",
+    baseline: Annotated[str | None, typer.Option(metavar="NAME", help="The fine-tuned model, for the gap.")] = None,
+    fusion_data: Annotated[list[Path], typer.Option(help="JSON lines to search for test questions.")] = [],  # noqa: B006
+    ngram: Annotated[int, typer.Option(help="Words in a row that count as found.")] = 13,
+    subsets: Annotated[bool, typer.Option("--subsets", help="Print a table of each task's subsets.")] = False,
+) -> None:
+    """Measure the models of a run on held-out examples (CONFIG), or any models on benchmarks (MODELS --suite NAME)."""
+    if suite is None:
+        _only_with_suite(
+            targets, data=data, limit=limit, max_new_tokens=max_new_tokens, template=template, guard=guard,
+            allow_code_execution=allow_code_execution, baseline=baseline, fusion_data=fusion_data, subsets=subsets,
+            out=out != Path("evaluations"), backend=backend != "transformers", dtype=dtype != "float32", ngram=ngram != 13,
+        )  # fmt: skip
+        _run(targets[0], override, "evaluate")
+        return
+    if override:
+        raise ValueError("--set changes a CONFIG; with --suite there is none.")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # read when lm-eval is imported; the bars are ours
+    from fusion.benchmark import Wanted, benchmark
+    from fusion.progress import quiet
+    from fusion.steps import device
+    from fusion_eval.evaluate import Settings
+
+    quiet()
+    how = Settings(data, limit, max_new_tokens, template, allow_code_execution, backend, dtype, device())
+    names = [name.strip() for name in guard.split(",") if name.strip()]
+    worse = benchmark(targets, suite, how, Wanted(names, baseline, fusion_data, ngram, subsets), out)
+    for regression in worse:
+        typer.secho(f"Worse: {regression}", fg="red", err=True)
+    if worse:
+        raise typer.Exit(3)
 
 
 @app.command()
@@ -228,6 +276,14 @@ def _run(config: str, override: list[str], until: str) -> None:
 
     quiet()
     pipeline.run(configfile.load(config, override), until)
+
+
+def _only_with_suite(targets: list[str], **given: object) -> None:
+    """Raise ValueError where something was asked that only `--suite` can do."""
+    if options := [f"--{name.replace('_', '-')}" for name, value in given.items() if value]:
+        raise ValueError(f"{', '.join(options)} needs --suite, such as --suite quick; without it a CONFIG says all.")
+    if len(targets) > 1:
+        raise ValueError("Several models need --suite, such as --suite quick; without it, name one CONFIG.")
 
 
 def main() -> None:

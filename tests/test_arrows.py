@@ -50,6 +50,7 @@ ON_TOP = {
     "steps",
     "inspect",
     "tables",
+    "benchmark",
     "cli",
     "__init__",
     "__main__",

@@ -15,7 +15,7 @@ MEAN = "mean"
 
 
 class Item(BaseModel):
-    """One held-out example and what the model made of it."""
+    """One question or held-out text, and what the model made of it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -23,20 +23,30 @@ class Item(BaseModel):
     """The same for every model, so that two models can be compared example by example."""
     domain: str
     """What the example is about, such as `math`; results are given for each domain."""
+    subset: str | None = None
+    """The part of the domain, such as `anatomy` of MMLU; None where it has no parts."""
+    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    """How much it counts in its domain's scores: 1, or less in a large subset where the mean is taken over subsets."""
     bytes: int = Field(ge=1)
     """Length of the response text in UTF-8."""
-    nats: float = Field(allow_inf_nan=False)
-    """Negative log-likelihood of the response text under the model, in nats, summed over its tokens."""
+    nats: float | None = Field(default=None, allow_inf_nan=False)
+    """Negative log-likelihood of the response text under the model, in nats, summed over its tokens; None if unknown."""
     exact: bool | None = None
-    """Whether the model's own answer was right; None where nothing was generated."""
+    """Whether the model's own answer is the response, letter by letter; None where nothing was generated."""
+    score: float | None = Field(default=None, ge=0, le=1)
+    """What a benchmark gives the answer, 0 to 1; None for a text that is only read."""
+    metrics: dict[str, float] = {}
+    """Further measures of a benchmark by name, such as `acc_norm`."""
     prompt: str
     expected: str
     answer: str | None = None
-    """What the model wrote when given the prompt; None where nothing was generated."""
+    """What the model wrote when given the prompt, or the choice it found likeliest; None where it was not asked."""
+    extracted: str | None = None
+    """What a benchmark read out of the answer; None where it found nothing or reads nothing out."""
 
-    @field_validator("domain")
+    @field_validator("domain", "subset")
     @classmethod
-    def _mean_is_taken(cls, domain: str) -> str:
+    def _mean_is_taken(cls, domain: str | None) -> str | None:
         if domain == MEAN:
             raise ValueError(f"no domain may be called {MEAN!r}, the name of the mean over domains; rename it")
         return domain

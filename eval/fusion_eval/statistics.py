@@ -67,7 +67,17 @@ class Metric:
 
 
 METRICS: dict[str, Metric] = {
-    "bits_per_byte": Metric("bits per byte", lambda item: (item.nats / math.log(2), item.bytes), lower_is_better=True),
+    "accuracy": Metric(
+        "accuracy %",
+        lambda item: None if item.score is None else (item.score * item.weight, item.weight),
+        scale=100.0,
+        digits=1,
+    ),
+    "bits_per_byte": Metric(
+        "bits per byte",
+        lambda item: None if item.nats is None else (item.nats / math.log(2), item.bytes),
+        lower_is_better=True,
+    ),
     "exact_match": Metric(
         "exact match %",
         lambda item: None if item.exact is None else (float(item.exact), 1.0),
@@ -128,6 +138,22 @@ def compare(result: Result, baseline: Result, *, seed: int = 0, resamples: int =
     except ValueError as error:
         raise ValueError(f"{result.model} against {baseline.model} on {result.suite}: {error}") from error
     return _scores(columns, seed, resamples)
+
+
+def by_subset(result: Result) -> dict[str, Result]:
+    """For each domain that has subsets, such as the 57 of MMLU, a result whose domains are these, all weights 1."""
+    items = [item for item in result.items if item.subset is not None]
+    parts = _by_domain(items)
+    return {
+        domain: result.model_copy(
+            update={"suite": f"{result.suite}: {domain}", "items": [_of_subset(i) for i in found]}
+        )
+        for domain, found in parts.items()
+    }
+
+
+def _of_subset(item: Item) -> Item:
+    return item.model_copy(update={"domain": item.subset, "weight": 1.0})
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 
 from fusion_eval.results import Item, Result
-from fusion_eval.statistics import METRICS, Interval, compare, mean, paired, ratio, summarise
+from fusion_eval.statistics import METRICS, Interval, by_subset, compare, mean, paired, ratio, summarise
 
 
 def item(id: str, nats: float = 1.0, size: int = 4, exact: bool | None = None, domain: str = "sums") -> Item:
@@ -179,7 +179,7 @@ def test_comparing_is_the_difference_of_summaries_and_turns_its_sign_with_the_si
     ours, theirs, there, back = summarise(a), summarise(b), compare(a, b), compare(b, a)
     assert there.keys() == ours.keys()
     for domain in there:
-        assert set(there[domain]) == set(METRICS)
+        assert set(there[domain]) == {"bits_per_byte", "exact_match"}
         for metric, found in there[domain].items():
             assert found.value == pytest.approx(ours[domain][metric].value - theirs[domain][metric].value)
             assert (found.low, found.high) == pytest.approx((-back[domain][metric].high, -back[domain][metric].low))
@@ -237,3 +237,35 @@ def test_values_are_shown_in_the_unit_of_the_label():
     assert METRICS["bits_per_byte"].show(math.inf) == "∞"
     assert METRICS["bits_per_byte"].better(-0.1)
     assert METRICS["exact_match"].better(0.1)
+
+
+def scored(subset, *scores, weight=1.0):
+    return [
+        Item(
+            id=f"{subset}-{i}", domain="mmlu", subset=subset, weight=weight, bytes=1, score=s, prompt="?", expected="A"
+        )
+        for i, s in enumerate(scores)
+    ]
+
+
+def test_weights_turn_the_mean_over_questions_into_the_mean_over_subsets():
+    plain = result("m", scored("anatomy", 1, 1, 1, 0) + scored("law", 0, 0))
+    level = result("m", scored("anatomy", 1, 1, 1, 0, weight=0.75) + scored("law", 0, 0, weight=1.5))
+    assert summarise(plain)["mmlu"]["accuracy"].value == 3 / 6
+    assert summarise(level)["mmlu"]["accuracy"].value == (3 / 4 + 0) / 2
+
+
+def test_subsets_become_domains_and_their_weights_take_no_part():
+    parts = by_subset(result("m", scored("anatomy", 1, 0, weight=0.5) + scored("law", 1, weight=2.0)))
+    assert parts.keys() == {"mmlu"}
+    assert parts["mmlu"].suite == "heldout: mmlu"
+    found = summarise(parts["mmlu"])
+    assert {name: found[name]["accuracy"].value for name in found} == {"anatomy": 0.5, "law": 1.0, "mean": 0.75}
+
+
+def test_a_domain_without_subsets_has_no_table_of_them():
+    assert by_subset(result("m", some_items(1))) == {}
+
+
+def test_an_unknown_likelihood_takes_no_part_in_bits_per_byte():
+    assert summarise(result("m", scored("law", 1, 0)))["mean"].keys() == {"accuracy"}
