@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-BOTTOM = {"rows", "settings"}
+BOTTOM = {"rows", "settings", "tail"}
 ALLOWED = {
     "rows": set(),
     "settings": set(),
+    "tail": set(),
     "spelling": set(),
     "recipes": set(),
     "quickstart": {"quickstart"},

@@ -4,28 +4,73 @@ from typing import Annotated
 
 from pydantic import Field
 
-from fusion.objectives.base import ExampleObjective, MappedObjective, Objective, PairObjective, RowObjective
+from fusion.objectives.base import (
+    Confident,
+    ExampleObjective,
+    MappedObjective,
+    Objective,
+    PairObjective,
+    RowObjective,
+    SourcesObjective,
+    SpanObjective,
+)
 from fusion.objectives.cross_entropy import CrossEntropy
-from fusion.objectives.forward_kl import ForwardKL
+from fusion.objectives.divergences import L1, ForwardKL, JensenShannon, ReverseKL, SkewedKL
 from fusion.objectives.gld import GLD
 from fusion.objectives.infifusion import InfiFusion
+from fusion.objectives.mixture import Mixture
+from fusion.objectives.span_likelihood import SpanLikelihood
 from fusion.objectives.uld import ULD
 
-AnyObjective = Annotated[CrossEntropy | ULD | InfiFusion | GLD | ForwardKL, Field(discriminator="kind")]
+AnyObjective = Annotated[
+    CrossEntropy
+    | ULD
+    | InfiFusion
+    | GLD
+    | ForwardKL
+    | ReverseKL
+    | JensenShannon
+    | SkewedKL
+    | L1
+    | SpanLikelihood
+    | Mixture,
+    Field(discriminator="kind"),
+]
 
-ALL = (CrossEntropy, ULD, InfiFusion, GLD, ForwardKL)
+ALL = (
+    CrossEntropy,
+    ULD,
+    InfiFusion,
+    GLD,
+    ForwardKL,
+    ReverseKL,
+    JensenShannon,
+    SkewedKL,
+    L1,
+    SpanLikelihood,
+    Mixture,
+)
 
 __all__ = [
     "ALL",
     "GLD",
+    "L1",
     "ULD",
     "AnyObjective",
+    "Confident",
     "CrossEntropy",
     "ExampleObjective",
     "ForwardKL",
     "InfiFusion",
+    "JensenShannon",
     "MappedObjective",
+    "Mixture",
     "Objective",
     "PairObjective",
+    "ReverseKL",
     "RowObjective",
+    "SkewedKL",
+    "SourcesObjective",
+    "SpanLikelihood",
+    "SpanObjective",
 ]

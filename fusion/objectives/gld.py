@@ -64,6 +64,11 @@ class GLD(ExampleObjective):
         """`top_k`."""
         return self.top_k
 
+    @property
+    def needs(self) -> frozenset[str]:
+        """The moments, to standardise with."""
+        return frozenset({"mean", "std"} if self.input == "standardised" else ())
+
     def __call__(self, pivot: LogitRows, source: LogitRows, examples: int) -> Float[Tensor, " E"]:
         """One value for each example, never negative. Raises ValueError where the input needs moments that are NaN."""
         mine = self._features(pivot, examples, "pivot")

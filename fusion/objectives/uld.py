@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
@@ -56,7 +57,7 @@ def _heated(rows: LogitRows, temperature: float) -> Float[Tensor, "M V"]:
 
 def _require_whole(rows: LogitRows, side: str) -> None:
     kept = rows.logprobs.detach().float().exp().sum(-1)
-    if bool((kept < 1 - MISSING).any()):
+    if bool((kept < 1 - max(MISSING, 4 * torch.finfo(rows.logprobs.dtype).eps)).any()):
         raise ValueError(
             f"uld compares whole vocabularies, but the {rows.k} entries that the {side} rows keep hold as little as "
             f"{kept.min().item():.4f} of the probability. Extract the {side} with `top_k: all`, or use infifusion, "

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fusion.align import Alignment, align, translate
+from fusion.align import Alignment, Stretches, align, stretches, translate
 from fusion.batch import pack, pad
 from fusion.cache import Cache
 from fusion.corpus import Example
@@ -43,6 +43,26 @@ class Matched:
     """Places of the pairs that can be compared token by token, see `align.translate`. Shape [C]."""
     mapped: LogitRows
     """The source's rows there, with ids in the pivot's vocabulary."""
+    stretches: Stretches
+    """The text between shared boundaries."""
+
+    @property
+    def at(self) -> Tensor:
+        """The pivot's row of each of the mapped rows. Shape [C]."""
+        return self.pairs.pivot[self.comparable]
+
+    def everywhere(self, about: LogitRows) -> tuple[LogitRows, Tensor]:
+        """The mapped rows at the pivot's rows, empty ones where there is none, and how much each counts [N]."""
+        unknown = _placed(self.mapped.gold, self, about, torch.nan)
+        rows = dataclasses.replace(
+            about,
+            logprobs=_placed(self.mapped.logprobs, self, about, -torch.inf),
+            ids=_placed(self.mapped.ids, self, about, -1),
+            gold=unknown,
+            mean=torch.full_like(unknown, torch.nan),
+            std=torch.full_like(unknown, torch.nan),
+        )
+        return rows, _placed(self.weight[self.comparable], self, about, 0)
 
     def to(self, device: Any) -> Matched:
         """The same on another device."""
@@ -70,7 +90,15 @@ class Targets:
         """How many values an objective of each unit has here, by source: the denominators of the means."""
         pairs = {f"pair/{name}": len(source.pairs) for name, source in self.sources.items()}
         mapped = {f"mapped/{name}": len(source.mapped) for name, source in self.sources.items()}
-        return {"row": len(self.about), "example": self.examples} | pairs | mapped
+        lengths = {f"span/{name}": len(source.stretches) for name, source in self.sources.items()}
+        return (
+            {"row": len(self.about), "example": self.examples, "sources": len(self.taught)} | pairs | mapped | lengths
+        )
+
+    @property
+    def taught(self) -> Tensor:
+        """The pivot's rows that have a mapped row of any source, in order."""
+        return torch.cat([self.at[:0], *(source.at for source in self.sources.values())]).unique()
 
 
 @dataclass(frozen=True)
@@ -110,13 +138,17 @@ class Collator:
 
 def _matched(pivot: LogitRows, reference: Reference, rows: LogitRows, pairs: Pairs, weight: Tensor) -> Matched:
     comparable, mapped = translate(pivot, rows, pairs, reference.vocabulary_map)
-    return Matched(rows, pairs, weight, comparable, mapped)
+    return Matched(rows, pairs, weight, comparable, mapped, stretches(pivot, rows, pairs))
 
 
 def ask(targets: Targets) -> Tensor:
     """Ids of the pivot's vocabulary whose log-probabilities the sources want to know: [N, sum of K], -1 where none does."""
-    columns = [torch.full((len(targets.about), 0), -1, device=targets.at.device)]
-    for source in targets.sources.values():
-        wanted = torch.full((len(targets.about), source.mapped.k), -1, device=targets.at.device)
-        columns.append(wanted.index_copy(0, source.pairs.pivot[source.comparable], source.mapped.ids))
-    return torch.cat(columns, dim=1)
+    none = torch.full((len(targets.about), 0), -1, device=targets.at.device)
+    wanted = [_placed(source.mapped.ids, source, targets.about, -1) for source in targets.sources.values()]
+    return torch.cat([none, *wanted], dim=1)
+
+
+def _placed(values: Tensor, source: Matched, about: LogitRows, empty: int | float) -> Tensor:
+    """What belongs to the mapped rows at the pivot's rows, and `empty` at the others."""
+    everywhere = values.new_full((len(about), *values.shape[1:]), empty)
+    return everywhere.index_copy(0, source.at, values)
