@@ -17,6 +17,7 @@ from fusion.objectives.base import (
 from fusion.objectives.cross_entropy import CrossEntropy
 from fusion.objectives.divergences import L1, ForwardKL, JensenShannon, ReverseKL, SkewedKL
 from fusion.objectives.gld import GLD
+from fusion.objectives.gromov import GromovWasserstein
 from fusion.objectives.infifusion import InfiFusion
 from fusion.objectives.mixture import Mixture
 from fusion.objectives.span_likelihood import SpanLikelihood
@@ -27,6 +28,7 @@ AnyObjective = Annotated[
     | ULD
     | InfiFusion
     | GLD
+    | GromovWasserstein
     | ForwardKL
     | ReverseKL
     | JensenShannon
@@ -42,6 +44,7 @@ ALL = (
     ULD,
     InfiFusion,
     GLD,
+    GromovWasserstein,
     ForwardKL,
     ReverseKL,
     JensenShannon,
@@ -61,6 +64,7 @@ __all__ = [
     "CrossEntropy",
     "ExampleObjective",
     "ForwardKL",
+    "GromovWasserstein",
     "InfiFusion",
     "JensenShannon",
     "MappedObjective",

@@ -7,12 +7,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
+import torch
 from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 
 from fusion.rows import LogitRows
 from fusion.settings import Settings
+
+MISSING = 1e-3  # kept mass may fall this far below 1 by rounding; less of it means that entries are missing
+EPS = 1e-7  # a row of equal logits has no spread to divide by; its entries count as 0
 
 Unit = Literal["row", "pair", "mapped", "sources", "span", "example"]
 
@@ -185,3 +189,25 @@ def full_top(rows: LogitRows, k: int, side: str) -> LogitRows:
             f"numbers in every row: lower top_k, or extract the {side} again with a backend that gives {k} of them."
         )
     return top
+
+
+def require_whole(rows: LogitRows, side: str, kind: str) -> None:
+    """Raise ValueError where rows do not hold their whole vocabulary."""
+    kept = rows.logprobs.detach().float().exp().sum(-1)
+    if bool((kept < 1 - max(MISSING, 4 * torch.finfo(rows.logprobs.dtype).eps)).any()):
+        raise ValueError(
+            f"{kind} compares whole vocabularies, but the {rows.k} entries that the {side} rows keep hold as little as "
+            f"{kept.min().item():.4f} of the probability. Extract the {side} with `top_k: all`, or use infifusion, "
+            "which needs only the largest entries."
+        )
+
+
+def standardised(rows: LogitRows, side: str, kind: str) -> Float[Tensor, "N K"]:
+    """(log-probability - mean) / std, by the moments of the whole row. Raises ValueError where they are not known."""
+    if unknown := int((rows.mean.isnan() | rows.std.isnan()).sum()):
+        raise ValueError(
+            f"{kind} needs the mean and std of the whole row of logits, and {unknown} of {len(rows)} {side} rows do not "
+            f"have them (NaN). Set another input of {kind}, or extract the {side} again with a backend that sees the whole "
+            "vocabulary."
+        )
+    return (rows.logprobs - rows.mean[:, None]) / rows.std.clamp(min=EPS)[:, None]

@@ -14,6 +14,7 @@ from fusion.objectives import (
     ULD,
     CrossEntropy,
     ForwardKL,
+    GromovWasserstein,
     InfiFusion,
     JensenShannon,
     Mixture,
@@ -33,6 +34,12 @@ OBJECTIVES: list[Objective] = [
     InfiFusion(top_k=4),
     InfiFusion(top_k=4, post="softmax", unbiased=False),
     *(GLD(top_k=4, input=i, nodes=n) for i in ("standardised", "raw", "probabilities") for n in ("rank", "token")),
+    *(
+        GromovWasserstein(top_k=4, input=i, nodes=n, top_nodes=9)
+        for i in ("standardised", "probabilities")
+        for n in ("rank", "token")
+    ),
+    GromovWasserstein(top_k=4, bound="lower"),
     *(ForwardKL(tail=t, top_k=k) for t in ("bucket", "residual_to_gold", "none") for k in (None, 2)),
     *(kind(top_k=k) for kind in (ReverseKL, JensenShannon, SkewedKL, L1) for k in (None, 2)),
     JensenShannon(source_share=0.9),
