@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from fusion.objectives.aligndistil import AlignDistil
 from fusion.objectives.base import (
     Confident,
     ExampleObjective,
@@ -19,9 +20,16 @@ from fusion.objectives.divergences import L1, ForwardKL, JensenShannon, ReverseK
 from fusion.objectives.gld import GLD
 from fusion.objectives.gromov import GromovWasserstein
 from fusion.objectives.infifusion import InfiFusion
+from fusion.objectives.llp import LLP
+from fusion.objectives.luminet import LumiNet
 from fusion.objectives.mixture import Mixture
+from fusion.objectives.nkd import NKD, USKD
+from fusion.objectives.one_vs_rest import OneVsRest
+from fusion.objectives.plackett_luce import PlackettLuce
 from fusion.objectives.span_likelihood import SpanLikelihood
+from fusion.objectives.topkd import TopKContrastive, TopKDecoupled
 from fusion.objectives.uld import ULD
+from fusion.objectives.zscore_kl import ZScoreKL
 
 AnyObjective = Annotated[
     CrossEntropy
@@ -34,8 +42,18 @@ AnyObjective = Annotated[
     | JensenShannon
     | SkewedKL
     | L1
+    | PlackettLuce
+    | NKD
+    | USKD
+    | OneVsRest
+    | ZScoreKL
+    | LLP
+    | TopKDecoupled
+    | TopKContrastive
+    | LumiNet
     | SpanLikelihood
-    | Mixture,
+    | Mixture
+    | AlignDistil,
     Field(discriminator="kind"),
 ]
 
@@ -50,15 +68,29 @@ ALL = (
     JensenShannon,
     SkewedKL,
     L1,
+    PlackettLuce,
+    NKD,
+    USKD,
+    OneVsRest,
+    ZScoreKL,
+    LLP,
+    TopKDecoupled,
+    TopKContrastive,
+    LumiNet,
     SpanLikelihood,
     Mixture,
+    AlignDistil,
 )
 
 __all__ = [
     "ALL",
     "GLD",
     "L1",
+    "LLP",
+    "NKD",
     "ULD",
+    "USKD",
+    "AlignDistil",
     "AnyObjective",
     "Confident",
     "CrossEntropy",
@@ -67,14 +99,20 @@ __all__ = [
     "GromovWasserstein",
     "InfiFusion",
     "JensenShannon",
+    "LumiNet",
     "MappedObjective",
     "Mixture",
     "Objective",
+    "OneVsRest",
     "PairObjective",
+    "PlackettLuce",
     "ReverseKL",
     "RowObjective",
     "SkewedKL",
     "SourcesObjective",
     "SpanLikelihood",
     "SpanObjective",
+    "TopKContrastive",
+    "TopKDecoupled",
+    "ZScoreKL",
 ]

@@ -202,12 +202,12 @@ def require_whole(rows: LogitRows, side: str, kind: str) -> None:
         )
 
 
-def standardised(rows: LogitRows, side: str, kind: str) -> Float[Tensor, "N K"]:
-    """(log-probability - mean) / std, by the moments of the whole row. Raises ValueError where they are not known."""
+def standardised(values: Float[Tensor, "N K"], rows: LogitRows, side: str, kind: str) -> Float[Tensor, "N K"]:
+    """(value - mean) / std, by the moments of the whole rows. Raises ValueError where they are not known."""
     if unknown := int((rows.mean.isnan() | rows.std.isnan()).sum()):
         raise ValueError(
             f"{kind} needs the mean and std of the whole row of logits, and {unknown} of {len(rows)} {side} rows do not "
             f"have them (NaN). Set another input of {kind}, or extract the {side} again with a backend that sees the whole "
             "vocabulary."
         )
-    return (rows.logprobs - rows.mean[:, None]) / rows.std.clamp(min=EPS)[:, None]
+    return (values - rows.mean[:, None]) / rows.std.clamp(min=EPS)[:, None]

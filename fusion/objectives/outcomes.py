@@ -84,6 +84,12 @@ def cross_entropy(log_p: Float[Tensor, "M K"], log_q: Float[Tensor, "M K"]) -> F
     return -(log_p.exp() * log_q.masked_fill(log_p.isneginf(), 0)).sum(-1)
 
 
+def log_softmax(values: Float[Tensor, "M K"], empty: Bool[Tensor, "M K"]) -> Float[Tensor, "M K"]:
+    """Over the entries that are not empty, -inf at the others; -inf everywhere in a row of none."""
+    least = torch.finfo(values.dtype).min
+    return values.masked_fill(empty, least).log_softmax(-1).masked_fill(empty, -torch.inf)
+
+
 def _gold(pivot: LogitRows) -> Bool[Tensor, "M K"]:
     if pivot.token is None:
         return torch.zeros_like(pivot.ids, dtype=torch.bool)

@@ -11,17 +11,27 @@ from torch import Tensor
 from fusion.objectives import (
     GLD,
     L1,
+    LLP,
+    NKD,
     ULD,
+    USKD,
+    AlignDistil,
     CrossEntropy,
     ForwardKL,
     GromovWasserstein,
     InfiFusion,
     JensenShannon,
+    LumiNet,
     Mixture,
     Objective,
+    OneVsRest,
+    PlackettLuce,
     ReverseKL,
     SkewedKL,
     SpanLikelihood,
+    TopKContrastive,
+    TopKDecoupled,
+    ZScoreKL,
 )
 from fusion.rows import LogitRows
 from tests.rows import asked, random_rows, rows_of
@@ -47,15 +57,40 @@ OBJECTIVES: list[Objective] = [
     SkewedKL(skew=0.0),
     SpanLikelihood(),
     SpanLikelihood(temperature=20.0),
-    *(Mixture(of=of) for of in (ForwardKL(), ForwardKL(top_k=2), ReverseKL(), L1())),
+    *(Mixture(of=of) for of in (ForwardKL(), ForwardKL(top_k=2), ReverseKL(), L1(), PlackettLuce(), NKD())),
+    *(PlackettLuce(top_k=k) for k in (None, 2)),
+    *(NKD(top_k=k) for k in (None, 2)),
+    NKD(gamma=0.0),
+    USKD(top_k=4),
+    *(OneVsRest(beta=beta, top_k=k) for beta in (0.0, 1.0) for k in (None, 2)),
+    *(ZScoreKL(over=over, top_k=k) for over in ("vocabulary", "support") for k in (None, 3)),
+    LLP(),
+    LLP(delta=0.1, top_k=4, temperature=2.0),
+    TopKDecoupled(top_k=3),
+    TopKDecoupled(top_k=3, negative=0.5),
+    TopKContrastive(),
+    LumiNet(rows=2),
+    LumiNet(rows=3, columns=5),
+    AlignDistil(expert="source0", opposite="source1"),
 ]
 
 NOT_LEAST_AT_EQUALITY: dict[str, Callable[[Objective], bool]] = {
-    "cross_entropy": lambda _: True,  # least where the following token is certain
+    "cross_entropy": lambda _: True,  # least where the following token is certain, and so are the next two
+    "plackett_luce": lambda _: True,
+    "nkd": lambda _: True,
+    "mixture": lambda o: o.of.kind in ("plackett_luce", "nkd"),  # type: ignore[attr-defined]
+    "uskd": lambda _: True,  # looks at no source
+    "topkd_contrastive": lambda _: True,  # least where positions are told apart
     "uld": lambda o: o.pivot_temperature != o.source_temperature,  # type: ignore[attr-defined]
     "forward_kl": lambda o: o.tail == "residual_to_gold",  # type: ignore[attr-defined]  # least at another distribution
 }
 """Terms that are not least where pivot and source agree; each says so in its docstring, and its own file tests where it is."""
+
+HOLDS_CONSTANT = {
+    "one_vs_rest": lambda o: o.beta > 0,  # its weights
+    "uskd": lambda o: o.alpha > 0,  # its target
+}
+"""Terms that take a function of the pivot as a constant, so that finite differences do not know their gradient."""
 
 
 @dataclasses.dataclass
@@ -68,6 +103,7 @@ class Case:
     source: LogitRows
     others: list[LogitRows] = dataclasses.field(default_factory=list)
     share: Tensor | None = None
+    names: tuple[str, ...] = ("source0", "source1")
 
     @property
     def pivot(self) -> LogitRows:
@@ -88,7 +124,7 @@ class Case:
             case "example":
                 return self.objective(pivot, source, E)
             case "sources":
-                named = {f"source{i}": rows for i, rows in enumerate((source, *self.others))}
+                named = dict(zip(self.names, (source, *self.others), strict=True))
                 return self.objective(pivot, named, self.share)
             case _:
                 return self.objective(pivot, source)
