@@ -58,3 +58,44 @@ def jensen_shannon(p: Distribution, q: Distribution, share: float) -> float:
 
 def l1(p: Distribution, q: Distribution) -> float:
     return sum(abs(p[i] - q[i]) for i in p)
+
+
+def plackett_luce(worth: list[float], logits: list[float]) -> float:
+    """Item by item: the worth of each times minus the log of its share among those that are left."""
+    total = 0.0
+    for k in range(len(logits)):
+        left = sum(math.exp(s) for s in logits[k:])
+        total += worth[k] * -math.log(math.exp(logits[k]) / left)
+    return total
+
+
+def in_order(p: Distribution, q: Distribution) -> float:
+    """The list of `objectives.plackett_luce`: the true token, the others by falling probability and id, `other`."""
+    names = sorted((n for n in p if n not in ("gold", "other")), key=lambda n: (-p[n], n))  # type: ignore[operator]
+    order = [*(["gold"] if "gold" in p else []), *names, "other"]
+    return plackett_luce([p[n] for n in order], [math.log(q[n]) for n in order])
+
+
+def nkd(p: Distribution, q: Distribution, gamma: float) -> float:
+    target = -p["gold"] * math.log(q["gold"]) if "gold" in p else 0.0
+    others = [n for n in p if n != "gold"]
+    P, Q = sum(p[n] for n in others), sum(q[n] for n in others)
+    return target - gamma * sum(p[n] / P * math.log(q[n] / Q) for n in others)
+
+
+def one_vs_rest(p: Distribution, q: Distribution, beta: float) -> float:
+    return sum(abs(p[n] - q[n]) ** beta * kl({1: p[n], 0: 1 - p[n]}, {1: q[n], 0: 1 - q[n]}) for n in p)
+
+
+def margins(p: Distribution, q: Distribution, delta: float) -> float:
+    """Over ordered pairs that the source tells apart by more than `delta`."""
+    names = [n for n in p if n != "other"]
+    pairs = [(i, j) for i in names for j in names if math.log(p[i] / p[j]) > delta]
+    return sum(max(0.0, delta - math.log(q[i] / q[j])) for i, j in pairs)
+
+
+def over_list(p: Distribution, q: Distribution, temperature: float) -> float:
+    """KL between softmaxes of the kept entries' logits alone."""
+    names = [n for n in p if n != "other"]
+    sides = [{n: each[n] ** (1 / temperature) for n in names} for each in (p, q)]
+    return kl(*({n: side[n] / sum(side.values()) for n in names} for side in sides))
