@@ -8,11 +8,13 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from fusion.conflicts import Choices, conflicts
 from fusion.merge.methods import AnyMethod, TaskArithmetic
 from fusion.models import ModelRef
 from fusion.objectives import AnyObjective, CrossEntropy
 from fusion.quickstart import MODELS
 from fusion.settings import Settings
+from fusion.transforms import AnyTransform
 from fusion.weighting import AnyWeighting, Sum
 
 BUILTIN = "quickstart:"
@@ -51,6 +53,8 @@ class SourceSettings(ModelSettings):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """What it is called in folders, logs and tables."""
+    transforms: list[AnyTransform] = Field(default=[])
+    """What is done to its rows before any objective sees them, in this order."""
 
 
 class DataSettings(Settings):
@@ -233,12 +237,21 @@ class Config(Settings):
         if taken := RESERVED & set(names):
             raise ValueError(f"no source may be called {', '.join(sorted(taken))}: the run uses that name itself")
         for source in self.sources:
-            if (source.path, source.revision) == (self.pivot.path, self.pivot.revision):
-                raise ValueError(f"source {source.name} is the pivot itself ({source.path}); it has nothing to teach")
+            if (source.path, source.revision) == (self.pivot.path, self.pivot.revision) and not source.transforms:
+                raise ValueError(
+                    f"source {source.name} is the pivot itself ({source.path}); it has nothing to teach unless transforms "
+                    "change what it says"
+                )
         if self.chosen not in self.strategies:
             raise ValueError(f"result is {self.chosen}, but strategies are {', '.join(self.strategies)}")
         for i, objective in enumerate(self.objectives):
             _enough_entries(i, objective, self.extract.top_k)
+        transforms = {source.name: source.transforms for source in self.sources}
+        chosen = Choices(
+            self.objectives, self.weighting, transforms, self.extract.top_k, self.alignment, self.strategies
+        )
+        if found := conflicts(chosen):
+            raise ValueError("\n".join(found))
         domains = {data.domain for data in self.data.heldout}
         if unknown := set(self.evaluation.exact_match) - domains:
             raise ValueError(

@@ -38,10 +38,12 @@ class Job:
         """What each model is. Raises ValueError where a source is the pivot itself."""
         found = {name: models.fingerprint(model.ref) for name, model in self.models.items()}
         for name, fingerprint in found.items():
-            if name != "pivot" and fingerprint == found["pivot"]:
+            itself = name != "pivot" and fingerprint == found["pivot"]
+            if itself and not getattr(self.models[name], "transforms", ()):
                 raise ValueError(
                     f"Source {name} ({self.models[name].path}) has the same files as the pivot ({self.config.pivot.path}). "
-                    "It would teach the pivot what it says already; remove it from sources or name another model."
+                    "It would teach the pivot what it says already; remove it from sources, name another model, or give it "
+                    "transforms."
                 )
         return found
 

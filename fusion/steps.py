@@ -90,17 +90,20 @@ def reference(job: Job, name: str, cache: Cache) -> Reference:
     cache.verify()
     templates = job.models[name].template, job.config.pivot.template
     mapped = vocabulary_map(job.config.vocabulary_map, job.tokenizers[name], job.tokenizers["pivot"], templates)
-    return Reference(name, cache, mapped)
+    return Reference(name, cache, mapped, getattr(job.models[name], "transforms", ()))
 
 
-def train_one(job: Job, name: str, references: list[Reference], learn: list[str]) -> bool:
-    """Whether there was something to do."""
+def train_one(job: Job, name: str, references: list[Reference], learn: list[str], pivot: Cache) -> bool:
+    """Whether there was something to do. `pivot` holds what the pivot said before training."""
     config, folder = job.config, job.config.folder / "train" / name
     objectives = config.objectives if references else plain_fine_tuning()
     if finished(folder, _training_key(job, references, learn, objectives), "fusion train"):
         return False
     pad = job.tokenizers["pivot"].pad_token_id or 0
-    collator = Collator(job.train, job.encoded("pivot"), references, config.weighting, config.alignment, pad, learn)
+    before = pivot if references and config.weighting.reads_pivot else None
+    collator = Collator(
+        job.train, job.encoded("pivot"), references, config.weighting, config.alignment, pad, learn, before
+    )
     tokenizer, ref = job.tokenizers["pivot"], config.pivot.ref
     line = config.data.max_length if config.packing else None
     recipe = Recipe(
@@ -122,6 +125,7 @@ def _training_key(
         "template": config.pivot.template,
         "examples": fingerprint({"ids": job.ids, "max_length": config.data.max_length}),
         "sources": {reference.name: reference.cache.made for reference in references},
+        "transforms": {r.name: [each.model_dump() for each in r.transforms] for r in references},
         "learn": learn,
         "objectives": [objective.model_dump() for objective in objectives],
         "fusion": [config.alignment, config.vocabulary_map, config.weighting.model_dump()] if references else [],

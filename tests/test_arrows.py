@@ -21,6 +21,7 @@ ALLOWED = {
     "head": BOTTOM,
     "align": BOTTOM,
     "objectives": BOTTOM,
+    "transforms": BOTTOM,
     "weighting": BOTTOM,
     "merge": BOTTOM | {"models"},
     "cache": BOTTOM | {"made"},
@@ -30,8 +31,10 @@ ALLOWED = {
     "sources": BOTTOM | {"batch", "encode", "head"},
     "progress": set(),
     "report": {"progress", "fusion_eval"},
-    "train": BOTTOM | {"align", "batch", "cache", "corpus", "encode", "head", "models", "objectives", "weighting"},
-    "config": BOTTOM | {"merge", "models", "objectives", "quickstart", "weighting"},
+    "train": BOTTOM
+    | {"align", "batch", "cache", "corpus", "encode", "head", "models", "objectives", "transforms", "weighting"},
+    "conflicts": {"objectives", "transforms", "weighting"},
+    "config": BOTTOM | {"conflicts", "merge", "models", "objectives", "quickstart", "transforms", "weighting"},
     "fusion_eval": {"batch", "corpus", "encode", "head", "models", "sources"},
 }
 ON_TOP = {"configfile", "job", "plan", "pipeline", "steps", "inspect", "tables", "cli", "__init__", "__main__"}

@@ -75,7 +75,7 @@ class ForwardKL(Divergence):
 class ReverseKL(Divergence):
     """KL(pivot ‖ source): the pivot is held to a mode of the source, and pays for mass where the source has none.
 
-    Source: Gu et al. 2024, arXiv:2306.08543, equation 1, at single tokens of the given text (not of the pivot's own).
+    Source: Gu et al. 2024, arXiv:2306.08543 (MiniLLM), at single tokens of the given text (not of the pivot's own).
     """
 
     kind: Literal["reverse_kl"] = "reverse_kl"
@@ -88,7 +88,7 @@ class ReverseKL(Divergence):
 class JensenShannon(Divergence):
     """Jensen-Shannon divergence, generalised by the share of the source in the mixture; at most log 2.
 
-    Source: Agarwal et al. 2024, arXiv:2306.13649, section 2.
+    Source: Agarwal et al. 2024, arXiv:2306.13649 (GKD).
     """
 
     kind: Literal["jensen_shannon"] = "jensen_shannon"
@@ -104,7 +104,7 @@ class JensenShannon(Divergence):
 class SkewedKL(Divergence):
     """KL to a mixture of both, so that no ratio of probabilities exceeds 1 / skew.
 
-    Source: Ko et al. 2024, arXiv:2402.03898, equations 3 and 4.
+    Source: Ko et al. 2024, arXiv:2402.03898 (DistiLLM).
     """
 
     kind: Literal["skewed_kl"] = "skewed_kl"

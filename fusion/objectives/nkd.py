@@ -23,7 +23,7 @@ class NKD(MappedObjective):
     logit of the true token. Not least where pivot and source agree: the first wants certainty. Where P is unknown there is
     the second term alone, over all tokens.
 
-    Source: Yang et al. 2023, arXiv:2303.13005, equation 6, at temperature 1 (at others the mass left over is not known).
+    Source: Yang et al. 2023, arXiv:2303.13005, at temperature 1 (at others the mass left over is not known).
     Written for images; text changes only what the other classes are.
     """
 
@@ -53,7 +53,7 @@ class USKD(RowObjective):
     there; the `top_k` most likely others are taught, with weight `beta`, to fall off by rank as Zipf's law does. Useful
     beside other terms, for rows that no source matches.
 
-    Source: the teacher-free method of Yang et al. 2023, arXiv:2303.13005, section 3.3. Its second head on a middle layer is
+    Source: the teacher-free method of Yang et al. 2023, arXiv:2303.13005. Its second head on a middle layer is
     left out, so ranks are the pivot's last layer's alone; its mean runs over a batch of images, ours over the example.
     """
 

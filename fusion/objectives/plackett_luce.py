@@ -22,8 +22,8 @@ class PlackettLuce(MappedObjective):
     agree, for the true token always comes first. Where the source's log-probability of that is unknown, the list begins
     with the source's own first.
 
-    Source: PLD, Su et al. 2025, arXiv:2506.12542, at temperature 1. The list's end, `other`, is ours: the terms of the paper
-    that it replaces weigh no more than the source's mass outside the entries.
+    Source: PLD, Bassam et al. 2025, arXiv:2506.12542, at temperature 1. The list's end, `other`, is ours: the terms
+    of the paper that it replaces weigh no more than the source's mass outside the entries.
     """
 
     kind: Literal["plackett_luce"] = "plackett_luce"

@@ -16,6 +16,7 @@ from fusion.cache import Cache
 from fusion.corpus import Example
 from fusion.encode import Encoded
 from fusion.rows import LogitRows, Pairs
+from fusion.transforms import AnyTransform, MappedTransform, OwnTransform
 from fusion.weighting import AnyWeighting
 
 
@@ -27,6 +28,8 @@ class Reference:
     cache: Cache
     vocabulary_map: Tensor
     """Pivot id of each source id, -1 for none. Shape [V_source]."""
+    transforms: Sequence[AnyTransform] = ()
+    """What is done to its rows before any objective sees them, in this order."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Matched:
     """One source's share of a batch."""
 
     rows: LogitRows
-    """All its rows, ids in its own vocabulary."""
+    """All its rows, ids in its own vocabulary, as transformed."""
     pairs: Pairs
     """Its rows and the pivot's that predict the same text."""
     weight: Tensor
@@ -115,6 +118,8 @@ class Collator:
     pad_id: int = 0
     learn: Sequence[str] | None = None
     """Names of the sources to learn from; all if not said."""
+    pivot: Cache | None = None
+    """What the pivot said before training, for weightings that compare with it."""
     line: int | None = None
     """Tokens of a line in which several texts are packed; None gives each text a line of its own, with padding."""
 
@@ -129,7 +134,8 @@ class Collator:
         texts = {i: self.examples[n].response.encode() for i, n in enumerate(numbers)}
         rows = [reference.cache.rows(ids) for reference in self.references]
         pairs = [align(self.alignment, about, theirs, texts) for theirs in rows]
-        weights = self.weighting(about, rows, pairs)
+        before = about if self.pivot is None else dataclasses.replace(about, gold=self.pivot.rows(ids).gold)
+        weights = self.weighting(before, rows, pairs)
         parts = zip(self.references, rows, pairs, weights, strict=True)
         learn = [reference.name for reference in self.references] if self.learn is None else self.learn
         sources = {part[0].name: _matched(about, *part) for part in parts if part[0].name in learn}
@@ -137,7 +143,13 @@ class Collator:
 
 
 def _matched(pivot: LogitRows, reference: Reference, rows: LogitRows, pairs: Pairs, weight: Tensor) -> Matched:
+    for transform in reference.transforms:
+        if isinstance(transform, OwnTransform):
+            rows = transform(rows, len(reference.vocabulary_map))
     comparable, mapped = translate(pivot, rows, pairs, reference.vocabulary_map)
+    for transform in reference.transforms:
+        if isinstance(transform, MappedTransform):
+            mapped = transform(mapped)
     return Matched(rows, pairs, weight, comparable, mapped, stretches(pivot, rows, pairs))
 
 

@@ -14,7 +14,8 @@ from fusion.objectives import Confident, CrossEntropy, ForwardKL, InfiFusion, Mi
 from fusion.train import Collator
 from fusion.train.fit import training_arguments
 from fusion.train.trainer import FusionTrainer
-from fusion.weighting import GoldPosterior, Mean
+from fusion.transforms import LogitSwap, Power
+from fusion.weighting import GoldPosterior, MaxMargin, Mean
 from objectives.contract import OBJECTIVES
 
 FUSED = [objective for objective in OBJECTIVES if objective.entries is not None]
@@ -157,3 +158,58 @@ def test_rows_where_nobody_is_sure_are_left_out_and_stay_in_the_denominator(job,
         strictest, _ = terms(trainer, given, [kind(select=Confident(threshold=1.0))])
         assert loosest == pytest.approx(every)
         assert all(value == 0 for value in strictest.values())
+
+
+def test_transforms_change_the_rows_that_objectives_see_and_no_weight(job, references):
+    plain = batch(job, references)["targets"].sources["qwen"]
+    changed = [
+        dataclasses.replace(each, transforms=[Power(gamma=0.5, tail="even"), LogitSwap()]) for each in references
+    ]
+    source = batch(job, changed)["targets"].sources["qwen"]
+    assert torch.equal(source.weight, plain.weight)
+    ratio = plain.rows.logprobs[:, :1] - plain.rows.logprobs
+    torch.testing.assert_close(source.rows.logprobs[:, :1] - source.rows.logprobs, ratio / 2, atol=1e-4, rtol=1e-4)
+    first = source.mapped.ids.gather(1, source.mapped.logprobs.argmax(-1, keepdim=True))[:, 0]
+    known = ~source.mapped.gold.isnan()
+    assert known.float().mean() > 0.5
+    assert torch.equal(first[known], source.mapped.token[known])
+    before = plain.mapped.ids.gather(1, plain.mapped.logprobs.argmax(-1, keepdim=True))[:, 0]
+    assert not torch.equal(before[known], plain.mapped.token[known])
+
+
+def test_transformed_rows_train(job, references, trainer):
+    changed = [dataclasses.replace(each, transforms=[LogitSwap()]) for each in references]
+    objectives = [ForwardKL(), Mixture(), InfiFusion()]
+    found, gradient = terms(trainer, batch(job, changed), objectives)
+    plain, _ = terms(trainer, batch(job, references), objectives)
+    assert gradient.isfinite().all()
+    assert {name for name in found if found[name] != pytest.approx(plain[name])} == {
+        "forward_kl/neox", "forward_kl/qwen", "mixture",
+    }  # fmt: skip
+
+
+def test_max_margin_compares_with_what_the_pivot_said_before_training(job, references):
+    collator = Collator(job.train, job.encoded("pivot"), references, MaxMargin(), pivot=pipeline.extract(job)["pivot"])
+    sources = collator(range(8))["targets"].sources
+    for e in range(8):
+        weights = [source.weight[source.rows.example[source.pairs.source] == e] for source in sources.values()]
+        assert sorted(weight.mean().item() for weight in weights) == [0.0, 1.0]
+    with pytest.raises(ValueError, match="max_margin compares sources with the pivot"):
+        dataclasses.replace(collator, pivot=None)(range(8))
+
+
+def test_a_run_may_learn_from_its_own_pivot_with_swapped_logits_and_a_product_of_weightings(tmp_path):
+    raw = runs.raw(tmp_path)
+    itself = {"name": "itself", "path": raw["pivot"]["path"], "transforms": [{"kind": "logit_swap"}]}
+    factors = [{"kind": "max_margin"}, {"kind": "token_scaled"}]
+    config = runs.config(
+        tmp_path,
+        sources=[*raw["sources"], itself],
+        weighting={"kind": "product", "of": factors},
+        objectives=[{"kind": "forward_kl"}, {"kind": "span_likelihood"}, {"kind": "mixture"}],
+        training=raw["training"] | {"max_steps": 2},
+    )
+    pipeline.run(config, until="train")
+    log = (config.folder / "train/unified/log.json").read_text()
+    for name in ("forward_kl/itself", "span_likelihood/neox", "mixture", "weight/itself"):
+        assert name in log
