@@ -27,6 +27,7 @@ ALLOWED = {
     "cache": BOTTOM | {"made"},
     "batch": BOTTOM | {"encode"},
     "vocabulary": {"align", "encode", "spelling"},
+    "rescaling": set(),
     "helping": BOTTOM | {"align", "weighting"},
     "sources": BOTTOM | {"batch", "encode", "head"},
     "progress": set(),

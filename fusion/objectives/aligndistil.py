@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from fusion.objectives.base import SourcesObjective, as_target, require_whole
+from fusion.objectives.base import SourcesObjective, as_target
 from fusion.objectives.outcomes import divergence, log_softmax
 from fusion.rows import LogitRows
 
@@ -19,9 +19,9 @@ class AlignDistil(SourcesObjective):
     """KL(pivot ‖ composed source), weighted: the composed logits are z + a (z - z'), z the expert's and z' the opposite's.
 
     The further apart the two are at a position, the more is added (a) and the less the pivot is held to it (beta / a). Meant
-    for two models with the pivot's tokenizer, say tuned on preferences and on the same preferences reversed; tokens that
-    either lacks take no part. Both must be known on the same tokens, which two separate top-K caches are not: whole rows are
-    needed. Rows where either is missing count 0.
+    for two models with the pivot's tokenizer, say tuned on preferences and on the same preferences reversed. Both must be known
+    on the same tokens, which two separate top-K caches are not: a configuration must extract whole rows. Tokens that either
+    lacks (control tokens that are not mapped) take no part, and rows where either is missing count 0.
 
     Source: AlignDistil, Zhang et al. 2025, arXiv:2503.02832, its contrastive and adaptive form, on the cached text.
     """
@@ -57,12 +57,10 @@ class AlignDistil(SourcesObjective):
     def __call__(
         self, pivot: LogitRows, sources: Mapping[str, LogitRows], share: Float[Tensor, "S M"]
     ) -> Float[Tensor, " M"]:
-        """One value for each row, in nats, never negative. Raises ValueError where rows lack a part of their vocabulary."""
+        """One value for each row, in nats, never negative."""
         places = {name: place for place, name in enumerate(sources)}
         both = (share[places[self.expert]] > 0) & (share[places[self.opposite]] > 0)
         expert, opposite = (as_target(sources[name], pivot).select(both) for name in (self.expert, self.opposite))
-        for rows in (expert, opposite):
-            require_whole(rows, "source", self.kind)
         start = sum(rows.k for rows in list(sources.values())[: places[self.expert]])
         log_q = pivot.logprobs[both, start : start + expert.k]  # what the pivot says of the expert's ids
         log_n = says_of(opposite, expert.ids)

@@ -1,6 +1,7 @@
 """What the trainer makes of every objective on real batches: finite terms, and what must not change them."""
 
 import dataclasses
+import json
 
 import pytest
 import torch
@@ -213,3 +214,29 @@ def test_a_run_may_learn_from_its_own_pivot_with_swapped_logits_and_a_product_of
     log = (config.folder / "train/unified/log.json").read_text()
     for name in ("forward_kl/itself", "span_likelihood/neox", "mixture", "weight/itself"):
         assert name in log
+
+
+def test_inspect_shows_how_each_source_rescales_the_examples(job, references):
+    from fusion.inspect import rescaling_all
+
+    found = rescaling_all(job, share=0.5)
+    assert list(found) == ["neox", "qwen"]
+    for entries in found.values():
+        assert {entry.domain for entry in entries} == {"d0", "d1"}
+        assert all(entry.rows > 0 and entry.tenth <= entry.median <= entry.ninetieth <= 1 for entry in entries)
+    assert all(entry.median == 1 for entries in rescaling_all(job, share=0.0).values() for entry in entries)
+
+
+def test_two_sources_with_the_pivots_tokenizer_are_composed(tmp_path):
+    raw = runs.raw(tmp_path)
+    sources = [
+        {"name": n, "path": str(tiny.folder("llama", tmp_path / n, seed))} for seed, n in ((7, "dpo"), (8, "rev"))
+    ]
+    objectives = [{"kind": "cross_entropy"}, {"kind": "aligndistil", "expert": "dpo", "opposite": "rev", "weight": 0.1}]
+    whole = {"top_k": "all", "values": "float32", "shard": 5, "batch_tokens": 256}
+    config = runs.config(
+        tmp_path, sources=sources, objectives=objectives, extract=whole, training=raw["training"] | {"max_steps": 2}
+    )
+    pipeline.run(config, until="train")
+    log = json.loads((config.folder / "train/unified/log.json").read_text())
+    assert all(0 < entry["loss/aligndistil"] < 1e6 for entry in log)
