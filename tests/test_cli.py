@@ -116,3 +116,13 @@ def test_inspect_audits_the_alignment(config):
     out = fusion("inspect", config, "--alignment").stdout
     for part in ("gpt_neox", "same tokens", "neox: positions of the pivot", "by domain", "d0", "never matched"):
         assert part in out
+
+
+def test_inspect_shows_how_sources_rescale_the_examples_once_they_are_extracted(config):
+    early = fusion("inspect", config, "--set", "name=early", "--rescaling", "0.5")
+    assert early.returncode == 1
+    assert "holds no complete cache" in early.stderr
+    assert fusion("extract", config).returncode == 0
+    out = fusion("inspect", config, "--rescaling", "0.5").stdout
+    for part in ("neox: gradient at the true token", "qwen: gradient", "pivot's p", "below 0", "d1"):
+        assert part in out

@@ -1,4 +1,4 @@
-"""The page of methods names every method that there is, and no other."""
+"""The page of methods names every method that there is, and no other; its examples are read as configurations."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
+import runs
 from fusion import objectives, transforms, weighting
 
 PAGE = (Path(__file__).parent.parent / "docs/methods.md").read_text()
@@ -31,3 +33,13 @@ def test_what_a_term_needs_is_what_its_row_says():
         assert ("gold" in cells[4]) == ("gold" in needs)
         assert ("moments" in cells[4]) == ("mean" in needs)
         assert ("all" in cells[4]) == (kind(**given).entries is None)
+
+
+def test_the_example_of_transforms_is_a_configuration(tmp_path):
+    (example,) = re.findall(r"```yaml\n(sources:.*?)```", PAGE, re.DOTALL)
+    raw, given = runs.raw(tmp_path), yaml.safe_load(example)
+    places = {"my/pivot": raw["pivot"]["path"], "some/coder": raw["sources"][0]["path"]}
+    sources = [source | {"path": places[source["path"]]} for source in given["sources"]]
+    config = runs.config(tmp_path, **given | {"sources": sources})
+    assert [[each.kind for each in source.transforms] for source in config.sources] == [["logit_swap"], ["power"]]
+    assert [factor.kind for factor in config.weighting.of] == ["gold_posterior", "power_sum"]

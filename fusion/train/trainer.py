@@ -129,10 +129,9 @@ def _compared(
     if isinstance(objective, ExampleObjective):
         return objective(pivot, source.rows, examples), _mean_by_example(source, pivot, examples)
     if isinstance(objective, SpanObjective):
-        mine, theirs = ((pivot.gold, source.stretches.pivot), (source.rows.gold, source.stretches.source))
-        return objective(source.stretches.sums(*mine), source.stretches.sums(*theirs)), source.weight[
-            source.stretches.at
-        ]
+        text = source.stretches
+        mine, theirs = text.sums(pivot.gold, text.pivot), text.sums(source.rows.gold, text.source)
+        return objective(mine, theirs), source.weight[text.at]
     if isinstance(objective, MappedObjective):
         own, theirs, weight = pivot.select(source.at), source.mapped, source.weight[source.comparable]
         mine = dataclasses.replace(own, logprobs=asked[source.at], ids=theirs.ids)

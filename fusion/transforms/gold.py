@@ -36,13 +36,13 @@ class LogitSwap(MappedTransform):
         """The changed rows, with one more entry for a true token that was not among them."""
         rows, is_gold = with_gold_entry(rows)
         best, first = rows.logprobs.max(-1)
-        swaps = is_gold.any(-1) & (rows.gold < best)
+        known = is_gold.any(-1)  # where the true token comes first, the exchange is one with itself
         is_first = torch.arange(rows.k, device=first.device) == first[:, None]
         swapped = torch.where(is_gold, best[:, None], torch.where(is_first, rows.gold[:, None], rows.logprobs))
         return dataclasses.replace(
             rows,
-            logprobs=torch.where(swaps[:, None], swapped, rows.logprobs),
-            gold=torch.where(swaps, best, rows.gold),
+            logprobs=torch.where(known[:, None], swapped, rows.logprobs),
+            gold=torch.where(known, best, rows.gold),
         )
 
 

@@ -19,7 +19,7 @@ from fusion.transforms import LogitSwap, Power
 from fusion.weighting import GoldPosterior, MaxMargin, Mean
 from objectives.contract import OBJECTIVES
 
-FUSED = [objective for objective in OBJECTIVES if objective.entries is not None]
+FUSED = list({objective.kind: objective for objective in OBJECTIVES if objective.entries is not None}.values())
 every_objective = pytest.mark.parametrize("objective", FUSED, ids=repr)
 
 
