@@ -183,13 +183,22 @@ def inspect(
     alignment: Annotated[
         bool, typer.Option("--alignment", help="Audit how tokens of each source meet the pivot's.")
     ] = False,
+    rescaling: Annotated[
+        float | None,
+        typer.Option(
+            "--rescaling", min=0, max=1, metavar="SHARE", help="How distillation with this share rescales examples."
+        ),
+    ] = None,
 ) -> None:
-    """Show the models, the vocabularies and the caches of a run; with --alignment what matches and what never does."""
+    """Show the models, vocabularies and caches of a run; with --alignment what matches and what never does.
+
+    With --rescaling, of extracted sources, the factor on each true token's gradient by domain and certainty of the pivot.
+    """
     from fusion import configfile
-    from fusion.inspect import audit_all, overview
+    from fusion.inspect import audit_all, overview, rescaling_all
     from fusion.job import Job
     from fusion.progress import console, quiet
-    from fusion.tables import audit_tables, overview_table
+    from fusion.tables import audit_tables, overview_table, rescaling_table
 
     quiet()
     job = Job(configfile.load(config, override))
@@ -197,6 +206,9 @@ def inspect(
     if alignment:
         for name, audit in audit_all(job).items():
             console.print(*audit_tables(name, audit))
+    if rescaling is not None:
+        for name, entries in rescaling_all(job, rescaling).items():
+            console.print(rescaling_table(name, entries))
 
 
 @caches.command("import")

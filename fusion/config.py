@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from fusion.conflicts import Choices, conflicts
 from fusion.hardware import GPUS
 from fusion.merge.methods import AnyMethod, TaskArithmetic
 from fusion.models import ModelRef
@@ -17,6 +18,7 @@ from fusion.settings import Settings
 from fusion.sources import AnyBackend, Transformers
 from fusion.train.adapter import AnyAdapter, QLoRA
 from fusion.train.engine import Engine
+from fusion.transforms import AnyTransform
 from fusion.weighting import AnyWeighting, Sum
 
 BUILTIN = "quickstart:"
@@ -57,6 +59,8 @@ class SourceSettings(ModelSettings):
     """What it is called in folders, logs and tables."""
     backend: AnyBackend = Transformers()
     """What runs the model, or where its rows come from; without its weights at `path`, the tokenizer must be there."""
+    transforms: list[AnyTransform] = Field(default=[])
+    """What is done to its rows before any objective sees them, in this order."""
 
 
 class DataSettings(Settings):
@@ -273,8 +277,11 @@ class Config(Settings):
             raise ValueError(f"no source may be called {', '.join(sorted(taken))}: the run uses that name itself")
         for source in self.sources:
             same = (source.path, source.revision) == (self.pivot.path, self.pivot.revision)
-            if same and source.backend.weights:
-                raise ValueError(f"source {source.name} is the pivot itself ({source.path}); it has nothing to teach")
+            if same and source.backend.weights and not source.transforms:
+                raise ValueError(
+                    f"source {source.name} is the pivot itself ({source.path}); it has nothing to teach unless transforms "
+                    "change what it says"
+                )
         if self.engine.batch and "gradient_accumulation_steps" in self.training:
             raise ValueError(
                 "engine.batch says how much is accumulated; leave out training.gradient_accumulation_steps"
@@ -293,6 +300,12 @@ class Config(Settings):
             _enough_entries(i, objective, self.extract.top_k)
             for source in self.sources:
                 _known(i, objective, source)
+        transforms = {source.name: source.transforms for source in self.sources}
+        chosen = Choices(
+            self.objectives, self.weighting, transforms, self.extract.top_k, self.alignment, self.strategies
+        )
+        if found := conflicts(chosen):
+            raise ValueError("\n".join(found))
         domains = {data.domain for data in self.data.heldout}
         if unknown := set(self.evaluation.exact_match) - domains:
             raise ValueError(

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from fusion import steps
 from fusion.align import Audit, align, audit, coverage
 from fusion.batch import pad
 from fusion.cache import Cache
@@ -18,9 +19,12 @@ from fusion.encode import encode
 from fusion.job import Job
 from fusion.models import load_config
 from fusion.overlay import Overlay, Spell, overlay
+from fusion.rescaling import Rescaling, rescaling
 from fusion.rows import LogitRows
 from fusion.spelling import spellings
+from fusion.train import Collator
 from fusion.vocabulary import vocabulary_map
+from fusion.weighting import Sum
 
 AMONG = 20
 """Examples of a domain among which the one to show is looked for."""
@@ -114,6 +118,29 @@ def _spell(tokenizer: Any) -> Spell:
         )
 
     return spell
+
+
+def rescaling_all(job: Job, share: float, sample: int = 2000) -> dict[str, list[Rescaling]]:
+    """How each source rescales the training examples, the first `sample` of them, against the pivot before training.
+
+    Raises ValueError where a cache is not there yet.
+    """
+    pivot = Cache(job.config.folder / "cache" / "pivot")
+    names = [name for name in job.models if name != "pivot"]
+    references = [steps.reference(job, name, Cache(job.config.folder / "cache" / name)) for name in names]
+    collator = Collator(job.train, job.encoded("pivot"), references, Sum(), job.config.alignment)
+    theirs: dict[str, list[torch.Tensor]] = {name: [] for name in names}
+    mine: dict[str, list[torch.Tensor]] = {name: [] for name in names}
+    domains: dict[str, list[str]] = {name: [] for name in names}
+    count = min(sample, len(job.train))
+    for start in range(0, count, 64):
+        numbers = range(start, min(start + 64, count))
+        gold = pivot.rows([job.ids[n] for n in numbers]).gold
+        for name, source in collator(numbers)["targets"].sources.items():
+            theirs[name].append(source.mapped.gold)
+            mine[name].append(gold[source.at])
+            domains[name] += [job.train[numbers[e]].domain for e in source.mapped.example.tolist()]
+    return {n: rescaling(torch.cat(theirs[n]), torch.cat(mine[n]), domains[n], share) for n in names}
 
 
 def _coverage(job: Job, name: str, kind: str) -> float:

@@ -39,10 +39,12 @@ class Job:
         """What each model is; of one without weights here, what is said of it. Raises ValueError for the pivot as a source."""
         found = {name: self._fingerprint(name) for name in self.models}
         for name, fingerprint in found.items():
-            if name != "pivot" and fingerprint == found["pivot"]:
+            itself = name != "pivot" and fingerprint == found["pivot"]
+            if itself and not getattr(self.models[name], "transforms", ()):
                 raise ValueError(
                     f"Source {name} ({self.models[name].path}) has the same files as the pivot ({self.config.pivot.path}). "
-                    "It would teach the pivot what it says already; remove it from sources or name another model."
+                    "It would teach the pivot what it says already; remove it from sources, name another model, or give it "
+                    "transforms."
                 )
         return found
 

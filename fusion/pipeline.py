@@ -98,7 +98,7 @@ def train_all(job: Job, caches: dict[str, Cache]) -> None:
     names = [source.name for source in job.config.sources]
     for name, learn in trainings(job.config.strategies, job.config.baseline, names).items():
         with job.stage(f"train {name}") as note:
-            note["skipped"] = not steps.train_one(job, name, references if learn else [], learn)
+            note["skipped"] = not steps.train_one(job, name, references if learn else [], learn, caches["pivot"])
 
 
 def merge_pairwise(job: Job, _caches: dict[str, Cache]) -> None:

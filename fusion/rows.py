@@ -70,6 +70,21 @@ class LogitRows:
         sampled = None if self.sampled is None else self.sampled[:, :k]
         return dataclasses.replace(self, logprobs=self.logprobs[:, :k], ids=self.ids[:, :k], sampled=sampled)
 
+    def pooled(self) -> LogitRows:
+        """Entries of a row with the same id become one, at the place of the first, with the sum of their probabilities.
+
+        The others and those without an id become empty (-1, -inf). Takes N x K x K memory.
+        """
+        same = (self.ids[:, :, None] == self.ids[:, None, :]) & (self.ids >= 0)[:, :, None]  # N K K
+        first = ~same.tril(-1).any(-1) & (self.ids >= 0)
+        logprobs = (
+            self.logprobs[:, None, :].masked_fill(~same, -torch.inf).logsumexp(-1).masked_fill(~first, -torch.inf)
+        )
+        sampled = self.sampled
+        if sampled is not None:
+            sampled = (same * sampled[:, None, :]).sum(-1).where(first, 0).to(sampled)
+        return dataclasses.replace(self, logprobs=logprobs, ids=self.ids.where(first, -1), sampled=sampled)
+
     def to(self, device: torch.device | str) -> LogitRows:
         """The same rows on another device."""
         return self._map(lambda field: field.to(device, non_blocking=True))

@@ -106,11 +106,11 @@ def reference(job: Job, name: str, cache: Cache) -> Reference:
     cache.verify()
     templates = job.models[name].template, job.config.pivot.template
     mapped = vocabulary_map(job.config.vocabulary_map, job.tokenizers[name], job.tokenizers["pivot"], templates)
-    return Reference(name, cache, mapped)
+    return Reference(name, cache, mapped, getattr(job.models[name], "transforms", ()))
 
 
-def train_one(job: Job, name: str, references: list[Reference], learn: list[str]) -> bool:
-    """Whether there was something to do."""
+def train_one(job: Job, name: str, references: list[Reference], learn: list[str], pivot: Cache) -> bool:
+    """Whether there was something to do. `pivot` holds what the pivot said before training."""
     config, folder = job.config, job.config.folder / "train" / name
     objectives = config.objectives if references else plain_fine_tuning()
     with ranks.main_first():
@@ -118,7 +118,10 @@ def train_one(job: Job, name: str, references: list[Reference], learn: list[str]
     if done:
         return False
     pad = job.tokenizers["pivot"].pad_token_id or 0
-    collator = Collator(job.train, job.encoded("pivot"), references, config.weighting, config.alignment, pad, learn)
+    before = pivot if references and config.weighting.reads_pivot else None
+    collator = Collator(
+        job.train, job.encoded("pivot"), references, config.weighting, config.alignment, pad, learn, before
+    )
     tokenizer, ref = job.tokenizers["pivot"], config.pivot.ref
     recipe = Recipe(
         ref, tokenizer, collator, objectives, job.training, config.seed, config.dtype,
@@ -144,6 +147,7 @@ def _training_key(
         "template": config.pivot.template,
         "examples": fingerprint({"ids": job.ids, "max_length": config.data.max_length}),
         "sources": {reference.name: reference.cache.made for reference in references},
+        "transforms": {r.name: [each.model_dump() for each in r.transforms] for r in references},
         "learn": learn,
         "objectives": [objective.model_dump() for objective in objectives],
         "fusion": [config.alignment, config.vocabulary_map, config.weighting.model_dump()] if references else [],

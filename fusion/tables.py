@@ -10,6 +10,7 @@ from rich.table import Table
 
 from fusion.align import Audit, Share
 from fusion.inspect import Overview
+from fusion.rescaling import Rescaling
 
 
 def overview_table(models: Sequence[Overview]) -> Table:
@@ -44,6 +45,21 @@ def audit_tables(name: str, audit: Audit) -> list[RenderableType]:
     table.add_row("all", f"{audit.total.rows:,}", _rate(audit.total))
     never = ", ".join(f"{text!r} ({count})" for text, count in audit.never[:12])
     return [table, f"never matched: {never or 'nothing'}\n"]
+
+
+def rescaling_table(name: str, entries: Sequence[Rescaling]) -> Table:
+    """One line for each domain and bin of the pivot's probability of the true token."""
+    table = Table(
+        title=f"{name}: gradient at the true token, as a factor of cross-entropy's",
+        caption="near 1: no more than the text says; below 0: the true token is pulled down",
+    )
+    table.add_column("domain")
+    for column in ("pivot's p", "rows", "10%", "median", "90%", "below 0"):
+        table.add_column(column, justify="right")
+    for e in entries:
+        cells = (f"{e.low:g} to {e.high:g}", f"{e.rows:,}", f"{e.tenth:.2f}", f"{e.median:.2f}", f"{e.ninetieth:.2f}")
+        table.add_row(e.domain, *cells, f"{e.negative:.1%}")
+    return table
 
 
 def _rate(share: Share) -> str:

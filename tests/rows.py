@@ -11,13 +11,19 @@ from fusion.rows import LogitRows
 def rows_of(logits: Tensor, k: int, token: Tensor | None = None, example: Tensor | None = None) -> LogitRows:
     """The rows of `logits` [N, V], with gradients: the k largest entries, and the truth in every other field."""
     number = len(logits)
-    logprobs = logits - logits.logsumexp(-1, keepdim=True)
+    logprobs = log_softmax(logits)
     token = torch.arange(number) % logits.shape[1] if token is None else token
     example = torch.zeros(number, dtype=torch.long) if example is None else example
     values, ids = logprobs.topk(k, dim=-1)
     gold = logprobs.gather(1, token[:, None])[:, 0]
     mean, std = logprobs.mean(-1), torch.std(logprobs, -1, correction=0) if number else logprobs.sum(-1)
     return LogitRows(values, ids, gold, mean, std, torch.arange(number), example, token)
+
+
+def log_softmax(logits: Tensor) -> Tensor:
+    """Computed in float32 at least, as a head does, in the type of the logits."""
+    wide = logits if logits.dtype == torch.float64 else logits.float()
+    return (wide - wide.logsumexp(-1, keepdim=True)).to(logits.dtype)
 
 
 def random_rows(
@@ -33,7 +39,7 @@ def random_rows(
 
 def asked(logits: Tensor, ids: Tensor, about: LogitRows) -> LogitRows:
     """What the model with these logits says of `ids` [N, K], with gradients; anything where an id is -1."""
-    logprobs = logits - logits.logsumexp(-1, keepdim=True)
+    logprobs = log_softmax(logits)
     rows = rows_of(logits, 0, about.token, about.example)
     values = logprobs.gather(1, ids.clamp(min=0))
     return LogitRows(values, ids, rows.gold, rows.mean, rows.std, about.prefix, about.example, about.token)

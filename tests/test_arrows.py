@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-BOTTOM = {"rows", "settings"}
+BOTTOM = {"rows", "settings", "tail"}
 ALLOWED = {
     "rows": set(),
     "settings": set(),
+    "tail": set(),
     "spelling": set(),
     "recipes": set(),
     "quickstart": {"quickstart"},
@@ -22,6 +23,7 @@ ALLOWED = {
     "head": BOTTOM,
     "align": BOTTOM,
     "objectives": BOTTOM,
+    "transforms": BOTTOM,
     "weighting": BOTTOM,
     "merge": BOTTOM | {"models"},
     "cache": BOTTOM | {"made"},
@@ -29,6 +31,7 @@ ALLOWED = {
     "needs": {"cache", "objectives", "weighting"},
     "dumps": BOTTOM | {"encode"},
     "vocabulary": {"align", "encode", "spelling"},
+    "rescaling": set(),
     "helping": BOTTOM | {"align", "weighting"},
     "overlay": BOTTOM | {"align"},
     "sources": BOTTOM | {"batch", "encode", "head", "models", "ranks"},
@@ -36,8 +39,11 @@ ALLOWED = {
     "report": {"progress", "fusion_eval"},
     "train": BOTTOM
     | {"align", "batch", "cache", "corpus", "encode", "fusion_launch", "head", "made", "models", "objectives", "ranks"}
+    | {"transforms", "weighting"},
+    "conflicts": {"objectives", "transforms", "weighting"},
+    "config": BOTTOM
+    | {"conflicts", "hardware", "merge", "models", "objectives", "quickstart", "sources", "train", "transforms"}
     | {"weighting"},
-    "config": BOTTOM | {"hardware", "merge", "models", "objectives", "quickstart", "sources", "train", "weighting"},
     "fusion_launch": set(),
     "fusion_eval": {"batch", "corpus", "encode", "head", "models", "sources"},
 }

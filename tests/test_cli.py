@@ -175,3 +175,13 @@ def test_a_mistake_in_a_configuration_is_said_before_it_is_launched(config):
 def test_launching_needs_no_torch():
     code = "import sys, fusion_launch; assert not {'torch', 'fusion', 'transformers'} & sys.modules.keys()"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_inspect_shows_how_sources_rescale_the_examples_once_they_are_extracted(config):
+    early = fusion("inspect", config, "--set", "name=early", "--rescaling", "0.5")
+    assert early.returncode == 1
+    assert "holds no complete cache" in early.stderr
+    assert fusion("extract", config).returncode == 0
+    out = fusion("inspect", config, "--rescaling", "0.5").stdout
+    for part in ("neox: gradient at the true token", "qwen: gradient", "pivot's p", "below 0", "d1"):
+        assert part in out

@@ -5,10 +5,11 @@ import torch
 
 from fusion.cache.known import Known, known
 from fusion.needs import lacking
-from fusion.objectives import ALL, GLD, CrossEntropy, ForwardKL, InfiFusion
+from fusion.objectives import GLD, CrossEntropy, ForwardKL, InfiFusion
 from fusion.rows import LogitRows
 from fusion.weighting import ALL as WEIGHTINGS
 from fusion.weighting import GoldPosterior, MinimumCrossEntropy, Sum
+from objectives.contract import OBJECTIVES as EVERY
 
 WHOLE = Known(rows=10, gold=10, moments=10, entries=10)
 OBJECTIVES = [CrossEntropy(), ForwardKL(), InfiFusion(), GLD()]
@@ -65,6 +66,6 @@ def test_what_nobody_reads_may_be_lacking():
     assert lacking([CrossEntropy(), ForwardKL(), InfiFusion(), GLD(input="raw")], Sum(), {"a": nothing}) == []
 
 
-@pytest.mark.parametrize("reader", [*ALL, *WEIGHTINGS], ids=lambda reader: reader.__name__)
+@pytest.mark.parametrize("reader", [*EVERY, *(kind() for kind in WEIGHTINGS)], ids=repr)
 def test_needs_are_fields_of_rows(reader):
-    assert reader().needs <= {"gold", "mean", "std"}
+    assert reader.needs <= {"gold", "mean", "std"}

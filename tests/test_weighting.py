@@ -11,11 +11,26 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from fusion.rows import LogitRows, Pairs
-from fusion.weighting import ALL, AnyWeighting, GoldPosterior, Mean, MinimumCrossEntropy, Sum, likelihoods
+from fusion.weighting import (
+    ALL,
+    AnyWeighting,
+    GoldPosterior,
+    MaxMargin,
+    Mean,
+    MinimumCrossEntropy,
+    PowerSum,
+    Product,
+    Sum,
+    TokenScaled,
+    likelihoods,
+)
 from tests import reference
 
 LEVELS = ("position", "span", "example")
-WEIGHTINGS = [Sum(), Mean(), *(GoldPosterior(level=level) for level in LEVELS), MinimumCrossEntropy()]
+SHARES = [Sum(), Mean(), *(GoldPosterior(level=level) for level in LEVELS), MinimumCrossEntropy()]
+SHARES += [MaxMargin(level="span"), MaxMargin()]
+BY_GOLD = [*SHARES[2:], TokenScaled(), Product(of=[Mean(), GoldPosterior()])]
+WEIGHTINGS = [*SHARES[:2], *BY_GOLD, PowerSum(gamma=0.5, tail="single")]
 every_weighting = pytest.mark.parametrize("weighting", WEIGHTINGS, ids=repr)
 
 
@@ -99,11 +114,13 @@ def test_the_random_texts_hold_every_difficulty():
 
 
 @every_weighting
-def test_there_is_one_float32_weight_for_each_pair_between_0_and_1(weighting):
+def test_there_is_one_float32_weight_for_each_pair_and_a_share_is_between_0_and_1(weighting):
     pivot, others, pairs = random_batch(3, 4)
     weights = weighting(pivot, others, pairs)
     assert [len(w) for w in weights] == [len(p) for p in pairs]
-    assert all(w.dtype == torch.float32 and (w >= 0).all() and (w <= 1).all() for w in weights)
+    assert all(w.dtype == torch.float32 and (w >= 0).all() for w in weights)
+    if weighting in SHARES:
+        assert all((w <= 1).all() for w in weights)
 
 
 def test_sum_counts_every_source_fully_and_mean_shares_one():
@@ -182,7 +199,7 @@ def test_the_source_that_stops_early_is_compared_on_what_it_has_read():
 def test_a_source_without_the_example_takes_no_part_in_it():
     pivot, others, pairs = two_sources()
     absent = rows([(1, [0, 6])], [0.0, 0.0])
-    for weighting in WEIGHTINGS[2:]:
+    for weighting in SHARES[2:]:
         alone = weighting(pivot, others, pairs)
         *same, none = weighting(pivot, [*others, absent], [*pairs, join(pivot, absent)])
         assert len(none) == 0
@@ -245,7 +262,7 @@ def test_no_sources_and_no_rows_give_no_weights(weighting):
         assert [len(w) for w in weights] == [0] * len(rest)
 
 
-@pytest.mark.parametrize("weighting", WEIGHTINGS[2:], ids=repr)
+@pytest.mark.parametrize("weighting", BY_GOLD, ids=repr)
 @pytest.mark.parametrize("bad", [torch.nan, -torch.inf])
 def test_log_probabilities_that_are_not_finite_are_refused(weighting, bad):
     pivot, others, pairs = two_sources()
@@ -268,7 +285,7 @@ def test_long_batches_keep_their_precision():
 
 
 def test_every_kind_is_read_from_its_name_and_checked():
-    assert len(ALL) == 4
+    assert len(ALL) == 8
     assert {type(weighting) for weighting in WEIGHTINGS} == set(ALL)
     for weighting in WEIGHTINGS:
         assert TypeAdapter(AnyWeighting).validate_python(weighting.model_dump()) == weighting
@@ -276,3 +293,49 @@ def test_every_kind_is_read_from_its_name_and_checked():
         GoldPosterior(temperature=0)
     with pytest.raises(ValidationError, match="Extra inputs"):
         MinimumCrossEntropy(level="span")
+
+
+def test_what_a_weighting_reads_is_declared():
+    pivot, others, pairs = two_sources()
+    blind = [dataclasses.replace(other, gold=torch.full_like(other.gold, torch.nan)) for other in others]
+    for weighting in WEIGHTINGS:
+        if "gold" in weighting.needs:
+            with pytest.raises(ValueError, match="finite"):
+                weighting(pivot, blind, pairs)
+        else:
+            assert all(map(torch.equal, weighting(pivot, blind, pairs), weighting(pivot, others, pairs)))
+
+
+@pytest.mark.parametrize("level", ["span", "example"])
+def test_the_source_that_differs_most_from_the_pivot_counts(level):
+    """Bytes 0-4: pivot -2, sources -3 and -0.75. 4-6: pivot -1, sources -0.5 and -4. End: -0.5, -0.1, -0.2."""
+    pivot, others, pairs = two_sources()
+    pivot = dataclasses.replace(pivot, gold=torch.tensor([-1.5, -0.5, -1.0, -0.5]))
+    first, second = MaxMargin(level=level)(pivot, others, pairs)
+    if level == "span":  # |-3+2| < |-0.75+2|; |-0.5+1| < |-4+1|; |-0.1+0.5| > |-0.2+0.5|
+        assert first.tolist() == [0.0, 0.0, 0.0, 1.0]
+        assert second.tolist() == [1.0, 1.0, 0.0]
+    else:  # the pivot -3.5, the sources -3.6 and -4.95
+        assert first.tolist() == [0.0] * 4
+        assert second.tolist() == [1.0] * 3
+
+
+def test_a_pivot_without_numbers_cannot_be_differed_from():
+    pivot, others, pairs = two_sources()
+    silent = dataclasses.replace(pivot, gold=torch.full_like(pivot.gold, torch.nan))
+    with pytest.raises(ValueError, match="max_margin compares sources with the pivot, and 4 of 4 rows"):
+        MaxMargin()(silent, others, pairs)
+    assert MaxMargin().reads_pivot
+    assert Product(of=[Sum(), MaxMargin()]).reads_pivot
+    assert not Product(of=[Sum(), TokenScaled()]).reads_pivot
+
+
+def test_a_product_multiplies_and_needs_what_its_factors_need():
+    pivot, others, pairs = random_batch(3, 3)
+    factors = [GoldPosterior(), TokenScaled()]
+    one, other = (factor(pivot, others, pairs) for factor in factors)
+    both = Product(of=factors)(pivot, others, pairs)
+    for a, b, c in zip(one, other, both, strict=True):
+        torch.testing.assert_close(a * b, c)
+    assert Product(of=[Sum(), PowerSum(gamma=0.5)]).entries is None
+    assert Product(of=[Sum(), TokenScaled()]).needs == {"gold"}

@@ -12,6 +12,7 @@ from fusion.align.audit import Audit, Share, audit
 from fusion.align.dtw import dtw
 from fusion.align.prefix import join
 from fusion.align.reach import translate
+from fusion.align.stretches import Stretches, stretches
 from fusion.align.truncate import truncate
 from fusion.align.vocab import coverage, exact_map, first_piece_map, map_rows
 from fusion.rows import LogitRows, Pairs
@@ -21,6 +22,7 @@ __all__ = [
     "Alignment",
     "Audit",
     "Share",
+    "Stretches",
     "align",
     "audit",
     "coverage",
@@ -29,6 +31,7 @@ __all__ = [
     "first_piece_map",
     "join",
     "map_rows",
+    "stretches",
     "translate",
     "truncate",
 ]

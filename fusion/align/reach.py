@@ -20,6 +20,7 @@ from torch import Tensor
 
 from fusion.align.vocab import map_rows
 from fusion.rows import LogitRows, Pairs
+from fusion.tail import log_left_over
 
 END = torch.iinfo(torch.int64).max
 
@@ -31,7 +32,7 @@ def translate(
 
     In the second case above a row has one entry, the pivot's token, and all other mass is left over. The last row of an
     example reaches beyond its text, for it predicts the end of the turn; so it compares with another last row only.
-    Needs `pivot.token`.
+    `token` of the rows is the pivot's, and `gold` the source's log-probability of that; see `_gold`. Needs `pivot.token`.
     """
     assert pivot.token is not None
     ours, theirs = ends(pivot)[pairs.pivot], ends(source)[pairs.source]
@@ -40,13 +41,14 @@ def translate(
     spelled = ~reaches & (until >= 0)
     chosen = (reaches | spelled).nonzero()[:, 0]
     rows = map_rows(source.select(pairs.source[chosen]), vocabulary_map)
-    known = likelihood(source, pairs.source, until)[chosen]
-    return chosen, _only(rows, spelled[chosen], pivot.token[pairs.pivot[chosen]], known)
+    known, token = likelihood(source, pairs.source, until)[chosen], pivot.token[pairs.pivot[chosen]]
+    rows = _only(rows, spelled[chosen], token, known)
+    return chosen, dataclasses.replace(rows, token=token, gold=_gold(rows, token))
 
 
 def ends(rows: LogitRows) -> Int[Tensor, " N"]:
     """Bytes of text consumed after each row's token: the next row's prefix; `END` for the last row of an example."""
-    return torch.where(_is_last(rows), END, rows.prefix.roll(-1).long())
+    return torch.where(is_last(rows), END, rows.prefix.roll(-1).long())
 
 
 def likelihood(source: LogitRows, start: Int[Tensor, " M"], until: Int[Tensor, " M"]) -> Tensor:
@@ -59,10 +61,11 @@ def _next_match(pivot: LogitRows, pairs: Pairs) -> Int[Tensor, " M"]:
     """The source's row matched with the pivot row after each pair's, in the same example; -1 where there is none."""
     match = torch.full((len(pivot) + 1,), -1, device=pairs.pivot.device)
     match[pairs.pivot] = pairs.source
-    return torch.where(_is_last(pivot)[pairs.pivot], -1, match[pairs.pivot + 1])
+    return torch.where(is_last(pivot)[pairs.pivot], -1, match[pairs.pivot + 1])
 
 
-def _is_last(rows: LogitRows) -> Tensor:
+def is_last(rows: LogitRows) -> Tensor:
+    """Whether each row is the last of its example: bool [N]."""
     last = torch.ones(len(rows), dtype=torch.bool, device=rows.prefix.device)
     last[:-1] = rows.example[1:] != rows.example[:-1]
     return last
@@ -74,3 +77,17 @@ def _only(rows: LogitRows, where: Tensor, token: Tensor, logprob: Tensor) -> Log
     ids = torch.where(where[:, None], torch.where(first, token[:, None], -1), rows.ids)
     alone = torch.where(first, logprob[:, None], -torch.inf)
     return dataclasses.replace(rows, ids=ids, logprobs=torch.where(where[:, None], alone, rows.logprobs))
+
+
+def _gold(rows: LogitRows, token: Tensor) -> Tensor:
+    """Log-probability of the pivot's token: its entry; else that of the source's own following token, which begins with it.
+
+    The latter is a lower bound, and only where that token is not among the entries, for what it has is left over then. NaN
+    where neither is known.
+    """
+    is_token = (rows.ids == token[:, None]) & (rows.ids >= 0)
+    smallest = rows.logprobs.masked_fill(rows.logprobs.isneginf(), torch.inf)
+    smallest = torch.cat([smallest, torch.full_like(rows.gold[:, None], torch.inf)], dim=1).amin(-1)
+    outside = rows.gold.minimum(log_left_over(rows.logprobs)).where(rows.gold < smallest, torch.nan)
+    entry = rows.logprobs.masked_fill(~is_token, -torch.inf).logsumexp(-1)
+    return torch.where(is_token.any(-1), entry, outside)

@@ -10,8 +10,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from jaxtyping import Int
 
 from fusion.rows import LogitRows
 
@@ -64,29 +63,12 @@ def map_rows(rows: LogitRows, vocabulary_map: Int[Tensor, " V"]) -> LogitRows:
             "mask ids beyond the tokenizer when extracting, or make the map from this source's tokenizer."
         )
     table = torch.cat([vocabulary_map, vocabulary_map.new_tensor([-1])]).to(rows.ids)  # so that -1 stays -1
-    ids = table[rows.ids.long()]
-    same = (ids[:, :, None] == ids[:, None, :]) & (ids >= 0)[:, :, None]  # N K K
-    first = ~same.tril(-1).any(-1) & (ids >= 0)
-    sampled = rows.sampled
-    return dataclasses.replace(
-        rows,
-        ids=ids.where(first, -1),
-        logprobs=_pooled(rows.logprobs, same, first),
-        sampled=None if sampled is None else (same * sampled[:, None, :]).sum(-1).where(first, 0).to(sampled),
-    )
+    return dataclasses.replace(rows, ids=table[rows.ids.long()]).pooled()
 
 
 def coverage(vocabulary_map: Int[Tensor, " V"]) -> float:
     """Share of the source's ids that have a pivot id, 0 to 1; 0 for an empty map."""
     return float((vocabulary_map >= 0).double().mean()) if len(vocabulary_map) else 0.0
-
-
-def _pooled(
-    logprobs: Float[Tensor, "N K"], same: Bool[Tensor, "N K K"], first: Bool[Tensor, "N K"]
-) -> Float[Tensor, "N K"]:
-    """Log of the summed probabilities of `same` entries where `first`, else -inf."""
-    pooled = logprobs[:, None, :].masked_fill(~same, -torch.inf).logsumexp(-1)
-    return pooled.masked_fill(~first, -torch.inf)
 
 
 def _with_roles(ids: list[int], roles: Roles) -> Int[Tensor, " V"]:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 
 from fusion.rows import LogitRows
 from fusion.settings import Settings
 
-Unit = Literal["row", "pair", "mapped", "example"]
+MISSING = 1e-3  # kept mass may fall this far below 1 by rounding; less of it means that entries are missing
+EPS = 1e-7  # a row of equal logits has no spread to divide by; its entries count as 0
+
+Unit = Literal["row", "pair", "mapped", "sources", "span", "example"]
 
 
 class Objective(Settings, ABC):
@@ -26,6 +31,8 @@ class Objective(Settings, ABC):
     """
 
     unit: ClassVar[Unit]
+    looks_across: ClassVar[bool] = False
+    """Whether a value depends on the other examples of the micro-batch, whose size then is part of the method."""
     weight: float = Field(default=1.0, ge=0)
     """Share of this term in the total."""
 
@@ -39,6 +46,42 @@ class Objective(Settings, ABC):
         """Fields of a source's rows, besides entries, that must be known: of gold, mean and std."""
         return frozenset()
 
+    @property
+    def named(self) -> frozenset[str]:
+        """Names of sources that this term cannot do without."""
+        return frozenset()
+
+
+class Confident(Settings):
+    """Which joined rows count: those where a model is sure of its next token.
+
+    Rows that do not count have weight 0 and stay in the mean's denominator. With `either` a mistake that the pivot is sure
+    of is corrected although the source is not sure.
+
+    Source: the bilateral selection of Li et al. 2023, arXiv:2308.10308, of regions there, of rows here. Its mask is left
+    out: read literally, the least of a sum of m times a disparity that is never negative, m in [0, 1], is m = 0 everywhere.
+    """
+
+    threshold: float = Field(gt=0, le=1)
+    """Least probability of the most likely token."""
+    of: Literal["either", "source", "pivot"] = "either"
+    """Whose."""
+
+    def __call__(self, pivot: LogitRows, source: LogitRows) -> Bool[Tensor, " M"]:
+        """Whether each joined row counts. Both sides keep at least their largest entry."""
+        sure = {name: self._sure(rows) for name, rows in (("pivot", pivot), ("source", source))}
+        return sure["pivot"] | sure["source"] if self.of == "either" else sure[self.of]
+
+    def _sure(self, rows: LogitRows) -> Bool[Tensor, " M"]:
+        return rows.logprobs.detach().exp().amax(-1) >= self.threshold
+
+
+class JoinedObjective(Objective):
+    """Compares joined rows, of which some may be left out."""
+
+    select: Confident | None = None
+    """Which rows count; all if not said."""
+
 
 class RowObjective(Objective):
     """Looks at each of the pivot's rows alone."""
@@ -50,7 +93,7 @@ class RowObjective(Objective):
         """One value for each row."""
 
 
-class PairObjective(Objective):
+class PairObjective(JoinedObjective):
     """Compares joined rows: row m of one belongs to row m of the other. Each has its own entries, largest first."""
 
     unit: ClassVar[Unit] = "pair"
@@ -60,17 +103,64 @@ class PairObjective(Objective):
         """One value for each pair."""
 
 
-class MappedObjective(Objective):
+class MappedObjective(JoinedObjective):
     """Compares joined rows entry by entry: both are about the same ids, in the pivot's vocabulary.
 
-    An id of -1, or a source's log-probability of -inf, is an empty entry, whatever the pivot has there.
+    An id of -1, or a source's log-probability of -inf, is an empty entry, whatever the pivot has there. The source's `gold`
+    is what it gives to the *pivot's* following token, NaN where that is not known.
     """
 
     unit: ClassVar[Unit] = "mapped"
 
+    @property
+    def entries(self) -> int | None:
+        """None of the pivot's own largest: it is asked for the source's ids instead."""
+        return 0
+
     @abstractmethod
     def __call__(self, pivot: LogitRows, source: LogitRows) -> Float[Tensor, " M"]:
         """One value for each pair."""
+
+
+class SourcesObjective(Objective):
+    """Compares each row of the pivot with all sources at once.
+
+    Every source has M rows, in the pivot's ids, empty where it has nothing to say; `share` is how much each counts there,
+    0 in such a row and 1 in sum over the sources. The pivot is about the ids of all sources, one source's after another's.
+    """
+
+    unit: ClassVar[Unit] = "sources"
+
+    @property
+    def entries(self) -> int | None:
+        """None of the pivot's own largest: it is asked for the sources' ids instead."""
+        return 0
+
+    @abstractmethod
+    def __call__(
+        self, pivot: LogitRows, sources: Mapping[str, LogitRows], share: Float[Tensor, "S M"]
+    ) -> Float[Tensor, " M"]:
+        """One value for each row."""
+
+
+class SpanObjective(Objective):
+    """Compares stretches of text from one boundary that both models share to the next, however many tokens each needs."""
+
+    unit: ClassVar[Unit] = "span"
+
+    @property
+    def entries(self) -> int | None:
+        """None: the log-probabilities of the text are all it reads."""
+        return 0
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The likelihood of the text."""
+        return frozenset({"gold"})
+
+    @abstractmethod
+    def __call__(self, pivot: Float[Tensor, " M"], source: Float[Tensor, " M"]) -> Float[Tensor, " M"]:
+        """One value for each stretch, from its log-probability under either model, in nats."""
 
 
 class ExampleObjective(Objective):
@@ -86,9 +176,8 @@ class ExampleObjective(Objective):
 def as_target(source: LogitRows, pivot: LogitRows) -> LogitRows:
     """The source's rows as constants, their log-probabilities and moments in the pivot's dtype."""
     source, dtype = source.detach(), pivot.logprobs.dtype
-    return dataclasses.replace(
-        source, logprobs=source.logprobs.to(dtype), mean=source.mean.to(dtype), std=source.std.to(dtype)
-    )
+    numbers = {name: getattr(source, name).to(dtype) for name in ("logprobs", "gold", "mean", "std")}
+    return dataclasses.replace(source, **numbers)
 
 
 def full_top(rows: LogitRows, k: int, side: str) -> LogitRows:
@@ -100,3 +189,25 @@ def full_top(rows: LogitRows, k: int, side: str) -> LogitRows:
             f"numbers in every row: lower top_k, or extract the {side} again with a backend that gives {k} of them."
         )
     return top
+
+
+def require_whole(rows: LogitRows, side: str, kind: str) -> None:
+    """Raise ValueError where rows do not hold their whole vocabulary."""
+    kept = rows.logprobs.detach().float().exp().sum(-1)
+    if bool((kept < 1 - max(MISSING, 4 * torch.finfo(rows.logprobs.dtype).eps)).any()):
+        raise ValueError(
+            f"{kind} compares whole vocabularies, but the {rows.k} entries that the {side} rows keep hold as little as "
+            f"{kept.min().item():.4f} of the probability. Extract the {side} with `top_k: all`, or use infifusion, "
+            "which needs only the largest entries."
+        )
+
+
+def standardised(values: Float[Tensor, "N K"], rows: LogitRows, side: str, kind: str) -> Float[Tensor, "N K"]:
+    """(value - mean) / std, by the moments of the whole rows. Raises ValueError where they are not known."""
+    if unknown := int((rows.mean.isnan() | rows.std.isnan()).sum()):
+        raise ValueError(
+            f"{kind} needs the mean and std of the whole row of logits, and {unknown} of {len(rows)} {side} rows do not "
+            f"have them (NaN). Set another input of {kind}, or extract the {side} again with a backend that sees the whole "
+            "vocabulary."
+        )
+    return (values - rows.mean[:, None]) / rows.std.clamp(min=EPS)[:, None]

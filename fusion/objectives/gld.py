@@ -9,7 +9,7 @@ The sum of sorted differences stands in for the Gromov-Wasserstein distance of t
 
     W  <=  GW_1(C, D)  <=  W + spread(C) + spread(D),      spread(C) = mean over i, j of |C_ij - mean over j of C_ij|,
 
-so the value is 0 for some graphs that differ: those with equal sorted row sums.
+so the value is 0 for some graphs that differ: those with equal sorted row sums. `gromov.py` has the other side.
 
 Source: InfiGFusion, arXiv:2505.13893. What enters Z, what the nodes are and how C is normalised are guesses: the
 abstract and figures leave them open. The lower bound is the first of Mémoli 2011, doi:10.1007/s10208-011-9093-5.
@@ -24,10 +24,8 @@ from jaxtyping import Float, Int
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from fusion.objectives.base import ExampleObjective, as_target, full_top
+from fusion.objectives.base import ExampleObjective, as_target, full_top, standardised
 from fusion.rows import LogitRows
-
-EPS = 1e-7  # a row of equal logits has no spread to divide by; its entries count as 0
 
 COLLAPSING = {
     "z_scored": "rows standardised over their own top_k sum to zero, so C 1 = 0 and the term is identically zero",
@@ -35,10 +33,9 @@ COLLAPSING = {
 }
 
 
-class GLD(ExampleObjective):
-    """L1 distance of the sorted node features of two graphs on logits; see `node_features`."""
+class GraphObjective(ExampleObjective):
+    """Compares two graphs on logits."""
 
-    kind: Literal["gld"] = "gld"
     top_k: int = Field(default=10, ge=1)
     """Entries of each row that enter the graph. A guess."""
     input: Literal["standardised", "raw", "probabilities"] = "standardised"
@@ -69,6 +66,19 @@ class GLD(ExampleObjective):
         """The moments, to standardise with."""
         return frozenset({"mean", "std"} if self.input == "standardised" else ())
 
+    def _values(self, rows: LogitRows, side: str) -> Float[Tensor, "N K"]:
+        if self.input == "raw":
+            return rows.logprobs
+        if self.input == "probabilities":
+            return rows.logprobs.exp()
+        return standardised(rows.logprobs, rows, side, self.kind)
+
+
+class GLD(GraphObjective):
+    """L1 distance of the sorted node features of two graphs on logits; see `node_features`."""
+
+    kind: Literal["gld"] = "gld"
+
     def __call__(self, pivot: LogitRows, source: LogitRows, examples: int) -> Float[Tensor, " E"]:
         """One value for each example, never negative. Raises ValueError where the input needs moments that are NaN."""
         mine = self._features(pivot, examples, "pivot")
@@ -82,19 +92,6 @@ class GLD(ExampleObjective):
         if self.nodes == "rank":
             return node_features(z, top.example, examples)
         return token_features(z, top.ids, top.example, examples, self.top_nodes)
-
-    def _values(self, rows: LogitRows, side: str) -> Float[Tensor, "N K"]:
-        if self.input == "raw":
-            return rows.logprobs
-        if self.input == "probabilities":
-            return rows.logprobs.exp()
-        if unknown := int((rows.mean.isnan() | rows.std.isnan()).sum()):
-            raise ValueError(
-                f"gld with input: standardised needs the mean and std of the whole row of logits, and {unknown} of "
-                f"{len(rows)} {side} rows do not have them (NaN). Use input: raw or probabilities, or extract the "
-                f"{side} again with a backend that sees the whole vocabulary."
-            )
-        return (rows.logprobs - rows.mean[:, None]) / rows.std.clamp(min=EPS)[:, None]
 
 
 def node_features(z: Float[Tensor, "N K"], example: Int[Tensor, " N"], examples: int) -> Float[Tensor, "E K"]:

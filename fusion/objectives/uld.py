@@ -9,10 +9,8 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import pad
 
-from fusion.objectives.base import PairObjective, as_target
+from fusion.objectives.base import PairObjective, as_target, require_whole
 from fusion.rows import LogitRows
-
-MISSING = 1e-3  # kept mass may fall this far below 1 by rounding; less of it means that entries are missing
 
 
 class ULD(PairObjective):
@@ -32,8 +30,8 @@ class ULD(PairObjective):
     def __call__(self, pivot: LogitRows, source: LogitRows) -> Float[Tensor, " M"]:
         """One value for each pair, between 0 and 2. Raises ValueError where rows keep less than their vocabulary."""
         target = as_target(source, pivot)
-        _require_whole(pivot, "pivot")
-        _require_whole(target, "source")
+        require_whole(pivot, "pivot", self.kind)
+        require_whole(target, "source", self.kind)
         return uld(_heated(pivot, self.pivot_temperature), _heated(target, self.source_temperature))
 
 
@@ -52,13 +50,3 @@ def uld(pivot: Float[Tensor, "M V"], source: Float[Tensor, "M W"]) -> Float[Tens
 def _heated(rows: LogitRows, temperature: float) -> Float[Tensor, "M V"]:
     # at temperature 1 nothing is renormalised: the log-probabilities are those of the whole vocabulary already
     return rows.logprobs.exp() if temperature == 1 else (rows.logprobs / temperature).softmax(-1)
-
-
-def _require_whole(rows: LogitRows, side: str) -> None:
-    kept = rows.logprobs.detach().float().exp().sum(-1)
-    if bool((kept < 1 - MISSING).any()):
-        raise ValueError(
-            f"uld compares whole vocabularies, but the {rows.k} entries that the {side} rows keep hold as little as "
-            f"{kept.min().item():.4f} of the probability. Extract the {side} with `top_k: all`, or use infifusion, "
-            "which needs only the largest entries."
-        )

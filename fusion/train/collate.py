@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fusion.align import Alignment, align, translate
+from fusion.align import Alignment, Stretches, align, stretches, translate
 from fusion.batch import pack, pad
 from fusion.cache import Cache
 from fusion.corpus import Example
 from fusion.encode import Encoded
 from fusion.rows import LogitRows, Pairs
+from fusion.transforms import AnyTransform, MappedTransform, OwnTransform
 from fusion.weighting import AnyWeighting
 
 
@@ -27,6 +28,8 @@ class Reference:
     cache: Cache
     vocabulary_map: Tensor
     """Pivot id of each source id, -1 for none. Shape [V_source]."""
+    transforms: Sequence[AnyTransform] = ()
+    """What is done to its rows before any objective sees them, in this order."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Matched:
     """One source's share of a batch."""
 
     rows: LogitRows
-    """All its rows, ids in its own vocabulary."""
+    """All its rows, ids in its own vocabulary, as transformed."""
     pairs: Pairs
     """Its rows and the pivot's that predict the same text."""
     weight: Tensor
@@ -43,6 +46,26 @@ class Matched:
     """Places of the pairs that can be compared token by token, see `align.translate`. Shape [C]."""
     mapped: LogitRows
     """The source's rows there, with ids in the pivot's vocabulary."""
+    stretches: Stretches
+    """The text between shared boundaries."""
+
+    @property
+    def at(self) -> Tensor:
+        """The pivot's row of each of the mapped rows. Shape [C]."""
+        return self.pairs.pivot[self.comparable]
+
+    def everywhere(self, about: LogitRows) -> tuple[LogitRows, Tensor]:
+        """The mapped rows at the pivot's rows, empty ones where there is none, and how much each counts [N]."""
+        unknown = _placed(self.mapped.gold, self, about, torch.nan)
+        rows = dataclasses.replace(
+            about,
+            logprobs=_placed(self.mapped.logprobs, self, about, -torch.inf),
+            ids=_placed(self.mapped.ids, self, about, -1),
+            gold=unknown,
+            mean=torch.full_like(unknown, torch.nan),
+            std=torch.full_like(unknown, torch.nan),
+        )
+        return rows, _placed(self.weight[self.comparable], self, about, 0)
 
     def to(self, device: Any) -> Matched:
         """The same on another device."""
@@ -70,7 +93,15 @@ class Targets:
         """How many values an objective of each unit has here, by source: the denominators of the means."""
         pairs = {f"pair/{name}": len(source.pairs) for name, source in self.sources.items()}
         mapped = {f"mapped/{name}": len(source.mapped) for name, source in self.sources.items()}
-        return {"row": len(self.about), "example": self.examples} | pairs | mapped
+        lengths = {f"span/{name}": len(source.stretches) for name, source in self.sources.items()}
+        return (
+            {"row": len(self.about), "example": self.examples, "sources": len(self.taught)} | pairs | mapped | lengths
+        )
+
+    @property
+    def taught(self) -> Tensor:
+        """The pivot's rows that have a mapped row of any source, in order."""
+        return torch.cat([self.at[:0], *(source.at for source in self.sources.values())]).unique()
 
 
 @dataclass(frozen=True)
@@ -87,6 +118,8 @@ class Collator:
     pad_id: int = 0
     learn: Sequence[str] | None = None
     """Names of the sources to learn from; all if not said."""
+    pivot: Cache | None = None
+    """What the pivot said before training, for weightings that compare with it."""
     line: int | None = None
     """Tokens of a line in which several texts are packed; None gives each text a line of its own, with padding."""
 
@@ -101,7 +134,8 @@ class Collator:
         texts = {i: self.examples[n].response.encode() for i, n in enumerate(numbers)}
         rows = [reference.cache.rows(ids) for reference in self.references]
         pairs = [align(self.alignment, about, theirs, texts) for theirs in rows]
-        weights = self.weighting(about, rows, pairs)
+        before = about if self.pivot is None else dataclasses.replace(about, gold=self.pivot.rows(ids).gold)
+        weights = self.weighting(before, rows, pairs)
         parts = zip(self.references, rows, pairs, weights, strict=True)
         learn = [reference.name for reference in self.references] if self.learn is None else self.learn
         sources = {part[0].name: _matched(about, *part) for part in parts if part[0].name in learn}
@@ -109,14 +143,24 @@ class Collator:
 
 
 def _matched(pivot: LogitRows, reference: Reference, rows: LogitRows, pairs: Pairs, weight: Tensor) -> Matched:
+    for transform in reference.transforms:
+        if isinstance(transform, OwnTransform):
+            rows = transform(rows, len(reference.vocabulary_map))
     comparable, mapped = translate(pivot, rows, pairs, reference.vocabulary_map)
-    return Matched(rows, pairs, weight, comparable, mapped)
+    for transform in reference.transforms:
+        if isinstance(transform, MappedTransform):
+            mapped = transform(mapped)
+    return Matched(rows, pairs, weight, comparable, mapped, stretches(pivot, rows, pairs))
 
 
 def ask(targets: Targets) -> Tensor:
     """Ids of the pivot's vocabulary whose log-probabilities the sources want to know: [N, sum of K], -1 where none does."""
-    columns = [torch.full((len(targets.about), 0), -1, device=targets.at.device)]
-    for source in targets.sources.values():
-        wanted = torch.full((len(targets.about), source.mapped.k), -1, device=targets.at.device)
-        columns.append(wanted.index_copy(0, source.pairs.pivot[source.comparable], source.mapped.ids))
-    return torch.cat(columns, dim=1)
+    none = torch.full((len(targets.about), 0), -1, device=targets.at.device)
+    wanted = [_placed(source.mapped.ids, source, targets.about, -1) for source in targets.sources.values()]
+    return torch.cat([none, *wanted], dim=1)
+
+
+def _placed(values: Tensor, source: Matched, about: LogitRows, empty: int | float) -> Tensor:
+    """What belongs to the mapped rows at the pivot's rows, and `empty` at the others."""
+    everywhere = values.new_full((len(about), *values.shape[1:]), empty)
+    return everywhere.index_copy(0, source.at, values)

@@ -13,7 +13,15 @@ from transformers import Trainer, TrainerCallback
 
 from fusion import ranks
 from fusion.head import Head, hidden_states, unwrapped
-from fusion.objectives import AnyObjective, ExampleObjective, MappedObjective, PairObjective, RowObjective
+from fusion.objectives import (
+    AnyObjective,
+    ExampleObjective,
+    MappedObjective,
+    PairObjective,
+    RowObjective,
+    SourcesObjective,
+    SpanObjective,
+)
 from fusion.rows import LogitRows
 from fusion.train.checkpoint import describe
 from fusion.train.collate import Matched, Targets, ask
@@ -86,7 +94,7 @@ class FusionTrainer(Trainer):
     def terms(
         self, hidden: Tensor, targets: Targets, counts: dict[str, int] | dict[str, float]
     ) -> Iterator[tuple[str, float, Tensor]]:
-        """Name, weight, and share of the global mean of every term: one for each objective and source.
+        """Name, weight, and share of the global mean of every term: one for each objective and source it looks at alone.
 
         `hidden` is [B, T, D]. A term that has nothing to average over (no match in the whole batch) is 0.
         """
@@ -95,6 +103,10 @@ class FusionTrainer(Trainer):
             if isinstance(objective, RowObjective):
                 yield objective.kind, objective.weight, objective(pivot).sum() / counts["row"]
                 continue
+            if isinstance(objective, SourcesObjective):
+                total = _taught(objective, pivot, asked, targets).sum() if targets.sources else pivot.gold.sum() * 0
+                yield objective.kind, objective.weight, total / max(1, counts["sources"])
+                continue
             for name, source in targets.sources.items():
                 unit = "example" if objective.unit == "example" else f"{objective.unit}/{name}"
                 values, weight = _compared(objective, pivot, asked[name], source, targets.examples)
@@ -102,10 +114,10 @@ class FusionTrainer(Trainer):
 
     def _pivot_rows(self, hidden: Tensor, targets: Targets) -> tuple[LogitRows, dict[str, Tensor]]:
         """The pivot's rows, and what it says of each source's ids: [N, K] by source."""
-        entries = [objective.entries for objective in self.objectives]
+        entries = [_entries(objective) for objective in self.objectives]
         k = self.head.vocabulary if None in entries else max((e for e in entries if e is not None), default=0)
-        mapped = any(objective.unit == "mapped" for objective in self.objectives)
-        moments = any(objective.unit == "example" for objective in self.objectives)
+        mapped = any(objective.unit in ("mapped", "sources") for objective in self.objectives)
+        moments = any(objective.needs & {"mean", "std"} for objective in self.objectives)
         chosen = hidden.flatten(0, 1)[targets.at]
         rows, asked = self.head.rows(chosen, targets.about, k, ask(targets) if mapped else None, moments)
         widths = [source.mapped.k if mapped else 0 for source in targets.sources.values()]
@@ -160,8 +172,14 @@ class _Ready(TrainerCallback):
         self.trainer.ready()
 
 
+def _entries(objective: AnyObjective) -> int | None:
+    """How many of the pivot's largest entries a term reads."""
+    selects = isinstance(objective, PairObjective | MappedObjective) and objective.select is not None
+    return objective.entries if objective.entries is None else max(objective.entries, int(selects))
+
+
 def _compared(
-    objective: PairObjective | MappedObjective | ExampleObjective,
+    objective: PairObjective | MappedObjective | SpanObjective | ExampleObjective,
     pivot: LogitRows,
     asked: Tensor,
     source: Matched,
@@ -170,12 +188,29 @@ def _compared(
     """Values of one objective against one source, and how much each counts."""
     if isinstance(objective, ExampleObjective):
         return objective(pivot, source.rows, examples), _mean_by_example(source, pivot, examples)
+    if isinstance(objective, SpanObjective):
+        text = source.stretches
+        mine, theirs = text.sums(pivot.gold, text.pivot), text.sums(source.rows.gold, text.source)
+        return objective(mine, theirs), source.weight[text.at]
     if isinstance(objective, MappedObjective):
-        at = source.pairs.pivot[source.comparable]
-        mine = dataclasses.replace(pivot.select(at), logprobs=asked[at], ids=source.mapped.ids)
-        return objective(mine, source.mapped), source.weight[source.comparable]
-    mine, theirs = pivot.select(source.pairs.pivot), source.rows.select(source.pairs.source)
-    return objective(mine, theirs), source.weight
+        own, theirs, weight = pivot.select(source.at), source.mapped, source.weight[source.comparable]
+        mine = dataclasses.replace(own, logprobs=asked[source.at], ids=theirs.ids)
+    else:
+        own, theirs, weight = pivot.select(source.pairs.pivot), source.rows.select(source.pairs.source), source.weight
+        mine = own
+    return objective(mine, theirs), weight if objective.select is None else weight * objective.select(own, theirs)
+
+
+def _taught(objective: SourcesObjective, pivot: LogitRows, asked: dict[str, Tensor], targets: Targets) -> Tensor:
+    """Values of an objective that looks at all sources at once, weighted, at the rows where there is any."""
+    found = {name: source.everywhere(targets.about) for name, source in targets.sources.items()}
+    total = torch.stack([weight for _, weight in found.values()])
+    at = targets.taught[total.sum(0)[targets.taught] > 0]
+    rows = {name: theirs.select(at) for name, (theirs, _) in found.items()}
+    ids = torch.cat([theirs.ids for theirs in rows.values()], dim=1)
+    mine = dataclasses.replace(pivot.select(at), logprobs=torch.cat(list(asked.values()), dim=1)[at], ids=ids)
+    sums = total[:, at].sum(0)
+    return objective(mine, rows, total[:, at] / sums) * sums
 
 
 def _mean_by_example(source: Matched, pivot: LogitRows, examples: int) -> Tensor:

@@ -99,3 +99,32 @@ def test_rows_at_no_true_boundary_are_not_compared():
 
 def test_ends_are_the_next_prefix():
     assert ends(cut(0, [4, 8])).tolist()[:-1] == [4, 8, 12]
+
+
+def test_gold_is_what_the_source_gives_to_the_pivots_token():
+    """An entry of it; else the source's own token, which begins with it, if that is left over; else unknown."""
+    pivot, source = cut(0, [4, 8], seed=1), cut(0, [4, 8], seed=2, k=3)
+    pairs = join(pivot, source)
+
+    def golds(own, token):
+        given = LogitRows(**{**vars(source), "gold": torch.full((4,), own, dtype=torch.float64)})
+        asked = LogitRows(**{**vars(pivot), "token": token})
+        _, rows = translate(asked, given, pairs, IDENTITY)
+        assert torch.equal(rows.token, token)
+        return rows.gold
+
+    named = source.ids[:, 1]
+    torch.testing.assert_close(golds(-50.0, named), source.logprobs[:, 1])
+    absent = torch.tensor([next(i for i in range(20) if i not in ids) for ids in source.ids.tolist()])
+    torch.testing.assert_close(golds(-50.0, absent), torch.full((4,), -50.0, dtype=torch.float64))
+    least = source.logprobs.min(-1).values
+    rest = torch.log1p(-source.logprobs.exp().sum(-1))
+    barely = golds(least.min().item() - 1e-6, absent)
+    assert (barely <= rest + 1e-12).all()  # no more than there is
+    assert golds(source.logprobs.max().item(), absent).isnan().all()  # it is an entry, but one that maps elsewhere
+
+
+def test_gold_of_a_spelled_token_is_the_product_that_spells_it():
+    pivot, source = cut(0, [4, 8], seed=1), cut(0, [2, 4, 10], seed=2)
+    _, rows = translate(pivot, source, join(pivot, source), IDENTITY)
+    assert rows.gold[0] == pytest.approx((source.gold[0] + source.gold[1]).item())

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from fusion.objectives import ForwardKL
-from fusion.objectives.forward_kl import log1mexp
 from fusion.rows import LogitRows
+from fusion.tail import log1mexp
 from tests import reference
 from tests.rows import asked, random_rows, rows_of
 

@@ -137,7 +137,7 @@ def test_unknown_moments_are_refused_unless_the_input_needs_none(side):
     std = rows[side].std.clone()
     std[2] = torch.nan
     rows[side] = dataclasses.replace(rows[side], std=std)
-    with pytest.raises(ValueError, match=f"1 of 4 {side} rows do not have them.*Use input: raw or probabilities"):
+    with pytest.raises(ValueError, match=f"gld .*1 of 4 {side} rows do not.*Set another input of gld"):
         GLD(top_k=5)(rows["pivot"], rows["source"], 1)
     assert GLD(top_k=5, input="raw")(rows["pivot"], rows["source"], 1).isfinite().all()
 

@@ -1,4 +1,4 @@
-"""How much each source counts at each matched row. Weights are constants: no gradient flows through them.
+"""Sources weighed against each other by what they know of the text.
 
 Sources are compared by the log-probability they give to the text that really follows. Over one row that is the `gold`
 of their matched rows. Their tokens differ in length, so a longer stretch is fairer: a *span* of text, from one boundary
@@ -8,9 +8,8 @@ its rows in it. The last span ends where the shortest of the sources ends, so th
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,46 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fusion.rows import LogitRows, Pairs
-from fusion.settings import Settings
-
-
-class Weighting(Settings, ABC):
-    """Gives each pair of each source a weight, in float32."""
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """Fields of the sources' rows that must be known: of gold, mean and std."""
-        return frozenset()
-
-    @abstractmethod
-    def __call__(
-        self, pivot: LogitRows, sources: Sequence[LogitRows], pairs: Sequence[Pairs]
-    ) -> list[Float[Tensor, " _"]]:
-        """For each source, one weight for each of its pairs. A pivot row has at most one pair with each source."""
-
-
-class Sum(Weighting):
-    """Every source counts fully everywhere, so three sources count three times as much as one (InfiFusion)."""
-
-    kind: Literal["sum"] = "sum"
-
-    def __call__(
-        self, pivot: LogitRows, sources: Sequence[LogitRows], pairs: Sequence[Pairs]
-    ) -> list[Float[Tensor, " _"]]:
-        """All 1."""
-        return [torch.ones(len(pair), device=pair.pivot.device) for pair in pairs]
-
-
-class Mean(Weighting):
-    """Every source counts the same everywhere, and together as much as one."""
-
-    kind: Literal["mean"] = "mean"
-
-    def __call__(
-        self, pivot: LogitRows, sources: Sequence[LogitRows], pairs: Sequence[Pairs]
-    ) -> list[Float[Tensor, " _"]]:
-        """All 1 / S."""
-        return [torch.full((len(pair),), 1 / len(pairs), device=pair.pivot.device) for pair in pairs]
+from fusion.weighting.base import Weighting
 
 
 class GoldPosterior(Weighting):
@@ -115,9 +75,44 @@ class MinimumCrossEntropy(Weighting):
         return _at_pairs(best, place, pairs)
 
 
-AnyWeighting = Annotated[Sum | Mean | GoldPosterior | MinimumCrossEntropy, Field(discriminator="kind")]
+class MaxMargin(Weighting):
+    """Only the source counts whose likelihood of the text differs most from the pivot's, before training, either way.
 
-ALL = (Sum, Mean, GoldPosterior, MinimumCrossEntropy)
+    Source: the max-margin fusion of InfiFPO, arXiv:2505.13878, section 3.2, of whole responses there. A source that is far
+    worse than the pivot differs as well: look at *is this source helping?* first.
+    """
+
+    kind: Literal["max_margin"] = "max_margin"
+    level: Literal["span", "example"] = "example"
+    """How much text a comparison looks at: the text between shared boundaries, or all of it (the paper's)."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The likelihood of the true text."""
+        return frozenset({"gold"})
+
+    @property
+    def reads_pivot(self) -> bool:
+        """It does."""
+        return True
+
+    @torch.no_grad()
+    def __call__(
+        self, pivot: LogitRows, sources: Sequence[LogitRows], pairs: Sequence[Pairs]
+    ) -> list[Float[Tensor, " _"]]:
+        """1 or 0. Raises ValueError where the `gold` of a source or of the pivot is not finite."""
+        if not sources:
+            return []
+        if unknown := int((~pivot.gold.isfinite()).sum()):
+            raise ValueError(
+                f"max_margin compares sources with the pivot, and {unknown} of {len(pivot)} rows of the pivot hold no "
+                "log-probability of the true token. Give the pivot's rows as extracted before training."
+            )
+        itself = torch.arange(len(pivot), device=pivot.prefix.device)
+        score, place = likelihoods(pivot, [*sources, pivot], [*pairs, Pairs(itself, itself)], self.level)
+        margin = (score[:-1] - score[-1]).abs().masked_fill(score[:-1].isneginf(), -1)
+        best = torch.zeros_like(margin).scatter(0, margin.argmax(0, keepdim=True), 1.0)
+        return _at_pairs(best, place, pairs)
 
 
 def likelihoods(
@@ -142,7 +137,7 @@ def likelihoods(
     begin = torch.where(at >= 0, at, opening[:, text])
     is_last = torch.cat([starts[row][1:], starts.new_ones(min(1, len(row)))])
     end = torch.where(is_last, closing[:, text], begin.roll(-1, dims=1)).maximum(begin)
-    score = torch.stack([_sums(_finite(source, i), begin[i], end[i]) for i, source in enumerate(sources)])
+    score = torch.stack([_sums(finite_gold(source, i), begin[i], end[i]) for i, source in enumerate(sources)])
     return score.masked_fill(~takes_part[:, text], -torch.inf), cut.cumsum(0) - 1
 
 
@@ -176,7 +171,7 @@ def _matches(pivot: LogitRows, pairs: Sequence[Pairs]) -> Int[Tensor, "S N"]:
 def _gold_at(pivot: LogitRows, sources: Sequence[LogitRows], pairs: Sequence[Pairs]) -> Float[Tensor, "S N"]:
     """Log-probability each source gives its next token at each pivot row; -inf without a pair."""
     none = torch.full((len(pivot),), -torch.inf, dtype=torch.float64, device=pivot.prefix.device)
-    golds = [_finite(source, i)[pair.source] for i, (source, pair) in enumerate(zip(sources, pairs, strict=True))]
+    golds = [finite_gold(source, i)[pair.source] for i, (source, pair) in enumerate(zip(sources, pairs, strict=True))]
     return torch.stack([none.index_copy(0, p.pivot.long(), gold) for p, gold in zip(pairs, golds, strict=True)])
 
 
@@ -188,7 +183,7 @@ def _sums(
     return running[end] - running[begin]
 
 
-def _finite(source: LogitRows, number: int) -> Float[Tensor, " N"]:
+def finite_gold(source: LogitRows, number: int) -> Float[Tensor, " N"]:
     """`gold` in float64, for running sums over a whole batch are subtracted from each other."""
     if unknown := int((~source.gold.isfinite()).sum()):
         raise ValueError(

@@ -1,0 +1,128 @@
+"""Choices that do not go together, each refused with its reason when the configuration is read.
+
+A rule looks at everything that was chosen and gives one sentence for each offence; `RULES` is the table. What a single type
+can tell of itself is checked there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from fusion.objectives import AnyObjective
+from fusion.transforms import AnyTransform, MappedTransform, OwnTransform, Power
+from fusion.weighting import AnyWeighting
+
+BY_TOKEN = {"mapped", "sources"}
+"""Units that see a source's rows in the pivot's vocabulary."""
+BLIND_TO_SCALE = {"infifusion", "zscore_kl"}
+"""Terms that standardise the logits, so that a factor on them changes nothing."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a run is put together from."""
+
+    objectives: Sequence[AnyObjective]
+    weighting: AnyWeighting
+    transforms: Mapping[str, Sequence[AnyTransform]]
+    """Of each source, by name."""
+    top_k: int | str
+    """Entries that a cache keeps, or `all`."""
+    alignment: str
+    strategies: Sequence[str]
+
+    def placed(self) -> Iterator[tuple[str, AnyTransform]]:
+        """Each transform with the place where it stands in the configuration."""
+        for source, (name, each) in enumerate(self.transforms.items()):
+            for number, transform in enumerate(each):
+                yield f"sources[{source}] ({name}).transforms[{number}] ({transform.kind})", transform
+
+
+def conflicts(chosen: Choices) -> list[str]:
+    """One sentence for each pair of choices that do not go together."""
+    return [sentence for rule in RULES for sentence in rule(chosen)]
+
+
+def exact_sums_need_whole_rows(chosen: Choices) -> Iterator[str]:
+    """A temperature other than 1 needs the sum over the whole vocabulary, which the largest entries give within bounds."""
+    for place, each in [(f"weighting ({chosen.weighting.kind})", chosen.weighting), *chosen.placed()]:
+        if each.entries is None and chosen.top_k != "all":
+            yield (
+                f"{place} with tail: exact sums over whole rows, and extract.top_k keeps {chosen.top_k} entries. From those "
+                "the sum is known within bounds only: set tail to the one you accept (single; for a transform also even), "
+                "or extract.top_k to all"
+            )
+
+
+def named_sources_exist(chosen: Choices) -> Iterator[str]:
+    """A term that names sources needs them."""
+    for number, objective in enumerate(chosen.objectives):
+        for name in sorted(objective.named - set(chosen.transforms)):
+            there = ", ".join(chosen.transforms)
+            yield f"objectives[{number}] ({objective.kind}) names source {name}; the sources are {there}"
+
+
+def named_sources_are_learned_together(chosen: Choices) -> Iterator[str]:
+    """Pairwise training shows a term one source at a time."""
+    for number, objective in enumerate(chosen.objectives):
+        if objective.named and "pairwise" in chosen.strategies:
+            yield (
+                f"objectives[{number}] ({objective.kind}) needs {len(objective.named)} sources at once, and the strategy "
+                "pairwise learns from one at a time; use strategies: [unified]"
+            )
+
+
+def a_change_of_mapped_rows_is_seen(chosen: Choices) -> Iterator[str]:
+    """What no objective sees is a mistake."""
+    if any(objective.unit in BY_TOKEN for objective in chosen.objectives):
+        return
+    for place, transform in chosen.placed():
+        if isinstance(transform, MappedTransform):
+            yield (
+                f"{place} changes rows in the pivot's vocabulary, and none of the objectives reads those; add one that "
+                "compares by token, such as forward_kl, or remove the transform"
+            )
+
+
+def a_temperature_is_seen(chosen: Choices) -> Iterator[str]:
+    """Standardising takes a factor on the logits out again."""
+    fusing = [objective for objective in chosen.objectives if objective.unit != "row"]
+    if not fusing or any(objective.kind not in BLIND_TO_SCALE for objective in fusing):
+        return
+    for place, transform in chosen.placed():
+        if isinstance(transform, Power):
+            names = " and ".join(sorted({objective.kind for objective in fusing}))
+            yield f"{place} is a factor on the logits, which {names} standardise away; remove it or use another objective"
+
+
+def transforms_stand_in_the_order_they_are_done(chosen: Choices) -> Iterator[str]:
+    """Those in the source's own vocabulary come before the map, and so before all others."""
+    for name, each in chosen.transforms.items():
+        own = [isinstance(transform, OwnTransform) for transform in each]
+        if own != sorted(own, reverse=True):
+            yield (
+                f"source {name}: {each[own.index(True, own.index(False))].kind} works in the source's own vocabulary, before "
+                f"rows are mapped; list it before {each[own.index(False)].kind}"
+            )
+
+
+def stretches_need_bytes(chosen: Choices) -> Iterator[str]:
+    """Other alignments match rows that have not read the same text, so there is no common stretch between them."""
+    for number, objective in enumerate(chosen.objectives):
+        if objective.unit == "span" and chosen.alignment != "prefix":
+            yield (
+                f"objectives[{number}] ({objective.kind}) compares the text between shared byte boundaries, which alignment: "
+                f"{chosen.alignment} does not give; use alignment: prefix"
+            )
+
+
+RULES: tuple[Callable[[Choices], Iterator[str]], ...] = (
+    exact_sums_need_whole_rows,
+    named_sources_exist,
+    named_sources_are_learned_together,
+    a_change_of_mapped_rows_is_seen,
+    a_temperature_is_seen,
+    transforms_stand_in_the_order_they_are_done,
+    stretches_need_bytes,
+)

@@ -1,0 +1,95 @@
+"""Every rule of the table, what it lets pass, and that a configuration is refused by it."""
+
+from __future__ import annotations
+
+import pytest
+
+import runs
+from fusion.conflicts import RULES, Choices, conflicts
+from fusion.objectives import AlignDistil, CrossEntropy, ForwardKL, InfiFusion, Mixture, SpanLikelihood, ZScoreKL
+from fusion.transforms import GoldOnly, LogitSwap, Power
+from fusion.weighting import PowerSum, Product, Sum
+
+
+def choices(**changed) -> Choices:
+    plain = {
+        "objectives": [CrossEntropy(), ForwardKL()],
+        "weighting": Sum(),
+        "transforms": {"a": [], "b": []},
+        "top_k": 10,
+        "alignment": "prefix",
+        "strategies": ["unified", "pairwise"],
+    }
+    return Choices(**(plain | changed))
+
+
+ALIGN = AlignDistil(expert="a", opposite="b")
+OFFENCES = [
+    ({"weighting": PowerSum(gamma=0.5)}, r"weighting \(power_sum\) with tail: exact .* keeps 10 entries"),
+    ({"weighting": Product(of=[Sum(), PowerSum(gamma=0.5)])}, r"weighting \(product\) with tail: exact"),
+    ({"transforms": {"a": [Power(gamma=0.5)]}}, r"sources\[0\] \(a\).transforms\[0\] \(power\) with tail: exact"),
+    ({"objectives": [ALIGN], "transforms": {"a": []}, "strategies": ["unified"]}, r"names source b; the sources are a"),
+    ({"objectives": [ALIGN]}, r"objectives\[0\] \(aligndistil\) needs 2 sources at once, .* strategies: \[unified\]"),
+    (
+        {"objectives": [InfiFusion()], "transforms": {"x": [], "a": [LogitSwap()]}},
+        r"sources\[1\] \(a\).transforms\[0\] \(logit_swap\) changes rows .* none of the objectives reads those",
+    ),
+    (
+        {"objectives": [CrossEntropy(), InfiFusion()], "transforms": {"a": [Power(gamma=0.5, tail="single")]}},
+        r"\(power\) is a factor on the logits, which infifusion standardise away",
+    ),
+    (
+        {"transforms": {"a": [LogitSwap(), Power(gamma=0.5, tail="even")]}},
+        r"source a: power works in the source's own vocabulary.* list it before logit_swap",
+    ),
+    ({"objectives": [SpanLikelihood()], "alignment": "dtw"}, r"\(span_likelihood\) compares .* use alignment: prefix"),
+]
+FINE = [
+    {},
+    {"weighting": PowerSum(gamma=0.5, tail="single")},
+    {"weighting": PowerSum(gamma=0.5), "top_k": "all"},
+    {"transforms": {"a": [Power(gamma=0.5)]}, "top_k": "all"},
+    {"objectives": [ALIGN], "strategies": ["unified"]},
+    {"objectives": [Mixture()], "transforms": {"a": [LogitSwap(), GoldOnly()]}},
+    {"objectives": [InfiFusion(), ForwardKL()], "transforms": {"a": [Power(gamma=0.5, tail="single"), LogitSwap()]}},
+    {"objectives": [ZScoreKL()]},
+    {"objectives": [SpanLikelihood()]},
+    {"alignment": "truncate"},
+]
+
+
+@pytest.mark.parametrize(("changed", "sentence"), OFFENCES, ids=[each[1] for each in OFFENCES])
+def test_each_offence_is_named_with_its_reason_and_alone(changed, sentence):
+    import re
+
+    (found,) = conflicts(choices(**changed))
+    assert re.search(sentence, found), found
+
+
+def test_every_rule_has_an_offence():
+    broken = {rule for changed, _ in OFFENCES for rule in RULES if list(rule(choices(**changed)))}
+    assert broken == set(RULES)
+
+
+@pytest.mark.parametrize("changed", FINE, ids=repr)
+def test_what_goes_together_passes(changed):
+    assert conflicts(choices(**changed)) == []
+
+
+def test_a_configuration_says_all_its_conflicts_at_once(tmp_path):
+    with pytest.raises(ValueError, match=r"(?s)power_sum.*span_likelihood"):
+        runs.config(
+            tmp_path,
+            weighting={"kind": "power_sum", "gamma": 0.5},
+            objectives=[{"kind": "span_likelihood"}],
+            alignment="truncate",
+        )
+
+
+def test_the_pivot_may_be_a_source_of_itself_where_transforms_change_what_it_says(tmp_path):
+    raw = runs.raw(tmp_path)
+    itself = {"name": "itself", "path": raw["pivot"]["path"]}
+    with pytest.raises(ValueError, match="source itself is the pivot itself"):
+        runs.config(tmp_path, sources=[itself])
+    config = runs.config(tmp_path, sources=[itself | {"transforms": [{"kind": "logit_swap"}]}])
+    assert config.sources[0].transforms == [LogitSwap()]

@@ -1,0 +1,45 @@
+"""The page of methods names every method that there is, and no other; its examples are read as configurations."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+import runs
+from fusion import objectives, transforms, weighting
+
+PAGE = (Path(__file__).parent.parent / "docs/methods.md").read_text()
+SECTIONS = {"Terms": objectives, "Changing a source's rows": transforms, "Weightings": weighting}
+
+
+@pytest.mark.parametrize("title", SECTIONS)
+def test_each_table_has_a_row_for_every_kind(title):
+    section = PAGE.split(f"## {title}\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
+    kinds = [each.model_fields["kind"].default for each in SECTIONS[title].ALL]
+    assert sorted(rows) == sorted(kinds)
+    assert len(rows) >= 4
+
+
+def test_what_a_term_needs_is_what_its_row_says():
+    for kind in objectives.ALL:
+        name = kind.model_fields["kind"].default
+        given = {"expert": "a", "opposite": "b"} if name == "aligndistil" else {}
+        needs, row = kind(**given).needs, next(line for line in PAGE.splitlines() if line.startswith(f"| `{name}` |"))
+        cells = [cell.strip() for cell in row.split("|")]
+        assert ("gold" in cells[4]) == ("gold" in needs)
+        assert ("moments" in cells[4]) == ("mean" in needs)
+        assert ("all" in cells[4]) == (kind(**given).entries is None)
+
+
+def test_the_example_of_transforms_is_a_configuration(tmp_path):
+    (example,) = re.findall(r"```yaml\n(sources:.*?)```", PAGE, re.DOTALL)
+    raw, given = runs.raw(tmp_path), yaml.safe_load(example)
+    places = {"my/pivot": raw["pivot"]["path"], "some/coder": raw["sources"][0]["path"]}
+    sources = [source | {"path": places[source["path"]]} for source in given["sources"]]
+    config = runs.config(tmp_path, **given | {"sources": sources})
+    assert [[each.kind for each in source.transforms] for source in config.sources] == [["logit_swap"], ["power"]]
+    assert [factor.kind for factor in config.weighting.of] == ["gold_posterior", "power_sum"]

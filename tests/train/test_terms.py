@@ -1,0 +1,242 @@
+"""What the trainer makes of every objective on real batches: finite terms, and what must not change them."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+import runs
+import tiny
+from fusion import pipeline, steps
+from fusion.head import Head, hidden_states
+from fusion.job import Job
+from fusion.objectives import Confident, CrossEntropy, ForwardKL, InfiFusion, Mixture, SpanLikelihood
+from fusion.train import Collator
+from fusion.train.fit import training_arguments
+from fusion.train.trainer import FusionTrainer
+from fusion.transforms import LogitSwap, Power
+from fusion.weighting import GoldPosterior, MaxMargin, Mean
+from objectives.contract import OBJECTIVES
+
+FUSED = list({objective.kind: objective for objective in OBJECTIVES if objective.entries is not None}.values())
+every_objective = pytest.mark.parametrize("objective", FUSED, ids=repr)
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    job = Job(runs.config(tmp_path_factory.mktemp("terms")))
+    job.describe()
+    return job
+
+
+@pytest.fixture(scope="module")
+def references(job):
+    caches = pipeline.extract(job)
+    return [steps.reference(job, name, cache) for name, cache in caches.items() if name != "pivot"]
+
+
+@pytest.fixture(scope="module")
+def trainer(job, references, tmp_path_factory):
+    model = tiny.AutoModelForCausalLM.from_pretrained(job.config.pivot.path)
+    vocabulary = max(job.tokenizers["pivot"].get_vocab().values()) + 1
+    return FusionTrainer(
+        model=model,
+        args=training_arguments({"report_to": []}, tmp_path_factory.mktemp("trainer"), 0),
+        train_dataset=range(len(job.train)),
+        head=Head.of(model, vocabulary),
+        objectives=[],
+    )
+
+
+def batch(job, references, numbers=range(8), weighting=None):
+    return Collator(job.train, job.encoded("pivot"), references, weighting or GoldPosterior())(numbers)
+
+
+def terms(trainer, given, objectives, hidden=None, counts=None):
+    """Values of the terms by name, and the gradient at the hidden states."""
+    trainer.objectives = objectives
+    inputs = {name: value for name, value in given.items() if name != "targets"}
+    hidden = (hidden_states(trainer.model, **inputs) if hidden is None else hidden).detach().requires_grad_()
+    found = list(trainer.terms(hidden, given["targets"], counts or given["targets"].counts()))
+    sum((weight * mean for _, weight, mean in found), torch.zeros(())).backward()
+    return {name: mean.item() for name, _, mean in found}, hidden.grad
+
+
+@every_objective
+def test_every_term_is_finite_and_teaches(job, references, trainer, objective):
+    found, gradient = terms(trainer, batch(job, references), [objective])
+    count = 1 if objective.unit in ("row", "sources") else len(references)
+    assert len(found) == count
+    assert all(value == value and abs(value) < 1e6 for value in found.values())
+    assert gradient.isfinite().all()
+    assert gradient.abs().max() > 0
+
+
+@every_objective
+def test_the_number_of_rows_computed_at_once_changes_nothing(job, references, trainer, objective):
+    given = batch(job, references)
+    whole, gradient = terms(trainer, given, [objective])
+    head, trainer.head = trainer.head, dataclasses.replace(trainer.head, chunk=7)
+    chunked, other = terms(trainer, given, [objective])
+    trainer.head = head
+    assert chunked == pytest.approx(whole, rel=1e-4, abs=1e-7)
+    torch.testing.assert_close(other, gradient, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("objective", [o for o in FUSED if not o.looks_across], ids=repr)
+def test_micro_batches_with_shared_denominators_add_up_to_the_whole_batch(job, references, trainer, objective):
+    parts = [batch(job, references, numbers) for numbers in (range(8), range(8, 11), range(11, 16))]
+    counts = [part["targets"].counts() for part in parts]
+    total = {name: sum(count[name] for count in counts) for name in counts[0]}
+    each = [terms(trainer, part, [objective], counts=total)[0] for part in parts]
+    whole, _ = terms(trainer, batch(job, references, range(16)), [objective])
+    assert {name: sum(part[name] for part in each) for name in whole} == pytest.approx(whole, rel=1e-4, abs=1e-7)
+
+
+@every_objective
+def test_the_order_of_sources_and_of_examples_changes_no_term(job, references, trainer, objective):
+    forward, _ = terms(trainer, batch(job, references), [objective])
+    backward, _ = terms(trainer, batch(job, references[::-1], list(range(8))[::-1]), [objective])
+    assert backward == pytest.approx(forward, rel=1e-3, abs=1e-6)
+
+
+@every_objective
+def test_a_term_means_the_same_alone_and_among_others(job, references, trainer, objective):
+    given = batch(job, references)
+    alone, _ = terms(trainer, given, [objective])
+    others = [CrossEntropy(), InfiFusion(), ForwardKL(), SpanLikelihood(), Mixture()]
+    among, _ = terms(trainer, given, [*[other for other in others if other.kind != objective.kind], objective])
+    assert {name: among[name] for name in alone} == pytest.approx(alone, rel=1e-4, abs=1e-7)
+
+
+@every_objective
+def test_positions_without_rows_contribute_nothing(job, references, trainer, objective):
+    """Hidden states of prompts and padding may be anything, NaN even, and get no gradient."""
+    given = batch(job, references)
+    inputs = {name: value for name, value in given.items() if name != "targets"}
+    hidden = hidden_states(trainer.model, **inputs).detach()
+    used = torch.zeros(hidden.shape[:2], dtype=torch.bool).flatten()
+    used[given["targets"].at] = True
+    poisoned = hidden.flatten(0, 1).masked_fill(~used[:, None], torch.nan).view_as(hidden)
+    clean, _ = terms(trainer, given, [objective], hidden)
+    found, gradient = terms(trainer, given, [objective], poisoned)
+    assert found == pytest.approx(clean)
+    assert gradient.flatten(0, 1)[~used].abs().max() == 0
+
+
+def test_a_source_weighted_zero_contributes_nothing_to_any_term(job, references, trainer):
+    given = batch(job, references)
+    targets = given["targets"]
+    silent = dataclasses.replace(targets.sources["qwen"], weight=torch.zeros_like(targets.sources["qwen"].weight))
+    muted = dataclasses.replace(targets, sources=targets.sources | {"qwen": silent})
+    found, _ = terms(trainer, given | {"targets": muted}, [o for o in FUSED if o.unit not in ("row", "sources")][:6])
+    assert all(value == 0 for name, value in found.items() if name.endswith("/qwen"))
+    mixed, _ = terms(trainer, given | {"targets": muted}, [Mixture()])
+    alone = dataclasses.replace(targets, sources={"neox": targets.sources["neox"]})
+    counts = targets.counts()
+    known, _ = terms(trainer, given | {"targets": alone}, [Mixture()], counts=counts)
+    assert mixed == pytest.approx(known, rel=1e-4)
+
+
+def test_stretches_use_rows_that_no_source_matches(job, references, trainer):
+    given = batch(job, references, weighting=Mean())
+    targets, matched = given["targets"], torch.zeros(len(given["targets"].about), dtype=torch.bool)
+    for source in targets.sources.values():
+        matched[source.pairs.pivot] = True
+    assert not matched.all()
+    _, gradient = terms(trainer, given, [SpanLikelihood()])
+    reached = gradient.flatten(0, 1)[targets.at].abs().sum(-1) > 0
+    assert reached[~matched].any()
+    assert reached[matched].float().mean() > 0.9
+
+
+def test_rows_where_nobody_is_sure_are_left_out_and_stay_in_the_denominator(job, references, trainer):
+    given = batch(job, references, weighting=Mean())
+    for kind in (ForwardKL, InfiFusion):
+        every, _ = terms(trainer, given, [kind()])
+        loosest, _ = terms(trainer, given, [kind(select=Confident(threshold=1e-9))])
+        strictest, _ = terms(trainer, given, [kind(select=Confident(threshold=1.0))])
+        assert loosest == pytest.approx(every)
+        assert all(value == 0 for value in strictest.values())
+
+
+def test_transforms_change_the_rows_that_objectives_see_and_no_weight(job, references):
+    plain = batch(job, references)["targets"].sources["qwen"]
+    changed = [
+        dataclasses.replace(each, transforms=[Power(gamma=0.5, tail="even"), LogitSwap()]) for each in references
+    ]
+    source = batch(job, changed)["targets"].sources["qwen"]
+    assert torch.equal(source.weight, plain.weight)
+    ratio = plain.rows.logprobs[:, :1] - plain.rows.logprobs
+    torch.testing.assert_close(source.rows.logprobs[:, :1] - source.rows.logprobs, ratio / 2, atol=1e-4, rtol=1e-4)
+    first = source.mapped.ids.gather(1, source.mapped.logprobs.argmax(-1, keepdim=True))[:, 0]
+    known = ~source.mapped.gold.isnan()
+    assert known.float().mean() > 0.5
+    assert torch.equal(first[known], source.mapped.token[known])
+    before = plain.mapped.ids.gather(1, plain.mapped.logprobs.argmax(-1, keepdim=True))[:, 0]
+    assert not torch.equal(before[known], plain.mapped.token[known])
+
+
+def test_transformed_rows_train(job, references, trainer):
+    changed = [dataclasses.replace(each, transforms=[LogitSwap()]) for each in references]
+    objectives = [ForwardKL(), Mixture(), InfiFusion()]
+    found, gradient = terms(trainer, batch(job, changed), objectives)
+    plain, _ = terms(trainer, batch(job, references), objectives)
+    assert gradient.isfinite().all()
+    assert {name for name in found if found[name] != pytest.approx(plain[name])} == {
+        "forward_kl/neox", "forward_kl/qwen", "mixture",
+    }  # fmt: skip
+
+
+def test_max_margin_compares_with_what_the_pivot_said_before_training(job, references):
+    collator = Collator(job.train, job.encoded("pivot"), references, MaxMargin(), pivot=pipeline.extract(job)["pivot"])
+    sources = collator(range(8))["targets"].sources
+    for e in range(8):
+        weights = [source.weight[source.rows.example[source.pairs.source] == e] for source in sources.values()]
+        assert sorted(weight.mean().item() for weight in weights) == [0.0, 1.0]
+    with pytest.raises(ValueError, match="max_margin compares sources with the pivot"):
+        dataclasses.replace(collator, pivot=None)(range(8))
+
+
+def test_a_run_may_learn_from_its_own_pivot_with_swapped_logits_and_a_product_of_weightings(tmp_path):
+    raw = runs.raw(tmp_path)
+    itself = {"name": "itself", "path": raw["pivot"]["path"], "transforms": [{"kind": "logit_swap"}]}
+    factors = [{"kind": "max_margin"}, {"kind": "token_scaled"}]
+    config = runs.config(
+        tmp_path,
+        sources=[*raw["sources"], itself],
+        weighting={"kind": "product", "of": factors},
+        objectives=[{"kind": "forward_kl"}, {"kind": "span_likelihood"}, {"kind": "mixture"}],
+        training=raw["training"] | {"max_steps": 2},
+    )
+    pipeline.run(config, until="train")
+    log = (config.folder / "train/unified/log.json").read_text()
+    for name in ("forward_kl/itself", "span_likelihood/neox", "mixture", "weight/itself"):
+        assert name in log
+
+
+def test_inspect_shows_how_each_source_rescales_the_examples(job, references):
+    from fusion.inspect import rescaling_all
+
+    found = rescaling_all(job, share=0.5)
+    assert list(found) == ["neox", "qwen"]
+    for entries in found.values():
+        assert {entry.domain for entry in entries} == {"d0", "d1"}
+        assert all(entry.rows > 0 and entry.tenth <= entry.median <= entry.ninetieth <= 1 for entry in entries)
+    assert all(entry.median == 1 for entries in rescaling_all(job, share=0.0).values() for entry in entries)
+
+
+def test_two_sources_with_the_pivots_tokenizer_are_composed(tmp_path):
+    raw = runs.raw(tmp_path)
+    sources = [
+        {"name": n, "path": str(tiny.folder("llama", tmp_path / n, seed))} for seed, n in ((7, "dpo"), (8, "rev"))
+    ]
+    objectives = [{"kind": "cross_entropy"}, {"kind": "aligndistil", "expert": "dpo", "opposite": "rev", "weight": 0.1}]
+    whole = {"top_k": "all", "values": "float32", "shard": 5, "batch_tokens": 256}
+    config = runs.config(
+        tmp_path, sources=sources, objectives=objectives, extract=whole, training=raw["training"] | {"max_steps": 2}
+    )
+    pipeline.run(config, until="train")
+    log = json.loads((config.folder / "train/unified/log.json").read_text())
+    assert all(0 < entry["loss/aligndistil"] < 1e6 for entry in log)
