@@ -218,6 +218,8 @@ class Config(Settings):
                 raise ValueError(f"source {source.name} is the pivot itself ({source.path}); it has nothing to teach")
         if self.chosen not in self.strategies:
             raise ValueError(f"result is {self.chosen}, but strategies are {', '.join(self.strategies)}")
+        if "pairwise" in self.strategies:
+            self.merge.check(len(self.sources))
         for i, objective in enumerate(self.objectives):
             _enough_entries(i, objective, self.extract.top_k)
         domains = {data.domain for data in self.data.heldout}

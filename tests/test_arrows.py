@@ -21,7 +21,7 @@ ALLOWED = {
     "align": BOTTOM,
     "objectives": BOTTOM,
     "weighting": BOTTOM,
-    "merge": BOTTOM | {"models"},
+    "merge": BOTTOM,
     "cache": BOTTOM | {"made"},
     "batch": BOTTOM | {"encode"},
     "vocabulary": {"align", "encode", "spelling"},
@@ -33,8 +33,21 @@ ALLOWED = {
     "config": BOTTOM | {"merge", "models", "objectives", "quickstart", "weighting"},
     "fusion_eval": {"batch", "corpus", "encode", "head", "models", "sources"},
 }
-ON_TOP = {"configfile", "job", "plan", "pipeline", "steps", "inspect", "tables", "cli", "__init__", "__main__"}
-KNOW_THE_CONFIGURATION = {"config", "configfile", "job", "plan", "pipeline", "steps", "inspect", "cli", "__init__"}
+ON_TOP = {
+    "configfile", "job", "plan", "pipeline", "steps", "merging", "inspect", "tables", "cli", "__init__", "__main__",
+}  # fmt: skip
+KNOW_THE_CONFIGURATION = {
+    "config",
+    "configfile",
+    "job",
+    "plan",
+    "pipeline",
+    "steps",
+    "merging",
+    "inspect",
+    "cli",
+    "__init__",
+}
 
 
 def rooms():
