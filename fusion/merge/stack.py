@@ -25,7 +25,7 @@ TILE = 1 << 16
 TASK = 1 << 20
 """Entries a thread takes at once; what it has mapped of them is given back when it is done."""
 
-REMEMBERED = 128 << 20
+REMEMBERED = 64 << 20
 """Bytes of numbers that are kept between two passes over a tensor; what is larger is worked out again."""
 
 Flat = Float[Tensor, " n"]

@@ -153,7 +153,7 @@ def _keep_freed_memory() -> None:
     if hasattr(library, "mallopt"):
         for parameter, value in (
             (-3, 1 << 25),
-            (-1, 1 << 27),
+            (-1, 1 << 25),
             (-2, 1 << 24),
         ):  # mmap threshold, trim threshold, top pad
             library.mallopt(parameter, value)
