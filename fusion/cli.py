@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -77,9 +77,49 @@ def train(config: ConfigFile, override: Set = []) -> None:  # noqa: B006
 
 
 @app.command()
-def merge(config: ConfigFile, override: Set = []) -> None:  # noqa: B006
-    """Merge pairwise models and write the fused model; trains first what is missing."""
-    _run(config, override, "merge")
+def merge(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CONFIG | RECIPE | MODEL[:WEIGHT]...", help="What to merge; see above.", show_default=False
+        ),
+    ],
+    override: Annotated[
+        list[str],
+        typer.Option("--set", metavar="A.B=C", help="Override a value of CONFIG, or set one of --method: density=0.5."),
+    ] = [],  # noqa: B006
+    method: Annotated[
+        str | None, typer.Option(help="Merge the models that follow: linear, ties, sce, slerp, ...")
+    ] = None,
+    base: Annotated[Path | None, typer.Option(help="The model they grew from.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the merged model.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; the base's if not said.")] = None,
+    vocabulary: Annotated[str | None, typer.Option(help="refuse or pad models with more or fewer tokens.")] = None,
+    search: Annotated[
+        str | None, typer.Option(metavar="DATA", help="Choose the weights on this validation file, such as dev.jsonl.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="As many as cores if not said.")] = None,
+) -> None:
+    """Merge models: those of a run, of a recipe, or of the command line.
+
+    fusion merge CONFIG: everything of a run up to the merge of its pairwise models.
+
+    fusion merge RECIPE.yaml --out DIR: a merge as a file, ours or mergekit's. A run has a pivot, a recipe has models.
+
+    fusion merge --method ties --base DIR A:0.3 B:0.3 --out DIR: the same without a file.
+    """
+    from fusion.merge import recipe as recipes
+
+    file = Path(inputs[0])
+    raw = recipes.read(file) if method is None and len(inputs) == 1 and file.is_file() else None
+    if method is None and (raw is None or not recipes.is_recipe(raw)):
+        if len(inputs) > 1 or any(option is not None for option in (base, out, dtype, vocabulary, search, threads)):
+            raise ValueError(
+                f"{inputs[0]} is no recipe of a merge; give a recipe, or --method and the models to merge."
+            )
+        _run(inputs[0], override, "merge")
+        return
+    _merge(raw, inputs, override, method, base, out, threads, dtype=dtype, vocabulary=vocabulary, search=search)
 
 
 @app.command()
@@ -298,11 +338,45 @@ def _only_with_suite(targets: list[str], **given: object) -> None:
         raise ValueError("Several models need --suite, such as --suite quick; without it, name one CONFIG.")
 
 
+def _merge(
+    raw: dict[str, Any] | None,
+    inputs: list[str],
+    settings: list[str],
+    method: str | None,
+    base: Path | None,
+    out: Path | None,
+    threads: int | None,
+    search: str | None,
+    **options: str | None,
+) -> None:
+    from fusion import merging
+    from fusion.merge.recipe import parse
+
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    if search is not None:
+        given["search"] = {"validation": {"path": search}}
+    if method is not None:
+        raw, origin = merging.from_arguments(method, base, inputs, settings, **given), "fusion merge"
+    else:
+        assert raw is not None
+        origin = inputs[0]
+        if settings or base:
+            raise ValueError(
+                f"{origin} is a recipe: write its base and settings there; --base and --set go with --method."
+            )
+    if out is None:
+        raise ValueError("Name the folder of the merged model with --out.")
+    recipe = parse(raw, origin)
+    recipe = recipe if method else parse(recipe.model_dump(exclude_unset=True) | given, origin)
+    merged = merging.run(recipe, out, threads)
+    typer.echo(f"{out}: merged." if merged.made else f"{out}: there already, from exactly these inputs.")
+
+
 def main() -> None:
     """Run the command; what a user can mend is said in one message. FUSION_TRACEBACK=1 shows where it arose."""
     try:
         app()
-    except (ValueError, FileNotFoundError, KeyError) as error:
+    except (ValueError, FileNotFoundError, FileExistsError, KeyError) as error:
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
         place = "" if ranks.is_main() else f" in process {ranks.rank()}"
         typer.secho(f"Error{place}: {message}", fg="red", err=True)

@@ -296,6 +296,8 @@ class Config(Settings):
             )
         if self.chosen not in self.strategies:
             raise ValueError(f"result is {self.chosen}, but strategies are {', '.join(self.strategies)}")
+        if "pairwise" in self.strategies:
+            self.merge.check(len(self.sources))
         for i, objective in enumerate(self.objectives):
             _enough_entries(i, objective, self.extract.top_k)
             for source in self.sources:

@@ -129,7 +129,7 @@ def _place(location: Sequence[str | int]) -> str:
     for part in location:
         if isinstance(part, int):
             text += f"[{part}]"
-        elif part not in _kinds():
+        elif part not in _kinds() and not part.startswith("("):  # forms of a number that differs by tensor
             text += f".{part}" if text else part
     return text
 

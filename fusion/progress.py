@@ -29,8 +29,8 @@ def quiet() -> None:
 
 
 @contextmanager
-def bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar; the function it gives moves it on by so many units."""
+def bar(title: str, total: int) -> Iterator[Callable[..., None]]:
+    """A progress bar; the function it gives moves it on by so many units, and may set a new total."""
     columns = (
         TextColumn("  {task.description:<28}"),
         BarColumn(),
@@ -40,7 +40,21 @@ def bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
     )
     with Progress(*columns, console=console, disable=console.quiet) as progress:
         task = progress.add_task(title, total=total)
-        yield lambda units: progress.advance(task, units)
+        yield lambda units, total=None: progress.update(task, advance=units, total=total)
+
+
+@contextmanager
+def counter(title: str) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for work that says itself how much of it is done: (stage, done, total)."""
+    with bar(title, 0) as advance:
+        reached = 0
+
+        def report(stage: str, done: int, total: int) -> None:
+            nonlocal reached
+            advance(done - reached, total)
+            reached = done
+
+        yield report
 
 
 def training_bar(title: str) -> list[Any]:

@@ -24,7 +24,7 @@ from fusion.merge.stream import merge
 from fusion.models import ModelRef, load_model, vocabulary
 from fusion.needs import lacking
 from fusion.objectives import AnyObjective
-from fusion.progress import bar, console, training_bar
+from fusion.progress import bar, console, counter, training_bar
 from fusion.ranks import device
 from fusion.sources import Source, Wanted
 from fusion.train import ACCUMULATED, BASELINE, SIZE, Collator, Recipe, Reference, pairwise, step_size, train
@@ -170,7 +170,9 @@ def merge_all(job: Job) -> bool:
     base = load_model(job.config.pivot.ref, job.config.dtype)  # as training began: same type, same names of tensors
     base.save_pretrained(folder / "base")
     job.tokenizers["pivot"].save_pretrained(folder / "base")
-    merge(folder / "base", [part / "model" for part in parts], job.config.merge, folder / "model")
+    with counter("merge") as progress:
+        models = [part / "model" for part in parts]
+        merge(folder / "base", models, job.config.merge, folder / "model", progress=progress)
     finish(folder)
     return True
 
@@ -186,7 +188,9 @@ def fuse_chosen(job: Job) -> bool:
     aside = folder.with_name(".fused.part")
     for place in (aside, folder):  # what was cut off while it was written
         shutil.rmtree(place, ignore_errors=True)
-    shutil.copytree(chosen / "model", aside, ignore=shutil.ignore_patterns("training_args.bin", "merge.json"))
+    shutil.copytree(
+        chosen / "model", aside, ignore=shutil.ignore_patterns("training_args.bin", "merge.json", "recipe.yaml")
+    )
     write_json(aside / "fusion.json", lineage)
     aside.replace(folder)
     return True

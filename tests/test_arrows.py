@@ -25,7 +25,7 @@ ALLOWED = {
     "objectives": BOTTOM,
     "transforms": BOTTOM,
     "weighting": BOTTOM,
-    "merge": BOTTOM | {"models"},
+    "merge": BOTTOM,
     "cache": BOTTOM | {"made"},
     "batch": BOTTOM | {"encode"},
     "needs": {"cache", "objectives", "weighting"},
@@ -54,6 +54,7 @@ ON_TOP = {
     "plan",
     "pipeline",
     "steps",
+    "merging",
     "inspect",
     "tables",
     "benchmark",
@@ -61,7 +62,18 @@ ON_TOP = {
     "__init__",
     "__main__",
 }
-KNOW_THE_CONFIGURATION = {"config", "configfile", "job", "plan", "pipeline", "steps", "inspect", "cli", "__init__"}
+KNOW_THE_CONFIGURATION = {
+    "config",
+    "configfile",
+    "job",
+    "plan",
+    "pipeline",
+    "steps",
+    "merging",
+    "inspect",
+    "cli",
+    "__init__",
+}
 
 
 def rooms():

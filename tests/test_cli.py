@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 import runs
+import tiny
 from fusion import cli, configfile, plan, progress
 from fusion.job import Job
 from fusion.recipes import recipes
@@ -185,3 +186,98 @@ def test_inspect_shows_how_sources_rescale_the_examples_once_they_are_extracted(
     out = fusion("inspect", config, "--rescaling", "0.5").stdout
     for part in ("neox: gradient at the true token", "qwen: gradient", "pivot's p", "below 0", "d1"):
         assert part in out
+
+
+# Merging without a run
+
+
+@pytest.fixture(scope="module")
+def children(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("merge")
+    for seed, name in enumerate(("base", "a", "b")):
+        tiny.folder("llama", folder / name, seed)
+    return folder
+
+
+def test_merging_by_name_and_by_recipe_give_the_same_folder(children):
+    words = [
+        "--method",
+        "ties",
+        "--base",
+        children / "base",
+        f"{children}/a:0.3",
+        f"{children}/b:0.6",
+        "--set",
+        "density=0.5",
+    ]
+    out = fusion("merge", *words, "--out", children / "words", "--dtype", "bfloat16")
+    assert out.returncode == 0, out.stderr
+    assert "words: merged." in out.stdout
+    raw = {
+        "base": str(children / "base"),
+        "models": [{"path": str(children / "a"), "weight": 0.3}, {"path": str(children / "b"), "weight": 0.6}],
+        "method": {"kind": "ties", "density": 0.5},
+    }
+    (children / "r.yaml").write_text(yaml.safe_dump(raw))
+    out = fusion("merge", children / "r.yaml", "--out", children / "file", "--dtype", "bfloat16", "--threads", 1)
+    assert out.returncode == 0, out.stderr
+    weights = [(children / name / "model.safetensors").read_bytes() for name in ("words", "file")]
+    assert weights[0] == weights[1]
+    again = fusion("merge", children / "r.yaml", "--out", children / "file", "--dtype", "bfloat16")
+    assert "file: there already, from exactly these inputs." in again.stdout
+    other = fusion("merge", children / "r.yaml", "--out", children / "file")
+    assert other.returncode == 1
+    assert "file was merged with another dtype" in other.stderr
+
+
+def test_a_search_by_name_ends_with_its_weights(children):
+    (children / "dev.jsonl").write_text(json.dumps({"prompt": "a", "response": "the lazy dog"}))
+    slerp = ["--method", "slerp", children / "a", children / "b", "--out", children / "found"]
+    out = fusion("merge", *slerp, "--search", children / "dev.jsonl")
+    assert out.returncode == 0, out.stderr
+    assert "bits per byte" in out.stdout
+    best = json.loads((children / "found/search.json").read_text())["best"]
+    assert json.loads((children / "found/merge.json").read_text())["method"]["t"] == best[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--method", "tiez", "a"], "fusion merge: method: "),
+        (["--method", "linear", "a", "--set", "normalise"], "--set normalise: write it as name=value"),
+        (["--method", "linear", "/no/a", "/no/b"], "/no/a is not a model folder"),
+        (["--method", "linear", "/no/a", "/no/b:x"], "/no/a is not a model folder"),
+        (["a", "b"], "a is no recipe of a merge; give a recipe, or --method"),
+        (["quickstart", "--dtype", "float16"], "quickstart is no recipe of a merge"),
+        (["r.yaml", "--set", "density=0.5"], "r.yaml is a recipe: write its base and settings there"),
+        (["r.yaml", "--base", "x"], "r.yaml is a recipe"),
+    ],
+)
+def test_a_mistake_in_a_merge_is_one_message(tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "r.yaml").write_text("{models: [a], method: linear}")
+    out = fusion("merge", *words, "--out", "result")
+    assert out.returncode == 1
+    assert message in out.stderr
+    assert "Traceback" not in out.stderr
+    assert not (tmp_path / "result").exists()
+
+
+def test_a_merge_without_a_folder_for_it_is_refused():
+    assert "Name the folder of the merged model with --out" in fusion("merge", "--method", "linear", "a").stderr
+
+
+def test_a_run_still_goes_as_far_as_its_merge(config):
+    out = fusion("merge", config)
+    assert out.returncode == 0, out.stderr
+    assert (config.parent / "runs/small/fused/config.json").is_file()
+
+
+def test_merging_imports_neither_transformers_nor_data_sets(children):
+    words = ["merge", "--method", "linear", children / "a", children / "b", "--out", children / "light"]
+    command = [sys.executable, "-X", "importtime", "-m", "fusion", *map(str, words)]
+    out = subprocess.run(command, capture_output=True, text=True)
+    assert out.returncode == 0, out.stderr
+    imported = {line.rpartition("|")[2].strip() for line in out.stderr.splitlines()}
+    assert "torch" in imported
+    assert not imported & {"transformers", "datasets", "scipy", "accelerate"}

@@ -84,11 +84,29 @@ def test_a_good_configuration_is_read():
             {"kind": "openai", "modle": "x"},
             r"unknown key sources\[1\].backend.modle; did you mean model",
         ),
+        (["merge"], {"kind": "ties", "density": 0}, r"^x.yaml: merge.density: Input should be greater than 0$"),
+        (
+            ["merge"],
+            {"kind": "ties", "density": [1, 3]},
+            r"^x.yaml: merge.density\[1\]: .*less than or equal to 1, got 3$",
+        ),
+        (
+            ["merge"],
+            {"kind": "linear", "weights": [{"layers": [1], "x": 1}, 1]},
+            r"^x.yaml: unknown key merge.weights\[0\].x",
+        ),
     ],
 )
 def test_a_mistake_is_named_with_the_way_out(path, value, message):
     with pytest.raises(ConfigError, match=message):
         configfile.parse(changed(path, value), "x.yaml")
+
+
+def test_a_merge_that_does_not_fit_its_sources_is_refused_before_anything_is_trained():
+    raw = changed(["merge"], {"kind": "ties", "weights": [1, 1, 1]})
+    assert configfile.parse(raw, "x.yaml").merge.kind == "ties"  # nothing is merged
+    with pytest.raises(ConfigError, match="ties has 3 weights for 2 models"):
+        configfile.parse(raw | {"strategies": ["pairwise"]}, "x.yaml")
 
 
 def test_all_mistakes_are_shown_at_once():

@@ -4,27 +4,51 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 NAME = "merge.json"
-VERSION = 1
+VERSION = 2
 """Raised when the same inputs would give other numbers or another layout."""
+CHUNK = 1 << 20
 
 
-def inputs(folders: Sequence[tuple[Path, Sequence[Path]]], report: Callable[[int, int], None]) -> list[dict[str, Any]]:
-    """For each folder its path and the sha256 of its files; `report` hears (files done, files in all)."""
-    total, done, parts = sum(len(files) for _, files in folders), 0, []
-    for folder, files in folders:
-        sums = {}
-        for file in files:
-            with file.open("rb") as stream:
-                sums[str(file.relative_to(folder))] = hashlib.file_digest(stream, "sha256").hexdigest()
-            done += 1
-            report(done, total)
-        parts.append({"folder": str(folder), "sha256": sums})
-    return parts
+@dataclass(frozen=True)
+class Inputs:
+    """The files of each folder that decide the result, and their sha256, which threads work out while others merge."""
+
+    folders: list[tuple[Path, list[Path]]]
+    seen: list[tuple[int, int]]
+    """Size and time of change of every file, when they were first looked at."""
+    sums: list[Future[str]]
+
+    @staticmethod
+    def look(folders: Sequence[tuple[Path, Sequence[Path]]], threads: Executor) -> Inputs:
+        """Begin to read."""
+        files = [file for _, files in folders for file in files]
+        listed = [(folder, list(files)) for folder, files in folders]
+        return Inputs(listed, [_state(file) for file in files], [threads.submit(_sha256, file) for file in files])
+
+    def quick(self) -> list[Any]:
+        """What tells these inputs from others without reading them."""
+        files = [str(file.absolute()) for _, files in self.folders for file in files]
+        return [list(part) for part in zip(files, self.seen, strict=True)]
+
+    def described(self) -> list[dict[str, Any]]:
+        """For each folder its path and the sha256 of its files. Raises ValueError if one changed since it was looked at."""
+        sums, parts, number = [pending.result() for pending in self.sums], [], 0
+        for folder, files in self.folders:
+            for file, seen in zip(files, self.seen[number : number + len(files)], strict=True):
+                if _state(file) != seen:
+                    raise ValueError(f"{file} was changed while it was merged; start again when it is complete.")
+            found = sums[number : number + len(files)]
+            names = [str(file.relative_to(folder)) for file in files]
+            parts.append({"folder": str(folder), "sha256": dict(zip(names, found, strict=True))})
+            number += len(files)
+        return parts
 
 
 def finish(folder: Path, record: dict[str, Any]) -> None:
@@ -49,6 +73,7 @@ def already_made(out: Path, wanted: dict[str, Any]) -> bool:
     if not (out / NAME).is_file():
         return False
     found = json.loads((out / NAME).read_bytes())
+    wanted = json.loads(json.dumps(wanted))
     differ = [name for name in wanted if _deciding(found.get(name)) != _deciding(wanted[name])]
     if differ:
         raise FileExistsError(
@@ -67,3 +92,16 @@ def _deciding(part: Any) -> Any:
     if isinstance(part, list):
         return [_deciding(entry) for entry in part]
     return {k: v for k, v in part.items() if k != "folder"} if isinstance(part, dict) else part
+
+
+def _state(file: Path) -> tuple[int, int]:
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb", buffering=0) as stream:
+        while chunk := stream.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,26 +1,33 @@
-"""Merge model folders tensor by tensor: safetensors in, safetensors out, never a whole model in memory."""
+"""Merge model folders: safetensors in, safetensors out, a tile of one tensor at a time, never a whole model in memory."""
 
 from __future__ import annotations
 
+import ctypes
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from safetensors.torch import save_file
-from torch import Tensor
 
 from fusion.merge import record
-from fusion.merge.checkpoint import FLOATS, INDEX, SINGLE, Checkpoint, Entry, check_mergeable
-from fusion.merge.methods import Method
+from fusion.merge.adapter import Adapted
+from fusion.merge.card import card
+from fusion.merge.checkpoint import Checkpoint, check_mergeable, raise_all
+from fusion.merge.mapped import FLOATS
+from fusion.merge.method import Method
+from fusion.merge.output import Output, Spec
+from fusion.merge.recipe import Recipe
+from fusion.merge.stack import Part, Stack, Tile
+from fusion.merge.tokens import disagreements
 
-SHARD_BYTES = 512 << 20
-"""Largest shard written, and so about what the writer holds in memory; a larger single tensor gets its own."""
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+LETTERS = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 COPIED = (
     "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "vocab.json", "vocab.txt", "merges.txt", "*.model", "*.tiktoken", "chat_template.*", "additional_chat_templates/*",
@@ -28,6 +35,7 @@ COPIED = (
 """What the result takes from the base besides config.json and weights."""
 
 Progress = Callable[[str, int, int], None]
+Vocabulary = Literal["refuse", "pad"]
 
 
 @dataclass(frozen=True)
@@ -41,111 +49,176 @@ class Merged(os.PathLike[str]):
         return str(self.folder)
 
 
+@dataclass(frozen=True)
+class _Job:
+    """What is to be done, checked."""
+
+    base: Checkpoint
+    models: list[Checkpoint]
+    method: Method
+    methods: dict[str, Method]
+    """With the numbers of each floating tensor."""
+    dtype: str | None
+    vocabulary: Vocabulary
+    report: Progress
+
+    def decided(self) -> dict[str, Any]:
+        """What decides the result besides the inputs."""
+        settings = {"method": self.method.model_dump(), "dtype": self.dtype, "vocabulary": self.vocabulary}
+        return {"version": record.VERSION, **settings}
+
+
 def merge(
-    base: Path,
+    base: Path | None,
     models: Sequence[Path],
     method: Method,
     out: Path,
     *,
     dtype: str | None = None,
+    vocabulary: Vocabulary = "refuse",
+    threads: int | None = None,
     progress: Progress | None = None,
 ) -> Merged:
     """Merges `models` into `base` with `method` and writes the model folder `out`.
 
-    Floating tensors keep the dtype the base has, or get `dtype` (float32, bfloat16, float16); integers and booleans
-    must be equal in all folders. Everything else (configuration, tokenizer, chat template) is the base's. `out` appears
-    by rename when it is whole, with a `merge.json` that names the method and the sha256 of every input file; if it is
-    there already from exactly these inputs, nothing is done. `progress` hears (stage, done, total) for the stages
-    `checksums` (files) and `tensors`.
+    A model is a folder with safetensors, or with a LoRA adapter of the base. Floating tensors keep the dtype the base
+    has, or get `dtype` (float32, bfloat16, float16); integers and booleans must be equal in all folders. Everything else
+    (configuration, tokenizer, chat template) is the base's; without a base, for methods that need none, the first
+    model's. Tokenizers must agree; with `vocabulary: pad` a model may have more or fewer tokens: rows it lacks count as
+    the base's, rows the base lacks are left out. `threads` are by default as many as cores.
+
+    `out` appears by rename when it is whole and on disk, with a card, the recipe and a `merge.json` that names the sha256
+    of every input file; if it is there already from exactly these inputs, nothing is done. A merge that was killed goes
+    on where it was when it is started again. `progress` hears (stage, done, total) for the stage `tensors`.
 
     Raises ValueError where the inputs do not fit together, hold NaN, or the result overflows `dtype`;
     FileNotFoundError where one is no model folder; FileExistsError where `out` holds something else.
     """
-    report = progress or (lambda stage, done, total: None)
-    if dtype is not None and dtype not in DTYPES:
-        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, or left out to keep the base's; got {dtype!r}.")
-    method.check(len(models))
-    source, others = Checkpoint.open(base), [Checkpoint.open(model) for model in models]
-    check_mergeable(source, others)
+    job = _checked(base, models, method, dtype, vocabulary, progress or (lambda stage, done, total: None))
     record.check_free(out)
-    made_from = _made_from(source, others, method, dtype, report)
-    if record.already_made(out, made_from):
-        return Merged(out, made=False)
-    partial = out.parent / f".{out.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)  # what a killed merge left behind
-    partial.mkdir(parents=True)
-    try:
-        _write(partial, source, others, method, dtype, report)
-        record.finish(partial, made_from)
-        partial.replace(out)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    with _pool(threads) as pool, ThreadPoolExecutor(threads or os.cpu_count()) as readers:
+        inputs = record.Inputs.look(_files(job), readers)
+        if (out / record.NAME).is_file() and record.already_made(out, job.decided() | _described(inputs)):
+            return Merged(out, made=False)
+        partial = out.parent / f".{out.name}.partial"
+        try:
+            _write(partial, job, inputs, pool)
+            made_from = job.decided() | _described(inputs)
+            _complete(partial, job, made_from, out.name)
+            partial.replace(out)
+        except Exception:  # what cannot go on is taken away; what was interrupted stays, to be gone on with
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
     return Merged(out, made=True)
 
 
-def _write(
-    folder: Path, base: Checkpoint, models: Sequence[Checkpoint], method: Method, dtype: str | None, report: Progress
-) -> None:
-    shards = list(_shards(base, dtype))
-    done, places = 0, {}
-    for number, names in enumerate(shards, start=1):
-        file = SINGLE if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
-        tensors = {}
-        for name in names:
-            tensors[name] = _merged(name, base, models, method, dtype)
-            done += 1
-            report("tensors", done, len(base.entries))
-        save_file(tensors, folder / file, metadata={"format": "pt"})
-        places |= dict.fromkeys(names, file)
-    if len(shards) > 1:
-        total = sum(_bytes(entry, dtype) for entry in base.entries.values())
-        index = {"metadata": {"total_size": total}, "weight_map": places}
-        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
-    (folder / "config.json").write_text(json.dumps(_config(base, dtype), indent=2) + "\n")
-    for file in _copied(base.folder):
-        target = folder / file.relative_to(base.folder)
+def _checked(
+    base: Path | None,
+    models: Sequence[Path],
+    method: Method,
+    dtype: str | None,
+    vocabulary: Vocabulary,
+    report: Progress,
+) -> _Job:
+    if dtype is not None and dtype not in LETTERS:
+        raise ValueError(f"dtype must be one of {', '.join(LETTERS)}, or left out to keep the base's; got {dtype!r}.")
+    method.check(len(models))
+    if base is None and (method.needs_base or getattr(method, "origin", "zero") == "base"):
+        raise ValueError(f"{method.name} compares the models with the model they grew from; name it with --base.")
+    source = Checkpoint.open(base or models[0])
+    others = [Adapted.of(source, model) if Adapted.folds(model) else Checkpoint.open(model) for model in models]
+    pad = vocabulary == "pad"
+    raise_all([line for model in models for line in disagreements(source.folder, model, pad=pad)])
+    check_mergeable(source, others, pad=pad)
+    methods = {name: method.at(name, source.layers) for name, entry in source.entries.items() if entry.floating}
+    return _Job(source, others, method, methods, dtype, vocabulary, report)
+
+
+@contextmanager
+def _pool(threads: int | None) -> Iterator[Executor | None]:
+    """Threads that leave torch's own alone: each works on tiles of its own, with no threads inside."""
+    count, before = threads or len(os.sched_getaffinity(0)), torch.get_num_threads()
+    _keep_freed_memory()
+    pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        with pool:
+            yield pool
+    finally:
+        torch.set_num_threads(before)
+
+
+def _keep_freed_memory() -> None:
+    """Ask the C library to keep the memory of a tile for the next one; giving it back and forth is half of a merge."""
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt"):
+        for parameter, value in (
+            (-3, 1 << 25),
+            (-1, 1 << 25),
+            (-2, 1 << 24),
+        ):  # mmap threshold, trim threshold, top pad
+            library.mallopt(parameter, value)
+
+
+def _write(folder: Path, job: _Job, inputs: record.Inputs, pool: Executor | None) -> None:
+    specs = [Spec(name, _letters(job, name), entry.shape) for name, entry in job.base.entries.items()]
+    quick = json.loads(json.dumps(job.decided() | {"inputs": inputs.quick()}))
+    with Output.open(folder, specs, quick) as output:
+        for done, spec in enumerate(specs, start=1):
+            if spec.name not in output.settled:
+                (_merge_one if spec.dtype in FLOATS else _copy_equal)(job, spec, output, pool)
+                output.finish(spec)
+            job.report("tensors", done, len(specs))
+    output.seal()
+
+
+def _merge_one(job: _Job, spec: Spec, output: Output, pool: Executor | None) -> None:
+    base = job.base.part(spec.name, _nothing, math.prod(spec.shape))
+    models = [model.part(spec.name, base, math.prod(spec.shape)) for model in job.models]
+    stack, dtype = Stack(spec.name, spec.shape, base, models, pool), FLOATS[spec.dtype]
+    rule = job.methods[spec.name].rule(stack)
+
+    def write(tile: Tile) -> None:
+        merged = rule(tile).to(dtype)
+        if not math.isfinite(merged.sum(dtype=torch.float32).item()) and not torch.isfinite(merged).all():
+            raise ValueError(
+                f"{spec.name} overflows {dtype} after merging; choose dtype float32 or bfloat16, or smaller weights."
+            )
+        output.write(spec.name, tile.start, merged)
+
+    stack.each(write)
+
+
+_nothing = Part("", lambda start, stop: torch.empty(0))
+
+
+def _copy_equal(job: _Job, spec: Spec, output: Output, pool: Executor | None) -> None:
+    entry = job.base.entries[spec.name]
+    values = entry.raw(0, entry.size)
+    for model in job.models:
+        other = model.entry(spec.name)
+        if not torch.equal(values, other.raw(0, other.size)):
+            raise ValueError(
+                f"{spec.name} in {model.folder} differs from the base {job.base.folder}: {spec.dtype} values, which cannot "
+                "be averaged and have to be equal in all; give models trained from this base."
+            )
+    output.write(spec.name, 0, values)
+
+
+def _letters(job: _Job, name: str) -> str:
+    entry = job.base.entries[name]
+    return LETTERS[job.dtype] if job.dtype and entry.floating else entry.dtype
+
+
+def _complete(folder: Path, job: _Job, made_from: dict[str, Any], title: str) -> None:
+    for file in _copied(job.base.folder):
+        target = folder / file.relative_to(job.base.folder)
         target.parent.mkdir(exist_ok=True)
         shutil.copyfile(file, target)
-
-
-def _merged(name: str, base: Checkpoint, models: Sequence[Checkpoint], method: Method, dtype: str | None) -> Tensor:
-    origin, others = base.read(name), [model.read(name) for model in models]
-    if not base.entries[name].floating:
-        for model, other in zip(models, others, strict=True):
-            if not torch.equal(origin, other):
-                raise ValueError(
-                    f"{name} in {model.folder} differs from the base {base.folder}: {base.entries[name].dtype} "
-                    "values, which cannot be averaged and have to be equal in all; give models trained from this base."
-                )
-        return origin.clone()
-    result = method(origin, others).to(_dtype(base.entries[name], dtype))
-    if not torch.isfinite(result).all():
-        raise ValueError(
-            f"{name} overflows {result.dtype} after merging; choose dtype float32 or bfloat16, or smaller weights."
-        )
-    return result
-
-
-def _shards(base: Checkpoint, dtype: str | None) -> Iterator[list[str]]:
-    """Names of the tensors of each file, in the base's order."""
-    shard, size = [], 0
-    for name, entry in base.entries.items():
-        if shard and size + _bytes(entry, dtype) > SHARD_BYTES:
-            yield shard
-            shard, size = [], 0
-        shard.append(name)
-        size += _bytes(entry, dtype)
-    yield shard
-
-
-def _dtype(entry: Entry, dtype: str | None) -> torch.dtype:
-    return FLOATS[entry.dtype] if dtype is None else DTYPES[dtype]
-
-
-def _bytes(entry: Entry, dtype: str | None) -> int:
-    widths = {"BOOL": 1, "U8": 1, "I8": 1, "I16": 2, "U16": 2, "I32": 4, "U32": 4, "I64": 8, "U64": 8}
-    return entry.size * (_dtype(entry, dtype).itemsize if entry.floating else widths[entry.dtype])
+    recipe = Recipe.of(job.base.folder, [model.folder for model in job.models], job.method, job.dtype, job.vocabulary)
+    (folder / "recipe.yaml").write_text(recipe.yaml())
+    (folder / "README.md").write_text(card(title, made_from, recipe.yaml()))
+    (folder / "config.json").write_text(json.dumps(_config(job.base, job.dtype), indent=2) + "\n")
+    record.finish(folder, made_from)
 
 
 def _config(base: Checkpoint, dtype: str | None) -> dict[str, Any]:
@@ -160,10 +233,11 @@ def _copied(folder: Path) -> list[Path]:
     return sorted(file for pattern in COPIED for file in folder.glob(pattern) if file.is_file())
 
 
-def _made_from(
-    base: Checkpoint, models: Sequence[Checkpoint], method: Method, dtype: str | None, report: Progress
-) -> dict[str, Any]:
-    """Everything that decides the result, files by their sha256."""
-    files = [(base.folder, [*base.files, *_copied(base.folder)]), *((model.folder, model.files) for model in models)]
-    first, *rest = record.inputs(files, lambda done, total: report("checksums", done, total))
-    return {"version": record.VERSION, "method": method.model_dump(), "dtype": dtype, "base": first, "models": rest}
+def _files(job: _Job) -> list[tuple[Path, list[Path]]]:
+    base = (job.base.folder, [*job.base.files, *_copied(job.base.folder)])
+    return [base, *((model.folder, model.files) for model in job.models)]
+
+
+def _described(inputs: record.Inputs) -> dict[str, Any]:
+    first, *rest = inputs.described()
+    return {"base": first, "models": rest}

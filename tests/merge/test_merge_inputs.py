@@ -116,7 +116,7 @@ MODEL_ERRORS = [
     (make_infinite, ValueError, r"model.norm.weight in \S+m2 has 1 values that are NaN or infinite"),
     (make_whole, ValueError, r"m2: model.norm.weight is I64, the base \S+base has F32"),
     (pickle, ValueError, r"m2 has pickled weights only \(pytorch_model.bin\).*save_pretrained"),
-    (adapt, FileNotFoundError, r"m2 has neither .* found adapter_model.safetensors \(merge an adapter"),
+    (adapt, FileNotFoundError, r"m2 has neither .* found adapter_model.safetensors"),
     (lambda folder: (folder / WEIGHTS).unlink(), FileNotFoundError, r"m2 has neither .* found no weights"),
     (lambda folder: (folder / "config.json").unlink(), FileNotFoundError, r"m2 is not a model folder"),
     (shutil.rmtree, FileNotFoundError, r"m2 is not a model folder"),

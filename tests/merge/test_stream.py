@@ -1,19 +1,24 @@
 """Merging of folders against the methods in memory on tiny real Llamas; what is written, repeated, and cut short."""
 
+import hashlib
 import json
 import os
+import shutil
 import signal
+import struct
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
-from fusion.merge import stream
-from fusion.merge.methods import ALL, TIES, Linear
+from fusion.merge import output, recipe, stack, stream
+from fusion.merge.methods import ALL, SCE, TIES, DARETies, Karcher, Linear, MultiSlerp
 from fusion.merge.stream import merge
 from tests.merge.families import EMBEDDING, WEIGHTS, change, everything, nothing_new, save
 
@@ -24,7 +29,7 @@ from tests.merge.families import EMBEDDING, WEIGHTS, change, everything, nothing
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 def test_streaming_gives_what_the_method_gives_in_memory(tmp_path, method, dtype):
     base = save(tmp_path / "base", dtype=dtype)
-    models = [tmp_path / "m1", tmp_path / "m2"]
+    models = [tmp_path / "m1", tmp_path / "m2"]  # all methods can merge two
     for number, folder in enumerate(models):
         save(folder, seed=number, like=base, dtype=dtype)
     result = merge(tmp_path / "base", models, method, tmp_path / "out")
@@ -39,8 +44,8 @@ def test_streaming_gives_what_the_method_gives_in_memory(tmp_path, method, dtype
     assert len(merged) == 21
     for name, tensor in merged.items():
         assert tensor.dtype == dtype
-        assert torch.equal(tensor, method(origin[name], [weights[name] for weights in grown]).to(dtype))
-        assert not torch.equal(tensor, origin[name])
+        assert torch.equal(tensor, method(origin[name], [weights[name] for weights in grown], name, 2).to(dtype))
+    assert any(not torch.equal(tensor, origin[name]) for name, tensor in merged.items())
 
 
 def test_the_result_loads_and_answers_with_the_merged_weights(family, tmp_path):
@@ -62,7 +67,7 @@ def test_all_but_the_weights_is_the_bases(family, tmp_path):
         "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja",
         "additional_chat_templates/tools.jinja",
     }  # fmt: skip
-    assert found == copied | {WEIGHTS, "merge.json"}
+    assert found == copied | {WEIGHTS, "merge.json", "recipe.yaml", "README.md"}
     for name in copied - {"config.json"}:
         assert (tmp_path / "out" / name).read_bytes() == (base / name).read_bytes()
     assert json.loads((tmp_path / "out/config.json").read_text()) == json.loads((base / "config.json").read_text())
@@ -77,7 +82,7 @@ def test_sharded_models_and_shards_written_hold_the_same_tensors(family, tmp_pat
         LlamaForCausalLM.from_pretrained(folder).save_pretrained(folder, max_shard_size="4KB")
         (folder / WEIGHTS).unlink()
         assert len(list(folder.glob("model-*.safetensors"))) > 2
-    monkeypatch.setattr(stream, "SHARD_BYTES", 5000)
+    monkeypatch.setattr(output, "SHARD_BYTES", 5000)
     merge(base, models, TIES(), tmp_path / "out_many")
     files = sorted((tmp_path / "out_many").glob("*.safetensors"))
     assert len(files) > 2
@@ -112,13 +117,72 @@ def test_models_in_another_dtype_than_the_base_are_merged_in_the_bases(tmp_path)
     assert all(torch.equal(t, expected[name].bfloat16()) for name, t in everything(tmp_path / "out").items())
 
 
-def test_progress_counts_files_and_then_tensors(family, tmp_path):
+def test_progress_counts_tensors(family, tmp_path):
     heard = []
     merge(*family, Linear(), tmp_path / "out", progress=lambda *args: heard.append(args))
-    files, tensors = [h for h in heard if h[0] == "checksums"], [h for h in heard if h[0] == "tensors"]
-    assert heard == files + tensors
-    assert [done for _, done, _ in files] == list(range(1, 2 + 5 + 3 * 2 + 1))
-    assert tensors == [("tensors", done, 21) for done in range(1, 22)]
+    assert heard == [("tensors", done, 21) for done in range(1, 22)]
+
+
+@pytest.mark.parametrize("method", [TIES(), SCE(), Karcher(), DARETies()], ids=lambda method: method.kind)
+def test_neither_threads_nor_tasks_change_a_bit(family, tmp_path, monkeypatch, method):
+    merge(*family, method, tmp_path / "out_one", threads=1)
+    monkeypatch.setattr(stack, "TASK", 64)
+    monkeypatch.setattr(stack, "TILE", 64)
+    merge(*family, method, tmp_path / "out_four", threads=4)
+    one, four = (everything(tmp_path / name) for name in ("out_one", "out_four"))
+    assert all(torch.equal(one[name], four[name]) for name in one)
+
+
+def test_without_a_base_the_first_model_gives_all_but_the_weights(family, tmp_path):
+    base, models = family
+    (models[0] / "tokenizer.json").write_bytes((base / "tokenizer.json").read_bytes())
+    merge(None, models, Linear(), tmp_path / "out")
+    merge(base, models, Linear(), tmp_path / "out_base")
+    without, based = everything(tmp_path / "out"), everything(tmp_path / "out_base")
+    assert all(torch.equal(without[name], based[name]) for name in based)
+    assert (tmp_path / "out/tokenizer.json").is_file()
+    with pytest.raises(ValueError, match="ties compares the models with the model they grew from; name it with --base"):
+        merge(None, models, TIES(), tmp_path / "out_ties")
+    with pytest.raises(ValueError, match="multislerp compares the models"):
+        merge(None, models, MultiSlerp(origin="base"), tmp_path / "out_slerp")
+
+
+def test_torch_has_as_many_threads_after_a_merge_as_before(family, tmp_path):
+    before = torch.get_num_threads()
+    merge(*family, Linear(), tmp_path / "out", threads=2)
+    assert torch.get_num_threads() == before
+
+
+def test_a_file_whose_tensors_are_not_aligned_is_read_right(family, tmp_path):
+    base, models = family
+    merge(base, models, TIES(), tmp_path / "out_aligned")
+    for folder in (base, *models):
+        file = folder / WEIGHTS
+        content = file.read_bytes()
+        (length,) = struct.unpack("<Q", content[:8])
+        header = content[8 : 8 + length].rstrip()
+        header += b" " * (1 - len(header) % 2)  # of odd length
+        file.write_bytes(struct.pack("<Q", len(header)) + header + content[8 + length :])
+    merge(base, models, TIES(), tmp_path / "out")
+    aligned, other = everything(tmp_path / "out_aligned"), everything(tmp_path / "out")
+    assert all(torch.equal(aligned[name], other[name]) for name in aligned)
+
+
+def test_the_folder_carries_a_card_and_a_recipe_that_makes_it_again(family, tmp_path):
+    base, models = family
+    (base / "README.md").write_text("---\nlicense: apache-2.0\n---\nThe base.")
+    merge(base, models, TIES(density=0.3, weights=[1, 2, 3]), tmp_path / "out")
+    card = (tmp_path / "out/README.md").read_text()
+    front = yaml.safe_load(card.split("---")[1])
+    assert front == {"library_name": "transformers", "tags": ["merge"], "license": "apache-2.0"}
+    assert "3 models merged by `ties`" in card
+    made = json.loads((tmp_path / "out/merge.json").read_text())
+    assert made["base"]["sha256"][WEIGHTS] == hashlib.sha256((base / WEIGHTS).read_bytes()).hexdigest()
+    assert made["models"][2]["sha256"][WEIGHTS][:16] in card
+    again = recipe.load(tmp_path / "out/recipe.yaml")
+    assert again.base is not None
+    merge(Path(again.base), [Path(m.path) for m in again.models], again.settled(), tmp_path / "out_again")
+    assert (tmp_path / "out_again" / WEIGHTS).read_bytes() == (tmp_path / "out" / WEIGHTS).read_bytes()
 
 
 # Once more
@@ -172,25 +236,70 @@ def test_a_folder_with_other_things_and_a_file_are_refused_but_an_empty_folder_i
 # Killed midway
 
 
-def test_an_interruption_leaves_no_folder(family, tmp_path):
-    def stop(stage, done, total):
-        if (stage, done) == ("tensors", 5):
-            raise KeyboardInterrupt
+def stopping(stage, done, total):
+    if done == 12:
+        raise KeyboardInterrupt
 
+
+def test_an_interruption_leaves_no_result_and_the_next_merge_goes_on_from_there(family, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
-        merge(*family, Linear(), tmp_path / "out", progress=stop)
+        merge(*family, TIES(), tmp_path / "out", progress=stopping)
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / ".out.partial/config.json").exists()  # nothing loads it
+    merged = []
+    once = stream._merge_one
+    monkeypatch.setattr(
+        stream, "_merge_one", lambda job, spec, *rest: (merged.append(spec.name), once(job, spec, *rest))
+    )
+    assert merge(*family, TIES(), tmp_path / "out").made
+    assert len(merged) == 21 - 12
+    merge(*family, TIES(), tmp_path / "out_whole")
+    assert (tmp_path / "out" / WEIGHTS).read_bytes() == (tmp_path / "out_whole" / WEIGHTS).read_bytes()
+    assert not (tmp_path / ".out.partial").exists()
+    assert not (tmp_path / "out/settled.jsonl").exists()
+
+
+@pytest.mark.parametrize("what", ["method", "dtype", "input", "base"])
+def test_what_another_merge_left_is_not_gone_on_with(family, tmp_path, monkeypatch, what):
+    base, models = family
+    with pytest.raises(KeyboardInterrupt):
+        merge(base, models, TIES(), tmp_path / "out", progress=stopping)
+    method, dtype = TIES(density=0.5) if what == "method" else TIES(), "float16" if what == "dtype" else None
+    if what in ("input", "base"):
+        change(models[1] if what == "input" else base, lambda t: t[EMBEDDING].add_(1))
+    merge(base, models, method, tmp_path / "out", dtype=dtype)
+    merge(base, models, method, tmp_path / "out_whole", dtype=dtype)
+    assert (tmp_path / "out" / WEIGHTS).read_bytes() == (tmp_path / "out_whole" / WEIGHTS).read_bytes()
+
+
+def test_an_input_that_changes_while_it_is_merged_is_refused(family, tmp_path):
+    base, models = family
+
+    def touch(stage, done, total):
+        os.utime(models[1] / WEIGHTS, ns=(done, done))
+
+    with pytest.raises(ValueError, match=r"m2/model.safetensors was changed while it was merged"):
+        merge(base, models, Linear(), tmp_path / "out", progress=touch)
     assert nothing_new(tmp_path)
 
 
-def test_a_kill_leaves_no_result_and_the_next_merge_is_whole(family, tmp_path):
+def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(family, tmp_path, monkeypatch):
+    monkeypatch.setattr(output.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10, 10, 0))
+    with pytest.raises(OSError, match=r"has 0.0 GB free, the merged model takes 0.0 GB; free some"):
+        merge(*family, Linear(), tmp_path / "out")
+    assert nothing_new(tmp_path)
+
+
+@pytest.mark.parametrize("after", [1, 8, 12, 20, 21])
+def test_a_kill_anywhere_leaves_no_result_and_the_next_merge_is_whole(family, tmp_path, after):
     base, models = family
     script = (
         "import sys, time; from pathlib import Path\n"
-        "from fusion.merge import stream; from fusion.merge.methods import Linear\n"
-        "stream.SHARD_BYTES = 4000\n"
+        "from fusion.merge import output, stream; from fusion.merge.methods import TIES\n"
+        "output.SHARD_BYTES, output.SETTLE_BYTES = 4000, 2000\n"
         "def wait(stage, done, total):\n"
-        "    if done == 12 and stage == 'tensors': print('now', flush=True); time.sleep(60)\n"
-        "base, out, *models = map(Path, sys.argv[1:]); stream.merge(base, models, Linear(), out, progress=wait)\n"
+        f"    if done == {after}: time.sleep(0.3); print('now', flush=True); time.sleep(60)\n"
+        "base, out, *models = map(Path, sys.argv[1:]); stream.merge(base, models, TIES(), out, progress=wait)\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", script, base, tmp_path / "out", *models], stdout=subprocess.PIPE, text=True
@@ -200,8 +309,17 @@ def test_a_kill_leaves_no_result_and_the_next_merge_is_whole(family, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "out").exists()
-    assert list((tmp_path / ".out.partial").glob("*.safetensors"))  # it was killed while it wrote
-    assert merge(base, models, Linear(), tmp_path / "out").made
-    assert not (tmp_path / ".out.partial").exists()
-    assert [file.name for file in (tmp_path / "out").glob("*.safetensors")] == [WEIGHTS]
+    partial = tmp_path / ".out.partial"
+    settled = (partial / "settled.jsonl").read_text().splitlines()[1:]
+    assert len(settled) <= after
+    assert settled or after < 8  # it was killed after some of it was on disk
+    with pytest.raises(OSError):
+        LlamaForCausalLM.from_pretrained(partial)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(output, "SHARD_BYTES", 4000)
+        assert merge(base, models, TIES(), tmp_path / "out").made
+        merge(base, models, TIES(), tmp_path / "out_whole")
+    assert not partial.exists()
+    for file in (tmp_path / "out_whole").glob("*.safetensors"):
+        assert (tmp_path / "out" / file.name).read_bytes() == file.read_bytes()
     LlamaForCausalLM.from_pretrained(tmp_path / "out")
