@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -160,6 +161,8 @@ def evaluate(
         return
     if override:
         raise ValueError("--set changes a CONFIG; with --suite there is none.")
+    if find_spec("lm_eval") is None:
+        raise ValueError("Benchmarks need lm-eval: pip install 'logit-fusion[eval]'.")
     os.environ.setdefault("TQDM_DISABLE", "1")  # read when lm-eval is imported; the bars are ours
     from fusion.benchmark import Wanted, benchmark
     from fusion.progress import quiet

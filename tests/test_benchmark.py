@@ -1,10 +1,12 @@
 """`fusion evaluate MODELS --suite` as a person meets it: several models, one table, a guard with an exit code."""
 
 import json
+from importlib.util import find_spec
 
 import pytest
 
 import benchmark_files
+from fusion import cli
 from fusion.benchmark import named
 from fusion.models import ModelRef, load_model
 from fusion_eval import fast_lm
@@ -81,10 +83,8 @@ def test_the_same_command_again_loads_no_model(place, monkeypatch):
     ],
 )
 def test_a_mistake_is_one_message(place, arguments, message):
-    if "vllm" in arguments:
-        pytest.importorskip("lm_eval")
-        if __import__("importlib.util").util.find_spec("vllm"):
-            pytest.skip("vLLM is installed")
+    if "vllm" in arguments and find_spec("vllm"):
+        pytest.skip("vLLM is installed")
     whole = [
         place / a if a in ("base", "neox") and arguments[n - 1] != "--guard" else a for n, a in enumerate(arguments)
     ]
@@ -92,6 +92,11 @@ def test_a_mistake_is_one_message(place, arguments, message):
     assert out.returncode == 1
     assert message in out.stderr
     assert "Traceback" not in out.stderr
+
+
+def test_a_missing_extra_is_named(place, monkeypatch):
+    monkeypatch.setattr(cli, "find_spec", lambda name: None)
+    assert "pip install 'logit-fusion[eval]'" in run(place, place / "base").stderr
 
 
 def test_without_a_suite_only_a_config_is_meant(place):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,6 +21,7 @@ from fusion_eval.items import item
 from fusion_eval.quiet import quiet
 from fusion_eval.remembering import AnswerFile, RememberingLM
 from fusion_eval.results import Item, Result
+from fusion_eval.statistics import summarise
 from fusion_eval.suites import Suite, catalogue
 from fusion_eval.tasks import Part, load_task, runs_code, samples, version
 
@@ -71,6 +73,7 @@ def evaluate(
         items = _measure(ref, suite, how, [task for task in suite.tasks if allowed[task]], out, key, progress)
     made = {"key": key, "skipped": {task: NO_CODE for task, ok in allowed.items() if not ok}, **_provenance(how)}
     result = Result(model=name, suite=suite.name, path=ref.path, made=made, items=items)
+    result = result.model_copy(update={"made": made | {"scores": _scores(result)}})
     result.save(file)
     return result
 
@@ -160,6 +163,17 @@ def _provenance(how: Settings) -> dict[str, Any]:
     made["settings"] = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(how).items()}
     made["sentences"] = "punkt_tab" if sentences.installed() else "stand-in"
     return made | ({"containment": sandbox.containment()} if how.allow_code_execution else {})
+
+
+def _scores(result: Result) -> dict[str, dict[str, dict[str, float | None]]]:
+    """For readers of the file: each value with its 95% interval and n; no ends where there is but one question."""
+    return {
+        domain: {
+            metric: {name: value if math.isfinite(value) else None for name, value in asdict(interval).items()}
+            for metric, interval in metrics.items()
+        }
+        for domain, metrics in summarise(result).items()
+    }
 
 
 def _short(model: str, asked: Mapping[str, Any]) -> str:

@@ -6,12 +6,14 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+from lm_eval.api.instance import Instance
 from lm_eval.models import huggingface
 
 from fusion.models import ModelRef, load_model, load_tokenizer
 from fusion_eval.quiet import quiet
 from fusion_eval.shared_prefix import Asked, Likelihood, Scorer
 
+logger = logging.getLogger(__name__)
 HFLM: Any = huggingface.HFLM  # its decorator hides its type from type checkers
 
 
@@ -32,12 +34,29 @@ class FastLM(HFLM):
         self, requests: Sequence[tuple[Any, list[int], list[int]]], disable_tqdm: bool = False, override_bs: Any = None
     ) -> list[tuple[float, bool]]:
         asked = [self._asked(context, continuation) for _, context, continuation in requests]
+        cut = sum(len(short.context) < len(context) for short, (_, context, _) in zip(asked, requests, strict=True))
+        if cut:
+            logger.warning(
+                "%d of %d contexts do not fit the model's %d tokens and were cut on the left.",
+                cut, len(asked), self.max_length,
+            )  # fmt: skip
         found: list[Likelihood | None] = [None] * len(asked)
         for i, likelihood in self.scorer.score(asked):
             found[i] = likelihood
             if requests[i][0] is not None:  # a window of a longer text is nobody's answer
                 self.cache_hook.add_partial("loglikelihood", requests[i][0], (*likelihood,))
         return [(it.nats, it.greedy) for it in found if it is not None]
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """As inherited. Raises ValueError where an answer may fill the whole context, with no room for its prompt."""
+        arguments: list[Any] = [request.args for request in requests]
+        longest = max((settings.get("max_gen_toks", 0) for _, settings in arguments), default=0)
+        if longest >= self.max_length:
+            raise ValueError(
+                f"An answer may take {longest} tokens, the model's context is {self.max_length}: no room for the prompt. "
+                "Take fewer with --max-new-tokens."
+            )
+        return super().generate_until(requests, disable_tqdm=disable_tqdm)
 
     def _asked(self, context: list[int], continuation: list[int]) -> Asked:
         """As lm-eval cuts what is too long: on the left, so that the last token need not be read."""

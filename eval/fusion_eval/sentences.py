@@ -7,31 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-ABBREVIATIONS = [
-    "dr",
-    "mr",
-    "mrs",
-    "ms",
-    "prof",
-    "st",
-    "vs",
-    "etc",
-    "e.g",
-    "i.e",
-    "jr",
-    "sr",
-    "no",
-    "fig",
-    "vol",
-    "inc",
-    "ltd",
-    "co",
-    "u.s",
-    "u.k",
-    "a.m",
-    "p.m",
-    "ph.d",
-]
+ABBREVIATIONS = (
+    "dr", "mr", "mrs", "ms", "prof", "st", "vs", "etc", "e.g", "i.e", "jr", "sr", "no", "fig", "vol", "inc", "ltd", "co",
+    "u.s", "u.k", "a.m", "p.m", "ph.d",
+)  # fmt: skip
 """Words whose full stop ends no sentence, in the stand-in."""
 
 

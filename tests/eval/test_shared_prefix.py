@@ -180,3 +180,11 @@ def test_a_continuation_without_room_or_tokens_is_named(tmp_path):
         fast._loglikelihood_tokens([(None, [1], [2] * 300)])
     with pytest.raises(ValueError, match="takes 0 tokens"):
         fast._loglikelihood_tokens([(None, [1], [])])
+
+
+def test_what_was_cut_is_told_and_an_answer_must_leave_room(tmp_path, caplog):
+    fast = FastLM(ModelRef(str(tiny.folder("llama", tmp_path))), "float32", "cpu", batch_tokens=500, batch_size=4)
+    fast._loglikelihood_tokens([(None, [1] * 300, [2]), (None, [1] * 30, [2])])
+    assert "1 of 2 contexts do not fit the model's 256 tokens and were cut on the left." in caplog.text
+    with pytest.raises(ValueError, match=r"may take 256 tokens, .* Take fewer with --max-new-tokens"):
+        fast.generate_until([Instance("generate_until", {}, ("the fox", {"max_gen_toks": 256}), 0)])

@@ -46,6 +46,7 @@ def test_every_task_runs_offline_and_gives_its_measure(results, suite):
         few = 1 if task == "humaneval-text" else rows.get(task.removesuffix("-stock"), 2)
         assert found[task][metric].n == few
     assert results[suite].made["skipped"] == {}
+    assert results[suite].made["scores"]["mean"].keys() == found["mean"].keys()
 
 
 def test_items_say_what_was_asked_expected_and_answered(results):
