@@ -17,7 +17,7 @@ from rich.table import Table
 from benchmarks.measure import Figure
 from fusion.progress import quiet
 
-NAMES = ("steps", "losses", "extraction", "caching", "memory", "graphs", "aligning", "packing")
+NAMES = ("steps", "losses", "memory", "packing", "graphs", "extraction", "caching", "aligning", "evaluation")
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ def caches(run):
 def test_two_ranks_make_the_caches_that_one_process_makes_and_one_of_them_talks(folder):
     alone = pipeline.run(runs.config(folder, name="alone"), until="extract")
     (folder / "two.yaml").write_text(yaml.safe_dump(runs.raw(folder, name="two")))
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     done = subprocess.run(
         [*launch, "-m", "fusion", "extract", str(folder / "two.yaml")], capture_output=True, text=True, timeout=300
     )

@@ -7,6 +7,7 @@ as if it were killed; `copy_to` then keeps what it left. All of one call share o
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -32,8 +33,13 @@ def prepare(folder: Path, **changes) -> None:
 def launch(processes: int, *command: str) -> subprocess.CompletedProcess:
     """Run a Python command under torchrun, or alone where `processes` is 0."""
     torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--standalone"]
+    path = os.pathsep.join([str(Path(runs.__file__).parent), os.environ.get("PYTHONPATH", "")])
     return subprocess.run(
-        [sys.executable, *(torchrun if processes else []), *command], capture_output=True, text=True, check=False
+        [sys.executable, *(torchrun if processes else []), *command],
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
@@ -70,10 +76,11 @@ def train(folder: Path, place: str, stop_at: int | None = None, copy_to: str | N
     caches = {source.name: Cache(config.folder / "cache" / source.name) for source in config.sources}
     references = [steps.reference(job, source, cache) for source, cache in caches.items()]
     collator = Collator(job.train, job.encoded("pivot"), references, config.weighting)
-    how = (job.training, config.seed, config.dtype, config.head_chunk, config.engine, config.adapter)
+    how = (job.training, config.seed, config.dtype, config.head_chunk)
+    spread_over = {"engine": config.engine, "adapter": config.adapter}
     try:
         fit(
-            Recipe(config.pivot.ref, job.tokenizers["pivot"], collator, config.objectives, *how),
+            Recipe(config.pivot.ref, job.tokenizers["pivot"], collator, config.objectives, *how, **spread_over),
             folder / place,
             [Kill()],
         )

@@ -48,7 +48,7 @@ def test_packing_changes_no_loss_and_no_weight_beyond_rounding(tmp_path):
         job.describe()
         caches = pipeline.extract(job)
         references = [steps.reference(job, name, cache) for name, cache in caches.items() if name != "pivot"]
-        assert steps.train_one(job, "unified", references, ["neox", "qwen"])
+        assert steps.train_one(job, "unified", references, ["neox", "qwen"], caches["pivot"])
         folder = job.config.folder / "train/unified"
         logs.append(json.loads((folder / "log.json").read_text()))
         weights.append(dict(tiny.AutoModelForCausalLM.from_pretrained(folder / "model").named_parameters()))
