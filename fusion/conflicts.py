@@ -9,14 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from fusion.objectives import AnyObjective
+from fusion.objectives import (
+    GLD,
+    AnyObjective,
+    GromovWasserstein,
+    InfiFusion,
+    TopKContrastive,
+    TopKDecoupled,
+    ZScoreKL,
+)
 from fusion.transforms import AnyTransform, MappedTransform, OwnTransform, Power
 from fusion.weighting import AnyWeighting
 
 BY_TOKEN = {"mapped", "sources"}
 """Units that see a source's rows in the pivot's vocabulary."""
-BLIND_TO_SCALE = {"infifusion", "zscore_kl"}
-"""Terms that standardise the logits, so that a factor on them changes nothing."""
 
 
 @dataclass(frozen=True)
@@ -86,14 +92,17 @@ def a_change_of_mapped_rows_is_seen(chosen: Choices) -> Iterator[str]:
 
 
 def a_temperature_is_seen(chosen: Choices) -> Iterator[str]:
-    """Standardising takes a factor on the logits out again."""
+    """Standardising, or looking at directions alone, takes a factor on the logits out again."""
     fusing = [objective for objective in chosen.objectives if objective.unit != "row"]
-    if not fusing or any(objective.kind not in BLIND_TO_SCALE for objective in fusing):
+    if not fusing or not all(map(blind_to_scale, fusing)):
         return
     for place, transform in chosen.placed():
         if isinstance(transform, Power):
             names = " and ".join(sorted({objective.kind for objective in fusing}))
-            yield f"{place} is a factor on the logits, which {names} standardise away; remove it or use another objective"
+            yield (
+                f"{place} is a factor on the logits, which nothing here sees: {names} look at the shape of a row alone; "
+                "remove it or add another term"
+            )
 
 
 def transforms_stand_in_the_order_they_are_done(chosen: Choices) -> Iterator[str]:
@@ -115,6 +124,12 @@ def stretches_need_bytes(chosen: Choices) -> Iterator[str]:
                 f"objectives[{number}] ({objective.kind}) compares the text between shared byte boundaries, which alignment: "
                 f"{chosen.alignment} does not give; use alignment: prefix"
             )
+
+
+def blind_to_scale(objective: AnyObjective) -> bool:
+    """Whether a factor on a source's logits changes nothing for it."""
+    graph = isinstance(objective, GLD | GromovWasserstein) and objective.input == "standardised"
+    return graph or isinstance(objective, InfiFusion | ZScoreKL | TopKDecoupled | TopKContrastive)
 
 
 RULES: tuple[Callable[[Choices], Iterator[str]], ...] = (
