@@ -19,7 +19,7 @@ from fusion.objectives import (
     ZScoreKL,
 )
 from fusion.transforms import AnyTransform, MappedTransform, OwnTransform, Power
-from fusion.weighting import AnyWeighting
+from fusion.weighting import AnyWeighting, MaxMargin, MinimumCrossEntropy, Product
 
 BY_TOKEN = {"mapped", "sources"}
 """Units that see a source's rows in the pivot's vocabulary."""
@@ -79,6 +79,16 @@ def named_sources_are_learned_together(chosen: Choices) -> Iterator[str]:
             )
 
 
+def named_sources_both_count(chosen: Choices) -> Iterator[str]:
+    """A weighting that lets one source count leaves nothing to a term that needs two."""
+    for number, objective in enumerate(chosen.objectives):
+        if len(objective.named) > 1 and (picky := picks_one(chosen.weighting)):
+            yield (
+                f"objectives[{number}] ({objective.kind}) needs {len(objective.named)} sources at each row, and weighting: "
+                f"{picky} lets one count; use another weighting, such as mean"
+            )
+
+
 def a_change_of_mapped_rows_is_seen(chosen: Choices) -> Iterator[str]:
     """What no objective sees is a mistake."""
     if any(objective.unit in BY_TOKEN for objective in chosen.objectives):
@@ -132,10 +142,17 @@ def blind_to_scale(objective: AnyObjective) -> bool:
     return graph or isinstance(objective, InfiFusion | ZScoreKL | TopKDecoupled | TopKContrastive)
 
 
+def picks_one(weighting: AnyWeighting) -> str | None:
+    """The kind of weighting that gives all weight to one source, if it is one or has one for a factor."""
+    factors = weighting.of if isinstance(weighting, Product) else [weighting]
+    return next((each.kind for each in factors if isinstance(each, MinimumCrossEntropy | MaxMargin)), None)
+
+
 RULES: tuple[Callable[[Choices], Iterator[str]], ...] = (
     exact_sums_need_whole_rows,
     named_sources_exist,
     named_sources_are_learned_together,
+    named_sources_both_count,
     a_change_of_mapped_rows_is_seen,
     a_temperature_is_seen,
     transforms_stand_in_the_order_they_are_done,

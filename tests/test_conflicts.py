@@ -12,7 +12,7 @@ import runs
 from fusion.conflicts import RULES, Choices, blind_to_scale, conflicts
 from fusion.objectives import GLD, AlignDistil, CrossEntropy, ForwardKL, InfiFusion, Mixture, SpanLikelihood, ZScoreKL
 from fusion.transforms import GoldOnly, LogitSwap, Power
-from fusion.weighting import PowerSum, Product, Sum
+from fusion.weighting import MaxMargin, PowerSum, Product, Sum
 from objectives.contract import OBJECTIVES, case
 
 
@@ -35,6 +35,10 @@ OFFENCES = [
     ({"transforms": {"a": [Power(gamma=0.5)]}}, r"sources\[0\] \(a\).transforms\[0\] \(power\) with tail: exact"),
     ({"objectives": [ALIGN], "transforms": {"a": []}, "strategies": ["unified"]}, r"names source b; the sources are a"),
     ({"objectives": [ALIGN]}, r"objectives\[0\] \(aligndistil\) needs 2 sources at once, .* strategies: \[unified\]"),
+    (
+        {"objectives": [ALIGN], "strategies": ["unified"], "weighting": Product(of=[Sum(), MaxMargin()])},
+        r"\(aligndistil\) needs 2 sources at each row, and weighting: max_margin lets one count",
+    ),
     (
         {"objectives": [InfiFusion()], "transforms": {"x": [], "a": [LogitSwap()]}},
         r"sources\[1\] \(a\).transforms\[0\] \(logit_swap\) changes rows .* none of the objectives reads those",
