@@ -9,14 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from fusion.objectives import AnyObjective
+from fusion.objectives import (
+    GLD,
+    AnyObjective,
+    GromovWasserstein,
+    InfiFusion,
+    TopKContrastive,
+    TopKDecoupled,
+    ZScoreKL,
+)
 from fusion.transforms import AnyTransform, MappedTransform, OwnTransform, Power
-from fusion.weighting import AnyWeighting
+from fusion.weighting import AnyWeighting, MaxMargin, MinimumCrossEntropy, Product
 
 BY_TOKEN = {"mapped", "sources"}
 """Units that see a source's rows in the pivot's vocabulary."""
-BLIND_TO_SCALE = {"infifusion", "zscore_kl"}
-"""Terms that standardise the logits, so that a factor on them changes nothing."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,16 @@ def named_sources_are_learned_together(chosen: Choices) -> Iterator[str]:
             )
 
 
+def named_sources_both_count(chosen: Choices) -> Iterator[str]:
+    """A weighting that lets one source count leaves nothing to a term that needs two."""
+    for number, objective in enumerate(chosen.objectives):
+        if len(objective.named) > 1 and (picky := picks_one(chosen.weighting)):
+            yield (
+                f"objectives[{number}] ({objective.kind}) needs {len(objective.named)} sources at each row, and weighting: "
+                f"{picky} lets one count; use another weighting, such as mean"
+            )
+
+
 def a_change_of_mapped_rows_is_seen(chosen: Choices) -> Iterator[str]:
     """What no objective sees is a mistake."""
     if any(objective.unit in BY_TOKEN for objective in chosen.objectives):
@@ -86,14 +102,17 @@ def a_change_of_mapped_rows_is_seen(chosen: Choices) -> Iterator[str]:
 
 
 def a_temperature_is_seen(chosen: Choices) -> Iterator[str]:
-    """Standardising takes a factor on the logits out again."""
+    """Standardising, or looking at directions alone, takes a factor on the logits out again."""
     fusing = [objective for objective in chosen.objectives if objective.unit != "row"]
-    if not fusing or any(objective.kind not in BLIND_TO_SCALE for objective in fusing):
+    if not fusing or not all(map(blind_to_scale, fusing)):
         return
     for place, transform in chosen.placed():
         if isinstance(transform, Power):
             names = " and ".join(sorted({objective.kind for objective in fusing}))
-            yield f"{place} is a factor on the logits, which {names} standardise away; remove it or use another objective"
+            yield (
+                f"{place} is a factor on the logits, which nothing here sees: {names} look at the shape of a row alone; "
+                "remove it or add another term"
+            )
 
 
 def transforms_stand_in_the_order_they_are_done(chosen: Choices) -> Iterator[str]:
@@ -117,10 +136,23 @@ def stretches_need_bytes(chosen: Choices) -> Iterator[str]:
             )
 
 
+def blind_to_scale(objective: AnyObjective) -> bool:
+    """Whether a factor on a source's logits changes nothing for it."""
+    graph = isinstance(objective, GLD | GromovWasserstein) and objective.input == "standardised"
+    return graph or isinstance(objective, InfiFusion | ZScoreKL | TopKDecoupled | TopKContrastive)
+
+
+def picks_one(weighting: AnyWeighting) -> str | None:
+    """The kind of weighting that gives all weight to one source, if it is one or has one for a factor."""
+    factors = weighting.of if isinstance(weighting, Product) else [weighting]
+    return next((each.kind for each in factors if isinstance(each, MinimumCrossEntropy | MaxMargin)), None)
+
+
 RULES: tuple[Callable[[Choices], Iterator[str]], ...] = (
     exact_sums_need_whole_rows,
     named_sources_exist,
     named_sources_are_learned_together,
+    named_sources_both_count,
     a_change_of_mapped_rows_is_seen,
     a_temperature_is_seen,
     transforms_stand_in_the_order_they_are_done,

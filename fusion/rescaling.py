@@ -64,5 +64,6 @@ def _entries(
         for number, (low, high) in enumerate(pairwise(EDGES)):
             chosen = values[inside & (bin_of == number)]
             if len(chosen):
-                quantiles = chosen.quantile(torch.tensor([0.1, 0.5, 0.9], dtype=chosen.dtype)).tolist()
-                yield Rescaling(domain, low, high, len(chosen), *quantiles, (chosen < 0).double().mean().item())
+                tenth, median, ninetieth = (chosen.quantile(each).item() for each in (0.1, 0.5, 0.9))
+                negative = (chosen < 0).double().mean().item()
+                yield Rescaling(domain, low, high, len(chosen), tenth, median, ninetieth, negative)

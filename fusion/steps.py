@@ -109,7 +109,7 @@ def reference(job: Job, name: str, cache: Cache) -> Reference:
     return Reference(name, cache, mapped, getattr(job.models[name], "transforms", ()))
 
 
-def train_one(job: Job, name: str, references: list[Reference], learn: list[str], pivot: Cache) -> bool:
+def train_one(job: Job, name: str, references: list[Reference], learn: list[str], pivot: Cache | None = None) -> bool:
     """Whether there was something to do. `pivot` holds what the pivot said before training."""
     config, folder = job.config, job.config.folder / "train" / name
     objectives = config.objectives if references else plain_fine_tuning()

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
+
 import pytest
+import torch
 
 import runs
-from fusion.conflicts import RULES, Choices, conflicts
-from fusion.objectives import AlignDistil, CrossEntropy, ForwardKL, InfiFusion, Mixture, SpanLikelihood, ZScoreKL
+from fusion.conflicts import RULES, Choices, blind_to_scale, conflicts
+from fusion.objectives import GLD, AlignDistil, CrossEntropy, ForwardKL, InfiFusion, Mixture, SpanLikelihood, ZScoreKL
 from fusion.transforms import GoldOnly, LogitSwap, Power
-from fusion.weighting import PowerSum, Product, Sum
+from fusion.weighting import MaxMargin, PowerSum, Product, Sum
+from objectives.contract import OBJECTIVES, case
 
 
 def choices(**changed) -> Choices:
@@ -31,12 +36,20 @@ OFFENCES = [
     ({"objectives": [ALIGN], "transforms": {"a": []}, "strategies": ["unified"]}, r"names source b; the sources are a"),
     ({"objectives": [ALIGN]}, r"objectives\[0\] \(aligndistil\) needs 2 sources at once, .* strategies: \[unified\]"),
     (
+        {"objectives": [ALIGN], "strategies": ["unified"], "weighting": Product(of=[Sum(), MaxMargin()])},
+        r"\(aligndistil\) needs 2 sources at each row, and weighting: max_margin lets one count",
+    ),
+    (
         {"objectives": [InfiFusion()], "transforms": {"x": [], "a": [LogitSwap()]}},
         r"sources\[1\] \(a\).transforms\[0\] \(logit_swap\) changes rows .* none of the objectives reads those",
     ),
     (
         {"objectives": [CrossEntropy(), InfiFusion()], "transforms": {"a": [Power(gamma=0.5, tail="single")]}},
-        r"\(power\) is a factor on the logits, which infifusion standardise away",
+        r"\(power\) is a factor on the logits, which nothing here sees: infifusion look at the shape",
+    ),
+    (
+        {"objectives": [GLD(), ZScoreKL()], "transforms": {"a": [Power(gamma=0.5, tail="single")]}},
+        r"which nothing here sees: gld and zscore_kl look at the shape",
     ),
     (
         {"transforms": {"a": [LogitSwap(), Power(gamma=0.5, tail="even")]}},
@@ -53,6 +66,7 @@ FINE = [
     {"objectives": [Mixture()], "transforms": {"a": [LogitSwap(), GoldOnly()]}},
     {"objectives": [InfiFusion(), ForwardKL()], "transforms": {"a": [Power(gamma=0.5, tail="single"), LogitSwap()]}},
     {"objectives": [ZScoreKL()]},
+    {"objectives": [GLD(input="raw")], "transforms": {"a": [Power(gamma=0.5, tail="single")]}},
     {"objectives": [SpanLikelihood()]},
     {"alignment": "truncate"},
 ]
@@ -60,8 +74,6 @@ FINE = [
 
 @pytest.mark.parametrize(("changed", "sentence"), OFFENCES, ids=[each[1] for each in OFFENCES])
 def test_each_offence_is_named_with_its_reason_and_alone(changed, sentence):
-    import re
-
     (found,) = conflicts(choices(**changed))
     assert re.search(sentence, found), found
 
@@ -93,3 +105,13 @@ def test_the_pivot_may_be_a_source_of_itself_where_transforms_change_what_it_say
         runs.config(tmp_path, sources=[itself])
     config = runs.config(tmp_path, sources=[itself | {"transforms": [{"kind": "logit_swap"}]}])
     assert config.sources[0].transforms == [LogitSwap()]
+
+
+@pytest.mark.parametrize("objective", [o for o in OBJECTIVES if o.unit in ("mapped", "pair", "example")], ids=repr)
+def test_a_term_is_said_to_be_blind_to_scale_exactly_if_a_factor_on_the_sources_logits_changes_nothing(objective):
+    tried = case(objective, dtype=torch.float64)
+    tempered = dataclasses.replace(tried, source=Power(gamma=0.5, tail="single")(tried.source, 31))
+    if objective.entries is None:  # whole rows stay whole
+        tempered.source = Power(gamma=0.5)(tried.source, 31)
+    same = torch.allclose(tempered.values(), tried.values(), rtol=1e-4, atol=1e-6)
+    assert same == blind_to_scale(objective)

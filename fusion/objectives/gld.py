@@ -71,7 +71,7 @@ class GraphObjective(ExampleObjective):
             return rows.logprobs
         if self.input == "probabilities":
             return rows.logprobs.exp()
-        return standardised(rows.logprobs, rows, side, self.kind)
+        return standardised(rows.logprobs, rows, side, type(self).model_fields["kind"].default)
 
 
 class GLD(GraphObjective):

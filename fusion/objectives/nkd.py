@@ -50,8 +50,8 @@ class USKD(RowObjective):
     """A soft target that the pivot makes for itself: no source takes part.
 
     The true token counts `alpha` (p² + 1 - mean of p² over the example), p the pivot's own probability of it and constant
-    there; the `top_k` most likely others are taught, with weight `beta`, to fall off by rank as Zipf's law does. Useful
-    beside other terms, for rows that no source matches.
+    there; the `top_k` most likely others are taught, with weight `beta`, to fall off by rank as Zipf's law does. It reaches
+    all rows, also those that no source matches.
 
     Source: the teacher-free method of Yang et al. 2023, arXiv:2303.13005. Its second head on a middle layer is
     left out, so ranks are the pivot's last layer's alone; its mean runs over a batch of images, ours over the example.

@@ -75,8 +75,9 @@ class TopKContrastive(MappedObjective):
         both, count = compare(pivot, source), min(len(source), self.rows)
         at = torch.linspace(0, max(len(source) - 1, 0), count, device=source.ids.device).long()
         some = Outcomes(both.source[at], both.pivot[at], both.is_gold[at])
-        values = telling_apart(*directions(some, source.ids[at]), self.temperature)
-        return torch.zeros_like(both.pivot[:, 0]).index_copy(0, at, values * (len(source) / max(1, count)))
+        mine, theirs = directions(some, source.ids[at])
+        values = telling_apart(mine, theirs, self.temperature)
+        return both.pivot.new_zeros(len(source)).index_copy(0, at, values * (len(source) / max(1, count)))
 
 
 def misdirection(a: Float[Tensor, "M K"], b: Float[Tensor, "M K"], inside: Bool[Tensor, "M K"]) -> Float[Tensor, " M"]:
