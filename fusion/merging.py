@@ -125,7 +125,8 @@ def bits_per_byte(model: Path, examples: Sequence[Example]) -> float:
     from fusion_eval import heldout
 
     items = heldout.score(ModelRef(str(model)), examples, "auto", heldout.Settings(), lambda units: None)
-    return sum(item.nats for item in items) / math.log(2) / sum(item.bytes for item in items)
+    nats = [item.nats for item in items if item.nats is not None]  # held-out examples always have one
+    return sum(nats) / math.log(2) / sum(item.bytes for item in items)
 
 
 def _examples(part: str, data: dict[str, Any]) -> list[Example]:
