@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from fusion.cache.known import Known
 from fusion.objectives import AnyObjective
+from fusion.transforms import AnyTransform
 from fusion.weighting import AnyWeighting
 
 NAMES = {"gold": "the log-probability of the true token", "mean": "the mean of the logits", "std": "their deviation"}
 
 
-def lacking(objectives: Sequence[AnyObjective], weighting: AnyWeighting, sources: Mapping[str, Known]) -> list[str]:
-    """One sentence for each thing that an objective or the weighting reads and a source's rows do not all hold."""
+def lacking(
+    objectives: Sequence[AnyObjective],
+    weighting: AnyWeighting,
+    sources: Mapping[str, Known],
+    transforms: Mapping[str, Sequence[AnyTransform]] = MappingProxyType({}),
+) -> list[str]:
+    """One sentence for each thing that an objective, the weighting or a transform reads and a source's rows do not all hold.
+
+    `transforms` are those of each source, by name.
+    """
     readers = [(f"objectives[{i}] ({o.kind})", o.needs, "another input") for i, o in enumerate(objectives)]
     readers.append((f"weighting ({weighting.kind})", weighting.needs, "kind: sum or mean"))
     found = []
     for name, known in sources.items():
-        for reader, needs, instead in readers:
+        own = [
+            (f"transforms[{i}] ({t.kind})", t.needs, "no such transform")
+            for i, t in enumerate(transforms.get(name, ()))
+        ]
+        for reader, needs, instead in [*readers, *own]:
             for field, rows in _unknown(known, needs):
                 found.append(
                     f"{reader} needs {NAMES[field]}, which {rows} of {known.rows} rows of source {name} do not have (NaN). "

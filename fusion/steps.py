@@ -79,7 +79,8 @@ def extract_one(job: Job, name: str, writer: Writer) -> Cache:
 def refuse_unknown(job: Job, caches: dict[str, Cache]) -> None:
     """Raise ValueError where objectives or weighting read what a source's rows do not hold, before anything is trained."""
     sources = {name: cache.known for name, cache in caches.items() if name != "pivot"}
-    if missing := lacking(job.config.objectives, job.config.weighting, sources):
+    transforms = {source.name: source.transforms for source in job.config.sources}
+    if missing := lacking(job.config.objectives, job.config.weighting, sources, transforms):
         raise ValueError("\n".join(missing))
 
 

@@ -28,7 +28,7 @@ ALLOWED = {
     "merge": BOTTOM,
     "cache": BOTTOM | {"made"},
     "batch": BOTTOM | {"encode"},
-    "needs": {"cache", "objectives", "weighting"},
+    "needs": {"cache", "objectives", "transforms", "weighting"},
     "dumps": BOTTOM | {"encode"},
     "vocabulary": {"align", "encode", "spelling"},
     "rescaling": set(),

@@ -7,6 +7,7 @@ from fusion.cache.known import Known, known
 from fusion.needs import lacking
 from fusion.objectives import GLD, CrossEntropy, ForwardKL, InfiFusion
 from fusion.rows import LogitRows
+from fusion.transforms import LogitSwap, Power
 from fusion.weighting import ALL as WEIGHTINGS
 from fusion.weighting import GoldPosterior, MinimumCrossEntropy, Sum
 from objectives.contract import OBJECTIVES as EVERY
@@ -70,3 +71,11 @@ def test_what_nobody_reads_may_be_lacking():
 @pytest.mark.parametrize("reader", [*EVERY, *PLAIN], ids=repr)
 def test_needs_are_fields_of_rows(reader):
     assert reader.needs <= {"gold", "mean", "std"}
+
+
+def test_a_transform_that_reads_the_true_tokens_probability_needs_it_of_its_own_source_alone():
+    unknown = Known(rows=9, gold=4, moments=9, entries=10)
+    transforms = {"a": [Power(gamma=0.5, tail="single")], "b": [LogitSwap()]}
+    assert lacking([CrossEntropy()], Sum(), {"a": unknown, "b": WHOLE}, transforms) == []
+    (found,) = lacking([CrossEntropy()], Sum(), {"a": WHOLE, "b": unknown}, transforms)
+    assert found.startswith("transforms[0] (logit_swap) needs the log-probability of the true token, which 5 of 9 rows")
