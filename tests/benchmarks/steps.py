@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from benchmarks import bodies
-from benchmarks.measure import Figure, Ratio, paired
+from benchmarks.measure import Figure, Ratio, best, paired
 from fusion.head import Head
 from fusion.objectives import GLD, AnyObjective, CrossEntropy, ForwardKL, InfiFusion
 from fusion.train import Collator, Reference
@@ -38,6 +38,12 @@ def measure() -> Iterable[Figure]:
             ratio = _ratio(model, Path(place), objectives, weighting, None)
             how = f"{EXAMPLES} x {TOKENS} tokens, {ratio.b:.2f} s a plain step"
             yield Figure(f"step with {name} / plain step", str(ratio), target, how)
+        for name, (objectives, weighting, _) in FUSIONS.items():
+            more, plain = _beside_the_body(model, Path(place), objectives, weighting)
+            how = (
+                f"{more * 1e3:.0f} ms more than {plain * 1e3:.0f} ms: caches, alignment, head, terms, all but the body"
+            )
+            yield Figure(f"what {name} adds to that step", f"{more / ratio.b:+.1%}", "", how)
         objectives, weighting, target = next(iter(FUSIONS.values()))
         ratio = _ratio(model, Path(place), objectives, weighting, 128)
         yield Figure("the same with pair loss, head in chunks of 128 rows", str(ratio), target, f"{ratio.b:.2f} s")
@@ -54,13 +60,41 @@ def _ratio(model: Any, place: Path, objectives: list[AnyObjective], weighting: A
     return paired(fused, plain, runs=5)
 
 
+def _beside_the_body(model: Any, place: Path, objectives: list[AnyObjective], weighting: Any) -> tuple[float, float]:
+    """Seconds that fusion adds, and that a plain step takes, without the body of the model: what does not differ is noise."""
+    examples, encoded = bodies.texts(EXAMPLES, TOKENS, PROMPT)
+    references = [
+        Reference(name, bodies.cache(place / name, examples, TOKENS - PROMPT, size), _mapped(size))
+        for name, size in VOCABULARIES.items()
+    ]
+    hidden = torch.randn(EXAMPLES, TOKENS, 576)
+    ways = (
+        (Collator(examples, encoded, references, weighting), objectives),
+        (Collator(examples, encoded, [], Sum()), None),
+    )
+    times = []
+    for collator, terms in ways:
+        trainer = _trainer(model, place, collator, terms or [CrossEntropy()], None)
+
+        def work(trainer=trainer, collator=collator) -> None:
+            targets = collator(range(EXAMPLES))["targets"]
+            x = hidden.clone().requires_grad_()
+            sum(weight * mean for _, weight, mean in trainer.terms(x, targets, targets.counts())).backward()
+            model.zero_grad()
+
+        times.append(best(work, runs=9))
+    return times[0] - times[1], times[1]
+
+
 def _mapped(size: int) -> torch.Tensor:
     return torch.arange(size).where(torch.arange(size) < bodies.PIVOT, -1)
 
 
-def _step(model: Any, place: Path, collator: Collator, objectives: list[AnyObjective], chunk: int | None) -> Any:
+def _trainer(
+    model: Any, place: Path, collator: Collator, objectives: list[AnyObjective], chunk: int | None
+) -> FusionTrainer:
     given = {"max_steps": 1000, "report_to": [], "logging_steps": 1000, "learning_rate": 1e-6}
-    trainer = FusionTrainer(
+    return FusionTrainer(
         model=model,
         head=Head.of(model, bodies.PIVOT, chunk),
         objectives=objectives,
@@ -68,6 +102,10 @@ def _step(model: Any, place: Path, collator: Collator, objectives: list[AnyObjec
         train_dataset=range(EXAMPLES),
         data_collator=collator,
     )
+
+
+def _step(model: Any, place: Path, collator: Collator, objectives: list[AnyObjective], chunk: int | None) -> Any:
+    trainer = _trainer(model, place, collator, objectives, chunk)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
 
     def step() -> None:
