@@ -57,7 +57,7 @@ def _ratio(model: Any, place: Path, objectives: list[AnyObjective], weighting: A
     ]
     fused = _step(model, place, Collator(examples, encoded, references, weighting), objectives, chunk)
     plain = _step(model, place, Collator(examples, encoded, [], Sum()), [CrossEntropy()], chunk)
-    return paired(fused, plain, runs=5)
+    return paired(fused, plain, runs=9)
 
 
 def _beside_the_body(model: Any, place: Path, objectives: list[AnyObjective], weighting: Any) -> tuple[float, float]:
