@@ -1,4 +1,4 @@
-"""The processes of one run: which one this is, how many there are, how they wait for each other and tell each other.
+"""The processes of one run: which one this is, how many there are, and how they wait for each other.
 
 torchrun (like every launcher that speaks its language) says who is who in environment variables. Without them there is one
 process, and nothing here does anything. The processes talk over gloo on the CPU, whatever the training talks over, and wait
@@ -13,9 +13,8 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any
 
-Value = TypeVar("Value")
 PATIENCE = timedelta(days=30)
 
 
@@ -56,28 +55,6 @@ def barrier() -> None:
         import torch.distributed as dist
 
         dist.barrier(_everyone())
-
-
-def broadcast(value: Value) -> Value:
-    """What the main process gives here, in every process. Anything small that pickle knows."""
-    if world() == 1:
-        return value
-    import torch.distributed as dist
-
-    box = [value]
-    dist.broadcast_object_list(box, src=0, group=_everyone())
-    return box[0]
-
-
-def gather(value: Value) -> list[Value]:
-    """What every process gives here, by rank, in every process. Anything small that pickle knows."""
-    if world() == 1:
-        return [value]
-    import torch.distributed as dist
-
-    box: list[Any] = [None] * world()
-    dist.all_gather_object(box, value, group=_everyone())
-    return box
 
 
 @contextmanager

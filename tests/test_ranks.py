@@ -1,4 +1,4 @@
-"""One process alone, and two that meet over gloo: who is main, who waits for whom, and what one tells the others."""
+"""One process alone, and two that meet over gloo: who is main, and who waits for whom."""
 
 import os
 import socket
@@ -14,8 +14,6 @@ def test_one_process_is_the_main_one_and_needs_nobody(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     assert (ranks.rank(), ranks.local_rank(), ranks.world(), ranks.is_main()) == (0, 0, 1, True)
     ranks.barrier()
-    assert ranks.broadcast({"a": 1}) == {"a": 1}
-    assert ranks.gather("here") == ["here"]
     with ranks.main_first():
         pass
     assert not torch.distributed.is_initialized()
@@ -33,8 +31,6 @@ def meet(rank, port, folder):
         "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
     }  # fmt: skip
     assert ranks.is_main() == (rank == 0)
-    assert ranks.broadcast(f"from {rank}") == "from 0"
-    assert ranks.gather(rank * 10) == [0, 10]
     with ranks.main_first():
         if rank == 0:
             time.sleep(0.3)
