@@ -44,6 +44,7 @@ def measure() -> Iterable[Figure]:
                 f"{more * 1e3:.0f} ms more than {plain * 1e3:.0f} ms: caches, alignment, head, terms, all but the body"
             )
             yield Figure(f"what {name} adds to that step", f"{more / ratio.b:+.1%}", "", how)
+        yield _reading(Path(place), ratio.b)
         objectives, weighting, target = next(iter(FUSIONS.values()))
         ratio = _ratio(model, Path(place), objectives, weighting, 128)
         yield Figure("the same with pair loss, head in chunks of 128 rows", str(ratio), target, f"{ratio.b:.2f} s")
@@ -58,6 +59,15 @@ def _ratio(model: Any, place: Path, objectives: list[AnyObjective], weighting: A
     fused = _step(model, place, Collator(examples, encoded, references, weighting), objectives, chunk)
     plain = _step(model, place, Collator(examples, encoded, [], Sum()), [CrossEntropy()], chunk)
     return paired(fused, plain, runs=9)
+
+
+def _reading(place: Path, step: float) -> Figure:
+    examples, _ = bodies.texts(EXAMPLES, TOKENS, PROMPT)
+    caches = [bodies.cache(place / name, examples, TOKENS - PROMPT, size) for name, size in VOCABULARIES.items()]
+    took = best(lambda: [cache.rows([example.id for example in examples]) for cache in caches])
+    return Figure(
+        "share of that step that reads and decodes the caches", f"{took / step:.2%}", "≤ 1%", f"{took * 1e3:.1f} ms"
+    )
 
 
 def _beside_the_body(model: Any, place: Path, objectives: list[AnyObjective], weighting: Any) -> tuple[float, float]:
