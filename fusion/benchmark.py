@@ -20,9 +20,10 @@ from fusion_eval.contamination import WORDS, Overlap, overlaps, texts_of
 from fusion_eval.evaluate import NO_CODE, Progress, Settings, evaluate
 from fusion_eval.gap import Gap, gap_closed
 from fusion_eval.guard import Regression, regressions
+from fusion_eval.metrics import METRICS
 from fusion_eval.results import Result
 from fusion_eval.sandbox import statement
-from fusion_eval.statistics import METRICS, by_subset, summarise
+from fusion_eval.statistics import by_subset, summarise
 from fusion_eval.suites import Suite, load_suite
 from fusion_eval.tasks import runs_code
 

@@ -199,7 +199,7 @@ def launch(
     from fusion_launch import Program, Resources, execute, prepare
 
     name = configfile.load(config, override).name  # a mistake is said here, not after hours in a queue
-    files = {config: Path(config).read_text()} if Path(config).is_file() else {}
+    files = {config: configfile.whole(config)} if Path(config).is_file() else {}
     program = Program("fusion", ("run", config, *(part for value in override for part in ("--set", value))), name)
     prepared = prepare(on, program, Resources.of(gpus, nodes, hostfile, head), option, files)
     if not dry_run:

@@ -6,7 +6,7 @@ import difflib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from fusion.conflicts import Choices, conflicts
 from fusion.hardware import GPUS
@@ -196,8 +196,16 @@ class Plan(Settings):
         return value
 
 
+def _may_extend(schema: dict[str, Any]) -> None:
+    """`extends` is gone when a configuration is read, yet an editor should know it."""
+    says = "Another file or recipe that this one is laid over: only what differs is written here."
+    schema["properties"]["extends"] = {"type": "string", "description": says}
+
+
 class Config(Settings):
     """A whole run."""
+
+    model_config = ConfigDict(json_schema_extra=_may_extend)
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name of the folder under `runs`."""

@@ -25,16 +25,47 @@ def load(file: str | Path, overrides: Sequence[str] = ()) -> Config:
 
     `file` may also be the name of a recipe that comes with the package. Raises ConfigError with all mistakes.
     """
+    raw = read(file)
+    for override in overrides:
+        _override(raw, override)
+    return parse(raw, str(file))
+
+
+def read(file: str | Path, above: Sequence[Path] = ()) -> dict[str, Any]:
+    """What a file says, laid over the file or recipe that it `extends`, if it does; not yet checked.
+
+    `above` are the files that led here. Raises ConfigError where they go in a circle.
+    """
     place = find(file)
+    if place.resolve() in above:
+        raise ConfigError(f"{file} extends itself, by way of {', '.join(path.name for path in above)}; end the circle.")
     try:
         raw = yaml.load(place.read_text(), Loader=_Loader)
     except yaml.YAMLError as error:
         raise ConfigError(f"{file} is not valid YAML: {error}") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{file} should hold keys and values, it holds {type(raw).__name__}.")
-    for override in overrides:
-        _override(raw, override)
-    return parse(raw, str(file))
+    if (below := raw.pop("extends", None)) is None:
+        return raw
+    beside = place.parent / str(below)
+    return laid_over(read(beside if beside.is_file() else str(below), [*above, place.resolve()]), raw)
+
+
+def whole(file: str | Path) -> str:
+    """The text of a file, without need of the one it extends: to send elsewhere."""
+    text = find(file).read_text()
+    return yaml.safe_dump(read(file), sort_keys=False) if "extends:" in text else text
+
+
+def laid_over(below: Any, above: Any) -> Any:
+    """Settings `above` on top of those `below`, and neither changed.
+
+    Groups are joined key by key. Values, lists, and groups of another `kind` take the place of what was there.
+    """
+    groups = isinstance(below, dict) and isinstance(above, dict)
+    if not groups or ("kind" in above and above["kind"] != below.get("kind")):
+        return above
+    return below | {key: laid_over(below[key], value) if key in below else value for key, value in above.items()}
 
 
 def parse(raw: dict[str, Any], origin: str) -> Config:

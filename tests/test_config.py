@@ -179,3 +179,40 @@ def test_every_setting_has_a_sentence():
         if field != "kind" and not (body.get("description") or "$ref" in str(body))
     ]
     assert silent == []
+
+
+def test_a_file_says_only_what_differs_from_the_one_it_extends(tmp_path):
+    write(tmp_path, GOOD)
+    (tmp_path / "y.yaml").write_text(
+        "extends: x.yaml\nname: other\ntraining: {max_steps: 3}\nweighting: {kind: gold_posterior, level: span}"
+    )
+    below, above = configfile.load(tmp_path / "x.yaml"), configfile.load(tmp_path / "y.yaml")
+    assert above.name == "other"
+    assert above.training == below.training | {"max_steps": 3}
+    assert above.sources == below.sources
+    assert above.weighting.kind == "gold_posterior"
+
+
+def test_a_recipe_may_be_extended_by_its_name_from_anywhere(tmp_path):
+    (tmp_path / "y.yaml").write_text("extends: quickstart\nname: mine")
+    assert configfile.load(tmp_path / "y.yaml").objectives == configfile.load("quickstart").objectives
+
+
+def test_groups_join_and_lists_and_other_kinds_replace():
+    below = {"a": {"kind": "x", "one": 1}, "b": {"c": 1, "d": 2}, "e": [1, 2]}
+    above = {"a": {"kind": "y", "two": 2}, "b": {"d": 3}, "e": [4]}
+    assert configfile.laid_over(below, above) == {"a": {"kind": "y", "two": 2}, "b": {"c": 1, "d": 3}, "e": [4]}
+    assert configfile.laid_over(below, {"a": {"kind": "x", "two": 2}})["a"] == {"kind": "x", "one": 1, "two": 2}
+
+
+def test_files_that_extend_in_a_circle_are_named(tmp_path):
+    (tmp_path / "a.yaml").write_text("extends: b.yaml")
+    (tmp_path / "b.yaml").write_text("extends: a.yaml")
+    with pytest.raises(ConfigError, match=r"a.yaml extends itself, by way of a.yaml, b.yaml; end the circle"):
+        configfile.load(tmp_path / "a.yaml")
+
+
+def test_extending_what_is_not_there_lists_the_recipes(tmp_path):
+    (tmp_path / "a.yaml").write_text("extends: quickstrat")
+    with pytest.raises(ConfigError, match="no configuration quickstrat.*quickstart"):
+        configfile.load(tmp_path / "a.yaml")

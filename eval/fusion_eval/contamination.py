@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fusion_eval.bootstrap import Interval
 from fusion_eval.local_data import read_rows
 from fusion_eval.results import Item
-from fusion_eval.statistics import Interval, mean
+from fusion_eval.statistics import mean
 
 WORDS = 13
 """Words of a run, as Brown et al. 2020 (arXiv:2005.14165, appendix C) take at most."""

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fusion_eval.bootstrap import COVERAGE, RESAMPLES, Interval, resampled_sums
+from fusion_eval.metrics import METRICS, parts_of
 from fusion_eval.results import MEAN, Result
-from fusion_eval.statistics import COVERAGE, METRICS, RESAMPLES, Interval, parts_of, resampled_sums
+from fusion_eval.statistics import Runs, side_by_side, stacked
 
 
 @dataclass(frozen=True)
@@ -38,29 +40,31 @@ Sampled = NDArray[np.float64]  # [1 + resamples, 3]: fused, baseline, best sourc
 
 
 def gap_closed(
-    fused: Result, baseline: Result, sources: Sequence[Result], *, seed: int = 0, resamples: int = RESAMPLES
+    fused: Runs, baseline: Runs, sources: Sequence[Result], *, seed: int = 0, resamples: int = RESAMPLES
 ) -> list[Gap]:
     """The gap in every domain and metric that all know, then the mean over domains of each metric.
 
     Intervals are bootstrap intervals over questions, each drawn with the answers of all models; their ends are infinite
     where more than a fortieth of the draws has no gap, for then the share has no bounds. The best source is chosen on the
-    questions it is then measured on, which favours it a little, and the more sources the more.
+    questions it is then measured on, which favours it a little, and the more sources the more. Of several runs of a model,
+    one a seed, the mean counts, and draws are over runs too.
 
     Raises ValueError without sources, or where models were measured on different questions.
     """
     if not sources:
         raise ValueError("The gap needs at least one source; name the sources among the models.")
+    runs = side_by_side(fused, baseline)
     gaps, means = [], []
     for metric in METRICS:
         sampled = {}
-        for domain in dict.fromkeys(item.domain for item in fused.items):
-            columns = parts_of([fused, baseline, *sources], domain, metric)
-            if not columns.shape[1]:
+        for domain in dict.fromkeys(item.domain for item in runs[0][0].items):
+            columns = stacked([parts_of([ours, start, *sources], domain, metric) for ours, start in runs])
+            if not columns.shape[-1]:
                 continue
             values = _values(columns, seed, resamples, domain)
             best = 2 + int(np.argmin(values[0, 2:]) if METRICS[metric].lower_is_better else np.argmax(values[0, 2:]))
-            sampled[domain] = values[:, [0, 1, best]], columns.shape[1]
-            gaps.append(_gap(domain, metric, sampled[domain][0], columns.shape[1], sources[best - 2].model))
+            sampled[domain] = values[:, [0, 1, best]], columns.shape[-1]
+            gaps.append(_gap(domain, metric, sampled[domain][0], columns.shape[-1], sources[best - 2].model))
         if sampled:
             together = np.mean([values for values, _ in sampled.values()], axis=0)
             means.append(_gap(MEAN, metric, together, sum(n for _, n in sampled.values()), ""))
@@ -69,7 +73,8 @@ def gap_closed(
 
 def _values(columns: NDArray[np.float64], seed: int, resamples: int, domain: str) -> NDArray[np.float64]:
     """[1 + resamples, models]: the metric as measured, then on each draw."""
-    sums = np.concatenate([columns.sum(1)[None], resampled_sums(columns, seed, resamples, domain)])
+    measured = columns.sum(-1) if columns.ndim == 2 else columns.sum((0, -1))
+    sums = np.concatenate([measured[None], resampled_sums(columns, seed, resamples, domain)])
     return sums[:, 0::2] / sums[:, 1::2]
 
 

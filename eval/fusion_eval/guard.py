@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fusion_eval.bootstrap import RESAMPLES, Interval
+from fusion_eval.metrics import METRICS
 from fusion_eval.results import MEAN, Result
-from fusion_eval.statistics import METRICS, RESAMPLES, Interval, compare
+from fusion_eval.statistics import compare
 
 
 @dataclass(frozen=True)

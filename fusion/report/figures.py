@@ -12,8 +12,10 @@ from matplotlib.ticker import MaxNLocator
 
 from fusion.report.drawing import GREY, INK, OTHERS, STYLE, WIDTH, Colours
 from fusion.report.facts import Helping
+from fusion_eval.bootstrap import RESAMPLES, Interval
+from fusion_eval.metrics import METRICS
 from fusion_eval.results import MEAN, Result
-from fusion_eval.statistics import METRICS, RESAMPLES, Interval, summarise
+from fusion_eval.statistics import summarise
 
 
 @rc_context(STYLE)

@@ -9,9 +9,11 @@ from typing import TypeGuard
 
 from fusion.report.record import Record
 from fusion.report.verdict import mark
+from fusion_eval.bootstrap import RESAMPLES, Interval
 from fusion_eval.gap import Gap, gap_closed
+from fusion_eval.metrics import METRICS
 from fusion_eval.results import MEAN, Result
-from fusion_eval.statistics import METRICS, RESAMPLES, Interval, Scores, compare
+from fusion_eval.statistics import Scores, compare
 
 BEST = "best source"
 

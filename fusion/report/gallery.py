@@ -13,7 +13,8 @@ from fusion.report.curves import curves
 from fusion.report.drawing import Colours
 from fusion.report.gains import AllGains
 from fusion.report.record import Record
-from fusion_eval.statistics import METRICS, RESAMPLES
+from fusion_eval.bootstrap import RESAMPLES
+from fusion_eval.metrics import METRICS
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from fusion.report.overlays import blocks
 from fusion.report.record import Record, read_run
 from fusion.report.sections import ANSWERS, OPEN, answers, cache_rows, cost_rows, glance, suite_section
 from fusion.report.table import HELPING_CAPTION, helping_cells
+from fusion_eval.bootstrap import RESAMPLES
 from fusion_eval.results import write_whole
-from fusion_eval.statistics import RESAMPLES
 
 TEMPLATES = Path(__file__).parent / "templates"
 

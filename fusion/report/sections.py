@@ -12,8 +12,8 @@ from fusion.report.record import Record
 from fusion.report.table import grid
 from fusion.report.units import duration, percent, size
 from fusion.report.verdict import judge
+from fusion_eval.metrics import METRICS
 from fusion_eval.results import MEAN, Item, Result
-from fusion_eval.statistics import METRICS
 
 ANSWERS = 2
 """Answers shown of each domain."""

@@ -45,6 +45,14 @@ def test_a_fused_model_as_good_as_the_best_source_has_closed_it_in_every_draw():
     assert (found.closed.value, found.closed.low, found.closed.high) == (1.0, 1.0, 1.0)
 
 
+def test_the_gap_of_several_runs_is_that_of_their_means_and_less_sure():
+    tuned, source = result("t", scores(20)), [result("s", scores(60))]
+    (found, _) = gap_closed([result("f", scores(n)) for n in (30, 50)], tuned, source)
+    (alike, _) = gap_closed([result("f", scores(40))] * 2, tuned, source)
+    assert found.closed.value == pytest.approx(0.5)
+    assert found.closed.half > alike.closed.half
+
+
 def test_the_interval_is_that_of_draws_in_which_a_question_brings_the_answers_of_all():
     rng = np.random.default_rng(0)
     columns = (rng.random((3, 200)) < np.array([[0.5], [0.35], [0.7]])).astype(float)

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from fusion_eval.bootstrap import Interval
+from fusion_eval.metrics import METRICS
 from fusion_eval.results import Item, Result
-from fusion_eval.statistics import METRICS, Interval, by_subset, compare, mean, paired, ratio, summarise
+from fusion_eval.statistics import by_subset, compare, mean, paired, ratio, summarise
 
 
 def item(id: str, nats: float = 1.0, size: int = 4, exact: bool | None = None, domain: str = "sums") -> Item:
@@ -91,7 +93,7 @@ def test_a_paired_difference_of_equal_models_excludes_zero_about_5_times_in_100(
 def test_memory_is_bounded_without_changing_the_numbers(monkeypatch):
     values = np.random.default_rng(8).random(50)
     whole = mean(values)
-    monkeypatch.setattr("fusion_eval.statistics._AT_ONCE", 1000)
+    monkeypatch.setattr("fusion_eval.bootstrap._AT_ONCE", 1000)
     assert mean(values) == whole
 
 
@@ -269,3 +271,52 @@ def test_a_domain_without_subsets_has_no_table_of_them():
 
 def test_an_unknown_likelihood_takes_no_part_in_bits_per_byte():
     assert summarise(result("m", scored("law", 1, 0)))["mean"].keys() == {"accuracy"}
+
+
+def runs(*seeds: int, shift: float = 0.0) -> list[Result]:
+    return [result("fused", some_items(seed, 200, shift=shift)) for seed in seeds]
+
+
+def test_several_runs_count_by_their_mean():
+    together = summarise(runs(1, 2, 3))["sums"]["bits_per_byte"]
+    assert together.value == pytest.approx(
+        np.mean([summarise(run)["sums"]["bits_per_byte"].value for run in runs(1, 2, 3)])
+    )
+    assert together.n == 200
+
+
+def test_the_same_run_thrice_is_as_sure_as_once():
+    thrice, once = (summarise(some, resamples=20_000)["sums"]["bits_per_byte"] for some in (runs(1, 1, 1), runs(1)))
+    assert thrice.value == pytest.approx(once.value)
+    assert [thrice.low, thrice.high] == pytest.approx([once.low, once.high], rel=0.02)
+
+
+def test_runs_that_differ_as_a_whole_widen_the_interval_by_their_spread():
+    """Three runs whose items differ by a constant: the draws of runs alone have a variance of 2/9 of the constant's square."""
+    steps = [runs(1, shift=shift)[0] for shift in (-3.0, 0.0, 3.0)]
+    one, three = (summarise(some, resamples=20_000)["sums"]["bits_per_byte"] for some in (steps[1], steps))
+    assert three.half > 3 * one.half
+    assert three.half == pytest.approx(
+        3.0 / math.log(2), rel=0.15
+    )  # the 2.5% quantile is 2 runs low and 1 middle, or all low
+
+
+def test_a_difference_pairs_the_runs_of_a_seed():
+    better = [
+        run.model_copy(update={"items": [i.model_copy(update={"nats": i.nats - 0.1 * i.bytes}) for i in run.items]})
+        for run in runs(1, 2, 3)
+    ]
+    found = compare(better, runs(1, 2, 3))["sums"]["bits_per_byte"]
+    assert found.value == pytest.approx(-0.1 / math.log(2))
+    assert found.half < 1e-12  # each seed differs from its own baseline by the same
+
+
+def test_one_baseline_meets_every_run():
+    found = compare(runs(1, 2, 3), runs(4))["sums"]["bits_per_byte"]
+    apart = [compare(run, runs(4))["sums"]["bits_per_byte"].value for run in runs(1, 2, 3)]
+    assert found.value == pytest.approx(np.mean(apart))
+
+
+def test_two_runs_against_three_are_refused():
+    with pytest.raises(ValueError, match="fused has 2 runs, fused has 3; measure both on the same seeds"):
+        compare(runs(1, 2), runs(1, 2, 3))

@@ -10,8 +10,9 @@ from fusion.report.gains import all_gains
 from fusion.report.record import read_run
 from fusion.report.table import markdown
 from fusion.report.verdict import verdict
+from fusion_eval.metrics import METRICS
 from fusion_eval.results import Result
-from fusion_eval.statistics import METRICS, summarise
+from fusion_eval.statistics import summarise
 
 
 def front(card: str) -> dict:

@@ -13,8 +13,9 @@ from fusion.report import figures
 from fusion.report.curves import POINTS, curves
 from fusion.report.drawing import BLUE, GREY, INK, ORANGE, colours, png, svg
 from fusion.report.table import helping_rows
+from fusion_eval.bootstrap import Interval
 from fusion_eval.results import Item, Result
-from fusion_eval.statistics import Interval, summarise
+from fusion_eval.statistics import summarise
 
 NAMES = ["bits", "exact", "radar", "gap", "loss", "weight", "helping"]
 

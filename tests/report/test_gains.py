@@ -8,8 +8,9 @@ from report_runs import DOMAINS, SKILL, change, result, write_run
 
 from fusion.report.gains import BEST, Gains, all_gains, bounded, gain_cell
 from fusion.report.record import Record, read_run
+from fusion_eval.bootstrap import Interval
 from fusion_eval.results import Result
-from fusion_eval.statistics import Interval, compare
+from fusion_eval.statistics import compare
 
 
 @pytest.fixture

@@ -13,8 +13,10 @@ from fusion.report.page import TEMPLATES, page, write_report
 from fusion.report.record import helping_rows, read_run
 from fusion.report.sections import ANSWERS, LONGEST, shortened
 from fusion.report.table import helping_cells
+from fusion_eval.bootstrap import RESAMPLES
+from fusion_eval.metrics import METRICS
 from fusion_eval.results import Result
-from fusion_eval.statistics import METRICS, RESAMPLES, summarise
+from fusion_eval.statistics import summarise
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 
