@@ -318,6 +318,26 @@ def recipes() -> None:
 
 
 @app.command()
+def study(
+    file: Annotated[str, typer.Argument(metavar="STUDY", help="A YAML file, or the name of one that comes along.")],
+    override: Annotated[list[str], typer.Option("--set", metavar="A.B=C", help="Override a value of every run.")] = [],  # noqa: B006
+    page: Annotated[
+        Path | None, typer.Option("--write", metavar="PAGE", help="A Markdown page to put the tables into.")
+    ] = None,
+) -> None:
+    """Train one pivot in several ways, each tuned alike and from several seeds, and compare them with intervals."""
+    from fusion.progress import quiet
+    from fusion.study import Grid, load, run
+    from fusion.study.page import markdown, put
+
+    quiet()
+    found = load(file)
+    outcome = run(Grid(found, override))
+    if page is not None:
+        put(page, found.name, markdown(outcome))
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON schema of a configuration, for editors."""
     from fusion.config import Config

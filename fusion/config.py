@@ -160,6 +160,8 @@ class Extract(Settings):
 class Evaluation(Settings):
     """What is measured on the held-out examples, besides bits per byte."""
 
+    untouched: bool = True
+    """Measure the pivot and the sources as they were, too."""
     exact_match: list[str] = Field(default=[])
     """Domains in which the model's greedy answer is compared with the response."""
     max_new_tokens: int = Field(default=64, gt=0)
@@ -211,6 +213,9 @@ class Config(Settings):
     """Name of the folder under `runs`."""
     runs: str = "runs"
     """Where runs are kept."""
+    store: str | None = None
+    """A folder that runs share: a cache or training that two of them would make alike is made once, and the run's folder holds
+    a link to it. If not said, every run makes its own."""
     seed: int = 0
     """Seeds data order and everything random in training."""
     pivot: ModelSettings

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from fusion.config import Config, suggest
 from fusion.recipes import recipes
@@ -26,8 +26,8 @@ def load(file: str | Path, overrides: Sequence[str] = ()) -> Config:
     `file` may also be the name of a recipe that comes with the package. Raises ConfigError with all mistakes.
     """
     raw = read(file)
-    for override in overrides:
-        _override(raw, override)
+    for one in overrides:
+        override(raw, one)
     return parse(raw, str(file))
 
 
@@ -39,16 +39,22 @@ def read(file: str | Path, above: Sequence[Path] = ()) -> dict[str, Any]:
     place = find(file)
     if place.resolve() in above:
         raise ConfigError(f"{file} extends itself, by way of {', '.join(path.name for path in above)}; end the circle.")
-    try:
-        raw = yaml.load(place.read_text(), Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{file} is not valid YAML: {error}") from error
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{file} should hold keys and values, it holds {type(raw).__name__}.")
+    raw = read_yaml(place)
     if (below := raw.pop("extends", None)) is None:
         return raw
     beside = place.parent / str(below)
     return laid_over(read(beside if beside.is_file() else str(below), [*above, place.resolve()]), raw)
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """Keys and values of a file. Raises ConfigError for one that holds anything else."""
+    try:
+        raw = yaml.load(file.read_text(), Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file} is not valid YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{file} should hold keys and values, it holds {type(raw).__name__}.")
+    return raw
 
 
 def whole(file: str | Path) -> str:
@@ -73,8 +79,12 @@ def parse(raw: dict[str, Any], origin: str) -> Config:
     try:
         return Config.model_validate(raw)
     except ValidationError as error:
-        lines = [_explain(mistake) for mistake in error.errors()]
-        raise ConfigError("\n".join(f"{origin}: {line}" for line in lines)) from None
+        raise explained(error, origin) from None
+
+
+def explained(error: ValidationError, origin: str, settings: type[BaseModel] = Config) -> ConfigError:
+    """Every mistake that was found in `settings`, one a line."""
+    return ConfigError("\n".join(f"{origin}: {_explain(mistake, settings)}" for mistake in error.errors()))
 
 
 def find(file: str | Path) -> Path:
@@ -102,12 +112,13 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _override(raw: Any, text: str) -> None:
+def override(raw: dict[str, Any], text: str) -> None:
+    """Set one value of a configuration that was read, such as `training.max_steps=5`. Raises ConfigError for no such place."""
     path, equals, value = text.partition("=")
     if not equals or not path:
         raise ConfigError(f"--set {text}: write it as a.b=c, for example training.max_steps=5.")
     *parents, last = path.split(".")
-    place = raw
+    place: Any = raw
     for part in parents:
         place = _child(place, part, text)
     parsed = yaml.load(value, Loader=_Loader)
@@ -139,11 +150,11 @@ def _index(place: list, part: str) -> int | None:
     return next((i for i, item in enumerate(place) if isinstance(item, dict) and item.get("name") == part), None)
 
 
-def _explain(mistake: Any) -> str:
+def _explain(mistake: Any, settings: type[BaseModel]) -> str:
     place = _place(mistake["loc"])
     if mistake["type"] == "extra_forbidden":
         key, parent = mistake["loc"][-1], mistake["loc"][:-1]
-        return f"unknown key {place}{suggest(str(key), _keys(parent))}"
+        return f"unknown key {place}{suggest(str(key), _keys(parent, settings))}"
     if mistake["type"] == "missing":
         return f"{place} is missing"
     if mistake["type"] == "union_tag_invalid":
@@ -171,9 +182,9 @@ def _kinds() -> set[str]:
     return set(re.findall(r'"const": "(\w+)"', json.dumps(Config.model_json_schema())))
 
 
-def _keys(location: Sequence[str | int]) -> set[str]:
-    """Allowed keys at a place of the configuration, from its schema."""
-    schema = Config.model_json_schema()
+def _keys(location: Sequence[str | int], settings: type[BaseModel]) -> set[str]:
+    """Allowed keys at a place of the settings, from their schema."""
+    schema = settings.model_json_schema()
     kinds, node = schema["$defs"], schema
     for part in location:
         if isinstance(part, int):

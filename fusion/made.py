@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,17 @@ def refuse_other(place: Path, found: Mapping[str, Any], wanted: Mapping[str, Any
             f"{place} was made from something else: {different}. Give the run another name (--set name=...), or delete "
             f"{place} and run `{redo}` again."
         )
+
+
+def link(place: Path, folder: Path) -> None:
+    """Make `place` a link to `folder`, which is made if it is not there; another link in its place is replaced."""
+    folder.mkdir(parents=True, exist_ok=True)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    aside = place.with_name(f".{place.name}.{uuid4().hex[:8]}")
+    aside.symlink_to(
+        os.path.relpath(folder, place.parent.resolve()), target_is_directory=True
+    )  # both may move together
+    aside.replace(place)
 
 
 def finish(folder: Path, **facts: Any) -> None:

@@ -1,4 +1,4 @@
-"""The configurations that come with the package. Cheap to import."""
+"""The configurations and studies that come with the package. Cheap to import."""
 
 from __future__ import annotations
 
@@ -6,7 +6,16 @@ from pathlib import Path
 
 
 def recipes() -> dict[str, Path]:
-    """Files by name, from the installed package or from a checkout."""
+    """Configurations by name, from the installed package or from a checkout: whole runs, then one for each method."""
+    return _named("*.yaml") | _named("methods/*.yaml")
+
+
+def studies() -> dict[str, Path]:
+    """Studies by name."""
+    return _named("study/*.yaml")
+
+
+def _named(pattern: str) -> dict[str, Path]:
     here = Path(__file__).parent
     folder = here / "configs" if (here / "configs").is_dir() else here.parent / "configs"
-    return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+    return {file.stem: file for file in sorted(folder.glob(pattern))}

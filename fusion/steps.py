@@ -13,13 +13,13 @@ from typing import Any
 import torch
 
 from fusion import ranks
-from fusion.cache import Cache, Writer, fill
+from fusion.cache import Cache, Writer, fill, full_key
 from fusion.config import plain_fine_tuning
 from fusion.corpus import Example
 from fusion.encode import Template
 from fusion.helping import Batch
 from fusion.job import Job
-from fusion.made import fingerprint, finish, finished, made, refuse_other, write_json
+from fusion.made import fingerprint, finish, finished, link, made, refuse_other, write_json
 from fusion.merge.stream import merge
 from fusion.models import ModelRef, load_model, vocabulary
 from fusion.needs import lacking
@@ -33,6 +33,8 @@ from fusion_eval import heldout
 from fusion_eval.results import Result
 
 MERGED = "pairwise/merged"
+STAGE = {"cache": "extract", "train": "train"}
+"""The command that makes what a folder of a run holds."""
 HELPING_SAMPLE, HELPING_BATCH = 2000, 64
 """Examples of a domain that *is this source helping?* looks at, and how many at a time."""
 
@@ -49,8 +51,24 @@ def cache_writer(job: Job, name: str, folder: Path | None = None) -> Writer:
     }
     key["backend"] = job.backend(name).identity()
     size = vocabulary(job.tokenizers[name])
-    folder = folder or job.config.folder / "cache" / name
+    whole = full_key(key, sorted(set(job.ids)), extract.codec, extract.shard, size)
+    folder = folder or kept(job, "cache", name, whole)
     return Writer(folder, key, job.ids, extract.shard, extract.codec, vocabulary=size)
+
+
+def kept(job: Job, kind: str, name: str, key: dict[str, Any]) -> Path:
+    """The folder of a cache or training of the run: its own or, with `store`, a link to the one of all runs that make the same.
+
+    Raises ValueError where the link leads to something made otherwise.
+    """
+    folder, store = job.config.folder / kind / name, job.config.store
+    if store is None or (folder.exists() and not folder.is_symlink()):
+        return folder
+    shared = (Path(store) / kind / fingerprint(key)).absolute()
+    if folder.exists() and folder.resolve() != shared.resolve() and (folder / "key.json").exists():
+        refuse_other(folder, json.loads((folder / "key.json").read_text()), key, f"fusion {STAGE[kind]}")
+    link(folder, shared)
+    return folder
 
 
 def open_source(job: Job, name: str) -> Source:
@@ -112,10 +130,12 @@ def reference(job: Job, name: str, cache: Cache) -> Reference:
 
 def train_one(job: Job, name: str, references: list[Reference], learn: list[str], pivot: Cache | None = None) -> bool:
     """Whether there was something to do. `pivot` holds what the pivot said before training."""
-    config, folder = job.config, job.config.folder / "train" / name
+    config = job.config
     objectives = config.objectives if references else plain_fine_tuning()
+    key = _training_key(job, references, learn, objectives)
     with ranks.main_first():
-        done = finished(folder, _training_key(job, references, learn, objectives), "fusion train")
+        folder = kept(job, "train", name, key)
+        done = finished(folder, key, "fusion train")
     if done:
         return False
     pad = job.tokenizers["pivot"].pad_token_id or 0
@@ -202,7 +222,7 @@ def candidates(job: Job) -> dict[str, tuple[ModelRef, Template, str]]:
     found: dict[str, tuple[ModelRef, Template, str]] = {
         name: (model.ref, model.template, job.fingerprints[name])
         for name, model in job.models.items()
-        if job.backend(name).weights
+        if job.config.evaluation.untouched and job.backend(name).weights
     }
     trained = [BASELINE] if job.config.baseline else []
     for name in [*trained, *job.config.strategies]:

@@ -58,6 +58,7 @@ ON_TOP = {
     "inspect",
     "tables",
     "benchmark",
+    "study",
     "cli",
     "__init__",
     "__main__",
@@ -71,6 +72,7 @@ KNOW_THE_CONFIGURATION = {
     "steps",
     "merging",
     "inspect",
+    "study",
     "cli",
     "__init__",
 }
@@ -126,4 +128,4 @@ def test_only_the_top_knows_the_run_configuration():
 
 
 def test_the_story_is_told_on_top_only():
-    assert {room for file, room in FILES if "pipeline" in set(imports(file))} <= {"cli", "__init__"}
+    assert {room for file, room in FILES if "pipeline" in set(imports(file))} <= {"cli", "__init__", "study"}

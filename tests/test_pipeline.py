@@ -223,3 +223,34 @@ def test_a_model_without_a_template_says_so_when_one_is_demanded(folder, tmp_pat
     raw["sources"][1]["template"] = "chat"
     with pytest.raises(ValueError, match="has no chat template; set template to plain or auto"):
         pipeline.run(runs.configfile.parse(raw, "test"))
+
+
+def test_runs_with_one_store_make_the_same_cache_and_training_once(folder, tmp_path, monkeypatch):
+    shared = {"store": str(tmp_path / "store"), "runs": str(tmp_path), "strategies": ["unified"]}
+    first = pipeline.run(runs.config(folder, name="first", **shared), "train")
+    monkeypatch.setattr(steps, "train", None)  # what is made is not made again
+    monkeypatch.setattr(steps, "open_source", None)
+    second = pipeline.run(runs.config(folder, name="second", **shared), "train")
+    for name in ("cache/qwen", "train/fine-tuned", "train/unified"):
+        assert (first / name).is_symlink()
+        assert (first / name).resolve() == (second / name).resolve()
+        assert not (first / name).readlink().is_absolute()
+    monkeypatch.undo()
+    other = pipeline.run(runs.config(folder, name="third", seed=1, **shared), "train")
+    assert (other / "cache/qwen").resolve() == (first / "cache/qwen").resolve()
+    assert (other / "train/unified").resolve() != (first / "train/unified").resolve()
+
+
+def test_a_run_with_a_store_still_refuses_what_was_made_from_something_else(folder, tmp_path):
+    shared = {"store": str(tmp_path / "store"), "runs": str(tmp_path), "strategies": ["unified"], "baseline": False}
+    pipeline.run(runs.config(folder, **shared), "train")
+    with pytest.raises(ValueError, match=r"train/unified was made from something else: seed: 0 there, 1 here"):
+        pipeline.run(runs.config(folder, seed=1, **shared), "train")
+
+
+def test_untouched_models_need_not_be_measured(folder, tmp_path):
+    config = runs.config(
+        folder, runs=str(tmp_path), baseline=False, strategies=["unified"], evaluation={"untouched": False}
+    )
+    finished = pipeline.run(config, "evaluate")
+    assert [place.name for place in (finished / "eval").iterdir()] == ["unified"]

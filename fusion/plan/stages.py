@@ -209,7 +209,7 @@ def _files(planner: Planner) -> list[Estimate]:
 
 def _evaluations(planner: Planner, trained: list[str]) -> list[Estimate]:
     """Every model of the run on the held-out examples; answers that are generated are not counted."""
-    like = {name: name for name in planner.sizes}
+    like = {name: name for name in planner.sizes if planner.config.evaluation.untouched}
     like |= {name: "pivot" for name in trained if not name.startswith("pairwise/")}
     if "pairwise" in planner.config.strategies:
         like["pairwise"] = "pivot"

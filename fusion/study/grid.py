@@ -1,0 +1,85 @@
+"""From a study to configurations: one for each arm, setting and seed, checked before the first of them runs."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fusion.config import Config
+from fusion.configfile import laid_over, override, parse, read
+from fusion.study.settings import Study
+
+Setting = dict[str, Any]
+"""Values by the place where they stand."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """All runs of a study. `overrides` change the base of every one, such as `pivot.path=my/folder`."""
+
+    study: Study
+    overrides: Sequence[str] = ()
+
+    @property
+    def folder(self) -> Path:
+        """Where the study lives."""
+        return Path(self.study.runs) / self.study.name
+
+    def settings(self, arm: str) -> list[Setting]:
+        """What an arm may choose among; one empty setting where nothing is tuned."""
+        over = self.study.tuning.of(arm) if self.study.tuning else {}
+        return [dict(zip(over, values, strict=True)) for values in itertools.product(*over.values())]
+
+    def run(self, arm: str, setting: Setting, seed: int) -> Config:
+        """A run that is reported. Its folder is named by the setting's number, where there are several."""
+        number = f"setting-{self.settings(arm).index(setting)}-" if setting else ""
+        return self._config(arm, setting, f"{number}seed-{seed}", {"seed": seed})
+
+    def trial(self, arm: str, setting: Setting, seed: int) -> Config:
+        """The same measured on the data that settings are chosen on. Raises ValueError in a study that chooses nothing."""
+        if self.study.tuning is None:
+            raise ValueError(f"{self.study.name} has no tuning, so nothing is tried before it is measured.")
+        heldout = [data.model_dump(exclude_unset=True) for data in self.study.tuning.heldout]
+        name = f"trial-{self.settings(arm).index(setting)}-seed-{seed}"
+        return self._config(arm, setting, name, {"seed": seed, "data": {"heldout": heldout}})
+
+    def untouched(self) -> Config:
+        """The first run of the baseline, with the pivot and the sources measured beside it."""
+        arm = self.study.baseline
+        changes = {"seed": self.study.seeds[0], "evaluation": {"untouched": True}}
+        return self._config(arm, self.settings(arm)[0], "untouched", changes)
+
+    def check(self) -> int:
+        """How many runs there are. Raises ConfigError where the configuration of any arm and setting is wrong."""
+        tuning, efforts = self.study.tuning, [self.settings(arm) for arm in self.study.arms]
+        for arm, settings in zip(self.study.arms, efforts, strict=True):
+            for setting in settings:
+                self.run(arm, setting, self.study.seeds[0])
+        trials = sum(map(len, efforts)) * len(tuning.seeds) if tuning else 0
+        return trials + len(self.study.arms) * len(self.study.seeds)
+
+    def _config(self, arm: str, setting: Setting, name: str, changes: dict[str, Any]) -> Config:
+        own = dict(self.study.arms[arm])
+        between = read(own.pop("extends")) if "extends" in own else {}
+        raw = copy.deepcopy(laid_over(laid_over(read(self.study.base), between), own))
+        raw = laid_over(raw, self._ours(arm, name))
+        for one in [*self.overrides, *(f"{place}={json.dumps(value)}" for place, value in setting.items())]:
+            override(raw, one)
+        return parse(laid_over(raw, changes), f"{self.study.name}, {arm}")
+
+    def _ours(self, arm: str, name: str) -> dict[str, Any]:
+        """What all runs have in common: caches and trainings are shared, and the baseline is an arm of its own."""
+        evaluation = {"untouched": False}
+        store = str(self.folder / "store")
+        return {
+            "name": name,
+            "runs": str(self.folder / arm),
+            "store": store,
+            "baseline": False,
+            "evaluation": evaluation,
+        }

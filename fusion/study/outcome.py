@@ -1,0 +1,89 @@
+"""What came out of a study: the numbers of each arm, how they differ from the baseline's, how much of the gap they close."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fusion_eval.bootstrap import Interval
+from fusion_eval.gap import gap_closed
+from fusion_eval.metrics import METRICS
+from fusion_eval.results import MEAN, Result
+from fusion_eval.statistics import Scores, compare, summarise
+
+
+@dataclass(frozen=True)
+class Row:
+    """One arm, or one untouched model, in one metric and domain."""
+
+    name: str
+    value: Interval
+    difference: Interval | None
+    """From the baseline, paired by seed and example; None for the baseline itself."""
+    closed: Interval | None
+    """Share of the way from the baseline to the best source of the domain; None where no source is better than the baseline."""
+
+    def better(self, metric: str) -> bool | None:
+        """Whether it is better than the baseline, None where the interval of the difference holds 0."""
+        if self.difference is None or not self.difference.excludes(0):
+            return None
+        return METRICS[metric].better(self.difference.value)
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """Results of every arm, one a seed, in the order of the seeds; and of the untouched models, the pivot first."""
+
+    baseline: str
+    chosen: dict[str, dict[str, Any]]
+    """What each arm chose."""
+    results: dict[str, list[Result]]
+    untouched: list[Result]
+
+    @property
+    def metrics(self) -> list[str]:
+        """What was measured."""
+        known = self._scores[self.baseline][MEAN]
+        return [metric for metric in METRICS if metric in known]
+
+    @property
+    def domains(self) -> list[str]:
+        """Of what, the mean last."""
+        return list(self._scores[self.baseline])
+
+    def rows(self, metric: str, domain: str = MEAN) -> list[Row]:
+        """One for each untouched model and each arm; those that do not know the metric there are left out."""
+        return [
+            Row(
+                name,
+                scores[domain][metric],
+                self._differences.get(name, {}).get(domain, {}).get(metric),
+                self._closed.get(name, {}).get((domain, metric)),
+            )
+            for name, scores in self._scores.items()
+            if metric in scores.get(domain, {})
+        ]
+
+    @functools.cached_property
+    def _runs(self) -> dict[str, Sequence[Result]]:
+        return {result.model: [result] for result in self.untouched} | self.results
+
+    @functools.cached_property
+    def _scores(self) -> dict[str, Scores]:
+        return {name: summarise(runs) for name, runs in self._runs.items()}
+
+    @functools.cached_property
+    def _differences(self) -> dict[str, Scores]:
+        start = self.results[self.baseline]
+        return {name: compare(runs, start) for name, runs in self._runs.items() if name != self.baseline}
+
+    @functools.cached_property
+    def _closed(self) -> dict[str, dict[tuple[str, str], Interval | None]]:
+        start, sources = self.results[self.baseline], self.untouched[1:]
+        return {
+            name: {(gap.domain, gap.metric): gap.closed for gap in gap_closed(runs, start, sources)}
+            for name, runs in self.results.items()
+            if name != self.baseline and sources
+        }

@@ -1,0 +1,81 @@
+"""A study as a file: what is compared, over which seeds, and what each arm may choose before it is measured."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from fusion.config import DataSettings
+from fusion.configfile import ConfigError, explained, read_yaml
+from fusion.recipes import studies
+from fusion.settings import Settings
+
+
+class Tuning(Settings):
+    """What is chosen for each arm, on data of its own, before it is measured."""
+
+    over: dict[str, list[Any]] = Field(min_length=1)
+    """Values by the place where they stand, such as `training.learning_rate: [1e-4, 3e-4]`; all combinations are tried."""
+    arms: dict[str, dict[str, list[Any]]] = Field(default={})
+    """The same for arms that choose among something else; equally many combinations, for equal effort."""
+    heldout: list[DataSettings] = Field(min_length=1)
+    """What the choice is measured on. None of it may be in the data that results are measured on."""
+    metric: Literal["bits_per_byte", "exact_match"] = "bits_per_byte"
+    """The mean over domains of this decides."""
+    seeds: list[int] = Field(default=[0], min_length=1)
+    """Seeds of the trainings that are compared."""
+
+    def of(self, arm: str) -> dict[str, list[Any]]:
+        """What an arm chooses among."""
+        return self.arms.get(arm, self.over)
+
+
+class Study(Settings):
+    """Arms that differ in what they say on top of one base, each trained from several seeds on the same data and steps."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Name of the folder under `runs`."""
+    runs: str = "runs"
+    """Where the study's runs are kept, in a folder of its name."""
+    base: str
+    """The configuration or recipe below every arm."""
+    arms: dict[str, dict[str, Any]] = Field(min_length=2)
+    """By name, what each arm changes of the base. `extends: RECIPE` lays that recipe between the two."""
+    baseline: str
+    """The arm that the others are compared with."""
+    seeds: list[int] = Field(default=[0, 1, 2], min_length=1)
+    """Every arm is trained from each of these."""
+    tuning: Tuning | None = None
+    """What each arm chooses first; if not said, arms are measured as they stand."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Study:
+        if self.baseline not in self.arms:
+            raise ValueError(f"baseline is {self.baseline}, and arms are {', '.join(self.arms)}")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds are {self.seeds}; a seed that comes twice shows nothing new")
+        if self.tuning:
+            self._equal_effort(self.tuning)
+        return self
+
+    def _equal_effort(self, tuning: Tuning) -> None:
+        if unknown := tuning.arms.keys() - self.arms.keys():
+            raise ValueError(f"tuning.arms names {', '.join(sorted(unknown))}, and arms are {', '.join(self.arms)}")
+        efforts = {arm: math.prod(map(len, tuning.of(arm).values())) for arm in self.arms}
+        if len(set(efforts.values())) > 1:
+            said = ", ".join(f"{arm} among {effort}" for arm, effort in efforts.items())
+            raise ValueError(f"arms should choose among equally many settings; {said}")
+
+
+def load(file: str | Path) -> Study:
+    """Read a study from a YAML file, or one that comes with the package by its name. Raises ConfigError with all mistakes."""
+    place = Path(file) if Path(file).is_file() else studies().get(str(file))
+    if place is None:
+        raise ConfigError(f"There is no study {file}. Give a YAML file, or one of {', '.join(studies())}.")
+    try:
+        return Study.model_validate(read_yaml(place))
+    except ValidationError as error:
+        raise explained(error, str(file), Study) from None

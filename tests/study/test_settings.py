@@ -1,0 +1,99 @@
+"""Studies as files: what is refused, and which runs they come to."""
+
+import json
+
+import pytest
+import yaml
+
+import runs
+from fusion.configfile import ConfigError
+from fusion.recipes import studies
+from fusion.study import Grid, Study, load
+
+ARMS = {"plain": {"objectives": [{"kind": "cross_entropy"}]}, "kl": {"objectives": [{"kind": "forward_kl"}]}}
+TUNING = {"over": {"training.learning_rate": [1e-3, 1e-2]}, "heldout": [{"path": "v.jsonl", "domain": "d0"}]}
+
+
+def study(**changes) -> Study:
+    return Study.model_validate({"name": "s", "base": "quickstart", "arms": ARMS, "baseline": "plain"} | changes)
+
+
+@pytest.mark.parametrize("name", studies())
+def test_every_study_that_comes_along_is_whole(name):
+    assert Grid(load(name)).check() > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"baseline": "other"}, "baseline is other, and arms are plain, kl"),
+        ({"seeds": [1, 1]}, "a seed that comes twice shows nothing new"),
+        ({"arms": {"plain": {}}}, "arms"),
+        ({"tuning": TUNING | {"arms": {"kll": {"seed": [1, 2]}}}}, "tuning.arms names kll, and arms are plain, kl"),
+        (
+            {"tuning": TUNING | {"arms": {"kl": {"seed": [1, 2, 3]}}}},
+            "arms should choose among equally many settings; plain among 2, kl among 3",
+        ),
+        ({"sedes": [1]}, "unknown key sedes; did you mean"),
+    ],
+)
+def test_what_a_study_cannot_be_is_said(tmp_path, changes, message):
+    raw = {"name": "s", "base": "quickstart", "arms": ARMS, "baseline": "plain"} | changes
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
+    with pytest.raises(ConfigError, match=message):
+        load(tmp_path / "s.yaml")
+
+
+def test_an_absent_study_lists_those_that_come_along():
+    with pytest.raises(ConfigError, match="There is no study x. Give a YAML file, or one of .*methods"):
+        load("x")
+
+
+def test_a_run_is_the_base_with_the_arm_the_setting_and_the_seed_on_top():
+    grid = Grid(study(tuning=TUNING), ["training.num_train_epochs=7"])
+    setting = grid.settings("kl")[1]
+    config = grid.run("kl", setting, 5)
+    assert setting == {"training.learning_rate": 1e-2}
+    assert (config.training["learning_rate"], config.training["num_train_epochs"], config.seed) == (1e-2, 7, 5)
+    assert [objective.kind for objective in config.objectives] == ["forward_kl"]
+    assert not config.baseline
+    assert not config.evaluation.untouched
+    assert str(config.folder) == "runs/s/kl/setting-1-seed-5"
+    assert config.store == "runs/s/store"
+
+
+def test_a_trial_differs_from_the_run_in_what_it_is_measured_on_alone():
+    grid = Grid(study(tuning=TUNING), ["evaluation.exact_match=[]"])
+    setting = grid.settings("kl")[0]
+    run, trial = (json.loads(make("kl", setting, 0).model_dump_json()) for make in (grid.run, grid.trial))
+    assert trial["data"].pop("heldout")[0]["path"] == "v.jsonl"
+    assert run["data"].pop("heldout")[0]["path"] == "builtin:sums"
+    assert run.pop("name") != trial.pop("name")
+    assert run == trial
+
+
+def test_an_arm_may_extend_a_recipe_which_then_lies_below_it():
+    arms = ARMS | {"mine": {"extends": "forward_kl", "weighting": {"kind": "mean"}}}
+    config = Grid(study(arms=arms)).run("mine", {}, 0)
+    assert config.weighting.kind == "mean"
+    assert "forward_kl" in [objective.kind for objective in config.objectives]
+
+
+def test_a_mistake_in_any_setting_of_any_arm_is_found_before_the_first_run():
+    tuning = TUNING | {"over": {"training.learning_rate": [1e-3], "extract.top_k": [10]}}
+    tuning["arms"] = {"kl": {"training.learning_rate": [1e-3], "extract.top_k": [0]}}
+    with pytest.raises(ConfigError, match="s, kl: extract.top_k: must be at least 1"):
+        Grid(study(tuning=tuning), ["evaluation.exact_match=[]"]).check()
+
+
+def test_a_study_without_tuning_has_one_empty_setting_and_no_trial(tmp_path):
+    grid = Grid(study())
+    assert grid.settings("kl") == [{}]
+    assert grid.check() == 6
+    with pytest.raises(ValueError, match="s has no tuning"):
+        grid.trial("kl", {}, 0)
+
+
+def test_runs_of_small_models_can_be_a_base(tmp_path):
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(runs.raw(tmp_path)))
+    assert Grid(study(base=str(tmp_path / "base.yaml"))).run("kl", {}, 0).pivot.path.endswith("pivot")

@@ -1,0 +1,103 @@
+"""A whole study on tiny models: what is made, that nothing is made twice, and that the choice never sees what is reported."""
+
+import json
+
+import pytest
+import yaml
+
+import runs
+from fusion import steps
+from fusion.study import Grid, Study, run, story
+from fusion.study.page import markdown, put
+
+ARMS = {
+    "plain": {"objectives": [{"kind": "cross_entropy"}]},
+    "kl": {"objectives": [{"kind": "cross_entropy", "weight": 0.5}, {"kind": "forward_kl", "weight": 0.5}]},
+}
+
+
+def study(folder, **changes) -> Grid:
+    (folder / "base.yaml").write_text(yaml.safe_dump(runs.raw(folder, strategies=["unified"])))
+    other = runs.write_data(folder, "validation.jsonl", 6, start=200)
+    heldout = [{"path": other, "domain": f"d{i}", "where": {"domain": i}} for i in range(2)]
+    tuning = {"over": {"training.learning_rate": [1e-6, 1e-2]}, "heldout": heldout}
+    raw = {"name": "s", "runs": str(folder / "runs"), "base": str(folder / "base.yaml"), "arms": ARMS, "seeds": [0, 1]}
+    return Grid(Study.model_validate(raw | {"baseline": "plain", "tuning": tuning} | changes))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("study")
+
+
+@pytest.fixture(scope="module")
+def outcome(folder):
+    return run(study(folder))
+
+
+def test_every_arm_has_a_result_of_every_seed_and_the_untouched_models_have_one(outcome):
+    assert {arm: len(found) for arm, found in outcome.results.items()} == {"plain": 2, "kl": 2}
+    assert [result.model for result in outcome.untouched] == ["pivot", "neox", "qwen"]
+
+
+def test_each_arm_chose_the_setting_that_learns(outcome):
+    assert outcome.chosen == {arm: {"training.learning_rate": 1e-2} for arm in ARMS}
+
+
+def test_the_trial_that_was_chosen_is_not_trained_again_to_be_measured(outcome, folder):
+    trial = folder / "runs/s/kl/trial-1-seed-0/train/unified"
+    assert trial.resolve() == (folder / "runs/s/kl/setting-1-seed-0/train/unified").resolve()
+
+
+def test_a_second_call_makes_nothing(outcome, folder, monkeypatch):
+    monkeypatch.setattr(steps, "train", None)
+    monkeypatch.setattr(story.pipeline, "run", None)
+    again = run(study(folder))
+    assert again.rows("bits_per_byte") == outcome.rows("bits_per_byte")
+
+
+def test_rows_tell_the_difference_from_the_baseline_and_the_share_of_the_gap(outcome):
+    rows = {row.name: row for row in outcome.rows("bits_per_byte")}
+    assert list(rows) == ["pivot", "neox", "qwen", "plain", "kl"]
+    assert rows["plain"].difference is None
+    assert rows["kl"].difference.value == pytest.approx(rows["kl"].value.value - rows["plain"].value.value)
+    assert rows["pivot"].better("bits_per_byte") is False  # four steps of training are better than none
+
+
+def test_the_folder_holds_tables_numbers_and_figures(outcome, folder):
+    place = folder / "runs/s"
+    assert (place / "bits_per_byte.png").stat().st_size > 5000
+    found = json.loads((place / "results.json").read_text())
+    assert {entry["name"] for entry in found} == {"pivot", "neox", "qwen", "plain", "kl"}
+    text = (place / "results.md").read_text()
+    assert "2 seeds, 6 held-out examples" in text
+    assert 'kl: {"training.learning_rate": 0.01}' in text
+
+
+def test_the_tables_go_between_the_marks_of_a_page(outcome, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("above\n<!-- study s -->\nold\n<!-- end -->\nbelow")
+    put(page, "s", markdown(outcome))
+    text = page.read_text()
+    assert text.startswith("above\n<!-- study s -->\n| arm |")
+    assert text.endswith("<!-- end -->\nbelow")
+    assert "old" not in text
+    with pytest.raises(ValueError, match="write the lines <!-- study t --> and <!-- end --> there"):
+        put(page, "t", "")
+
+
+def test_settings_may_not_be_chosen_on_what_is_reported(folder):
+    raw = runs.raw(folder)
+    tuning = {"over": {"training.learning_rate": [1e-3]}, "heldout": raw["data"]["heldout"]}
+    with pytest.raises(
+        ValueError, match="6 of 6 examples of tuning.heldout are also in the data that results are measured on"
+    ):
+        run(study(folder, name="other", tuning=tuning))
+
+
+def test_a_metric_that_is_not_measured_cannot_decide(folder):
+    tuning = study(folder).study.tuning.model_dump(exclude_unset=True) | {"metric": "exact_match"}
+    with pytest.raises(
+        ValueError, match="tuning.metric is exact_match, and tuning.heldout measures bits_per_byte only"
+    ):
+        run(Grid(study(folder, name="third", tuning=tuning).study, ["evaluation.exact_match=[]"]))
