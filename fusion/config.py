@@ -270,6 +270,7 @@ class Config(Settings):
     @field_validator("training")
     @classmethod
     def _training_arguments(cls, value: dict[str, Any]) -> dict[str, Any]:
+        """Known names only; and `save_strategy: no`, which YAML reads as false, means what it says."""
         from dataclasses import fields
 
         from transformers import TrainingArguments
@@ -279,7 +280,7 @@ class Config(Settings):
             if key not in allowed:
                 why = OURS.get(key) or f"is not a TrainingArgument{suggest(key, allowed)}"
                 raise ValueError(f"{key} {why}")
-        return value
+        return {key: "no" if given is False and key.endswith("_strategy") else given for key, given in value.items()}
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
@@ -346,6 +347,8 @@ def plain_fine_tuning() -> list[AnyObjective]:
 
 
 def _enough_entries(number: int, objective: AnyObjective, top_k: int | str) -> None:
+    if objective.unit == "row":  # reads the pivot's rows alone, which are computed, not kept
+        return
     where, needed = f"objectives[{number}] ({objective.kind})", objective.entries
     if needed is None and top_k != "all":
         raise ValueError(f"{where} needs whole rows: set extract.top_k to all (it is {top_k})")

@@ -38,7 +38,8 @@ def lacking(
                     f"Set {instead}, or take this source's rows from a backend that knows it."
                 )
         for i, objective in enumerate(objectives):
-            if objective.entries and objective.entries > known.entries:
+            own = objective.unit == "row"  # reads the pivot's rows alone
+            if not own and objective.entries and objective.entries > known.entries:
                 found.append(
                     f"objectives[{i}] ({objective.kind}) reads {objective.entries} entries of each row, and some of source "
                     f"{name} have only {known.entries}. Lower its top_k, or take rows from a backend that gives more."

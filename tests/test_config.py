@@ -216,3 +216,13 @@ def test_extending_what_is_not_there_lists_the_recipes(tmp_path):
     (tmp_path / "a.yaml").write_text("extends: quickstrat")
     with pytest.raises(ConfigError, match="no configuration quickstrat.*quickstart"):
         configfile.load(tmp_path / "a.yaml")
+
+
+def test_a_term_on_the_pivots_own_rows_asks_nothing_of_the_cache(tmp_path):
+    raw = GOOD | {"objectives": [{"kind": "uskd", "top_k": 10}], "extract": {"top_k": 1}}
+    assert configfile.load(write(tmp_path, raw)).extract.top_k == 1
+
+
+def test_a_strategy_of_no_means_no_although_yaml_reads_false(tmp_path):
+    config = configfile.load(write(tmp_path, GOOD), ["training.save_strategy=no", "training.bf16=no"])
+    assert config.training == {"save_strategy": "no", "bf16": False}

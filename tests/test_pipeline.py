@@ -236,6 +236,7 @@ def test_runs_with_one_store_make_the_same_cache_and_training_once(folder, tmp_p
         assert (first / name).resolve() == (second / name).resolve()
         assert not (first / name).readlink().is_absolute()
     monkeypatch.undo()
+    assert list(read_run(second).logs) == ["fine-tuned", "unified"]
     other = pipeline.run(runs.config(folder, name="third", seed=1, **shared), "train")
     assert (other / "cache/qwen").resolve() == (first / "cache/qwen").resolve()
     assert (other / "train/unified").resolve() != (first / "train/unified").resolve()

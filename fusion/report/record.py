@@ -72,7 +72,8 @@ def read_run(run: Path) -> Record:
 
 def _logs(folder: Path, facts: RunFile) -> dict[str, Log]:
     """Logs by training: the baseline first, then those of all sources, then those of one."""
-    found = {path.parent.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("log.json"))}
+    files = sorted([*folder.glob("*/log.json"), *folder.glob("*/*/log.json")])  # unlike rglob, by way of links too
+    found = {file.parent.relative_to(folder).as_posix(): file for file in files}
     order = sorted(found, key=lambda name: (name != facts.baseline, name.count("/"), name))
     return {name: _read(found[name], Log) for name in order}
 
