@@ -73,17 +73,23 @@ class LogitRows:
     def pooled(self) -> LogitRows:
         """Entries of a row with the same id become one, at the place of the first, with the sum of their probabilities.
 
-        The others and those without an id become empty (-1, -inf). Takes N x K x K memory.
+        The others and those without an id become empty (-1, -inf).
         """
-        same = (self.ids[:, :, None] == self.ids[:, None, :]) & (self.ids >= 0)[:, :, None]  # N K K
-        first = ~same.tril(-1).any(-1) & (self.ids >= 0)
-        logprobs = (
-            self.logprobs[:, None, :].masked_fill(~same, -torch.inf).logsumexp(-1).masked_fill(~first, -torch.inf)
-        )
+        ids, order = self.ids.sort(dim=1, stable=True)  # so that the first of a group is the first of the row
+        first = torch.ones_like(ids, dtype=torch.bool)
+        first[:, 1:] = ids[:, 1:] != ids[:, :-1]
+        group, first = first.cumsum(1) - 1, first & (ids >= 0)
+        logprobs = _log_sums(self.logprobs.gather(1, order), group).masked_fill(~first, -torch.inf)
         sampled = self.sampled
         if sampled is not None:
-            sampled = (same * sampled[:, None, :]).sum(-1).where(first, 0).to(sampled)
-        return dataclasses.replace(self, logprobs=logprobs, ids=self.ids.where(first, -1), sampled=sampled)
+            counts = torch.zeros_like(sampled).scatter_add(1, group, sampled.gather(1, order)).gather(1, group)
+            sampled = torch.zeros_like(sampled).scatter(1, order, counts.masked_fill(~first, 0))
+        return dataclasses.replace(
+            self,
+            logprobs=torch.zeros_like(logprobs).scatter(1, order, logprobs),
+            ids=torch.zeros_like(ids).scatter(1, order, ids.masked_fill(~first, -1)),
+            sampled=sampled,
+        )
 
     def to(self, device: torch.device | str) -> LogitRows:
         """The same rows on another device."""
@@ -107,6 +113,13 @@ class LogitRows:
             return None if any(value is None for value in values) else torch.cat(values)
 
         return LogitRows(**{f.name: join(f.name) for f in dataclasses.fields(LogitRows)})
+
+
+def _log_sums(logs: Float[Tensor, "N K"], group: Int[Tensor, "N K"]) -> Float[Tensor, "N K"]:
+    """At each entry the logarithm of the sum over its group, of which `group` is the number in its row."""
+    most = torch.full_like(logs, -torch.inf).scatter_reduce(1, group, logs.detach(), "amax").clamp(min=-1e30)
+    sums = torch.zeros_like(logs).scatter_add(1, group, (logs - most.gather(1, group)).exp())
+    return (sums.log() + most).gather(1, group)
 
 
 @dataclass(frozen=True)
