@@ -10,6 +10,7 @@ import yaml
 
 import runs
 from fusion import objectives, transforms, weighting
+from fusion.study import Grid, load
 
 PAGE = (Path(__file__).parent.parent / "docs/methods.md").read_text()
 SECTIONS = {"Terms": objectives, "Changing a source's rows": transforms, "Weightings": weighting}
@@ -43,3 +44,11 @@ def test_the_example_of_transforms_is_a_configuration(tmp_path):
     config = runs.config(tmp_path, **given | {"sources": sources})
     assert [[each.kind for each in source.transforms] for source in config.sources] == [["logit_swap"], ["power"]]
     assert [factor.kind for factor in config.weighting.of] == ["gold_posterior", "power_sum"]
+
+
+def test_the_example_of_a_study_is_one(tmp_path):
+    page = (Path(__file__).parent.parent / "docs/studies.md").read_text()
+    (example,) = re.findall(r"```yaml\n(name: mine.*?)```", page, re.DOTALL)
+    raw = yaml.safe_load(example)
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(raw | {"base": "quickstart"}))
+    assert Grid(load(tmp_path / "s.yaml"), ["evaluation.exact_match=[]"]).check() == 9 + 9
