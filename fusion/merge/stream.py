@@ -24,7 +24,7 @@ from fusion.merge.mapped import FLOATS
 from fusion.merge.method import Method
 from fusion.merge.output import Output, Spec
 from fusion.merge.recipe import Recipe
-from fusion.merge.stack import Part, Stack, Tile
+from fusion.merge.stack import Flat, Part, Stack, Tile, finite
 from fusion.merge.tokens import disagreements
 
 LETTERS = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
@@ -174,21 +174,21 @@ def _write(folder: Path, job: _Job, inputs: record.Inputs, pool: Executor | None
 def _merge_one(job: _Job, spec: Spec, output: Output, pool: Executor | None) -> None:
     base = job.base.part(spec.name, _nothing, math.prod(spec.shape))
     models = [model.part(spec.name, base, math.prod(spec.shape)) for model in job.models]
-    stack, dtype = Stack(spec.name, spec.shape, base, models, pool), FLOATS[spec.dtype]
-    rule = job.methods[spec.name].rule(stack)
+    method, dtype = job.methods[spec.name], FLOATS[spec.dtype]
+    stack = Stack(spec.name, spec.shape, base, models, pool, method.exact)
 
-    def write(tile: Tile) -> None:
-        merged = rule(tile).to(dtype)
-        if not math.isfinite(merged.sum(dtype=torch.float32).item()) and not torch.isfinite(merged).all():
+    def write(tile: Tile, values: Flat) -> None:
+        merged = values.to(dtype)
+        if not finite(merged):
             raise ValueError(
                 f"{spec.name} overflows {dtype} after merging; choose dtype float32 or bfloat16, or smaller weights."
             )
         output.write(spec.name, tile.start, merged)
 
-    stack.each(write)
+    stack.apply(method.rule(stack), write)
 
 
-_nothing = Part("", lambda start, stop: torch.empty(0))
+_nothing = Part("", torch.float32, lambda start, stop: torch.empty(0))
 
 
 def _copy_equal(job: _Job, spec: Spec, output: Output, pool: Executor | None) -> None:

@@ -33,8 +33,8 @@ from fusion.merge.methods import (
 )
 from fusion.merge.random import uniform
 from fusion.merge.schedule import Layers, Tensors
-from fusion.merge.sparse import adapted
 from fusion.merge.threshold import edge, thresholds
+from fusion.merge.trimmed import adapted
 from tests import reference_merge as reference
 
 NAME = "model.layers.1.mlp.up_proj.weight"
@@ -500,12 +500,16 @@ def test_a_tensor_that_no_pattern_fits_and_a_number_out_of_range_are_named():
 # Thresholds
 
 
-def total_of(numbers, size=7):
-    return lambda part: sum(part(piece) for piece in numbers.split(size))
+def each_of(numbers, size=7):
+    def each(do):
+        for piece in numbers.split(size):
+            do(piece)
+
+    return each
 
 
 def threshold(numbers, fraction, **options):
-    (found,) = thresholds(total_of(numbers), lambda piece: [piece], [fraction], **options)
+    (found,) = thresholds(each_of(numbers), lambda piece: [piece], [fraction], **options)
     return found
 
 
@@ -518,7 +522,7 @@ def test_the_threshold_is_the_one_a_sort_finds(values, fraction):
 
 def test_several_sequences_have_each_their_own_threshold():
     numbers = torch.rand(3, 1000, generator=torch.Generator().manual_seed(0))
-    found = thresholds(total_of(numbers.T, 100), lambda piece: list(piece.T.contiguous()), [0.1, 0.5, 0.999])
+    found = thresholds(each_of(numbers.T, 100), lambda piece: list(piece.T.contiguous()), [0.1, 0.5, 0.999])
     assert found == [sorted(row.tolist())[-n] for row, n in zip(numbers, (100, 500, 999), strict=True)]
 
 
