@@ -50,7 +50,7 @@ class Method(Settings, ABC):
         def write(tile: Tile, values: Flat) -> None:
             merged[tile.start : tile.stop] = values
 
-        stack.apply(rule, write)
+        stack.apply(rule, torch.float32, write)
         return merged.reshape(base.shape)
 
     def check(self, models: int) -> None:

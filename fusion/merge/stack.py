@@ -30,6 +30,7 @@ REMEMBERED = 128 << 20
 Flat = Float[Tensor, " n"]
 T = TypeVar("T")
 Rule = Callable[["Tile"], Flat]
+"""Called once for a tile, whose numbers it may overwrite."""
 
 
 @dataclass(frozen=True)
@@ -157,13 +158,19 @@ class Stack:
             self.each(Tile.check)
         return total
 
-    def apply(self, rule: Rule, write: Callable[[Tile, Flat], None]) -> None:
-        """Calls `write` with every tile and what the rule makes of it. Raises ValueError where an input is not finite."""
+    def apply(self, rule: Rule, dtype: torch.dtype, write: Callable[[Tile, Flat], None]) -> None:
+        """Calls `write` with every tile and what the rule makes of it, in that dtype.
+
+        Raises ValueError where an input is not finite, or the result is not.
+        """
 
         def do(tile: Tile) -> None:
-            merged = rule(tile)
+            merged = rule(tile).to(dtype)
             if not finite(merged):
                 tile.check()
+                raise ValueError(
+                    f"{self.name} overflows {dtype} after merging; choose dtype float32 or bfloat16, or smaller weights."
+                )
             write(tile, merged)
 
         self.each(do)

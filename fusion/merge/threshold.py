@@ -80,7 +80,8 @@ def _ranges(
 def _range(fraction: float | Fraction, counts: Counts, stride: int) -> tuple[int, int]:
     """Of a sample: as far as four standard deviations of a rank to either side. Of all numbers: one bin."""
     count = int(counts.sum())
-    rank, slack = _rank(fraction, count), math.isqrt(4 * count) + 1 if stride > 1 else 0
+    rank = _rank(fraction, count)
+    slack = math.isqrt(16 * rank * (count - rank) // count) + 1 if stride > 1 and count else 0
     ranks = (max(1, rank - slack), min(rank + slack, count))
     first, last = (_place(counts, r) for r in ranks)
     return (last * BIN, (first + 1) * BIN) if count else (0, BIN)

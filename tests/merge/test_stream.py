@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
-from fusion.merge import output, recipe, stack, stream
+from fusion.merge import output, recipe, record, stack, stream
 from fusion.merge.methods import ALL, SCE, TIES, DARETies, Karcher, Linear, MultiSlerp
 from fusion.merge.stream import merge
 from tests.merge.families import EMBEDDING, WEIGHTS, change, everything, nothing_new, save
@@ -145,6 +145,15 @@ def test_without_a_base_the_first_model_gives_all_but_the_weights(family, tmp_pa
         merge(None, models, TIES(), tmp_path / "out_ties")
     with pytest.raises(ValueError, match="multislerp compares the models"):
         merge(None, models, MultiSlerp(origin="base"), tmp_path / "out_slerp")
+
+
+def test_every_input_is_hashed_once(family, tmp_path, monkeypatch):
+    hashed, once = [], record._sha256
+    monkeypatch.setattr(record, "_sha256", lambda file: (hashed.append(file), once(file))[1])
+    _, models = family
+    merge(None, models, Linear(), tmp_path / "out")  # the first model is the base as well
+    assert sorted(hashed) == sorted({*hashed})
+    assert {models[0] / WEIGHTS, models[2] / WEIGHTS} < {*hashed}
 
 
 def test_torch_has_as_many_threads_after_a_merge_as_before(family, tmp_path):
