@@ -68,7 +68,6 @@ class Tile:
         """δ_s = θ_s - θ_0 of each model."""
         return [self._read(model, self.stack.dtype).sub_(self.base) for model in self.stack.models]
 
-    @cached_property
     def magnitudes(self) -> list[Flat]:
         """|δ_s| of each model in float32, rounded once: straight from float32 where the inputs are no wider."""
         parts = (self.stack.base, *self.stack.models)

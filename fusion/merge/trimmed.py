@@ -48,7 +48,7 @@ class TIES(Agreeing):
             densities = adapted(stack, densities)
         if min(densities) == 1:
             return lambda tile: tile.changes
-        limits = [edge(at, stack.dtype) for at in thresholds(stack.each, remembered(_magnitudes), densities)]
+        limits = [edge(at, stack.dtype) for at in thresholds(stack.each, remembered(Tile.magnitudes), densities)]
         return lambda tile: [hardshrink(d, limit) for d, limit in zip(tile.changes, limits, strict=True)]
 
 
@@ -74,7 +74,7 @@ class Middle(Sparse, ABC):
         densities = per_model(self.density, len(stack.models))
         gamma = Fraction(str(self.gamma))
         within = [min(Fraction(1), Fraction(str(density)) + gamma) for density in densities]
-        sizes = remembered(_magnitudes)
+        sizes = remembered(Tile.magnitudes)
         low = [edge(at, stack.dtype) for at in thresholds(stack.each, sizes, within)]
         high = [torch.inf] * len(low)
         if gamma * stack.size >= 1:
@@ -120,7 +120,3 @@ def adapted(stack: Stack, densities: list[float]) -> list[float]:
     rate = first * len(densities) / first.sum().clamp(min=1e-300)  # Σ|θ_0| is the same for all
     wanted = torch.tensor(densities, dtype=torch.float64) * rate * SKEWNESS / skewness.clamp(min=SKEWNESS)
     return wanted.clamp(min=1e-6, max=1.0).tolist()
-
-
-def _magnitudes(tile: Tile) -> list[Flat]:
-    return tile.magnitudes
