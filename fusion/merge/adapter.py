@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fusion.merge.checkpoint import Checkpoint, refuse_pickles
@@ -83,7 +84,9 @@ class Adapted(Checkpoint):
     def part(self, name: str, base: Part, size: int) -> Part:
         """The base's entries plus the change, row by row."""
         entry, change = self.entry(name), self.changes.get(name)
-        return Part(str(self.folder), entry.read if change is None else _folded(entry, change), entry.release)
+        if change is None:
+            return Part(str(self.folder), entry.kind, entry.read, entry.release)
+        return Part(str(self.folder), torch.float64, _folded(entry, change), entry.release)
 
 
 def _folded(entry: Entry, change: LowRank) -> Callable[[int, int], Tensor]:

@@ -74,19 +74,21 @@ class Checkpoint:
         """How to read the tensor of that name as `size` entries: rows it lacks are the base's, more are left out."""
         entry = self.entry(name)
         if entry.size >= size:
-            return Part(str(self.folder), entry.read, entry.release)
+            return Part(str(self.folder), entry.kind, entry.read, entry.release)
+
+        dtype = torch.promote_types(entry.kind, base.dtype)
 
         def read(start: int, stop: int) -> torch.Tensor:
             own, rest = (
                 entry.read(start, min(stop, entry.size)),
                 base.read(max(start, entry.size), max(stop, entry.size)),
             )
-            return torch.cat([own.double(), rest.double()]) if stop > entry.size else own
+            return torch.cat([own.to(dtype), rest.to(dtype)]) if stop > entry.size else own.to(dtype)
 
         def release(start: int, stop: int) -> None:
             entry.release(min(start, entry.size), min(stop, entry.size))
 
-        return Part(str(self.folder), read, release)
+        return Part(str(self.folder), dtype, read, release)
 
     @property
     def tie_setting(self) -> bool | None:

@@ -39,6 +39,11 @@ class Entry:
         return self.dtype in FLOATS
 
     @property
+    def kind(self) -> torch.dtype:
+        """Of a floating tensor, its dtype in torch."""
+        return FLOATS[self.dtype]
+
+    @property
     def size(self) -> int:
         """Number of values."""
         return torch.Size(self.shape).numel()
@@ -46,8 +51,7 @@ class Entry:
     def read(self, start: int, stop: int) -> Tensor:
         """Floating values `start` to `stop` of the flat tensor; a view of the file where its alignment allows."""
         raw = self.raw(start, stop)
-        dtype = FLOATS[self.dtype]
-        return (raw if raw.storage_offset() % dtype.itemsize == 0 else raw.clone()).view(dtype)
+        return (raw if raw.storage_offset() % self.kind.itemsize == 0 else raw.clone()).view(self.kind)
 
     def raw(self, start: int, stop: int) -> UInt8[Tensor, " n"]:
         """The bytes of these values."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -26,6 +26,8 @@ class Method(Settings, ABC):
 
     needs_base: ClassVar[bool] = True
     """Whether the base's weights take part; if not, the base gives configuration and tokenizer only."""
+    exact: ClassVar[bool] = True
+    """Whether it needs float64 even for models of 16 bits; if not, theirs is float32, which costs half."""
     fewest: ClassVar[int] = 1
     most: ClassVar[int | None] = None
     """How many models besides the base it can merge."""
@@ -41,14 +43,14 @@ class Method(Settings, ABC):
         for model in models:
             if model.shape != base.shape:
                 raise ValueError(f"A model's tensor has shape {tuple(model.shape)}, the base's {tuple(base.shape)}.")
-        stack = Stack.of(base, models, name)
+        stack = Stack.of(base, models, name, exact=self.exact)
         rule = self.at(name, layers).rule(stack)
         merged = torch.empty(base.numel(), dtype=torch.float32, device=base.device)
 
-        def write(tile: Tile) -> None:
-            merged[tile.start : tile.stop] = rule(tile)
+        def write(tile: Tile, values: Flat) -> None:
+            merged[tile.start : tile.stop] = values
 
-        stack.each(write)
+        stack.apply(rule, torch.float32, write)
         return merged.reshape(base.shape)
 
     def check(self, models: int) -> None:
@@ -113,10 +115,11 @@ def each(values: Sequence[Any]) -> list[float]:
     return list(values)
 
 
-def weighted_sum(weights: Sequence[float], parts: Sequence[Flat]) -> Flat:
-    """Σ w_s x_s in float64."""
-    total = parts[0] * weights[0]
-    for weight, part in zip(weights[1:], parts[1:], strict=True):
+def weighted_sum(weights: Sequence[float], parts: Iterable[Flat]) -> Flat:
+    """Σ w_s x_s, in the dtype of the parts."""
+    rest = iter(parts)
+    total = next(rest) * weights[0]
+    for weight, part in zip(weights[1:], rest, strict=True):
         total.add_(part, alpha=weight)
     return total
 

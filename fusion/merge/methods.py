@@ -6,19 +6,13 @@ from typing import Annotated
 
 from pydantic import Field
 
-from fusion.merge.averages import SCE, Linear
+from fusion.merge.dropped import DELLA, DARELinear, DARETies, DELLALinear
+from fusion.merge.linear import Linear
 from fusion.merge.method import Method
-from fusion.merge.sparse import (
-    DELLA,
-    TIES,
-    Breadcrumbs,
-    BreadcrumbsTies,
-    DARELinear,
-    DARETies,
-    DELLALinear,
-    TaskArithmetic,
-)
+from fusion.merge.sce import SCE
+from fusion.merge.sparse import TaskArithmetic
 from fusion.merge.sphere import Karcher, ModelStock, MultiSlerp, NuSlerp, Slerp
+from fusion.merge.trimmed import TIES, Breadcrumbs, BreadcrumbsTies
 
 ALL: tuple[type[Method], ...] = (
     Linear, Slerp, NuSlerp, MultiSlerp, Karcher, ModelStock, TaskArithmetic, TIES, DARELinear, DARETies, DELLALinear,

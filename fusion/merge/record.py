@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 NAME = "merge.json"
-VERSION = 2
+VERSION = 3
 """Raised when the same inputs would give other numbers or another layout."""
-CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,10 @@ class Inputs:
         """Begin to read."""
         files = [file for _, files in folders for file in files]
         listed = [(folder, list(files)) for folder, files in folders]
-        return Inputs(listed, [_state(file) for file in files], [threads.submit(_sha256, file) for file in files])
+        reading = {
+            file: threads.submit(_sha256, file) for file in dict.fromkeys(files)
+        }  # without a base, one is in twice
+        return Inputs(listed, [_state(file) for file in files], [reading[file] for file in files])
 
     def quick(self) -> list[Any]:
         """What tells these inputs from others without reading them."""
@@ -100,8 +102,5 @@ def _state(file: Path) -> tuple[int, int]:
 
 
 def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
     with file.open("rb", buffering=0) as stream:
-        while chunk := stream.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()

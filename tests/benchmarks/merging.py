@@ -129,6 +129,9 @@ COPY = (
 )
 
 
+HASH = "import hashlib, sys\nfor file in sys.argv[1:]: hashlib.file_digest(open(file, 'rb'), 'sha256')\n"
+
+
 def cold(folders: list[Path]) -> None:
     """Take the models out of the system's cache, so that they are read from the disk."""
     for file in (file for folder in folders for file in folder.glob("*.safetensors")):
@@ -168,13 +171,17 @@ def main() -> None:
     base, *parts = (options.folder / name for name in MODELS)
     out = options.folder / "out"
     fusion = [sys.executable, "-m", "fusion", "merge"]
-    starts = {"fusion": [sys.executable, "-c", "import fusion.merging, fusion.merge.recipe"]}
+    starts = {"import fusion": [sys.executable, "-c", "import fusion.merging, fusion.merge.recipe"]}
     if options.mergekit:
-        starts["mergekit"] = [options.mergekit, "-c", MERGEKIT.splitlines()[0]]
+        starts["import mergekit"] = [options.mergekit, "-c", MERGEKIT.splitlines()[0]]
+    print(
+        f"load of the machine {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores before, medians of {options.repeats}"
+    )
+    starts["sha256 of the models"] = [sys.executable, "-c", HASH, *(str(part / "model.safetensors") for part in parts)]
     started = turns(starts, out, options.repeats)
     print(f"{'':24}{'wall s':>8}{'CPU s':>8}{'net CPU':>9}{'peak MB':>9}{'over import':>13}")
     for name, cost in started.items():
-        print(f"{'import ' + name:24}{cost.wall:8.2f}{cost.cpu:8.2f}{'':9}{cost.peak:9.0f}")
+        print(f"{name:24}{cost.wall:8.2f}{cost.cpu:8.2f}{'':9}{cost.peak:9.0f}")
     for method in options.methods:
         file = recipe(method, base, parts, options.folder / f"{method}.yaml")
         commands = {"fusion": [*fusion, str(file), "--out", str(out)]}
@@ -182,11 +189,12 @@ def main() -> None:
             commands["mergekit"] = [options.mergekit, "-c", MERGEKIT, str(file), str(out)]
         found = turns(commands, out, options.repeats)
         for name, cost in found.items():
-            net, over = cost.cpu - started[name].cpu, cost.peak - started[name].peak
+            start = started[f"import {name}"]
+            net, over = cost.cpu - start.cpu, cost.peak - start.peak
             print(f"{method + ' ' + name:24}{cost.wall:8.2f}{cost.cpu:8.2f}{net:9.2f}{cost.peak:9.0f}{over:13.0f}")
         if options.mergekit:
             ours, theirs = found["fusion"], found["mergekit"]
-            net = (theirs.cpu - started["mergekit"].cpu) / (ours.cpu - started["fusion"].cpu)
+            net = (theirs.cpu - started["import mergekit"].cpu) / (ours.cpu - started["import fusion"].cpu)
             print(
                 f"{method + ', mergekit / fusion':24}{theirs.wall / ours.wall:8.1f}{theirs.cpu / ours.cpu:8.1f}{net:9.1f}"
             )
@@ -201,6 +209,7 @@ def main() -> None:
         print(
             f"{word}: cp and sync {found['cp and sync'].wall:.2f} s, linear {found['fusion linear'].wall:.2f} s: {ratio:.2f}"
         )
+    print(f"load after {os.getloadavg()[0]:.1f}")
 
 
 if __name__ == "__main__":
