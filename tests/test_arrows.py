@@ -45,7 +45,7 @@ ALLOWED = {
     | {"conflicts", "hardware", "merge", "models", "objectives", "quickstart", "sources", "train", "transforms"}
     | {"weighting"},
     "fusion_launch": set(),
-    "fusion_eval": {"batch", "corpus", "encode", "head", "models", "sources"},
+    "fusion_eval": {"batch", "corpus", "encode", "head", "models", "rows", "sources"},
 }
 ON_TOP = {
     "cachefiles",

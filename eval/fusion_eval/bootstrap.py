@@ -1,4 +1,8 @@
-"""Percentile-bootstrap intervals (Efron & Tibshirani 1993, chapter 13) of sums and ratios of sums, as arrays."""
+"""Percentile-bootstrap intervals (Efron & Tibshirani 1993, chapter 13) of ratios of sums, as arrays.
+
+Columns are [models, parts, n]: of each model and example the numerators and, last, the denominator. Those of several runs,
+one a seed, are [runs, models, parts, n].
+"""
 
 from __future__ import annotations
 
@@ -50,51 +54,61 @@ class Sample:
         return Interval(self.value, float(low), float(high), self.n)
 
 
+def values(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[..., models] from sums [..., models, parts]: a ratio; of several numerators, one a bin, that of their sizes.
+
+    The second is an average over bins of how far each is off.
+    """
+    above = sums[..., 0] if sums.shape[-1] == 2 else np.abs(sums[..., :-1]).sum(-1)
+    return above / sums[..., -1]
+
+
 def _statistic(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Ratio of the first two sums, less the ratio of the next two where there are four; sums along the last axis."""
-    ours = sums[..., 0] / sums[..., 1]
-    return ours if sums.shape[-1] == 2 else ours - sums[..., 2] / sums[..., 3]
+    """The value of one model, or that of the first less that of the second."""
+    found = values(sums)
+    return found[..., 0] if found.shape[-1] == 1 else found[..., 0] - found[..., 1]
 
 
 def sample(columns: NDArray[np.float64], seed: int, resamples: int, stream: str = "") -> Sample:
-    """`columns` is [2 or 4, n] or, of several runs, [runs, 2 or 4, n]: numerators and denominators, of one model or of two."""
-    n, several = columns.shape[-1], columns.ndim == 3
+    """The statistic of one model or of two, as measured and on each draw. Raises ValueError without examples."""
+    n = columns.shape[-1]
     if n == 0:
         raise ValueError("There are no examples, so there is no mean; check what was evaluated.")
-    if not np.isfinite(columns).all() or not (columns[..., 1::2, :] > 0).all():
+    if not np.isfinite(columns).all() or not (columns[..., -1, :] > 0).all():
         raise ValueError("Every value must be finite and every denominator above 0; check the examples.")
-    value = float(_statistic(columns.sum((0, 2) if several else 1)))
+    value = float(_statistic(measured_sums(columns)))
     if n == 1:  # resampling one example gives it back every time, and would claim certainty
         return Sample(value, np.full(resamples, np.nan), n)
     return Sample(value, _statistic(resampled_sums(columns, seed, resamples, stream)), n)
 
 
-def resampled_sums(columns: NDArray[np.float64], seed: int, resamples: int, stream: str = "") -> NDArray[np.float64]:
-    """[resamples, c]: sums of each of c columns [c, n] over n examples drawn with replacement, the same for all columns.
+def measured_sums(columns: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[models, parts]: sums over examples, and over runs."""
+    return columns.sum(-1) if columns.ndim == 3 else columns.sum((0, -1))
 
-    Of [runs, c, n], runs are drawn too, and the same examples of each.
+
+def resampled_sums(columns: NDArray[np.float64], seed: int, resamples: int, stream: str = "") -> NDArray[np.float64]:
+    """[resamples, models, parts]: the same over examples drawn with replacement, the same ones for all models.
+
+    Of several runs, runs are drawn too, and the same examples of each.
     """
     n = columns.shape[-1]
     rng = np.random.default_rng([seed, zlib.crc32(stream.encode())])
-    if columns.ndim == 3:
+    if columns.ndim == 4:
         return _sums_over_runs(columns, seed, rng, resamples)
-    step = max(1, _AT_ONCE // n)
-    return np.concatenate(
-        [
-            columns[:, rng.integers(n, size=(min(step, resamples - start), n))].sum(-1).T
-            for start in range(0, resamples, step)
-        ]
-    )
+    flat, step = columns.reshape(-1, n), max(1, _AT_ONCE // n)
+    drawn = (rng.integers(n, size=(min(step, resamples - start), n)) for start in range(0, resamples, step))
+    return np.concatenate([flat[:, chosen].sum(-1).T for chosen in drawn]).reshape(resamples, *columns.shape[:-1])
 
 
 def _sums_over_runs(
     columns: NDArray[np.float64], seed: int, rng: np.random.Generator, resamples: int
 ) -> NDArray[np.float64]:
     """A run is drawn for all streams at once, for a training that went well may have gone well in every domain."""
-    runs, _, n = columns.shape
+    runs, n = columns.shape[0], columns.shape[-1]
     often = np.random.default_rng([seed, runs]).multinomial(runs, np.full(runs, 1 / runs), size=resamples)
     counts = rng.multinomial(n, np.full(n, 1 / n), size=resamples)
-    return np.einsum("rs,scn,rn->rc", often, columns, counts, optimize=True)
+    return np.einsum("rs,smpn,rn->rmp", often, columns, counts, optimize=True)
 
 
 def mean_of(samples: Sequence[Sample]) -> Sample:

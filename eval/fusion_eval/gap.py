@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion_eval.bootstrap import COVERAGE, RESAMPLES, Interval, resampled_sums
+from fusion_eval.bootstrap import COVERAGE, RESAMPLES, Interval, measured_sums, resampled_sums, values
 from fusion_eval.metrics import METRICS, parts_of
 from fusion_eval.results import MEAN, Result
 from fusion_eval.statistics import Runs, side_by_side, stacked
@@ -58,24 +58,23 @@ def gap_closed(
     for metric in METRICS:
         sampled = {}
         for domain in dict.fromkeys(item.domain for item in runs[0][0].items):
-            columns = stacked([parts_of([ours, start, *sources], domain, metric) for ours, start in runs])
-            if not columns.shape[-1]:
+            parts = [parts_of([ours, start, *sources], domain, metric) for ours, start in runs]
+            if any(each is None for each in parts):
                 continue
-            values = _values(columns, seed, resamples, domain)
-            best = 2 + int(np.argmin(values[0, 2:]) if METRICS[metric].lower_is_better else np.argmax(values[0, 2:]))
-            sampled[domain] = values[:, [0, 1, best]], columns.shape[-1]
+            columns = stacked([each for each in parts if each is not None])
+            found = _values(columns, seed, resamples, domain)
+            best = 2 + int(np.argmin(found[0, 2:]) if METRICS[metric].lower_is_better else np.argmax(found[0, 2:]))
+            sampled[domain] = found[:, [0, 1, best]], columns.shape[-1]
             gaps.append(_gap(domain, metric, sampled[domain][0], columns.shape[-1], sources[best - 2].model))
         if sampled:
-            together = np.mean([values for values, _ in sampled.values()], axis=0)
+            together = np.mean([each for each, _ in sampled.values()], axis=0)
             means.append(_gap(MEAN, metric, together, sum(n for _, n in sampled.values()), ""))
     return gaps + means
 
 
 def _values(columns: NDArray[np.float64], seed: int, resamples: int, domain: str) -> NDArray[np.float64]:
     """[1 + resamples, models]: the metric as measured, then on each draw."""
-    measured = columns.sum(-1) if columns.ndim == 2 else columns.sum((0, -1))
-    sums = np.concatenate([measured[None], resampled_sums(columns, seed, resamples, domain)])
-    return sums[:, 0::2] / sums[:, 1::2]
+    return values(np.concatenate([measured_sums(columns)[None], resampled_sums(columns, seed, resamples, domain)]))
 
 
 def _gap(domain: str, metric: str, sampled: Sampled, n: int, best: str) -> Gap:

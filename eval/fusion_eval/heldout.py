@@ -14,10 +14,12 @@ from fusion.corpus import Example
 from fusion.encode import Encoded, Template, encode, encode_prompt, end_of_turn
 from fusion.head import Head
 from fusion.models import ModelRef, load_model, load_tokenizer, vocabulary
+from fusion.rows import LogitRows
 from fusion.sources import TransformersSource
 from fusion_eval.results import Item
 
 Progress = Callable[[int], None]
+BINS = 10  # of confidence, in the calibration error
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,10 @@ def score(
     model = load_model(ref, how.dtype, how.device)
     texts = [_encode(tokenizer, example, template, model) for example in examples]
     whole = [text.prefix[-1] == len(e.response.encode()) for text, e in zip(texts, examples, strict=True)]
-    nats = _nats(model, tokenizer, texts, whole, how, progress)
+    rows = _rows(model, tokenizer, texts, whole, how, progress)
+    nats, off = _nats(rows, len(texts)), _calibration(rows, len(texts))
     answers = _answers(model, tokenizer, examples, template, how, progress)
-    return [_item(*parts) for parts in zip(examples, nats, answers, strict=True)]
+    return [_item(*parts) for parts in zip(examples, nats, off, answers, strict=True)]
 
 
 def work(examples: Sequence[Example], how: Settings) -> int:
@@ -55,12 +58,13 @@ def work(examples: Sequence[Example], how: Settings) -> int:
     return len(examples) + sum(example.domain in how.exact_match for example in examples)
 
 
-def _item(example: Example, nats: float, answer: str | None) -> Item:
+def _item(example: Example, nats: float, calibration: list[float] | None, answer: str | None) -> Item:
     return Item(
         id=example.id,
         domain=example.domain,
         bytes=len(example.response.encode()),
         nats=nats,
+        calibration=calibration,
         exact=None if answer is None else answer.strip() == example.response.strip(),
         prompt=example.prompt,
         expected=example.response,
@@ -79,17 +83,35 @@ def _encode(tokenizer: Any, example: Example, template: Template, model: Any) ->
     return text
 
 
-def _nats(
+def _rows(
     model: Any, tokenizer: Any, texts: Sequence[Encoded], whole: Sequence[bool], how: Settings, progress: Progress
-) -> list[float]:
-    source = TransformersSource(model, Head.of(model, vocabulary(tokenizer)), k=0, batch_tokens=how.batch_tokens)
+) -> LogitRows:
+    """Rows of the responses' bytes: the likelihood of each token, and the likeliest in its place."""
+    source = TransformersSource(model, Head.of(model, vocabulary(tokenizer)), k=1, batch_tokens=how.batch_tokens)
     rows = source.rows(texts)
     progress(len(texts))
     last = torch.tensor([text.rows for text in texts]).cumsum(0) - 1
     inside = torch.ones(len(rows), dtype=torch.bool)
     inside[last[torch.tensor(whole)]] = False  # nothing is left to predict there but the end of turn
-    sums = torch.zeros(len(texts), dtype=torch.float64)
-    return sums.index_add(0, rows.example[inside], -rows.gold[inside].double()).tolist()
+    return rows.select(inside)
+
+
+def _nats(rows: LogitRows, texts: int) -> list[float]:
+    return torch.zeros(texts, dtype=torch.float64).index_add(0, rows.example, -rows.gold.double()).tolist()
+
+
+def _calibration(rows: LogitRows, texts: int) -> list[list[float] | None]:
+    """By text, for each tenth of confidence the sum of confidence less success, then the tokens (Naeini et al. 2015, ECE).
+
+    None for a text without rows.
+    """
+    confidence = rows.logprobs[:, 0].double().exp()
+    off = confidence - (rows.gold >= rows.logprobs[:, 0]).double()
+    tenth = (confidence * BINS).long().clamp(max=BINS - 1)
+    found = torch.zeros(texts, BINS + 1, dtype=torch.float64)
+    found = found.index_put((rows.example, tenth), off, accumulate=True)
+    found[:, -1] = torch.bincount(rows.example, minlength=texts)
+    return [each.tolist() if each[-1] else None for each in found]
 
 
 @torch.inference_mode()

@@ -1,4 +1,4 @@
-"""What is measured of items, as two numbers each, and the items of several models side by side."""
+"""What is measured of items, as a few numbers each, and the items of several models side by side."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from fusion_eval.results import Item, Result
 
 @dataclass(frozen=True)
 class Metric:
-    """A ratio of two sums over examples."""
+    """A ratio of sums over examples."""
 
     label: str
-    parts: Callable[[Item], tuple[float, float] | None]
-    """Numerator and denominator (above 0) of an item; None where the item cannot tell."""
+    parts: Callable[[Item], Sequence[float] | None]
+    """Of an item the numerator (or one for each bin) and, last, the denominator, above 0; None where the item cannot tell."""
     lower_is_better: bool = False
     scale: float = 1.0
     """What a value is multiplied by to be shown under the label."""
@@ -52,6 +52,9 @@ METRICS: dict[str, Metric] = {
         scale=100.0,
         digits=1,
     ),
+    "calibration_error": Metric(
+        "calibration error %", lambda item: item.calibration, lower_is_better=True, scale=100.0, digits=1
+    ),
 }
 
 
@@ -63,7 +66,7 @@ def by_domain(items: Sequence[Item]) -> dict[str, list[Item]]:
     return domains
 
 
-def _known(items: Sequence[Item], metric: str) -> dict[str, tuple[float, float]]:
+def _known(items: Sequence[Item], metric: str) -> dict[str, Sequence[float]]:
     """Parts of the metric by item id, in the order of the ids."""
     parts = {item.id: METRICS[metric].parts(item) for item in sorted(items, key=lambda item: item.id)}
     return {id: known for id, known in parts.items() if known is not None}
@@ -75,16 +78,16 @@ def knows(items: Sequence[Item], metric: str) -> bool:
 
 
 def columns_of(items: Sequence[Item], metric: str) -> NDArray[np.float64]:
-    """[2, n]: numerators and denominators of the items that can tell, in the order of their ids."""
-    return np.array(list(_known(items, metric).values()), dtype=np.float64).reshape(-1, 2).T
+    """[1, parts, n]: the parts of the items that can tell, in the order of their ids."""
+    return np.array(list(_known(items, metric).values()), dtype=np.float64).T[None]
 
 
 def paired_columns(a: Sequence[Item], b: Sequence[Item], metric: str) -> NDArray[np.float64]:
-    """[4, n]: those of two models, item by item. Raises ValueError where the items differ."""
+    """[2, parts, n]: those of two models, item by item. Raises ValueError where the items differ."""
     check_same(a, b)
     ours, theirs = _known(a, metric), _known(b, metric)
     _check_ids(set(ours), set(theirs), f"items with {metric}")
-    return np.array([(*ours[id], *theirs[id]) for id in ours], dtype=np.float64).reshape(-1, 4).T
+    return np.array([[known[id] for id in ours] for known in (ours, theirs)], dtype=np.float64).transpose(0, 2, 1)
 
 
 def columns_of_both(a: Sequence[Item], b: Sequence[Item]) -> dict[tuple[str, str], NDArray[np.float64]]:
@@ -116,10 +119,10 @@ def _check_ids(a: set[str], b: set[str], what: str) -> None:
     )
 
 
-def parts_of(results: Sequence[Result], domain: str, metric: str) -> NDArray[np.float64]:
-    """[2 m, n]: numerators and denominators of a metric for m models on the items of a domain, which must be the same.
+def parts_of(results: Sequence[Result], domain: str, metric: str) -> NDArray[np.float64] | None:
+    """[models, parts, n]: the parts of a metric for several models on the items of a domain, which must be the same.
 
-    Empty where a model does not know the metric there. Raises ValueError for models on different items.
+    None where a model does not know the metric there. Raises ValueError for models on different items.
     """
     items = [[item for item in result.items if item.domain == domain] for result in results]
     for result, mine in zip(results[1:], items[1:], strict=True):
@@ -128,5 +131,5 @@ def parts_of(results: Sequence[Result], domain: str, metric: str) -> NDArray[np.
         except ValueError as error:
             raise ValueError(f"{results[0].model} against {result.model} in {domain}: {error}") from error
     if not all(knows(mine, metric) for mine in items):
-        return np.zeros((2 * len(results), 0))
+        return None
     return np.concatenate([columns_of(mine, metric) for mine in items])

@@ -33,6 +33,9 @@ class Item(BaseModel):
     """Negative log-likelihood of the response text under the model, in nats, summed over its tokens; None if unknown."""
     exact: bool | None = None
     """Whether the model's own answer is the response, letter by letter; None where nothing was generated."""
+    calibration: list[float] | None = Field(default=None, min_length=11, max_length=11)
+    """For each tenth of confidence, the probability of the likeliest next tokens less how many of them came, summed over the
+    response; then its tokens. From these the expected calibration error is made."""
     score: float | None = Field(default=None, ge=0, le=1)
     """What a benchmark gives the answer, 0 to 1; None for a text that is only read."""
     metrics: dict[str, float] = {}

@@ -36,9 +36,8 @@ def ratio(numerators: ArrayLike, denominators: ArrayLike, *, seed: int = 0, resa
 
     So long examples count more, as they should in bits per byte. Raises ValueError when a denominator is not above 0.
     """
-    return sample(
-        np.stack([np.asarray(numerators, float), np.asarray(denominators, float)]), seed, resamples
-    ).interval()
+    columns = np.stack([np.asarray(numerators, float), np.asarray(denominators, float)])[None]
+    return sample(columns, seed, resamples).interval()
 
 
 def paired(a: Sequence[Item], b: Sequence[Item], metric: str, *, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
@@ -91,7 +90,7 @@ def side_by_side(result: Runs, baseline: Runs) -> list[tuple[Result, Result]]:
 
 
 def stacked(columns: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """[c, n] of one run, [runs, c, n] of several."""
+    """Columns of several runs as one array; of one run, its own."""
     return columns[0] if len(columns) == 1 else np.stack(columns)
 
 

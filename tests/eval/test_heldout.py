@@ -44,6 +44,20 @@ def test_likelihood_is_that_of_the_text_alone(ref):
         assert item.id == example.id
 
 
+def test_calibration_compares_the_likeliest_token_with_the_one_that_came(ref):
+    model, tokenizer = load_model(ref), load_tokenizer(ref)
+    size = len(tokenizer)
+    for example, item in zip(EXAMPLES, run(ref), strict=True):
+        prompt = tokenizer(example.prompt)["input_ids"]
+        response = tokenizer(example.response, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        logits = model(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1, :size]
+        confidence, likeliest = logits.softmax(-1).max(-1)
+        off = [0.0] * 10
+        for sure, token, came in zip(confidence.tolist(), likeliest.tolist(), response, strict=True):
+            off[min(9, int(10 * sure))] += sure - (token == came)
+        assert item.calibration == pytest.approx([*off, len(response)], abs=1e-4)
+
+
 def test_batches_change_no_number(ref):
     for one, other in zip(run(ref, batch_tokens=1), run(ref, batch_tokens=10_000), strict=True):
         assert one.nats == pytest.approx(other.nats, rel=1e-4)

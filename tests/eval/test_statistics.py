@@ -320,3 +320,33 @@ def test_one_baseline_meets_every_run():
 def test_two_runs_against_three_are_refused():
     with pytest.raises(ValueError, match="fused has 2 runs, fused has 3; measure both on the same seeds"):
         compare(runs(1, 2), runs(1, 2, 3))
+
+
+def calibrated(id: str, *tokens: tuple[float, bool]) -> Item:
+    """An item whose tokens were predicted with a confidence, rightly or not."""
+    off = [0.0] * 10
+    for confidence, right in tokens:
+        off[min(9, int(confidence * 10))] += confidence - right
+    return item(id).model_copy(update={"calibration": [*off, float(len(tokens))]})
+
+
+def test_the_calibration_error_is_the_mean_over_tokens_of_how_far_each_tenth_of_confidence_is_off():
+    items = [calibrated("a", (0.95, True), (0.92, False), (0.31, False)), calibrated("b", (0.35, True), (0.91, True))]
+    found = summarise(result("m", items))["sums"]["calibration_error"].value
+    nineties, thirties = abs((0.95 + 0.92 + 0.91) - 2), abs((0.31 + 0.35) - 1)
+    assert found == pytest.approx((nineties + thirties) / 5)
+
+
+def test_errors_of_two_items_in_one_bin_cancel_and_in_two_bins_do_not():
+    same = [calibrated("a", (0.95, False)), calibrated("b", *[(0.95, True)] * 19)]
+    other = [calibrated("a", (0.05, True)), calibrated("b", (0.95, False))]
+    assert summarise(result("m", same))["sums"]["calibration_error"].value == pytest.approx(0.0, abs=1e-9)
+    assert summarise(result("m", other))["sums"]["calibration_error"].value == pytest.approx(0.95)
+
+
+def test_a_difference_in_calibration_is_paired():
+    sure = [calibrated(f"{i}", (0.99, i % 2 == 0)) for i in range(40)]
+    even = [calibrated(f"{i}", (0.55, i % 2 == 0)) for i in range(40)]
+    found = compare(result("a", sure), result("b", even))["sums"]["calibration_error"]
+    assert found.value == pytest.approx(0.49 - 0.05)
+    assert found.low > 0.2
