@@ -12,6 +12,7 @@ import runs
 from fusion import pipeline, sources, steps
 from fusion.cache import Cache
 from fusion.job import Job
+from fusion.report.record import read_run
 
 
 @pytest.fixture(scope="module")
