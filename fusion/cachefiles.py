@@ -73,12 +73,18 @@ def _contents(cache: Cache) -> dict[str, str]:
     return {
         "examples": f"{cache.examples:,}",
         "rows": f"{rows:,}",
-        "entries a row": f"{cache.entries}"
-        + (f", at least {known.entries} known" if known.entries < cache.entries else ""),
+        "entries a row": _entries(cache),
         "bytes a row": f"{cache.size / max(1, rows):.1f}",
         "gold known": f"{known.gold / max(1, rows):.1%} of rows",
         "mean and std known": f"{known.moments / max(1, rows):.1%} of rows",
     }
+
+
+def _entries(cache: Cache) -> str:
+    least = cache.known.entries
+    if cache.drawn:
+        return f"{cache.entries} drawn at random, at least {least} different"
+    return f"{cache.entries}" + (f", at least {least} known" if least < cache.entries else "")
 
 
 def _progress(folder: Path) -> dict[str, str]:

@@ -15,7 +15,7 @@ from fusion.models import ModelRef
 from fusion.objectives import AnyObjective, CrossEntropy
 from fusion.quickstart import MODELS
 from fusion.settings import Settings
-from fusion.sources import AnyBackend, Transformers
+from fusion.sources import AnyBackend, RandomSampling, Transformers
 from fusion.train.adapter import AnyAdapter, QLoRA
 from fusion.train.engine import Engine
 from fusion.transforms import AnyTransform
@@ -123,6 +123,8 @@ class Extract(Settings):
 
     top_k: int | Literal["all"] = 10
     """Entries kept of each row; `all` keeps the whole vocabulary (small vocabularies only)."""
+    sampling: RandomSampling | None = None
+    """Draw entries at random from the whole distribution instead of keeping the `top_k` largest."""
     values: Literal["packed", "float16", "float32"] | None = None
     """How cached numbers are kept: `packed`, on scales within 0.03 nat (39 bytes a row at top_k 10 and a vocabulary of 152K),
     or as floats (72 and 96 bytes). If not said: packed, or float16 where whole rows are kept."""
@@ -148,6 +150,15 @@ class Extract(Settings):
             raise ValueError(
                 "values: packed is for the largest entries; the errors of a whole row's would add up. Set values to float16 "
                 "or float32 with top_k: all"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _drawn_or_largest(self) -> Extract:
+        default = type(self).model_fields["top_k"].default  # which stands in a configuration that was written out
+        if self.sampling is not None and self.top_k != default:
+            raise ValueError(
+                f"top_k ({self.top_k}) keeps the largest entries and sampling draws them at random; leave one of them out"
             )
         return self
 
@@ -299,12 +310,25 @@ class Config(Settings):
         if "pairwise" in self.strategies:
             self.merge.check(len(self.sources))
         for i, objective in enumerate(self.objectives):
-            _enough_entries(i, objective, self.extract.top_k)
+            if self.extract.sampling is None:
+                _enough_entries(i, objective, self.extract.top_k)
             for source in self.sources:
                 _known(i, objective, source)
+        for source in self.sources:
+            if self.extract.sampling is not None and not source.backend.samples:
+                raise ValueError(
+                    f"extract.sampling draws from whole distributions, which backend {source.backend.kind} of source "
+                    f"{source.name} does not give; use backend transformers, or extract.top_k"
+                )
         transforms = {source.name: source.transforms for source in self.sources}
         chosen = Choices(
-            self.objectives, self.weighting, transforms, self.extract.top_k, self.alignment, self.strategies
+            self.objectives,
+            self.weighting,
+            transforms,
+            self.extract.top_k,
+            self.alignment,
+            self.strategies,
+            sampled=self.extract.sampling is not None,
         )
         if found := conflicts(chosen):
             raise ValueError("\n".join(found))

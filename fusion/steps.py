@@ -47,6 +47,8 @@ def cache_writer(job: Job, name: str, folder: Path | None = None) -> Writer:
         "top_k": 1 if name == "pivot" else extract.top_k,
         "dtype": extract.dtype,
     }
+    if extract.sampling is not None and name != "pivot":
+        key |= {"top_k": extract.sampling.draws, "sampling": extract.sampling.model_dump()}
     key["backend"] = job.backend(name).identity()
     size = vocabulary(job.tokenizers[name])
     folder = folder or job.config.folder / "cache" / name
@@ -58,8 +60,9 @@ def open_source(job: Job, name: str) -> Source:
     extract, size = job.config.extract, vocabulary(job.tokenizers[name])
     k = 1 if name == "pivot" else size if extract.top_k == "all" else min(extract.top_k, size)
     wanted = Wanted(
-        job.models[name].ref, job.tokenizers[name], k, extract.dtype, device(), extract.batch_tokens, extract.compile
-    )
+        job.models[name].ref, job.tokenizers[name], k, extract.dtype, device(), extract.batch_tokens, extract.compile,
+        sampling=None if name == "pivot" else extract.sampling,
+    )  # fmt: skip
     return job.backend(name).open(wanted)
 
 
