@@ -308,6 +308,26 @@ def verify(folder: CacheFolder) -> None:
     typer.echo(f"{folder}: {len(cache):,} rows of {cache.examples:,} examples, all as they were written.")
 
 
+@caches.command("audit")
+def audit_(
+    folder: CacheFolder,
+    rows: Annotated[int, typer.Option(min=2, help="Rows to look at; two for each dimension are needed.")] = 2048,
+    model: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Folder or hub id it is said to come from, to compare with.")
+    ] = None,
+    softcap: Annotated[float | None, typer.Option(min=0, help="The model's final_logit_softcapping.")] = None,
+    width: Annotated[int | None, typer.Option(min=1, help="With --softcap: the model's hidden_size.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the span as `basis` [V, d] to this safetensors file.")] = None,
+) -> None:
+    """Show what whole rows (top_k: all) of a model of yours give away: its width and the span of its output layer."""
+    from fusion.cachefiles import leak
+    from fusion.progress import console, quiet
+    from fusion.tables import facts_table
+
+    quiet()
+    console.print(facts_table(folder, leak(folder, rows, model, softcap, width, out)))
+
+
 @app.command()
 def recipes() -> None:
     """List the configurations that come with the package."""

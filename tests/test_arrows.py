@@ -27,6 +27,7 @@ ALLOWED = {
     "weighting": BOTTOM,
     "merge": BOTTOM,
     "cache": BOTTOM | {"made"},
+    "leak": {"cache"},
     "batch": BOTTOM | {"encode"},
     "needs": {"cache", "objectives", "transforms", "weighting"},
     "dumps": BOTTOM | {"encode"},

@@ -130,6 +130,11 @@ class Cache:
         return sum(starts[-1] for starts in self._starts)
 
     @property
+    def ids(self) -> list[str]:
+        """Content ids of the examples, in the order of the file."""
+        return list(self._place)
+
+    @property
     def examples(self) -> int:
         """How many examples the rows belong to."""
         return len(self._place)
