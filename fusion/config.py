@@ -18,6 +18,7 @@ from fusion.settings import Settings
 from fusion.sources import AnyBackend, RandomSampling, Transformers
 from fusion.train.adapter import AnyAdapter, QLoRA
 from fusion.train.engine import Engine
+from fusion.train.student import AnyStudent
 from fusion.transforms import AnyTransform
 from fusion.weighting import AnyWeighting, Sum
 
@@ -248,6 +249,8 @@ class Config(Settings):
     """MiB of float32 logits that a step keeps for its backward pass; of more, chunks are computed twice."""
     adapter: AnyAdapter | None = None
     """Train small matrices (lora, qlora) instead of the pivot's own weights."""
+    student: AnyStudent | None = None
+    """Train the pivot, and the baseline, with weights of few bits: ternary, binary, int4."""
     engine: Engine = Engine()
     """How trainings are spread over processes."""
     head_chunk: int | None = Field(default=None, gt=0)
@@ -305,6 +308,8 @@ class Config(Settings):
             raise ValueError(
                 "engine.kind zero3 loads the pivot in shards, which a .gguf file cannot be; use fsdp2 or zero2"
             )
+        if self.student is not None:
+            _student_is_possible(self, self.student.kind)
         if self.chosen not in self.strategies:
             raise ValueError(f"result is {self.chosen}, but strategies are {', '.join(self.strategies)}")
         if "pairwise" in self.strategies:
@@ -372,6 +377,23 @@ def _known(number: int, objective: AnyObjective, source: SourceSettings) -> None
             f"objectives[{number}] ({objective.kind}) reads {' and '.join(sorted(never))} of each row, which source "
             f"{source.name} cannot give: backend {source.backend.kind} knows log-probabilities only. Choose another input "
             "for the objective, leave it out, or give the source backend transformers"
+        )
+
+
+def _student_is_possible(config: Config, kind: str) -> None:
+    if config.adapter is not None:
+        raise ValueError(
+            f"student.kind {kind} trains the pivot's own weights, adapter.kind {config.adapter.kind} leaves them as they are; "
+            "leave one of them out"
+        )
+    if config.engine.kind in ("zero3", "fsdp2"):
+        raise ValueError(
+            f"student.kind {kind} needs the whole of each weight, which engine.kind {config.engine.kind} shards; "
+            "use ddp or zero2"
+        )
+    if "pairwise" in config.strategies:
+        raise ValueError(
+            f"student.kind {kind}: a merge of quantised models is not quantised; use strategies: [unified]"
         )
 
 
