@@ -81,11 +81,16 @@ def test_mapped_rows_know_which_of_them_were_drawn(folder, trained):
     mapped = vocabulary_map("first_piece", job.tokenizers["neox"], job.tokenizers["pivot"], ("auto", "auto"))
     reference = steps.reference(job, "neox", cache)
     assert torch.equal(reference.vocabulary_map, mapped)
-    batch = steps.Collator(job.train, job.encoded("pivot"), [reference], job.config.weighting)([0, 1, 2, 3])
-    rows = batch["targets"].sources["neox"].mapped
-    drawn = (rows.sampled > 0).any(-1)
+    targets = steps.Collator(job.train, job.encoded("pivot"), [reference], job.config.weighting)(range(16))["targets"]
+    source = targets.sources["neox"]
+    rows, drawn = source.mapped, (source.mapped.sampled > 0).any(-1)
+    spelled = ~drawn & (rows.ids >= 0).any(-1)
     assert drawn.sum() > 0
-    assert ((rows.ids[~drawn] >= 0).sum(-1) <= 1).all()  # the pivot's own token alone, spelled by the source's
+    assert spelled.sum() > 0
+    assert ((rows.ids[spelled] >= 0).sum(-1) == 1).all()  # the pivot's own token alone, spelled by the source's
+    everywhere, _ = source.everywhere(targets.about)
+    assert torch.equal(everywhere.sampled[source.at], rows.sampled)
+    assert everywhere.sampled.sum() == rows.sampled.sum()
 
 
 @pytest.mark.parametrize(

@@ -33,17 +33,22 @@ def draw(logits: Float[Tensor, "N V"], uniform: Float[Tensor, "N D"], tau: float
     highest = logits.amax(-1, keepdim=True)
     blocks = torch.cat([_masses(tile, highest, tau) for tile in logits.split(TILE, dim=1)], dim=1)
     ids, total = _invert(logits, blocks.cumsum(-1), uniform.double().sort(dim=-1).values, highest, tau)
-    at = logits.gather(1, ids).double()
-    log_p = at - log_sum_exp(logits)[:, None].double()
-    log_q = tau * (at - highest) - total.log()
     same = ids[:, :, None] == ids[:, None, :]
     again, counts = same.tril(-1).any(-1), same.sum(-1)
-    # at tau = 1 p / q is 1, save for rounding
-    worth = torch.zeros_like(log_p) if tau == 1 else log_p - log_q
+    worth = _worth(logits, ids, highest, total, tau)
     logprobs = (counts.double().log() - math.log(ids.shape[1]) + worth).masked_fill(again, -torch.inf)
     order = logprobs.argsort(dim=-1, descending=True, stable=True)
     parts = logprobs.to(logits), ids.masked_fill(again, -1), counts.masked_fill(again, 0)
     return Drawn(*(part.gather(1, order) for part in parts))
+
+
+def _worth(logits: Tensor, ids: Tensor, highest: Tensor, total: Tensor, tau: float) -> Float[Tensor, "N D"] | float:
+    """log of p / q at the drawn ids."""
+    if tau == 1:
+        return 0.0
+    at = logits.gather(1, ids).double()
+    log_p, log_q = at - log_sum_exp(logits)[:, None].double(), tau * (at - highest) - total.log()
+    return log_p - log_q
 
 
 def _masses(tile: Tensor, highest: Tensor, tau: float) -> Float[Tensor, "N B"]:
