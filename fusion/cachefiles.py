@@ -10,13 +10,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
+from torch import Tensor
 
 from fusion.cache import Cache, Writer, fill
 from fusion.dumps import Format, Told, bind, find, read
 from fusion.encode import Encoded
 from fusion.job import Job
+from fusion.leak import audit, principal_angles
 from fusion.made import write_json
-from fusion.models import vocabulary
+from fusion.models import ModelRef, load_model, vocabulary
 from fusion.progress import bar
 from fusion.rows import LogitRows
 from fusion.steps import cache_writer
@@ -68,17 +71,68 @@ def facts(folder: Path) -> dict[str, str]:
     return found | {f"made of: {name}": json.dumps(value).strip('"') for name, value in key.items()}
 
 
+def leak(
+    folder: Path,
+    rows: int = 2048,
+    model: str | None = None,
+    softcap: float | None = None,
+    width: int | None = None,
+    out: Path | None = None,
+) -> dict[str, str]:
+    """What a cache of whole rows gives away of its model, in words; see `fusion.leak.audit`. Writes the span to `out`.
+
+    With the `model` at hand the angles between what was found and its output layer are told. Raises ValueError where the cache
+    does not hold whole rows, where nothing is found, and for a model with fewer tokens.
+    """
+    cache = Cache(folder)
+    found = audit(cache, rows, softcap, width)
+    said = {
+        "rows looked at": f"{found.rows:,}",
+        "vocabulary": f"{len(found.basis):,}",
+        "hidden width": f"{found.width}",
+        "gap behind it": f"{found.gap:.3g} (singular values {found.width} and {found.width + 1})",
+        "all that is outside": f"{found.singular[found.width :].norm() / found.singular.norm():.2e} of the rows' norm",
+    }
+    if model is not None:
+        said |= _compared(found.basis, model)
+    if out is not None:
+        about = {"width": str(found.width), "rows": str(found.rows), "cache": cache.made}
+        out.parent.mkdir(parents=True, exist_ok=True)
+        save_file({"basis": found.basis.float()}, out, metadata=about)
+        said["basis"] = f"{out}: [{len(found.basis)}, {found.width}]"
+    return said
+
+
+def _compared(basis: Tensor, model: str) -> dict[str, str]:
+    weight = load_model(ModelRef(model)).get_output_embeddings().weight.detach()
+    if len(weight) < len(basis):
+        raise ValueError(
+            f"{model} has an output layer of {len(weight)} tokens, the cache is of {len(basis)}: another model."
+        )
+    angles = principal_angles(basis, weight[: len(basis)])
+    return {
+        "width of the model": f"{weight.shape[1]}",
+        "principal angles": f"largest {angles.max():.3g} degrees, mean {angles.mean():.3g}",
+    }
+
+
 def _contents(cache: Cache) -> dict[str, str]:
     known, rows = cache.known, len(cache)
     return {
         "examples": f"{cache.examples:,}",
         "rows": f"{rows:,}",
-        "entries a row": f"{cache.entries}"
-        + (f", at least {known.entries} known" if known.entries < cache.entries else ""),
+        "entries a row": _entries(cache),
         "bytes a row": f"{cache.size / max(1, rows):.1f}",
         "gold known": f"{known.gold / max(1, rows):.1%} of rows",
         "mean and std known": f"{known.moments / max(1, rows):.1%} of rows",
     }
+
+
+def _entries(cache: Cache) -> str:
+    least = cache.known.entries
+    if cache.drawn:
+        return f"{cache.entries} drawn at random, at least {least} different"
+    return f"{cache.entries}" + (f", at least {least} known" if least < cache.entries else "")
 
 
 def _progress(folder: Path) -> dict[str, str]:

@@ -210,6 +210,42 @@ def launch(
 
 
 @app.command()
+def draft(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder or hub id, such as runs/<name>/fused.")],
+    data: Annotated[str, typer.Option(help="Texts: builtin:SKILL, a file of rows, or a hub id.")],
+    out: Annotated[Path, typer.Option(help="Folder of the draft.")],
+    prompt: Annotated[str, typer.Option(help="Prompt with columns in braces.")] = "{prompt}",
+    response: Annotated[str, typer.Option(help="Response with columns in braces.")] = "{response}",
+    limit: Annotated[int | None, typer.Option(min=2, help="At most so many examples.")] = None,
+    heldout: Annotated[int, typer.Option(min=1, help="The last so many are measured on instead.")] = 16,
+    max_length: Annotated[int, typer.Option(min=2, help="Tokens of prompt and response.")] = 1024,
+    dtype: Annotated[Literal["float32", "bfloat16"], typer.Option(help="Type of the model's weights.")] = "float32",
+    override: Annotated[list[str], typer.Option("--set", metavar="A=B", help="Such as epochs=5 or depth=3.")] = [],  # noqa: B006
+    only_measure: Annotated[
+        bool, typer.Option("--only-measure", help="Measure the draft in --out as it is, on MODEL; train nothing.")
+    ] = False,
+) -> None:
+    """Train a small draft model that guesses a (fused) model's next tokens, and measure how many of them stand.
+
+    What guess and check writes is what the model alone would have written.
+    """
+    from fusion import drafting
+    from fusion.corpus import load
+    from fusion.models import ModelRef
+    from fusion.progress import console, quiet
+    from fusion.tables import acceptance_table
+
+    quiet()
+    settings = drafting.parse(override)
+    examples = load(data, domain="draft", prompt=prompt, response=response, limit=limit)
+    if only_measure:
+        found = drafting.measure_again(ModelRef(model), out, examples[-heldout:], settings)
+    else:
+        found = drafting.run(ModelRef(model), examples, heldout, settings, max_length, out, dtype)
+    console.print(acceptance_table(str(out), found))
+
+
+@app.command()
 def report(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, such as runs/quickstart.")],
 ) -> None:
@@ -306,6 +342,26 @@ def verify(folder: CacheFolder) -> None:
     cache = Cache(folder)
     cache.verify()
     typer.echo(f"{folder}: {len(cache):,} rows of {cache.examples:,} examples, all as they were written.")
+
+
+@caches.command("audit")
+def audit_(
+    folder: CacheFolder,
+    rows: Annotated[int, typer.Option(min=2, help="Rows to look at; two for each dimension are needed.")] = 2048,
+    model: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Folder or hub id it is said to come from, to compare with.")
+    ] = None,
+    softcap: Annotated[float | None, typer.Option(min=0, help="The model's final_logit_softcapping.")] = None,
+    width: Annotated[int | None, typer.Option(min=1, help="With --softcap: the model's hidden_size.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the span as `basis` [V, d] to this safetensors file.")] = None,
+) -> None:
+    """Show what whole rows (top_k: all) of a model of yours give away: its width and the span of its output layer."""
+    from fusion.cachefiles import leak
+    from fusion.progress import console, quiet
+    from fusion.tables import facts_table
+
+    quiet()
+    console.print(facts_table(folder, leak(folder, rows, model, softcap, width, out)))
 
 
 @app.command()

@@ -15,9 +15,10 @@ from fusion.models import ModelRef
 from fusion.objectives import AnyObjective, CrossEntropy
 from fusion.quickstart import MODELS
 from fusion.settings import Settings
-from fusion.sources import AnyBackend, Transformers
+from fusion.sources import AnyBackend, RandomSampling, Transformers
 from fusion.train.adapter import AnyAdapter, QLoRA
 from fusion.train.engine import Engine
+from fusion.train.student import AnyStudent
 from fusion.transforms import AnyTransform
 from fusion.weighting import AnyWeighting, Sum
 
@@ -123,6 +124,8 @@ class Extract(Settings):
 
     top_k: int | Literal["all"] = 10
     """Entries kept of each row; `all` keeps the whole vocabulary (small vocabularies only)."""
+    sampling: RandomSampling | None = None
+    """Draw entries at random from the whole distribution instead of keeping the `top_k` largest."""
     values: Literal["packed", "float16", "float32"] | None = None
     """How cached numbers are kept: `packed`, on scales within 0.03 nat (39 bytes a row at top_k 10 and a vocabulary of 152K),
     or as floats (72 and 96 bytes). If not said: packed, or float16 where whole rows are kept."""
@@ -148,6 +151,15 @@ class Extract(Settings):
             raise ValueError(
                 "values: packed is for the largest entries; the errors of a whole row's would add up. Set values to float16 "
                 "or float32 with top_k: all"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _drawn_or_largest(self) -> Extract:
+        default = type(self).model_fields["top_k"].default  # which stands in a configuration that was written out
+        if self.sampling is not None and self.top_k != default:
+            raise ValueError(
+                f"top_k ({self.top_k}) keeps the largest entries and sampling draws them at random; leave one of them out"
             )
         return self
 
@@ -250,6 +262,8 @@ class Config(Settings):
     """MiB of float32 logits that a step keeps for its backward pass; of more, chunks are computed twice."""
     adapter: AnyAdapter | None = None
     """Train small matrices (lora, qlora) instead of the pivot's own weights."""
+    student: AnyStudent | None = None
+    """Train the pivot, and the baseline, with weights of few bits: ternary, binary, int4."""
     engine: Engine = Engine()
     """How trainings are spread over processes."""
     head_chunk: int | None = Field(default=None, gt=0)
@@ -308,17 +322,32 @@ class Config(Settings):
             raise ValueError(
                 "engine.kind zero3 loads the pivot in shards, which a .gguf file cannot be; use fsdp2 or zero2"
             )
+        if self.student is not None:
+            _student_is_possible(self, self.student.kind)
         if self.chosen not in self.strategies:
             raise ValueError(f"result is {self.chosen}, but strategies are {', '.join(self.strategies)}")
         if "pairwise" in self.strategies:
             self.merge.check(len(self.sources))
         for i, objective in enumerate(self.objectives):
-            _enough_entries(i, objective, self.extract.top_k)
+            if self.extract.sampling is None:
+                _enough_entries(i, objective, self.extract.top_k)
             for source in self.sources:
                 _known(i, objective, source)
+        for source in self.sources:
+            if self.extract.sampling is not None and not source.backend.samples:
+                raise ValueError(
+                    f"extract.sampling draws from whole distributions, which backend {source.backend.kind} of source "
+                    f"{source.name} does not give; use backend transformers, or extract.top_k"
+                )
         transforms = {source.name: source.transforms for source in self.sources}
         chosen = Choices(
-            self.objectives, self.weighting, transforms, self.extract.top_k, self.alignment, self.strategies
+            self.objectives,
+            self.weighting,
+            transforms,
+            self.extract.top_k,
+            self.alignment,
+            self.strategies,
+            sampled=self.extract.sampling is not None,
         )
         if found := conflicts(chosen):
             raise ValueError("\n".join(found))
@@ -364,6 +393,23 @@ def _known(number: int, objective: AnyObjective, source: SourceSettings) -> None
             f"objectives[{number}] ({objective.kind}) reads {' and '.join(sorted(never))} of each row, which source "
             f"{source.name} cannot give: backend {source.backend.kind} knows log-probabilities only. Choose another input "
             "for the objective, leave it out, or give the source backend transformers"
+        )
+
+
+def _student_is_possible(config: Config, kind: str) -> None:
+    if config.adapter is not None:
+        raise ValueError(
+            f"student.kind {kind} trains the pivot's own weights, adapter.kind {config.adapter.kind} leaves them as they are; "
+            "leave one of them out"
+        )
+    if config.engine.kind in ("zero3", "fsdp2"):
+        raise ValueError(
+            f"student.kind {kind} needs the whole of each weight, which engine.kind {config.engine.kind} shards; "
+            "use ddp or zero2"
+        )
+    if "pairwise" in config.strategies:
+        raise ValueError(
+            f"student.kind {kind}: a merge of quantised models is not quantised; use strategies: [unified]"
         )
 
 

@@ -37,6 +37,8 @@ class Choices:
     """Entries that a cache keeps, or `all`."""
     alignment: str
     strategies: Sequence[str]
+    sampled: bool = False
+    """Whether entries are drawn at random."""
 
     def placed(self) -> Iterator[tuple[str, AnyTransform]]:
         """Each transform with the place where it stands in the configuration."""
@@ -136,6 +138,24 @@ def stretches_need_bytes(chosen: Choices) -> Iterator[str]:
             )
 
 
+def drawn_entries_are_read_linearly(chosen: Choices) -> Iterator[str]:
+    """Counts are unbiased estimates of probabilities, and stay so only where a term is linear in them."""
+    if not chosen.sampled:
+        return
+    why = (
+        "reads ranks, ratios, powers or the largest of a source's entries, and extract.sampling draws them at random; "
+        "remove one of them. What stays unbiased: cross_entropy, uskd, span_likelihood, forward_kl (without top_k, select "
+        "by the source and tail: residual_to_gold), a mixture of it"
+    )
+    for number, objective in enumerate(chosen.objectives):
+        if not objective.accepts_sampled:
+            yield f"objectives[{number}] ({objective.kind}) {why}"
+    if not chosen.weighting.accepts_sampled:
+        yield f"weighting ({chosen.weighting.kind}) {why}"
+    for place, _ in chosen.placed():
+        yield f"{place} {why}; no transform"
+
+
 def blind_to_scale(objective: AnyObjective) -> bool:
     """Whether a factor on a source's logits changes nothing for it."""
     graph = isinstance(objective, GLD | GromovWasserstein) and objective.input == "standardised"
@@ -157,4 +177,5 @@ RULES: tuple[Callable[[Choices], Iterator[str]], ...] = (
     a_temperature_is_seen,
     transforms_stand_in_the_order_they_are_done,
     stretches_need_bytes,
+    drawn_entries_are_read_linearly,
 )

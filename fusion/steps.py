@@ -27,7 +27,7 @@ from fusion.objectives import AnyObjective
 from fusion.progress import bar, console, counter, training_bar
 from fusion.ranks import device
 from fusion.sources import Source, Wanted
-from fusion.train import ACCUMULATED, BASELINE, SIZE, Collator, Recipe, Reference, pairwise, step_size, train
+from fusion.train import ACCUMULATED, BASELINE, SIZE, Collator, Recipe, Reference, pairwise, step_size, student, train
 from fusion.vocabulary import vocabulary_map
 from fusion_eval import heldout
 from fusion_eval.results import Result
@@ -49,6 +49,8 @@ def cache_writer(job: Job, name: str, folder: Path | None = None) -> Writer:
         "top_k": 1 if name == "pivot" else extract.top_k,
         "dtype": extract.dtype,
     }
+    if extract.sampling is not None and name != "pivot":
+        key |= {"top_k": extract.sampling.draws, "sampling": extract.sampling.model_dump()}
     key["backend"] = job.backend(name).identity()
     size = vocabulary(job.tokenizers[name])
     whole = full_key(key, sorted(set(job.ids)), extract.codec, extract.shard, size)
@@ -76,8 +78,9 @@ def open_source(job: Job, name: str) -> Source:
     extract, size = job.config.extract, vocabulary(job.tokenizers[name])
     k = 1 if name == "pivot" else size if extract.top_k == "all" else min(extract.top_k, size)
     wanted = Wanted(
-        job.models[name].ref, job.tokenizers[name], k, extract.dtype, device(), extract.batch_tokens, extract.compile
-    )
+        job.models[name].ref, job.tokenizers[name], k, extract.dtype, device(), extract.batch_tokens, extract.compile,
+        sampling=None if name == "pivot" else extract.sampling,
+    )  # fmt: skip
     return job.backend(name).open(wanted)
 
 
@@ -151,8 +154,11 @@ def train_one(job: Job, name: str, references: list[Reference], learn: list[str]
         line=config.data.max_length if config.packing else None,
         engine=config.engine,
         adapter=config.adapter,
+        student=config.student,
     )  # fmt: skip
     train(recipe, folder, training_bar(name))
+    if config.student:
+        console.print(_sizes(folder / "model"))
     if ranks.is_main():
         finish(folder)
     _free()
@@ -175,10 +181,19 @@ def _training_key(
         "training": {name: value for name, value in job.training.items() if name not in (SIZE[0], ACCUMULATED[0])},
         "batch": step_size(job.training),
         "adapter": config.adapter.model_dump() if config.adapter else None,
+        "student": config.student.model_dump() if config.student else None,
         "seed": config.seed,
         "dtype": config.dtype,
         "packing": config.packing,
     }
+
+
+def _sizes(model: Path) -> str:
+    found = student.size(model)
+    return (
+        f"  {found['kind']}: {found['quantized']:,} of {found['parameters']:,} weights in {found['bytes'] / 1e6:,.1f} MB "
+        f"instead of {found['bytes_before'] / 1e6:,.1f} MB"
+    )
 
 
 def merge_all(job: Job) -> bool:

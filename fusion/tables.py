@@ -9,6 +9,7 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from fusion.align import Audit, Share
+from fusion.draft import Acceptance
 from fusion.inspect import Overview
 from fusion.rescaling import Rescaling
 
@@ -59,6 +60,20 @@ def rescaling_table(name: str, entries: Sequence[Rescaling]) -> Table:
     for e in entries:
         cells = (f"{e.low:g} to {e.high:g}", f"{e.rows:,}", f"{e.tenth:.2f}", f"{e.median:.2f}", f"{e.ninetieth:.2f}")
         table.add_row(e.domain, *cells, f"{e.negative:.1%}")
+    return table
+
+
+def acceptance_table(name: str, found: Sequence[Acceptance]) -> Table:
+    """One line for each temperature."""
+    depth = len(found[0].stands)
+    table = Table(
+        title=f"{name}: guesses that stand", caption="tokens a check: the model's own included, at most depth + 1"
+    )
+    for column in ("", "checks", "tokens a check", *(f"{n} stand" for n in range(1, depth + 1))):
+        table.add_column(column, justify="right")
+    for one in found:
+        kind = f"sampled, temperature {one.temperature:g}" if one.temperature else "greedy"
+        table.add_row(kind, f"{one.checks:,}", f"{one.length:.2f}", *(f"{share:.0%}" for share in one.stands))
     return table
 
 

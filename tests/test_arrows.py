@@ -27,6 +27,7 @@ ALLOWED = {
     "weighting": BOTTOM,
     "merge": BOTTOM,
     "cache": BOTTOM | {"made"},
+    "leak": {"cache"},
     "batch": BOTTOM | {"encode"},
     "needs": {"cache", "objectives", "transforms", "weighting"},
     "dumps": BOTTOM | {"encode"},
@@ -40,6 +41,7 @@ ALLOWED = {
     "train": BOTTOM
     | {"align", "batch", "cache", "corpus", "encode", "fusion_launch", "head", "made", "models", "objectives", "ranks"}
     | {"transforms", "weighting"},
+    "draft": BOTTOM | {"batch", "encode", "head", "train"},
     "conflicts": {"objectives", "transforms", "weighting"},
     "config": BOTTOM
     | {"conflicts", "hardware", "merge", "models", "objectives", "quickstart", "sources", "train", "transforms"}
@@ -55,6 +57,7 @@ ON_TOP = {
     "pipeline",
     "steps",
     "merging",
+    "drafting",
     "inspect",
     "tables",
     "benchmark",

@@ -10,9 +10,21 @@ import torch
 
 import runs
 from fusion.conflicts import RULES, Choices, blind_to_scale, conflicts
-from fusion.objectives import GLD, AlignDistil, CrossEntropy, ForwardKL, InfiFusion, Mixture, SpanLikelihood, ZScoreKL
+from fusion.objectives import (
+    GLD,
+    USKD,
+    AlignDistil,
+    Confident,
+    CrossEntropy,
+    ForwardKL,
+    InfiFusion,
+    Mixture,
+    ReverseKL,
+    SpanLikelihood,
+    ZScoreKL,
+)
 from fusion.transforms import GoldOnly, LogitSwap, Power
-from fusion.weighting import MaxMargin, PowerSum, Product, Sum
+from fusion.weighting import GoldPosterior, MaxMargin, PowerSum, Product, Sum, TokenScaled
 from objectives.contract import OBJECTIVES, case
 
 
@@ -55,6 +67,22 @@ OFFENCES = [
         {"transforms": {"a": [LogitSwap(), Power(gamma=0.5, tail="even")]}},
         r"source a: power works in the source's own vocabulary.* list it before logit_swap",
     ),
+    (
+        {"objectives": [InfiFusion()], "sampled": True},
+        r"objectives\[0\] \(infifusion\) reads ranks, ratios, .* at random",
+    ),
+    ({"objectives": [Mixture(of=ReverseKL())], "sampled": True}, r"objectives\[0\] \(mixture\) reads ranks"),
+    ({"objectives": [ForwardKL(tail="residual_to_gold")], "sampled": True}, r"\(forward_kl\) reads ranks"),
+    (
+        {"objectives": [ForwardKL(select=Confident(threshold=0.5))], "sampled": True},
+        r"objectives\[0\] \(forward_kl\) reads ranks, ratios",
+    ),
+    ({"weighting": PowerSum(gamma=0.5, tail="single"), "sampled": True}, r"weighting \(power_sum\) reads ranks"),
+    (
+        {"weighting": Product(of=[Sum(), PowerSum(gamma=0.5, tail="single")]), "sampled": True},
+        r"weighting \(product\) reads ranks",
+    ),
+    ({"transforms": {"a": [LogitSwap()]}, "sampled": True}, r"\(logit_swap\) reads ranks.* no transform"),
     ({"objectives": [SpanLikelihood()], "alignment": "dtw"}, r"\(span_likelihood\) compares .* use alignment: prefix"),
 ]
 FINE = [
@@ -69,6 +97,9 @@ FINE = [
     {"objectives": [GLD(input="raw")], "transforms": {"a": [Power(gamma=0.5, tail="single")]}},
     {"objectives": [SpanLikelihood()]},
     {"alignment": "truncate"},
+    {"objectives": [CrossEntropy(), USKD(), SpanLikelihood(), ForwardKL(), Mixture()], "sampled": True},
+    {"objectives": [ForwardKL(select=Confident(threshold=0.5, of="pivot"), tail="none")], "sampled": True},
+    {"weighting": Product(of=[GoldPosterior(), TokenScaled()]), "sampled": True},
 ]
 
 

@@ -76,7 +76,9 @@ def _only(rows: LogitRows, where: Tensor, token: Tensor, logprob: Tensor) -> Log
     first = torch.arange(rows.k, device=where.device) == 0
     ids = torch.where(where[:, None], torch.where(first, token[:, None], -1), rows.ids)
     alone = torch.where(first, logprob[:, None], -torch.inf)
-    return dataclasses.replace(rows, ids=ids, logprobs=torch.where(where[:, None], alone, rows.logprobs))
+    sampled = None if rows.sampled is None else rows.sampled.masked_fill(where[:, None], 0)
+    logprobs = torch.where(where[:, None], alone, rows.logprobs)
+    return dataclasses.replace(rows, ids=ids, logprobs=logprobs, sampled=sampled)
 
 
 def _gold(rows: LogitRows, token: Tensor) -> Tensor:

@@ -7,10 +7,12 @@
 
 which is 39 bytes at K = 10 and V = 152,064. A gap is taken from the entry before *as it will be read*, so that errors do
 not add up: each log-probability is within 0.03 nat, and entries stay in order. `float16` and `float32` keep plain numbers.
+Entries drawn at random are kept apart, without loss, whatever the rest is kept as; see `drawn.py`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
@@ -18,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fusion.cache import drawn
 from fusion.cache.bits import pack, row_bytes, unpack
 from fusion.cache.scales import GAP, GOLD, MEAN, STD, TOP
 from fusion.rows import LogitRows
@@ -36,6 +39,10 @@ def encode(rows: LogitRows, values: str, vocabulary: int) -> dict[str, Tensor]:
     """
     if len(rows) and rows.k and int(rows.ids.max()) >= vocabulary:
         raise ValueError(f"A row names the token {int(rows.ids.max())}, but the vocabulary has {vocabulary} of them.")
+    if rows.sampled is not None:
+        return encode(dataclasses.replace(rows.top(0), sampled=None), values, vocabulary) | drawn.encode(
+            rows, vocabulary
+        )
     prefix = rows.prefix.to(torch.int32).contiguous()
     if values == "packed":
         steps, fit = _steps(rows.prefix.numpy(), rows.example.numpy())
@@ -52,7 +59,10 @@ def encode(rows: LogitRows, values: str, vocabulary: int) -> dict[str, Tensor]:
 
 
 def decode(tensors: Mapping[str, Tensor], example: Tensor, k: int, vocabulary: int) -> LogitRows:
-    """Float32 rows from the tensors of whole examples, one after another; `example` is the number of each row's example."""
+    """Float32 rows from the tensors of whole examples, one after another; `example` is the number of each row's example.
+
+    Of rows with drawn entries it gives the rest, with `k` = 0.
+    """
     if "packed" in tensors:
         return _unpack(tensors["packed"].numpy(), tensors.get("prefix"), example, k, vocabulary)
     return LogitRows(

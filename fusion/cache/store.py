@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -20,6 +21,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from fusion.cache import drawn
 from fusion.cache.codec import decode, encode
 from fusion.cache.known import Known, known
 from fusion.made import claim, fingerprint, write_json
@@ -84,6 +86,7 @@ class Writer:
         for n in range(self.shards):
             with safe_open(self._file(n), "pt") as shard:
                 facts = {name: shard.get_tensor(name).tolist() for name in INDEX}
+                facts |= {"drawn": True} if "unique" in shard.keys() else {}  # noqa: SIM118  (it has no __contains__)
             shards.append({"file": self._file(n).name, **facts, "sha256": _sha256(self._file(n))})
         if len(entries := {shard["entries"] for shard in shards}) > 1:
             raise ValueError(
@@ -116,6 +119,7 @@ class Cache:
         self.made = fingerprint(self.key)
         self._shards = manifest["shards"]
         self.entries: int = self._shards[0]["entries"]
+        self.drawn: bool = self._shards[0].get("drawn", False)
         self.known = Known.of([shard["known"] for shard in self._shards])
         self._starts = [[0, *itertools.accumulate(shard["rows"])] for shard in self._shards]
         self._place = {id: (i // self.key["shard"], i % self.key["shard"]) for i, id in enumerate(manifest["ids"])}
@@ -124,6 +128,11 @@ class Cache:
     def __len__(self) -> int:
         """Rows in all."""
         return sum(starts[-1] for starts in self._starts)
+
+    @property
+    def ids(self) -> list[str]:
+        """Content ids of the examples, in the order of the file."""
+        return list(self._place)
 
     @property
     def examples(self) -> int:
@@ -141,7 +150,11 @@ class Cache:
         alike = itertools.groupby(
             parts, key=lambda part: part[1].keys()
         )  # shards differ where one keeps its prefixes apart
-        return LogitRows.cat([self._decode(list(group)) for _, group in alike])
+        rows = LogitRows.cat([self._decode(list(group)) for _, group in alike])
+        if not self.drawn:
+            return rows
+        logprobs, token_ids, counts = drawn.decode([tensors for _, tensors in parts], self.key["vocabulary"])
+        return dataclasses.replace(rows, logprobs=logprobs, ids=token_ids, sampled=counts)
 
     def verify(self) -> None:
         """Compare every shard with its checksum; ValueError names the first that differs."""
@@ -152,10 +165,11 @@ class Cache:
 
     def _decode(self, parts: Sequence[tuple[int, dict[str, Tensor]]]) -> LogitRows:
         """Rows of examples that are stored alike: number and tensors of each."""
-        tensors = {name: torch.cat([part[name] for _, part in parts]) for name in parts[0][1]}
-        counts = torch.tensor([len(next(iter(part.values()))) for _, part in parts])
+        names = [name for name in parts[0][1] if name not in drawn.NAMES]
+        tensors = {name: torch.cat([part[name] for _, part in parts]) for name in names}
+        counts = torch.tensor([len(part[names[0]]) for _, part in parts])
         example = torch.tensor([number for number, _ in parts]).repeat_interleave(counts)
-        return decode(tensors, example, self.entries, self.key["vocabulary"])
+        return decode(tensors, example, 0 if self.drawn else self.entries, self.key["vocabulary"])
 
     def _read(self, id: str) -> dict[str, Tensor]:
         if id not in self._place:
@@ -163,9 +177,17 @@ class Cache:
         shard, place = self._place[id]
         start, end = self._starts[shard][place : place + 2]
         if shard not in self._open:
-            self._open[shard] = safe_open(self.folder / self._shards[shard]["file"], "pt").__enter__()
-        file = self._open[shard]
-        return {name: file.get_slice(name)[start:end] for name in sorted(file.keys()) if name not in INDEX}
+            self._open[shard] = self._opened(shard)
+        file, entries = self._open[shard]
+        rows, ragged = slice(start, end), slice(int(entries[start]), int(entries[end])) if len(entries) else None
+        names = [name for name in sorted(file.keys()) if name not in INDEX]
+        return {name: file.get_slice(name)[ragged if name in drawn.RAGGED else rows] for name in names}
+
+    def _opened(self, shard: int) -> tuple[Any, Tensor]:
+        """The file, and where the drawn entries of each row begin in it."""
+        file = safe_open(self.folder / self._shards[shard]["file"], "pt").__enter__()
+        unique = file.get_tensor("unique").long() if self.drawn else None
+        return file, torch.empty(0) if unique is None else torch.cat([unique.new_zeros(1), unique.cumsum(0)])
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_open": {}}  # open files stay behind when a worker is started

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from fusion.head.draws import draw
 from fusion.head.logits import Described, describe
 from fusion.head.spread import Spread
 from fusion.rows import LogitRows
@@ -98,8 +99,29 @@ class Head:
         logprobs, ids, gold, mean, std, asked = (torch.cat(field) for field in zip(*parts, strict=True))
         return dataclasses.replace(about, logprobs=logprobs, ids=ids, gold=gold, mean=mean, std=std), asked
 
+    @torch.no_grad()
+    def drawn(
+        self, hidden: Float[Tensor, "N D"], about: LogitRows, uniform: Float[Tensor, "N S"], tau: float
+    ) -> LogitRows:
+        """The rows of `hidden` with S entries drawn at random, see `draw`; gold and moments as in `rows`. No gradient."""
+        assert about.token is not None
+        step = self.chunk or max(16, AT_ONCE // self.vocabulary)
+        parts = []
+        for i in range(0, max(len(about), 1), step):
+            some = slice(i, i + step)
+            logits, token = self.logits(hidden[some]), about.token[some]
+            found = self._described(logits, hidden[some], token, token.new_empty(len(token), 0), 0, True)
+            parts.append((*draw(logits, uniform[some], tau), found.gold, found.mean, found.std))
+        logprobs, ids, counts, gold, mean, std = (torch.cat(field) for field in zip(*parts, strict=True))
+        numbers = {"logprobs": logprobs, "gold": gold, "mean": mean, "std": std}
+        return dataclasses.replace(about, ids=ids, sampled=counts, **numbers)
+
     def _describe(self, hidden: Tensor, token: Tensor, ask: Tensor, k: int, moments: bool) -> Described:
-        logits = self.logits(hidden)
+        return self._described(self.logits(hidden), hidden, token, ask, k, moments)
+
+    def _described(
+        self, logits: Tensor, hidden: Tensor, token: Tensor, ask: Tensor, k: int, moments: bool
+    ) -> Described:
         if not moments or self.spread is None:
             return describe(logits, token, ask, k, moments)
         found = describe(logits, token, ask, k, moments=False)

@@ -47,6 +47,11 @@ class Objective(Settings, ABC):
         return frozenset()
 
     @property
+    def accepts_sampled(self) -> bool:
+        """Whether a source's entries may be drawn at random: only where the value is linear in its probabilities."""
+        return False
+
+    @property
     def named(self) -> frozenset[str]:
         """Names of sources that this term cannot do without."""
         return frozenset()
@@ -87,6 +92,11 @@ class RowObjective(Objective):
     """Looks at each of the pivot's rows alone."""
 
     unit: ClassVar[Unit] = "row"
+
+    @property
+    def accepts_sampled(self) -> bool:
+        """It looks at no source."""
+        return True
 
     @abstractmethod
     def __call__(self, pivot: LogitRows) -> Float[Tensor, " N"]:
@@ -147,6 +157,11 @@ class SpanObjective(Objective):
     """Compares stretches of text from one boundary that both models share to the next, however many tokens each needs."""
 
     unit: ClassVar[Unit] = "span"
+
+    @property
+    def accepts_sampled(self) -> bool:
+        """The log-probabilities of the text are exact."""
+        return True
 
     @property
     def entries(self) -> int | None:

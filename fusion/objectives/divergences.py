@@ -52,11 +52,22 @@ class ForwardKL(Divergence):
     """Where the source's mass outside the mapped entries goes: `bucket`, one more outcome `other` on both sides;
     `residual_to_gold`, onto the token that really follows; `none`, nowhere, which is not a KL and may be negative."""
 
+    @property
+    def accepts_sampled(self) -> bool:
+        """Save for a constant it is linear in the source's probabilities, of all its entries."""
+        by_source = self.select is not None and self.select.of != "pivot"
+        return self.tail != "residual_to_gold" and self.top_k is None and not by_source
+
     def __call__(self, pivot: LogitRows, source: LogitRows) -> Float[Tensor, " M"]:
-        """One value for each pair, in nats. Raises ValueError when the tail needs the following token and has none."""
-        if self.tail == "bucket":
-            return super().__call__(pivot, source)
+        """One value for each pair, in nats. Raises ValueError when the tail needs the following token and has none.
+
+        Entries drawn at random are the whole of a target: it has no `other`, whatever the tail. Its gradient, on average, is
+        the one of the whole row, and its value KL(sample ‖ pivot).
+        """
         both = compare(pivot, source, self.top_k)
+        if self.tail == "bucket":
+            both = both.with_other() if source.sampled is None else both.with_other(~(source.sampled > 0).any(-1))
+            return self.between(both.source, both.pivot)
         if self.tail == "none":
             return self.between(both.source, both.pivot)
         if pivot.token is None:

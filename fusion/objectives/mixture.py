@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from pydantic import Field, field_validator
 from torch import Tensor
 
@@ -49,6 +49,11 @@ class Mixture(SourcesObjective):
         """What the term needs."""
         return self.of.needs
 
+    @property
+    def accepts_sampled(self) -> bool:
+        """Where the term does, for a mixture is linear."""
+        return self.of.accepts_sampled
+
     def __call__(
         self, pivot: LogitRows, sources: Mapping[str, LogitRows], share: Float[Tensor, "S M"]
     ) -> Float[Tensor, " M"]:
@@ -71,5 +76,19 @@ def mixture(sources: Mapping[str, LogitRows], share: Float[Tensor, "S M"]) -> Lo
     )
     ids = torch.cat([row.ids.masked_fill(none[:, None], -1) for row, none in zip(rows, silent, strict=True)], dim=1)
     unknown = torch.full_like(gold, torch.nan)
-    about = rows[0]
-    return LogitRows(logprobs, ids, gold, unknown, unknown, about.prefix, about.example, about.token).pooled()
+    return dataclasses.replace(
+        rows[0],
+        logprobs=logprobs,
+        ids=ids,
+        gold=gold,
+        mean=unknown,
+        std=unknown,
+        sampled=_counts(rows, silent),
+    ).pooled()
+
+
+def _counts(rows: Sequence[LogitRows], silent: Bool[Tensor, "S M"]) -> Int[Tensor, "M K"] | None:
+    """How often each entry was drawn, where any was."""
+    every = [row.ids.new_zeros(row.ids.shape) if row.sampled is None else row.sampled for row in rows]
+    counts = torch.cat([c.masked_fill(none[:, None], 0) for c, none in zip(every, silent, strict=True)], dim=1)
+    return None if all(row.sampled is None for row in rows) else counts

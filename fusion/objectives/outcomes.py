@@ -35,10 +35,14 @@ class Outcomes:
         """Outcomes without meaning."""
         return self.source.isneginf()
 
-    def with_other(self) -> Outcomes:
-        """One more outcome at the end, `other`: what is left over."""
+    def with_other(self, where: Bool[Tensor, " M"] | None = None) -> Outcomes:
+        """One more outcome at the end, `other`: what is left over; without meaning in the rows that are not in `where`."""
         no = self.is_gold.new_zeros(len(self.is_gold), 1)
-        return Outcomes(with_other(self.source), with_other(self.pivot), torch.cat([self.is_gold, no], dim=1))
+        source, pivot = with_other(self.source), with_other(self.pivot)
+        if where is not None:
+            last = torch.cat([torch.zeros_like(self.is_gold), ~where[:, None]], dim=1)
+            source, pivot = source.masked_fill(last, -torch.inf), pivot.masked_fill(last, -torch.inf)
+        return Outcomes(source, pivot, torch.cat([self.is_gold, no], dim=1))
 
     def gather(self, columns: Tensor) -> Outcomes:
         """The outcomes at `columns` [M, k]."""

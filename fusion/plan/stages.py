@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass, replace
 
 from fusion import models
+from fusion.cache import drawn
 from fusion.cache.codec import bytes_per_row
-from fusion.config import Config
+from fusion.config import Config, Extract
 from fusion.head import AT_ONCE
 from fusion.job import Job
 from fusion.plan import memory
@@ -149,14 +150,22 @@ def _rank(planner: Planner, engine: Engine, checkpointed: bool) -> Memory:
 
 def _extract(planner: Planner, name: str) -> Estimate:
     extract, counts, vocabulary = planner.config.extract, planner.counts(name, once=True), planner.vocabulary(name)
-    k = 1 if name == "pivot" else vocabulary if extract.top_k == "all" else min(extract.top_k, vocabulary)
-    disk = counts.rows * bytes_per_row(k, extract.codec, vocabulary)
+    disk = round(counts.rows * _row(extract, name == "pivot", vocabulary))
     found = Estimate(f"extract {name}", counts.examples, counts.tokens, disk=disk)
     if name not in planner.sizes:  # runs behind a server, not here
         return found
     size, at_once = planner.sizes[name], max(extract.batch_tokens, counts.longest)
     rank = memory.extraction(size, at_once, BYTES[extract.dtype], planner.read_logits(name))
     return replace(found, memory=rank, work=forward(size, counts))
+
+
+def _row(extract: Extract, pivot: bool, vocabulary: int) -> float:
+    """Bytes that a row takes. Of what is drawn at random, as many are different as in the paper: 12 of 50 (a guess here)."""
+    if extract.sampling is not None and not pivot:
+        different = min(vocabulary, math.ceil(extract.sampling.draws * 12 / 50))
+        return bytes_per_row(0, extract.codec, vocabulary) + drawn.bytes_per_row(different, vocabulary)
+    k = 1 if pivot else vocabulary if extract.top_k == "all" else min(extract.top_k, vocabulary)
+    return float(bytes_per_row(k, extract.codec, vocabulary))
 
 
 def _train(planner: Planner, name: str, rank: Memory) -> Estimate:

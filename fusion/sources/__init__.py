@@ -7,6 +7,7 @@ from pydantic import Field
 from fusion.sources.base import Backend, Source, Wanted
 from fusion.sources.imported import Imported
 from fusion.sources.openai_source import OpenAI
+from fusion.sources.sampling import RandomSampling
 from fusion.sources.transformers_source import Transformers, TransformersSource
 from fusion.sources.vllm_source import VLLM
 
@@ -18,6 +19,7 @@ __all__ = [
     "Backend",
     "Imported",
     "OpenAI",
+    "RandomSampling",
     "Source",
     "Transformers",
     "TransformersSource",

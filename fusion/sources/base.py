@@ -11,6 +11,7 @@ from fusion.encode import Encoded
 from fusion.models import ModelRef
 from fusion.rows import LogitRows
 from fusion.settings import Settings
+from fusion.sources.sampling import RandomSampling
 
 Progress = Callable[[int], None]
 
@@ -37,6 +38,8 @@ class Wanted:
     device: str = "cpu"
     batch_tokens: int = 4096
     compile: bool = False
+    sampling: RandomSampling | None = None
+    """Draw entries at random instead of keeping the `k` largest."""
 
 
 class Backend(Settings, ABC):
@@ -46,6 +49,8 @@ class Backend(Settings, ABC):
     """Whether the source's path names the weights too, so that the model can be identified, counted and measured."""
     unknown: ClassVar[frozenset[str]] = frozenset({"mean", "std"})
     """Fields of its rows that are always NaN."""
+    samples: ClassVar[bool] = False
+    """Whether it can draw entries at random from the whole distribution."""
     idle: ClassVar[frozenset[str]] = frozenset()
     """Settings that change no number, only how it is come by."""
 

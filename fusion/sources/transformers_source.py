@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
+from torch import Tensor
 
 from fusion.batch import batches, pad
 from fusion.encode import Encoded
@@ -14,6 +15,7 @@ from fusion.head import Head, hidden_states
 from fusion.models import load_model, vocabulary
 from fusion.rows import LogitRows
 from fusion.sources.base import Backend, Progress, Wanted
+from fusion.sources.sampling import RandomSampling
 
 
 class Transformers(Backend):
@@ -22,6 +24,7 @@ class Transformers(Backend):
     kind: Literal["transformers"] = "transformers"
     weights: ClassVar[bool] = True
     unknown: ClassVar[frozenset[str]] = frozenset()
+    samples: ClassVar[bool] = True
 
     def open(self, wanted: Wanted) -> TransformersSource:
         """Load the model and compare its head with its own logits."""
@@ -30,7 +33,8 @@ class Transformers(Backend):
         head.check(model)
         if wanted.compile:  # the forward alone: hooks stay outside, where `hidden_states` puts one for each call
             model.base_model.forward = torch.compile(model.base_model.forward, dynamic=True)
-        return TransformersSource(model, head.frozen(), min(wanted.k, head.vocabulary), wanted.batch_tokens)
+        k = min(wanted.k, head.vocabulary)
+        return TransformersSource(model, head.frozen(), k, wanted.batch_tokens, wanted.sampling)
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,8 @@ class TransformersSource:
     k: int
     batch_tokens: int = 4096
     """Tokens of a batch, padding included; one longer text makes a batch of its own."""
+    sampling: RandomSampling | None = None
+    """How entries are drawn, if they are not the `k` largest."""
 
     @torch.inference_mode()
     def rows(self, texts: Sequence[Encoded], progress: Progress | None = None) -> LogitRows:
@@ -51,10 +57,16 @@ class TransformersSource:
             chosen = [texts[i] for i in batch]
             inputs, at, about = pad(chosen, self.model.device)
             hidden = hidden_states(self.model, **inputs).flatten(0, 1)[at]
-            rows = self.head.rows(hidden, about, self.k, moments=self.k > 0)[0].to("cpu")
+            rows = self._described(hidden, about, chosen).to("cpu")
             for number, i in enumerate(batch):
                 mine = rows.select(rows.example == number)
                 done[i] = LogitRows(**{**vars(mine), "example": torch.full_like(mine.example, i)})
             if progress is not None:
                 progress(sum(len(text.input_ids) for text in chosen))
         return LogitRows.cat([done[i] for i in range(len(texts))])
+
+    def _described(self, hidden: Tensor, about: LogitRows, texts: Sequence[Encoded]) -> LogitRows:
+        if self.sampling is None:
+            return self.head.rows(hidden, about, self.k, moments=self.k > 0)[0]
+        uniform = self.sampling.uniform(texts).to(hidden.device)
+        return self.head.drawn(hidden, about, uniform, self.sampling.tau)

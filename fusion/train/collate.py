@@ -64,6 +64,7 @@ class Matched:
             gold=unknown,
             mean=torch.full_like(unknown, torch.nan),
             std=torch.full_like(unknown, torch.nan),
+            sampled=None if self.mapped.sampled is None else _placed(self.mapped.sampled, self, about, 0),
         )
         return rows, _placed(self.weight[self.comparable], self, about, 0)
 

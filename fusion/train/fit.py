@@ -21,6 +21,7 @@ from fusion.train.checkpoint import last_checkpoint, universal
 from fusion.train.collate import Collator
 from fusion.train.engine import Engine, arguments
 from fusion.train.packing import line_length
+from fusion.train.student import AnyStudent, export, prepare, settle
 from fusion.train.trainer import FusionTrainer
 from fusion.train.wrapped import running
 
@@ -45,13 +46,15 @@ class Recipe:
     """Tokens of a line in which short texts are packed; None packs nothing."""
     engine: Engine = field(default_factory=Engine)
     adapter: LoRA | None = None
+    student: AnyStudent | None = None
+    """How the trained model's weights are quantised, if they are."""
 
 
 def train(recipe: Recipe, folder: Path, callbacks: Sequence[TrainerCallback] = ()) -> Path:
     """Train a copy of the pivot, continuing from the newest checkpoint in `folder`; returns `folder`/model, a whole model.
 
     Leaves log.json (loss parts, match rates and weights by step), Trainer's checkpoints, TensorBoard files, and adapter/
-    (where there is one; it is merged into model/) in `folder`.
+    (where there is one; it is merged into model/) in `folder`. A quantised student's codes are in model/quantized/.
     Every process of a run calls it. Raises ValueError for a checkpoint that another engine made.
     """
     with running(recipe.engine):
@@ -60,11 +63,14 @@ def train(recipe: Recipe, folder: Path, callbacks: Sequence[TrainerCallback] = (
         for callback in callbacks:
             trainer.add_callback(callback)
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        layers, parameters = settle(trainer.model), sum(p.numel() for p in trainer.model.parameters())  # type: ignore[union-attr]
         trainer.save_model(str(folder / ("adapter" if recipe.adapter else "model")))
     if ranks.is_main():
         if recipe.adapter:
             merge_adapter(recipe.pivot, recipe.dtype, folder / "adapter", folder / "model")
             recipe.tokenizer.save_pretrained(folder / "model")
+        if recipe.student:
+            export(folder / "model", layers, recipe.student, parameters)
         (folder / "log.json").write_text(json.dumps([entry for entry in trainer.state.log_history if "loss" in entry]))
     ranks.barrier()
     return folder / "model"
@@ -79,6 +85,8 @@ def _trainer(recipe: Recipe, folder: Path, checkpoint: Path | None) -> FusionTra
     set_seed(recipe.seed)
     device = "cpu" if recipe.engine.shards_weights else ranks.device()
     model = load_pivot(recipe.pivot, recipe.dtype, device, recipe.adapter)
+    if recipe.student:
+        prepare(model, recipe.student)
     collator = recipe.collator
     if recipe.line is not None:
         collator = dataclasses.replace(collator, line=line_length(model, recipe.line))

@@ -28,6 +28,11 @@ class Weighting(Settings, ABC):
         return False
 
     @property
+    def accepts_sampled(self) -> bool:
+        """Whether a source's entries may be drawn at random."""
+        return True
+
+    @property
     def entries(self) -> int | None:
         """How many entries each row must keep: 0 for none, None for the whole vocabulary."""
         return 0

@@ -70,6 +70,11 @@ class PowerSum(Weighting):
         """The whole vocabulary where the sum is to be exact."""
         return None if self.tail == "exact" else 0
 
+    @property
+    def accepts_sampled(self) -> bool:
+        """A power of an estimate is biased."""
+        return False
+
     @torch.no_grad()
     def __call__(
         self, pivot: LogitRows, sources: Sequence[LogitRows], pairs: Sequence[Pairs]
@@ -105,6 +110,11 @@ class Product(Weighting):
         """The most that any factor needs."""
         each = [factor.entries for factor in self.of]
         return None if None in each else max(e for e in each if e is not None)
+
+    @property
+    def accepts_sampled(self) -> bool:
+        """Where all factors do."""
+        return all(factor.accepts_sampled for factor in self.of)
 
     @property
     def reads_pivot(self) -> bool:

@@ -8,7 +8,7 @@ import torch
 import tiny
 from fusion.encode import encode
 from fusion.models import ModelRef, load_tokenizer
-from fusion.sources import Transformers, Wanted
+from fusion.sources import RandomSampling, Transformers, Wanted
 
 
 @pytest.fixture(scope="module", params=["llama", "gemma2"])
@@ -68,3 +68,56 @@ def test_the_size_of_batches_changes_only_rounding(wanted):
         Transformers().open(open_(batch_tokens=1)).rows(texts),
         tolerance=1e-5,
     )
+
+
+def sampled(open_, texts, **sampling):
+    batch = {"batch_tokens": sampling.pop("batch_tokens")} if "batch_tokens" in sampling else {}
+    return Transformers().open(open_(sampling=RandomSampling(**sampling), **batch)).rows(texts)
+
+
+def same_draws(one, other):
+    return torch.equal(one.ids, other.ids) and torch.equal(one.sampled, other.sampled)
+
+
+def test_drawn_rows_know_the_text_and_the_moments_as_others_do(wanted):
+    open_, texts = wanted
+    rows, drawn = Transformers().open(open_()).rows(texts), sampled(open_, texts)
+    for name in ("gold", "mean", "std"):
+        torch.testing.assert_close(getattr(drawn, name), getattr(rows, name), atol=1e-5, rtol=0)
+    assert torch.equal(drawn.prefix, rows.prefix)
+    assert torch.equal(drawn.sampled.sum(-1), torch.full((len(rows),), 50))
+
+
+def test_a_text_is_drawn_alike_whatever_is_read_beside_it(wanted):
+    open_, texts = wanted
+    whole = sampled(open_, texts, seed=3)
+    assert same_draws(whole, sampled(open_, texts, seed=3))
+    for batch in (1, 4096):
+        assert same_draws(whole, sampled(open_, texts, seed=3, batch_tokens=batch))
+    alone = sampled(open_, [texts[8]], seed=3)
+    assert same_draws(whole.select(whole.example == 8), alone)
+
+
+def test_another_seed_and_another_text_are_drawn_otherwise(wanted):
+    open_, texts = wanted
+    assert not same_draws(sampled(open_, texts, seed=0), sampled(open_, texts, seed=1))
+    uniform = RandomSampling().uniform(texts[:2])
+    rows = min(texts[0].rows, texts[1].rows)
+    assert not torch.equal(uniform[:rows], uniform[texts[0].rows :][:rows])
+
+
+def test_draws_average_to_the_models_own_distribution(wanted):
+    open_, texts = wanted
+    open_all, k = functools.partial(open_), 10_000
+    args = list(open_all.args)
+    args[2] = k
+    exact = Transformers().open(Wanted(*args)).rows(texts[:1])
+    size = exact.k
+    true = torch.zeros(len(exact), size).scatter(1, exact.ids, exact.logprobs.exp())
+    total = torch.zeros_like(true)
+    for seed in range(60):
+        drawn = sampled(open_, texts[:1], seed=seed, draws=127)
+        total.scatter_add_(1, drawn.ids.clamp(min=0), drawn.logprobs.exp())
+    error = (total / 60 - true) / (true * (1 - true) / (60 * 127)).sqrt()
+    assert error.abs().max() < 6
+    assert error.std() == pytest.approx(1, abs=0.1)

@@ -77,7 +77,7 @@ def train(folder: Path, place: str, stop_at: int | None = None, copy_to: str | N
     references = [steps.reference(job, source, cache) for source, cache in caches.items()]
     collator = Collator(job.train, job.encoded("pivot"), references, config.weighting)
     how = (job.training, config.seed, config.dtype, config.head_chunk)
-    spread_over = {"engine": config.engine, "adapter": config.adapter}
+    spread_over = {"engine": config.engine, "adapter": config.adapter, "student": config.student}
     try:
         fit(
             Recipe(config.pivot.ref, job.tokenizers["pivot"], collator, config.objectives, *how, **spread_over),

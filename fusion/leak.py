@@ -1,0 +1,172 @@
+"""What whole rows of logits give away: the width of the model they come from, and the span of its output layer.
+
+Logits are H W' with hidden states H [N, d] and the output layer W [V, d], so whole rows lie in d dimensions however large the
+vocabulary. Their singular vectors span what the columns of W span: W is known up to an invertible matrix [d, d]. For owners
+of a model: what a shared cache would disclose, whether a cache comes from the model it is said to come from, and a head to
+train against.
+
+Source: Carlini et al. 2024, arXiv:2403.06634; its use before distillation: arXiv:2509.00973.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import scipy.linalg
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fusion.cache import Cache
+
+GAP = 10.0
+"""Two neighbouring singular values must differ by this factor to end the signal. A guess; 16-bit values leave more."""
+STEPS = 100
+"""Most steps in the search for the levels of soft-capped rows; a dozen or two are usual."""
+
+
+@dataclass(frozen=True)
+class Leak:
+    """The span of an output layer, as found."""
+
+    basis: Float[Tensor, "V d"]
+    """Its columns span the columns of the output layer, centred over the vocabulary; scaled as the logits of a mean row are."""
+    singular: Float[Tensor, " S"]
+    """All singular values of the centred rows, the largest first."""
+    rows: int
+    """How many rows were looked at."""
+
+    @property
+    def width(self) -> int:
+        """Dimensions of the span: the model's hidden width, see `recover`."""
+        return self.basis.shape[1]
+
+    @property
+    def gap(self) -> float:
+        """The last singular value of the signal over the first behind it."""
+        return float(self.singular[self.width - 1] / self.singular[self.width])
+
+
+def audit(cache: Cache, rows: int = 2048, softcap: float | None = None, width: int | None = None) -> Leak:
+    """`recover` from about so many rows of a cache, of examples all over it.
+
+    Rows of a model with soft-capped logits need `softcap` and the `width` it claims. Raises ValueError for a cache that does
+    not hold whole rows, and where nothing is found.
+    """
+    refuse_parts(cache)
+    if (softcap is None) != (width is None):
+        raise ValueError(
+            "--softcap and --width go together: the level of each capped row is found as the one at which rows fit into "
+            "that width (final_logit_softcapping and hidden_size in the model's config.json)."
+        )
+    step = max(1, len(cache) // max(1, rows))
+    read = cache.rows(cache.ids[::step] or cache.ids)
+    read = read.select(slice(0, rows))
+    logprobs = torch.zeros(len(read), cache.entries, dtype=torch.float64).scatter(1, read.ids, read.logprobs.double())
+    if softcap is not None and width is not None:
+        logprobs = uncapped(logprobs, softcap, width)
+    return recover(logprobs)
+
+
+def refuse_parts(cache: Cache) -> None:
+    """Raise ValueError for a cache that does not hold whole rows."""
+    if cache.key.get("top_k") == "all" and cache.known.entries == cache.entries:
+        return
+    what = "drawn at random" if cache.drawn else "the largest"
+    raise ValueError(
+        f"{cache.folder} keeps {cache.entries} entries of each row, {what}. Which ids those are differs from row to row, so "
+        "they span no common space, and filling in the others would be a guess. Extract the model with top_k: all."
+    )
+
+
+def centred(logits: Float[Tensor, "N V"]) -> Float[Tensor, "N V"]:
+    """Each row less its mean: the same for logits and log-probabilities, which differ by a constant of the row."""
+    return logits - logits.mean(-1, keepdim=True)
+
+
+def recover(logits: Float[Tensor, "N V"]) -> Leak:
+    """The span of the output layer from whole rows, logits or log-probabilities alike.
+
+    The width is where singular values fall most, if by a factor of `GAP` or more. It is looked for among the first half, so
+    that there are at least two rows, and two tokens, for each dimension: fewer rows have their own number for a rank.
+    A bias of the output layer adds one dimension; a LayerNorm before it without a shift takes one away.
+
+    Raises ValueError where no gap is found.
+    """
+    rows, vocabulary = logits.shape
+    _, singular, right = torch.linalg.svd(centred(logits.double()), full_matrices=False)
+    half = min(rows, vocabulary - 1) // 2
+    # below rounding all values are as good as 0, and their ratios mean nothing
+    floor = singular[:1] * torch.finfo(singular.dtype).eps * max(rows, vocabulary)
+    ratio = singular[:half] / torch.maximum(singular[1 : half + 1], floor)
+    if not half or ratio.max() < GAP:
+        best = f"the largest is {ratio.max():.3g}" if half else "there are none"
+        raise ValueError(
+            f"No gap among the first {half} singular values of {rows} rows over {vocabulary} tokens: {GAP:g} is asked for, "
+            f"{best}. Either the width is more than half the rows (read more: --rows) or half the vocabulary, or the rows are "
+            "no products with one matrix: soft-capped (--softcap), transformed, or from several models."
+        )
+    width = int(ratio.argmax()) + 1
+    return Leak((right[:width] * singular[:width, None] / rows**0.5).T.contiguous(), singular, rows)
+
+
+def uncapped(
+    logprobs: Float[Tensor, "N V"], softcap: float, width: int, tolerance: float = 1e-10
+) -> Float[Tensor, "N V"]:
+    """The logits z of a model of that width, up to a constant a row, from log-probabilities of softcap * tanh(z / softcap).
+
+    Log-probabilities lack the level of the capped logits, without which the cap cannot be undone. But only at the right level
+    do rows lie in `width` dimensions: Gauss-Newton steps on the levels, the span found anew before each. Float64.
+
+    Raises ValueError for rows wider than the cap allows, and where there are not two rows for each dimension.
+    """
+    logprobs = logprobs.double()
+    low, high = -softcap - logprobs.amin(-1, keepdim=True), softcap - logprobs.amax(-1, keepdim=True)
+    if bool((low >= high).any()):
+        spread = float((logprobs.amax(-1) - logprobs.amin(-1)).max())
+        raise ValueError(f"Logits of a row differ by {spread:.3g}, which a cap of {softcap:g} does not allow.")
+    if min(logprobs.shape) < 2 * width:
+        raise ValueError(
+            f"{len(logprobs)} rows over {logprobs.shape[1]} tokens are too few for a width of {width}: two of each a dimension "
+            "are needed. Read more with --rows."
+        )
+    margin = 1e-6 * (high - low)
+    level = (-logprobs.mean(-1, keepdim=True)).maximum(low + margin).minimum(high - margin)
+    for _ in range(STEPS):
+        bent = (logprobs + level) / softcap
+        outside = _outside(softcap * torch.atanh(bent), 1 / (1 - bent.square()), width)
+        step = (outside[0] * outside[1]).sum(-1, keepdim=True) / outside[1].square().sum(-1, keepdim=True)
+        moved = (level - step.nan_to_num()).maximum(low + margin).minimum(high - margin)
+        done = float((moved - level).abs().max()) < tolerance * softcap
+        level = moved
+        if done:
+            break
+    return softcap * torch.atanh((logprobs + level) / softcap)
+
+
+def _outside(logits: Tensor, slope: Tensor, width: int) -> list[Tensor]:
+    """What of centred logits, and of their slopes, lies outside the `width` dimensions that hold most of the logits."""
+    span = torch.linalg.svd(centred(logits), full_matrices=False).Vh[:width]
+    return [values - values @ span.T @ span for values in (centred(logits), centred(slope))]
+
+
+def principal_angles(basis: Float[Tensor, "V d"], head: Float[Tensor, "V e"]) -> Float[Tensor, " a"]:
+    """Angles in degrees between the span of `basis` and that of an output layer centred over the vocabulary, largest first.
+
+    All are 0 where the one is the other's; min(d, e) of them.
+    """
+    weight = head.double() - head.double().mean(0)
+    return torch.from_numpy(scipy.linalg.subspace_angles(basis.double().numpy(), weight.numpy())).rad2deg()
+
+
+def geometry(source: Float[Tensor, "N d"], pivot: Float[Tensor, "N e"]) -> float:
+    """1 - least of |T - S R|^2 / |T|^2 over rotations R: 1 where the pivot's hidden states S are the source's T, rotated.
+
+    Of unequal widths the narrower is filled up with zeros. Neither centred nor scaled; 0 where S is 0, below 0 where it is
+    far too large.
+
+    Source: the geometry score of arXiv:2509.00973; the least is orthogonal Procrustes, Schönemann 1966.
+    """
+    T, S = source.double(), pivot.double()
+    alike = torch.linalg.matrix_norm(S.T @ T, "nuc")  # zeros that fill up a side add none
+    return float((2 * alike - S.square().sum()) / T.square().sum())
