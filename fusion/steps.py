@@ -23,12 +23,12 @@ from fusion.made import fingerprint, finish, finished, made, refuse_other, write
 from fusion.merge.stream import merge
 from fusion.models import ModelRef, load_model, vocabulary
 from fusion.needs import lacking
-from fusion.objectives import AnyObjective
+from fusion.objectives import AnyObjective, SpelledObjective
 from fusion.progress import bar, console, counter, training_bar
 from fusion.ranks import device
 from fusion.sources import Source, Wanted
 from fusion.train import ACCUMULATED, BASELINE, SIZE, Collator, Recipe, Reference, pairwise, step_size, train
-from fusion.vocabulary import vocabulary_map
+from fusion.vocabulary import vocabulary_map, words
 from fusion_eval import heldout
 from fusion_eval.results import Result
 
@@ -107,7 +107,9 @@ def reference(job: Job, name: str, cache: Cache) -> Reference:
     cache.verify()
     templates = job.models[name].template, job.config.pivot.template
     mapped = vocabulary_map(job.config.vocabulary_map, job.tokenizers[name], job.tokenizers["pivot"], templates)
-    return Reference(name, cache, mapped, getattr(job.models[name], "transforms", ()))
+    spelled = any(isinstance(objective, SpelledObjective) for objective in job.config.objectives)
+    dictionary = words(job.tokenizers[name], job.tokenizers["pivot"], templates) if spelled else None
+    return Reference(name, cache, mapped, getattr(job.models[name], "transforms", ()), dictionary)
 
 
 def train_one(job: Job, name: str, references: list[Reference], learn: list[str], pivot: Cache | None = None) -> bool:

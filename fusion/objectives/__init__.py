@@ -14,11 +14,13 @@ from fusion.objectives.base import (
     RowObjective,
     SourcesObjective,
     SpanObjective,
+    SpelledObjective,
 )
 from fusion.objectives.cross_entropy import CrossEntropy
 from fusion.objectives.divergences import L1, ForwardKL, JensenShannon, ReverseKL, SkewedKL
 from fusion.objectives.gld import GLD
 from fusion.objectives.gromov import GromovWasserstein
+from fusion.objectives.hungarian import Hungarian
 from fusion.objectives.infifusion import InfiFusion
 from fusion.objectives.llp import LLP
 from fusion.objectives.luminet import LumiNet
@@ -37,6 +39,7 @@ AnyObjective = Annotated[
     | InfiFusion
     | GLD
     | GromovWasserstein
+    | Hungarian
     | ForwardKL
     | ReverseKL
     | JensenShannon
@@ -63,6 +66,7 @@ ALL = (
     InfiFusion,
     GLD,
     GromovWasserstein,
+    Hungarian,
     ForwardKL,
     ReverseKL,
     JensenShannon,
@@ -97,6 +101,7 @@ __all__ = [
     "ExampleObjective",
     "ForwardKL",
     "GromovWasserstein",
+    "Hungarian",
     "InfiFusion",
     "JensenShannon",
     "LumiNet",
@@ -112,6 +117,7 @@ __all__ = [
     "SourcesObjective",
     "SpanLikelihood",
     "SpanObjective",
+    "SpelledObjective",
     "TopKContrastive",
     "TopKDecoupled",
     "ZScoreKL",

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fusion.align import Alignment, Stretches, align, stretches, translate
+from fusion.align import Alignment, Stretches, Words, align, stretches, translate
 from fusion.batch import pack, pad
 from fusion.cache import Cache
 from fusion.corpus import Example
@@ -30,6 +30,8 @@ class Reference:
     """Pivot id of each source id, -1 for none. Shape [V_source]."""
     transforms: Sequence[AnyTransform] = ()
     """What is done to its rows before any objective sees them, in this order."""
+    words: Words | None = None
+    """Its tokens and the pivot's in one dictionary, where an objective compares how they are spelled."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,9 @@ class Targets:
 
     def counts(self) -> dict[str, int]:
         """How many values an objective of each unit has here, by source: the denominators of the means."""
-        pairs = {f"pair/{name}": len(source.pairs) for name, source in self.sources.items()}
+        pairs = {
+            f"{unit}/{name}": len(source.pairs) for name, source in self.sources.items() for unit in ("pair", "spelled")
+        }
         mapped = {f"mapped/{name}": len(source.mapped) for name, source in self.sources.items()}
         lengths = {f"span/{name}": len(source.stretches) for name, source in self.sources.items()}
         return (
