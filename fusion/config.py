@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,6 +62,13 @@ class SourceSettings(ModelSettings):
     """What runs the model, or where its rows come from; without its weights at `path`, the tokenizer must be there."""
     transforms: list[AnyTransform] = Field(default=[])
     """What is done to its rows before any objective sees them, in this order."""
+    look_ahead: bool = False
+    """Whether it reads the prompts that data sets give under `look_ahead`, instead of those the pivot reads."""
+
+    @property
+    def says_otherwise(self) -> bool:
+        """Whether its rows would not be the pivot's even if the model were the pivot."""
+        return bool(self.transforms) or self.look_ahead
 
 
 class DataSettings(Settings):
@@ -78,6 +86,9 @@ class DataSettings(Settings):
     """System message, with columns in braces."""
     messages: str | None = None
     """Column with a conversation, instead of prompt and response."""
+    look_ahead: str | None = None
+    """The last message as sources with `look_ahead: true` read it, such as "{asked} Solution: {solution}": columns in braces,
+    {asked} for the message as it is. For a reference answer, retrieved text or notes; the pivot never reads it."""
     template: Literal["plain"] | None = None
     """`plain` for raw text that no model should wrap in its chat template."""
     name: str | None = None
@@ -277,11 +288,12 @@ class Config(Settings):
             raise ValueError(f"no source may be called {', '.join(sorted(taken))}: the run uses that name itself")
         for source in self.sources:
             same = (source.path, source.revision) == (self.pivot.path, self.pivot.revision)
-            if same and source.backend.weights and not source.transforms:
+            if same and source.backend.weights and not source.says_otherwise:
                 raise ValueError(
                     f"source {source.name} is the pivot itself ({source.path}); it has nothing to teach unless transforms "
-                    "change what it says"
+                    "or look_ahead change what it says"
                 )
+        _looked_at(self.data, self.sources)
         if self.engine.batch and "gradient_accumulation_steps" in self.training:
             raise ValueError(
                 "engine.batch says how much is accumulated; leave out training.gradient_accumulation_steps"
@@ -339,6 +351,21 @@ def _enough_entries(number: int, objective: AnyObjective, top_k: int | str) -> N
     if needed is not None and top_k != "all" and needed > int(top_k):
         raise ValueError(
             f"{where} reads {needed} entries of each row, extract.top_k keeps {top_k}; raise it or lower top_k"
+        )
+
+
+def _looked_at(data: Data, sources: Sequence[SourceSettings]) -> None:
+    """What is shown to sources that look ahead needs one that does, and the other way round."""
+    if shown := [i for i, each in enumerate(data.heldout) if each.look_ahead is not None]:
+        raise ValueError(f"data.heldout[{shown[0]}] has look_ahead, and nothing may look ahead there; take it out")
+    shown = [i for i, each in enumerate(data.train) if each.look_ahead is not None]
+    looking = [source.name for source in sources if source.look_ahead]
+    if shown and not looking:
+        raise ValueError(f"data.train[{shown[0]}] has look_ahead, which no source reads; set look_ahead: true on one")
+    if looking and not shown:
+        raise ValueError(
+            f"source {looking[0]} has look_ahead, and no data set in data.train says what it would see; set look_ahead "
+            'there, such as look_ahead: "{asked} Solution: {solution}"'
         )
 
 

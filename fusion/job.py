@@ -6,7 +6,7 @@ import functools
 import importlib.metadata
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ from typing import Any
 from fusion import corpus, made, models, ranks
 from fusion.config import BUILTIN, Config, ModelSettings
 from fusion.corpus import Example
-from fusion.encode import Encoded, encode
+from fusion.encode import Encoded, Message, encode, first_rows
 from fusion.made import write_json
 from fusion.progress import bar, console
 from fusion.sources import AnyBackend, Transformers
@@ -40,11 +40,11 @@ class Job:
         found = {name: self._fingerprint(name) for name in self.models}
         for name, fingerprint in found.items():
             itself = name != "pivot" and fingerprint == found["pivot"]
-            if itself and not getattr(self.models[name], "transforms", ()):
+            if itself and not getattr(self.models[name], "says_otherwise", False):
                 raise ValueError(
                     f"Source {name} ({self.models[name].path}) has the same files as the pivot ({self.config.pivot.path}). "
                     "It would teach the pivot what it says already; remove it from sources, name another model, or give it "
-                    "transforms."
+                    "transforms or look_ahead."
                 )
         return found
 
@@ -89,20 +89,45 @@ class Job:
 
     @functools.cache  # noqa: B019  (a job lives as long as its run)
     def encoded(self, name: str) -> list[Encoded]:
-        """The training examples as tokens of one model, cut at data.max_length."""
-        tokenizer, template, limit = self.tokenizers[name], self.models[name].template, self.config.data.max_length
+        """The training examples as tokens of one model, cut at data.max_length.
+
+        A source that looks ahead has another prompt, and its response is cut where it would be behind the ordinary one.
+        """
+        limit = self.config.data.max_length
         with bar(f"tokens of {name}", len(self.train)) as advance:
             texts = []
-            for e in self.train:
-                texts.append(
-                    encode(tokenizer, e.messages, e.response, template=e.template or template, max_length=limit)
-                )
+            for example in self.train:
+                text = self._encode(name, example, example.messages, limit)
+                if example.id in self.ahead(name):
+                    text = first_rows(self._encode(name, example, self.ahead(name)[example.id]), text.rows)
+                texts.append(text)
                 advance(1)
         if cut := sum(text.truncated for text in texts):
             console.print(
                 f"  {name}: {cut} of {len(texts)} responses are longer than data.max_length = {limit} and were cut."
             )
         return texts
+
+    def _encode(self, name: str, example: Example, messages: Sequence[Message], limit: int | None = None) -> Encoded:
+        template = example.template or self.models[name].template
+        return encode(self.tokenizers[name], messages, example.response, template=template, max_length=limit)
+
+    @functools.cache  # noqa: B019
+    def ahead(self, name: str) -> dict[str, tuple[Message, ...]]:
+        """By example id: the messages that this model reads instead of the ordinary ones. Of no example for most models.
+
+        Raises ValueError where an example that occurs twice comes with different ones.
+        """
+        if not getattr(self.models[name], "look_ahead", False):
+            return {}
+        found: dict[str, tuple[Message, ...] | None] = {}
+        for example in self.train:
+            if found.setdefault(example.id, example.ahead) != example.ahead:
+                raise ValueError(
+                    f"The example that begins {example.prompt[:60]!r} is twice in data.train, and sources that look ahead "
+                    "are shown different texts with it. Take it out of one of the data sets, for example with where or skip."
+                )
+        return {id: messages for id, messages in found.items() if messages is not None}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[dict[str, Any]]:

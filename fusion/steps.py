@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from fusion import ranks
 from fusion.cache import Cache, Writer, fill
 from fusion.config import plain_fine_tuning
 from fusion.corpus import Example
-from fusion.encode import Template
+from fusion.encode import Message, Template
 from fusion.helping import Batch
 from fusion.job import Job
 from fusion.made import fingerprint, finish, finished, made, refuse_other, write_json
@@ -48,9 +48,17 @@ def cache_writer(job: Job, name: str, folder: Path | None = None) -> Writer:
         "dtype": extract.dtype,
     }
     key["backend"] = job.backend(name).identity()
+    if ahead := job.ahead(name):
+        key["look_ahead"] = _prompts(job, ahead)
     size = vocabulary(job.tokenizers[name])
     folder = folder or job.config.folder / "cache" / name
     return Writer(folder, key, job.ids, extract.shard, extract.codec, vocabulary=size)
+
+
+def _prompts(job: Job, ahead: Mapping[str, Sequence[Message]]) -> str:
+    """What both are: the prompts that the pivot reads, and those that are read ahead instead."""
+    ordinary = {example.id: example.messages for example in job.train if example.id in ahead}
+    return fingerprint({id: [ordinary[id], messages] for id, messages in ahead.items()})
 
 
 def open_source(job: Job, name: str) -> Source:

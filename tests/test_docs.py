@@ -43,3 +43,11 @@ def test_the_example_of_transforms_is_a_configuration(tmp_path):
     config = runs.config(tmp_path, **given | {"sources": sources})
     assert [[each.kind for each in source.transforms] for source in config.sources] == [["logit_swap"], ["power"]]
     assert [factor.kind for factor in config.weighting.of] == ["gold_posterior", "power_sum"]
+
+
+def test_the_example_of_a_source_that_looks_ahead_is_a_configuration(tmp_path):
+    (example,) = re.findall(r"```yaml\n(data:.*?)```", PAGE, re.DOTALL)
+    given = yaml.safe_load(example)
+    config = runs.config(tmp_path, sources=given["sources"], data=runs.raw(tmp_path)["data"] | given["data"])
+    assert config.sources[0].look_ahead
+    assert config.data.train[0].look_ahead == "{asked}\n\nThe solution is {solution}. Explain it."

@@ -25,6 +25,7 @@ from fusion.objectives.infifusion import InfiFusion
 from fusion.objectives.llp import LLP
 from fusion.objectives.luminet import LumiNet
 from fusion.objectives.mixture import Mixture
+from fusion.objectives.mse import MSE
 from fusion.objectives.nkd import NKD, USKD
 from fusion.objectives.one_vs_rest import OneVsRest
 from fusion.objectives.plackett_luce import PlackettLuce
@@ -45,6 +46,7 @@ AnyObjective = Annotated[
     | JensenShannon
     | SkewedKL
     | L1
+    | MSE
     | PlackettLuce
     | NKD
     | USKD
@@ -72,6 +74,7 @@ ALL = (
     JensenShannon,
     SkewedKL,
     L1,
+    MSE,
     PlackettLuce,
     NKD,
     USKD,
@@ -91,6 +94,7 @@ __all__ = [
     "GLD",
     "L1",
     "LLP",
+    "MSE",
     "NKD",
     "ULD",
     "USKD",
