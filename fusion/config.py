@@ -125,6 +125,8 @@ class Data(Settings):
     train: list[DataSettings] = Field(min_length=1)
     heldout: list[DataSettings] = Field(min_length=1)
     """Never trained on; an example that is also in `train` is an error."""
+    validation: list[DataSettings] = Field(default=[])
+    """Neither trained nor measured on: what `weighting: learned` finds its shares on."""
     max_length: int = Field(default=1024, gt=1)
     """Tokens of prompt and response in training; longer responses are cut, and the cut is reported."""
 
@@ -294,6 +296,7 @@ class Config(Settings):
                     "or look_ahead change what it says"
                 )
         _looked_at(self.data, self.sources)
+        _validated(self.data, self.weighting.unfound)
         if self.engine.batch and "gradient_accumulation_steps" in self.training:
             raise ValueError(
                 "engine.batch says how much is accumulated; leave out training.gradient_accumulation_steps"
@@ -316,8 +319,9 @@ class Config(Settings):
                 _known(i, objective, source)
         transforms = {source.name: source.transforms for source in self.sources}
         chosen = Choices(
-            self.objectives, self.weighting, transforms, self.extract.top_k, self.alignment, self.strategies
-        )
+            self.objectives, self.weighting, transforms, self.extract.top_k, self.alignment, self.strategies,
+            [data.domain for data in self.data.train],
+        )  # fmt: skip
         if found := conflicts(chosen):
             raise ValueError("\n".join(found))
         domains = {data.domain for data in self.data.heldout}
@@ -358,7 +362,7 @@ def _looked_at(data: Data, sources: Sequence[SourceSettings]) -> None:
     """What is shown to sources that look ahead needs one that does, and the other way round."""
     if shown := [i for i, each in enumerate(data.heldout) if each.look_ahead is not None]:
         raise ValueError(f"data.heldout[{shown[0]}] has look_ahead, and nothing may look ahead there; take it out")
-    shown = [i for i, each in enumerate(data.train) if each.look_ahead is not None]
+    shown = [i for i, each in enumerate([*data.train, *data.validation]) if each.look_ahead is not None]
     looking = [source.name for source in sources if source.look_ahead]
     if shown and not looking:
         raise ValueError(f"data.train[{shown[0]}] has look_ahead, which no source reads; set look_ahead: true on one")
@@ -366,6 +370,22 @@ def _looked_at(data: Data, sources: Sequence[SourceSettings]) -> None:
         raise ValueError(
             f"source {looking[0]} has look_ahead, and no data set in data.train says what it would see; set look_ahead "
             'there, such as look_ahead: "{asked} Solution: {solution}"'
+        )
+
+
+def _validated(data: Data, unfound: str | None) -> None:
+    """Validation examples are there where shares are to be found on them, of each domain, and nowhere else."""
+    if unfound is None and data.validation:
+        raise ValueError(
+            "data.validation is read by weighting: learned alone, where its shares are to be found; take it out"
+        )
+    if unfound and not data.validation:
+        raise ValueError("weighting: learned finds its shares on data.validation, which is empty; give it data sets")
+    missing = {each.domain for each in data.train} - {each.domain for each in data.validation}
+    if unfound == "domain" and missing:
+        raise ValueError(
+            f"weighting: learned finds shares of each domain, and data.validation has none of {', '.join(sorted(missing))}; "
+            "add it, or set weighting.by to all"
         )
 
 

@@ -19,7 +19,7 @@ from fusion.objectives import (
     ZScoreKL,
 )
 from fusion.transforms import AnyTransform, MappedTransform, OwnTransform, Power
-from fusion.weighting import AnyWeighting, MaxMargin, MinimumCrossEntropy, Product
+from fusion.weighting import EVERY, AnyWeighting, Learned, MaxMargin, MinimumCrossEntropy, Product, RandomSource
 
 BY_TOKEN = {"mapped", "sources"}
 """Units that see a source's rows in the pivot's vocabulary."""
@@ -37,6 +37,8 @@ class Choices:
     """Entries that a cache keeps, or `all`."""
     alignment: str
     strategies: Sequence[str]
+    domains: Sequence[str] = ()
+    """Of the training examples."""
 
     def placed(self) -> Iterator[tuple[str, AnyTransform]]:
         """Each transform with the place where it stands in the configuration."""
@@ -136,6 +138,37 @@ def stretches_need_bytes(chosen: Choices) -> Iterator[str]:
             )
 
 
+def there_is_a_number_for_each_source(chosen: Choices) -> Iterator[str]:
+    """Numbers that are listed in the order of the sources."""
+    for each in factors(chosen.weighting):
+        listed: Mapping[str, Sequence[float]] = {}
+        if isinstance(each, RandomSource) and each.probabilities is not None:
+            listed = {"probabilities": each.probabilities}
+        if isinstance(each, Learned):
+            listed = {f"shares.{domain}": numbers for domain, numbers in (each.shares or {}).items()}
+        for name, numbers in listed.items():
+            if len(numbers) != len(chosen.transforms):
+                there = ", ".join(chosen.transforms)
+                yield f"weighting ({each.kind}).{name} has {len(numbers)} numbers, one is needed for each of {there}"
+
+
+def a_draw_needs_all_sources(chosen: Choices) -> Iterator[str]:
+    """Pairwise training shows one source at a time, of which a draw would only leave steps out."""
+    if "pairwise" in chosen.strategies and any(isinstance(each, RandomSource) for each in factors(chosen.weighting)):
+        yield (
+            "weighting: random_source draws among all sources, and the strategy pairwise learns from one at a time; use "
+            "strategies: [unified], or another weighting"
+        )
+
+
+def every_domain_has_its_shares(chosen: Choices) -> Iterator[str]:
+    """Shares that are given are given for all that is learned from."""
+    for each in factors(chosen.weighting):
+        if isinstance(each, Learned) and each.shares is not None and EVERY not in each.shares:
+            for domain in sorted(set(chosen.domains) - set(each.shares)):
+                yield f"weighting (learned).shares has none for domain {domain}; add them, or `{EVERY}` for all others"
+
+
 def blind_to_scale(objective: AnyObjective) -> bool:
     """Whether a factor on a source's logits changes nothing for it."""
     graph = isinstance(objective, GLD | GromovWasserstein) and objective.input == "standardised"
@@ -144,8 +177,13 @@ def blind_to_scale(objective: AnyObjective) -> bool:
 
 def picks_one(weighting: AnyWeighting) -> str | None:
     """The kind of weighting that gives all weight to one source, if it is one or has one for a factor."""
-    factors = weighting.of if isinstance(weighting, Product) else [weighting]
-    return next((each.kind for each in factors if isinstance(each, MinimumCrossEntropy | MaxMargin)), None)
+    picky = MinimumCrossEntropy | MaxMargin | RandomSource
+    return next((each.kind for each in factors(weighting) if isinstance(each, picky)), None)
+
+
+def factors(weighting: AnyWeighting) -> Sequence[AnyWeighting]:
+    """What a weighting multiplies; itself, if it is no product."""
+    return weighting.of if isinstance(weighting, Product) else [weighting]
 
 
 RULES: tuple[Callable[[Choices], Iterator[str]], ...] = (
@@ -157,4 +195,7 @@ RULES: tuple[Callable[[Choices], Iterator[str]], ...] = (
     a_temperature_is_seen,
     transforms_stand_in_the_order_they_are_done,
     stretches_need_bytes,
+    there_is_a_number_for_each_source,
+    a_draw_needs_all_sources,
+    every_domain_has_its_shares,
 )

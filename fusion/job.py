@@ -13,13 +13,19 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fusion import corpus, made, models, ranks
+from fusion.cache import Cache
 from fusion.config import BUILTIN, Config, ModelSettings
 from fusion.corpus import Example
 from fusion.encode import Encoded, Message, encode, first_rows
+from fusion.helping import batches
 from fusion.made import write_json
 from fusion.progress import bar, console
+from fusion.shares import shares
 from fusion.sources import AnyBackend, Transformers
+from fusion.weighting import AnyWeighting
 
+BATCH = 64
+"""Examples whose cached rows are looked at together."""
 PACKAGES = ("logit-fusion", "torch", "transformers", "accelerate", "tokenizers", "safetensors", "datasets")
 
 
@@ -68,19 +74,36 @@ class Job:
         found = list(
             corpus.unique(example for data in self.config.data.heldout for example in corpus.load(**data.model_dump()))
         )
-        trained = {example.id for example in self.train}
-        both = [example for example in found if example.id in trained]
-        if both:
-            raise ValueError(
-                f"{len(both)} of {len(found)} held-out examples are also in the training data, the first begins "
-                f"{both[0].prompt[:60]!r}. Take other rows, for example with skip and limit."
-            )
+        _refuse_shared(found, "held-out", self.train, "training")
         return found
 
     @functools.cached_property
+    def validation(self) -> list[Example]:
+        """Examples that weights are chosen on, each once. Raises ValueError where one is also trained or measured on."""
+        found = list(corpus.unique(e for data in self.config.data.validation for e in corpus.load(**data.model_dump())))
+        _refuse_shared(found, "validation", self.train, "training")
+        _refuse_shared(found, "validation", self.heldout, "held-out")
+        return found
+
+    @functools.cached_property
+    def read(self) -> list[Example]:
+        """Examples that models read and leave rows of: those to learn from, then those that weights are chosen on."""
+        return [*self.train, *self.validation]
+
+    @functools.cached_property
     def ids(self) -> list[str]:
-        """Content ids of the training examples, in order."""
-        return [example.id for example in self.train]
+        """Content ids of the examples in `read`, in order."""
+        return [example.id for example in self.read]
+
+    @functools.cached_property
+    def weighting(self) -> AnyWeighting:
+        """As it is trained with: shares that it leaves open are found here, for which the caches must be complete."""
+        given = self.config.weighting
+        if given.unfound is None:
+            return given
+        caches = {name: Cache(self.config.folder / "cache" / name) for name in self.models}
+        of_validation = batches(caches, self.validation, BATCH)
+        return given.with_shares(shares(of_validation, self.config.alignment, given.unfound == "domain"))
 
     @functools.cached_property
     def training(self) -> dict[str, Any]:
@@ -89,14 +112,14 @@ class Job:
 
     @functools.cache  # noqa: B019  (a job lives as long as its run)
     def encoded(self, name: str) -> list[Encoded]:
-        """The training examples as tokens of one model, cut at data.max_length.
+        """The examples in `read` as tokens of one model, cut at data.max_length.
 
         A source that looks ahead has another prompt, and its response is cut where it would be behind the ordinary one.
         """
         limit = self.config.data.max_length
-        with bar(f"tokens of {name}", len(self.train)) as advance:
+        with bar(f"tokens of {name}", len(self.read)) as advance:
             texts = []
-            for example in self.train:
+            for example in self.read:
                 text = self._encode(name, example, example.messages, limit)
                 if example.id in self.ahead(name):
                     text = first_rows(self._encode(name, example, self.ahead(name)[example.id]), text.rows)
@@ -195,6 +218,15 @@ class Job:
             "licence": model.licence,
             "fingerprint": self.fingerprints[name],
         }
+
+
+def _refuse_shared(found: Sequence[Example], what: str, others: Sequence[Example], which: str) -> None:
+    known = {example.id for example in others}
+    if both := [example for example in found if example.id in known]:
+        raise ValueError(
+            f"{len(both)} of {len(found)} {what} examples are also in the {which} data, the first begins "
+            f"{both[0].prompt[:60]!r}. Take other rows, for example with skip and limit."
+        )
 
 
 def _version(package: str) -> str:

@@ -17,8 +17,8 @@ from fusion.cache import Cache, Writer, fill
 from fusion.config import plain_fine_tuning
 from fusion.corpus import Example
 from fusion.encode import Message, Template
-from fusion.helping import Batch
-from fusion.job import Job
+from fusion.helping import Batch, batches
+from fusion.job import BATCH, Job
 from fusion.made import fingerprint, finish, finished, made, refuse_other, write_json
 from fusion.merge.stream import merge
 from fusion.models import ModelRef, load_model, vocabulary
@@ -33,8 +33,8 @@ from fusion_eval import heldout
 from fusion_eval.results import Result
 
 MERGED = "pairwise/merged"
-HELPING_SAMPLE, HELPING_BATCH = 2000, 64
-"""Examples of a domain that *is this source helping?* looks at, and how many at a time."""
+HELPING_SAMPLE = 2000
+"""Examples of a domain that *is this source helping?* looks at."""
 
 
 def cache_writer(job: Job, name: str, folder: Path | None = None) -> Writer:
@@ -103,11 +103,7 @@ def helping_batches(job: Job, caches: dict[str, Cache]) -> Iterator[Batch]:
         console.print(f"  measured on {HELPING_SAMPLE:,} examples, chosen at random, of each domain that has more")
     domains = list(dict.fromkeys(example.domain for example in job.train))
     examples = [example for domain in domains for example in chosen[domain][:HELPING_SAMPLE]]
-    for start in range(0, len(examples), HELPING_BATCH):
-        some = examples[start : start + HELPING_BATCH]
-        rows = {name: cache.rows([example.id for example in some]) for name, cache in caches.items()}
-        texts = {i: example.response.encode() for i, example in enumerate(some)}
-        yield Batch(rows.pop("pivot"), rows, [example.domain for example in some], texts)
+    return batches(caches, examples, BATCH)
 
 
 def reference(job: Job, name: str, cache: Cache) -> Reference:
@@ -129,9 +125,9 @@ def train_one(job: Job, name: str, references: list[Reference], learn: list[str]
     if done:
         return False
     pad = job.tokenizers["pivot"].pad_token_id or 0
-    before = pivot if references and config.weighting.reads_pivot else None
+    before = pivot if references and job.weighting.reads_pivot else None
     collator = Collator(
-        job.train, job.encoded("pivot"), references, config.weighting, config.alignment, pad, learn, before
+        job.train, job.encoded("pivot"), references, job.weighting, config.alignment, pad, learn, before
     )
     tokenizer, ref = job.tokenizers["pivot"], config.pivot.ref
     recipe = Recipe(
@@ -156,12 +152,12 @@ def _training_key(
     return {
         "pivot": job.fingerprints["pivot"],
         "template": config.pivot.template,
-        "examples": fingerprint({"ids": job.ids, "max_length": config.data.max_length}),
+        "examples": fingerprint({"ids": [e.id for e in job.train], "max_length": config.data.max_length}),
         "sources": {reference.name: reference.cache.made for reference in references},
         "transforms": {r.name: [each.model_dump() for each in r.transforms] for r in references},
         "learn": learn,
         "objectives": [objective.model_dump() for objective in objectives],
-        "fusion": [config.alignment, config.vocabulary_map, config.weighting.model_dump()] if references else [],
+        "fusion": [config.alignment, config.vocabulary_map, job.weighting.model_dump()] if references else [],
         "training": {name: value for name, value in job.training.items() if name not in (SIZE[0], ACCUMULATED[0])},
         "batch": step_size(job.training),
         "adapter": config.adapter.model_dump() if config.adapter else None,

@@ -12,7 +12,7 @@ import runs
 from fusion.conflicts import RULES, Choices, blind_to_scale, conflicts
 from fusion.objectives import GLD, AlignDistil, CrossEntropy, ForwardKL, InfiFusion, Mixture, SpanLikelihood, ZScoreKL
 from fusion.transforms import GoldOnly, LogitSwap, Power
-from fusion.weighting import MaxMargin, PowerSum, Product, Sum
+from fusion.weighting import Learned, MaxMargin, PowerSum, Product, RandomSource, Sum
 from objectives.contract import OBJECTIVES, case
 
 
@@ -40,6 +40,10 @@ OFFENCES = [
         r"\(aligndistil\) needs 2 sources at each row, and weighting: max_margin lets one count",
     ),
     (
+        {"objectives": [ALIGN], "strategies": ["unified"], "weighting": RandomSource()},
+        r"\(aligndistil\) needs 2 sources at each row, and weighting: random_source lets one count",
+    ),
+    (
         {"objectives": [InfiFusion()], "transforms": {"x": [], "a": [LogitSwap()]}},
         r"sources\[1\] \(a\).transforms\[0\] \(logit_swap\) changes rows .* none of the objectives reads those",
     ),
@@ -55,6 +59,19 @@ OFFENCES = [
         {"transforms": {"a": [LogitSwap(), Power(gamma=0.5, tail="even")]}},
         r"source a: power works in the source's own vocabulary.* list it before logit_swap",
     ),
+    (
+        {"weighting": RandomSource(probabilities=[1.0]), "strategies": ["unified"]},
+        r"weighting \(random_source\).probabilities has 1 numbers, one is needed for each of a, b",
+    ),
+    (
+        {"weighting": Product(of=[Sum(), Learned(shares={"*": [0.1, 0.2, 0.3]})])},
+        r"weighting \(learned\).shares.\* has 3 numbers, one is needed for each of a, b",
+    ),
+    ({"weighting": RandomSource()}, r"random_source draws among all sources, .* use strategies: \[unified\]"),
+    (
+        {"weighting": Learned(shares={"x": [0.1, 0.2]}), "domains": ["x", "y"]},
+        r"weighting \(learned\).shares has none for domain y; add them, or `\*`",
+    ),
     ({"objectives": [SpanLikelihood()], "alignment": "dtw"}, r"\(span_likelihood\) compares .* use alignment: prefix"),
 ]
 FINE = [
@@ -69,6 +86,9 @@ FINE = [
     {"objectives": [GLD(input="raw")], "transforms": {"a": [Power(gamma=0.5, tail="single")]}},
     {"objectives": [SpanLikelihood()]},
     {"alignment": "truncate"},
+    {"weighting": RandomSource(probabilities=[0.2, 0.8]), "strategies": ["unified"]},
+    {"weighting": Learned(shares={"x": [0.1, 0.2], "*": [0.0, 0.0]}), "domains": ["x", "y"]},
+    {"weighting": Learned(), "domains": ["x", "y"]},
 ]
 
 

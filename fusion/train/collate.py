@@ -17,7 +17,7 @@ from fusion.corpus import Example
 from fusion.encode import Encoded
 from fusion.rows import LogitRows, Pairs
 from fusion.transforms import AnyTransform, MappedTransform, OwnTransform
-from fusion.weighting import AnyWeighting
+from fusion.weighting import AnyWeighting, Label, times
 
 
 @dataclass(frozen=True)
@@ -84,12 +84,18 @@ class Targets:
     about: LogitRows
     """The pivot's rows without numbers."""
     sources: dict[str, Matched]
-    examples: int
+    labels: Sequence[Label]
+    """Of each example."""
+
+    @property
+    def examples(self) -> int:
+        """How many there are."""
+        return len(self.labels)
 
     def to(self, device: Any, **_: Any) -> Targets:
         """The same on another device."""
         sources = {name: source.to(device) for name, source in self.sources.items()}
-        return Targets(self.at.to(device), self.about.to(device), sources, self.examples)
+        return Targets(self.at.to(device), self.about.to(device), sources, self.labels)
 
     def counts(self) -> dict[str, int]:
         """How many values an objective of each unit has here, by source: the denominators of the means."""
@@ -143,7 +149,20 @@ class Collator:
         parts = zip(self.references, rows, pairs, weights, strict=True)
         learn = [reference.name for reference in self.references] if self.learn is None else self.learn
         sources = {part[0].name: _matched(about, *part) for part in parts if part[0].name in learn}
-        return {**inputs, "targets": Targets(at, about, sources, len(numbers))}
+        labels = [Label(self.examples[n].domain, self.examples[n].id) for n in numbers]
+        return {**inputs, "targets": Targets(at, about, sources, labels)}
+
+    def at_step(self, targets: Targets, step: int) -> Targets:
+        """The targets with weights as they are at this step of training."""
+        factor = self.weighting.by_example(targets.labels, len(self.references), step)
+        if factor is None:
+            return targets
+        place = {reference.name: number for number, reference in enumerate(self.references)}
+        found = {}
+        for name, source in targets.sources.items():
+            (weight,) = times([source.weight], factor[place[name]][None], targets.about, [source.pairs])
+            found[name] = dataclasses.replace(source, weight=weight)
+        return dataclasses.replace(targets, sources=found)
 
 
 def _matched(pivot: LogitRows, reference: Reference, rows: LogitRows, pairs: Pairs, weight: Tensor) -> Matched:

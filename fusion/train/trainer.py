@@ -87,7 +87,8 @@ class FusionTrainer(Trainer):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The weighted sum of all terms. `num_items_in_batch` are the denominators that `get_batch_samples` counted."""
-        targets: Targets = inputs["targets"].to(self.args.device)
+        collator: Any = self.data_collator
+        targets: Targets = collator.at_step(inputs["targets"], self.state.global_step).to(self.args.device)
         counts: dict[str, int] | dict[str, float] = num_items_in_batch or targets.counts()
         hidden = hidden_states(model, **{name: value for name, value in inputs.items() if name != "targets"})
         total = hidden.new_zeros((), dtype=torch.float32)
