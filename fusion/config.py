@@ -91,6 +91,9 @@ class DataSettings(Settings):
     {asked} for the message as it is. For a reference answer, retrieved text or notes; the pivot never reads it."""
     template: Literal["plain"] | None = None
     """`plain` for raw text that no model should wrap in its chat template."""
+    raw: bool = False
+    """Make prompt and response, or a whole conversation, one raw text to learn from: for instructions, and for the chosen
+    answers of preference data, in continual pre-training."""
     name: str | None = None
     """Configuration name of a hub data set."""
     split: str = "train"
@@ -127,6 +130,9 @@ class Data(Settings):
     """Never trained on; an example that is also in `train` is an error."""
     validation: list[DataSettings] = Field(default=[])
     """Neither trained nor measured on: what `weighting: learned` finds its shares on."""
+    easiest: float | None = Field(default=None, gt=0, le=1)
+    """Train on this share of each domain's examples alone, those with the lowest perplexity under the pivot before training.
+    Mix-CPT chooses easy samples by perplexity for its second stage; this score is a guess."""
     max_length: int = Field(default=1024, gt=1)
     """Tokens of prompt and response in training; longer responses are cut, and the cut is reported."""
 

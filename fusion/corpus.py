@@ -65,6 +65,7 @@ def load(
     response_chars: int | None = None,
     noise: float = 0.0,
     look_ahead: str | None = None,
+    raw: bool = False,
 ) -> list[Example]:
     """Examples of one data set: `builtin:SKILL`, a .jsonl, .json, .csv or .parquet file (may be gzipped), or a hub id.
 
@@ -72,7 +73,8 @@ def load(
     conversation whose last assistant turn is the response. `prompt_chars` moves that much of the response's beginning into
     the prompt (cut after a space), `response_chars` limits what is left: with both, raw text becomes continuation. `where`
     keeps the rows whose columns have these values. `look_ahead` is the last message as sources see it that may look ahead,
-    with columns in braces and {asked} for that message as it is. Rows without a response are left out. Raises ValueError for
+    with columns in braces and {asked} for that message as it is. With `raw` messages and response become one text, a paragraph
+    each, all of which is the response, for no template to wrap. Rows without a response are left out. Raises ValueError for
     a missing column or an empty result, FileNotFoundError for a missing file.
     """
     if path.startswith(BUILTIN):
@@ -92,10 +94,12 @@ def load(
         if number < skip:
             continue
         asked, answer = _conversation(row, messages) if messages else _filled(row, prompt, response, system, path)
+        if raw and answer:
+            asked, answer = [], "\n".join([*(message["content"] for message in asked), answer])
         asked, answer = _cut(asked, answer, prompt_chars, response_chars)
         if answer:
             ahead = None if look_ahead is None else _ahead(asked, look_ahead, row, path)
-            examples.append(Example(tuple(asked), answer, domain, template, ahead))
+            examples.append(Example(tuple(asked), answer, domain, "plain" if raw else template, ahead))
         if limit is not None and len(examples) >= limit:
             break
     if not examples:

@@ -16,6 +16,7 @@ from fusion import corpus, made, models, ranks
 from fusion.cache import Cache
 from fusion.config import BUILTIN, Config, ModelSettings
 from fusion.corpus import Example
+from fusion.easiest import easiest
 from fusion.encode import Encoded, Message, encode, first_rows
 from fusion.helping import batches
 from fusion.made import write_json
@@ -94,6 +95,15 @@ class Job:
     def ids(self) -> list[str]:
         """Content ids of the examples in `read`, in order."""
         return [example.id for example in self.read]
+
+    @functools.cached_property
+    def learned_from(self) -> list[int]:
+        """Numbers of the examples in `train` that trainings see: all, or the easiest, as the pivot's whole cache tells."""
+        if self.config.data.easiest is None:
+            return list(range(len(self.train)))
+        cache = Cache(self.config.folder / "cache" / "pivot")
+        cost = [-cache.rows([example.id]).gold.mean().item() for example in self.train]
+        return easiest(cost, self.train, self.config.data.easiest)
 
     @functools.cached_property
     def weighting(self) -> AnyWeighting:

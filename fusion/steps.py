@@ -126,8 +126,16 @@ def train_one(job: Job, name: str, references: list[Reference], learn: list[str]
         return False
     pad = job.tokenizers["pivot"].pad_token_id or 0
     before = pivot if references and job.weighting.reads_pivot else None
+    encoded = job.encoded("pivot")
     collator = Collator(
-        job.train, job.encoded("pivot"), references, job.weighting, config.alignment, pad, learn, before
+        [job.train[n] for n in job.learned_from],
+        [encoded[n] for n in job.learned_from],
+        references,
+        job.weighting,
+        config.alignment,
+        pad,
+        learn,
+        before,
     )
     tokenizer, ref = job.tokenizers["pivot"], config.pivot.ref
     recipe = Recipe(
@@ -152,7 +160,7 @@ def _training_key(
     return {
         "pivot": job.fingerprints["pivot"],
         "template": config.pivot.template,
-        "examples": fingerprint({"ids": [e.id for e in job.train], "max_length": config.data.max_length}),
+        "examples": fingerprint({"ids": [job.ids[n] for n in job.learned_from], "max_length": config.data.max_length}),
         "sources": {reference.name: reference.cache.made for reference in references},
         "transforms": {r.name: [each.model_dump() for each in r.transforms] for r in references},
         "learn": learn,

@@ -33,6 +33,7 @@ ALLOWED = {
     "vocabulary": {"align", "encode", "spelling"},
     "rescaling": set(),
     "helping": BOTTOM | {"align", "cache", "corpus", "weighting"},
+    "easiest": {"corpus"},
     "shares": BOTTOM | {"align", "helping", "weighting"},
     "overlay": BOTTOM | {"align"},
     "sources": BOTTOM | {"batch", "encode", "head", "models", "ranks"},

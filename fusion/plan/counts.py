@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 from fusion import corpus
 from fusion.config import Config, DataSettings
+from fusion.easiest import how_many
 from fusion.encode import Encoded
 from fusion.job import Job
 from fusion.plan.work import Counts
@@ -13,10 +15,22 @@ from fusion.plan.work import Counts
 
 def training_counts(job: Job, name: str, by_hand: bool, once: bool = False) -> Counts:
     """What this model reads in training; with `once` in extraction: an example that occurs again once, and validation too."""
+    share = job.config.data.easiest or 1.0
     if by_hand:
-        return said(job.config, _examples(job.config, "train") + (_examples(job.config, "validation") if once else 0))
+        train = _examples(job.config, "train")
+        return said(job.config, train + _examples(job.config, "validation") if once else math.ceil(share * train))
     texts = job.encoded(name)
-    return counted(dict(zip(job.ids, texts, strict=True)).values() if once else texts[: len(job.train)])
+    if once:
+        return counted(dict(zip(job.ids, texts, strict=True)).values())
+    every = counted(texts[: len(job.train)])
+    return every if share == 1 else _part(every, sum(how_many(job.train, share).values()))
+
+
+def _part(counts: Counts, examples: int) -> Counts:
+    """So many examples of those that were counted; which ones is not known yet, so they are as long as all on average."""
+    share = examples / counts.examples
+    sizes = [round(share * each) for each in (counts.tokens, counts.squares, counts.rows)]
+    return Counts(examples, sizes[0], sizes[1], sizes[2], counts.longest)
 
 
 def heldout_counts(job: Job, name: str, by_hand: bool) -> Counts:
