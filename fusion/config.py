@@ -16,7 +16,7 @@ from fusion.models import ModelRef
 from fusion.objectives import AnyObjective, CrossEntropy
 from fusion.quickstart import MODELS
 from fusion.settings import Settings
-from fusion.sources import AnyBackend, Transformers
+from fusion.sources import AnyBackend, Similarity, Transformers
 from fusion.train.adapter import AnyAdapter, QLoRA
 from fusion.train.engine import Engine
 from fusion.transforms import AnyTransform
@@ -68,7 +68,7 @@ class SourceSettings(ModelSettings):
     @property
     def says_otherwise(self) -> bool:
         """Whether its rows would not be the pivot's even if the model were the pivot."""
-        return bool(self.transforms) or self.look_ahead
+        return bool(self.transforms) or self.look_ahead or isinstance(self.backend, Similarity)
 
 
 class DataSettings(Settings):

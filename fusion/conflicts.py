@@ -18,7 +18,7 @@ from fusion.objectives import (
     TopKDecoupled,
     ZScoreKL,
 )
-from fusion.transforms import AnyTransform, MappedTransform, OwnTransform, Power
+from fusion.transforms import AnyTransform, MappedTransform, OwnTransform, Power, TopKUniform
 from fusion.weighting import EVERY, AnyWeighting, Learned, MaxMargin, MinimumCrossEntropy, Product, RandomSource
 
 BY_TOKEN = {"mapped", "sources"}
@@ -61,6 +61,28 @@ def exact_sums_need_whole_rows(chosen: Choices) -> Iterator[str]:
                 "the sum is known within bounds only: set tail to the one you accept (single; for a transform also even), "
                 "or extract.top_k to all"
             )
+
+
+def transforms_find_their_entries(chosen: Choices) -> Iterator[str]:
+    """A transform may keep no more entries than a cache does."""
+    for place, each in chosen.placed():
+        if chosen.top_k != "all" and (each.entries or 0) > int(chosen.top_k):
+            yield (
+                f"{place} reads {each.entries} entries of each row, extract.top_k keeps {chosen.top_k}; raise it or lower "
+                "the transform's"
+            )
+
+
+def objectives_find_what_transforms_leave(chosen: Choices) -> Iterator[str]:
+    """After a transform that keeps few entries, a term can read no more."""
+    for place, each in chosen.placed():
+        for number, objective in enumerate(chosen.objectives):
+            if isinstance(each, TopKUniform) and (objective.entries is None or objective.entries > each.top_k):
+                wanted = objective.entries or "all"
+                yield (
+                    f"{place} leaves {each.top_k} entries of each row, objectives[{number}] ({objective.kind}) reads {wanted}; "
+                    "raise the transform's top_k or lower the objective's"
+                )
 
 
 def named_sources_exist(chosen: Choices) -> Iterator[str]:
@@ -188,6 +210,8 @@ def factors(weighting: AnyWeighting) -> Sequence[AnyWeighting]:
 
 RULES: tuple[Callable[[Choices], Iterator[str]], ...] = (
     exact_sums_need_whole_rows,
+    transforms_find_their_entries,
+    objectives_find_what_transforms_leave,
     named_sources_exist,
     named_sources_are_learned_together,
     named_sources_both_count,

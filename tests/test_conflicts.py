@@ -11,7 +11,7 @@ import torch
 import runs
 from fusion.conflicts import RULES, Choices, blind_to_scale, conflicts
 from fusion.objectives import GLD, AlignDistil, CrossEntropy, ForwardKL, InfiFusion, Mixture, SpanLikelihood, ZScoreKL
-from fusion.transforms import GoldOnly, LogitSwap, Power
+from fusion.transforms import GoldOnly, LogitSwap, Power, TopKUniform
 from fusion.weighting import Learned, MaxMargin, PowerSum, Product, RandomSource, Sum
 from objectives.contract import OBJECTIVES, case
 
@@ -33,6 +33,14 @@ OFFENCES = [
     ({"weighting": PowerSum(gamma=0.5)}, r"weighting \(power_sum\) with tail: exact .* keeps 10 entries"),
     ({"weighting": Product(of=[Sum(), PowerSum(gamma=0.5)])}, r"weighting \(product\) with tail: exact"),
     ({"transforms": {"a": [Power(gamma=0.5)]}}, r"sources\[0\] \(a\).transforms\[0\] \(power\) with tail: exact"),
+    (
+        {"transforms": {"a": [TopKUniform(top_k=11)]}},
+        r"\(topk_uniform\) reads 11 entries of each row, extract.top_k keeps 10; raise it",
+    ),
+    (
+        {"transforms": {"a": [TopKUniform(top_k=4)]}, "objectives": [InfiFusion(top_k=10)]},
+        r"\(topk_uniform\) leaves 4 entries of each row, objectives\[0\] \(infifusion\) reads 10; raise the transform's",
+    ),
     ({"objectives": [ALIGN], "transforms": {"a": []}, "strategies": ["unified"]}, r"names source b; the sources are a"),
     ({"objectives": [ALIGN]}, r"objectives\[0\] \(aligndistil\) needs 2 sources at once, .* strategies: \[unified\]"),
     (
@@ -86,6 +94,7 @@ FINE = [
     {"objectives": [GLD(input="raw")], "transforms": {"a": [Power(gamma=0.5, tail="single")]}},
     {"objectives": [SpanLikelihood()]},
     {"alignment": "truncate"},
+    {"transforms": {"a": [TopKUniform(top_k=10)]}, "objectives": [InfiFusion(top_k=10)]},
     {"weighting": RandomSource(probabilities=[0.2, 0.8]), "strategies": ["unified"]},
     {"weighting": Learned(shares={"x": [0.1, 0.2], "*": [0.0, 0.0]}), "domains": ["x", "y"]},
     {"weighting": Learned(), "domains": ["x", "y"]},
@@ -125,6 +134,8 @@ def test_the_pivot_may_be_a_source_of_itself_where_transforms_change_what_it_say
         runs.config(tmp_path, sources=[itself])
     config = runs.config(tmp_path, sources=[itself | {"transforms": [{"kind": "logit_swap"}]}])
     assert config.sources[0].transforms == [LogitSwap()]
+    config = runs.config(tmp_path, sources=[itself | {"backend": {"kind": "similarity"}}])
+    assert config.sources[0].says_otherwise
 
 
 @pytest.mark.parametrize("objective", [o for o in OBJECTIVES if o.unit in ("mapped", "pair", "example")], ids=repr)

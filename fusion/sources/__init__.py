@@ -7,10 +7,11 @@ from pydantic import Field
 from fusion.sources.base import Backend, Source, Wanted
 from fusion.sources.imported import Imported
 from fusion.sources.openai_source import OpenAI
+from fusion.sources.similarity_source import Similarity
 from fusion.sources.transformers_source import Transformers, TransformersSource
 from fusion.sources.vllm_source import VLLM
 
-AnyBackend = Annotated[Transformers | VLLM | OpenAI | Imported, Field(discriminator="kind")]
+AnyBackend = Annotated[Transformers | Similarity | VLLM | OpenAI | Imported, Field(discriminator="kind")]
 
 __all__ = [
     "VLLM",
@@ -18,6 +19,7 @@ __all__ = [
     "Backend",
     "Imported",
     "OpenAI",
+    "Similarity",
     "Source",
     "Transformers",
     "TransformersSource",
