@@ -32,6 +32,8 @@ ALLOWED = {
     "dumps": BOTTOM | {"encode"},
     "vocabulary": {"align", "encode", "spelling"},
     "rescaling": set(),
+    "classes": set(),
+    "concepts": set(),
     "helping": BOTTOM | {"align", "cache", "corpus", "weighting"},
     "easiest": {"corpus"},
     "shares": BOTTOM | {"align", "helping", "weighting"},
