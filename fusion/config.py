@@ -366,16 +366,23 @@ def _enough_entries(number: int, objective: AnyObjective, top_k: int | str) -> N
 
 def _looked_at(data: Data, sources: Sequence[SourceSettings]) -> None:
     """What is shown to sources that look ahead needs one that does, and the other way round."""
-    if shown := [i for i, each in enumerate(data.heldout) if each.look_ahead is not None]:
-        raise ValueError(f"data.heldout[{shown[0]}] has look_ahead, and nothing may look ahead there; take it out")
-    shown = [i for i, each in enumerate([*data.train, *data.validation]) if each.look_ahead is not None]
-    looking = [source.name for source in sources if source.look_ahead]
-    if shown and not looking:
-        raise ValueError(f"data.train[{shown[0]}] has look_ahead, which no source reads; set look_ahead: true on one")
-    if looking and not shown:
+    shown = {
+        part: [f"data.{part}[{i}]" for i, each in enumerate(getattr(data, part)) if each.look_ahead is not None]
+        for part in ("train", "validation", "heldout")
+    }
+    looking = [source for source in sources if source.look_ahead]
+    if shown["heldout"]:
+        raise ValueError(f"{shown['heldout'][0]} has look_ahead, and nothing may look ahead there; take it out")
+    if not looking and (for_nobody := [*shown["train"], *shown["validation"]]):
+        raise ValueError(f"{for_nobody[0]} has look_ahead, which no source reads; set look_ahead: true on one")
+    if looking and not shown["train"]:
         raise ValueError(
-            f"source {looking[0]} has look_ahead, and no data set in data.train says what it would see; set look_ahead "
+            f"source {looking[0].name} has look_ahead, and no data set in data.train says what it would see; set look_ahead "
             'there, such as look_ahead: "{asked} Solution: {solution}"'
+        )
+    if blind := [source.name for source in looking if isinstance(source.backend, Similarity)]:
+        raise ValueError(
+            f"source {blind[0]} has look_ahead, and its backend similarity never reads a prompt; leave out one of the two"
         )
 
 

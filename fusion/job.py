@@ -154,10 +154,10 @@ class Job:
         if not getattr(self.models[name], "look_ahead", False):
             return {}
         found: dict[str, tuple[Message, ...] | None] = {}
-        for example in self.train:
+        for example in self.read:
             if found.setdefault(example.id, example.ahead) != example.ahead:
                 raise ValueError(
-                    f"The example that begins {example.prompt[:60]!r} is twice in data.train, and sources that look ahead "
+                    f"The example that begins {example.prompt[:60]!r} is twice in the data, and sources that look ahead "
                     "are shown different texts with it. Take it out of one of the data sets, for example with where or skip."
                 )
         return {id: messages for id, messages in found.items() if messages is not None}

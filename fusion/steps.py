@@ -57,7 +57,7 @@ def cache_writer(job: Job, name: str, folder: Path | None = None) -> Writer:
 
 def _prompts(job: Job, ahead: Mapping[str, Sequence[Message]]) -> str:
     """What both are: the prompts that the pivot reads, and those that are read ahead instead."""
-    ordinary = {example.id: example.messages for example in job.train if example.id in ahead}
+    ordinary = {example.id: example.messages for example in job.read if example.id in ahead}
     return fingerprint({id: [ordinary[id], messages] for id, messages in ahead.items()})
 
 

@@ -138,7 +138,9 @@ def test_the_pivot_may_be_a_source_of_itself_where_transforms_change_what_it_say
     assert config.sources[0].says_otherwise
 
 
-@pytest.mark.parametrize("objective", [o for o in OBJECTIVES if o.unit in ("mapped", "pair", "example")], ids=repr)
+@pytest.mark.parametrize(
+    "objective", [o for o in OBJECTIVES if o.unit in ("mapped", "pair", "spelled", "example")], ids=repr
+)
 def test_a_term_is_said_to_be_blind_to_scale_exactly_if_a_factor_on_the_sources_logits_changes_nothing(objective):
     tried = case(objective, dtype=torch.float64)
     tempered = dataclasses.replace(tried, source=Power(gamma=0.5, tail="single")(tried.source, 31))

@@ -149,11 +149,34 @@ def test_what_is_shown_and_who_looks_must_go_together(folder):
         runs.config(folder, data=raw["data"])
 
 
+def test_validation_examples_are_read_ahead_where_their_data_set_says_so(folder):
+    path = runs.write_data(folder, "validation.jsonl", 4, start=300)
+    given = {"path": path, "domain": "d0", "prompt": "{prompt}", "response": "{response}"}
+    weighting = {"kind": "learned", "by": "all"}
+    for look_ahead in (RICH, None):
+        data = {"validation": [given | ({"look_ahead": look_ahead} if look_ahead else {})]}
+        job = Job(config(folder, data=data, weighting=weighting, name="validated"))
+        text, plain = (job.encoded(name)[-1].start for name in ("neox", "pivot"))
+        whole = encode_prompt(job.tokenizers["neox"], job.validation[-1].messages)
+        assert (text > len(whole)) == (look_ahead is not None)
+        assert plain == len(encode_prompt(job.tokenizers["pivot"], job.validation[-1].messages))
+
+
+def test_a_source_that_never_reads_a_prompt_cannot_look_ahead(folder):
+    raw = runs.raw(folder)
+    raw["sources"][0] |= {"look_ahead": True, "backend": {"kind": "similarity"}}
+    raw["data"]["train"][0]["look_ahead"] = RICH
+    with pytest.raises(
+        ConfigError, match="source neox has look_ahead, and its backend similarity never reads a prompt"
+    ):
+        runs.config(folder, sources=raw["sources"], data=raw["data"])
+
+
 def test_an_example_that_comes_twice_with_different_texts_is_refused(folder):
     raw = runs.raw(folder)
     train = [raw["data"]["train"][0] | {"look_ahead": text} for text in (RICH, "{asked}")]
     job = Job(config(folder, data={"train": train}, name="twice"))
-    with pytest.raises(ValueError, match=r"The example that begins 'number 0: ' is twice in data.train"):
+    with pytest.raises(ValueError, match=r"The example that begins 'number 0: ' is twice in the data"):
         job.encoded("neox")
     assert job.encoded("qwen")
 

@@ -14,7 +14,6 @@ from torch import Tensor
 from fusion.objectives.base import SourcesObjective
 from fusion.objectives.divergences import L1, ForwardKL, JensenShannon, ReverseKL, SkewedKL
 from fusion.objectives.llp import LLP
-from fusion.objectives.mse import MSE
 from fusion.objectives.nkd import NKD
 from fusion.objectives.one_vs_rest import OneVsRest
 from fusion.objectives.plackett_luce import PlackettLuce
@@ -22,7 +21,7 @@ from fusion.objectives.topkd import TopKDecoupled
 from fusion.rows import LogitRows
 
 AnyMapped = Annotated[
-    ForwardKL | ReverseKL | JensenShannon | SkewedKL | L1 | MSE | PlackettLuce | NKD | OneVsRest | TopKDecoupled | LLP,
+    ForwardKL | ReverseKL | JensenShannon | SkewedKL | L1 | PlackettLuce | NKD | OneVsRest | TopKDecoupled | LLP,
     Field(discriminator="kind"),
 ]
 

@@ -149,7 +149,7 @@ class Collator:
         parts = zip(self.references, rows, pairs, weights, strict=True)
         learn = [reference.name for reference in self.references] if self.learn is None else self.learn
         sources = {part[0].name: _matched(about, *part) for part in parts if part[0].name in learn}
-        labels = [Label(self.examples[n].domain, self.examples[n].id) for n in numbers]
+        labels = [Label(self.examples[n].domain, id) for n, id in zip(numbers, ids, strict=True)]
         return {**inputs, "targets": Targets(at, about, sources, labels)}
 
     def at_step(self, targets: Targets, step: int) -> Targets:
