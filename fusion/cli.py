@@ -268,16 +268,27 @@ def inspect(
             "--rescaling", min=0, max=1, metavar="SHARE", help="How distillation with this share rescales examples."
         ),
     ] = None,
+    classes: Annotated[
+        int | None,
+        typer.Option(
+            "--classes", min=1, metavar="LEAST", help="What models say where a token follows, at least so often."
+        ),
+    ] = None,
+    concepts: Annotated[
+        Literal["mlp", "residual"] | None,
+        typer.Option("--concepts", help="Units that stand for digits, keywords, ends of sentences ..."),
+    ] = None,
 ) -> None:
     """Show the models, vocabularies and caches of a run; with --alignment what matches and what never does.
 
     With --rescaling, of extracted sources, the factor on each true token's gradient by domain and certainty of the pivot.
+    With --classes and --concepts the pivot, and the fused model if there is one, are run on the first 500 training examples.
     """
     from fusion import configfile
-    from fusion.inspect import audit_all, overview, rescaling_all
+    from fusion.inspect import audit_all, classes_all, concepts_all, overview, rescaling_all
     from fusion.job import Job
     from fusion.progress import console, quiet
-    from fusion.tables import audit_tables, overview_table, rescaling_table
+    from fusion.tables import audit_tables, classes_table, concepts_table, overview_table, rescaling_table
 
     quiet()
     job = Job(configfile.load(config, override))
@@ -288,6 +299,11 @@ def inspect(
     if rescaling is not None:
         for name, entries in rescaling_all(job, rescaling).items():
             console.print(rescaling_table(name, entries))
+    if classes is not None:
+        for name, entries in classes_all(job, classes).items():
+            console.print(classes_table(name, entries, job.tokenizers["pivot"]))
+    if concepts is not None:
+        console.print(concepts_table(concepts_all(job, concepts), concepts))
 
 
 @caches.command("import")

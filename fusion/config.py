@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from fusion.models import ModelRef
 from fusion.objectives import AnyObjective, CrossEntropy
 from fusion.quickstart import MODELS
 from fusion.settings import Settings
-from fusion.sources import AnyBackend, RandomSampling, Transformers
+from fusion.sources import AnyBackend, RandomSampling, Similarity, Transformers
 from fusion.train.adapter import AnyAdapter, QLoRA
 from fusion.train.engine import Engine
 from fusion.train.student import AnyStudent
@@ -62,6 +63,13 @@ class SourceSettings(ModelSettings):
     """What runs the model, or where its rows come from; without its weights at `path`, the tokenizer must be there."""
     transforms: list[AnyTransform] = Field(default=[])
     """What is done to its rows before any objective sees them, in this order."""
+    look_ahead: bool = False
+    """Whether it reads the prompts that data sets give under `look_ahead`, instead of those the pivot reads."""
+
+    @property
+    def says_otherwise(self) -> bool:
+        """Whether its rows would not be the pivot's even if the model were the pivot."""
+        return bool(self.transforms) or self.look_ahead or isinstance(self.backend, Similarity)
 
 
 class DataSettings(Settings):
@@ -79,8 +87,14 @@ class DataSettings(Settings):
     """System message, with columns in braces."""
     messages: str | None = None
     """Column with a conversation, instead of prompt and response."""
+    look_ahead: str | None = None
+    """The last message as sources with `look_ahead: true` read it, such as "{asked} Solution: {solution}": columns in braces,
+    {asked} for the message as it is. For a reference answer, retrieved text or notes; the pivot never reads it."""
     template: Literal["plain"] | None = None
     """`plain` for raw text that no model should wrap in its chat template."""
+    raw: bool = False
+    """Make prompt and response, or a whole conversation, one raw text to learn from: for instructions, and for the chosen
+    answers of preference data, in continual pre-training."""
     name: str | None = None
     """Configuration name of a hub data set."""
     split: str = "train"
@@ -115,6 +129,11 @@ class Data(Settings):
     train: list[DataSettings] = Field(min_length=1)
     heldout: list[DataSettings] = Field(min_length=1)
     """Never trained on; an example that is also in `train` is an error."""
+    validation: list[DataSettings] = Field(default=[])
+    """Neither trained nor measured on: what `weighting: learned` finds its shares on."""
+    easiest: float | None = Field(default=None, gt=0, le=1)
+    """Train on this share of each domain's examples alone, those with the lowest perplexity under the pivot before training.
+    Mix-CPT chooses easy samples by perplexity for its second stage; this score is a guess."""
     max_length: int = Field(default=1024, gt=1)
     """Tokens of prompt and response in training; longer responses are cut, and the cut is reported."""
 
@@ -305,11 +324,13 @@ class Config(Settings):
             raise ValueError(f"no source may be called {', '.join(sorted(taken))}: the run uses that name itself")
         for source in self.sources:
             same = (source.path, source.revision) == (self.pivot.path, self.pivot.revision)
-            if same and source.backend.weights and not source.transforms:
+            if same and source.backend.weights and not source.says_otherwise:
                 raise ValueError(
                     f"source {source.name} is the pivot itself ({source.path}); it has nothing to teach unless transforms "
-                    "change what it says"
+                    "or look_ahead change what it says"
                 )
+        _looked_at(self.data, self.sources)
+        _validated(self.data, self.weighting.unfound)
         if self.engine.batch and "gradient_accumulation_steps" in self.training:
             raise ValueError(
                 "engine.batch says how much is accumulated; leave out training.gradient_accumulation_steps"
@@ -347,6 +368,7 @@ class Config(Settings):
             self.extract.top_k,
             self.alignment,
             self.strategies,
+            [data.domain for data in self.data.train],
             sampled=self.extract.sampling is not None,
         )
         if found := conflicts(chosen):
@@ -384,6 +406,44 @@ def _enough_entries(number: int, objective: AnyObjective, top_k: int | str) -> N
     if needed is not None and top_k != "all" and needed > int(top_k):
         raise ValueError(
             f"{where} reads {needed} entries of each row, extract.top_k keeps {top_k}; raise it or lower top_k"
+        )
+
+
+def _looked_at(data: Data, sources: Sequence[SourceSettings]) -> None:
+    """What is shown to sources that look ahead needs one that does, and the other way round."""
+    shown = {
+        part: [f"data.{part}[{i}]" for i, each in enumerate(getattr(data, part)) if each.look_ahead is not None]
+        for part in ("train", "validation", "heldout")
+    }
+    looking = [source for source in sources if source.look_ahead]
+    if shown["heldout"]:
+        raise ValueError(f"{shown['heldout'][0]} has look_ahead, and nothing may look ahead there; take it out")
+    if not looking and (for_nobody := [*shown["train"], *shown["validation"]]):
+        raise ValueError(f"{for_nobody[0]} has look_ahead, which no source reads; set look_ahead: true on one")
+    if looking and not shown["train"]:
+        raise ValueError(
+            f"source {looking[0].name} has look_ahead, and no data set in data.train says what it would see; set look_ahead "
+            'there, such as look_ahead: "{asked} Solution: {solution}"'
+        )
+    if blind := [source.name for source in looking if isinstance(source.backend, Similarity)]:
+        raise ValueError(
+            f"source {blind[0]} has look_ahead, and its backend similarity never reads a prompt; leave out one of the two"
+        )
+
+
+def _validated(data: Data, unfound: str | None) -> None:
+    """Validation examples are there where shares are to be found on them, of each domain, and nowhere else."""
+    if unfound is None and data.validation:
+        raise ValueError(
+            "data.validation is read by weighting: learned alone, where its shares are to be found; take it out"
+        )
+    if unfound and not data.validation:
+        raise ValueError("weighting: learned finds its shares on data.validation, which is empty; give it data sets")
+    missing = {each.domain for each in data.train} - {each.domain for each in data.validation}
+    if unfound == "domain" and missing:
+        raise ValueError(
+            f"weighting: learned finds shares of each domain, and data.validation has none of {', '.join(sorted(missing))}; "
+            "add it, or set weighting.by to all"
         )
 
 

@@ -18,8 +18,8 @@ from fusion.objectives import (
     TopKDecoupled,
     ZScoreKL,
 )
-from fusion.transforms import AnyTransform, MappedTransform, OwnTransform, Power
-from fusion.weighting import AnyWeighting, MaxMargin, MinimumCrossEntropy, Product
+from fusion.transforms import AnyTransform, MappedTransform, OwnTransform, Power, TopKUniform
+from fusion.weighting import EVERY, AnyWeighting, Learned, MaxMargin, MinimumCrossEntropy, Product, RandomSource
 
 BY_TOKEN = {"mapped", "sources"}
 """Units that see a source's rows in the pivot's vocabulary."""
@@ -37,6 +37,8 @@ class Choices:
     """Entries that a cache keeps, or `all`."""
     alignment: str
     strategies: Sequence[str]
+    domains: Sequence[str] = ()
+    """Of the training examples."""
     sampled: bool = False
     """Whether entries are drawn at random."""
 
@@ -61,6 +63,28 @@ def exact_sums_need_whole_rows(chosen: Choices) -> Iterator[str]:
                 "the sum is known within bounds only: set tail to the one you accept (single; for a transform also even), "
                 "or extract.top_k to all"
             )
+
+
+def transforms_find_their_entries(chosen: Choices) -> Iterator[str]:
+    """A transform may keep no more entries than a cache does."""
+    for place, each in chosen.placed():
+        if chosen.top_k != "all" and (each.entries or 0) > int(chosen.top_k):
+            yield (
+                f"{place} reads {each.entries} entries of each row, extract.top_k keeps {chosen.top_k}; raise it or lower "
+                "the transform's"
+            )
+
+
+def objectives_find_what_transforms_leave(chosen: Choices) -> Iterator[str]:
+    """After a transform that keeps few entries, a term can read no more."""
+    for place, each in chosen.placed():
+        for number, objective in enumerate(chosen.objectives):
+            if isinstance(each, TopKUniform) and (objective.entries is None or objective.entries > each.top_k):
+                wanted = objective.entries or "all"
+                yield (
+                    f"{place} leaves {each.top_k} entries of each row, objectives[{number}] ({objective.kind}) reads {wanted}; "
+                    "raise the transform's top_k or lower the objective's"
+                )
 
 
 def named_sources_exist(chosen: Choices) -> Iterator[str]:
@@ -156,6 +180,37 @@ def drawn_entries_are_read_linearly(chosen: Choices) -> Iterator[str]:
         yield f"{place} {why}; no transform"
 
 
+def there_is_a_number_for_each_source(chosen: Choices) -> Iterator[str]:
+    """Numbers that are listed in the order of the sources."""
+    for each in factors(chosen.weighting):
+        listed: Mapping[str, Sequence[float]] = {}
+        if isinstance(each, RandomSource) and each.probabilities is not None:
+            listed = {"probabilities": each.probabilities}
+        if isinstance(each, Learned):
+            listed = {f"shares.{domain}": numbers for domain, numbers in (each.shares or {}).items()}
+        for name, numbers in listed.items():
+            if len(numbers) != len(chosen.transforms):
+                there = ", ".join(chosen.transforms)
+                yield f"weighting ({each.kind}).{name} has {len(numbers)} numbers, one is needed for each of {there}"
+
+
+def a_draw_needs_all_sources(chosen: Choices) -> Iterator[str]:
+    """Pairwise training shows one source at a time, of which a draw would only leave steps out."""
+    if "pairwise" in chosen.strategies and any(isinstance(each, RandomSource) for each in factors(chosen.weighting)):
+        yield (
+            "weighting: random_source draws among all sources, and the strategy pairwise learns from one at a time; use "
+            "strategies: [unified], or another weighting"
+        )
+
+
+def every_domain_has_its_shares(chosen: Choices) -> Iterator[str]:
+    """Shares that are given are given for all that is learned from."""
+    for each in factors(chosen.weighting):
+        if isinstance(each, Learned) and each.shares is not None and EVERY not in each.shares:
+            for domain in sorted(set(chosen.domains) - set(each.shares)):
+                yield f"weighting (learned).shares has none for domain {domain}; add them, or `{EVERY}` for all others"
+
+
 def blind_to_scale(objective: AnyObjective) -> bool:
     """Whether a factor on a source's logits changes nothing for it."""
     graph = isinstance(objective, GLD | GromovWasserstein) and objective.input == "standardised"
@@ -164,12 +219,19 @@ def blind_to_scale(objective: AnyObjective) -> bool:
 
 def picks_one(weighting: AnyWeighting) -> str | None:
     """The kind of weighting that gives all weight to one source, if it is one or has one for a factor."""
-    factors = weighting.of if isinstance(weighting, Product) else [weighting]
-    return next((each.kind for each in factors if isinstance(each, MinimumCrossEntropy | MaxMargin)), None)
+    picky = MinimumCrossEntropy | MaxMargin | RandomSource
+    return next((each.kind for each in factors(weighting) if isinstance(each, picky)), None)
+
+
+def factors(weighting: AnyWeighting) -> Sequence[AnyWeighting]:
+    """What a weighting multiplies; itself, if it is no product."""
+    return weighting.of if isinstance(weighting, Product) else [weighting]
 
 
 RULES: tuple[Callable[[Choices], Iterator[str]], ...] = (
     exact_sums_need_whole_rows,
+    transforms_find_their_entries,
+    objectives_find_what_transforms_leave,
     named_sources_exist,
     named_sources_are_learned_together,
     named_sources_both_count,
@@ -178,4 +240,7 @@ RULES: tuple[Callable[[Choices], Iterator[str]], ...] = (
     transforms_stand_in_the_order_they_are_done,
     stretches_need_bytes,
     drawn_entries_are_read_linearly,
+    there_is_a_number_for_each_source,
+    a_draw_needs_all_sources,
+    every_domain_has_its_shares,
 )

@@ -27,10 +27,15 @@ class Example:
     domain: str
     template: Literal["plain"] | None = None
     """`plain` where no model may wrap the prompt in its chat template (raw text); None leaves it to the model."""
+    ahead: tuple[dict[str, str], ...] | None = None
+    """What stands before the response for sources that look ahead; the pivot never reads it. None where that is the same."""
 
     @property
     def id(self) -> str:
-        """Names the content: equal text, equal id, wherever it came from. The domain is a label and does not count."""
+        """Names the content: equal text, equal id, wherever it came from. The domain is a label and does not count.
+
+        Nor does what a source is shown besides: the pivot's rows are the same, and a source's cache has it in its key.
+        """
         content = json.dumps([self.messages, self.response, self.template], ensure_ascii=False)
         return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:24]
 
@@ -59,14 +64,18 @@ def load(
     prompt_chars: int | None = None,
     response_chars: int | None = None,
     noise: float = 0.0,
+    look_ahead: str | None = None,
+    raw: bool = False,
 ) -> list[Example]:
     """Examples of one data set: `builtin:SKILL`, a .jsonl, .json, .csv or .parquet file (may be gzipped), or a hub id.
 
     `prompt` and `response` are filled from the columns of a row ("{question}"), or `messages` names a column with a
     conversation whose last assistant turn is the response. `prompt_chars` moves that much of the response's beginning into
     the prompt (cut after a space), `response_chars` limits what is left: with both, raw text becomes continuation. `where`
-    keeps the rows whose columns have these values. Rows without a response are left out. Raises ValueError for a missing column
-    or an empty result, FileNotFoundError for a missing file.
+    keeps the rows whose columns have these values. `look_ahead` is the last message as sources see it that may look ahead,
+    with columns in braces and {asked} for that message as it is. With `raw` messages and response become one text, a paragraph
+    each, all of which is the response, for no template to wrap. Rows without a response are left out. Raises ValueError for
+    a missing column or an empty result, FileNotFoundError for a missing file.
     """
     if path.startswith(BUILTIN):
         made = skills.make(
@@ -85,9 +94,12 @@ def load(
         if number < skip:
             continue
         asked, answer = _conversation(row, messages) if messages else _filled(row, prompt, response, system, path)
+        if raw and answer:
+            asked, answer = [], "\n".join([*(message["content"] for message in asked), answer])
         asked, answer = _cut(asked, answer, prompt_chars, response_chars)
         if answer:
-            examples.append(Example(tuple(asked), answer, domain, template))
+            ahead = None if look_ahead is None else _ahead(asked, look_ahead, row, path)
+            examples.append(Example(tuple(asked), answer, domain, "plain" if raw else template, ahead))
         if limit is not None and len(examples) >= limit:
             break
     if not examples:
@@ -158,6 +170,13 @@ def _cut(asked: list, answer: str, prompt_chars: int | None, response_chars: int
     if response_chars and len(answer) > response_chars:
         answer = answer[:response_chars].rsplit(" ", 1)[0]
     return asked, answer
+
+
+def _ahead(asked: list, form: str, row: Mapping[str, Any], path: str) -> tuple[dict[str, str], ...] | None:
+    """The messages with the last one filled in; None where that changes nothing."""
+    *before, last = asked or [{"role": "user", "content": ""}]
+    ahead = [*before, {**last, "content": _fill(form, {**row, "asked": last["content"]}, path)}]
+    return tuple(ahead) if ahead != asked else None
 
 
 def by_domain(examples: Iterable[Example]) -> dict[str, int]:

@@ -48,6 +48,14 @@ class Encoded:
         return len(self.input_ids) - self.start
 
 
+def first_rows(text: Encoded, rows: int) -> Encoded:
+    """The text cut after so many rows, if it has more."""
+    end = text.start + min(rows, text.rows)
+    return Encoded(
+        text.input_ids[:end], text.start, text.prefix[:rows], truncated=text.truncated or end < len(text.input_ids)
+    )
+
+
 def encode(
     tokenizer: PreTrainedTokenizerBase,
     messages: Sequence[Message],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from fusion.align import Alignment, align
+from fusion.cache import Cache
+from fusion.corpus import Example
 from fusion.rows import LogitRows
-from fusion.weighting import AnyWeighting
+from fusion.weighting import AnyWeighting, Label, times
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,15 @@ class Batch(NamedTuple):
     texts: Mapping[int, bytes]
 
 
+def batches(caches: Mapping[str, Cache], examples: Sequence[Example], size: int) -> Iterator[Batch]:
+    """Rows of all models on these examples as cached, `size` examples at a time. One of the models is called pivot."""
+    for start in range(0, len(examples), size):
+        some = examples[start : start + size]
+        rows = {name: cache.rows([example.id for example in some]) for name, cache in caches.items()}
+        texts = {i: example.response.encode() for i, example in enumerate(some)}
+        yield Batch(rows.pop("pivot"), rows, [example.domain for example in some], texts)
+
+
 @dataclass
 class _Sums:
     """What adds up over batches: of gold, log-probabilities in nats and the bytes they are of."""
@@ -57,7 +68,8 @@ def helping(batches: Iterable[Batch], alignment: Alignment, weighting: AnyWeight
     sums: dict[tuple[str, str], _Sums] = {}
     for batch in batches:
         pairs = [align(alignment, batch.pivot, rows, batch.texts) for rows in batch.sources.values()]
-        weights = weighting(batch.pivot, list(batch.sources.values()), pairs)
+        factor = weighting.by_example([Label(domain) for domain in batch.domains], len(pairs), None)
+        weights = times(weighting(batch.pivot, list(batch.sources.values()), pairs), factor, batch.pivot, pairs)
         for domain in dict.fromkeys(batch.domains):
             inside = torch.tensor([d == domain for d in batch.domains])
             for (name, rows), pair, weight in zip(batch.sources.items(), pairs, weights, strict=True):

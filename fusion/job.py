@@ -6,20 +6,27 @@ import functools
 import importlib.metadata
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from fusion import corpus, made, models, ranks
+from fusion.cache import Cache
 from fusion.config import BUILTIN, Config, ModelSettings
 from fusion.corpus import Example
-from fusion.encode import Encoded, encode
+from fusion.easiest import easiest
+from fusion.encode import Encoded, Message, encode, first_rows
+from fusion.helping import batches
 from fusion.made import write_json
 from fusion.progress import bar, console
+from fusion.shares import shares
 from fusion.sources import AnyBackend, Transformers
+from fusion.weighting import AnyWeighting
 
+BATCH = 64
+"""Examples whose cached rows are looked at together."""
 PACKAGES = ("logit-fusion", "torch", "transformers", "accelerate", "tokenizers", "safetensors", "datasets")
 
 
@@ -40,11 +47,11 @@ class Job:
         found = {name: self._fingerprint(name) for name in self.models}
         for name, fingerprint in found.items():
             itself = name != "pivot" and fingerprint == found["pivot"]
-            if itself and not getattr(self.models[name], "transforms", ()):
+            if itself and not getattr(self.models[name], "says_otherwise", False):
                 raise ValueError(
                     f"Source {name} ({self.models[name].path}) has the same files as the pivot ({self.config.pivot.path}). "
                     "It would teach the pivot what it says already; remove it from sources, name another model, or give it "
-                    "transforms."
+                    "transforms or look_ahead."
                 )
         return found
 
@@ -68,19 +75,45 @@ class Job:
         found = list(
             corpus.unique(example for data in self.config.data.heldout for example in corpus.load(**data.model_dump()))
         )
-        trained = {example.id for example in self.train}
-        both = [example for example in found if example.id in trained]
-        if both:
-            raise ValueError(
-                f"{len(both)} of {len(found)} held-out examples are also in the training data, the first begins "
-                f"{both[0].prompt[:60]!r}. Take other rows, for example with skip and limit."
-            )
+        _refuse_shared(found, "held-out", self.train, "training")
         return found
 
     @functools.cached_property
+    def validation(self) -> list[Example]:
+        """Examples that weights are chosen on, each once. Raises ValueError where one is also trained or measured on."""
+        found = list(corpus.unique(e for data in self.config.data.validation for e in corpus.load(**data.model_dump())))
+        _refuse_shared(found, "validation", self.train, "training")
+        _refuse_shared(found, "validation", self.heldout, "held-out")
+        return found
+
+    @functools.cached_property
+    def read(self) -> list[Example]:
+        """Examples that models read and leave rows of: those to learn from, then those that weights are chosen on."""
+        return [*self.train, *self.validation]
+
+    @functools.cached_property
     def ids(self) -> list[str]:
-        """Content ids of the training examples, in order."""
-        return [example.id for example in self.train]
+        """Content ids of the examples in `read`, in order."""
+        return [example.id for example in self.read]
+
+    @functools.cached_property
+    def learned_from(self) -> list[int]:
+        """Numbers of the examples in `train` that trainings see: all, or the easiest, as the pivot's whole cache tells."""
+        if self.config.data.easiest is None:
+            return list(range(len(self.train)))
+        cache = Cache(self.config.folder / "cache" / "pivot")
+        cost = [-cache.rows([example.id]).gold.mean().item() for example in self.train]
+        return easiest(cost, self.train, self.config.data.easiest)
+
+    @functools.cached_property
+    def weighting(self) -> AnyWeighting:
+        """As it is trained with: shares that it leaves open are found here, for which the caches must be complete."""
+        given = self.config.weighting
+        if given.unfound is None:
+            return given
+        caches = {name: Cache(self.config.folder / "cache" / name) for name in self.models}
+        of_validation = batches(caches, self.validation, BATCH)
+        return given.with_shares(shares(of_validation, self.config.alignment, given.unfound == "domain"))
 
     @functools.cached_property
     def training(self) -> dict[str, Any]:
@@ -89,20 +122,45 @@ class Job:
 
     @functools.cache  # noqa: B019  (a job lives as long as its run)
     def encoded(self, name: str) -> list[Encoded]:
-        """The training examples as tokens of one model, cut at data.max_length."""
-        tokenizer, template, limit = self.tokenizers[name], self.models[name].template, self.config.data.max_length
-        with bar(f"tokens of {name}", len(self.train)) as advance:
+        """The examples in `read` as tokens of one model, cut at data.max_length.
+
+        A source that looks ahead has another prompt, and its response is cut where it would be behind the ordinary one.
+        """
+        limit = self.config.data.max_length
+        with bar(f"tokens of {name}", len(self.read)) as advance:
             texts = []
-            for e in self.train:
-                texts.append(
-                    encode(tokenizer, e.messages, e.response, template=e.template or template, max_length=limit)
-                )
+            for example in self.read:
+                text = self._encode(name, example, example.messages, limit)
+                if example.id in self.ahead(name):
+                    text = first_rows(self._encode(name, example, self.ahead(name)[example.id]), text.rows)
+                texts.append(text)
                 advance(1)
         if cut := sum(text.truncated for text in texts):
             console.print(
                 f"  {name}: {cut} of {len(texts)} responses are longer than data.max_length = {limit} and were cut."
             )
         return texts
+
+    def _encode(self, name: str, example: Example, messages: Sequence[Message], limit: int | None = None) -> Encoded:
+        template = example.template or self.models[name].template
+        return encode(self.tokenizers[name], messages, example.response, template=template, max_length=limit)
+
+    @functools.cache  # noqa: B019
+    def ahead(self, name: str) -> dict[str, tuple[Message, ...]]:
+        """By example id: the messages that this model reads instead of the ordinary ones. Of no example for most models.
+
+        Raises ValueError where an example that occurs twice comes with different ones.
+        """
+        if not getattr(self.models[name], "look_ahead", False):
+            return {}
+        found: dict[str, tuple[Message, ...] | None] = {}
+        for example in self.read:
+            if found.setdefault(example.id, example.ahead) != example.ahead:
+                raise ValueError(
+                    f"The example that begins {example.prompt[:60]!r} is twice in the data, and sources that look ahead "
+                    "are shown different texts with it. Take it out of one of the data sets, for example with where or skip."
+                )
+        return {id: messages for id, messages in found.items() if messages is not None}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[dict[str, Any]]:
@@ -170,6 +228,15 @@ class Job:
             "licence": model.licence,
             "fingerprint": self.fingerprints[name],
         }
+
+
+def _refuse_shared(found: Sequence[Example], what: str, others: Sequence[Example], which: str) -> None:
+    known = {example.id for example in others}
+    if both := [example for example in found if example.id in known]:
+        raise ValueError(
+            f"{len(both)} of {len(found)} {what} examples are also in the {which} data, the first begins "
+            f"{both[0].prompt[:60]!r}. Take other rows, for example with skip and limit."
+        )
 
 
 def _version(package: str) -> str:

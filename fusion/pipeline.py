@@ -87,7 +87,7 @@ def keep_caches(job: Job, caches: dict[str, Cache]) -> None:
 
 def show_helping(job: Job, caches: dict[str, Cache]) -> None:
     """Print and keep the table *is this source helping?*"""
-    found = helping(steps.helping_batches(job, caches), job.config.alignment, job.config.weighting)
+    found = helping(steps.helping_batches(job, caches), job.config.alignment, job.weighting)
     job.keep_helping(found)
     console.print(helping_table(job.record()["helping"]))
 

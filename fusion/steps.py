@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,27 +16,27 @@ from fusion import ranks
 from fusion.cache import Cache, Writer, fill, full_key
 from fusion.config import plain_fine_tuning
 from fusion.corpus import Example
-from fusion.encode import Template
-from fusion.helping import Batch
-from fusion.job import Job
+from fusion.encode import Message, Template
+from fusion.helping import Batch, batches
+from fusion.job import BATCH, Job
 from fusion.made import fingerprint, finish, finished, link, made, refuse_other, write_json
 from fusion.merge.stream import merge
 from fusion.models import ModelRef, load_model, vocabulary
 from fusion.needs import lacking
-from fusion.objectives import AnyObjective
+from fusion.objectives import AnyObjective, SpelledObjective
 from fusion.progress import bar, console, counter, training_bar
 from fusion.ranks import device
 from fusion.sources import Source, Wanted
 from fusion.train import ACCUMULATED, BASELINE, SIZE, Collator, Recipe, Reference, pairwise, step_size, student, train
-from fusion.vocabulary import vocabulary_map
+from fusion.vocabulary import vocabulary_map, words
 from fusion_eval import heldout
 from fusion_eval.results import Result
 
 MERGED = "pairwise/merged"
 STAGE = {"cache": "extract", "train": "train"}
 """The command that makes what a folder of a run holds."""
-HELPING_SAMPLE, HELPING_BATCH = 2000, 64
-"""Examples of a domain that *is this source helping?* looks at, and how many at a time."""
+HELPING_SAMPLE = 2000
+"""Examples of a domain that *is this source helping?* looks at."""
 
 
 def cache_writer(job: Job, name: str, folder: Path | None = None) -> Writer:
@@ -52,6 +52,8 @@ def cache_writer(job: Job, name: str, folder: Path | None = None) -> Writer:
     if extract.sampling is not None and name != "pivot":
         key |= {"top_k": extract.sampling.draws, "sampling": extract.sampling.model_dump()}
     key["backend"] = job.backend(name).identity()
+    if ahead := job.ahead(name):
+        key["look_ahead"] = _prompts(job, ahead)
     size = vocabulary(job.tokenizers[name])
     whole = full_key(key, sorted(set(job.ids)), extract.codec, extract.shard, size)
     folder = folder or kept(job, "cache", name, whole)
@@ -71,6 +73,12 @@ def kept(job: Job, kind: str, name: str, key: dict[str, Any]) -> Path:
         refuse_other(folder, json.loads((folder / "key.json").read_text()), key, f"fusion {STAGE[kind]}")
     link(folder, shared)
     return folder
+
+
+def _prompts(job: Job, ahead: Mapping[str, Sequence[Message]]) -> str:
+    """What both are: the prompts that the pivot reads, and those that are read ahead instead."""
+    ordinary = {example.id: example.messages for example in job.read if example.id in ahead}
+    return fingerprint({id: [ordinary[id], messages] for id, messages in ahead.items()})
 
 
 def open_source(job: Job, name: str) -> Source:
@@ -116,11 +124,7 @@ def helping_batches(job: Job, caches: dict[str, Cache]) -> Iterator[Batch]:
         console.print(f"  measured on {HELPING_SAMPLE:,} examples, chosen at random, of each domain that has more")
     domains = list(dict.fromkeys(example.domain for example in job.train))
     examples = [example for domain in domains for example in chosen[domain][:HELPING_SAMPLE]]
-    for start in range(0, len(examples), HELPING_BATCH):
-        some = examples[start : start + HELPING_BATCH]
-        rows = {name: cache.rows([example.id for example in some]) for name, cache in caches.items()}
-        texts = {i: example.response.encode() for i, example in enumerate(some)}
-        yield Batch(rows.pop("pivot"), rows, [example.domain for example in some], texts)
+    return batches(caches, examples, BATCH)
 
 
 def reference(job: Job, name: str, cache: Cache) -> Reference:
@@ -128,7 +132,9 @@ def reference(job: Job, name: str, cache: Cache) -> Reference:
     cache.verify()
     templates = job.models[name].template, job.config.pivot.template
     mapped = vocabulary_map(job.config.vocabulary_map, job.tokenizers[name], job.tokenizers["pivot"], templates)
-    return Reference(name, cache, mapped, getattr(job.models[name], "transforms", ()))
+    spelled = any(isinstance(objective, SpelledObjective) for objective in job.config.objectives)
+    dictionary = words(job.tokenizers[name], job.tokenizers["pivot"], templates) if spelled else None
+    return Reference(name, cache, mapped, getattr(job.models[name], "transforms", ()), dictionary)
 
 
 def train_one(job: Job, name: str, references: list[Reference], learn: list[str], pivot: Cache | None = None) -> bool:
@@ -142,9 +148,17 @@ def train_one(job: Job, name: str, references: list[Reference], learn: list[str]
     if done:
         return False
     pad = job.tokenizers["pivot"].pad_token_id or 0
-    before = pivot if references and config.weighting.reads_pivot else None
+    before = pivot if references and job.weighting.reads_pivot else None
+    encoded = job.encoded("pivot")
     collator = Collator(
-        job.train, job.encoded("pivot"), references, config.weighting, config.alignment, pad, learn, before
+        [job.train[n] for n in job.learned_from],
+        [encoded[n] for n in job.learned_from],
+        references,
+        job.weighting,
+        config.alignment,
+        pad,
+        learn,
+        before,
     )
     tokenizer, ref = job.tokenizers["pivot"], config.pivot.ref
     recipe = Recipe(
@@ -172,12 +186,12 @@ def _training_key(
     return {
         "pivot": job.fingerprints["pivot"],
         "template": config.pivot.template,
-        "examples": fingerprint({"ids": job.ids, "max_length": config.data.max_length}),
+        "examples": fingerprint({"ids": [job.ids[n] for n in job.learned_from], "max_length": config.data.max_length}),
         "sources": {reference.name: reference.cache.made for reference in references},
         "transforms": {r.name: [each.model_dump() for each in r.transforms] for r in references},
         "learn": learn,
         "objectives": [objective.model_dump() for objective in objectives],
-        "fusion": [config.alignment, config.vocabulary_map, config.weighting.model_dump()] if references else [],
+        "fusion": [config.alignment, config.vocabulary_map, job.weighting.model_dump()] if references else [],
         "training": {name: value for name, value in job.training.items() if name not in (SIZE[0], ACCUMULATED[0])},
         "batch": step_size(job.training),
         "adapter": config.adapter.model_dump() if config.adapter else None,

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from math import isnan, nan
 from pathlib import Path
+from statistics import fmean
+from typing import Any
 
 from rich.console import RenderableType
 from rich.table import Table
 
 from fusion.align import Audit, Share
+from fusion.classes import TokenClass, Voice
+from fusion.concepts import CUT, SHARE
 from fusion.draft import Acceptance
-from fusion.inspect import Overview
+from fusion.inspect import Dissected, Overview
+from fusion.inspect.overlays import spelling
 from fusion.rescaling import Rescaling
 
 
@@ -74,6 +81,73 @@ def acceptance_table(name: str, found: Sequence[Acceptance]) -> Table:
     for one in found:
         kind = f"sampled, temperature {one.temperature:g}" if one.temperature else "greedy"
         table.add_row(kind, f"{one.checks:,}", f"{one.length:.2f}", *(f"{share:.0%}" for share in one.stands))
+
+
+SHOWN = 20
+"""Tokens in the table of classes, the most frequent."""
+
+
+def classes_table(name: str, entries: Sequence[TokenClass], tokenizer: Any) -> Table:
+    """One line for each of the most frequent tokens, and the mean over all."""
+    models = list(entries[0].voices) if entries else ["source"]
+    table = Table(
+        title=f"{name}: what is expected where a token follows, over {len(entries):,} tokens",
+        caption="entropies in nats, of the mean distribution and of its part without the token: alike for all tokens, a source "
+        "was smoothed; near 0, it is saturated. KL and order (Spearman): against the source's, over the tokens it names",
+    )
+    for column in ("token", "rows", *(f"{who} {what}" for who in models for what in ("entropy", "rest"))):
+        table.add_column(column, justify="left" if column == "token" else "right")
+    for column in (f"{who} {what}" for who in models[1:] for what in ("KL", "order")):
+        table.add_column(column, justify="right")
+    spell = spelling(tokenizer)
+    for entry in entries[:SHOWN]:
+        table.add_row(repr(spell(entry.token)), f"{entry.count:,}", *_voices(entry.voices))
+    if entries:
+        table.add_section()
+        means = {who: _mean_voice([entry.voices[who] for entry in entries]) for who in models}
+        table.add_row("mean", "", *_voices(means))
+    return table
+
+
+def _voices(voices: Mapping[str, Voice]) -> list[str]:
+    """Entropies of every model, then how each but the first compares with the first."""
+    entropies = [f"{value:.2f}" for voice in voices.values() for value in (voice.entropy, voice.rest)]
+    others = list(voices.values())[1:]
+    return [
+        *entropies,
+        *(cell for v in others for cell in (f"{v.divergence:.3f}", "" if isnan(v.order) else f"{v.order:.2f}")),
+    ]
+
+
+def _mean_voice(voices: Sequence[Voice]) -> Voice:
+    """Each number's mean over those that are known."""
+    known = [[value for voice in voices if not isnan(value := getattr(voice, f.name))] for f in fields(Voice)]
+    return Voice(*(fmean(values) if values else nan for values in known))
+
+
+def concepts_table(models: Mapping[str, Dissected], units: str) -> Table:
+    """One line a concept: how often it holds, and how many units of each model stand for it."""
+    one = next(iter(models.values()))
+    hidden = [found.concept for found in one.found if found.bound <= CUT]
+    table = Table(
+        title=f"Units ({units}) whose {SHARE:.1%} largest values are where a concept holds: intersection over union > {CUT}",
+        caption=f"over {one.places:,} places; bound: the greatest agreement that is possible at this prevalence"
+        + (f". Too rare or too common here to be found by any unit: {', '.join(hidden)}" if hidden else ""),
+    )
+    table.add_column("concept")
+    for column in ("holds", "bound", *(f"{who} {what}" for who in models for what in ("units", "best"))):
+        table.add_column(column, justify="right")
+    for lines in zip(*(model.found for model in models.values()), strict=True):
+        cells = [cell for found in lines for cell in (str(found.detectors), f"{found.best:.3f}")]
+        table.add_row(lines[0].concept, f"{lines[0].prevalence:.2%}", f"{lines[0].bound:.3f}", *cells)
+    table.add_section()
+    totals = [
+        (str(sum(f.detectors for f in m.found)), f"{sum(f.detectors > 0 for f in m.found)} concepts")
+        for m in models.values()
+    ]
+    table.add_row(
+        "all units: " + ", ".join(f"{m.units:,}" for m in models.values()), "", "", *(c for t in totals for c in t)
+    )
     return table
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from fusion.align.vocab import exact_map, first_piece_map
+from fusion.align.vocab import Roles, exact_map, first_piece_map
+from fusion.align.words import Words
 from fusion.encode import Template, end_of_turn
 from fusion.spelling import spellings, tokenize
 
@@ -17,8 +18,7 @@ def vocabulary_map(kind: str, source: Any, pivot: Any, templates: tuple[Template
     `exact` maps tokens that stand for the same bytes; `first_piece` maps every token to the first piece of what the pivot's
     tokenizer makes of its bytes. The end of turn of one (after its own template) is the end of turn of the other.
     """
-    theirs, ours = end_of_turn(source, templates[0]), end_of_turn(pivot, templates[1])
-    roles = [] if theirs is None or ours is None else [(theirs, ours)]
+    roles = _roles(source, pivot, templates)
     if kind == "exact":
         return exact_map(spellings(source), spellings(pivot), roles)
 
@@ -26,3 +26,13 @@ def vocabulary_map(kind: str, source: Any, pivot: Any, templates: tuple[Template
         return tokenize(pivot, texts)
 
     return first_piece_map(spellings(source), spellings(pivot), pieces, roles)
+
+
+def words(source: Any, pivot: Any, templates: tuple[Template, Template]) -> Words:
+    """The tokens of both in one dictionary; the ends of turn are one word."""
+    return Words.of(spellings(pivot), spellings(source), _roles(source, pivot, templates))
+
+
+def _roles(source: Any, pivot: Any, templates: tuple[Template, Template]) -> Roles:
+    theirs, ours = end_of_turn(source, templates[0]), end_of_turn(pivot, templates[1])
+    return [] if theirs is None or ours is None else [(theirs, ours)]

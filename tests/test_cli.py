@@ -178,6 +178,17 @@ def test_launching_needs_no_torch():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
+def test_inspect_shows_classes_of_tokens_and_units_that_stand_for_concepts(config):
+    assert fusion("extract", config).returncode == 0
+    out = " ".join(fusion("inspect", config, "--classes", "3", "--concepts", "residual").stdout.split())
+    assert "neox: what is expected where a token follows" in out
+    assert "Units (residual) whose 0.5% largest values" in out
+    wrong = fusion("inspect", config, "--concepts", "attention")
+    assert wrong.returncode == 2
+    assert "mlp" in wrong.stderr
+    assert "residual" in wrong.stderr
+
+
 def test_inspect_shows_how_sources_rescale_the_examples_once_they_are_extracted(config):
     early = fusion("inspect", config, "--set", "name=early", "--rescaling", "0.5")
     assert early.returncode == 1

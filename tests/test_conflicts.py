@@ -23,8 +23,8 @@ from fusion.objectives import (
     SpanLikelihood,
     ZScoreKL,
 )
-from fusion.transforms import GoldOnly, LogitSwap, Power
-from fusion.weighting import GoldPosterior, MaxMargin, PowerSum, Product, Sum, TokenScaled
+from fusion.transforms import GoldOnly, LogitSwap, Power, TopKUniform
+from fusion.weighting import GoldPosterior, Learned, MaxMargin, PowerSum, Product, RandomSource, Sum, TokenScaled
 from objectives.contract import OBJECTIVES, case
 
 
@@ -45,11 +45,23 @@ OFFENCES = [
     ({"weighting": PowerSum(gamma=0.5)}, r"weighting \(power_sum\) with tail: exact .* keeps 10 entries"),
     ({"weighting": Product(of=[Sum(), PowerSum(gamma=0.5)])}, r"weighting \(product\) with tail: exact"),
     ({"transforms": {"a": [Power(gamma=0.5)]}}, r"sources\[0\] \(a\).transforms\[0\] \(power\) with tail: exact"),
+    (
+        {"transforms": {"a": [TopKUniform(top_k=11)]}},
+        r"\(topk_uniform\) reads 11 entries of each row, extract.top_k keeps 10; raise it",
+    ),
+    (
+        {"transforms": {"a": [TopKUniform(top_k=4)]}, "objectives": [InfiFusion(top_k=10)]},
+        r"\(topk_uniform\) leaves 4 entries of each row, objectives\[0\] \(infifusion\) reads 10; raise the transform's",
+    ),
     ({"objectives": [ALIGN], "transforms": {"a": []}, "strategies": ["unified"]}, r"names source b; the sources are a"),
     ({"objectives": [ALIGN]}, r"objectives\[0\] \(aligndistil\) needs 2 sources at once, .* strategies: \[unified\]"),
     (
         {"objectives": [ALIGN], "strategies": ["unified"], "weighting": Product(of=[Sum(), MaxMargin()])},
         r"\(aligndistil\) needs 2 sources at each row, and weighting: max_margin lets one count",
+    ),
+    (
+        {"objectives": [ALIGN], "strategies": ["unified"], "weighting": RandomSource()},
+        r"\(aligndistil\) needs 2 sources at each row, and weighting: random_source lets one count",
     ),
     (
         {"objectives": [InfiFusion()], "transforms": {"x": [], "a": [LogitSwap()]}},
@@ -83,6 +95,19 @@ OFFENCES = [
         r"weighting \(product\) reads ranks",
     ),
     ({"transforms": {"a": [LogitSwap()]}, "sampled": True}, r"\(logit_swap\) reads ranks.* no transform"),
+    (
+        {"weighting": RandomSource(probabilities=[1.0]), "strategies": ["unified"]},
+        r"weighting \(random_source\).probabilities has 1 numbers, one is needed for each of a, b",
+    ),
+    (
+        {"weighting": Product(of=[Sum(), Learned(shares={"*": [0.1, 0.2, 0.3]})])},
+        r"weighting \(learned\).shares.\* has 3 numbers, one is needed for each of a, b",
+    ),
+    ({"weighting": RandomSource()}, r"random_source draws among all sources, .* use strategies: \[unified\]"),
+    (
+        {"weighting": Learned(shares={"x": [0.1, 0.2]}), "domains": ["x", "y"]},
+        r"weighting \(learned\).shares has none for domain y; add them, or `\*`",
+    ),
     ({"objectives": [SpanLikelihood()], "alignment": "dtw"}, r"\(span_likelihood\) compares .* use alignment: prefix"),
 ]
 FINE = [
@@ -100,6 +125,10 @@ FINE = [
     {"objectives": [CrossEntropy(), USKD(), SpanLikelihood(), ForwardKL(), Mixture()], "sampled": True},
     {"objectives": [ForwardKL(select=Confident(threshold=0.5, of="pivot"), tail="none")], "sampled": True},
     {"weighting": Product(of=[GoldPosterior(), TokenScaled()]), "sampled": True},
+    {"transforms": {"a": [TopKUniform(top_k=10)]}, "objectives": [InfiFusion(top_k=10)]},
+    {"weighting": RandomSource(probabilities=[0.2, 0.8]), "strategies": ["unified"]},
+    {"weighting": Learned(shares={"x": [0.1, 0.2], "*": [0.0, 0.0]}), "domains": ["x", "y"]},
+    {"weighting": Learned(), "domains": ["x", "y"]},
 ]
 
 
@@ -136,9 +165,13 @@ def test_the_pivot_may_be_a_source_of_itself_where_transforms_change_what_it_say
         runs.config(tmp_path, sources=[itself])
     config = runs.config(tmp_path, sources=[itself | {"transforms": [{"kind": "logit_swap"}]}])
     assert config.sources[0].transforms == [LogitSwap()]
+    config = runs.config(tmp_path, sources=[itself | {"backend": {"kind": "similarity"}}])
+    assert config.sources[0].says_otherwise
 
 
-@pytest.mark.parametrize("objective", [o for o in OBJECTIVES if o.unit in ("mapped", "pair", "example")], ids=repr)
+@pytest.mark.parametrize(
+    "objective", [o for o in OBJECTIVES if o.unit in ("mapped", "pair", "spelled", "example")], ids=repr
+)
 def test_a_term_is_said_to_be_blind_to_scale_exactly_if_a_factor_on_the_sources_logits_changes_nothing(objective):
     tried = case(objective, dtype=torch.float64)
     tempered = dataclasses.replace(tried, source=Power(gamma=0.5, tail="single")(tried.source, 31))

@@ -75,6 +75,33 @@ def test_raw_text_becomes_continuation(tmp_path):
     assert (example.prompt, example.response) == ("one two ", "three four five")
 
 
+def test_conversations_and_chosen_answers_become_one_raw_text(tmp_path):
+    talk = [
+        {"role": r, "content": c} for r, c in [("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")]
+    ]
+    row = {"talk": talk, "prompt": "ask", "chosen": "good", "rejected": "bad"}
+    (tmp_path / "x.jsonl").write_text(json.dumps(row))
+    for settings, text in [
+        ({"messages": "talk"}, "a\nb\nc\nd"),
+        ({"response": "{chosen}"}, "ask\ngood"),
+        ({"response": "{chosen}", "system": "be kind"}, "be kind\nask\ngood"),
+        ({"prompt": "", "response": "{chosen}"}, "good"),
+    ]:
+        (example,) = corpus.load(str(tmp_path / "x.jsonl"), domain="d", raw=True, **settings)
+        assert example == corpus.Example((), text, "d", "plain")
+    (cut,) = corpus.load(str(tmp_path / "x.jsonl"), domain="d", messages="talk", raw=True, response_chars=5)
+    assert cut.response == "a\nb\nc"
+
+
+def test_chosen_answers_are_learned_behind_their_prompt_as_text_or_as_a_conversation(tmp_path):
+    talk = [{"role": "user", "content": "ask"}, {"role": "assistant", "content": "good"}]
+    (tmp_path / "x.jsonl").write_text(json.dumps({"prompt": "ask", "chosen": "good", "rejected": "bad"}))
+    (tmp_path / "y.jsonl").write_text(json.dumps({"chosen": talk, "rejected": talk}))
+    (text,) = corpus.load(str(tmp_path / "x.jsonl"), domain="d", response="{chosen}")
+    (conversation,) = corpus.load(str(tmp_path / "y.jsonl"), domain="d", messages="chosen")
+    assert text == conversation == corpus.Example(tuple(talk[:1]), "good", "d")
+
+
 def test_an_id_names_the_content_and_nothing_else():
     one = corpus.Example(({"role": "user", "content": "a"},), "b", "x")
     assert one.id == corpus.Example(({"role": "user", "content": "a"},), "b", "y").id

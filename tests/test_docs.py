@@ -52,3 +52,18 @@ def test_the_example_of_a_study_is_one(tmp_path):
     raw = yaml.safe_load(example)
     (tmp_path / "s.yaml").write_text(yaml.safe_dump(raw | {"base": "quickstart"}))
     assert Grid(load(tmp_path / "s.yaml"), ["evaluation.exact_match=[]"]).check() == 9 + 9
+
+
+def test_the_example_of_a_source_that_looks_ahead_is_a_configuration(tmp_path):
+    (example,) = re.findall(r"```yaml\n(data:.*?)```", PAGE, re.DOTALL)
+    given = yaml.safe_load(example)
+    config = runs.config(tmp_path, sources=given["sources"], data=runs.raw(tmp_path)["data"] | given["data"])
+    assert config.sources[0].look_ahead
+    assert config.data.train[0].look_ahead == "{asked}\n\nThe solution is {solution}. Explain it."
+
+
+def test_the_example_of_continual_pre_training_is_a_configuration(tmp_path):
+    (example,) = re.findall(r"```yaml\n(pivot:.*?)```", PAGE, re.DOTALL)
+    raw, given = runs.raw(tmp_path), yaml.safe_load(example)
+    config = runs.config(tmp_path, **given | {"data": raw["data"] | given["data"]})
+    assert [data.raw for data in config.data.train] == [False, True, True]

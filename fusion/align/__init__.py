@@ -15,6 +15,7 @@ from fusion.align.reach import translate
 from fusion.align.stretches import Stretches, stretches
 from fusion.align.truncate import truncate
 from fusion.align.vocab import coverage, exact_map, first_piece_map, map_rows
+from fusion.align.words import Words
 from fusion.rows import LogitRows, Pairs
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Audit",
     "Share",
     "Stretches",
+    "Words",
     "align",
     "audit",
     "coverage",

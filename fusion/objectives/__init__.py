@@ -14,15 +14,18 @@ from fusion.objectives.base import (
     RowObjective,
     SourcesObjective,
     SpanObjective,
+    SpelledObjective,
 )
 from fusion.objectives.cross_entropy import CrossEntropy
 from fusion.objectives.divergences import L1, ForwardKL, JensenShannon, ReverseKL, SkewedKL
 from fusion.objectives.gld import GLD
 from fusion.objectives.gromov import GromovWasserstein
+from fusion.objectives.hungarian import Hungarian
 from fusion.objectives.infifusion import InfiFusion
 from fusion.objectives.llp import LLP
 from fusion.objectives.luminet import LumiNet
 from fusion.objectives.mixture import Mixture
+from fusion.objectives.mse import MSE
 from fusion.objectives.nkd import NKD, USKD
 from fusion.objectives.one_vs_rest import OneVsRest
 from fusion.objectives.plackett_luce import PlackettLuce
@@ -37,11 +40,13 @@ AnyObjective = Annotated[
     | InfiFusion
     | GLD
     | GromovWasserstein
+    | Hungarian
     | ForwardKL
     | ReverseKL
     | JensenShannon
     | SkewedKL
     | L1
+    | MSE
     | PlackettLuce
     | NKD
     | USKD
@@ -63,11 +68,13 @@ ALL = (
     InfiFusion,
     GLD,
     GromovWasserstein,
+    Hungarian,
     ForwardKL,
     ReverseKL,
     JensenShannon,
     SkewedKL,
     L1,
+    MSE,
     PlackettLuce,
     NKD,
     USKD,
@@ -87,6 +94,7 @@ __all__ = [
     "GLD",
     "L1",
     "LLP",
+    "MSE",
     "NKD",
     "ULD",
     "USKD",
@@ -97,6 +105,7 @@ __all__ = [
     "ExampleObjective",
     "ForwardKL",
     "GromovWasserstein",
+    "Hungarian",
     "InfiFusion",
     "JensenShannon",
     "LumiNet",
@@ -112,6 +121,7 @@ __all__ = [
     "SourcesObjective",
     "SpanLikelihood",
     "SpanObjective",
+    "SpelledObjective",
     "TopKContrastive",
     "TopKDecoupled",
     "ZScoreKL",

@@ -18,7 +18,7 @@ from fusion.settings import Settings
 MISSING = 1e-3  # kept mass may fall this far below 1 by rounding; less of it means that entries are missing
 EPS = 1e-7  # a row of equal logits has no spread to divide by; its entries count as 0
 
-Unit = Literal["row", "pair", "mapped", "sources", "span", "example"]
+Unit = Literal["row", "pair", "spelled", "mapped", "sources", "span", "example"]
 
 
 class Objective(Settings, ABC):
@@ -111,6 +111,18 @@ class PairObjective(JoinedObjective):
     @abstractmethod
     def __call__(self, pivot: LogitRows, source: LogitRows) -> Float[Tensor, " M"]:
         """One value for each pair."""
+
+
+class SpelledObjective(JoinedObjective):
+    """Compares joined rows, and knows how unlike their tokens are spelled. Each side has its own entries, largest first."""
+
+    unit: ClassVar[Unit] = "spelled"
+    candidates: int
+    """How many of its largest entries the pivot must keep, or all of a smaller vocabulary; `entries` are the source's."""
+
+    @abstractmethod
+    def __call__(self, pivot: LogitRows, source: LogitRows, distance: Float[Tensor, "M K L"]) -> Float[Tensor, " M"]:
+        """One value for each pair. `distance`: between each of the source's K and each of the pivot's L entries, 0 to 1."""
 
 
 class MappedObjective(JoinedObjective):

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 from fusion import corpus
 from fusion.config import Config, DataSettings
+from fusion.easiest import how_many
 from fusion.encode import Encoded
 from fusion.job import Job
 from fusion.plan.work import Counts
 
 
 def training_counts(job: Job, name: str, by_hand: bool, once: bool = False) -> Counts:
-    """What this model reads of the training examples; `once` counts an example that occurs again only once."""
+    """What this model reads in training; with `once` in extraction: an example that occurs again once, and validation too."""
+    share = job.config.data.easiest or 1.0
     if by_hand:
-        return said(job.config, _examples(job.config, "train"))
+        train = _examples(job.config, "train")
+        return said(job.config, train + _examples(job.config, "validation") if once else math.ceil(share * train))
     texts = job.encoded(name)
-    return counted(dict(zip(job.ids, texts, strict=True)).values() if once else texts)
+    if once:
+        return counted(dict(zip(job.ids, texts, strict=True)).values())
+    every = counted(texts[: len(job.train)])
+    return every if share == 1 else _part(every, sum(how_many(job.train, share).values()))
+
+
+def _part(counts: Counts, examples: int) -> Counts:
+    """So many examples of those that were counted; which ones is not known yet, so they are as long as all on average."""
+    share = examples / counts.examples
+    sizes = [round(share * each) for each in (counts.tokens, counts.squares, counts.rows)]
+    return Counts(examples, sizes[0], sizes[1], sizes[2], counts.longest)
 
 
 def heldout_counts(job: Job, name: str, by_hand: bool) -> Counts:
@@ -24,7 +38,7 @@ def heldout_counts(job: Job, name: str, by_hand: bool) -> Counts:
     if by_hand:
         return said(job.config, _examples(job.config, "heldout"))
     texts = job.encoded(name)
-    rows_a_byte = sum(text.rows for text in texts) / max(1, sum(len(e.response.encode()) for e in job.train))
+    rows_a_byte = sum(text.rows for text in texts) / max(1, sum(len(e.response.encode()) for e in job.read))
     sizes = [(len(e.prompt.encode()), len(e.response.encode())) for e in job.heldout]
     return _sum([(round((p + r) * rows_a_byte), round(r * rows_a_byte)) for p, r in sizes])
 
@@ -48,15 +62,15 @@ def _sum(sizes: Sequence[tuple[int, int]]) -> Counts:
 
 
 def _examples(config: Config, part: str) -> int:
-    given = config.plan.examples if part == "train" else config.plan.heldout
+    given = {"train": config.plan.examples, "heldout": config.plan.heldout}.get(part)
     if given is not None:
         return given
     data: Sequence[DataSettings] = getattr(config.data, part)
     if unknown := [i for i, settings in enumerate(data) if settings.limit is None]:
-        key = "examples" if part == "train" else part
+        way_out = {"train": "Set plan.examples, or give", "heldout": "Set plan.heldout, or give"}.get(part, "Give")
         raise ValueError(
             f"plan.tokens is given, so data are not read, but data.{part}[{unknown[0]}] ({data[unknown[0]].path}) has no "
-            f"limit to count by. Set plan.{key}, or give each data set a limit."
+            f"limit to count by. {way_out} each data set a limit."
         )
     return sum(settings.limit or 0 for settings in data)
 

@@ -8,10 +8,11 @@ from fusion.sources.base import Backend, Source, Wanted
 from fusion.sources.imported import Imported
 from fusion.sources.openai_source import OpenAI
 from fusion.sources.sampling import RandomSampling
+from fusion.sources.similarity_source import Similarity
 from fusion.sources.transformers_source import Transformers, TransformersSource
 from fusion.sources.vllm_source import VLLM
 
-AnyBackend = Annotated[Transformers | VLLM | OpenAI | Imported, Field(discriminator="kind")]
+AnyBackend = Annotated[Transformers | Similarity | VLLM | OpenAI | Imported, Field(discriminator="kind")]
 
 __all__ = [
     "VLLM",
@@ -20,6 +21,7 @@ __all__ = [
     "Imported",
     "OpenAI",
     "RandomSampling",
+    "Similarity",
     "Source",
     "Transformers",
     "TransformersSource",

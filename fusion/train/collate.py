@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fusion.align import Alignment, Stretches, align, stretches, translate
+from fusion.align import Alignment, Stretches, Words, align, stretches, translate
 from fusion.batch import pack, pad
 from fusion.cache import Cache
 from fusion.corpus import Example
 from fusion.encode import Encoded
 from fusion.rows import LogitRows, Pairs
 from fusion.transforms import AnyTransform, MappedTransform, OwnTransform
-from fusion.weighting import AnyWeighting
+from fusion.weighting import AnyWeighting, Label, times
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class Reference:
     """Pivot id of each source id, -1 for none. Shape [V_source]."""
     transforms: Sequence[AnyTransform] = ()
     """What is done to its rows before any objective sees them, in this order."""
+    words: Words | None = None
+    """Its tokens and the pivot's in one dictionary, where an objective compares how they are spelled."""
 
 
 @dataclass(frozen=True)
@@ -83,16 +85,24 @@ class Targets:
     about: LogitRows
     """The pivot's rows without numbers."""
     sources: dict[str, Matched]
-    examples: int
+    labels: Sequence[Label]
+    """Of each example."""
+
+    @property
+    def examples(self) -> int:
+        """How many there are."""
+        return len(self.labels)
 
     def to(self, device: Any, **_: Any) -> Targets:
         """The same on another device."""
         sources = {name: source.to(device) for name, source in self.sources.items()}
-        return Targets(self.at.to(device), self.about.to(device), sources, self.examples)
+        return Targets(self.at.to(device), self.about.to(device), sources, self.labels)
 
     def counts(self) -> dict[str, int]:
         """How many values an objective of each unit has here, by source: the denominators of the means."""
-        pairs = {f"pair/{name}": len(source.pairs) for name, source in self.sources.items()}
+        pairs = {
+            f"{unit}/{name}": len(source.pairs) for name, source in self.sources.items() for unit in ("pair", "spelled")
+        }
         mapped = {f"mapped/{name}": len(source.mapped) for name, source in self.sources.items()}
         lengths = {f"span/{name}": len(source.stretches) for name, source in self.sources.items()}
         return (
@@ -140,7 +150,20 @@ class Collator:
         parts = zip(self.references, rows, pairs, weights, strict=True)
         learn = [reference.name for reference in self.references] if self.learn is None else self.learn
         sources = {part[0].name: _matched(about, *part) for part in parts if part[0].name in learn}
-        return {**inputs, "targets": Targets(at, about, sources, len(numbers))}
+        labels = [Label(self.examples[n].domain, id) for n, id in zip(numbers, ids, strict=True)]
+        return {**inputs, "targets": Targets(at, about, sources, labels)}
+
+    def at_step(self, targets: Targets, step: int) -> Targets:
+        """The targets with weights as they are at this step of training."""
+        factor = self.weighting.by_example(targets.labels, len(self.references), step)
+        if factor is None:
+            return targets
+        place = {reference.name: number for number, reference in enumerate(self.references)}
+        found = {}
+        for name, source in targets.sources.items():
+            (weight,) = times([source.weight], factor[place[name]][None], targets.about, [source.pairs])
+            found[name] = dataclasses.replace(source, weight=weight)
+        return dataclasses.replace(targets, sources=found)
 
 
 def _matched(pivot: LogitRows, reference: Reference, rows: LogitRows, pairs: Pairs, weight: Tensor) -> Matched:

@@ -95,6 +95,7 @@ def _trainer(recipe: Recipe, folder: Path, checkpoint: Path | None) -> FusionTra
         head=Head.of(model, vocabulary(recipe.tokenizer), recipe.chunk, recipe.budget),
         objectives=recipe.objectives,
         engine=recipe.engine,
+        words={r.name: r.words for r in collator.references if r.words is not None},
         args=args,
         train_dataset=range(len(collator.examples)),  # type: ignore[arg-type]
         data_collator=collator,  # type: ignore[arg-type]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import Trainer, TrainerCallback
 
 from fusion import ranks
+from fusion.align import Words
 from fusion.head import Head, hidden_states, unwrapped
 from fusion.objectives import (
     AnyObjective,
@@ -21,6 +22,7 @@ from fusion.objectives import (
     RowObjective,
     SourcesObjective,
     SpanObjective,
+    SpelledObjective,
 )
 from fusion.rows import LogitRows
 from fusion.train.checkpoint import describe
@@ -37,9 +39,18 @@ class FusionTrainer(Trainer):
     Each mean is taken once over the global batch: its denominator counts all micro-batches and all processes.
     """
 
-    def __init__(self, *, head: Head, objectives: Sequence[AnyObjective], engine: Engine | None = None, **kwargs: Any):
+    def __init__(
+        self,
+        *,
+        head: Head,
+        objectives: Sequence[AnyObjective],
+        engine: Engine | None = None,
+        words: Mapping[str, Words] | None = None,
+        **kwargs: Any,
+    ):
         self.engine = engine or Engine()
         super().__init__(**kwargs)
+        self.words = {name: each.to(self.args.device) for name, each in (words or {}).items()}
         self.add_callback(_Ready(self))  # type: ignore[arg-type]
         self.head = head
         self.objectives = [objective for objective in objectives if objective.weight]
@@ -76,7 +87,8 @@ class FusionTrainer(Trainer):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The weighted sum of all terms. `num_items_in_batch` are the denominators that `get_batch_samples` counted."""
-        targets: Targets = inputs["targets"].to(self.args.device)
+        collator: Any = self.data_collator
+        targets: Targets = collator.at_step(inputs["targets"], self.state.global_step).to(self.args.device)
         counts: dict[str, int] | dict[str, float] = num_items_in_batch or targets.counts()
         hidden = hidden_states(model, **{name: value for name, value in inputs.items() if name != "targets"})
         total = hidden.new_zeros((), dtype=torch.float32)
@@ -109,7 +121,8 @@ class FusionTrainer(Trainer):
                 continue
             for name, source in targets.sources.items():
                 unit = "example" if objective.unit == "example" else f"{objective.unit}/{name}"
-                values, weight = _compared(objective, pivot, asked[name], source, targets.examples)
+                words = self.words.get(name)
+                values, weight = _compared(objective, pivot, asked[name], source, targets.examples, words)
                 yield f"{objective.kind}/{name}", objective.weight, (weight * values).sum() / max(1, counts[unit])
 
     def _pivot_rows(self, hidden: Tensor, targets: Targets) -> tuple[LogitRows, dict[str, Tensor]]:
@@ -174,16 +187,19 @@ class _Ready(TrainerCallback):
 
 def _entries(objective: AnyObjective) -> int | None:
     """How many of the pivot's largest entries a term reads."""
+    if isinstance(objective, SpelledObjective):
+        return objective.candidates
     selects = isinstance(objective, PairObjective | MappedObjective) and objective.select is not None
     return objective.entries if objective.entries is None else max(objective.entries, int(selects))
 
 
 def _compared(
-    objective: PairObjective | MappedObjective | SpanObjective | ExampleObjective,
+    objective: PairObjective | SpelledObjective | MappedObjective | SpanObjective | ExampleObjective,
     pivot: LogitRows,
     asked: Tensor,
     source: Matched,
     examples: int,
+    words: Words | None,
 ) -> tuple[Tensor, Tensor]:
     """Values of one objective against one source, and how much each counts."""
     if isinstance(objective, ExampleObjective):
@@ -198,7 +214,12 @@ def _compared(
     else:
         own, theirs, weight = pivot.select(source.pairs.pivot), source.rows.select(source.pairs.source), source.weight
         mine = own
-    return objective(mine, theirs), weight if objective.select is None else weight * objective.select(own, theirs)
+    weight = weight if objective.select is None else weight * objective.select(own, theirs)
+    if isinstance(objective, SpelledObjective):
+        assert words is not None
+        ids = mine.ids[:, : objective.candidates], theirs.ids[:, : objective.entries]
+        return objective(mine, theirs, words.distance(*ids)), weight
+    return objective(mine, theirs), weight
 
 
 def _taught(objective: SourcesObjective, pivot: LogitRows, asked: dict[str, Tensor], targets: Targets) -> Tensor:

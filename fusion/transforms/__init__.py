@@ -7,10 +7,11 @@ from pydantic import Field
 from fusion.transforms.base import MappedTransform, OwnTransform, Transform
 from fusion.transforms.gold import GoldOnly, LogitSwap, TopKScale
 from fusion.transforms.power import Power
+from fusion.transforms.top import TopKUniform
 
-AnyTransform = Annotated[Power | LogitSwap | TopKScale | GoldOnly, Field(discriminator="kind")]
+AnyTransform = Annotated[Power | TopKUniform | LogitSwap | TopKScale | GoldOnly, Field(discriminator="kind")]
 
-ALL = (Power, LogitSwap, TopKScale, GoldOnly)
+ALL = (Power, TopKUniform, LogitSwap, TopKScale, GoldOnly)
 
 __all__ = [
     "ALL",
@@ -21,5 +22,6 @@ __all__ = [
     "OwnTransform",
     "Power",
     "TopKScale",
+    "TopKUniform",
     "Transform",
 ]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -14,7 +13,14 @@ from fusion.rows import LogitRows, Pairs
 from fusion.settings import Settings
 
 
-class Weighting(Settings, ABC):
+class Label(NamedTuple):
+    """What is known of an example besides its rows."""
+
+    domain: str
+    id: str = ""
+
+
+class Weighting(Settings):
     """Gives each pair of each source a weight, in float32."""
 
     @property
@@ -37,23 +43,48 @@ class Weighting(Settings, ABC):
         """How many entries each row must keep: 0 for none, None for the whole vocabulary."""
         return 0
 
-    @abstractmethod
     def __call__(
         self, pivot: LogitRows, sources: Sequence[LogitRows], pairs: Sequence[Pairs]
     ) -> list[Float[Tensor, " _"]]:
-        """For each source, one weight for each of its pairs. A pivot row has at most one pair with each source."""
+        """For each source, one weight for each of its pairs: all 1, if a type does not say otherwise.
+
+        A pivot row has at most one pair with each source.
+        """
+        return [torch.ones(len(pair), device=pair.pivot.device) for pair in pairs]
+
+    def by_example(self, examples: Sequence[Label], sources: int, step: int | None) -> Float[Tensor, "S E"] | None:
+        """A factor on the weights of all pairs of a source in an example, at a step of training; None for 1 everywhere.
+
+        Without a step it is the mean over all steps.
+        """
+        return None
+
+    @property
+    def unfound(self) -> Literal["domain", "all"] | None:
+        """Whether shares are still to be found on validation examples: of each domain, or of all together."""
+        return None
+
+    def with_shares(self, found: Mapping[str, Sequence[float]]) -> Any:
+        """The same, with these shares where some were to be found."""
+        return self
+
+
+def times(
+    weights: Sequence[Float[Tensor, " _"]],
+    factor: Float[Tensor, "S E"] | None,
+    pivot: LogitRows,
+    pairs: Sequence[Pairs],
+) -> list[Float[Tensor, " _"]]:
+    """Weights of pairs, with the factor of the example that each pair is in."""
+    if factor is None:
+        return list(weights)
+    return [w * f.to(w)[pivot.example[pair.pivot]] for w, f, pair in zip(weights, factor, pairs, strict=True)]
 
 
 class Sum(Weighting):
     """Every source counts fully everywhere, so three sources count three times as much as one (InfiFusion)."""
 
     kind: Literal["sum"] = "sum"
-
-    def __call__(
-        self, pivot: LogitRows, sources: Sequence[LogitRows], pairs: Sequence[Pairs]
-    ) -> list[Float[Tensor, " _"]]:
-        """All 1."""
-        return [torch.ones(len(pair), device=pair.pivot.device) for pair in pairs]
 
 
 class Mean(Weighting):

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Sequence
-from typing import Annotated, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -18,7 +18,8 @@ from torch import Tensor
 
 from fusion.rows import LogitRows, Pairs
 from fusion.tail import log_power_sum
-from fusion.weighting.base import Mean, Sum, Weighting
+from fusion.weighting.base import Label, Mean, Sum, Weighting
+from fusion.weighting.examples import Learned, RandomSource
 from fusion.weighting.likelihood import GoldPosterior, MaxMargin, MinimumCrossEntropy, finite_gold
 
 
@@ -89,7 +90,8 @@ class PowerSum(Weighting):
 
 
 AnyFactor = Annotated[
-    Sum | Mean | GoldPosterior | MinimumCrossEntropy | MaxMargin | TokenScaled | PowerSum, Field(discriminator="kind")
+    Sum | Mean | GoldPosterior | MinimumCrossEntropy | MaxMargin | TokenScaled | PowerSum | RandomSource | Learned,
+    Field(discriminator="kind"),
 ]
 
 
@@ -127,6 +129,20 @@ class Product(Weighting):
         """The product of the factors' weights of each pair."""
         each = [factor(pivot, sources, pairs) for factor in self.of]
         return [functools.reduce(operator.mul, weights) for weights in zip(*each, strict=True)]
+
+    def by_example(self, examples: Sequence[Label], sources: int, step: int | None) -> Float[Tensor, "S E"] | None:
+        """The product of those that the factors have."""
+        each = [factor.by_example(examples, sources, step) for factor in self.of]
+        return functools.reduce(lambda a, b: b if a is None else a if b is None else a * b, each)
+
+    @property
+    def unfound(self) -> Literal["domain", "all"] | None:
+        """Those of the first factor that has any."""
+        return next(filter(None, (factor.unfound for factor in self.of)), None)
+
+    def with_shares(self, found: Mapping[str, Sequence[float]]) -> Any:
+        """In all its factors."""
+        return self.model_copy(update={"of": [factor.with_shares(found) for factor in self.of]})
 
 
 def token_scaled(cost: Float[Tensor, " M"], example: Int[Tensor, " M"], temperature: float) -> Float[Tensor, " M"]:

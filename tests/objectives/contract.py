@@ -12,6 +12,7 @@ from fusion.objectives import (
     GLD,
     L1,
     LLP,
+    MSE,
     NKD,
     ULD,
     USKD,
@@ -19,6 +20,7 @@ from fusion.objectives import (
     CrossEntropy,
     ForwardKL,
     GromovWasserstein,
+    Hungarian,
     InfiFusion,
     JensenShannon,
     LumiNet,
@@ -29,6 +31,7 @@ from fusion.objectives import (
     ReverseKL,
     SkewedKL,
     SpanLikelihood,
+    SpelledObjective,
     TopKContrastive,
     TopKDecoupled,
     ZScoreKL,
@@ -69,10 +72,18 @@ OBJECTIVES: list[Objective] = [
     TopKDecoupled(top_k=3),
     TopKDecoupled(top_k=3, negative=0.5),
     TopKContrastive(),
+    *(MSE(top_k=k) for k in (None, 3)),
+    Hungarian(top_k=4, candidates=6),
+    Hungarian(top_k=6, candidates=3, spelling=0.5, of="probabilities", loss="l1"),
+    Hungarian(top_k=3, candidates=3, probability=0.0),
     LumiNet(rows=2),
     LumiNet(rows=3, columns=5),
     AlignDistil(expert="source0", opposite="source1"),
 ]
+
+SPELLING = torch.rand(W, V, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+"""How unlike the tokens of a source and of the pivot are spelled: 0 for those with the same id alone."""
+SPELLING[torch.arange(V), torch.arange(V)] = 0
 
 NOT_LEAST_AT_EQUALITY: dict[str, Callable[[Objective], bool]] = {
     "cross_entropy": lambda _: True,  # least where the following token is certain, and so are the next two
@@ -112,6 +123,8 @@ class Case:
         if self.objective.unit == "sources":
             return asked(self.logits, torch.cat([s.ids for s in (self.source, *self.others)], dim=1), self.about)
         entries = V if self.objective.entries is None else self.objective.entries
+        if isinstance(self.objective, SpelledObjective):
+            entries = self.objective.candidates
         return rows_of(self.logits, entries, self.about.token, self.about.example)
 
     def values(self) -> Tensor:
@@ -126,6 +139,8 @@ class Case:
             case "sources":
                 named = dict(zip(self.names, (source, *self.others), strict=True))
                 return self.objective(pivot, named, self.share)
+            case "spelled":
+                return self.objective(pivot, source, spelled(source.ids, pivot.ids))
             case _:
                 return self.objective(pivot, source)
 
@@ -140,6 +155,11 @@ class Case:
             others=[other.select(order) for other in self.others],
             share=None if self.share is None else self.share[:, order],
         )
+
+
+def spelled(source: Tensor, pivot: Tensor) -> Tensor:
+    """Distances between the tokens of both sides: [M, K, L]."""
+    return SPELLING[source[:, :, None], pivot[:, None, :]]
 
 
 def case(objective: Objective, N: int = 11, dtype: torch.dtype = torch.float32) -> Case:

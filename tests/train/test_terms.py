@@ -16,6 +16,7 @@ from fusion.train import Collator
 from fusion.train.fit import training_arguments
 from fusion.train.trainer import FusionTrainer
 from fusion.transforms import LogitSwap, Power
+from fusion.vocabulary import words
 from fusion.weighting import GoldPosterior, MaxMargin, Mean
 from objectives.contract import OBJECTIVES
 
@@ -46,6 +47,7 @@ def trainer(job, references, tmp_path_factory):
         train_dataset=range(len(job.train)),
         head=Head.of(model, vocabulary),
         objectives=[],
+        words={r.name: words(job.tokenizers[r.name], job.tokenizers["pivot"], ("auto", "auto")) for r in references},
     )
 
 
@@ -225,6 +227,16 @@ def test_inspect_shows_how_each_source_rescales_the_examples(job, references):
         assert {entry.domain for entry in entries} == {"d0", "d1"}
         assert all(entry.rows > 0 and entry.tenth <= entry.median <= entry.ninetieth <= 1 for entry in entries)
     assert all(entry.median == 1 for entries in rescaling_all(job, share=0.0).values() for entry in entries)
+
+
+def test_a_run_matches_tokens_by_their_spelling(tmp_path):
+    raw = runs.raw(tmp_path)
+    config = runs.config(
+        tmp_path, objectives=[{"kind": "hungarian"}], training=raw["training"] | {"max_steps": 2}, baseline=False
+    )
+    pipeline.run(config, until="train")
+    log = json.loads((config.folder / "train/unified/log.json").read_text())
+    assert all(0 < entry["loss/hungarian/qwen"] < 1e6 for entry in log)
 
 
 def test_two_sources_with_the_pivots_tokenizer_are_composed(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -11,13 +12,14 @@ from pydantic import TypeAdapter, ValidationError
 from fusion.objectives import ForwardKL
 from fusion.rows import LogitRows
 from fusion.tail import log_left_over
-from fusion.transforms import ALL, AnyTransform, GoldOnly, LogitSwap, MappedTransform, Power, TopKScale
+from fusion.transforms import ALL, AnyTransform, GoldOnly, LogitSwap, MappedTransform, Power, TopKScale, TopKUniform
 from fusion.transforms.gold import scaled, with_gold_entry
 from objectives.mapped import mapped
 from tests.rows import asked, random_rows, rows_of
 
 TRANSFORMS = [
     *(Power(gamma=0.6, tail=tail) for tail in ("single", "even")),
+    *(TopKUniform(top_k=k) for k in (1, 4)),
     LogitSwap(),
     TopKScale(top_k=3),
     GoldOnly(),
@@ -31,7 +33,7 @@ def applied(transform, rows: LogitRows, vocabulary: int = 40) -> LogitRows:
 
 def test_every_class_is_tried():
     assert {type(transform) for transform in TRANSFORMS} == set(ALL)
-    assert len(ALL) == 4
+    assert len(ALL) == 5
     for transform in TRANSFORMS:
         assert TypeAdapter(AnyTransform).validate_python(transform.model_dump()) == transform
     with pytest.raises(ValidationError, match="Extra inputs"):
@@ -163,6 +165,41 @@ def test_swapping_back_with_the_old_first_choice_restores_the_row():
     gold = torch.where(once.ids == first[:, None], once.logprobs, 0).sum(-1)
     back = LogitSwap()(dataclasses.replace(once, token=first, gold=gold))
     torch.testing.assert_close(back.logprobs[:, :9], source.logprobs)
+
+
+# the likeliest alone
+
+
+@pytest.mark.parametrize("k", [1, 3, 8, 9])
+def test_the_likeliest_stay_and_all_others_share_the_rest_evenly(k):
+    logits = torch.randn(40, 9, dtype=torch.float64) * 2
+    source = rows_of(logits, 9)
+    found = TopKUniform(top_k=k)(source, 9)
+    p = logits.softmax(-1)
+    kept = torch.zeros_like(p, dtype=torch.bool).scatter(1, source.ids[:, :k], True)
+    even = torch.where(kept, 0, p).sum(-1, keepdim=True) / max(1, 9 - k)
+    whole = torch.where(kept, p, even)  # the definition, on whole rows
+    torch.testing.assert_close(whole.sum(-1), torch.ones(40).double())
+    torch.testing.assert_close(found.logprobs, source.logprobs[:, :k])
+    torch.testing.assert_close(found.gold.exp(), whole.gather(1, source.token[:, None])[:, 0])
+    torch.testing.assert_close(found.mean, whole.log().mean(-1))
+    torch.testing.assert_close(found.std, whole.log().std(-1, correction=0))
+    torch.testing.assert_close(log_left_over(found.logprobs).exp(), even[:, 0] * (9 - k), atol=1e-12, rtol=1e-6)
+
+
+def test_no_row_with_the_same_likeliest_tokens_has_more_entropy():
+    logits = torch.randn(40, 9, dtype=torch.float64) * 2
+    p = logits.softmax(-1)
+    found = TopKUniform(top_k=3)(rows_of(logits, 9), 9)
+    rest = log_left_over(found.logprobs)
+    entropy = -(found.logprobs.exp() * found.logprobs).sum(-1) - rest.exp() * (rest - math.log(6))
+    assert (entropy >= -(p * p.log()).sum(-1) - 1e-12).all()
+
+
+def test_an_unknown_probability_stays_unknown():
+    source = rows_of(torch.randn(5, 9), 4)
+    blind = dataclasses.replace(source, gold=torch.full((5,), torch.nan))
+    assert TopKUniform(top_k=2)(blind, 9).gold.isnan().all()
 
 
 # scaling

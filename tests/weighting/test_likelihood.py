@@ -15,11 +15,13 @@ from fusion.weighting import (
     ALL,
     AnyWeighting,
     GoldPosterior,
+    Learned,
     MaxMargin,
     Mean,
     MinimumCrossEntropy,
     PowerSum,
     Product,
+    RandomSource,
     Sum,
     TokenScaled,
     likelihoods,
@@ -30,7 +32,7 @@ LEVELS = ("position", "span", "example")
 SHARES = [Sum(), Mean(), *(GoldPosterior(level=level) for level in LEVELS), MinimumCrossEntropy()]
 SHARES += [MaxMargin(level="span"), MaxMargin()]
 BY_GOLD = [*SHARES[2:], TokenScaled(), Product(of=[Mean(), GoldPosterior()])]
-WEIGHTINGS = [*SHARES[:2], *BY_GOLD, PowerSum(gamma=0.5, tail="single")]
+WEIGHTINGS = [*SHARES[:2], *BY_GOLD, PowerSum(gamma=0.5, tail="single"), RandomSource(), Learned(shares={"*": [0.5]})]
 every_weighting = pytest.mark.parametrize("weighting", WEIGHTINGS, ids=repr)
 
 
@@ -285,7 +287,7 @@ def test_long_batches_keep_their_precision():
 
 
 def test_every_kind_is_read_from_its_name_and_checked():
-    assert len(ALL) == 8
+    assert len(ALL) == 10
     assert {type(weighting) for weighting in WEIGHTINGS} == set(ALL)
     for weighting in WEIGHTINGS:
         assert TypeAdapter(AnyWeighting).validate_python(weighting.model_dump()) == weighting

@@ -1,0 +1,77 @@
+"""Rows from a model's output layer alone: which tokens are like the true one, whatever the text before it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from fusion.batch import pad, skeleton
+from fusion.encode import Encoded
+from fusion.head import Head
+from fusion.models import load_model, vocabulary
+from fusion.rows import LogitRows
+from fusion.sources.base import Backend, Progress, Wanted
+
+
+class Similarity(Backend):
+    """The true token's likeness to all others, from the model's output embeddings; the model never reads the text.
+
+    softmax over the vocabulary of cos(w_y, w_k) / temperature, y the true token and w the rows of the output layer. How
+    much of a source's worth is that it knows which tokens are alike? Compare with the same model and backend transformers.
+
+    Source: the partial teacher KD-sim of Tang et al. 2020, arXiv:2002.03532. Its details we know at second hand only.
+    """
+
+    kind: Literal["similarity"] = "similarity"
+    weights: ClassVar[bool] = True
+    unknown: ClassVar[frozenset[str]] = frozenset()
+    temperature: float = Field(default=0.05, gt=0)
+    """Divides the cosines. A guess: a token is then 20 nats more like itself than like one at a right angle."""
+
+    def open(self, wanted: Wanted) -> SimilaritySource:
+        """Load the model for its output layer."""
+        model = load_model(wanted.ref, wanted.dtype, wanted.device)
+        head = Head.of(model, vocabulary(wanted.tokenizer))
+        weight: Any = head.module.weight
+        made = directions(weight[: head.vocabulary].detach())
+        return SimilaritySource(made, self.temperature, min(wanted.k, head.vocabulary))
+
+
+@dataclass(frozen=True)
+class SimilaritySource:
+    """The directions of a model's output embeddings, in float32."""
+
+    directions: Float[Tensor, "V D"]
+    temperature: float
+    k: int
+
+    @torch.inference_mode()
+    def rows(self, texts: Sequence[Encoded], progress: Progress | None = None) -> LogitRows:
+        """See `Source.rows`. Each token that occurs is compared with the vocabulary once."""
+        about = pad(texts, "cpu")[2]
+        assert about.token is not None
+        token, of = about.token.unique(return_inverse=True)
+        hidden = self.directions[token.to(self.directions.device)] / self.temperature
+        nowhere = torch.zeros_like(token)
+        each, _ = self._head().rows(hidden, skeleton(token, nowhere, nowhere).to(hidden.device), self.k)
+        rows = each.to("cpu").select(of)
+        if progress is not None:
+            progress(sum(len(text.input_ids) for text in texts))
+        return dataclasses.replace(rows, prefix=about.prefix, example=about.example)
+
+    def _head(self) -> Head:
+        layer: Any = nn.Linear(*self.directions.shape[::-1], bias=False, device="meta")
+        layer.weight = nn.Parameter(self.directions, requires_grad=False)
+        return Head(layer, len(self.directions))
+
+
+def directions(embeddings: Float[Tensor, "V D"]) -> Float[Tensor, "V D"]:
+    """Each row divided by its length, in float32; a row of zeros stays one."""
+    return nn.functional.normalize(embeddings.float(), dim=-1)

@@ -1,0 +1,100 @@
+"""Weights of whole examples, whatever the rows say: sources drawn by chance, and shares of each domain."""
+
+from __future__ import annotations
+
+import random
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field, field_validator
+from torch import Tensor
+
+from fusion.weighting.base import Label, Weighting
+
+EVERY = "*"
+"""Stands for all domains that are not named."""
+
+
+class RandomSource(Weighting):
+    """At each step one source is drawn, and only it counts. The same seed, step and example draw the same again.
+
+    The pivot as it was before training can be one of the sources, with a transform such as logit_swap.
+
+    Source: the second stage of a later code of UniPLV, arXiv:2412.18131 (points of a scene; its link to the paper is our
+    inference), which draws among two image networks and the student once a step.
+    """
+
+    kind: Literal["random_source"] = "random_source"
+    probabilities: list[float] | None = None
+    """Of each source, in their order; equal if not said."""
+    per: Literal["step", "example"] = "step"
+    """What a draw is for: all examples of a step, or each of them."""
+    start: int = Field(default=0, ge=0)
+    """Steps at the beginning in which the first source alone counts."""
+    seed: int = 0
+    """Of the draws."""
+
+    @field_validator("probabilities")
+    @classmethod
+    def _sum_to_one(cls, value: list[float] | None) -> list[float] | None:
+        if value is not None and (min(value, default=0) < 0 or abs(sum(value) - 1) > 1e-6):
+            raise ValueError(f"must not be negative and sum to 1, got {value}, which sum to {sum(value):g}")
+        return value
+
+    def by_example(self, examples: Sequence[Label], sources: int, step: int | None) -> Float[Tensor, "S E"]:
+        """1 for the source that is drawn and 0 for the others; without a step the probabilities."""
+        chance = self.probabilities or [1 / sources] * sources
+        if step is None:
+            return torch.tensor(chance)[:, None].expand(-1, len(examples))
+        drawn = torch.tensor([self._drawn(chance, step, example) for example in examples], dtype=torch.long)
+        return (torch.arange(sources)[:, None] == drawn).float()
+
+    def _drawn(self, chance: Sequence[float], step: int, example: Label) -> int:
+        if step < self.start:
+            return 0
+        what = f"{self.seed}/{step}/{example.id}" if self.per == "example" else f"{self.seed}/{step}"
+        return min(bisect_right(list(accumulate(chance)), random.Random(what).random()), len(chance) - 1)
+
+
+class Learned(Weighting):
+    """Each source counts in each domain by its share of the mixture that makes validation text most likely.
+
+    The mixture is of the pivot before training and all sources; see `fusion.shares`. The pivot's own share goes to no source,
+    so a domain in which no source knows more than the pivot is learned from the text alone. Nothing is learned from
+    held-out examples. The criterion is ours, in place of a trained weighting that needs a second pass through the model.
+    """
+
+    kind: Literal["learned"] = "learned"
+    by: Literal["domain", "all"] = "domain"
+    """Whether each domain has its shares (each must then be in data.validation), or all have the same."""
+    shares: dict[str, list[float]] | None = None
+    """Of each domain, one for each source in their order, `*` for domains that are not named; if not said, they are found
+    on data.validation before training."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The likelihood of the true text, where shares are to be found."""
+        return frozenset({"gold"} if self.shares is None else ())
+
+    @property
+    def unfound(self) -> Literal["domain", "all"] | None:
+        """Those that were not given."""
+        return self.by if self.shares is None else None
+
+    def with_shares(self, found: Mapping[str, Sequence[float]]) -> Any:
+        """Given ones stay."""
+        return (
+            self.model_copy(update={"shares": {name: list(each) for name, each in found.items()}})
+            if self.unfound
+            else self
+        )
+
+    def by_example(self, examples: Sequence[Label], sources: int, step: int | None) -> Float[Tensor, "S E"]:
+        """The shares of each example's domain."""
+        assert self.shares is not None, "shares are found before anything is weighed"
+        found = [self.shares.get(example.domain, self.shares.get(EVERY)) for example in examples]
+        return torch.tensor(found).reshape(len(examples), sources).T
