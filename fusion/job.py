@@ -16,7 +16,7 @@ from fusion import corpus, made, models, ranks
 from fusion.cache import Cache
 from fusion.config import BUILTIN, Config, ModelSettings
 from fusion.corpus import Example
-from fusion.easiest import easiest
+from fusion.easiest import easiest, how_many
 from fusion.encode import Encoded, Message, encode, first_rows
 from fusion.helping import batches
 from fusion.made import write_json
@@ -197,7 +197,7 @@ class Job:
             seed=self.config.seed,
             models={name: self._facts(name) for name in self.models},
             data={
-                "train": corpus.by_domain(self.train),
+                "train": how_many(self.train, self.config.data.easiest or 1.0),
                 "heldout": corpus.by_domain(self.heldout),
                 "hub": list(dict.fromkeys(d.path for d in self.config.data.train if corpus.on_hub(d.path))),
             },
