@@ -48,6 +48,10 @@ def cache_writer(job: Job, name: str, folder: Path | None = None) -> Writer:
         "dtype": extract.dtype,
     }
     key["backend"] = job.backend(name).identity()
+    if (
+        extract.hidden and name != "pivot"
+    ):  # else left out, so that it is the key of caches made before there was a choice
+        key["hidden"] = True
     size = vocabulary(job.tokenizers[name])
     folder = folder or job.config.folder / "cache" / name
     return Writer(folder, key, job.ids, extract.shard, extract.codec, vocabulary=size)
@@ -58,8 +62,9 @@ def open_source(job: Job, name: str) -> Source:
     extract, size = job.config.extract, vocabulary(job.tokenizers[name])
     k = 1 if name == "pivot" else size if extract.top_k == "all" else min(extract.top_k, size)
     wanted = Wanted(
-        job.models[name].ref, job.tokenizers[name], k, extract.dtype, device(), extract.batch_tokens, extract.compile
-    )
+        job.models[name].ref, job.tokenizers[name], k, extract.dtype, device(), extract.batch_tokens, extract.compile,
+        hidden=extract.hidden and name != "pivot",
+    )  # fmt: skip
     return job.backend(name).open(wanted)
 
 
@@ -107,7 +112,8 @@ def reference(job: Job, name: str, cache: Cache) -> Reference:
     cache.verify()
     templates = job.models[name].template, job.config.pivot.template
     mapped = vocabulary_map(job.config.vocabulary_map, job.tokenizers[name], job.tokenizers["pivot"], templates)
-    return Reference(name, cache, mapped, getattr(job.models[name], "transforms", ()))
+    hidden = any("hidden" in objective.needs for objective in job.config.objectives)
+    return Reference(name, cache, mapped, getattr(job.models[name], "transforms", ()), hidden)
 
 
 def train_one(job: Job, name: str, references: list[Reference], learn: list[str], pivot: Cache | None = None) -> bool:

@@ -43,8 +43,13 @@ class Objective(Settings, ABC):
 
     @property
     def needs(self) -> frozenset[str]:
-        """Fields of a source's rows, besides entries, that must be known: of gold, mean and std."""
+        """Fields of a source's rows, besides entries, that must be known: of gold, mean, std and hidden."""
         return frozenset()
+
+    @property
+    def reads_hidden(self) -> bool:
+        """Whether it looks at the pivot's hidden states."""
+        return "hidden" in self.needs
 
     @property
     def named(self) -> frozenset[str]:
@@ -178,6 +183,16 @@ def as_target(source: LogitRows, pivot: LogitRows) -> LogitRows:
     source, dtype = source.detach(), pivot.logprobs.dtype
     numbers = {name: getattr(source, name).to(dtype) for name in ("logprobs", "gold", "mean", "std")}
     return dataclasses.replace(source, **numbers)
+
+
+def states(rows: LogitRows, side: str, dtype: torch.dtype | None = None) -> Float[Tensor, "N D"]:
+    """The rows' hidden states, in float32 or better. Raises ValueError where rows have none."""
+    if rows.hidden is None:
+        raise ValueError(
+            f"The {side} rows hold no hidden states. Set extract.hidden to true and extract the {side} again."
+        )
+    wide = torch.float64 if torch.float64 in (dtype, rows.gold.dtype) else torch.float32
+    return rows.hidden.to(wide)
 
 
 def full_top(rows: LogitRows, k: int, side: str) -> LogitRows:

@@ -150,7 +150,8 @@ def _rank(planner: Planner, engine: Engine, checkpointed: bool) -> Memory:
 def _extract(planner: Planner, name: str) -> Estimate:
     extract, counts, vocabulary = planner.config.extract, planner.counts(name, once=True), planner.vocabulary(name)
     k = 1 if name == "pivot" else vocabulary if extract.top_k == "all" else min(extract.top_k, vocabulary)
-    disk = counts.rows * bytes_per_row(k, extract.codec, vocabulary)
+    width = planner.sizes[name].hidden if extract.hidden and name != "pivot" else 0
+    disk = counts.rows * bytes_per_row(k, extract.codec, vocabulary, width)
     found = Estimate(f"extract {name}", counts.examples, counts.tokens, disk=disk)
     if name not in planner.sizes:  # runs behind a server, not here
         return found

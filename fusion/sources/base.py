@@ -37,6 +37,8 @@ class Wanted:
     device: str = "cpu"
     batch_tokens: int = 4096
     compile: bool = False
+    hidden: bool = False
+    """Whether rows are to hold the state that the model's output layer reads."""
 
 
 class Backend(Settings, ABC):
@@ -44,8 +46,8 @@ class Backend(Settings, ABC):
 
     weights: ClassVar[bool] = False
     """Whether the source's path names the weights too, so that the model can be identified, counted and measured."""
-    unknown: ClassVar[frozenset[str]] = frozenset({"mean", "std"})
-    """Fields of its rows that are always NaN."""
+    unknown: ClassVar[frozenset[str]] = frozenset({"mean", "std", "hidden"})
+    """Fields of its rows that are always NaN, or missing."""
     idle: ClassVar[frozenset[str]] = frozenset()
     """Settings that change no number, only how it is come by."""
 

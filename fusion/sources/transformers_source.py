@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -30,7 +31,8 @@ class Transformers(Backend):
         head.check(model)
         if wanted.compile:  # the forward alone: hooks stay outside, where `hidden_states` puts one for each call
             model.base_model.forward = torch.compile(model.base_model.forward, dynamic=True)
-        return TransformersSource(model, head.frozen(), min(wanted.k, head.vocabulary), wanted.batch_tokens)
+        k = min(wanted.k, head.vocabulary)
+        return TransformersSource(model, head.frozen(), k, wanted.batch_tokens, wanted.hidden)
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class TransformersSource:
     k: int
     batch_tokens: int = 4096
     """Tokens of a batch, padding included; one longer text makes a batch of its own."""
+    hidden: bool = False
+    """Whether rows hold the state that the head reads, after the last normalisation, as float16."""
 
     @torch.inference_mode()
     def rows(self, texts: Sequence[Encoded], progress: Progress | None = None) -> LogitRows:
@@ -51,7 +55,8 @@ class TransformersSource:
             chosen = [texts[i] for i in batch]
             inputs, at, about = pad(chosen, self.model.device)
             hidden = hidden_states(self.model, **inputs).flatten(0, 1)[at]
-            rows = self.head.rows(hidden, about, self.k, moments=self.k > 0)[0].to("cpu")
+            rows = self.head.rows(hidden, about, self.k, moments=self.k > 0)[0]
+            rows = dataclasses.replace(rows, hidden=hidden.half() if self.hidden else None).to("cpu")
             for number, i in enumerate(batch):
                 mine = rows.select(rows.example == number)
                 done[i] = LogitRows(**{**vars(mine), "example": torch.full_like(mine.example, i)})

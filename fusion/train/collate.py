@@ -30,6 +30,8 @@ class Reference:
     """Pivot id of each source id, -1 for none. Shape [V_source]."""
     transforms: Sequence[AnyTransform] = ()
     """What is done to its rows before any objective sees them, in this order."""
+    hidden: bool = False
+    """Whether its hidden states are read from the cache."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ class Collator:
             inputs, at, about = pack(chosen, "cpu", self.line, self.pad_id)
         ids = [self.examples[n].id for n in numbers]
         texts = {i: self.examples[n].response.encode() for i, n in enumerate(numbers)}
-        rows = [reference.cache.rows(ids) for reference in self.references]
+        rows = [reference.cache.rows(ids, reference.hidden) for reference in self.references]
         pairs = [align(self.alignment, about, theirs, texts) for theirs in rows]
         before = about if self.pivot is None else dataclasses.replace(about, gold=self.pivot.rows(ids).gold)
         weights = self.weighting(before, rows, pairs)

@@ -120,6 +120,8 @@ class FusionTrainer(Trainer):
         moments = any(objective.needs & {"mean", "std"} for objective in self.objectives)
         chosen = hidden.flatten(0, 1)[targets.at]
         rows, asked = self.head.rows(chosen, targets.about, k, ask(targets) if mapped else None, moments)
+        if any(objective.reads_hidden for objective in self.objectives):
+            rows = dataclasses.replace(rows, hidden=chosen)
         widths = [source.mapped.k if mapped else 0 for source in targets.sources.values()]
         return rows, dict(zip(targets.sources, asked.split(widths, dim=1), strict=True)) if widths else {}
 

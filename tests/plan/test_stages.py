@@ -60,6 +60,14 @@ def test_counts_are_those_of_the_tokenizers(folder):
     assert found.shipped == []
 
 
+def test_hidden_states_of_sources_are_counted_on_the_disk(folder):
+    plain = plan(Job(runs.config(folder)))
+    with_states = plan(Job(runs.config(folder, extract={"hidden": True})))
+    rows = sum(text.rows for text in Job(runs.config(folder)).encoded("qwen"))
+    assert stage(with_states, "extract qwen").disk - stage(plain, "extract qwen").disk == rows * 32 * 2
+    assert stage(with_states, "extract pivot").disk == stage(plain, "extract pivot").disk
+
+
 def test_weights_of_a_training_are_those_of_the_model(folder):
     config = runs.config(folder)
     found = plan(Job(config))
