@@ -7,7 +7,7 @@ import torch
 
 from fusion.cache.known import Known, known
 from fusion.needs import lacking
-from fusion.objectives import GLD, CrossEntropy, ForwardKL, InfiFusion
+from fusion.objectives import GLD, Affinity, CrossEntropy, ForwardKL, InfiFusion
 from fusion.rows import LogitRows
 from fusion.transforms import LogitSwap, Power
 from fusion.weighting import ALL as WEIGHTINGS
@@ -69,6 +69,15 @@ def test_what_is_lacking_is_named_with_reader_source_and_way_out(source, weighti
     assert any(sentence.startswith(message) for sentence in found), found
     assert all("source b" in sentence for sentence in found)
     assert all("backend" in sentence for sentence in found)
+
+
+def test_hidden_states_that_are_lacking_are_extracted_again():
+    (found,) = lacking([CrossEntropy(), Affinity()], Sum(), {"a": WHOLE})
+    assert found.startswith(
+        "objectives[1] (affinity) needs the hidden state, which 10 of 10 rows of source a do not have"
+    )
+    assert "Set extract.hidden to true and extract the source again, or" in found
+    assert lacking([Affinity()], Sum(), {"a": dataclasses.replace(WHOLE, hidden=10)}) == []
 
 
 def test_what_nobody_reads_may_be_lacking():

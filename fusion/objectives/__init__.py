@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from fusion.objectives.affinity import Affinity
 from fusion.objectives.aligndistil import AlignDistil
 from fusion.objectives.base import (
     Confident,
@@ -11,6 +12,7 @@ from fusion.objectives.base import (
     MappedObjective,
     Objective,
     PairObjective,
+    RelationObjective,
     RowObjective,
     SourcesObjective,
     SpanObjective,
@@ -27,6 +29,7 @@ from fusion.objectives.nkd import NKD, USKD
 from fusion.objectives.one_vs_rest import OneVsRest
 from fusion.objectives.plackett_luce import PlackettLuce
 from fusion.objectives.span_likelihood import SpanLikelihood
+from fusion.objectives.span_relations import SpanRelations
 from fusion.objectives.topkd import TopKContrastive, TopKDecoupled
 from fusion.objectives.uld import ULD
 from fusion.objectives.zscore_kl import ZScoreKL
@@ -53,7 +56,9 @@ AnyObjective = Annotated[
     | LumiNet
     | SpanLikelihood
     | Mixture
-    | AlignDistil,
+    | AlignDistil
+    | Affinity
+    | SpanRelations,
     Field(discriminator="kind"),
 ]
 
@@ -80,6 +85,8 @@ ALL = (
     SpanLikelihood,
     Mixture,
     AlignDistil,
+    Affinity,
+    SpanRelations,
 )
 
 __all__ = [
@@ -90,6 +97,7 @@ __all__ = [
     "NKD",
     "ULD",
     "USKD",
+    "Affinity",
     "AlignDistil",
     "AnyObjective",
     "Confident",
@@ -106,12 +114,14 @@ __all__ = [
     "OneVsRest",
     "PairObjective",
     "PlackettLuce",
+    "RelationObjective",
     "ReverseKL",
     "RowObjective",
     "SkewedKL",
     "SourcesObjective",
     "SpanLikelihood",
     "SpanObjective",
+    "SpanRelations",
     "TopKContrastive",
     "TopKDecoupled",
     "ZScoreKL",

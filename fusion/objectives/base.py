@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -18,7 +18,8 @@ from fusion.settings import Settings
 MISSING = 1e-3  # kept mass may fall this far below 1 by rounding; less of it means that entries are missing
 EPS = 1e-7  # a row of equal logits has no spread to divide by; its entries count as 0
 
-Unit = Literal["row", "pair", "mapped", "sources", "span", "example"]
+Term = TypeVar("Term", bound="Objective")
+Unit = Literal["row", "pair", "mapped", "sources", "span", "relation", "example"]
 
 
 class Objective(Settings, ABC):
@@ -55,6 +56,10 @@ class Objective(Settings, ABC):
     def named(self) -> frozenset[str]:
         """Names of sources that this term cannot do without."""
         return frozenset()
+
+    def at_step(self: Term, step: int) -> Term:
+        """The term at a step of the optimizer: itself, unless it draws at random."""
+        return self
 
 
 class Confident(Settings):
@@ -168,6 +173,16 @@ class SpanObjective(Objective):
         """One value for each stretch, from its log-probability under either model, in nats."""
 
 
+class RelationObjective(Objective):
+    """Compares how the joined rows of an example stand to each other: row m of one belongs to row m of the other."""
+
+    unit: ClassVar[Unit] = "relation"
+
+    @abstractmethod
+    def __call__(self, pivot: LogitRows, source: LogitRows, examples: int) -> Float[Tensor, " E"]:
+        """One value for each example, `example` counting from 0 to E-1; 0 where it has no joined rows."""
+
+
 class ExampleObjective(Objective):
     """Compares all rows of an example at once, without joining them. `example` counts from 0 to E-1 on both sides."""
 
@@ -183,16 +198,6 @@ def as_target(source: LogitRows, pivot: LogitRows) -> LogitRows:
     source, dtype = source.detach(), pivot.logprobs.dtype
     numbers = {name: getattr(source, name).to(dtype) for name in ("logprobs", "gold", "mean", "std")}
     return dataclasses.replace(source, **numbers)
-
-
-def states(rows: LogitRows, side: str, dtype: torch.dtype | None = None) -> Float[Tensor, "N D"]:
-    """The rows' hidden states, in float32 or better. Raises ValueError where rows have none."""
-    if rows.hidden is None:
-        raise ValueError(
-            f"The {side} rows hold no hidden states. Set extract.hidden to true and extract the {side} again."
-        )
-    wide = torch.float64 if torch.float64 in (dtype, rows.gold.dtype) else torch.float32
-    return rows.hidden.to(wide)
 
 
 def full_top(rows: LogitRows, k: int, side: str) -> LogitRows:

@@ -18,6 +18,7 @@ from fusion.objectives import (
     ExampleObjective,
     MappedObjective,
     PairObjective,
+    RelationObjective,
     RowObjective,
     SourcesObjective,
     SpanObjective,
@@ -99,7 +100,8 @@ class FusionTrainer(Trainer):
         `hidden` is [B, T, D]. A term that has nothing to average over (no match in the whole batch) is 0.
         """
         pivot, asked = self._pivot_rows(hidden, targets)
-        for objective in self.objectives:
+        for each in self.objectives:
+            objective = each.at_step(self.state.global_step)
             if isinstance(objective, RowObjective):
                 yield objective.kind, objective.weight, objective(pivot).sum() / counts["row"]
                 continue
@@ -108,7 +110,7 @@ class FusionTrainer(Trainer):
                 yield objective.kind, objective.weight, total / max(1, counts["sources"])
                 continue
             for name, source in targets.sources.items():
-                unit = "example" if objective.unit == "example" else f"{objective.unit}/{name}"
+                unit = "example" if objective.unit in ("example", "relation") else f"{objective.unit}/{name}"
                 values, weight = _compared(objective, pivot, asked[name], source, targets.examples)
                 yield f"{objective.kind}/{name}", objective.weight, (weight * values).sum() / max(1, counts[unit])
 
@@ -181,7 +183,7 @@ def _entries(objective: AnyObjective) -> int | None:
 
 
 def _compared(
-    objective: PairObjective | MappedObjective | SpanObjective | ExampleObjective,
+    objective: PairObjective | MappedObjective | SpanObjective | RelationObjective | ExampleObjective,
     pivot: LogitRows,
     asked: Tensor,
     source: Matched,
@@ -194,6 +196,9 @@ def _compared(
         text = source.stretches
         mine, theirs = text.sums(pivot.gold, text.pivot), text.sums(source.rows.gold, text.source)
         return objective(mine, theirs), source.weight[text.at]
+    if isinstance(objective, RelationObjective):
+        mine, theirs = pivot.select(source.pairs.pivot), source.rows.select(source.pairs.source)
+        return objective(mine, theirs, examples), _mean_by_example(source, pivot, examples)
     if isinstance(objective, MappedObjective):
         own, theirs, weight = pivot.select(source.at), source.mapped, source.weight[source.comparable]
         mine = dataclasses.replace(own, logprobs=asked[source.at], ids=theirs.ids)

@@ -15,6 +15,7 @@ from fusion.objectives import (
     NKD,
     ULD,
     USKD,
+    Affinity,
     AlignDistil,
     CrossEntropy,
     ForwardKL,
@@ -29,6 +30,7 @@ from fusion.objectives import (
     ReverseKL,
     SkewedKL,
     SpanLikelihood,
+    SpanRelations,
     TopKContrastive,
     TopKDecoupled,
     ZScoreKL,
@@ -72,6 +74,10 @@ OBJECTIVES: list[Objective] = [
     LumiNet(rows=2),
     LumiNet(rows=3, columns=5),
     AlignDistil(expert="source0", opposite="source1"),
+    *(Affinity(order=order, sketch=sketch) for order in (1, 2) for sketch in (None, 4)),
+    SpanRelations(),
+    SpanRelations(window=0, random=3, delta=0.02, temperature=0.5),
+    SpanRelations(window=3, random=0),
 ]
 
 NOT_LEAST_AT_EQUALITY: dict[str, Callable[[Objective], bool]] = {
@@ -107,6 +113,12 @@ class Case:
 
     @property
     def pivot(self) -> LogitRows:
+        """Its rows; the logits themselves serve as hidden states, for an objective that looks at such."""
+        rows = self._numbers()
+        hidden = self.logits if self.objective.reads_hidden else None
+        return dataclasses.replace(rows, hidden=hidden, prefix=self.about.prefix)
+
+    def _numbers(self) -> LogitRows:
         if self.objective.unit == "mapped":
             return asked(self.logits, self.source.ids, self.about)
         if self.objective.unit == "sources":
@@ -121,7 +133,7 @@ class Case:
                 return self.objective(pivot)
             case "span":
                 return self.objective(pivot.gold, source.gold)
-            case "example":
+            case "example" | "relation":
                 return self.objective(pivot, source, E)
             case "sources":
                 named = dict(zip(self.names, (source, *self.others), strict=True))
@@ -160,9 +172,9 @@ def case(objective: Objective, N: int = 11, dtype: torch.dtype = torch.float32) 
             share / share.sum(0) if several else None,
         )
     count = N + 4 if objective.unit == "example" and N else N  # whole examples may differ in length
-    return Case(
-        objective, logits, about, random_rows(count, W if objective.entries is None else K, W, other, 3, examples=E)
-    )
+    source = random_rows(count, W if objective.entries is None else K, W, other, 3, examples=E)
+    hidden = torch.randn(count, W, generator=torch.Generator().manual_seed(8)).to(other)
+    return Case(objective, logits, about, dataclasses.replace(source, hidden=hidden))
 
 
 def _mapped(about: LogitRows, dtype: torch.dtype, objective: Objective, seed: int) -> LogitRows:
@@ -186,6 +198,7 @@ def equal(objective: Objective, logits: Tensor) -> Case:
     token = torch.arange(N) % V
     about = rows_of(logits.detach(), 0, token, torch.arange(N) * E // N)
     rows = rows_of(logits.detach(), V if objective.entries is None else K, token, about.example)
+    rows = dataclasses.replace(rows, hidden=logits.detach())
     several = objective.unit == "sources"
     share = torch.full((2, N), 0.5, dtype=logits.dtype) if several else None
     return Case(objective, logits, about, rows, [rows] if several else [], share)

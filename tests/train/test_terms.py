@@ -25,7 +25,8 @@ every_objective = pytest.mark.parametrize("objective", FUSED, ids=repr)
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory):
-    job = Job(runs.config(tmp_path_factory.mktemp("terms")))
+    folder = tmp_path_factory.mktemp("terms")
+    job = Job(runs.config(folder, extract=runs.raw(folder)["extract"] | {"hidden": True}))
     job.describe()
     return job
 
@@ -33,7 +34,8 @@ def job(tmp_path_factory):
 @pytest.fixture(scope="module")
 def references(job):
     caches = pipeline.extract(job)
-    return [steps.reference(job, name, cache) for name, cache in caches.items() if name != "pivot"]
+    found = [steps.reference(job, name, cache) for name, cache in caches.items() if name != "pivot"]
+    return [dataclasses.replace(each, hidden=True) for each in found]
 
 
 @pytest.fixture(scope="module")
