@@ -319,8 +319,11 @@ class Config(Settings):
                 )
         transforms = {source.name: source.transforms for source in self.sources}
         chosen = Choices(
-            self.objectives, self.weighting, transforms, self.extract.top_k, self.alignment, self.strategies
-        )
+            self.objectives, self.weighting, transforms, self.extract.top_k, self.alignment, self.strategies,
+            engine=self.engine.kind,
+            adapter=self.adapter.kind if self.adapter else None,
+            weightless=[source.name for source in self.sources if not source.backend.weights],
+        )  # fmt: skip
         if found := conflicts(chosen):
             raise ValueError("\n".join(found))
         domains = {data.domain for data in self.data.heldout}

@@ -113,7 +113,8 @@ def reference(job: Job, name: str, cache: Cache) -> Reference:
     templates = job.models[name].template, job.config.pivot.template
     mapped = vocabulary_map(job.config.vocabulary_map, job.tokenizers[name], job.tokenizers["pivot"], templates)
     hidden = any("hidden" in objective.needs for objective in job.config.objectives)
-    return Reference(name, cache, mapped, getattr(job.models[name], "transforms", ()), hidden)
+    weights = job.models[name].ref if job.backend(name).weights else None
+    return Reference(name, cache, mapped, getattr(job.models[name], "transforms", ()), hidden, weights)
 
 
 def train_one(job: Job, name: str, references: list[Reference], learn: list[str], pivot: Cache | None = None) -> bool:

@@ -10,7 +10,20 @@ import torch
 
 import runs
 from fusion.conflicts import RULES, Choices, blind_to_scale, conflicts
-from fusion.objectives import GLD, AlignDistil, CrossEntropy, ForwardKL, InfiFusion, Mixture, SpanLikelihood, ZScoreKL
+from fusion.objectives import (
+    GLD,
+    Affinity,
+    AlignDistil,
+    CrossEntropy,
+    DualHead,
+    ForwardKL,
+    HiddenProjector,
+    InfiFusion,
+    Mixture,
+    OptimalTransport,
+    SpanLikelihood,
+    ZScoreKL,
+)
 from fusion.transforms import GoldOnly, LogitSwap, Power
 from fusion.weighting import MaxMargin, PowerSum, Product, Sum
 from objectives.contract import OBJECTIVES, case
@@ -56,6 +69,18 @@ OFFENCES = [
         r"source a: power works in the source's own vocabulary.* list it before logit_swap",
     ),
     ({"objectives": [SpanLikelihood()], "alignment": "dtw"}, r"\(span_likelihood\) compares .* use alignment: prefix"),
+    (
+        {"objectives": [CrossEntropy(), HiddenProjector()], "engine": "zero3"},
+        r"objectives\[1\] \(hidden_projector\) trains a module .* engine.kind zero3 does not; use auto, single, ddp",
+    ),
+    (
+        {"objectives": [OptimalTransport()], "adapter": "lora"},
+        r"\(optimal_transport\) trains a module .* checkpoints with adapter: lora do not keep; leave out",
+    ),
+    (
+        {"objectives": [DualHead()], "weightless": ["b"]},
+        r"\(dual_head\) with head: source reads the output layer of source b, whose weights are not here; set head to",
+    ),
 ]
 FINE = [
     {},
@@ -68,6 +93,9 @@ FINE = [
     {"objectives": [ZScoreKL()]},
     {"objectives": [GLD(input="raw")], "transforms": {"a": [Power(gamma=0.5, tail="single")]}},
     {"objectives": [SpanLikelihood()]},
+    {"objectives": [Affinity()], "engine": "fsdp2", "adapter": "lora", "weightless": ["a"]},
+    {"objectives": [HiddenProjector(), DualHead()], "engine": "ddp"},
+    {"objectives": [DualHead(head="basis.safetensors", loss="kl")], "weightless": ["a"]},
     {"alignment": "truncate"},
 ]
 
@@ -107,7 +135,9 @@ def test_the_pivot_may_be_a_source_of_itself_where_transforms_change_what_it_say
     assert config.sources[0].transforms == [LogitSwap()]
 
 
-@pytest.mark.parametrize("objective", [o for o in OBJECTIVES if o.unit in ("mapped", "pair", "example")], ids=repr)
+@pytest.mark.parametrize(
+    "objective", [o for o in OBJECTIVES if o.unit in ("mapped", "pair", "relation", "example")], ids=repr
+)
 def test_a_term_is_said_to_be_blind_to_scale_exactly_if_a_factor_on_the_sources_logits_changes_nothing(objective):
     tried = case(objective, dtype=torch.float64)
     tempered = dataclasses.replace(tried, source=Power(gamma=0.5, tail="single")(tried.source, 31))

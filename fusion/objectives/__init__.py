@@ -19,14 +19,18 @@ from fusion.objectives.base import (
 )
 from fusion.objectives.cross_entropy import CrossEntropy
 from fusion.objectives.divergences import L1, ForwardKL, JensenShannon, ReverseKL, SkewedKL
+from fusion.objectives.dual_head import DualHead
 from fusion.objectives.gld import GLD
 from fusion.objectives.gromov import GromovWasserstein
+from fusion.objectives.hidden_projector import HiddenProjector
 from fusion.objectives.infifusion import InfiFusion
 from fusion.objectives.llp import LLP
 from fusion.objectives.luminet import LumiNet
 from fusion.objectives.mixture import Mixture
 from fusion.objectives.nkd import NKD, USKD
 from fusion.objectives.one_vs_rest import OneVsRest
+from fusion.objectives.optimal_transport import OptimalTransport
+from fusion.objectives.owned import Between, OutputLayer, OwningObjective
 from fusion.objectives.plackett_luce import PlackettLuce
 from fusion.objectives.span_likelihood import SpanLikelihood
 from fusion.objectives.span_relations import SpanRelations
@@ -58,7 +62,10 @@ AnyObjective = Annotated[
     | Mixture
     | AlignDistil
     | Affinity
-    | SpanRelations,
+    | SpanRelations
+    | OptimalTransport
+    | HiddenProjector
+    | DualHead,
     Field(discriminator="kind"),
 ]
 
@@ -87,6 +94,9 @@ ALL = (
     AlignDistil,
     Affinity,
     SpanRelations,
+    OptimalTransport,
+    HiddenProjector,
+    DualHead,
 )
 
 __all__ = [
@@ -100,11 +110,14 @@ __all__ = [
     "Affinity",
     "AlignDistil",
     "AnyObjective",
+    "Between",
     "Confident",
     "CrossEntropy",
+    "DualHead",
     "ExampleObjective",
     "ForwardKL",
     "GromovWasserstein",
+    "HiddenProjector",
     "InfiFusion",
     "JensenShannon",
     "LumiNet",
@@ -112,6 +125,9 @@ __all__ = [
     "Mixture",
     "Objective",
     "OneVsRest",
+    "OptimalTransport",
+    "OutputLayer",
+    "OwningObjective",
     "PairObjective",
     "PlackettLuce",
     "RelationObjective",

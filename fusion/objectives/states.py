@@ -55,7 +55,7 @@ def states(pivot: LogitRows, source: LogitRows) -> tuple[Float[Tensor, "N D"], F
     return pivot.hidden.to(wide), source.hidden.detach().to(wide)
 
 
-def directions(hidden: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
+def directions(hidden: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
     """Each state divided by its length; 0, without a gradient, where it has none."""
     length = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True)
     return torch.where(length > LEAST, hidden / length.masked_fill(length <= LEAST, 1), 0)
@@ -73,7 +73,7 @@ def places(rows: LogitRows) -> Int[Tensor, " N"]:
 def side_by_side(values: Float[Tensor, "N D"], rows: LogitRows, examples: int) -> Float[Tensor, "E T D"]:
     """The values of each example's rows in the order of the text, 0 after the last; T is the most rows of an example."""
     place = places(rows)
-    longest = int(place.max()) + 1 if len(place) else 0
+    longest = int(place.max()) + 1 if len(place) else 1
     return values.new_zeros(examples, longest, values.shape[1]).index_put((rows.example, place), values)
 
 

@@ -15,6 +15,7 @@ from fusion.batch import pack, pad
 from fusion.cache import Cache
 from fusion.corpus import Example
 from fusion.encode import Encoded
+from fusion.models import ModelRef
 from fusion.rows import LogitRows, Pairs
 from fusion.transforms import AnyTransform, MappedTransform, OwnTransform
 from fusion.weighting import AnyWeighting
@@ -32,6 +33,8 @@ class Reference:
     """What is done to its rows before any objective sees them, in this order."""
     hidden: bool = False
     """Whether its hidden states are read from the cache."""
+    model: ModelRef | None = None
+    """Where its weights are, if they are anywhere here."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback
 
 from fusion import ranks
@@ -27,6 +27,7 @@ from fusion.rows import LogitRows
 from fusion.train.checkpoint import describe
 from fusion.train.collate import Matched, Targets, ask
 from fusion.train.engine import Engine
+from fusion.train.owned import of
 from fusion.train.packing import check_no_cross_talk
 from fusion.train.wrapped import check, keep_whole, set_apart, shard_on_cpu
 
@@ -38,8 +39,17 @@ class FusionTrainer(Trainer):
     Each mean is taken once over the global batch: its denominator counts all micro-batches and all processes.
     """
 
-    def __init__(self, *, head: Head, objectives: Sequence[AnyObjective], engine: Engine | None = None, **kwargs: Any):
+    def __init__(
+        self,
+        *,
+        head: Head,
+        objectives: Sequence[AnyObjective],
+        engine: Engine | None = None,
+        owned: nn.ModuleDict | None = None,
+        **kwargs: Any,
+    ):
         self.engine = engine or Engine()
+        self.owned = owned or nn.ModuleDict()
         super().__init__(**kwargs)
         self.add_callback(_Ready(self))  # type: ignore[arg-type]
         self.head = head
@@ -80,7 +90,7 @@ class FusionTrainer(Trainer):
         targets: Targets = inputs["targets"].to(self.args.device)
         counts: dict[str, int] | dict[str, float] = num_items_in_batch or targets.counts()
         hidden = hidden_states(model, **{name: value for name, value in inputs.items() if name != "targets"})
-        total = hidden.new_zeros((), dtype=torch.float32)
+        total = hidden.new_zeros((), dtype=torch.float32) + self._head_takes_part()
         for name, weight, mean in self.terms(hidden, targets, counts):
             total = total + weight * mean
             self._note(f"loss/{name}", mean.detach())
@@ -100,7 +110,7 @@ class FusionTrainer(Trainer):
         `hidden` is [B, T, D]. A term that has nothing to average over (no match in the whole batch) is 0.
         """
         pivot, asked = self._pivot_rows(hidden, targets)
-        for each in self.objectives:
+        for number, each in enumerate(self.objectives):
             objective = each.at_step(self.state.global_step)
             if isinstance(objective, RowObjective):
                 yield objective.kind, objective.weight, objective(pivot).sum() / counts["row"]
@@ -111,7 +121,8 @@ class FusionTrainer(Trainer):
                 continue
             for name, source in targets.sources.items():
                 unit = "example" if objective.unit in ("example", "relation") else f"{objective.unit}/{name}"
-                values, weight = _compared(objective, pivot, asked[name], source, targets.examples)
+                module = of(self.owned, number, name)
+                values, weight = _compared(objective, pivot, asked[name], source, targets.examples, module)
                 yield f"{objective.kind}/{name}", objective.weight, (weight * values).sum() / max(1, counts[unit])
 
     def _pivot_rows(self, hidden: Tensor, targets: Targets) -> tuple[LogitRows, dict[str, Tensor]]:
@@ -126,6 +137,12 @@ class FusionTrainer(Trainer):
             rows = dataclasses.replace(rows, hidden=chosen)
         widths = [source.mapped.k if mapped else 0 for source in targets.sources.values()]
         return rows, dict(zip(targets.sources, asked.split(widths, dim=1), strict=True)) if widths else {}
+
+    def _head_takes_part(self) -> Tensor | float:
+        """0, through the head's weights where no term looks at logits: DDP waits for a gradient of every weight."""
+        if not all(objective.reads_hidden for objective in self.objectives):
+            return 0.0
+        return torch.stack([weight.sum() for weight in self.head.module.parameters()]).sum().float() * 0
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Any:
         """The denominators of this step's means, over all its micro-batches and processes."""
@@ -188,24 +205,27 @@ def _compared(
     asked: Tensor,
     source: Matched,
     examples: int,
+    module: nn.Module | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Values of one objective against one source, and how much each counts."""
+    """Values of one objective against one source, with its module where it owns one, and how much each counts."""
+    own: dict[str, Any] = {} if module is None else {"module": module}
     if isinstance(objective, ExampleObjective):
-        return objective(pivot, source.rows, examples), _mean_by_example(source, pivot, examples)
+        return objective(pivot, source.rows, examples, **own), _mean_by_example(source, pivot, examples)
     if isinstance(objective, SpanObjective):
         text = source.stretches
         mine, theirs = text.sums(pivot.gold, text.pivot), text.sums(source.rows.gold, text.source)
         return objective(mine, theirs), source.weight[text.at]
     if isinstance(objective, RelationObjective):
         mine, theirs = pivot.select(source.pairs.pivot), source.rows.select(source.pairs.source)
-        return objective(mine, theirs, examples), _mean_by_example(source, pivot, examples)
+        return objective(mine, theirs, examples, **own), _mean_by_example(source, pivot, examples)
     if isinstance(objective, MappedObjective):
-        own, theirs, weight = pivot.select(source.at), source.mapped, source.weight[source.comparable]
-        mine = dataclasses.replace(own, logprobs=asked[source.at], ids=theirs.ids)
+        largest, theirs, weight = pivot.select(source.at), source.mapped, source.weight[source.comparable]
+        mine = dataclasses.replace(largest, logprobs=asked[source.at], ids=theirs.ids)
     else:
-        own, theirs, weight = pivot.select(source.pairs.pivot), source.rows.select(source.pairs.source), source.weight
-        mine = own
-    return objective(mine, theirs), weight if objective.select is None else weight * objective.select(own, theirs)
+        mine, theirs, weight = pivot.select(source.pairs.pivot), source.rows.select(source.pairs.source), source.weight
+        largest = mine
+    chosen = 1 if objective.select is None else objective.select(largest, theirs)
+    return objective(mine, theirs, **own), weight * chosen
 
 
 def _taught(objective: SourcesObjective, pivot: LogitRows, asked: dict[str, Tensor], targets: Targets) -> Tensor:

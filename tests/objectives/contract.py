@@ -17,15 +17,21 @@ from fusion.objectives import (
     USKD,
     Affinity,
     AlignDistil,
+    Between,
     CrossEntropy,
+    DualHead,
     ForwardKL,
     GromovWasserstein,
+    HiddenProjector,
     InfiFusion,
     JensenShannon,
     LumiNet,
     Mixture,
     Objective,
     OneVsRest,
+    OptimalTransport,
+    OutputLayer,
+    OwningObjective,
     PlackettLuce,
     ReverseKL,
     SkewedKL,
@@ -78,6 +84,12 @@ OBJECTIVES: list[Objective] = [
     SpanRelations(),
     SpanRelations(window=0, random=3, delta=0.02, temperature=0.5),
     SpanRelations(window=3, random=0),
+    *(OptimalTransport(cost=cost) for cost in ("cosine", "attention", "euclidean")),
+    OptimalTransport(cost="attention", alpha=0.1),
+    HiddenProjector(),
+    HiddenProjector(disparity=0.9),
+    *(DualHead(loss=loss) for loss in ("binary_kl_norm", "binary_kl", "kl")),
+    DualHead(loss="kl", temperature=2.0),
 ]
 
 NOT_LEAST_AT_EQUALITY: dict[str, Callable[[Objective], bool]] = {
@@ -87,6 +99,7 @@ NOT_LEAST_AT_EQUALITY: dict[str, Callable[[Objective], bool]] = {
     "mixture": lambda o: o.of.kind in ("plackett_luce", "nkd"),  # type: ignore[attr-defined]
     "uskd": lambda _: True,  # looks at no source
     "topkd_contrastive": lambda _: True,  # least where positions are told apart
+    "optimal_transport": lambda _: True,  # its plan is blurred
     "uld": lambda o: o.pivot_temperature != o.source_temperature,  # type: ignore[attr-defined]
     "forward_kl": lambda o: o.tail == "residual_to_gold",  # type: ignore[attr-defined]  # least at another distribution
 }
@@ -95,6 +108,7 @@ NOT_LEAST_AT_EQUALITY: dict[str, Callable[[Objective], bool]] = {
 HOLDS_CONSTANT = {
     "one_vs_rest": lambda o: o.beta > 0,  # its weights
     "uskd": lambda o: o.alpha > 0,  # its target
+    "hidden_projector": lambda o: o.disparity is not None,  # its weights
 }
 """Terms that take a function of the pivot as a constant, so that finite differences do not know their gradient."""
 
@@ -110,6 +124,7 @@ class Case:
     others: list[LogitRows] = dataclasses.field(default_factory=list)
     share: Tensor | None = None
     names: tuple[str, ...] = ("source0", "source1")
+    module: torch.nn.Module | None = None
 
     @property
     def pivot(self) -> LogitRows:
@@ -128,18 +143,19 @@ class Case:
 
     def values(self) -> Tensor:
         pivot, source = self.pivot, self.source
+        own = {} if self.module is None else {"module": self.module}
         match self.objective.unit:
             case "row":
                 return self.objective(pivot)
             case "span":
                 return self.objective(pivot.gold, source.gold)
             case "example" | "relation":
-                return self.objective(pivot, source, E)
+                return self.objective(pivot, source, E, **own)
             case "sources":
                 named = dict(zip(self.names, (source, *self.others), strict=True))
                 return self.objective(pivot, named, self.share)
             case _:
-                return self.objective(pivot, source)
+                return self.objective(pivot, source, **own)
 
     def reordered(self, order: Tensor) -> Case:
         """The same rows in another order; those of a whole example on its source's side stay."""
@@ -174,7 +190,18 @@ def case(objective: Objective, N: int = 11, dtype: torch.dtype = torch.float32) 
     count = N + 4 if objective.unit == "example" and N else N  # whole examples may differ in length
     source = random_rows(count, W if objective.entries is None else K, W, other, 3, examples=E)
     hidden = torch.randn(count, W, generator=torch.Generator().manual_seed(8)).to(other)
-    return Case(objective, logits, about, dataclasses.replace(source, hidden=hidden))
+    found = Case(objective, logits, about, dataclasses.replace(source, hidden=hidden))
+    return dataclasses.replace(found, module=module(objective, W, dtype))
+
+
+def module(objective: Objective, width: int, dtype: torch.dtype) -> torch.nn.Module | None:
+    """What the objective owns, for the pivot and a source of that width and vocabulary whose head is the identity."""
+    if not isinstance(objective, OwningObjective):
+        return None
+    with torch.random.fork_rng():
+        torch.manual_seed(9)
+        made = objective.own(Between(V, width, width, lambda: OutputLayer(torch.eye(width, dtype=torch.float64))))
+    return made.double() if dtype == torch.float64 else made.float()
 
 
 def _mapped(about: LogitRows, dtype: torch.dtype, objective: Objective, seed: int) -> LogitRows:
@@ -201,7 +228,8 @@ def equal(objective: Objective, logits: Tensor) -> Case:
     rows = dataclasses.replace(rows, hidden=logits.detach())
     several = objective.unit == "sources"
     share = torch.full((2, N), 0.5, dtype=logits.dtype) if several else None
-    return Case(objective, logits, about, rows, [rows] if several else [], share)
+    found = Case(objective, logits, about, rows, [rows] if several else [], share)
+    return dataclasses.replace(found, module=module(objective, V, logits.dtype))
 
 
 def extremes(dtype: torch.dtype) -> dict[str, Tensor]:
