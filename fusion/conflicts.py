@@ -117,8 +117,8 @@ def a_temperature_is_seen(chosen: Choices) -> Iterator[str]:
         if isinstance(transform, Power):
             names = " and ".join(sorted({objective.kind for objective in fusing}))
             yield (
-                f"{place} is a factor on the logits, which nothing here sees: {names} look at the shape of a row or at hidden states; "
-                "remove it or add another term"
+                f"{place} is a factor on the logits, which nothing here sees: {names} look at the shape of a row or at "
+                "hidden states; remove it or add another term"
             )
 
 

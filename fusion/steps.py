@@ -27,7 +27,7 @@ from fusion.objectives import AnyObjective
 from fusion.progress import bar, console, counter, training_bar
 from fusion.ranks import device
 from fusion.sources import Source, Wanted
-from fusion.train import ACCUMULATED, BASELINE, SIZE, Collator, Recipe, Reference, pairwise, step_size, train
+from fusion.train import ACCUMULATED, BASELINE, SIZE, Collator, Recipe, Reference, owned, pairwise, step_size, train
 from fusion.vocabulary import vocabulary_map
 from fusion_eval import heldout
 from fusion_eval.results import Result
@@ -87,6 +87,9 @@ def refuse_unknown(job: Job, caches: dict[str, Cache]) -> None:
     transforms = {source.name: source.transforms for source in job.config.sources}
     if missing := lacking(job.config.objectives, job.config.weighting, sources, transforms):
         raise ValueError("\n".join(missing))
+    for source in job.config.sources:
+        weights = source.ref if source.backend.weights else None
+        owned.check(job.config.objectives, weights, vocabulary(job.tokenizers[source.name]))
 
 
 def helping_batches(job: Job, caches: dict[str, Cache]) -> Iterator[Batch]:
@@ -157,7 +160,7 @@ def _training_key(
         "sources": {reference.name: reference.cache.made for reference in references},
         "transforms": {r.name: [each.model_dump() for each in r.transforms] for r in references},
         "learn": learn,
-        "objectives": [objective.model_dump() for objective in objectives],
+        "objectives": [objective.identity() for objective in objectives],
         "fusion": [config.alignment, config.vocabulary_map, config.weighting.model_dump()] if references else [],
         "training": {name: value for name, value in job.training.items() if name not in (SIZE[0], ACCUMULATED[0])},
         "batch": step_size(job.training),

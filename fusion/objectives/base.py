@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -56,6 +56,10 @@ class Objective(Settings, ABC):
     def named(self) -> frozenset[str]:
         """Names of sources that this term cannot do without."""
         return frozenset()
+
+    def identity(self) -> dict[str, Any]:
+        """All that makes the term what it is: its settings, and the contents of files that they name."""
+        return self.model_dump()
 
     def at_step(self: Term, step: int) -> Term:
         """The term at a step of the optimizer: itself, unless it draws at random."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -78,6 +79,18 @@ class DualHead(OwningObjective, PairObjective):
     def reads_output_layer(self) -> bool:
         """Unless a file has it."""
         return self.head == "source"
+
+    def identity(self) -> dict[str, Any]:
+        """Settings, and the file that `head` names."""
+        if self.reads_output_layer:
+            return self.model_dump()
+        with Path(self.head).open("rb") as file:
+            return self.model_dump() | {"basis": hashlib.file_digest(file, "sha256").hexdigest()}
+
+    def check(self, vocabulary: int) -> None:
+        """The file that `head` names is there and fits."""
+        if not self.reads_output_layer:
+            read_basis(Path(self.head), vocabulary)
 
     def own(self, between: Between) -> SecondHead:
         """The projector, and the output layer. Raises ValueError for a file without it."""

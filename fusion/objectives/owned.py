@@ -49,6 +49,9 @@ class OwningObjective(Objective):
         """Whether the module is made from the source's output layer."""
         return False
 
+    def check(self, vocabulary: int) -> None:
+        """Raise ValueError for what can be known to be wrong before a module is made; `vocabulary` is the source's size."""
+
     @abstractmethod
     def own(self, between: Between) -> nn.Module:
         """A new module. Its parameters are trained; what it holds besides is no part of a checkpoint."""

@@ -8,14 +8,16 @@ from dataclasses import dataclass, replace
 from fusion import models
 from fusion.cache.codec import bytes_per_row
 from fusion.config import Config
+from fusion.conflicts import WHOLE
 from fusion.head import AT_ONCE
 from fusion.job import Job
+from fusion.objectives import OwningObjective
 from fusion.plan import memory
 from fusion.plan.counts import heldout_counts, training_counts
 from fusion.plan.facts import Architecture, architecture
 from fusion.plan.memory import Engine, Memory, Precision
 from fusion.plan.work import Counts, forward, training
-from fusion.train import ACCUMULATED, SIZE, trainings
+from fusion.train import ACCUMULATED, SIZE, owned, trainings
 
 NOTHING = Memory()
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -119,12 +121,18 @@ def engine_of(config: Config) -> Engine:
 
 
 def _possible(config: Config) -> list[Engine]:
-    """The configured one; and with one GPU the plain one and those that offload, with several all but the plain one."""
+    """The configured one; and with one GPU the plain one and those that offload, with several all but the plain one;
+    of those, where terms own modules, the ones that can train them."""
     one, chosen = config.plan.gpus == 1, engine_of(config)
+    whole = any(isinstance(objective, OwningObjective) for objective in config.objectives)
     return [
         e
         for e in memory.ENGINES
-        if e == chosen or (e.kind == "single" or e.offload != "none" if one else e.kind != "single")
+        if e == chosen
+        or (
+            (e.kind == "single" or e.offload != "none" if one else e.kind != "single")
+            and (e.kind in WHOLE or not whole)
+        )
     ]
 
 
@@ -141,10 +149,28 @@ def _rank(planner: Planner, engine: Engine, checkpointed: bool) -> Memory:
     precision = _precision(config)
     kept = memory.activations(size, batch * length, length, precision, batch > 1 and not config.packing, checkpointed)
     states = memory.states(size, engine, precision, config.plan.gpus)
+    trained, frozen = _owned(planner)
+    states = replace(  # float32, and never spread over processes
+        states,
+        weights=states.weights + 4 * trained + frozen * BYTES[config.dtype],
+        gradients=states.gradients + 4 * trained,
+        optimizer=states.optimizer + 8 * trained,
+    )
     if config.adapter:  # its own gradients and moments are a hundredth of these, and not counted
         states = replace(states, gradients=0, optimizer=0, host=0)
     logits = planner.trained_logits(batch * length) + memory.head_gradient(size, precision)
     return replace(states, activations=kept, logits=logits)
+
+
+def _owned(planner: Planner) -> tuple[int, int]:
+    """Numbers that the modules of terms hold for all sources: trained and frozen ones."""
+    config, width = planner.config, planner.sizes["pivot"].hidden
+    sources = [source.name for source in config.sources if source.name in planner.sizes]
+    each = [
+        owned.numbers(config.objectives, width, planner.sizes[name].hidden, planner.vocabulary(name))
+        for name in sources
+    ]
+    return sum(trained for trained, _ in each), sum(frozen for _, frozen in each)
 
 
 def _extract(planner: Planner, name: str) -> Estimate:

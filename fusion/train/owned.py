@@ -10,11 +10,15 @@ import torch
 from torch import nn
 
 from fusion.head import Head, unwrapped
-from fusion.models import ModelRef, load_model
+from fusion.models import ModelRef, load_config, load_model
 from fusion.objectives import AnyObjective, Between, OutputLayer, OwningObjective
 from fusion.train.collate import Reference
 
 NAME = "fusion_owned"
+BENT = (
+    "{} does more to its logits than a matrix and a bias (soft-capping, or a layer of its own kind), so its output layer "
+    "cannot be used apart. Leave dual_head out, or the source."
+)
 
 
 def build(
@@ -33,6 +37,30 @@ def build(
                     torch.manual_seed(seed)
                     found[str(number)][_key(reference.name)] = objective.own(_between(reference, width, dtype))  # type: ignore[index]
     return found
+
+
+def numbers(objectives: Sequence[AnyObjective], width: int, source: int, vocabulary: int) -> tuple[int, int]:
+    """How many numbers are trained, and how many are frozen, in the modules for one source of that width and vocabulary."""
+    trained = frozen = 0
+    for objective in objectives:
+        if isinstance(objective, OwningObjective) and objective.weight:
+            with torch.device("meta"):
+                head = OutputLayer(torch.empty(vocabulary, source))
+                module = objective.own(Between(width, source, vocabulary, lambda head=head: head))
+            trained += sum(weight.numel() for weight in module.parameters())
+            frozen += sum(each.numel() for each in module.buffers())
+    return trained, frozen
+
+
+def check(objectives: Sequence[AnyObjective], model: ModelRef | None, vocabulary: int) -> None:
+    """Raise ValueError for a module that cannot be made for this source, as far as that is known without its weights."""
+    for objective in objectives:
+        if isinstance(objective, OwningObjective) and objective.weight:
+            objective.check(vocabulary)
+            if objective.reads_output_layer and model is not None:
+                text = load_config(model).get_text_config()
+                if getattr(text, "final_logit_softcapping", None) is not None:
+                    raise ValueError(BENT.format(model.path))
 
 
 def attach(model: Any, owned: nn.ModuleDict) -> None:
@@ -58,10 +86,7 @@ def output_layer(ref: ModelRef | None, vocabulary: int, dtype: str) -> OutputLay
         raise ValueError("The source's weights are not here (its backend knows log-probabilities only).")
     head = Head.of(load_model(ref, dtype), vocabulary)
     if head.softcap is not None or type(head.module) is not nn.Linear:
-        raise ValueError(
-            f"{ref.path} does more to its logits than a matrix and a bias (soft-capping, or a layer of its own kind), so "
-            "its output layer cannot be used apart. Leave the term out, or the source."
-        )
+        raise ValueError(BENT.format(ref.path))
     weight, bias = head.module.weight[:vocabulary], head.module.bias
     layer = OutputLayer(weight * head.scale, None if bias is None else bias[:vocabulary] * head.scale)
     return OutputLayer(*(None if each is None else each.detach().clone() for each in layer))  # type: ignore[arg-type]

@@ -77,6 +77,21 @@ def test_weights_of_a_training_are_those_of_the_model(folder):
     assert stage(found, "fuse").disk == weights
 
 
+def test_modules_of_terms_are_counted_and_only_engines_that_train_them_are_offered(folder):
+    own = [{"kind": "cross_entropy"}, {"kind": "hidden_projector"}, {"kind": "dual_head"}]
+    changes = {"extract": {"hidden": True}, "plan": {"gpus": 2}}
+    plain, more = (plan(Job(runs.config(folder, objectives=o, **changes))) for o in (own[:1], own))
+    one, other = (stage(each, "train unified").memory for each in (plain, more))
+    layers = 2 * 2 * (32 * 32 + 32) + 2 * (32 * 32 + 32)  # two sources: two layers, and a projector
+    job = Job(runs.config(folder))
+    frozen = sum((32 + 1) * vocabulary(job.tokenizers[name]) + 32 for name in ("neox", "qwen"))  # with bias and mean
+    assert other.weights - one.weights == 4 * (layers + frozen)
+    assert other.gradients - one.gradients == 4 * layers
+    assert other.optimizer - one.optimizer == 8 * layers
+    assert {engine.kind for engine in more.engines} == {"ddp"}
+    assert {"zero3", "fsdp2"} < {engine.kind for engine in plain.engines}
+
+
 def test_more_gpus_make_fewer_steps_of_more_examples(folder):
     epoch = {"num_train_epochs": 3, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
     steps = {}

@@ -9,7 +9,7 @@ import json
 import pytest
 import spread
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, TrainerCallback
 
 import runs
@@ -209,3 +209,34 @@ def test_two_processes_train_as_one(folder):
         assert mine.keys() == theirs.keys()
         for key, weight in mine.items():
             torch.testing.assert_close(weight, theirs[key], atol=3e-5, rtol=0)
+
+
+def test_what_is_wrong_with_a_head_is_said_before_anything_is_trained(folder, tmp_path):
+    basis = tmp_path / "basis.safetensors"
+    head = {"kind": "dual_head", "head": str(basis)}
+    config = runs.config(folder, **STATES, name="small", objectives=[{"kind": "cross_entropy"}, head])
+    caches = {name: Cache(config.folder / "cache" / name) for name in ("neox", "qwen")}
+    with pytest.raises(ValueError, match=r"basis.safetensors is no safetensors file that can be read"):
+        steps.refuse_unknown(Job(config), caches)
+    save_file({"basis": torch.randn(5, 8)}, basis)
+    with pytest.raises(
+        ValueError, match=r"has shape \[5, 8\]; it should have a row for each of the source's \d+ tokens"
+    ):
+        steps.refuse_unknown(Job(config), caches)
+    save_file({"basis": torch.randn(1000, 8)}, basis)
+    steps.refuse_unknown(Job(config), caches)
+    capped = ModelRef(str(tiny.folder("gemma2", tmp_path / "gemma2")))
+    with pytest.raises(ValueError, match=r"gemma2 does more to its logits than a matrix and a bias"):
+        owned.check([DualHead()], capped, 250)
+    owned.check([DualHead(weight=0.0), DualHead(head=str(basis))], capped, 250)
+
+
+def test_another_basis_in_the_same_file_is_another_training(folder, tmp_path):
+    basis = tmp_path / "basis.safetensors"
+    save_file({"basis": torch.randn(1000, 8)}, basis)
+    place, log = trained(folder, "basis", {"kind": "dual_head", "head": str(basis), "loss": "kl"}, max_steps=1)
+    assert log[0]["loss/dual_head/qwen"] > 0
+    assert_ordinary(folder, place)
+    save_file({"basis": torch.randn(1000, 8)}, basis)
+    with pytest.raises(ValueError, match="objectives"):
+        trained(folder, "basis", {"kind": "dual_head", "head": str(basis), "loss": "kl"}, max_steps=1)
