@@ -48,9 +48,9 @@ class Objective(Settings, ABC):
         return frozenset()
 
     @property
-    def reads_hidden(self) -> bool:
-        """Whether it looks at the pivot's hidden states."""
-        return "hidden" in self.needs
+    def reads(self) -> frozenset[str]:
+        """The same of the pivot's rows: as of a source's, unless said otherwise."""
+        return self.needs
 
     @property
     def named(self) -> frozenset[str]:

@@ -71,9 +71,9 @@ class DualHead(OwningObjective, PairObjective):
         return frozenset({"mean"} if self.loss != "kl" else ())
 
     @property
-    def reads_hidden(self) -> bool:
-        """It does, of the pivot alone."""
-        return True
+    def reads(self) -> frozenset[str]:
+        """The pivot's hidden state."""
+        return frozenset({"hidden"})
 
     @property
     def reads_output_layer(self) -> bool:

@@ -131,17 +131,17 @@ class FusionTrainer(Trainer):
         entries = [_entries(objective) for objective in self.objectives]
         k = self.head.vocabulary if None in entries else max((e for e in entries if e is not None), default=0)
         mapped = any(objective.unit in ("mapped", "sources") for objective in self.objectives)
-        moments = any(objective.needs & {"mean", "std"} for objective in self.objectives)
+        moments = any(objective.reads & {"mean", "std"} for objective in self.objectives)
         chosen = hidden.flatten(0, 1)[targets.at]
         rows, asked = self.head.rows(chosen, targets.about, k, ask(targets) if mapped else None, moments)
-        if any(objective.reads_hidden for objective in self.objectives):
+        if any("hidden" in objective.reads for objective in self.objectives):
             rows = dataclasses.replace(rows, hidden=chosen)
         widths = [source.mapped.k if mapped else 0 for source in targets.sources.values()]
         return rows, dict(zip(targets.sources, asked.split(widths, dim=1), strict=True)) if widths else {}
 
     def _head_takes_part(self) -> Tensor | float:
         """0, through the head's weights where no term looks at logits: DDP waits for a gradient of every weight."""
-        if not all(objective.reads_hidden for objective in self.objectives):
+        if not all("hidden" in objective.reads for objective in self.objectives):
             return 0.0
         return torch.stack([weight.sum() for weight in self.head.module.parameters()]).sum().float() * 0
 

@@ -130,7 +130,7 @@ class Case:
     def pivot(self) -> LogitRows:
         """Its rows; the logits themselves serve as hidden states, for an objective that looks at such."""
         rows = self._numbers()
-        hidden = self.logits if self.objective.reads_hidden else None
+        hidden = self.logits if "hidden" in self.objective.reads else None
         return dataclasses.replace(rows, hidden=hidden, prefix=self.about.prefix)
 
     def _numbers(self) -> LogitRows:

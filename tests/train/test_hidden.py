@@ -130,6 +130,20 @@ def test_a_model_with_modules_answers_as_one_without_and_loses_them_again(folder
     assert model.state_dict().keys() == plain.state_dict().keys()
 
 
+def test_learning_from_one_source_makes_modules_for_it_alone(folder):
+    job = Job(
+        runs.config(folder, **STATES, objectives=OWNING, training=TRAINING | {"max_steps": 1, "save_strategy": "steps"})
+    )
+    caches = {name: Cache(job.config.folder / "cache" / name) for name in ("neox", "qwen")}
+    steps.train_one(job, "one", [steps.reference(job, name, cache) for name, cache in caches.items()], ["qwen"])
+    place = job.config.folder / "train/one"
+    kept = {name for name in load_file(place / "checkpoint-1/model.safetensors") if owned.NAME in name}
+    assert kept == {
+        f"{owned.NAME}.{name}" for name in ("0.qwen.weight", "1.qwen.projector.weight", "1.qwen.projector.bias")
+    }
+    assert_ordinary(folder, place)
+
+
 @pytest.fixture(scope="module")
 def references(folder):
     job = Job(runs.config(folder, **STATES))
