@@ -33,7 +33,12 @@ KINDS = [
     {"kind": "dual_head"},
     {"kind": "dual_head", "loss": "kl"},
 ]
-OWNING = [{"kind": "optimal_transport"}, {"kind": "dual_head"}, {"kind": "hidden_projector", "weight": 0.0}]
+OWNING = [
+    {"kind": "optimal_transport"},
+    {"kind": "dual_head"},
+    {"kind": "hidden_projector", "weight": 0.0},  # so without a module
+    {"kind": "affinity", "sketch": 4},  # draws anew at each step
+]
 
 
 @pytest.fixture(scope="module")
