@@ -125,6 +125,7 @@ def _contents(cache: Cache) -> dict[str, str]:
         "bytes a row": f"{cache.size / max(1, rows):.1f}",
         "gold known": f"{known.gold / max(1, rows):.1%} of rows",
         "mean and std known": f"{known.moments / max(1, rows):.1%} of rows",
+        **({"hidden states": f"{cache.width} numbers of float16 a row"} if cache.width else {}),
     }
 
 

@@ -156,6 +156,9 @@ class Extract(Settings):
     """Examples of a shard, the unit of resuming and of sharing between processes."""
     compile: bool = False
     """Compile the forward pass (torch.compile): minutes at the start, faster after. Changes rounding only."""
+    hidden: bool = False
+    """Keep the hidden state that each row was computed from too, as float16: 2 bytes for each number of its width (8 KiB a row
+    at a width of 4096). For objectives that look at hidden states."""
 
     @field_validator("top_k")
     @classmethod
@@ -352,6 +355,11 @@ class Config(Settings):
         for i, objective in enumerate(self.objectives):
             if self.extract.sampling is None:
                 _enough_entries(i, objective, self.extract.top_k)
+            if "hidden" in objective.needs and not self.extract.hidden:
+                raise ValueError(
+                    f"objectives[{i}] ({objective.kind}) looks at hidden states of the sources, which the cache does not keep; "
+                    "set extract.hidden to true"
+                )
             for source in self.sources:
                 _known(i, objective, source)
         for source in self.sources:
@@ -359,6 +367,12 @@ class Config(Settings):
                 raise ValueError(
                     f"extract.sampling draws from whole distributions, which backend {source.backend.kind} of source "
                     f"{source.name} does not give; use backend transformers, or extract.top_k"
+                )
+            if self.extract.hidden and "hidden" in source.backend.unknown:
+                raise ValueError(
+                    f"extract.hidden is true, and source {source.name} cannot give hidden states: its backend "
+                    f"{source.backend.kind} knows log-probabilities only. Give it backend transformers, or set extract.hidden "
+                    "to false"
                 )
         transforms = {source.name: source.transforms for source in self.sources}
         chosen = Choices(
@@ -370,6 +384,9 @@ class Config(Settings):
             self.strategies,
             [data.domain for data in self.data.train],
             sampled=self.extract.sampling is not None,
+            engine=self.engine.kind,
+            adapter=self.adapter.kind if self.adapter else None,
+            weightless=[source.name for source in self.sources if not source.backend.weights],
         )
         if found := conflicts(chosen):
             raise ValueError("\n".join(found))

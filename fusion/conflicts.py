@@ -14,6 +14,7 @@ from fusion.objectives import (
     AnyObjective,
     GromovWasserstein,
     InfiFusion,
+    OwningObjective,
     TopKContrastive,
     TopKDecoupled,
     ZScoreKL,
@@ -23,6 +24,8 @@ from fusion.weighting import EVERY, AnyWeighting, Learned, MaxMargin, MinimumCro
 
 BY_TOKEN = {"mapped", "sources"}
 """Units that see a source's rows in the pivot's vocabulary."""
+WHOLE = ("auto", "single", "ddp")
+"""Engines that keep the whole model in each process."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,10 @@ class Choices:
     """Of the training examples."""
     sampled: bool = False
     """Whether entries are drawn at random."""
+    engine: str = "auto"
+    adapter: str | None = None
+    weightless: Sequence[str] = ()
+    """Names of sources whose weights are not here."""
 
     def placed(self) -> Iterator[tuple[str, AnyTransform]]:
         """Each transform with the place where it stands in the configuration."""
@@ -128,7 +135,7 @@ def a_change_of_mapped_rows_is_seen(chosen: Choices) -> Iterator[str]:
 
 
 def a_temperature_is_seen(chosen: Choices) -> Iterator[str]:
-    """Standardising, or looking at directions alone, takes a factor on the logits out again."""
+    """Standardising, or looking at directions or hidden states alone, takes a factor on the logits out again."""
     fusing = [objective for objective in chosen.objectives if objective.unit != "row"]
     if not fusing or not all(map(blind_to_scale, fusing)):
         return
@@ -136,8 +143,8 @@ def a_temperature_is_seen(chosen: Choices) -> Iterator[str]:
         if isinstance(transform, Power):
             names = " and ".join(sorted({objective.kind for objective in fusing}))
             yield (
-                f"{place} is a factor on the logits, which nothing here sees: {names} look at the shape of a row alone; "
-                "remove it or add another term"
+                f"{place} is a factor on the logits, which nothing here sees: {names} look at the shape of a row or at "
+                "hidden states; remove it or add another term"
             )
 
 
@@ -211,10 +218,37 @@ def every_domain_has_its_shares(chosen: Choices) -> Iterator[str]:
                 yield f"weighting (learned).shares has none for domain {domain}; add them, or `{EVERY}` for all others"
 
 
+def owned_modules_need_the_whole_model(chosen: Choices) -> Iterator[str]:
+    """A term's own modules are trained and saved as part of a model that each process holds whole."""
+    for number, objective in enumerate(chosen.objectives):
+        if not isinstance(objective, OwningObjective):
+            continue
+        what = f"objectives[{number}] ({objective.kind}) trains a module of its own beside the pivot"
+        if chosen.engine not in WHOLE:
+            yield f"{what}, which engine.kind {chosen.engine} does not; use {', '.join(WHOLE)}"
+        if chosen.adapter:
+            yield f"{what}, which checkpoints with adapter: {chosen.adapter} do not keep; leave out the adapter or the term"
+
+
+def output_layers_come_with_weights(chosen: Choices) -> Iterator[str]:
+    """A term that is made from a source's output layer needs its weights."""
+    for number, objective in enumerate(chosen.objectives):
+        if isinstance(objective, OwningObjective) and objective.reads_output_layer:
+            for name in chosen.weightless:
+                yield (
+                    f"objectives[{number}] ({objective.kind}) with head: source reads the output layer of source {name}, whose "
+                    "weights are not here; set head to a file with a basis, or give the source backend transformers"
+                )
+
+
 def blind_to_scale(objective: AnyObjective) -> bool:
     """Whether a factor on a source's logits changes nothing for it."""
     graph = isinstance(objective, GLD | GromovWasserstein) and objective.input == "standardised"
-    return graph or isinstance(objective, InfiFusion | ZScoreKL | TopKDecoupled | TopKContrastive)
+    return (
+        graph
+        or "hidden" in objective.needs
+        or isinstance(objective, InfiFusion | ZScoreKL | TopKDecoupled | TopKContrastive)
+    )
 
 
 def picks_one(weighting: AnyWeighting) -> str | None:
@@ -243,4 +277,6 @@ RULES: tuple[Callable[[Choices], Iterator[str]], ...] = (
     there_is_a_number_for_each_source,
     a_draw_needs_all_sources,
     every_domain_has_its_shares,
+    owned_modules_need_the_whole_model,
+    output_layers_come_with_weights,
 )

@@ -10,7 +10,13 @@ from fusion.objectives import AnyObjective
 from fusion.transforms import AnyTransform
 from fusion.weighting import AnyWeighting
 
-NAMES = {"gold": "the log-probability of the true token", "mean": "the mean of the logits", "std": "their deviation"}
+NAMES = {
+    "gold": "the log-probability of the true token",
+    "mean": "the mean of the logits",
+    "std": "their deviation",
+    "hidden": "the hidden state",
+}
+WAYS_OUT = {"hidden": "Set extract.hidden to true and extract the source again"}
 
 
 def lacking(
@@ -33,9 +39,10 @@ def lacking(
         ]
         for reader, needs, instead in [*readers, *own]:
             for field, rows in _unknown(known, needs):
+                way_out = WAYS_OUT.get(field, f"Set {instead}")
                 found.append(
                     f"{reader} needs {NAMES[field]}, which {rows} of {known.rows} rows of source {name} do not have (NaN). "
-                    f"Set {instead}, or take this source's rows from a backend that knows it."
+                    f"{way_out}, or take this source's rows from a backend that knows it."
                 )
         for i, objective in enumerate(objectives):
             own = objective.unit == "row"  # reads the pivot's rows alone
@@ -49,5 +56,5 @@ def lacking(
 
 def _unknown(known: Known, needs: frozenset[str]) -> Iterator[tuple[str, int]]:
     """The fields that some rows lack, and how many rows lack each."""
-    have = {"gold": known.gold, "mean": known.moments, "std": known.moments}
+    have = {"gold": known.gold, "mean": known.moments, "std": known.moments, "hidden": known.hidden}
     yield from ((field, known.rows - have[field]) for field in sorted(needs) if have[field] < known.rows)

@@ -27,7 +27,19 @@ from fusion.objectives import AnyObjective, SpelledObjective
 from fusion.progress import bar, console, counter, training_bar
 from fusion.ranks import device
 from fusion.sources import Source, Wanted
-from fusion.train import ACCUMULATED, BASELINE, SIZE, Collator, Recipe, Reference, pairwise, step_size, student, train
+from fusion.train import (
+    ACCUMULATED,
+    BASELINE,
+    SIZE,
+    Collator,
+    Recipe,
+    Reference,
+    owned,
+    pairwise,
+    step_size,
+    student,
+    train,
+)  # fmt: skip
 from fusion.vocabulary import vocabulary_map, words
 from fusion_eval import heldout
 from fusion_eval.results import Result
@@ -54,6 +66,8 @@ def cache_writer(job: Job, name: str, folder: Path | None = None) -> Writer:
     key["backend"] = job.backend(name).identity()
     if ahead := job.ahead(name):
         key["look_ahead"] = _prompts(job, ahead)
+    if extract.hidden and name != "pivot":  # else left out: the key of caches made before there was a choice
+        key["hidden"] = True
     size = vocabulary(job.tokenizers[name])
     whole = full_key(key, sorted(set(job.ids)), extract.codec, extract.shard, size)
     folder = folder or kept(job, "cache", name, whole)
@@ -88,6 +102,7 @@ def open_source(job: Job, name: str) -> Source:
     wanted = Wanted(
         job.models[name].ref, job.tokenizers[name], k, extract.dtype, device(), extract.batch_tokens, extract.compile,
         sampling=None if name == "pivot" else extract.sampling,
+        hidden=extract.hidden and name != "pivot",
     )  # fmt: skip
     return job.backend(name).open(wanted)
 
@@ -111,6 +126,9 @@ def refuse_unknown(job: Job, caches: dict[str, Cache]) -> None:
     transforms = {source.name: source.transforms for source in job.config.sources}
     if missing := lacking(job.config.objectives, job.config.weighting, sources, transforms):
         raise ValueError("\n".join(missing))
+    for source in job.config.sources:
+        weights = source.ref if source.backend.weights else None
+        owned.check(job.config.objectives, weights, vocabulary(job.tokenizers[source.name]))
 
 
 def helping_batches(job: Job, caches: dict[str, Cache]) -> Iterator[Batch]:
@@ -134,7 +152,11 @@ def reference(job: Job, name: str, cache: Cache) -> Reference:
     mapped = vocabulary_map(job.config.vocabulary_map, job.tokenizers[name], job.tokenizers["pivot"], templates)
     spelled = any(isinstance(objective, SpelledObjective) for objective in job.config.objectives)
     dictionary = words(job.tokenizers[name], job.tokenizers["pivot"], templates) if spelled else None
-    return Reference(name, cache, mapped, getattr(job.models[name], "transforms", ()), dictionary)
+    hidden = any("hidden" in objective.needs for objective in job.config.objectives)
+    weights = job.models[name].ref if job.backend(name).weights else None
+    return Reference(
+        name, cache, mapped, getattr(job.models[name], "transforms", ()), words=dictionary, hidden=hidden, model=weights
+    )
 
 
 def train_one(job: Job, name: str, references: list[Reference], learn: list[str], pivot: Cache | None = None) -> bool:
@@ -190,7 +212,7 @@ def _training_key(
         "sources": {reference.name: reference.cache.made for reference in references},
         "transforms": {r.name: [each.model_dump() for each in r.transforms] for r in references},
         "learn": learn,
-        "objectives": [objective.model_dump() for objective in objectives],
+        "objectives": [objective.identity() for objective in objectives],
         "fusion": [config.alignment, config.vocabulary_map, job.weighting.model_dump()] if references else [],
         "training": {name: value for name, value in job.training.items() if name not in (SIZE[0], ACCUMULATED[0])},
         "batch": step_size(job.training),

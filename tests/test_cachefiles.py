@@ -124,6 +124,16 @@ def test_extraction_says_that_the_rows_must_be_imported(folder):
         pipeline.run(job_of(folder, name="forgotten").config, until="extract")
 
 
+def test_a_cache_with_hidden_states_says_so_and_its_key_too(folder):
+    extract = runs.raw(folder)["extract"] | {"hidden": True}
+    run = pipeline.run(runs.config(folder, name="hidden", extract=extract), until="extract")
+    assert facts(run / "cache/qwen")["hidden states"] == "32 numbers of float16 a row"
+    assert facts(run / "cache/qwen")["made of: hidden"] == "true"
+    assert not {"hidden states", "made of: hidden"} & facts(run / "cache/pivot").keys()
+    with pytest.raises(ValueError, match="hidden"):  # made from something else
+        pipeline.run(runs.config(folder, name="hidden"), until="extract")
+
+
 def test_a_cache_says_what_it_is_finished_or_not(folder, dump, tmp_path):
     import_cache(job_of(folder, name="facts"), "qwen", "jsonl", [dump], out=tmp_path / "out")
     told = facts(tmp_path / "out")

@@ -39,6 +39,27 @@ def test_an_objective_that_a_backend_cannot_serve_is_refused_before_anything_run
     assert configfile.parse(raw, "x.yaml").sources[1].backend.kind == "openai"
 
 
+@pytest.mark.parametrize(
+    "backend", [{"kind": "openai", "url": "http://here/v1", "model": "m"}, {"kind": "vllm"}, {"kind": "imported"}]
+)
+def test_hidden_states_of_a_backend_that_has_none_are_refused(backend):
+    raw = changed(["extract", "hidden"], True)
+    raw["sources"][1]["backend"] = backend
+    message = f"extract.hidden is true, and source two cannot give hidden states: its backend {backend['kind']} knows"
+    with pytest.raises(ConfigError, match=message):
+        configfile.parse(raw, "x.yaml")
+
+
+def test_an_objective_that_looks_at_hidden_states_needs_them_in_the_cache():
+    raw = changed(["objectives", 1], {"kind": "affinity"})
+    with pytest.raises(
+        ConfigError, match=r"objectives\[1\] \(affinity\) looks at hidden .*; set extract.hidden to true"
+    ):
+        configfile.parse(raw, "x.yaml")
+    raw["extract"] = {"hidden": True}
+    assert configfile.parse(raw, "x.yaml").objectives[1].needs == {"hidden"}
+
+
 def test_a_served_model_may_have_the_pivots_tokenizer():
     raw = changed(["sources", 1, "path"], "some/pivot")
     raw["sources"][1]["backend"] = {"kind": "openai", "url": "http://here/v1", "model": "m"}

@@ -13,12 +13,16 @@ from fusion.conflicts import RULES, Choices, blind_to_scale, conflicts
 from fusion.objectives import (
     GLD,
     USKD,
+    Affinity,
     AlignDistil,
     Confident,
     CrossEntropy,
+    DualHead,
     ForwardKL,
+    HiddenProjector,
     InfiFusion,
     Mixture,
+    OptimalTransport,
     ReverseKL,
     SpanLikelihood,
     ZScoreKL,
@@ -109,6 +113,18 @@ OFFENCES = [
         r"weighting \(learned\).shares has none for domain y; add them, or `\*`",
     ),
     ({"objectives": [SpanLikelihood()], "alignment": "dtw"}, r"\(span_likelihood\) compares .* use alignment: prefix"),
+    (
+        {"objectives": [CrossEntropy(), HiddenProjector()], "engine": "zero3"},
+        r"objectives\[1\] \(hidden_projector\) trains a module .* engine.kind zero3 does not; use auto, single, ddp",
+    ),
+    (
+        {"objectives": [OptimalTransport()], "adapter": "lora"},
+        r"\(optimal_transport\) trains a module .* checkpoints with adapter: lora do not keep; leave out",
+    ),
+    (
+        {"objectives": [DualHead()], "weightless": ["b"]},
+        r"\(dual_head\) with head: source reads the output layer of source b, whose weights are not here; set head to",
+    ),
 ]
 FINE = [
     {},
@@ -121,6 +137,9 @@ FINE = [
     {"objectives": [ZScoreKL()]},
     {"objectives": [GLD(input="raw")], "transforms": {"a": [Power(gamma=0.5, tail="single")]}},
     {"objectives": [SpanLikelihood()]},
+    {"objectives": [Affinity()], "engine": "fsdp2", "adapter": "lora", "weightless": ["a"]},
+    {"objectives": [HiddenProjector(), DualHead()], "engine": "ddp"},
+    {"objectives": [DualHead(head="basis.safetensors", loss="kl")], "weightless": ["a"]},
     {"alignment": "truncate"},
     {"objectives": [CrossEntropy(), USKD(), SpanLikelihood(), ForwardKL(), Mixture()], "sampled": True},
     {"objectives": [ForwardKL(select=Confident(threshold=0.5, of="pivot"), tail="none")], "sampled": True},
@@ -170,7 +189,7 @@ def test_the_pivot_may_be_a_source_of_itself_where_transforms_change_what_it_say
 
 
 @pytest.mark.parametrize(
-    "objective", [o for o in OBJECTIVES if o.unit in ("mapped", "pair", "spelled", "example")], ids=repr
+    "objective", [o for o in OBJECTIVES if o.unit in ("mapped", "pair", "spelled", "relation", "example")], ids=repr
 )
 def test_a_term_is_said_to_be_blind_to_scale_exactly_if_a_factor_on_the_sources_logits_changes_nothing(objective):
     tried = case(objective, dtype=torch.float64)

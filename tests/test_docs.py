@@ -33,6 +33,7 @@ def test_what_a_term_needs_is_what_its_row_says():
         cells = [cell.strip() for cell in row.split("|")]
         assert ("gold" in cells[4]) == ("gold" in needs)
         assert ("moments" in cells[4]) == ("mean" in needs)
+        assert ("hidden states" in cells[4]) == ("hidden" in needs)
         assert ("all" in cells[4]) == (kind(**given).entries is None)
 
 

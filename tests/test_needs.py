@@ -1,11 +1,13 @@
 """What rows lack is said before training: objective or weighting, source, how many rows, and the way out."""
 
+import dataclasses
+
 import pytest
 import torch
 
 from fusion.cache.known import Known, known
 from fusion.needs import lacking
-from fusion.objectives import GLD, CrossEntropy, ForwardKL, InfiFusion
+from fusion.objectives import GLD, Affinity, CrossEntropy, ForwardKL, InfiFusion
 from fusion.rows import LogitRows
 from fusion.transforms import LogitSwap, Power
 from fusion.weighting import ALL as WEIGHTINGS
@@ -26,8 +28,14 @@ def rows(gold, mean, ids):
 def test_known_counts_what_is_there():
     nan = float("nan")
     first = known(rows([-1.0, nan, -2.0], [nan, nan, -3.0], [[5, 6], [5, -1], [3, 4]]))
-    assert first.tolist() == [3, 2, 1, 1]
+    assert first.tolist() == [3, 2, 1, 1, 0]
     assert Known.of([first.tolist(), [4, 4, 4, 2]]) == Known(rows=7, gold=6, moments=5, entries=1)
+
+
+def test_known_counts_finite_hidden_states():
+    some = rows([-1.0, -2.0], [0.0, 0.0], [[5], [6]])
+    some = dataclasses.replace(some, hidden=torch.tensor([[1.0, 2.0], [3.0, float("inf")]]))
+    assert known(some).tolist() == [2, 2, 2, 1, 1]
 
 
 def test_nothing_is_lacking_where_all_is_known():
@@ -63,6 +71,15 @@ def test_what_is_lacking_is_named_with_reader_source_and_way_out(source, weighti
     assert all("backend" in sentence for sentence in found)
 
 
+def test_hidden_states_that_are_lacking_are_extracted_again():
+    (found,) = lacking([CrossEntropy(), Affinity()], Sum(), {"a": WHOLE})
+    assert found.startswith(
+        "objectives[1] (affinity) needs the hidden state, which 10 of 10 rows of source a do not have"
+    )
+    assert "Set extract.hidden to true and extract the source again, or" in found
+    assert lacking([Affinity()], Sum(), {"a": dataclasses.replace(WHOLE, hidden=10)}) == []
+
+
 def test_what_nobody_reads_may_be_lacking():
     nothing = Known(10, 0, 0, 10)
     assert lacking([CrossEntropy(), ForwardKL(), InfiFusion(), GLD(input="raw")], Sum(), {"a": nothing}) == []
@@ -70,7 +87,7 @@ def test_what_nobody_reads_may_be_lacking():
 
 @pytest.mark.parametrize("reader", [*EVERY, *PLAIN], ids=repr)
 def test_needs_are_fields_of_rows(reader):
-    assert reader.needs <= {"gold", "mean", "std"}
+    assert reader.needs <= {"gold", "mean", "std", "hidden"}
 
 
 def test_a_transform_that_reads_the_true_tokens_probability_needs_it_of_its_own_source_alone():

@@ -8,6 +8,7 @@
 which is 39 bytes at K = 10 and V = 152,064. A gap is taken from the entry before *as it will be read*, so that errors do
 not add up: each log-probability is within 0.03 nat, and entries stay in order. `float16` and `float32` keep plain numbers.
 Entries drawn at random are kept apart, without loss, whatever the rest is kept as; see `drawn.py`.
+Hidden states, where rows have them, are kept beside either as float16, 2 bytes a number.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def encode(rows: LogitRows, values: str, vocabulary: int) -> dict[str, Tensor]:
 
     The example and the following token of a row are not stored: the shard's index tells the one, the data set the other.
     Where a step in the text does not fit 8 bits, the prefixes of the shard are stored beside the packed rows. Raises
-    ValueError for an id outside the vocabulary, and for rows that cannot be packed.
+    ValueError for an id outside the vocabulary, for rows that cannot be packed, and for hidden states beyond float16.
     """
     if len(rows) and rows.k and int(rows.ids.max()) >= vocabulary:
         raise ValueError(f"A row names the token {int(rows.ids.max())}, but the vocabulary has {vocabulary} of them.")
@@ -44,11 +45,12 @@ def encode(rows: LogitRows, values: str, vocabulary: int) -> dict[str, Tensor]:
             rows, vocabulary
         )
     prefix = rows.prefix.to(torch.int32).contiguous()
+    hidden = {} if rows.hidden is None else {"hidden": _half(rows.hidden)}
     if values == "packed":
         steps, fit = _steps(rows.prefix.numpy(), rows.example.numpy())
-        packed = {"packed": torch.from_numpy(_pack(rows, steps, vocabulary))}
+        packed = {"packed": torch.from_numpy(_pack(rows, steps, vocabulary))} | hidden
         return packed if fit else packed | {"prefix": prefix}
-    return {
+    return hidden | {
         "logprobs": rows.logprobs.to(FLOATS[values]).contiguous(),
         "ids": rows.ids.to(torch.int32).contiguous(),
         "gold": rows.gold.float().contiguous(),
@@ -63,8 +65,10 @@ def decode(tensors: Mapping[str, Tensor], example: Tensor, k: int, vocabulary: i
 
     Of rows with drawn entries it gives the rest, with `k` = 0.
     """
+    hidden = tensors["hidden"].float() if "hidden" in tensors else None
     if "packed" in tensors:
-        return _unpack(tensors["packed"].numpy(), tensors.get("prefix"), example, k, vocabulary)
+        rows = _unpack(tensors["packed"].numpy(), tensors.get("prefix"), example, k, vocabulary)
+        return dataclasses.replace(rows, hidden=hidden)
     return LogitRows(
         logprobs=tensors["logprobs"].float(),
         ids=tensors["ids"].long(),
@@ -73,12 +77,24 @@ def decode(tensors: Mapping[str, Tensor], example: Tensor, k: int, vocabulary: i
         std=tensors["std"].float(),
         prefix=tensors["prefix"].long(),
         example=example,
+        hidden=hidden,
     )
 
 
-def bytes_per_row(k: int, values: str, vocabulary: int) -> int:
-    """Bytes that one row takes on disk."""
-    return row_bytes(_widths(k, vocabulary)) if values == "packed" else (k + 2) * FLOATS[values].itemsize + k * 4 + 8
+def bytes_per_row(k: int, values: str, vocabulary: int, width: int = 0) -> int:
+    """Bytes that one row takes on disk; `width` is that of its hidden state, 0 for none."""
+    numbers = row_bytes(_widths(k, vocabulary)) if values == "packed" else (k + 2) * FLOATS[values].itemsize + k * 4 + 8
+    return numbers + 2 * width
+
+
+def _half(hidden: Tensor) -> Tensor:
+    half = hidden.half().contiguous()
+    if bool(half.isinf().any()):
+        raise ValueError(
+            f"Hidden states are kept as float16, which ends at 65504, and {int(half.isinf().any(-1).sum())} of these "
+            f"{len(half)} go beyond it. Set extract.hidden to false and leave out the objectives that look at hidden states."
+        )
+    return half
 
 
 def _widths(k: int, vocabulary: int) -> list[int]:

@@ -144,9 +144,19 @@ class Cache:
         """Bytes on disk."""
         return sum(file.stat().st_size for file in self.folder.glob("shard-*.safetensors"))
 
-    def rows(self, ids: Sequence[str]) -> LogitRows:
-        """Rows of these examples, one example after another, numbered from 0 in `example`. KeyError names an absent one."""
-        parts = [(number, self._read(id)) for number, id in enumerate(ids)]
+    @property
+    def width(self) -> int | None:
+        """Of the hidden states that it keeps; None where it keeps none."""
+        file = self._shard(0)
+        return file.get_slice("hidden").get_shape()[1] if "hidden" in file.keys() else None  # noqa: SIM118 (no mapping)
+
+    def rows(self, ids: Sequence[str], hidden: bool = False) -> LogitRows:
+        """Rows of these examples, one example after another, numbered from 0 in `example`. KeyError names an absent one.
+
+        Hidden states, which take most of the bytes, are read only where they are asked for.
+        """
+        leave = INDEX if hidden else (*INDEX, "hidden")
+        parts = [(number, self._read(id, leave)) for number, id in enumerate(ids)]
         alike = itertools.groupby(
             parts, key=lambda part: part[1].keys()
         )  # shards differ where one keeps its prefixes apart
@@ -171,16 +181,14 @@ class Cache:
         example = torch.tensor([number for number, _ in parts]).repeat_interleave(counts)
         return decode(tensors, example, 0 if self.drawn else self.entries, self.key["vocabulary"])
 
-    def _read(self, id: str) -> dict[str, Tensor]:
+    def _read(self, id: str, leave: Sequence[str]) -> dict[str, Tensor]:
         if id not in self._place:
             raise KeyError(f"{self.folder} has no rows of example {id}; it holds {len(self._place)} others.")
         shard, place = self._place[id]
         start, end = self._starts[shard][place : place + 2]
-        if shard not in self._open:
-            self._open[shard] = self._opened(shard)
-        file, entries = self._open[shard]
+        file, entries = self._shard(shard)
         rows, ragged = slice(start, end), slice(int(entries[start]), int(entries[end])) if len(entries) else None
-        names = [name for name in sorted(file.keys()) if name not in INDEX]
+        names = [name for name in sorted(file.keys()) if name not in leave]
         return {name: file.get_slice(name)[ragged if name in drawn.RAGGED else rows] for name in names}
 
     def _opened(self, shard: int) -> tuple[Any, Tensor]:
@@ -188,6 +196,11 @@ class Cache:
         file = safe_open(self.folder / self._shards[shard]["file"], "pt").__enter__()
         unique = file.get_tensor("unique").long() if self.drawn else None
         return file, torch.empty(0) if unique is None else torch.cat([unique.new_zeros(1), unique.cumsum(0)])
+
+    def _shard(self, number: int) -> tuple[Any, Tensor]:
+        if number not in self._open:
+            self._open[number] = self._opened(number)
+        return self._open[number]
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_open": {}}  # open files stay behind when a worker is started

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from fusion.objectives.affinity import Affinity
 from fusion.objectives.aligndistil import AlignDistil
 from fusion.objectives.base import (
     Confident,
@@ -11,6 +12,7 @@ from fusion.objectives.base import (
     MappedObjective,
     Objective,
     PairObjective,
+    RelationObjective,
     RowObjective,
     SourcesObjective,
     SpanObjective,
@@ -18,8 +20,10 @@ from fusion.objectives.base import (
 )
 from fusion.objectives.cross_entropy import CrossEntropy
 from fusion.objectives.divergences import L1, ForwardKL, JensenShannon, ReverseKL, SkewedKL
+from fusion.objectives.dual_head import DualHead
 from fusion.objectives.gld import GLD
 from fusion.objectives.gromov import GromovWasserstein
+from fusion.objectives.hidden_projector import HiddenProjector
 from fusion.objectives.hungarian import Hungarian
 from fusion.objectives.infifusion import InfiFusion
 from fusion.objectives.llp import LLP
@@ -28,8 +32,11 @@ from fusion.objectives.mixture import Mixture
 from fusion.objectives.mse import MSE
 from fusion.objectives.nkd import NKD, USKD
 from fusion.objectives.one_vs_rest import OneVsRest
+from fusion.objectives.optimal_transport import OptimalTransport
+from fusion.objectives.owned import Between, OutputLayer, OwningObjective
 from fusion.objectives.plackett_luce import PlackettLuce
 from fusion.objectives.span_likelihood import SpanLikelihood
+from fusion.objectives.span_relations import SpanRelations
 from fusion.objectives.topkd import TopKContrastive, TopKDecoupled
 from fusion.objectives.uld import ULD
 from fusion.objectives.zscore_kl import ZScoreKL
@@ -58,7 +65,12 @@ AnyObjective = Annotated[
     | LumiNet
     | SpanLikelihood
     | Mixture
-    | AlignDistil,
+    | AlignDistil
+    | Affinity
+    | SpanRelations
+    | OptimalTransport
+    | HiddenProjector
+    | DualHead,
     Field(discriminator="kind"),
 ]
 
@@ -87,6 +99,11 @@ ALL = (
     SpanLikelihood,
     Mixture,
     AlignDistil,
+    Affinity,
+    SpanRelations,
+    OptimalTransport,
+    HiddenProjector,
+    DualHead,
 )
 
 __all__ = [
@@ -98,13 +115,17 @@ __all__ = [
     "NKD",
     "ULD",
     "USKD",
+    "Affinity",
     "AlignDistil",
     "AnyObjective",
+    "Between",
     "Confident",
     "CrossEntropy",
+    "DualHead",
     "ExampleObjective",
     "ForwardKL",
     "GromovWasserstein",
+    "HiddenProjector",
     "Hungarian",
     "InfiFusion",
     "JensenShannon",
@@ -113,14 +134,19 @@ __all__ = [
     "Mixture",
     "Objective",
     "OneVsRest",
+    "OptimalTransport",
+    "OutputLayer",
+    "OwningObjective",
     "PairObjective",
     "PlackettLuce",
+    "RelationObjective",
     "ReverseKL",
     "RowObjective",
     "SkewedKL",
     "SourcesObjective",
     "SpanLikelihood",
     "SpanObjective",
+    "SpanRelations",
     "SpelledObjective",
     "TopKContrastive",
     "TopKDecoupled",

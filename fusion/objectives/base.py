@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -18,7 +18,8 @@ from fusion.settings import Settings
 MISSING = 1e-3  # kept mass may fall this far below 1 by rounding; less of it means that entries are missing
 EPS = 1e-7  # a row of equal logits has no spread to divide by; its entries count as 0
 
-Unit = Literal["row", "pair", "spelled", "mapped", "sources", "span", "example"]
+Term = TypeVar("Term", bound="Objective")
+Unit = Literal["row", "pair", "spelled", "mapped", "sources", "span", "relation", "example"]
 
 
 class Objective(Settings, ABC):
@@ -43,7 +44,7 @@ class Objective(Settings, ABC):
 
     @property
     def needs(self) -> frozenset[str]:
-        """Fields of a source's rows, besides entries, that must be known: of gold, mean and std."""
+        """Fields of a source's rows, besides entries, that must be known: of gold, mean, std and hidden."""
         return frozenset()
 
     @property
@@ -52,9 +53,22 @@ class Objective(Settings, ABC):
         return False
 
     @property
+    def reads(self) -> frozenset[str]:
+        """The same of the pivot's rows: as of a source's, unless said otherwise."""
+        return self.needs
+
+    @property
     def named(self) -> frozenset[str]:
         """Names of sources that this term cannot do without."""
         return frozenset()
+
+    def identity(self) -> dict[str, Any]:
+        """All that makes the term what it is: its settings, and the contents of files that they name."""
+        return self.model_dump()
+
+    def at_step(self: Term, step: int) -> Term:
+        """The term at a step of the optimizer: itself, unless it draws at random."""
+        return self
 
 
 class Confident(Settings):
@@ -188,6 +202,16 @@ class SpanObjective(Objective):
     @abstractmethod
     def __call__(self, pivot: Float[Tensor, " M"], source: Float[Tensor, " M"]) -> Float[Tensor, " M"]:
         """One value for each stretch, from its log-probability under either model, in nats."""
+
+
+class RelationObjective(Objective):
+    """Compares how the joined rows of an example stand to each other: row m of one belongs to row m of the other."""
+
+    unit: ClassVar[Unit] = "relation"
+
+    @abstractmethod
+    def __call__(self, pivot: LogitRows, source: LogitRows, examples: int) -> Float[Tensor, " E"]:
+        """One value for each example, `example` counting from 0 to E-1; 0 where it has no joined rows."""
 
 
 class ExampleObjective(Objective):

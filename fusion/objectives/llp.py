@@ -21,8 +21,8 @@ class LLP(MappedObjective):
     the pivot orders all pairs that differ by more than `delta` with that margin, however far apart they are.
 
     Source: LLP, Guo et al. 2023, arXiv:2210.05801 (predicting links of a graph): a node is a position here, its neighbours the
-    likely tokens. Its random far nodes are left out, for a cache holds no scores of random tokens; so are relations between
-    hidden states. `delta` in nats is a guess (the paper's 0.1 is of probabilities of links).
+    likely tokens. Its random far nodes are left out, for a cache holds no scores of random tokens; relations of positions
+    are `span_relations`. `delta` in nats is a guess (the paper's 0.1 is of probabilities of links).
     """
 
     kind: Literal["llp"] = "llp"

@@ -9,14 +9,16 @@ from fusion import models
 from fusion.cache import drawn
 from fusion.cache.codec import bytes_per_row
 from fusion.config import Config, Extract
+from fusion.conflicts import WHOLE
 from fusion.head import AT_ONCE
 from fusion.job import Job
+from fusion.objectives import OwningObjective
 from fusion.plan import memory
 from fusion.plan.counts import heldout_counts, training_counts
 from fusion.plan.facts import Architecture, architecture
 from fusion.plan.memory import Engine, Memory, Precision
 from fusion.plan.work import Counts, forward, training
-from fusion.train import ACCUMULATED, SIZE, trainings
+from fusion.train import ACCUMULATED, SIZE, owned, trainings
 
 NOTHING = Memory()
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -120,12 +122,18 @@ def engine_of(config: Config) -> Engine:
 
 
 def _possible(config: Config) -> list[Engine]:
-    """The configured one; and with one GPU the plain one and those that offload, with several all but the plain one."""
+    """The configured one; and with one GPU the plain one and those that offload, with several all but the plain one;
+    of those, where terms own modules, the ones that can train them."""
     one, chosen = config.plan.gpus == 1, engine_of(config)
+    whole = any(isinstance(objective, OwningObjective) for objective in config.objectives)
     return [
         e
         for e in memory.ENGINES
-        if e == chosen or (e.kind == "single" or e.offload != "none" if one else e.kind != "single")
+        if e == chosen
+        or (
+            (e.kind == "single" or e.offload != "none" if one else e.kind != "single")
+            and (e.kind in WHOLE or not whole)
+        )
     ]
 
 
@@ -142,15 +150,34 @@ def _rank(planner: Planner, engine: Engine, checkpointed: bool) -> Memory:
     precision = _precision(config)
     kept = memory.activations(size, batch * length, length, precision, batch > 1 and not config.packing, checkpointed)
     states = memory.states(size, engine, precision, config.plan.gpus)
+    trained, frozen = _owned(planner)
+    states = replace(  # float32, and never spread over processes
+        states,
+        weights=states.weights + 4 * trained + frozen * BYTES[config.dtype],
+        gradients=states.gradients + 4 * trained,
+        optimizer=states.optimizer + 8 * trained,
+    )
     if config.adapter:  # its own gradients and moments are a hundredth of these, and not counted
         states = replace(states, gradients=0, optimizer=0, host=0)
     logits = planner.trained_logits(batch * length) + memory.head_gradient(size, precision)
     return replace(states, activations=kept, logits=logits)
 
 
+def _owned(planner: Planner) -> tuple[int, int]:
+    """Numbers that the modules of terms hold for all sources: trained and frozen ones."""
+    config, width = planner.config, planner.sizes["pivot"].hidden
+    sources = [source.name for source in config.sources if source.name in planner.sizes]
+    each = [
+        owned.numbers(config.objectives, width, planner.sizes[name].hidden, planner.vocabulary(name))
+        for name in sources
+    ]
+    return sum(trained for trained, _ in each), sum(frozen for _, frozen in each)
+
+
 def _extract(planner: Planner, name: str) -> Estimate:
     extract, counts, vocabulary = planner.config.extract, planner.counts(name, once=True), planner.vocabulary(name)
-    disk = round(counts.rows * _row(extract, name == "pivot", vocabulary))
+    width = planner.sizes[name].hidden if extract.hidden and name != "pivot" else 0
+    disk = round(counts.rows * _row(extract, name == "pivot", vocabulary, width))
     found = Estimate(f"extract {name}", counts.examples, counts.tokens, disk=disk)
     if name not in planner.sizes:  # runs behind a server, not here
         return found
@@ -159,13 +186,13 @@ def _extract(planner: Planner, name: str) -> Estimate:
     return replace(found, memory=rank, work=forward(size, counts))
 
 
-def _row(extract: Extract, pivot: bool, vocabulary: int) -> float:
-    """Bytes that a row takes. Of what is drawn at random, as many are different as in the paper: 12 of 50 (a guess here)."""
+def _row(extract: Extract, pivot: bool, vocabulary: int, width: int) -> float:
+    """Bytes that a row takes, with `width` numbers of hidden state. Of what is drawn at random, as many are different as in the paper: 12 of 50 (a guess here)."""
     if extract.sampling is not None and not pivot:
         different = min(vocabulary, math.ceil(extract.sampling.draws * 12 / 50))
-        return bytes_per_row(0, extract.codec, vocabulary) + drawn.bytes_per_row(different, vocabulary)
+        return bytes_per_row(0, extract.codec, vocabulary, width) + drawn.bytes_per_row(different, vocabulary)
     k = 1 if pivot else vocabulary if extract.top_k == "all" else min(extract.top_k, vocabulary)
-    return float(bytes_per_row(k, extract.codec, vocabulary))
+    return float(bytes_per_row(k, extract.codec, vocabulary, width))
 
 
 def _train(planner: Planner, name: str, rank: Memory) -> Estimate:

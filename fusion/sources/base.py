@@ -40,6 +40,8 @@ class Wanted:
     compile: bool = False
     sampling: RandomSampling | None = None
     """Draw entries at random instead of keeping the `k` largest."""
+    hidden: bool = False
+    """Whether rows are to hold the state that the model's output layer reads."""
 
 
 class Backend(Settings, ABC):
@@ -47,8 +49,8 @@ class Backend(Settings, ABC):
 
     weights: ClassVar[bool] = False
     """Whether the source's path names the weights too, so that the model can be identified, counted and measured."""
-    unknown: ClassVar[frozenset[str]] = frozenset({"mean", "std"})
-    """Fields of its rows that are always NaN."""
+    unknown: ClassVar[frozenset[str]] = frozenset({"mean", "std", "hidden"})
+    """Fields of its rows that are always NaN, or missing."""
     samples: ClassVar[bool] = False
     """Whether it can draw entries at random from the whole distribution."""
     idle: ClassVar[frozenset[str]] = frozenset()

@@ -11,7 +11,7 @@ class Imported(Backend):
     """Rows come from files that another program wrote; see `fusion cache import`. Which fields they hold, the files decide."""
 
     kind: Literal["imported"] = "imported"
-    unknown = frozenset()
+    unknown = frozenset({"hidden"})
 
     def open(self, wanted: Wanted) -> NoReturn:
         """Always raises ValueError: there is nothing to run."""

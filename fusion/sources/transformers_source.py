@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -34,7 +35,7 @@ class Transformers(Backend):
         if wanted.compile:  # the forward alone: hooks stay outside, where `hidden_states` puts one for each call
             model.base_model.forward = torch.compile(model.base_model.forward, dynamic=True)
         k = min(wanted.k, head.vocabulary)
-        return TransformersSource(model, head.frozen(), k, wanted.batch_tokens, wanted.sampling)
+        return TransformersSource(model, head.frozen(), k, wanted.batch_tokens, wanted.sampling, wanted.hidden)
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class TransformersSource:
     """Tokens of a batch, padding included; one longer text makes a batch of its own."""
     sampling: RandomSampling | None = None
     """How entries are drawn, if they are not the `k` largest."""
+    hidden: bool = False
+    """Whether rows hold the state that the head reads, after the last normalisation, as float16."""
 
     @torch.inference_mode()
     def rows(self, texts: Sequence[Encoded], progress: Progress | None = None) -> LogitRows:
@@ -57,7 +60,8 @@ class TransformersSource:
             chosen = [texts[i] for i in batch]
             inputs, at, about = pad(chosen, self.model.device)
             hidden = hidden_states(self.model, **inputs).flatten(0, 1)[at]
-            rows = self._described(hidden, about, chosen).to("cpu")
+            rows = self._described(hidden, about, chosen)
+            rows = dataclasses.replace(rows, hidden=hidden.half() if self.hidden else None).to("cpu")
             for number, i in enumerate(batch):
                 mine = rows.select(rows.example == number)
                 done[i] = LogitRows(**{**vars(mine), "example": torch.full_like(mine.example, i)})

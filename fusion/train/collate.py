@@ -15,6 +15,7 @@ from fusion.batch import pack, pad
 from fusion.cache import Cache
 from fusion.corpus import Example
 from fusion.encode import Encoded
+from fusion.models import ModelRef
 from fusion.rows import LogitRows, Pairs
 from fusion.transforms import AnyTransform, MappedTransform, OwnTransform
 from fusion.weighting import AnyWeighting, Label, times
@@ -32,6 +33,10 @@ class Reference:
     """What is done to its rows before any objective sees them, in this order."""
     words: Words | None = None
     """Its tokens and the pivot's in one dictionary, where an objective compares how they are spelled."""
+    hidden: bool = False
+    """Whether its hidden states are read from the cache."""
+    model: ModelRef | None = None
+    """Where its weights are, if they are anywhere here."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +148,7 @@ class Collator:
             inputs, at, about = pack(chosen, "cpu", self.line, self.pad_id)
         ids = [self.examples[n].id for n in numbers]
         texts = {i: self.examples[n].response.encode() for i, n in enumerate(numbers)}
-        rows = [reference.cache.rows(ids) for reference in self.references]
+        rows = [reference.cache.rows(ids, reference.hidden) for reference in self.references]
         pairs = [align(self.alignment, about, theirs, texts) for theirs in rows]
         before = about if self.pivot is None else dataclasses.replace(about, gold=self.pivot.rows(ids).gold)
         weights = self.weighting(before, rows, pairs)

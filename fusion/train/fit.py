@@ -15,15 +15,20 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments, se
 from fusion import ranks
 from fusion.head import BUDGET, Head
 from fusion.models import ModelRef, vocabulary
-from fusion.objectives import AnyObjective
+from fusion.objectives import AnyObjective, OwningObjective
 from fusion.train.adapter import LoRA, load_pivot, merge_adapter
 from fusion.train.checkpoint import last_checkpoint, universal
 from fusion.train.collate import Collator
 from fusion.train.engine import Engine, arguments
+from fusion.train.owned import attach, build, detach
 from fusion.train.packing import line_length
 from fusion.train.student import AnyStudent, export, prepare, settle
 from fusion.train.trainer import FusionTrainer
 from fusion.train.wrapped import running
+
+PARTS_OUTSIDE = {"ddp_find_unused_parameters": False, "ddp_broadcast_buffers": False}
+"""What DDP must not do where modules of terms are trained: they take part in the loss, not in the model's own output, and hold
+frozen weights that need not be sent around."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,7 @@ def train(recipe: Recipe, folder: Path, callbacks: Sequence[TrainerCallback] = (
         for callback in callbacks:
             trainer.add_callback(callback)
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        detach(trainer.model)
         layers, parameters = settle(trainer.model), sum(p.numel() for p in trainer.model.parameters())  # type: ignore[union-attr]
         trainer.save_model(str(folder / ("adapter" if recipe.adapter else "model")))
     if ranks.is_main():
@@ -79,6 +85,9 @@ def train(recipe: Recipe, folder: Path, callbacks: Sequence[TrainerCallback] = (
 def _trainer(recipe: Recipe, folder: Path, checkpoint: Path | None) -> FusionTrainer:
     other = checkpoint is not None and universal(checkpoint, recipe.engine)
     ours = arguments(recipe.engine, recipe.dtype, universal=other)
+    objectives = [objective for objective in recipe.objectives if objective.weight]
+    if any(isinstance(objective, OwningObjective) for objective in objectives):
+        ours |= PARTS_OUTSIDE
     args = training_arguments(
         recipe.arguments | ours, folder, recipe.seed
     )  # before the model: ZeRO-3 loads it in shards
@@ -87,15 +96,19 @@ def _trainer(recipe: Recipe, folder: Path, checkpoint: Path | None) -> FusionTra
     model = load_pivot(recipe.pivot, recipe.dtype, device, recipe.adapter)
     if recipe.student:
         prepare(model, recipe.student)
-    collator = recipe.collator
+    collator, head = recipe.collator, Head.of(model, vocabulary(recipe.tokenizer), recipe.chunk, recipe.budget)
+    learned = [each for each in collator.references if collator.learn is None or each.name in collator.learn]
+    owned = build(objectives, learned, model.get_output_embeddings().weight.shape[-1], recipe.dtype, recipe.seed)
+    attach(model, owned)
     if recipe.line is not None:
         collator = dataclasses.replace(collator, line=line_length(model, recipe.line))
     trainer = FusionTrainer(
         model=model,
-        head=Head.of(model, vocabulary(recipe.tokenizer), recipe.chunk, recipe.budget),
-        objectives=recipe.objectives,
+        head=head,
+        objectives=objectives,
         engine=recipe.engine,
         words={r.name: r.words for r in collator.references if r.words is not None},
+        owned=owned,
         args=args,
         train_dataset=range(len(collator.examples)),  # type: ignore[arg-type]
         data_collator=collator,  # type: ignore[arg-type]

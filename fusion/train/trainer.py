@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback
 
 from fusion import ranks
@@ -19,6 +19,7 @@ from fusion.objectives import (
     ExampleObjective,
     MappedObjective,
     PairObjective,
+    RelationObjective,
     RowObjective,
     SourcesObjective,
     SpanObjective,
@@ -28,6 +29,7 @@ from fusion.rows import LogitRows
 from fusion.train.checkpoint import describe
 from fusion.train.collate import Matched, Targets, ask
 from fusion.train.engine import Engine
+from fusion.train.owned import of
 from fusion.train.packing import check_no_cross_talk
 from fusion.train.wrapped import check, keep_whole, set_apart, shard_on_cpu
 
@@ -46,9 +48,11 @@ class FusionTrainer(Trainer):
         objectives: Sequence[AnyObjective],
         engine: Engine | None = None,
         words: Mapping[str, Words] | None = None,
+        owned: nn.ModuleDict | None = None,
         **kwargs: Any,
     ):
         self.engine = engine or Engine()
+        self.owned = owned or nn.ModuleDict()
         super().__init__(**kwargs)
         self.words = {name: each.to(self.args.device) for name, each in (words or {}).items()}
         self.add_callback(_Ready(self))  # type: ignore[arg-type]
@@ -78,9 +82,10 @@ class FusionTrainer(Trainer):
         keep_whole(self.engine, self.model_wrapped, self.head.module)
         if self.engine.stage == 3:
             set_apart(self.optimizer, self._groups)
-        self.head.check(self.model_wrapped)
+        mixed = self.args.bf16 or self.args.fp16  # then a float32 model computes in 16 bits
+        self.head.check(self.model_wrapped, 0.1 if mixed else None)
         if getattr(self.data_collator, "line", None) is not None:
-            check_no_cross_talk(self.model_wrapped)
+            check_no_cross_talk(self.model_wrapped, 0.05 if mixed else None)
         self._logged_at = self.state.global_step
 
     def compute_loss(
@@ -91,7 +96,7 @@ class FusionTrainer(Trainer):
         targets: Targets = collator.at_step(inputs["targets"], self.state.global_step).to(self.args.device)
         counts: dict[str, int] | dict[str, float] = num_items_in_batch or targets.counts()
         hidden = hidden_states(model, **{name: value for name, value in inputs.items() if name != "targets"})
-        total = hidden.new_zeros((), dtype=torch.float32)
+        total = hidden.new_zeros((), dtype=torch.float32) + self._head_takes_part()
         for name, weight, mean in self.terms(hidden, targets, counts):
             total = total + weight * mean
             self._note(f"loss/{name}", mean.detach())
@@ -111,7 +116,8 @@ class FusionTrainer(Trainer):
         `hidden` is [B, T, D]. A term that has nothing to average over (no match in the whole batch) is 0.
         """
         pivot, asked = self._pivot_rows(hidden, targets)
-        for objective in self.objectives:
+        for number, each in enumerate(self.objectives):
+            objective = each.at_step(self.state.global_step)
             if isinstance(objective, RowObjective):
                 yield objective.kind, objective.weight, objective(pivot).sum() / counts["row"]
                 continue
@@ -120,9 +126,9 @@ class FusionTrainer(Trainer):
                 yield objective.kind, objective.weight, total / max(1, counts["sources"])
                 continue
             for name, source in targets.sources.items():
-                unit = "example" if objective.unit == "example" else f"{objective.unit}/{name}"
-                words = self.words.get(name)
-                values, weight = _compared(objective, pivot, asked[name], source, targets.examples, words)
+                unit = "example" if objective.unit in ("example", "relation") else f"{objective.unit}/{name}"
+                words, module = self.words.get(name), of(self.owned, number, name)
+                values, weight = _compared(objective, pivot, asked[name], source, targets.examples, words, module)
                 yield f"{objective.kind}/{name}", objective.weight, (weight * values).sum() / max(1, counts[unit])
 
     def _pivot_rows(self, hidden: Tensor, targets: Targets) -> tuple[LogitRows, dict[str, Tensor]]:
@@ -130,11 +136,19 @@ class FusionTrainer(Trainer):
         entries = [_entries(objective) for objective in self.objectives]
         k = self.head.vocabulary if None in entries else max((e for e in entries if e is not None), default=0)
         mapped = any(objective.unit in ("mapped", "sources") for objective in self.objectives)
-        moments = any(objective.needs & {"mean", "std"} for objective in self.objectives)
+        moments = any(objective.reads & {"mean", "std"} for objective in self.objectives)
         chosen = hidden.flatten(0, 1)[targets.at]
         rows, asked = self.head.rows(chosen, targets.about, k, ask(targets) if mapped else None, moments)
+        if any("hidden" in objective.reads for objective in self.objectives):
+            rows = dataclasses.replace(rows, hidden=chosen)
         widths = [source.mapped.k if mapped else 0 for source in targets.sources.values()]
         return rows, dict(zip(targets.sources, asked.split(widths, dim=1), strict=True)) if widths else {}
+
+    def _head_takes_part(self) -> Tensor | float:
+        """0, through the head's weights where no term looks at logits: DDP waits for a gradient of every weight."""
+        if not all("hidden" in objective.reads for objective in self.objectives):
+            return 0.0
+        return torch.stack([weight.sum() for weight in self.head.module.parameters()]).sum().float() * 0
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Any:
         """The denominators of this step's means, over all its micro-batches and processes."""
@@ -194,32 +208,42 @@ def _entries(objective: AnyObjective) -> int | None:
 
 
 def _compared(
-    objective: PairObjective | SpelledObjective | MappedObjective | SpanObjective | ExampleObjective,
+    objective: PairObjective
+    | SpelledObjective
+    | MappedObjective
+    | SpanObjective
+    | RelationObjective
+    | ExampleObjective,
     pivot: LogitRows,
     asked: Tensor,
     source: Matched,
     examples: int,
     words: Words | None,
+    module: nn.Module | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Values of one objective against one source, and how much each counts."""
+    """Values of one objective against one source, with its module where it owns one, and how much each counts."""
+    own: dict[str, Any] = {} if module is None else {"module": module}
     if isinstance(objective, ExampleObjective):
-        return objective(pivot, source.rows, examples), _mean_by_example(source, pivot, examples)
+        return objective(pivot, source.rows, examples, **own), _mean_by_example(source, pivot, examples)
     if isinstance(objective, SpanObjective):
         text = source.stretches
         mine, theirs = text.sums(pivot.gold, text.pivot), text.sums(source.rows.gold, text.source)
         return objective(mine, theirs), source.weight[text.at]
+    if isinstance(objective, RelationObjective):
+        mine, theirs = pivot.select(source.pairs.pivot), source.rows.select(source.pairs.source)
+        return objective(mine, theirs, examples, **own), _mean_by_example(source, pivot, examples)
     if isinstance(objective, MappedObjective):
-        own, theirs, weight = pivot.select(source.at), source.mapped, source.weight[source.comparable]
-        mine = dataclasses.replace(own, logprobs=asked[source.at], ids=theirs.ids)
+        largest, theirs, weight = pivot.select(source.at), source.mapped, source.weight[source.comparable]
+        mine = dataclasses.replace(largest, logprobs=asked[source.at], ids=theirs.ids)
     else:
-        own, theirs, weight = pivot.select(source.pairs.pivot), source.rows.select(source.pairs.source), source.weight
-        mine = own
-    weight = weight if objective.select is None else weight * objective.select(own, theirs)
+        mine, theirs, weight = pivot.select(source.pairs.pivot), source.rows.select(source.pairs.source), source.weight
+        largest = mine
+    chosen = 1 if objective.select is None else objective.select(largest, theirs)
     if isinstance(objective, SpelledObjective):
         assert words is not None
         ids = mine.ids[:, : objective.candidates], theirs.ids[:, : objective.entries]
-        return objective(mine, theirs, words.distance(*ids)), weight
-    return objective(mine, theirs), weight
+        return objective(mine, theirs, words.distance(*ids)), weight * chosen
+    return objective(mine, theirs, **own), weight * chosen
 
 
 def _taught(objective: SourcesObjective, pivot: LogitRows, asked: dict[str, Tensor], targets: Targets) -> Tensor:

@@ -1,5 +1,7 @@
 """Packed rows against the rows they were made from: errors within what is stated, ids and places exact."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -135,6 +137,27 @@ def test_rows_that_do_not_fit_the_scales_are_refused(spoil):
         rows.logprobs[7] = torch.nan if spoil == "nan" else -20.0
     with pytest.raises(ValueError, match="extract.values to float16"):
         encode(rows, "packed", V)
+
+
+@pytest.mark.parametrize("values", ["packed", "float16", "float32"])
+def test_hidden_states_come_back_as_float16_holds_them(values):
+    hidden = torch.randn(500, 24) * 30
+    rows = dataclasses.replace(random_rows(), hidden=hidden)
+    tensors = encode(rows, values, V)
+    again = decode(tensors, rows.example, rows.k, V)
+    assert torch.equal(again.hidden, hidden.half().float())
+    assert torch.equal(again.ids, rows.ids)
+    assert tensors["hidden"].dtype == torch.float16
+    assert bytes_per_row(10, values, V, 24) - bytes_per_row(10, values, V) == tensors["hidden"].nbytes / 500 == 48
+    del tensors["hidden"]
+    assert decode(tensors, rows.example, rows.k, V).hidden is None
+
+
+def test_hidden_states_beyond_float16_are_refused():
+    hidden = torch.zeros(500, 4)
+    hidden[7, 2], hidden[9, 0] = 7e4, -1e9
+    with pytest.raises(ValueError, match=r"2 of these 500 go beyond it. Set extract.hidden to false"):
+        encode(dataclasses.replace(random_rows(), hidden=hidden), "packed", V)
 
 
 @pytest.mark.parametrize("values", ["packed", "float16"])

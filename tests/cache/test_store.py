@@ -1,5 +1,6 @@
 """The cache gives back what was written, resumes at a shard, and knows what it was made from."""
 
+import dataclasses
 import json
 import random
 
@@ -65,6 +66,34 @@ def test_a_shard_that_keeps_its_prefixes_apart_is_read_beside_others(tmp_path):
     got = writer.finish().rows(wanted)
     assert torch.equal(got.prefix, torch.cat([far[id] for id in wanted]))
     assert torch.equal(got.ids, rows_of(wanted).ids)
+
+
+@pytest.mark.parametrize("values", ["packed", "float16"])
+def test_hidden_states_are_read_where_they_are_asked_for_only(tmp_path, values):
+    writer = writer_of(tmp_path, KEY, IDS, 4, values)
+    states = {}
+    for number in writer.missing():
+        rows = rows_of(writer.examples(number))
+        rows = dataclasses.replace(rows, hidden=torch.randn(len(rows), 6).half())
+        states |= {id: rows.hidden[rows.example == i].float() for i, id in enumerate(writer.examples(number))}
+        writer.write(number, rows)
+    cache = writer.finish()
+    assert (cache.width, cache.known.hidden) == (6, len(cache))
+    wanted = random.Random(0).sample(IDS, 7)
+    assert torch.equal(cache.rows(wanted, hidden=True).hidden, torch.cat([states[id] for id in wanted]))
+    assert cache.rows(wanted).hidden is None
+
+
+def test_a_cache_made_before_there_were_hidden_states_is_read_and_has_none(tmp_path):
+    fill(writer_of(tmp_path, KEY, IDS, 4))
+    file = tmp_path / "manifest.json"
+    manifest = json.loads(file.read_text())
+    for shard in manifest["shards"][1:]:  # the first as a run that was cut off and went on today leaves it
+        shard["known"] = shard["known"][:4]
+    file.write_text(json.dumps(manifest))
+    cache = Cache(tmp_path)
+    assert (cache.known.rows, cache.known.hidden, cache.width) == (len(cache), 0, None)
+    assert cache.rows(IDS, hidden=True).hidden is None
 
 
 def test_shards_of_different_width_are_refused(tmp_path):

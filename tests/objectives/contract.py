@@ -16,10 +16,14 @@ from fusion.objectives import (
     NKD,
     ULD,
     USKD,
+    Affinity,
     AlignDistil,
+    Between,
     CrossEntropy,
+    DualHead,
     ForwardKL,
     GromovWasserstein,
+    HiddenProjector,
     Hungarian,
     InfiFusion,
     JensenShannon,
@@ -27,10 +31,14 @@ from fusion.objectives import (
     Mixture,
     Objective,
     OneVsRest,
+    OptimalTransport,
+    OutputLayer,
+    OwningObjective,
     PlackettLuce,
     ReverseKL,
     SkewedKL,
     SpanLikelihood,
+    SpanRelations,
     SpelledObjective,
     TopKContrastive,
     TopKDecoupled,
@@ -79,6 +87,16 @@ OBJECTIVES: list[Objective] = [
     LumiNet(rows=2),
     LumiNet(rows=3, columns=5),
     AlignDistil(expert="source0", opposite="source1"),
+    *(Affinity(order=order, sketch=sketch) for order in (1, 2) for sketch in (None, 4)),
+    SpanRelations(),
+    SpanRelations(window=0, random=3, delta=0.02, temperature=0.5),
+    SpanRelations(window=3, random=0),
+    *(OptimalTransport(cost=cost) for cost in ("cosine", "attention", "euclidean")),
+    OptimalTransport(cost="attention", alpha=0.1),
+    HiddenProjector(),
+    HiddenProjector(disparity=0.9),
+    *(DualHead(loss=loss) for loss in ("binary_kl_norm", "binary_kl", "kl")),
+    DualHead(loss="kl", temperature=2.0),
 ]
 
 SPELLING = torch.rand(W, V, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
@@ -92,6 +110,7 @@ NOT_LEAST_AT_EQUALITY: dict[str, Callable[[Objective], bool]] = {
     "mixture": lambda o: o.of.kind in ("plackett_luce", "nkd"),  # type: ignore[attr-defined]
     "uskd": lambda _: True,  # looks at no source
     "topkd_contrastive": lambda _: True,  # least where positions are told apart
+    "optimal_transport": lambda _: True,  # its plan is blurred
     "uld": lambda o: o.pivot_temperature != o.source_temperature,  # type: ignore[attr-defined]
     "forward_kl": lambda o: o.tail == "residual_to_gold",  # type: ignore[attr-defined]  # least at another distribution
 }
@@ -100,6 +119,7 @@ NOT_LEAST_AT_EQUALITY: dict[str, Callable[[Objective], bool]] = {
 HOLDS_CONSTANT = {
     "one_vs_rest": lambda o: o.beta > 0,  # its weights
     "uskd": lambda o: o.alpha > 0,  # its target
+    "hidden_projector": lambda o: o.disparity is not None,  # its weights
 }
 """Terms that take a function of the pivot as a constant, so that finite differences do not know their gradient."""
 
@@ -115,9 +135,16 @@ class Case:
     others: list[LogitRows] = dataclasses.field(default_factory=list)
     share: Tensor | None = None
     names: tuple[str, ...] = ("source0", "source1")
+    module: torch.nn.Module | None = None
 
     @property
     def pivot(self) -> LogitRows:
+        """Its rows; the logits themselves serve as hidden states, for an objective that looks at such."""
+        rows = self._numbers()
+        hidden = self.logits if "hidden" in self.objective.reads else None
+        return dataclasses.replace(rows, hidden=hidden, prefix=self.about.prefix)
+
+    def _numbers(self) -> LogitRows:
         if self.objective.unit == "mapped":
             return asked(self.logits, self.source.ids, self.about)
         if self.objective.unit == "sources":
@@ -129,20 +156,21 @@ class Case:
 
     def values(self) -> Tensor:
         pivot, source = self.pivot, self.source
+        own = {} if self.module is None else {"module": self.module}
         match self.objective.unit:
             case "row":
                 return self.objective(pivot)
             case "span":
                 return self.objective(pivot.gold, source.gold)
-            case "example":
-                return self.objective(pivot, source, E)
+            case "example" | "relation":
+                return self.objective(pivot, source, E, **own)
             case "sources":
                 named = dict(zip(self.names, (source, *self.others), strict=True))
                 return self.objective(pivot, named, self.share)
             case "spelled":
                 return self.objective(pivot, source, spelled(source.ids, pivot.ids))
             case _:
-                return self.objective(pivot, source)
+                return self.objective(pivot, source, **own)
 
     def reordered(self, order: Tensor) -> Case:
         """The same rows in another order; those of a whole example on its source's side stay."""
@@ -180,9 +208,20 @@ def case(objective: Objective, N: int = 11, dtype: torch.dtype = torch.float32) 
             share / share.sum(0) if several else None,
         )
     count = N + 4 if objective.unit == "example" and N else N  # whole examples may differ in length
-    return Case(
-        objective, logits, about, random_rows(count, W if objective.entries is None else K, W, other, 3, examples=E)
-    )
+    source = random_rows(count, W if objective.entries is None else K, W, other, 3, examples=E)
+    hidden = torch.randn(count, W, generator=torch.Generator().manual_seed(8)).to(other)
+    found = Case(objective, logits, about, dataclasses.replace(source, hidden=hidden))
+    return dataclasses.replace(found, module=module(objective, W, dtype))
+
+
+def module(objective: Objective, width: int, dtype: torch.dtype) -> torch.nn.Module | None:
+    """What the objective owns, for the pivot and a source of that width and vocabulary whose head is the identity."""
+    if not isinstance(objective, OwningObjective):
+        return None
+    with torch.random.fork_rng():
+        torch.manual_seed(9)
+        made = objective.own(Between(V, width, width, lambda: OutputLayer(torch.eye(width, dtype=torch.float64))))
+    return made.double() if dtype == torch.float64 else made.float()
 
 
 def _mapped(about: LogitRows, dtype: torch.dtype, objective: Objective, seed: int) -> LogitRows:
@@ -206,9 +245,11 @@ def equal(objective: Objective, logits: Tensor) -> Case:
     token = torch.arange(N) % V
     about = rows_of(logits.detach(), 0, token, torch.arange(N) * E // N)
     rows = rows_of(logits.detach(), V if objective.entries is None else K, token, about.example)
+    rows = dataclasses.replace(rows, hidden=logits.detach())
     several = objective.unit == "sources"
     share = torch.full((2, N), 0.5, dtype=logits.dtype) if several else None
-    return Case(objective, logits, about, rows, [rows] if several else [], share)
+    found = Case(objective, logits, about, rows, [rows] if several else [], share)
+    return dataclasses.replace(found, module=module(objective, V, logits.dtype))
 
 
 def extremes(dtype: torch.dtype) -> dict[str, Tensor]:

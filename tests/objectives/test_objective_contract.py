@@ -20,7 +20,7 @@ def those(*units: str):
 
 
 every_objective = those()
-SIZES = {"example": E}
+SIZES = {"example": E, "relation": E}
 REFUSE_UNKNOWN = {"gld", "gromov_wasserstein", "zscore_kl"}
 
 
@@ -117,7 +117,10 @@ def test_rows_of_other_examples_change_neither_value_nor_gradient(objective):
     if objective.entries is not None:  # a whole vocabulary that does not sum to one would be refused
         fainter = tried.source.logprobs - torch.where(there, 0.1, 0.0)[:, None]
         changed.source = dataclasses.replace(tried.source, logprobs=fainter)
-    mine = torch.tensor([False, True, False]) if objective.unit == "example" else ~other
+    if tried.source.hidden is not None:
+        longer = tried.source.hidden.flip(1).where(there[:, None], tried.source.hidden)
+        changed.source = dataclasses.replace(changed.source, hidden=longer)
+    mine = torch.tensor([False, True, False]) if objective.unit in SIZES else ~other
     before, after = tried.values()[mine], changed.values()[mine]
     assert torch.equal(before, after)
     before.sum().backward()
@@ -132,7 +135,7 @@ def test_the_order_of_the_rows_changes_nothing(objective):
     order = torch.cat([torch.randperm(4), 4 + torch.randperm(4), 8 + torch.randperm(3)])  # examples stay together
     assert torch.equal(tried.about.example[order], tried.about.example)
     moved = tried.reordered(order)
-    values = tried.values() if objective.unit == "example" else tried.values()[order]
+    values = tried.values() if objective.unit in SIZES else tried.values()[order]
     torch.testing.assert_close(moved.values(), values)
 
 
@@ -147,6 +150,8 @@ def test_the_order_of_sources_changes_nothing(objective):
 
 @every_objective
 def test_a_constant_on_the_logits_changes_nothing(objective):
+    if "hidden" in objective.reads:
+        pytest.skip("the logits serve as hidden states, whose level means something")
     tried = case(objective, dtype=torch.float64)
     moved = dataclasses.replace(tried, logits=tried.logits + torch.arange(11.0)[:, None] * 7)
     torch.testing.assert_close(moved.values(), tried.values())
@@ -166,10 +171,12 @@ def test_the_order_of_mapped_entries_and_what_the_pivot_says_at_empty_ones_chang
 
 
 @every_objective
-@pytest.mark.parametrize("field", ["gold", "mean", "std"])
+@pytest.mark.parametrize("field", ["gold", "mean", "std", "hidden"])
 def test_a_field_of_the_source_is_read_exactly_if_it_is_declared(objective, field):
     tried = case(objective)
-    unknown = torch.full_like(tried.source.gold, torch.nan)
+    unknown = torch.full_like(tried.logits if field == "hidden" else tried.source.gold, torch.nan)
+    if field == "hidden" and tried.source.hidden is not None:
+        unknown = torch.full_like(tried.source.hidden, torch.nan)
     blind = dataclasses.replace(tried, source=dataclasses.replace(tried.source, **{field: unknown}))
     if field not in objective.needs:
         assert torch.equal(blind.values(), tried.values())

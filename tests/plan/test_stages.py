@@ -60,6 +60,14 @@ def test_counts_are_those_of_the_tokenizers(folder):
     assert found.shipped == []
 
 
+def test_hidden_states_of_sources_are_counted_on_the_disk(folder):
+    plain = plan(Job(runs.config(folder)))
+    with_states = plan(Job(runs.config(folder, extract={"hidden": True})))
+    rows = sum(text.rows for text in Job(runs.config(folder)).encoded("qwen"))
+    assert stage(with_states, "extract qwen").disk - stage(plain, "extract qwen").disk == rows * 32 * 2
+    assert stage(with_states, "extract pivot").disk == stage(plain, "extract pivot").disk
+
+
 def test_weights_of_a_training_are_those_of_the_model(folder):
     config = runs.config(folder)
     found = plan(Job(config))
@@ -67,6 +75,21 @@ def test_weights_of_a_training_are_those_of_the_model(folder):
     rank = stage(found, "train unified").memory
     assert (rank.weights, rank.gradients, rank.optimizer) == (weights, weights, 2 * weights)
     assert stage(found, "fuse").disk == weights
+
+
+def test_modules_of_terms_are_counted_and_only_engines_that_train_them_are_offered(folder):
+    own = [{"kind": "cross_entropy"}, {"kind": "hidden_projector"}, {"kind": "dual_head"}]
+    changes = {"extract": {"hidden": True}, "plan": {"gpus": 2}}
+    plain, more = (plan(Job(runs.config(folder, objectives=o, **changes))) for o in (own[:1], own))
+    one, other = (stage(each, "train unified").memory for each in (plain, more))
+    layers = 2 * 2 * (32 * 32 + 32) + 2 * (32 * 32 + 32)  # two sources: two layers, and a projector
+    job = Job(runs.config(folder))
+    frozen = sum((32 + 1) * vocabulary(job.tokenizers[name]) + 32 for name in ("neox", "qwen"))  # with bias and mean
+    assert other.weights - one.weights == 4 * (layers + frozen)
+    assert other.gradients - one.gradients == 4 * layers
+    assert other.optimizer - one.optimizer == 8 * layers
+    assert {engine.kind for engine in more.engines} == {"ddp"}
+    assert {"zero3", "fsdp2"} < {engine.kind for engine in plain.engines}
 
 
 def test_more_gpus_make_fewer_steps_of_more_examples(folder):

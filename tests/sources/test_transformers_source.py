@@ -121,3 +121,17 @@ def test_draws_average_to_the_models_own_distribution(wanted):
     error = (total / 60 - true) / (true * (1 - true) / (60 * 127)).sqrt()
     assert error.abs().max() < 6
     assert error.std() == pytest.approx(1, abs=0.1)
+
+
+def test_hidden_states_are_what_the_output_layer_reads(wanted):
+    """The model's own logits come from them: through its last matrix, and for gemma2 its soft-capping."""
+    open_, texts = wanted
+    source = Transformers().open(open_(hidden=True))
+    rows = source.rows(texts)
+    assert rows.hidden.dtype == torch.float16
+    for number in (0, 4):
+        ids = torch.tensor([texts[number].input_ids])
+        own = source.model(ids).logits[0, texts[number].start - 1 : -1, : source.head.vocabulary]
+        mine = source.head.logits(rows.hidden[rows.example == number].float())
+        torch.testing.assert_close(mine, own, atol=0.02, rtol=0.01)  # 11 bits of precision
+    assert Transformers().open(open_()).rows(texts).hidden is None

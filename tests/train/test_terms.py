@@ -14,6 +14,7 @@ from fusion.job import Job
 from fusion.objectives import Confident, CrossEntropy, ForwardKL, InfiFusion, Mixture, SpanLikelihood
 from fusion.train import Collator
 from fusion.train.fit import training_arguments
+from fusion.train.owned import build
 from fusion.train.trainer import FusionTrainer
 from fusion.transforms import LogitSwap, Power
 from fusion.vocabulary import words
@@ -26,7 +27,8 @@ every_objective = pytest.mark.parametrize("objective", FUSED, ids=repr)
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory):
-    job = Job(runs.config(tmp_path_factory.mktemp("terms")))
+    folder = tmp_path_factory.mktemp("terms")
+    job = Job(runs.config(folder, extract=runs.raw(folder)["extract"] | {"hidden": True}))
     job.describe()
     return job
 
@@ -34,14 +36,15 @@ def job(tmp_path_factory):
 @pytest.fixture(scope="module")
 def references(job):
     caches = pipeline.extract(job)
-    return [steps.reference(job, name, cache) for name, cache in caches.items() if name != "pivot"]
+    found = [steps.reference(job, name, cache) for name, cache in caches.items() if name != "pivot"]
+    return [dataclasses.replace(each, hidden=True) for each in found]
 
 
 @pytest.fixture(scope="module")
 def trainer(job, references, tmp_path_factory):
     model = tiny.AutoModelForCausalLM.from_pretrained(job.config.pivot.path)
     vocabulary = max(job.tokenizers["pivot"].get_vocab().values()) + 1
-    return FusionTrainer(
+    made = FusionTrainer(
         model=model,
         args=training_arguments({"report_to": []}, tmp_path_factory.mktemp("trainer"), 0),
         train_dataset=range(len(job.train)),
@@ -49,6 +52,8 @@ def trainer(job, references, tmp_path_factory):
         objectives=[],
         words={r.name: words(job.tokenizers[r.name], job.tokenizers["pivot"], ("auto", "auto")) for r in references},
     )
+    made.build = lambda objectives: build(objectives, references, model.config.hidden_size, "float32", 0)
+    return made
 
 
 def batch(job, references, numbers=range(8), weighting=None):
@@ -58,6 +63,7 @@ def batch(job, references, numbers=range(8), weighting=None):
 def terms(trainer, given, objectives, hidden=None, counts=None):
     """Values of the terms by name, and the gradient at the hidden states."""
     trainer.objectives = objectives
+    trainer.owned = trainer.build(objectives)
     inputs = {name: value for name, value in given.items() if name != "targets"}
     hidden = (hidden_states(trainer.model, **inputs) if hidden is None else hidden).detach().requires_grad_()
     found = list(trainer.terms(hidden, given["targets"], counts or given["targets"].counts()))

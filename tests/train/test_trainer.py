@@ -74,6 +74,17 @@ def test_a_fusion_term_with_any_weight_is_not_plain_fine_tuning(job, references,
         assert not all(torch.equal(fused[name], weight) for name, weight in plain.items())
 
 
+@pytest.mark.parametrize("line", [None, 60])
+def test_mixed_precision_trains_about_as_float32_does(job, references, tmp_path, line):
+    _, whole = weights(job, references, [CrossEntropy(), ForwardKL()], tmp_path)
+    made = trainer(job, references, [CrossEntropy(), ForwardKL()], tmp_path, bf16=True)
+    made.data_collator = dataclasses.replace(made.data_collator, line=line)
+    made.train()
+    for entry, expected in zip(made.state.log_history[:3], whole[:3], strict=True):
+        assert entry["loss"] == pytest.approx(expected["loss"], rel=0.02)
+        assert entry["loss"] != expected["loss"]
+
+
 def test_cross_entropy_trains_as_transformers_own_loss_does(job, tmp_path):
     """Same batches, labels shifted by transformers, and the ids of padded heads masked by hand."""
     texts = job.encoded("pivot")
