@@ -81,6 +81,7 @@ def acceptance_table(name: str, found: Sequence[Acceptance]) -> Table:
     for one in found:
         kind = f"sampled, temperature {one.temperature:g}" if one.temperature else "greedy"
         table.add_row(kind, f"{one.checks:,}", f"{one.length:.2f}", *(f"{share:.0%}" for share in one.stands))
+    return table
 
 
 SHOWN = 20

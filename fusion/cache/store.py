@@ -147,7 +147,7 @@ class Cache:
     @property
     def width(self) -> int | None:
         """Of the hidden states that it keeps; None where it keeps none."""
-        file = self._shard(0)
+        file, _ = self._shard(0)
         return file.get_slice("hidden").get_shape()[1] if "hidden" in file.keys() else None  # noqa: SIM118 (no mapping)
 
     def rows(self, ids: Sequence[str], hidden: bool = False) -> LogitRows:

@@ -23,6 +23,11 @@ class HiddenObjective(Objective):
         return 0
 
     @property
+    def accepts_sampled(self) -> bool:
+        """Entries, however they are chosen, are not read."""
+        return True
+
+    @property
     def needs(self) -> frozenset[str]:
         """The hidden state."""
         return frozenset({"hidden"})

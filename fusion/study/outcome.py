@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,7 +66,7 @@ class Outcome:
         ]
 
     @functools.cached_property
-    def _runs(self) -> dict[str, Sequence[Result]]:
+    def _runs(self) -> dict[str, list[Result]]:
         return {result.model: [result] for result in self.untouched} | self.results
 
     @functools.cached_property
