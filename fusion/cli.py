@@ -396,6 +396,7 @@ def study(
     page: Annotated[
         Path | None, typer.Option("--write", metavar="PAGE", help="A Markdown page to put the tables into.")
     ] = None,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Runs made at once, each in a process.")] = 1,
 ) -> None:
     """Train one pivot in several ways, each tuned alike and from several seeds, and compare them with intervals."""
     from fusion.progress import quiet
@@ -404,7 +405,7 @@ def study(
 
     quiet()
     found = load(file)
-    outcome = run(Grid(found, override))
+    outcome = run(Grid(found, override), jobs)
     if page is not None:
         put(page, found.name, markdown(outcome))
 

@@ -187,7 +187,10 @@ def _extract(planner: Planner, name: str) -> Estimate:
 
 
 def _row(extract: Extract, pivot: bool, vocabulary: int, width: int) -> float:
-    """Bytes that a row takes, with `width` numbers of hidden state. Of what is drawn at random, as many are different as in the paper: 12 of 50 (a guess here)."""
+    """Bytes that a row takes, with `width` numbers of hidden state.
+
+    Of what is drawn at random, as many are different as in the paper: 12 of 50 (a guess here).
+    """
     if extract.sampling is not None and not pivot:
         different = min(vocabulary, math.ceil(extract.sampling.draws * 12 / 50))
         return bytes_per_row(0, extract.codec, vocabulary, width) + drawn.bytes_per_row(different, vocabulary)

@@ -10,14 +10,20 @@ not done again; caches and trainings that runs have in common are made once (run
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
 
 from fusion import configfile, pipeline
 from fusion.config import Config
 from fusion.job import Job
-from fusion.progress import console
+from fusion.progress import console, quiet
 from fusion.study.grid import Grid, Setting
 from fusion.study.outcome import Outcome
 from fusion.study.page import show
@@ -25,21 +31,25 @@ from fusion_eval.metrics import METRICS
 from fusion_eval.results import MEAN, Result
 from fusion_eval.statistics import summarise
 
-Step = Callable[[str, Config], Result]
+Cell = tuple[str, Config]
+"""A run, and what it is called on the line that says it is done."""
 
 
-def run(grid: Grid) -> Outcome:
-    """Everything; safe to stop and to call again. Raises ValueError where settings would be chosen on what is reported."""
+def run(grid: Grid, jobs: int = 1) -> Outcome:
+    """Everything, in `jobs` processes; safe to stop and to call again.
+
+    Raises ValueError where settings would be chosen on what is reported.
+    """
     total = grid.check()
     refuse_shared_examples(grid)
     console.print(f"[bold]{grid.study.name}[/]: {len(grid.study.arms)} arms, {total} runs, in {grid.folder}")
-    step = counted(total)
-    chosen = {arm: tune(grid, arm, step) for arm in grid.study.arms}
-    results = {
-        arm: [step(f"{arm}, seed {seed}", grid.run(arm, setting, seed)) for seed in grid.study.seeds]
-        for arm, setting in chosen.items()
-    }
-    outcome = Outcome(grid.study.baseline, chosen, results, untouched(grid))
+    runs = Runs(total, jobs)
+    chosen = tune(grid, runs)
+    before = untouched(grid)  # also fills the caches that most arms share
+    seeds, arms = grid.study.seeds, grid.study.arms
+    found = runs.measure([(f"{arm}, seed {seed}", grid.run(arm, chosen[arm], seed)) for seed in seeds for arm in arms])
+    results = {arm: found[place :: len(arms)] for place, arm in enumerate(arms)}
+    outcome = Outcome(grid.study.baseline, chosen, results, before)
     show(outcome, grid.folder, grid.study.name)
     return outcome
 
@@ -58,22 +68,30 @@ def refuse_shared_examples(grid: Grid) -> None:
         )
 
 
-def tune(grid: Grid, arm: str, step: Step) -> Setting:
-    """The setting of an arm whose trainings do best on the data for choosing; the first of several alike."""
-    settings, tuning = grid.settings(arm), grid.study.tuning
+def tune(grid: Grid, runs: Runs) -> dict[str, Setting]:
+    """Of each arm the setting whose trainings do best on the data for choosing; the first of several alike."""
+    tuning = grid.study.tuning
     if tuning is None:
-        return settings[0]
-    metric = METRICS[tuning.metric]
-    scores = []
-    for setting in settings:
-        found = [step(f"{arm}, {_words(setting)}", grid.trial(arm, setting, seed)) for seed in tuning.seeds]
-        mean = summarise(found, resamples=2)[MEAN]
-        if tuning.metric not in mean:
-            raise ValueError(
-                f"tuning.metric is {tuning.metric}, which tuning.heldout does not measure; it knows {', '.join(mean)}."
-            )
-        scores.append(mean[tuning.metric].value)
-    return settings[scores.index(min(scores) if metric.lower_is_better else max(scores))]
+        return {arm: {} for arm in grid.study.arms}
+    tried = [(arm, setting) for arm in grid.study.arms for setting in grid.settings(arm)]
+    trials = [
+        (f"{arm}, {_words(setting)}", grid.trial(arm, setting, seed)) for arm, setting in tried for seed in tuning.seeds
+    ]
+    found, each = runs.measure(trials), len(tuning.seeds)
+    scores = [_score(found[n * each : (n + 1) * each], tuning.metric) for n in range(len(tried))]
+    best: dict[str, tuple[float, Setting]] = {}
+    for (arm, setting), score in zip(tried, scores, strict=True):
+        if arm not in best or score < best[arm][0]:
+            best[arm] = score, setting
+    return {arm: setting for arm, (_, setting) in best.items()}
+
+
+def _score(found: Sequence[Result], name: str) -> float:
+    """The mean over domains and runs, such that less is better. Raises ValueError where it was not measured."""
+    mean = summarise(found, resamples=2)[MEAN]
+    if name not in mean:
+        raise ValueError(f"tuning.metric is {name}, which tuning.heldout does not measure; it knows {', '.join(mean)}.")
+    return mean[name].value if METRICS[name].lower_is_better else -mean[name].value
 
 
 def measure(config: Config) -> Result:
@@ -94,21 +112,49 @@ def untouched(grid: Grid) -> list[Result]:
     return [Result.load(file) for file in files if file.exists()]
 
 
-def counted(total: int) -> Step:
-    """`measure`, with a line for each run: how many are done, what came out, how long is left."""
-    start, made, seen = time.perf_counter(), 0, 0
+@dataclass
+class Runs:
+    """Makes runs, some at a time, with a line for each that is done: what came out, and how long the rest will take."""
 
-    def step(what: str, config: Config) -> Result:
-        nonlocal made, seen
-        before = time.perf_counter()
-        result = measure(config)
-        spent, seen = time.perf_counter() - before, seen + 1
-        made += spent > 1  # what was there already says nothing of what is to come
-        left = (time.perf_counter() - start) / made * (total - seen) if made else 0
-        console.print(f"  {seen}/{total}  {what}: {_numbers(result)}  ({spent:.0f} s, about {left / 60:.0f} min left)")
+    total: int
+    jobs: int = 1
+    done: int = 0
+    made: int = 0
+    """How many were not there already."""
+    start: float = field(default_factory=time.perf_counter)
+
+    def measure(self, cells: Sequence[Cell]) -> list[Result]:
+        """Results in the order of the cells."""
+        if self.jobs == 1:
+            return [self._told(what, *_timed(config)) for what, config in cells]
+        found: dict[int, Result] = {}
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(self.jobs, mp_context=spawn, initializer=_worker, initargs=(self.jobs,)) as pool:
+            waiting = {pool.submit(_timed, config): number for number, (_, config) in enumerate(cells)}
+            for future in as_completed(waiting):
+                found[waiting[future]] = self._told(cells[waiting[future]][0], *future.result())
+        return [found[number] for number in range(len(cells))]
+
+    def _told(self, what: str, result: Result, seconds: float) -> Result:
+        self.done += 1
+        self.made += seconds > 1
+        left = (time.perf_counter() - self.start) / max(1, self.made) * (self.total - self.done)
+        console.print(
+            f"  {self.done}/{self.total}  {what}: {_numbers(result)}  ({seconds:.0f} s, about {left / 60:.0f} min left)"
+        )
         return result
 
-    return step
+
+def _timed(config: Config) -> tuple[Result, float]:
+    start = time.perf_counter()
+    return measure(config), time.perf_counter() - start
+
+
+def _worker(jobs: int) -> None:
+    """What a process of its own needs: silence, and its share of the cores."""
+    quiet()
+    console.quiet = True
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
 
 
 def _numbers(result: Result) -> str:

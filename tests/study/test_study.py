@@ -64,6 +64,14 @@ def test_rows_tell_the_difference_from_the_baseline_and_the_share_of_the_gap(out
     assert rows["pivot"].better("bits_per_byte") is False  # four steps of training are better than none
 
 
+def test_several_processes_come_to_the_same(outcome, folder, tmp_path):
+    tuning = study(folder).study.tuning.model_copy(update={"over": {"training.learning_rate": [1e-2]}})
+    small = {"name": "wide", "tuning": tuning.model_dump(exclude_unset=True), "seeds": [0]}
+    both = run(study(folder, **small), jobs=2)
+    nats = {arm: [item.nats for item in found[0].items] for arm, found in outcome.results.items()}
+    assert {arm: [item.nats for item in found[0].items] for arm, found in both.results.items()} == nats
+
+
 def test_the_folder_holds_tables_numbers_and_figures(outcome, folder):
     place = folder / "runs/s"
     assert (place / "bits_per_byte.png").stat().st_size > 5000
