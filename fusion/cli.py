@@ -401,13 +401,13 @@ def study(
     """Train one pivot in several ways, each tuned alike and from several seeds, and compare them with intervals."""
     from fusion.progress import quiet
     from fusion.study import Grid, load, run
-    from fusion.study.page import markdown, put
+    from fusion.study.page import put, summary
 
     quiet()
     found = load(file)
     outcome = run(Grid(found, override), jobs)
     if page is not None:
-        put(page, found.name, markdown(outcome))
+        put(page, found.name, summary(outcome))
 
 
 @app.command()

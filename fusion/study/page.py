@@ -1,4 +1,4 @@
-"""What a reader sees of a study: a table in the terminal, results.md with all tables, results.json, and a figure a metric."""
+"""What a reader sees of a study: tables in the terminal, results.md with all of them, results.json, and a figure a metric."""
 
 from __future__ import annotations
 
@@ -42,6 +42,20 @@ def markdown(outcome: Outcome) -> str:
     if len(outcome.domains) > 2:
         parts += [_by_domain(outcome, metric) for metric in outcome.metrics]
     return "\n\n".join([*parts, caption(outcome), *_chosen(outcome)]) + "\n"
+
+
+def summary(outcome: Outcome) -> str:
+    """One table of the means of all metrics, the best difference in the first of them on top; for a page."""
+    first = outcome.metrics[-1] if "exact_match" not in outcome.metrics else "exact_match"
+    metrics = [first, *(metric for metric in outcome.metrics if metric != first)]
+    rows = {metric: {row.name: row for row in outcome.rows(metric)} for metric in metrics}
+    sign = -1 if METRICS[first].lower_is_better else 1
+    names = sorted(outcome.results, key=lambda name: -sign * rows[first][name].value.value)
+    heads = [f"{METRICS[metric].label} (minus {plain(outcome.baseline)}, 95%)" for metric in metrics]
+    lines = [f"| arm | {' | '.join(heads)} |", f"| --- |{' ---: |' * len(metrics)}"]
+    for name in [*(result.model for result in outcome.untouched), *names]:
+        lines.append(f"| {plain(name)} | {' | '.join(_one(rows[metric].get(name), metric) for metric in metrics)} |")
+    return "\n".join([*lines, "", caption(outcome), *_chosen(outcome), ""])
 
 
 def caption(outcome: Outcome) -> str:

@@ -8,7 +8,7 @@ import yaml
 import runs
 from fusion import steps
 from fusion.study import Grid, Study, run, story
-from fusion.study.page import markdown, put
+from fusion.study.page import put, summary
 
 ARMS = {
     "plain": {"objectives": [{"kind": "cross_entropy"}]},
@@ -85,9 +85,9 @@ def test_the_folder_holds_tables_numbers_and_figures(outcome, folder):
 def test_the_tables_go_between_the_marks_of_a_page(outcome, tmp_path):
     page = tmp_path / "page.md"
     page.write_text("above\n<!-- study s -->\nold\n<!-- end -->\nbelow")
-    put(page, "s", markdown(outcome))
+    put(page, "s", summary(outcome))
     text = page.read_text()
-    assert text.startswith("above\n<!-- study s -->\n| arm |")
+    assert text.startswith("above\n<!-- study s -->\n| arm | exact match % (minus plain, 95%) | bits per byte")
     assert text.endswith("<!-- end -->\nbelow")
     assert "old" not in text
     with pytest.raises(ValueError, match="write the lines <!-- study t --> and <!-- end --> there"):
