@@ -9,6 +9,7 @@ from typing import Any
 import tiny
 from fusion import configfile
 from fusion.config import Config
+from fusion.made import write_text
 
 WORDS = ["the lazy dog", "a quick 🙂 fox", "12 + 30 is 42", "naïve café\t北京", "def double(x):\n    return 2 * x"]
 
@@ -18,7 +19,7 @@ def write_data(folder: Path, name: str, count: int, start: int = 0) -> str:
         {"prompt": f"number {i}: ", "response": f"{WORDS[i % 5]} {i * 7} {WORDS[(i // 2) % 5]}", "domain": i % 2}
         for i in range(start, start + count)
     ]
-    (folder / name).write_text("\n".join(json.dumps(row) for row in rows))
+    write_text(folder / name, "\n".join(json.dumps(row) for row in rows))  # whole, while other processes read it
     return str(folder / name)
 
 

@@ -17,7 +17,18 @@ from rich.table import Table
 from benchmarks.measure import Figure
 from fusion.progress import quiet
 
-NAMES = ("steps", "losses", "memory", "packing", "graphs", "extraction", "caching", "aligning", "evaluation")
+NAMES = (
+    "steps",
+    "losses",
+    "memory",
+    "packing",
+    "graphs",
+    "extraction",
+    "caching",
+    "aligning",
+    "brackets",
+    "evaluation",
+)
 
 
 def main() -> None:
