@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -479,3 +480,5 @@ def main() -> None:
         if os.environ.get("FUSION_TRACEBACK"):
             raise
         sys.exit(1)
+    finally:
+        gc.freeze()  # what is alive goes with the process; to search it for circles first takes half a second

@@ -21,15 +21,15 @@ def card(title: str, record: dict[str, Any], recipe: str) -> str:
         [
             "---", yaml.safe_dump(front, sort_keys=False).strip(), "---", "", f"# {title}", "",
             f"{len(models)} models merged by `{method['kind']}` with logit-fusion's `fusion merge`. Configuration and "
-            "tokenizer are the base's.", "", "| | folder | sha256 of the weights |", "| --- | --- | --- |",
+            "tokenizer are the base's.", "", "| | folder | XXH3 of the weights |", "| --- | --- | --- |",
             *rows, "", "Make it again with `fusion merge recipe.yaml`, where recipe.yaml is", "", "```yaml", recipe.strip(),
-            "```", "", "`merge.json` holds the sha256 of every input file.", "",
+            "```", "", "`merge.json` holds the XXH3 (128 bits) of every input file.", "",
         ]
     )  # fmt: skip
 
 
 def _row(role: str, part: dict[str, Any]) -> str:
-    weights = {name: digest for name, digest in part["sha256"].items() if name.endswith(".safetensors")}
+    weights = {name: digest for name, digest in part["xxh3"].items() if name.endswith(".safetensors")}
     short = ", ".join(f"{digest[:16]}…" for digest in weights.values())
     return f"| {role} | {Path(part['folder']).name} | {short} |"
 

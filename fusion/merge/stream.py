@@ -55,7 +55,7 @@ def merge(
     model's. Tokenizers must agree; with `vocabulary: pad` a model may have more or fewer tokens: rows it lacks count as
     the base's, rows the base lacks are left out. `threads` are by default as many as cores.
 
-    `out` appears by rename when it is whole and on disk, with a card, the recipe and a `merge.json` that names the sha256
+    `out` appears by rename when it is whole and on disk, with a card, the recipe and a `merge.json` that names the XXH3
     of every input file; if it is there already from exactly these inputs, nothing is done. A merge that was killed goes
     on where it was when it is started again. `progress` hears (stage, done, total) for the stage `tensors`.
 

@@ -10,7 +10,7 @@ PYTHON is the interpreter of an environment of its own that has mergekit (it is 
 Without it the table shows our own numbers and cp's. DIR needs 5 GB and is emptied of what was merged. Every measurement is a
 process of its own; tools take turns, so that what else the machine does hits all alike; numbers are medians. CPU seconds
 are user and system time of the process, "net" without what a process that only imports the tool takes. Memory is the
-peak of the resident set above that of the import. Our times include the sha256 of all inputs and waiting for the disk;
+peak of the resident set above that of the import. Our times include the XXH3 of all inputs and waiting for the disk;
 mergekit does neither.
 """
 
@@ -129,7 +129,7 @@ COPY = (
 )
 
 
-HASH = "import hashlib, sys\nfor file in sys.argv[1:]: hashlib.file_digest(open(file, 'rb'), 'sha256')\n"
+HASH = "import hashlib, sys, xxhash\nfor file in sys.argv[1:]: hashlib.file_digest(open(file, 'rb'), xxhash.xxh3_128)\n"
 
 
 def cold(folders: list[Path]) -> None:
@@ -171,13 +171,13 @@ def main() -> None:
     base, *parts = (options.folder / name for name in MODELS)
     out = options.folder / "out"
     fusion = [sys.executable, "-m", "fusion", "merge"]
-    starts = {"import fusion": [sys.executable, "-c", "import fusion.merging, fusion.merge.recipe"]}
+    starts = {"import fusion": [sys.executable, "-c", "import gc, fusion.merging, fusion.merge.recipe; gc.freeze()"]}
     if options.mergekit:
         starts["import mergekit"] = [options.mergekit, "-c", MERGEKIT.splitlines()[0]]
     print(
         f"load of the machine {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores before, medians of {options.repeats}"
     )
-    starts["sha256 of the models"] = [sys.executable, "-c", HASH, *(str(part / "model.safetensors") for part in parts)]
+    starts["XXH3 of the models"] = [sys.executable, "-c", HASH, *(str(part / "model.safetensors") for part in parts)]
     started = turns(starts, out, options.repeats)
     print(f"{'':24}{'wall s':>8}{'CPU s':>8}{'net CPU':>9}{'peak MB':>9}{'over import':>13}")
     for name, cost in started.items():

@@ -1,12 +1,12 @@
 """Merging of folders against the methods in memory on tiny real Llamas; and what is written."""
 
-import hashlib
 import json
 import struct
 from pathlib import Path
 
 import pytest
 import torch
+import xxhash
 import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -141,8 +141,8 @@ def test_without_a_base_the_first_model_gives_all_but_the_weights(family, tmp_pa
 
 
 def test_every_input_is_hashed_once(family, tmp_path, monkeypatch):
-    hashed, once = [], record._sha256
-    monkeypatch.setattr(record, "_sha256", lambda file: (hashed.append(file), once(file))[1])
+    hashed, once = [], record._hash
+    monkeypatch.setattr(record, "_hash", lambda file: (hashed.append(file), once(file))[1])
     _, models = family
     merge(None, models, Linear(), tmp_path / "out")  # the first model is the base as well
     assert sorted(hashed) == sorted({*hashed})
@@ -179,8 +179,8 @@ def test_the_folder_carries_a_card_and_a_recipe_that_makes_it_again(family, tmp_
     assert front == {"library_name": "transformers", "tags": ["merge"], "license": "apache-2.0"}
     assert "3 models merged by `ties`" in card
     made = json.loads((tmp_path / "out/merge.json").read_text())
-    assert made["base"]["sha256"][WEIGHTS] == hashlib.sha256((base / WEIGHTS).read_bytes()).hexdigest()
-    assert made["models"][2]["sha256"][WEIGHTS][:16] in card
+    assert made["base"]["xxh3"][WEIGHTS] == xxhash.xxh3_128((base / WEIGHTS).read_bytes()).hexdigest()
+    assert made["models"][2]["xxh3"][WEIGHTS][:16] in card
     again = recipe.load(tmp_path / "out/recipe.yaml")
     assert again.base is not None
     merge(Path(again.base), [Path(m.path) for m in again.models], again.settled(), tmp_path / "out_again")
