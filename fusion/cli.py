@@ -466,6 +466,7 @@ def _merge(
     recipe = parse(raw, origin)
     recipe = recipe if method else parse(recipe.model_dump(exclude_unset=True) | given, origin)
     merged = merging.run(recipe, out, threads)
+    gc.freeze()  # what is alive goes with the process; to search it for circles first would take half a second
     typer.echo(f"{out}: merged." if merged.made else f"{out}: there already, from exactly these inputs.")
 
 
@@ -480,5 +481,3 @@ def main() -> None:
         if os.environ.get("FUSION_TRACEBACK"):
             raise
         sys.exit(1)
-    finally:
-        gc.freeze()  # what is alive goes with the process; to search it for circles first takes half a second
