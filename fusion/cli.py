@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import sys
@@ -466,7 +465,6 @@ def _merge(
     recipe = parse(raw, origin)
     recipe = recipe if method else parse(recipe.model_dump(exclude_unset=True) | given, origin)
     merged = merging.run(recipe, out, threads)
-    gc.freeze()  # what is alive goes with the process; to search it for circles first would take half a second
     typer.echo(f"{out}: merged." if merged.made else f"{out}: there already, from exactly these inputs.")
 
 

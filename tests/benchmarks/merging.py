@@ -171,7 +171,7 @@ def main() -> None:
     base, *parts = (options.folder / name for name in MODELS)
     out = options.folder / "out"
     fusion = [sys.executable, "-m", "fusion", "merge"]
-    starts = {"import fusion": [sys.executable, "-c", "import gc, fusion.merging, fusion.merge.recipe; gc.freeze()"]}
+    starts = {"import fusion": [sys.executable, "-c", "import fusion.merging, fusion.merge.recipe"]}
     if options.mergekit:
         starts["import mergekit"] = [options.mergekit, "-c", MERGEKIT.splitlines()[0]]
     print(
