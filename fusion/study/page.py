@@ -61,11 +61,14 @@ def summary(outcome: Outcome) -> str:
 def caption(outcome: Outcome) -> str:
     """How to read the tables."""
     runs = outcome.results[outcome.baseline]
-    n = len(runs[0].items)
+    several = len(runs) > 1
+    over = (
+        "paired by seed and example, over both" if several else "paired by example; the luck of a training is not in it"
+    )
     return (
-        f"{len(runs)} seeds, {n} held-out examples; means over domains and seeds. In brackets the 95% interval, paired by seed "
-        f"and example, over both. ★ better, ▼ worse than {outcome.baseline}: the interval excludes 0. Closed: the share of the "
-        "way from there to the best source of each domain."
+        f"{len(runs)} seed{'s' if several else ''}, {len(runs[0].items)} held-out examples; means over domains"
+        f"{' and seeds' if several else ''}. In brackets the difference and its 95% interval, {over}. ★ better, ▼ worse than "
+        f"{outcome.baseline}: the interval excludes 0. Closed: the share of the way from there to each domain's best source."
     )
 
 
