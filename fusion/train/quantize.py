@@ -96,7 +96,9 @@ def save(file: Path, layers: Mapping[str, tuple[Codes, Tensor]], bits: int) -> N
         tensors |= {f"{name}.codes": pack(codes.codes, bits), f"{name}.scale": codes.scale}
         tensors |= {} if bits in MIDDLE else {f"{name}.zero": codes.zero}
     shapes = {name: [*weight.shape] for name, (_, weight) in layers.items()}
-    about = {"bits": str(bits), "shapes": json.dumps(shapes)}
+    about = {
+        "quantised": json.dumps({"bits": bits, "shapes": shapes})
+    }  # one key: the order of several differs from run to run
     file.parent.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file, metadata=about)
 
@@ -104,8 +106,8 @@ def save(file: Path, layers: Mapping[str, tuple[Codes, Tensor]], bits: int) -> N
 def load(file: Path) -> dict[str, Float[Tensor, "O I"]]:
     """The weights of each layer that `save` wrote, in float32."""
     with safe_open(file, "pt") as stored:
-        about = stored.metadata()
-        shapes, bits = json.loads(about["shapes"]), int(about["bits"])
+        about = json.loads(stored.metadata()["quantised"])
+        shapes, bits = about["shapes"], about["bits"]
         found = {}
         for name, shape in shapes.items():
             codes, scale = (stored.get_tensor(f"{name}.{part}") for part in ("codes", "scale"))
