@@ -401,10 +401,12 @@ def study(
     """Train one pivot in several ways, each tuned alike and from several seeds, and compare them with intervals."""
     from fusion.progress import quiet
     from fusion.study import Grid, load, run
-    from fusion.study.page import put, summary
+    from fusion.study.page import place, put, summary
 
     quiet()
     found = load(file)
+    if page is not None:
+        place(page, found.name)  # said now, not after hours
     outcome = run(Grid(found, override), jobs)
     if page is not None:
         put(page, found.name, summary(outcome))

@@ -6,11 +6,13 @@ import gc
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 
 from fusion import ranks
 from fusion.cache import Cache, Writer, fill, full_key
@@ -161,14 +163,39 @@ def reference(job: Job, name: str, cache: Cache) -> Reference:
 
 def train_one(job: Job, name: str, references: list[Reference], learn: list[str], pivot: Cache | None = None) -> bool:
     """Whether there was something to do. `pivot` holds what the pivot said before training."""
-    config = job.config
-    objectives = config.objectives if references else plain_fine_tuning()
+    objectives = job.config.objectives if references else plain_fine_tuning()
     key = _training_key(job, references, learn, objectives)
-    with ranks.main_first():
-        folder = kept(job, "train", name, key)
-        done = finished(folder, key, "fusion train")
-    if done:
-        return False
+    with _alone(job, key):
+        with ranks.main_first():
+            folder = kept(job, "train", name, key)
+            done = finished(folder, key, "fusion train")
+        if not done:
+            _train(job, name, references, learn, objectives, pivot, folder)
+    return not done
+
+
+@contextmanager
+def _alone(job: Job, key: dict[str, Any]) -> Iterator[None]:
+    """Keep other runs with the same store from making the same training at the same time; they wait, and find it made."""
+    if job.config.store is None or not ranks.is_main():
+        yield
+        return
+    lock = Path(job.config.store) / "train" / f"{fingerprint(key)}.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):
+        yield
+
+
+def _train(
+    job: Job,
+    name: str,
+    references: list[Reference],
+    learn: list[str],
+    objectives: Sequence[AnyObjective],
+    pivot: Cache | None,
+    folder: Path,
+) -> None:
+    config = job.config
     pad = job.tokenizers["pivot"].pad_token_id or 0
     before = pivot if references and job.weighting.reads_pivot else None
     encoded = job.encoded("pivot")
@@ -198,7 +225,6 @@ def train_one(job: Job, name: str, references: list[Reference], learn: list[str]
     if ranks.is_main():
         finish(folder)
     _free()
-    return True
 
 
 def _training_key(

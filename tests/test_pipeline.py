@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -241,6 +243,32 @@ def test_runs_with_one_store_make_the_same_cache_and_training_once(folder, tmp_p
     other = pipeline.run(runs.config(folder, name="third", seed=1, **shared), "train")
     assert (other / "cache/qwen").resolve() == (first / "cache/qwen").resolve()
     assert (other / "train/unified").resolve() != (first / "train/unified").resolve()
+
+
+def test_two_runs_that_would_make_the_same_training_at_once_make_it_one_after_the_other(folder, tmp_path, monkeypatch):
+    shared = {"store": str(tmp_path / "store"), "runs": str(tmp_path), "strategies": ["unified"], "baseline": False}
+    pipeline.run(runs.config(folder, name="first", **shared), "extract")
+    trained, at_once, most = [], [], []
+
+    def slow(recipe, place, callbacks):
+        at_once.append(place)
+        most.append(len(at_once))
+        time.sleep(0.3)
+        trained.append(at_once.pop())
+
+    monkeypatch.setattr(steps, "train", slow)
+    both = [Job(runs.config(folder, name=name, **shared)) for name in ("first", "second")]
+    caches = [pipeline.extract(job) for job in both]
+    with ThreadPoolExecutor() as threads:
+        found = list(
+            threads.map(lambda n: steps.train_one(both[n], "unified", references(both[n], caches[n]), ["qwen"]), (0, 1))
+        )
+    assert sorted(found) == [False, True]
+    assert (len(trained), max(most)) == (1, 1)
+
+
+def references(job, caches):
+    return [steps.reference(job, name, cache) for name, cache in caches.items() if name != "pivot"]
 
 
 def test_a_run_with_a_store_still_refuses_what_was_made_from_something_else(folder, tmp_path):

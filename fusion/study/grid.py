@@ -12,7 +12,7 @@ from typing import Any
 
 from fusion.config import Config
 from fusion.configfile import laid_over, override, parse, read
-from fusion.study.settings import Study
+from fusion.study.settings import STORE, Study
 
 Setting = dict[str, Any]
 """Values by the place where they stand."""
@@ -55,7 +55,13 @@ class Grid:
         return self._config(arm, self.settings(arm)[0], "untouched", changes)
 
     def check(self) -> int:
-        """How many runs there are. Raises ConfigError where the configuration of any arm and setting is wrong."""
+        """How many runs there are.
+
+        Raises ConfigError where the configuration of any arm and setting is wrong, ValueError for an arm that is called like a
+        model, for both stand in one table.
+        """
+        if taken := self.study.arms.keys() & {"pivot", *(source.name for source in self.untouched().sources)}:
+            raise ValueError(f"no arm may be called {', '.join(sorted(taken))}, the name of a model; rename it")
         tuning, efforts = self.study.tuning, [self.settings(arm) for arm in self.study.arms]
         for arm, settings in zip(self.study.arms, efforts, strict=True):
             for setting in settings:
@@ -67,19 +73,12 @@ class Grid:
         own = dict(self.study.arms[arm])
         between = read(own.pop("extends")) if "extends" in own else {}
         raw = copy.deepcopy(laid_over(laid_over(read(self.study.base), between), own))
-        raw = laid_over(raw, self._ours(arm, name))
         for one in [*self.overrides, *(f"{place}={json.dumps(value)}" for place, value in setting.items())]:
             override(raw, one)
-        return parse(laid_over(raw, changes), f"{self.study.name}, {arm}")
+        raw = laid_over(laid_over(raw, self._ours(arm, name)), changes)
+        return parse(raw, f"{self.study.name}, {arm}")
 
     def _ours(self, arm: str, name: str) -> dict[str, Any]:
         """What all runs have in common: caches and trainings are shared, and the baseline is an arm of its own."""
-        evaluation = {"untouched": False}
-        store = str(self.folder / "store")
-        return {
-            "name": name,
-            "runs": str(self.folder / arm),
-            "store": store,
-            "baseline": False,
-            "evaluation": evaluation,
-        }
+        places = {"name": name, "runs": str(self.folder / arm), "store": str(self.folder / STORE)}
+        return {**places, "baseline": False, "evaluation": {"untouched": False}}

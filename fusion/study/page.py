@@ -41,12 +41,13 @@ def markdown(outcome: Outcome) -> str:
     parts = [*(_means(outcome, metric) for metric in outcome.metrics)]
     if len(outcome.domains) > 2:
         parts += [_by_domain(outcome, metric) for metric in outcome.metrics]
-    return "\n\n".join([*parts, caption(outcome), *_chosen(outcome)]) + "\n"
+    closed = "Closed: the share of the way from there to each domain's best source."
+    return "\n\n".join([*parts, f"{caption(outcome)} {closed}", *_chosen(outcome)]) + "\n"
 
 
 def summary(outcome: Outcome) -> str:
     """One table of the means of all metrics, the best difference in the first of them on top; for a page."""
-    first = outcome.metrics[-1] if "exact_match" not in outcome.metrics else "exact_match"
+    first = "exact_match" if "exact_match" in outcome.metrics else outcome.metrics[0]
     metrics = [first, *(metric for metric in outcome.metrics if metric != first)]
     rows = {metric: {row.name: row for row in outcome.rows(metric)} for metric in metrics}
     sign = -1 if METRICS[first].lower_is_better else 1
@@ -68,17 +69,22 @@ def caption(outcome: Outcome) -> str:
     return (
         f"{len(runs)} seed{'s' if several else ''}, {len(runs[0].items)} held-out examples; means over domains"
         f"{' and seeds' if several else ''}. In brackets the difference and its 95% interval, {over}. ★ better, ▼ worse than "
-        f"{outcome.baseline}: the interval excludes 0. Closed: the share of the way from there to each domain's best source."
+        f"{plain(outcome.baseline)}: the interval excludes 0."
     )
 
 
 def put(page: Path, name: str, text: str) -> None:
     """Put `text` between the lines `<!-- study NAME -->` and `<!-- end -->` of a page. Raises ValueError where they are not."""
-    marks = re.compile(f"(<!-- study {re.escape(name)} -->\n).*?(<!-- end -->)", re.DOTALL)
-    before = page.read_text()
-    if not marks.search(before):
+    found = place(page, name)
+    write_text(page, page.read_text()[: found.start(1)] + text + page.read_text()[found.end(1) :])
+
+
+def place(page: Path, name: str) -> re.Match[str]:
+    """Where a page has what stands between its marks; to be asked before a long study. Raises ValueError as `put` does."""
+    found = re.search(f"<!-- study {re.escape(name)} -->\n(.*?)<!-- end -->", page.read_text(), re.DOTALL)
+    if not found:
         raise ValueError(f"{page} has no place for it: write the lines <!-- study {name} --> and <!-- end --> there.")
-    write_text(page, marks.sub(lambda found: found[1] + text + found[2], before))
+    return found
 
 
 @rc_context(STYLE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -12,6 +12,11 @@ from fusion.config import DataSettings
 from fusion.configfile import ConfigError, explained, read_yaml
 from fusion.recipes import studies
 from fusion.settings import Settings
+
+STORE = "store"
+"""Folder of a study beside those of its arms."""
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+"""What may be the name of a folder."""
 
 
 class Tuning(Settings):
@@ -36,13 +41,13 @@ class Tuning(Settings):
 class Study(Settings):
     """Arms that differ in what they say on top of one base, each trained from several seeds on the same data and steps."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: Name
     """Name of the folder under `runs`."""
     runs: str = "runs"
     """Where the study's runs are kept, in a folder of its name."""
     base: str
     """The configuration or recipe below every arm."""
-    arms: dict[str, dict[str, Any]] = Field(min_length=2)
+    arms: dict[Name, dict[str, Any]] = Field(min_length=2)
     """By name, what each arm changes of the base. `extends: RECIPE` lays that recipe between the two."""
     baseline: str
     """The arm that the others are compared with."""
@@ -55,6 +60,8 @@ class Study(Settings):
     def _consistent(self) -> Study:
         if self.baseline not in self.arms:
             raise ValueError(f"baseline is {self.baseline}, and arms are {', '.join(self.arms)}")
+        if STORE in self.arms:
+            raise ValueError(f"no arm may be called {STORE}: the study keeps what its runs share under that name")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds are {self.seeds}; a seed that comes twice shows nothing new")
         if self.tuning:

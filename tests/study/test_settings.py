@@ -29,6 +29,8 @@ def test_every_study_that_comes_along_is_whole(name):
         ({"baseline": "other"}, "baseline is other, and arms are plain, kl"),
         ({"seeds": [1, 1]}, "a seed that comes twice shows nothing new"),
         ({"arms": {"plain": {}}}, "arms"),
+        ({"arms": ARMS | {"store": {}}}, "no arm may be called store: the study keeps what its runs share"),
+        ({"arms": ARMS | {"a/b": {}}}, "arms.a/b"),
         ({"tuning": TUNING | {"arms": {"kll": {"seed": [1, 2]}}}}, "tuning.arms names kll, and arms are plain, kl"),
         (
             {"tuning": TUNING | {"arms": {"kl": {"seed": [1, 2, 3]}}}},
@@ -84,6 +86,17 @@ def test_a_mistake_in_any_setting_of_any_arm_is_found_before_the_first_run():
     tuning["arms"] = {"kl": {"training.learning_rate": [1e-3], "extract.top_k": [0]}}
     with pytest.raises(ConfigError, match="s, kl: extract.top_k: must be at least 1"):
         Grid(study(tuning=tuning), ["evaluation.exact_match=[]"]).check()
+
+
+@pytest.mark.parametrize("name", ["pivot", "sort"])
+def test_an_arm_is_not_called_like_a_model_for_both_stand_in_one_table(name):
+    with pytest.raises(ValueError, match=f"no arm may be called {name}, the name of a model; rename it"):
+        Grid(study(arms=ARMS | {name: {}})).check()
+
+
+def test_no_override_takes_a_run_out_of_the_studys_folder():
+    config = Grid(study(), ["name=other", "runs=elsewhere", "seed=9"]).run("kl", {}, 1)
+    assert (str(config.folder), config.seed) == ("runs/s/kl/seed-1", 1)
 
 
 def test_a_study_without_tuning_has_one_empty_setting_and_no_trial(tmp_path):

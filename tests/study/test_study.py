@@ -8,7 +8,7 @@ import yaml
 import runs
 from fusion import steps
 from fusion.study import Grid, Study, run, story
-from fusion.study.page import put, summary
+from fusion.study.page import place, put, summary
 
 ARMS = {
     "plain": {"objectives": [{"kind": "cross_entropy"}]},
@@ -87,6 +87,7 @@ def test_the_tables_go_between_the_marks_of_a_page(outcome, tmp_path):
     page.write_text("above\n<!-- study s -->\nold\n<!-- end -->\nbelow")
     put(page, "s", summary(outcome))
     text = page.read_text()
+    assert place(page, "s")
     assert text.startswith("above\n<!-- study s -->\n| arm | exact match % (minus plain, 95%) | bits per byte")
     assert text.endswith("<!-- end -->\nbelow")
     assert "old" not in text
