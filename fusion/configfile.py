@@ -12,8 +12,9 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from fusion.config import Config, suggest
+from fusion.config import Config
 from fusion.recipes import recipes
+from fusion.settings import suggest
 
 
 class ConfigError(ValueError):

@@ -1,0 +1,11 @@
+"""A run as strict, frozen types. Few rooms know them (see tests/test_arrows.py); stages take plain arguments."""
+
+from fusion.config.data import Data, DataSettings
+from fusion.config.models import BUILTIN, ModelSettings, SourceSettings
+from fusion.config.run import Config, plain_fine_tuning
+from fusion.config.stages import Evaluation, Extract, Plan
+
+__all__ = [
+    "BUILTIN", "Config", "Data", "DataSettings", "Evaluation", "Extract", "ModelSettings", "Plan", "SourceSettings",
+    "plain_fine_tuning",
+]  # fmt: skip

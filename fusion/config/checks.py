@@ -1,0 +1,190 @@
+"""What a whole configuration must be besides right in each part; each mistake says its way out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from fusion.config.data import Data
+from fusion.config.models import SourceSettings
+from fusion.config.stages import Extract
+from fusion.conflicts import Choices, conflicts
+from fusion.objectives import AnyObjective
+from fusion.sources import Similarity
+from fusion.train.adapter import QLoRA
+
+if TYPE_CHECKING:
+    from fusion.config.run import Config
+
+RESERVED = {"pivot", "fine-tuned", "unified", "pairwise", "merged", "mean"}
+"""Names that a run uses itself."""
+
+
+def check(config: Config) -> None:
+    """Raise ValueError for parts that do not go together."""
+    _sources(config)
+    _looked_at(config.data, config.sources)
+    _validated(config.data, config.weighting.unfound)
+    _engine(config)
+    if config.student is not None:
+        _student_is_possible(config, config.student.kind)
+    if config.chosen not in config.strategies:
+        raise ValueError(f"result is {config.chosen}, but strategies are {', '.join(config.strategies)}")
+    if "pairwise" in config.strategies:
+        config.merge.check(len(config.sources))
+    _rows_hold_what_is_read(config)
+    if found := conflicts(_choices(config)):
+        raise ValueError("\n".join(found))
+    domains = {data.domain for data in config.data.heldout}
+    if unknown := set(config.evaluation.exact_match) - domains:
+        raise ValueError(
+            f"evaluation.exact_match names {', '.join(sorted(unknown))}; heldout domains are {', '.join(sorted(domains))}"
+        )
+
+
+def _sources(config: Config) -> None:
+    names = [source.name for source in config.sources]
+    if len(set(names)) < len(names):
+        raise ValueError(f"sources need different names, got {', '.join(names)}")
+    if taken := RESERVED & set(names):
+        raise ValueError(f"no source may be called {', '.join(sorted(taken))}: the run uses that name itself")
+    for source in config.sources:
+        same = (source.path, source.revision) == (config.pivot.path, config.pivot.revision)
+        if same and source.backend.weights and not source.says_otherwise:
+            raise ValueError(
+                f"source {source.name} is the pivot itself ({source.path}); it has nothing to teach unless transforms "
+                "or look_ahead change what it says"
+            )
+
+
+def _engine(config: Config) -> None:
+    if config.engine.batch and "gradient_accumulation_steps" in config.training:
+        raise ValueError("engine.batch says how much is accumulated; leave out training.gradient_accumulation_steps")
+    if isinstance(config.adapter, QLoRA) and config.engine.kind in ("zero3", "fsdp2"):
+        raise ValueError(
+            f"engine.kind {config.engine.kind} cannot shard weights of 4 bits (adapter.kind qlora); use ddp or zero2"
+        )
+    if config.pivot.path.endswith(".gguf") and config.engine.kind == "zero3":
+        raise ValueError(
+            "engine.kind zero3 loads the pivot in shards, which a .gguf file cannot be; use fsdp2 or zero2"
+        )
+
+
+def _rows_hold_what_is_read(config: Config) -> None:
+    for number, objective in enumerate(config.objectives):
+        if config.extract.sampling is None:
+            _enough_entries(number, objective, config.extract.top_k)
+        if "hidden" in objective.needs and not config.extract.hidden:
+            raise ValueError(
+                f"objectives[{number}] ({objective.kind}) looks at hidden states of the sources, which the cache does not "
+                "keep; set extract.hidden to true"
+            )
+        for source in config.sources:
+            _known(number, objective, source)
+    for source in config.sources:
+        _extractable(config.extract, source)
+
+
+def _extractable(extract: Extract, source: SourceSettings) -> None:
+    if extract.sampling is not None and not source.backend.samples:
+        raise ValueError(
+            f"extract.sampling draws from whole distributions, which backend {source.backend.kind} of source "
+            f"{source.name} does not give; use backend transformers, or extract.top_k"
+        )
+    if extract.hidden and "hidden" in source.backend.unknown:
+        raise ValueError(
+            f"extract.hidden is true, and source {source.name} cannot give hidden states: its backend "
+            f"{source.backend.kind} knows none. Give it backend transformers, or set extract.hidden to false"
+        )
+
+
+def _choices(config: Config) -> Choices:
+    return Choices(
+        config.objectives,
+        config.weighting,
+        {source.name: source.transforms for source in config.sources},
+        config.extract.top_k,
+        config.alignment,
+        config.strategies,
+        [data.domain for data in config.data.train],
+        sampled=config.extract.sampling is not None,
+        engine=config.engine.kind,
+        adapter=config.adapter.kind if config.adapter else None,
+        weightless=[source.name for source in config.sources if not source.backend.weights],
+    )
+
+
+def _enough_entries(number: int, objective: AnyObjective, top_k: int | str) -> None:
+    if objective.unit == "row":  # reads the pivot's rows alone, which are computed, not kept
+        return
+    where, needed = f"objectives[{number}] ({objective.kind})", objective.entries
+    if needed is None and top_k != "all":
+        raise ValueError(f"{where} needs whole rows: set extract.top_k to all (it is {top_k})")
+    if needed is not None and top_k != "all" and needed > int(top_k):
+        raise ValueError(
+            f"{where} reads {needed} entries of each row, extract.top_k keeps {top_k}; raise it or lower top_k"
+        )
+
+
+def _looked_at(data: Data, sources: Sequence[SourceSettings]) -> None:
+    """What is shown to sources that look ahead needs one that does, and the other way round."""
+    shown = {
+        part: [f"data.{part}[{i}]" for i, each in enumerate(getattr(data, part)) if each.look_ahead is not None]
+        for part in ("train", "validation", "heldout")
+    }
+    looking = [source for source in sources if source.look_ahead]
+    if shown["heldout"]:
+        raise ValueError(f"{shown['heldout'][0]} has look_ahead, and nothing may look ahead there; take it out")
+    if not looking and (for_nobody := [*shown["train"], *shown["validation"]]):
+        raise ValueError(f"{for_nobody[0]} has look_ahead, which no source reads; set look_ahead: true on one")
+    if looking and not shown["train"]:
+        raise ValueError(
+            f"source {looking[0].name} has look_ahead, and no data set in data.train says what it would see; set look_ahead "
+            'there, such as look_ahead: "{asked} Solution: {solution}"'
+        )
+    if blind := [source.name for source in looking if isinstance(source.backend, Similarity)]:
+        raise ValueError(
+            f"source {blind[0]} has look_ahead, and its backend similarity never reads a prompt; leave out one of the two"
+        )
+
+
+def _validated(data: Data, unfound: str | None) -> None:
+    """Validation examples are there where shares are to be found on them, of each domain, and nowhere else."""
+    if unfound is None and data.validation:
+        raise ValueError(
+            "data.validation is read by weighting: learned alone, where its shares are to be found; take it out"
+        )
+    if unfound and not data.validation:
+        raise ValueError("weighting: learned finds its shares on data.validation, which is empty; give it data sets")
+    missing = {each.domain for each in data.train} - {each.domain for each in data.validation}
+    if unfound == "domain" and missing:
+        raise ValueError(
+            f"weighting: learned finds shares of each domain, and data.validation has none of {', '.join(sorted(missing))}; "
+            "add it, or set weighting.by to all"
+        )
+
+
+def _known(number: int, objective: AnyObjective, source: SourceSettings) -> None:
+    if never := objective.needs & source.backend.unknown:
+        raise ValueError(
+            f"objectives[{number}] ({objective.kind}) reads {' and '.join(sorted(never))} of each row, which source "
+            f"{source.name} cannot give: backend {source.backend.kind} knows log-probabilities only. Choose another input "
+            "for the objective, leave it out, or give the source backend transformers"
+        )
+
+
+def _student_is_possible(config: Config, kind: str) -> None:
+    if config.adapter is not None:
+        raise ValueError(
+            f"student.kind {kind} trains the pivot's own weights, adapter.kind {config.adapter.kind} leaves them as they are; "
+            "leave one of them out"
+        )
+    if config.engine.kind in ("zero3", "fsdp2"):
+        raise ValueError(
+            f"student.kind {kind} needs the whole of each weight, which engine.kind {config.engine.kind} shards; "
+            "use ddp or zero2"
+        )
+    if "pairwise" in config.strategies:
+        raise ValueError(
+            f"student.kind {kind}: a merge of quantised models is not quantised; use strategies: [unified]"
+        )

@@ -1,0 +1,75 @@
+"""What is learned from, and what is measured on."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from fusion.settings import Settings
+
+
+class DataSettings(Settings):
+    """One data set; see `fusion.corpus.load`."""
+
+    path: str
+    """`builtin:SKILL`, a .jsonl, .json, .csv or .parquet file, or a hub id."""
+    domain: str
+    """Label under which results are reported."""
+    prompt: str = "{prompt}"
+    """Prompt with columns in braces; empty for none."""
+    response: str = "{response}"
+    """Response with columns in braces."""
+    system: str | None = None
+    """System message, with columns in braces."""
+    messages: str | None = None
+    """Column with a conversation, instead of prompt and response."""
+    look_ahead: str | None = None
+    """The last message as sources with `look_ahead: true` read it, such as "{asked} Solution: {solution}": columns in braces,
+    {asked} for the message as it is. For a reference answer, retrieved text or notes; the pivot never reads it."""
+    template: Literal["plain"] | None = None
+    """`plain` for raw text that no model should wrap in its chat template."""
+    raw: bool = False
+    """Make prompt and response, or a whole conversation, one raw text to learn from: for instructions, and for the chosen
+    answers of preference data, in continual pre-training."""
+    name: str | None = None
+    """Configuration name of a hub data set."""
+    split: str = "train"
+    """Split of a hub data set; of a built-in one: pretrain, fusion or heldout."""
+    where: dict[str, str | int | float | bool] | None = None
+    """Keep the rows whose columns have these values."""
+    revision: str | None = None
+    """Commit of a hub data set."""
+    skip: int = Field(default=0, ge=0)
+    """Rows passed over first."""
+    limit: int | None = Field(default=None, gt=0)
+    """At most so many examples."""
+    shuffle: int | None = None
+    """Seed to shuffle rows with before skip and limit; for built-in data the seed they are made with."""
+    prompt_chars: int | None = Field(default=None, gt=0)
+    """Move about so many characters of the response's beginning into the prompt."""
+    response_chars: int | None = Field(default=None, gt=0)
+    """Cut responses to about so many characters."""
+    noise: float = Field(default=0.0, ge=0, le=1)
+    """Built-in data only: share of wrong answers."""
+
+    @model_validator(mode="after")
+    def _noise_is_built_in(self) -> DataSettings:
+        if self.noise and not self.path.startswith("builtin:"):
+            raise ValueError(f"noise is for built-in data only, not for {self.path}")
+        return self
+
+
+class Data(Settings):
+    """What is learned from, and what is measured on."""
+
+    train: list[DataSettings] = Field(min_length=1)
+    heldout: list[DataSettings] = Field(min_length=1)
+    """Never trained on; an example that is also in `train` is an error."""
+    validation: list[DataSettings] = Field(default=[])
+    """Neither trained nor measured on: what `weighting: learned` finds its shares on."""
+    easiest: float | None = Field(default=None, gt=0, le=1)
+    """Train on this share of each domain's examples alone, those with the lowest perplexity under the pivot before training.
+    Mix-CPT chooses easy samples by perplexity for its second stage; this score is a guess."""
+    max_length: int = Field(default=1024, gt=1)
+    """Tokens of prompt and response in training; longer responses are cut, and the cut is reported."""

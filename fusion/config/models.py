@@ -1,0 +1,61 @@
+"""Which models take part: the pivot and the sources."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from fusion.models import ModelRef
+from fusion.quickstart import MODELS
+from fusion.settings import Settings
+from fusion.sources import AnyBackend, Similarity, Transformers
+from fusion.transforms import AnyTransform
+
+BUILTIN = "quickstart:"
+
+
+class ModelSettings(Settings):
+    """A model to load."""
+
+    path: str
+    """Hub id, local folder, or .gguf file. Relative paths count from the working directory; `quickstart:NAME` is built in."""
+    revision: str | None = None
+    """Commit, tag or branch of a hub model."""
+    template: Literal["auto", "chat", "plain"] = "auto"
+    """How prompts are rendered: the model's chat template, plain text, or auto: the template where there is one."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model. Off unless you read it."""
+    licence: str | None = None
+    """The model's licence, for the model card."""
+
+    @field_validator("path")
+    @classmethod
+    def _is_built_in(cls, value: str) -> str:
+        if value.startswith(BUILTIN) and (name := value.removeprefix(BUILTIN)) not in MODELS:
+            raise ValueError(f"there is no built-in model {name}; there are {', '.join(MODELS)}")
+        return value
+
+    @property
+    def ref(self) -> ModelRef:
+        """Where to load it from."""
+        built_in = MODELS.get(self.path.removeprefix(BUILTIN)) if self.path.startswith(BUILTIN) else None
+        return ModelRef(str(built_in or self.path), self.revision, self.trust_remote_code)
+
+
+class SourceSettings(ModelSettings):
+    """A model to learn from."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """What it is called in folders, logs and tables."""
+    backend: AnyBackend = Transformers()
+    """What runs the model, or where its rows come from; without its weights at `path`, the tokenizer must be there."""
+    transforms: list[AnyTransform] = Field(default=[])
+    """What is done to its rows before any objective sees them, in this order."""
+    look_ahead: bool = False
+    """Whether it reads the prompts that data sets give under `look_ahead`, instead of those the pivot reads."""
+
+    @property
+    def says_otherwise(self) -> bool:
+        """Whether its rows would not be the pivot's even if the model were the pivot."""
+        return bool(self.transforms) or self.look_ahead or isinstance(self.backend, Similarity)

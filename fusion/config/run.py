@@ -1,0 +1,126 @@
+"""A whole run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field, field_validator, model_validator
+
+from fusion.config.checks import check
+from fusion.config.data import Data
+from fusion.config.models import ModelSettings, SourceSettings
+from fusion.config.stages import Evaluation, Extract, Plan
+from fusion.merge.methods import AnyMethod, TaskArithmetic
+from fusion.objectives import AnyObjective, CrossEntropy
+from fusion.settings import Settings, suggest
+from fusion.train.adapter import AnyAdapter
+from fusion.train.engine import Engine
+from fusion.train.student import AnyStudent
+from fusion.weighting import AnyWeighting, Sum
+
+OURS = {
+    **dict.fromkeys(["output_dir", "seed", "remove_unused_columns", "use_cpu"], "is set by the run itself"),
+    **dict.fromkeys(
+        ["resume_from_checkpoint", "do_train", "do_eval", "ddp_backend", "ddp_timeout"], "is set by the run itself"
+    ),
+    **dict.fromkeys(["deepspeed", "fsdp", "fsdp_config"], "is chosen by engine, which see"),
+}
+"""TrainingArguments that are not the user's to give, and why."""
+
+
+def _may_extend(schema: dict[str, Any]) -> None:
+    """`extends` is gone when a configuration is read, yet an editor should know it."""
+    says = "Another file or recipe that this one is laid over: only what differs is written here."
+    schema["properties"]["extends"] = {"type": "string", "description": says}
+
+
+class Config(Settings):
+    """A whole run."""
+
+    model_config = ConfigDict(json_schema_extra=_may_extend)
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Name of the folder under `runs`."""
+    runs: str = "runs"
+    """Where runs are kept."""
+    store: str | None = None
+    """A folder that runs share: a cache or training that two of them would make alike is made once, and the run's folder holds
+    a link to it. If not said, every run makes its own."""
+    seed: int = 0
+    """Seeds data order and everything random in training."""
+    pivot: ModelSettings
+    """The model that is trained."""
+    sources: list[SourceSettings] = Field(min_length=1)
+    """The models it learns from."""
+    data: Data
+    extract: Extract = Extract()
+    alignment: Literal["prefix", "truncate", "dtw"] = "prefix"
+    """How positions of two tokenizers are matched."""
+    vocabulary_map: Literal["first_piece", "exact"] = "first_piece"
+    """How a source's tokens become the pivot's, for objectives that compare tokens."""
+    objectives: list[AnyObjective] = Field(min_length=1)
+    """Terms of the loss."""
+    weighting: AnyWeighting = Sum()
+    """How much each source counts at each position."""
+    strategies: list[Literal["unified", "pairwise"]] = Field(default=["unified"], min_length=1)
+    """unified: one training on all sources; pairwise: one training a source, then a merge."""
+    result: Literal["unified", "pairwise"] | None = None
+    """Which becomes the fused model; the first of `strategies` if not said."""
+    merge: AnyMethod = TaskArithmetic()
+    """How pairwise models are merged."""
+    baseline: bool = True
+    """Also train the pivot on the same data and steps with cross-entropy alone, to compare with."""
+    training: dict[str, Any] = Field(default={})
+    """Any of transformers' TrainingArguments."""
+    dtype: str = Field(default="float32", pattern="^(float32|bfloat16)$")
+    """Type of the pivot's weights in training."""
+    packing: bool = False
+    """Put several short examples into one line of a batch, up to data.max_length tokens, instead of padding each."""
+    head_budget: int = Field(default=1024, ge=0)
+    """MiB of float32 logits that a step keeps for its backward pass; of more, chunks are computed twice."""
+    adapter: AnyAdapter | None = None
+    """Train small matrices (lora, qlora) instead of the pivot's own weights."""
+    student: AnyStudent | None = None
+    """Train the pivot, and the baseline, with weights of few bits: ternary, binary, int4."""
+    engine: Engine = Engine()
+    """How trainings are spread over processes."""
+    head_chunk: int | None = Field(default=None, gt=0)
+    """Rows whose logits exist at once, whatever the budget; if not said, chunks of 2^25 logits."""
+    evaluation: Evaluation = Evaluation()
+    plan: Plan = Plan()
+
+    @property
+    def folder(self) -> Path:
+        """Where the run lives."""
+        return Path(self.runs) / self.name
+
+    @property
+    def chosen(self) -> str:
+        """The strategy whose model is the result."""
+        return self.result or self.strategies[0]
+
+    @field_validator("training")
+    @classmethod
+    def _training_arguments(cls, value: dict[str, Any]) -> dict[str, Any]:
+        """Known names only; and `save_strategy: no`, which YAML reads as false, means what it says."""
+        from dataclasses import fields
+
+        from transformers import TrainingArguments
+
+        allowed = {field.name for field in fields(TrainingArguments) if field.init} - OURS.keys()
+        for key in value:
+            if key not in allowed:
+                why = OURS.get(key) or f"is not a TrainingArgument{suggest(key, allowed)}"
+                raise ValueError(f"{key} {why}")
+        return {key: "no" if given is False and key.endswith("_strategy") else given for key, given in value.items()}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        check(self)
+        return self
+
+
+def plain_fine_tuning() -> list[AnyObjective]:
+    """The objectives of the baseline."""
+    return [CrossEntropy()]

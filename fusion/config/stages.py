@@ -1,0 +1,105 @@
+"""How single stages are done: extraction, evaluation, and what a plan takes as given."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from fusion.hardware import GPUS
+from fusion.settings import Settings, suggest
+from fusion.sources import RandomSampling
+
+
+class Extract(Settings):
+    """How sources are turned into rows on disk."""
+
+    top_k: int | Literal["all"] = 10
+    """Entries kept of each row; `all` keeps the whole vocabulary (small vocabularies only)."""
+    sampling: RandomSampling | None = None
+    """Draw entries at random from the whole distribution instead of keeping the `top_k` largest."""
+    values: Literal["packed", "float16", "float32"] | None = None
+    """How cached numbers are kept: `packed`, on scales within 0.03 nat (39 bytes a row at top_k 10 and a vocabulary of 152K),
+    or as floats (72 and 96 bytes). If not said: packed, or float16 where whole rows are kept."""
+    dtype: str = Field(default="float32", pattern="^(float32|bfloat16|float16)$")
+    """Type sources compute in; float32 on a CPU, bfloat16 on a GPU is usual."""
+    batch_tokens: int = Field(default=4096, gt=0)
+    """Tokens of a forward pass."""
+    shard: int = Field(default=256, gt=0)
+    """Examples of a shard, the unit of resuming and of sharing between processes."""
+    compile: bool = False
+    """Compile the forward pass (torch.compile): minutes at the start, faster after. Changes rounding only."""
+    hidden: bool = False
+    """Keep the hidden state that each row was computed from too, as float16: 2 bytes for each number of its width (8 KiB a row
+    at a width of 4096). For objectives that look at hidden states."""
+
+    @field_validator("top_k")
+    @classmethod
+    def _positive(cls, value: int | str) -> int | str:
+        if value != "all" and int(value) < 1:
+            raise ValueError(f"must be at least 1, or `all`, got {value}")
+        return value
+
+    @model_validator(mode="after")
+    def _whole_rows_are_floats(self) -> Extract:
+        if self.top_k == "all" and self.values == "packed":
+            raise ValueError(
+                "values: packed is for the largest entries; the errors of a whole row's would add up. Set values to float16 "
+                "or float32 with top_k: all"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _drawn_or_largest(self) -> Extract:
+        default = type(self).model_fields["top_k"].default  # which stands in a configuration that was written out
+        if self.sampling is not None and self.top_k != default:
+            raise ValueError(
+                f"top_k ({self.top_k}) keeps the largest entries and sampling draws them at random; leave one of them out"
+            )
+        return self
+
+    @property
+    def codec(self) -> str:
+        """How cached numbers are kept."""
+        return self.values or ("float16" if self.top_k == "all" else "packed")
+
+
+class Evaluation(Settings):
+    """What is measured on the held-out examples, besides bits per byte."""
+
+    untouched: bool = True
+    """Measure the pivot and the sources as they were, too."""
+    exact_match: list[str] = Field(default=[])
+    """Domains in which the model's greedy answer is compared with the response."""
+    max_new_tokens: int = Field(default=64, gt=0)
+    """Length limit of such answers."""
+    batch_tokens: int = Field(default=4096, gt=0)
+    """Tokens of a forward pass."""
+    resamples: int = Field(default=2000, ge=100)
+    """Bootstrap resamples of the confidence intervals."""
+
+
+class Plan(Settings):
+    """What `fusion plan` takes as given. Changes nothing of a run."""
+
+    gpus: int = Field(default=1, gt=0)
+    """GPUs of all machines together."""
+    gpu: str | None = None
+    """Kind of GPU, such as h800; times are said, and whether it fits, only where this is."""
+    mfu: float = Field(default=0.4, gt=0, le=1)
+    """Share of the GPU's peak that work gets. An assumption; measure yours."""
+    tokens: int | None = Field(default=None, gt=0)
+    """Tokens of an example, prompt and response. Given, no data and no tokenizer are read."""
+    response: int | None = Field(default=None, gt=0)
+    """How many of them are the response; all if not said."""
+    examples: int | None = Field(default=None, gt=0)
+    """Training examples, where `tokens` is given and a data set has no `limit`."""
+    heldout: int | None = Field(default=None, gt=0)
+    """The same for held-out examples."""
+
+    @field_validator("gpu")
+    @classmethod
+    def _is_known(cls, value: str | None) -> str | None:
+        if value is not None and value not in GPUS:
+            raise ValueError(f"there is no GPU {value}{suggest(value, set(GPUS))}")
+        return value
