@@ -1,0 +1,193 @@
+"""Commands on models: merge them, measure them, draft for them."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from fusion.cli.app import Set, app
+from fusion.cli.runs import until
+
+
+@app.command()
+def merge(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CONFIG | RECIPE | MODEL[:WEIGHT]...", help="What to merge; see above.", show_default=False
+        ),
+    ],
+    override: Annotated[
+        list[str],
+        typer.Option("--set", metavar="A.B=C", help="Override a value of CONFIG, or set one of --method: density=0.5."),
+    ] = [],  # noqa: B006
+    method: Annotated[
+        str | None, typer.Option(help="Merge the models that follow: linear, ties, sce, slerp, ...")
+    ] = None,
+    base: Annotated[Path | None, typer.Option(help="The model they grew from.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the merged model.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; the base's if not said.")] = None,
+    vocabulary: Annotated[str | None, typer.Option(help="refuse or pad models with more or fewer tokens.")] = None,
+    search: Annotated[
+        str | None, typer.Option(metavar="DATA", help="Choose the weights on this validation file, such as dev.jsonl.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="As many as cores if not said.")] = None,
+) -> None:
+    """Merge models: those of a run, of a recipe, or of the command line.
+
+    fusion merge CONFIG: everything of a run up to the merge of its pairwise models.
+
+    fusion merge RECIPE.yaml --out DIR: a merge as a file, ours or mergekit's. A run has a pivot, a recipe has models.
+
+    fusion merge --method ties --base DIR A:0.3 B:0.3 --out DIR: the same without a file.
+    """
+    from fusion.merge import recipe as recipes
+
+    file = Path(inputs[0])
+    raw = recipes.read(file) if method is None and len(inputs) == 1 and file.is_file() else None
+    if method is None and (raw is None or not recipes.is_recipe(raw)):
+        if len(inputs) > 1 or any(option is not None for option in (base, out, dtype, vocabulary, search, threads)):
+            raise ValueError(
+                f"{inputs[0]} is no recipe of a merge; give a recipe, or --method and the models to merge."
+            )
+        until(inputs[0], override, "merge")
+        return
+    _merge(raw, inputs, override, method, base, out, threads, dtype=dtype, vocabulary=vocabulary, search=search)
+
+
+@app.command()
+def evaluate(
+    targets: Annotated[
+        list[str], typer.Argument(metavar="CONFIG | MODELS...", help="A run's CONFIG; with --suite, [NAME=]MODEL each.")
+    ],
+    override: Set = [],  # noqa: B006
+    suite: Annotated[
+        str | None, typer.Option(help="infi11, infi11-stock, quick, math, code, reasoning, or a YAML file.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder with the benchmarks' files; else the hub.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for results and answers.")] = Path("evaluations"),
+    limit: Annotated[int | None, typer.Option(min=1, help="Questions of each task.")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer, in tokens.")] = None,
+    template: Annotated[
+        Literal["auto", "chat", "plain"] | None, typer.Option(help="How prompts are written; else as the suite says.")
+    ] = None,
+    backend: Annotated[Literal["transformers", "vllm"], typer.Option(help="What runs the models.")] = "transformers",
+    dtype: Annotated[Literal["float32", "bfloat16", "float16"], typer.Option(help="Type of weights.")] = "float32",
+    allow_code_execution: Annotated[
+        bool, typer.Option("--allow-code-execution", help="Run the programs models write, in a sandbox.")
+    ] = False,
+    guard: Annotated[str, typer.Option(metavar="NAMES", help="Fail where the last model is worse than these.")] = "",
+    baseline: Annotated[str | None, typer.Option(metavar="NAME", help="The fine-tuned model, for the gap.")] = None,
+    fusion_data: Annotated[list[Path], typer.Option(help="JSON lines to search for test questions.")] = [],  # noqa: B006
+    ngram: Annotated[int, typer.Option(help="Words in a row that count as found.")] = 13,
+    subsets: Annotated[bool, typer.Option("--subsets", help="Print a table of each task's subsets.")] = False,
+) -> None:
+    """Measure the models of a run on held-out examples (CONFIG), or any models on benchmarks (MODELS --suite NAME)."""
+    if suite is None:
+        _only_with_suite(
+            targets, data=data, limit=limit, max_new_tokens=max_new_tokens, template=template, guard=guard,
+            allow_code_execution=allow_code_execution, baseline=baseline, fusion_data=fusion_data, subsets=subsets,
+            out=out != Path("evaluations"), backend=backend != "transformers", dtype=dtype != "float32", ngram=ngram != 13,
+        )  # fmt: skip
+        until(targets[0], override, "evaluate")
+        return
+    if override:
+        raise ValueError("--set changes a CONFIG; with --suite there is none.")
+    if find_spec("lm_eval") is None:
+        raise ValueError("Benchmarks need lm-eval: pip install 'logit-fusion[eval]'.")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # read when lm-eval is imported; the bars are ours
+    from fusion.benchmark import Wanted, benchmark
+    from fusion.progress import quiet
+    from fusion.steps import device
+    from fusion_eval.evaluate import Settings
+
+    quiet()
+    how = Settings(data, limit, max_new_tokens, template, allow_code_execution, backend, dtype, device())
+    names = [name.strip() for name in guard.split(",") if name.strip()]
+    worse = benchmark(targets, suite, how, Wanted(names, baseline, fusion_data, ngram, subsets), out)
+    for regression in worse:
+        typer.secho(f"Worse: {regression}", fg="red", err=True)
+    if worse:
+        raise typer.Exit(3)
+
+
+@app.command()
+def draft(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder or hub id, such as runs/<name>/fused.")],
+    data: Annotated[str, typer.Option(help="Texts: builtin:SKILL, a file of rows, or a hub id.")],
+    out: Annotated[Path, typer.Option(help="Folder of the draft.")],
+    prompt: Annotated[str, typer.Option(help="Prompt with columns in braces.")] = "{prompt}",
+    response: Annotated[str, typer.Option(help="Response with columns in braces.")] = "{response}",
+    limit: Annotated[int | None, typer.Option(min=2, help="At most so many examples.")] = None,
+    heldout: Annotated[int, typer.Option(min=1, help="The last so many are measured on instead.")] = 16,
+    max_length: Annotated[int, typer.Option(min=2, help="Tokens of prompt and response.")] = 1024,
+    dtype: Annotated[Literal["float32", "bfloat16"], typer.Option(help="Type of the model's weights.")] = "float32",
+    override: Annotated[list[str], typer.Option("--set", metavar="A=B", help="Such as epochs=5 or depth=3.")] = [],  # noqa: B006
+    only_measure: Annotated[
+        bool, typer.Option("--only-measure", help="Measure the draft in --out as it is, on MODEL; train nothing.")
+    ] = False,
+) -> None:
+    """Train a small draft model that guesses a (fused) model's next tokens, and measure how many of them stand.
+
+    What guess and check writes is what the model alone would have written.
+    """
+    from fusion import drafting
+    from fusion.corpus import load
+    from fusion.models import ModelRef
+    from fusion.progress import console, quiet
+    from fusion.tables import acceptance_table
+
+    quiet()
+    settings = drafting.parse(override)
+    examples = load(data, domain="draft", prompt=prompt, response=response, limit=limit)
+    if only_measure:
+        found = drafting.measure_again(ModelRef(model), out, examples[-heldout:], settings)
+    else:
+        found = drafting.run(ModelRef(model), examples, heldout, settings, max_length, out, dtype)
+    console.print(acceptance_table(str(out), found))
+
+
+def _merge(
+    raw: dict[str, Any] | None,
+    inputs: list[str],
+    settings: list[str],
+    method: str | None,
+    base: Path | None,
+    out: Path | None,
+    threads: int | None,
+    search: str | None,
+    **options: str | None,
+) -> None:
+    from fusion import merging
+    from fusion.merge.recipe import parse
+
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    if search is not None:
+        given["search"] = {"validation": {"path": search}}
+    if method is not None:
+        raw, origin = merging.from_arguments(method, base, inputs, settings, **given), "fusion merge"
+    else:
+        assert raw is not None
+        origin = inputs[0]
+        if settings or base:
+            raise ValueError(
+                f"{origin} is a recipe: write its base and settings there; --base and --set go with --method."
+            )
+    if out is None:
+        raise ValueError("Name the folder of the merged model with --out.")
+    recipe = parse(raw, origin)
+    recipe = recipe if method else parse(recipe.model_dump(exclude_unset=True) | given, origin)
+    merged = merging.run(recipe, out, threads)
+    typer.echo(f"{out}: merged." if merged.made else f"{out}: there already, from exactly these inputs.")
+
+
+def _only_with_suite(targets: list[str], **given: object) -> None:
+    """Raise ValueError where something was asked that only `--suite` can do."""
+    if options := [f"--{name.replace('_', '-')}" for name, value in given.items() if value]:
+        raise ValueError(f"{', '.join(options)} needs --suite, such as --suite quick; without it a CONFIG says all.")
+    if len(targets) > 1:
+        raise ValueError("Several models need --suite, such as --suite quick; without it, name one CONFIG.")

@@ -1,0 +1,51 @@
+"""Commands on configurations: those that come along, how they are written, and many of them compared."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fusion.cli.app import app
+
+
+@app.command()
+def recipes() -> None:
+    """List the configurations that come with the package."""
+    from fusion.recipes import recipes as known
+
+    for name, file in known().items():
+        typer.echo(f"{name:<24} {file.read_text().splitlines()[0].removeprefix('# ')}")
+
+
+@app.command()
+def study(
+    file: Annotated[str, typer.Argument(metavar="STUDY", help="A YAML file, or the name of one that comes along.")],
+    override: Annotated[list[str], typer.Option("--set", metavar="A.B=C", help="Override a value of every run.")] = [],  # noqa: B006
+    page: Annotated[
+        Path | None, typer.Option("--write", metavar="PAGE", help="A Markdown page to put the tables into.")
+    ] = None,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Runs made at once, each in a process.")] = 1,
+) -> None:
+    """Train one pivot in several ways, each tuned alike and from several seeds, and compare them with intervals."""
+    from fusion.progress import quiet
+    from fusion.study import Grid, load, run
+    from fusion.study.page import place, put, summary
+
+    quiet()
+    found = load(file)
+    if page is not None:
+        place(page, found.name)  # said now, not after hours
+    outcome = run(Grid(found, override), jobs)
+    if page is not None:
+        put(page, found.name, summary(outcome))
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of a configuration, for editors."""
+    from fusion.config import Config
+
+    typer.echo(json.dumps(Config.model_json_schema(), indent=2))

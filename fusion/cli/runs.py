@@ -1,0 +1,156 @@
+"""Commands on a run: its stages, what it will take, where it runs, what came of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from fusion.cli.app import ConfigFile, Set, app
+
+
+@app.command()
+def run(config: ConfigFile, override: Set = []) -> None:  # noqa: B006  (typer reads the default, nothing writes to it)
+    """Do everything: extract, train, merge, evaluate, report. What is done is not done again."""
+    until(config, override, "report")
+
+
+@app.command()
+def plan(
+    config: ConfigFile,
+    override: Set = [],  # noqa: B006
+    gpus: Annotated[int | None, typer.Option("--gpus", help="GPUs of all machines together; sets plan.gpus.")] = None,
+    gpu: Annotated[str | None, typer.Option("--gpu", help="Kind of GPU, such as h800; sets plan.gpu.")] = None,
+    mfu: Annotated[
+        float | None, typer.Option("--mfu", help="Share of its peak; sets plan.mfu, 0.4 if not said.")
+    ] = None,
+    count: Annotated[bool, typer.Option("--count", help="Read the data even where plan.tokens is given.")] = False,
+) -> None:
+    """Say what a run will take, and what would not fit, before anything runs; no weights are read."""
+    from fusion import configfile
+    from fusion.job import Job
+    from fusion.plan import domains, tables_of_plan
+    from fusion.plan import plan as estimate
+    from fusion.progress import console, quiet
+
+    quiet()
+    given = {"plan.gpus": gpus, "plan.gpu": gpu, "plan.mfu": mfu}
+    said = [f"{key}={value}" for key, value in given.items() if value is not None]
+    job = Job(configfile.load(config, [*override, *said]))
+    found = estimate(job, count)
+    console.print(*tables_of_plan(found, job.config.plan), sep="\n")
+    if not found.by_hand:
+        console.print(domains(job))
+
+
+@app.command()
+def extract(config: ConfigFile, override: Set = []) -> None:  # noqa: B006
+    """Let every model read the training examples, and keep what it would have said in the cache."""
+    until(config, override, "extract")
+
+
+@app.command()
+def train(config: ConfigFile, override: Set = []) -> None:  # noqa: B006
+    """Train the pivot; extracts first what is missing."""
+    until(config, override, "train")
+
+
+@app.command()
+def launch(
+    config: ConfigFile,
+    on: Annotated[str, typer.Option("--on", help="local, torchrun, deepspeed, slurm or kubernetes.")],
+    override: Set = [],  # noqa: B006
+    gpus: Annotated[int | None, typer.Option("--gpus", help="GPUs of a node, one process each; 1 if not said.")] = None,
+    nodes: Annotated[int | None, typer.Option("--nodes", help="Machines; those of the hostfile, or 1.")] = None,
+    hostfile: Annotated[str | None, typer.Option("--hostfile", help="Lines such as `node1 slots=8`.")] = None,
+    head: Annotated[str | None, typer.Option("--head", help="HOST[:PORT] where several nodes meet (torchrun).")] = None,
+    option: Annotated[
+        list[str],
+        typer.Option("--option", metavar="KEY[=VALUE]", help="For slurm (partition=gpu) and kubernetes (image=...)."),
+    ] = [],  # noqa: B006
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would run and what it would read.")] = False,
+) -> None:
+    """Start `fusion run` on several GPUs or machines, here or through a queue."""
+    from fusion import configfile
+    from fusion_launch import Program, Resources, execute, prepare
+
+    name = configfile.load(config, override).name  # a mistake is said here, not after hours in a queue
+    files = {config: configfile.whole(config)} if Path(config).is_file() else {}
+    program = Program("fusion", ("run", config, *(part for value in override for part in ("--set", value))), name)
+    prepared = prepare(on, program, Resources.of(gpus, nodes, hostfile, head), option, files)
+    if not dry_run:
+        raise typer.Exit(execute(prepared))
+    typer.echo(prepared.text or prepared.command, nl=not prepared.text)
+    if about := prepared.note or (f"{prepared.command} reads this." if prepared.text else ""):
+        typer.echo(f"# {about}", err=True)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, such as runs/quickstart.")],
+) -> None:
+    """Write report.html of a run again from what lies in its folder."""
+    from fusion.report.page import write_report
+
+    typer.echo(write_report(folder))
+
+
+@app.command()
+def inspect(
+    config: ConfigFile,
+    override: Set = [],  # noqa: B006
+    alignment: Annotated[
+        bool, typer.Option("--alignment", help="Audit how tokens of each source meet the pivot's.")
+    ] = False,
+    rescaling: Annotated[
+        float | None,
+        typer.Option(
+            "--rescaling", min=0, max=1, metavar="SHARE", help="How distillation with this share rescales examples."
+        ),
+    ] = None,
+    classes: Annotated[
+        int | None,
+        typer.Option(
+            "--classes", min=1, metavar="LEAST", help="What models say where a token follows, at least so often."
+        ),
+    ] = None,
+    concepts: Annotated[
+        Literal["mlp", "residual"] | None,
+        typer.Option("--concepts", help="Units that stand for digits, keywords, ends of sentences ..."),
+    ] = None,
+) -> None:
+    """Show the models, vocabularies and caches of a run; with --alignment what matches and what never does.
+
+    With --rescaling, of extracted sources, the factor on each true token's gradient by domain and certainty of the pivot.
+    With --classes and --concepts the pivot, and the fused model if there is one, are run on the first 500 training examples.
+    """
+    from fusion import configfile
+    from fusion.inspect import audit_all, classes_all, concepts_all, overview, rescaling_all
+    from fusion.job import Job
+    from fusion.progress import console, quiet
+    from fusion.tables import audit_tables, classes_table, concepts_table, overview_table, rescaling_table
+
+    quiet()
+    job = Job(configfile.load(config, override))
+    console.print(overview_table(overview(job)))
+    if alignment:
+        for name, audit in audit_all(job).items():
+            console.print(*audit_tables(name, audit))
+    if rescaling is not None:
+        for name, entries in rescaling_all(job, rescaling).items():
+            console.print(rescaling_table(name, entries))
+    if classes is not None:
+        for name, entries in classes_all(job, classes).items():
+            console.print(classes_table(name, entries, job.tokenizers["pivot"]))
+    if concepts is not None:
+        console.print(concepts_table(concepts_all(job, concepts), concepts))
+
+
+def until(config: str, override: list[str], stage: str) -> None:
+    """Make a run up to this stage."""
+    from fusion import configfile, pipeline
+    from fusion.progress import quiet
+
+    quiet()
+    pipeline.run(configfile.load(config, override), stage)
