@@ -6,8 +6,8 @@ from importlib.util import find_spec
 import pytest
 
 import benchmark_files
-from fusion import cli
 from fusion.benchmark import named
+from fusion.cli import models as cli_models
 from fusion.models import ModelRef, load_model
 from fusion_eval import fast_lm
 from fusion_eval.guard import regressions
@@ -95,7 +95,7 @@ def test_a_mistake_is_one_message(place, arguments, message):
 
 
 def test_a_missing_extra_is_named(place, monkeypatch):
-    monkeypatch.setattr(cli, "find_spec", lambda name: None)
+    monkeypatch.setattr(cli_models, "find_spec", lambda name: None)
     assert "pip install 'logit-fusion[eval]'" in run(place, place / "base").stderr
 
 
