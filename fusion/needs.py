@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from fusion.cache.known import Known
-from fusion.objectives import AnyObjective
+from fusion.objectives import AnyObjective, JoinedObjective
 from fusion.transforms import AnyTransform
 from fusion.weighting import AnyWeighting
 
@@ -30,6 +30,11 @@ def lacking(
     `transforms` are those of each source, by name.
     """
     readers = [(f"objectives[{i}] ({o.kind})", o.needs, "another input") for i, o in enumerate(objectives)]
+    readers += [
+        (f"objectives[{i}].select ({o.select.kind})", o.select.needs, "another selection")
+        for i, o in enumerate(objectives)
+        if isinstance(o, JoinedObjective) and o.select
+    ]
     readers.append((f"weighting ({weighting.kind})", weighting.needs, "kind: sum or mean"))
     found = []
     for name, known in sources.items():

@@ -7,8 +7,8 @@ from pydantic import Field
 from fusion.objectives.affinity import Affinity
 from fusion.objectives.aligndistil import AlignDistil
 from fusion.objectives.base import (
-    Confident,
     ExampleObjective,
+    JoinedObjective,
     MappedObjective,
     Objective,
     PairObjective,
@@ -35,6 +35,7 @@ from fusion.objectives.one_vs_rest import OneVsRest
 from fusion.objectives.optimal_transport import OptimalTransport
 from fusion.objectives.owned import Between, OutputLayer, OwningObjective
 from fusion.objectives.plackett_luce import PlackettLuce
+from fusion.objectives.selection import Confident, KnowsMore, Selection
 from fusion.objectives.span_likelihood import SpanLikelihood
 from fusion.objectives.span_relations import SpanRelations
 from fusion.objectives.topkd import TopKContrastive, TopKDecoupled
@@ -129,6 +130,8 @@ __all__ = [
     "Hungarian",
     "InfiFusion",
     "JensenShannon",
+    "JoinedObjective",
+    "KnowsMore",
     "LumiNet",
     "MappedObjective",
     "Mixture",
@@ -142,6 +145,7 @@ __all__ = [
     "RelationObjective",
     "ReverseKL",
     "RowObjective",
+    "Selection",
     "SkewedKL",
     "SourcesObjective",
     "SpanLikelihood",

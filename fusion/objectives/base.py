@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
+from fusion.objectives.selection import Selection
 from fusion.rows import LogitRows
 from fusion.settings import Settings
 
@@ -71,34 +72,10 @@ class Objective(Settings, ABC):
         return self
 
 
-class Confident(Settings):
-    """Which joined rows count: those where a model is sure of its next token.
-
-    Rows that do not count have weight 0 and stay in the mean's denominator. With `either` a mistake that the pivot is sure
-    of is corrected although the source is not sure.
-
-    Source: the bilateral selection of Li et al. 2023, arXiv:2308.10308, of regions there, of rows here. Its mask is left
-    out: read literally, the least of a sum of m times a disparity that is never negative, m in [0, 1], is m = 0 everywhere.
-    """
-
-    threshold: float = Field(gt=0, le=1)
-    """Least probability of the most likely token."""
-    of: Literal["either", "source", "pivot"] = "either"
-    """Whose."""
-
-    def __call__(self, pivot: LogitRows, source: LogitRows) -> Bool[Tensor, " M"]:
-        """Whether each joined row counts. Both sides keep at least their largest entry."""
-        sure = {name: self._sure(rows) for name, rows in (("pivot", pivot), ("source", source))}
-        return sure["pivot"] | sure["source"] if self.of == "either" else sure[self.of]
-
-    def _sure(self, rows: LogitRows) -> Bool[Tensor, " M"]:
-        return rows.logprobs.detach().exp().amax(-1) >= self.threshold
-
-
 class JoinedObjective(Objective):
     """Compares joined rows, of which some may be left out."""
 
-    select: Confident | None = None
+    select: Selection | None = None
     """Which rows count; all if not said."""
 
 

@@ -55,7 +55,7 @@ class ForwardKL(Divergence):
     @property
     def accepts_sampled(self) -> bool:
         """Save for a constant it is linear in the source's probabilities, of all its entries."""
-        by_source = self.select is not None and self.select.of != "pivot"
+        by_source = self.select is not None and self.select.reads_entries
         return self.tail != "residual_to_gold" and self.top_k is None and not by_source
 
     def __call__(self, pivot: LogitRows, source: LogitRows) -> Float[Tensor, " M"]:

@@ -11,7 +11,7 @@ import tiny
 from fusion import pipeline, steps
 from fusion.head import Head, hidden_states
 from fusion.job import Job
-from fusion.objectives import Confident, CrossEntropy, ForwardKL, InfiFusion, Mixture, SpanLikelihood
+from fusion.objectives import Confident, CrossEntropy, ForwardKL, InfiFusion, KnowsMore, Mixture, SpanLikelihood
 from fusion.train import Collator
 from fusion.train.fit import training_arguments
 from fusion.train.owned import build
@@ -167,6 +167,8 @@ def test_rows_where_nobody_is_sure_are_left_out_and_stay_in_the_denominator(job,
         strictest, _ = terms(trainer, given, [kind(select=Confident(threshold=1.0))])
         assert loosest == pytest.approx(every)
         assert all(value == 0 for value in strictest.values())
+        known, _ = terms(trainer, given, [kind(select=KnowsMore())])
+        assert all(0 < known[name] < value for name, value in every.items())
 
 
 def test_transforms_change_the_rows_that_objectives_see_and_no_weight(job, references):
