@@ -7,7 +7,7 @@ import json
 import random
 import string
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -29,6 +29,8 @@ class Example:
     """`plain` where no model may wrap the prompt in its chat template (raw text); None leaves it to the model."""
     ahead: tuple[dict[str, str], ...] | None = None
     """What stands before the response for sources that look ahead; the pivot never reads it. None where that is the same."""
+    tests: str | None = None
+    """A program that fails where an answer is wrong: for answers that sources write. None where there is none."""
 
     @property
     def id(self) -> str:
@@ -38,6 +40,11 @@ class Example:
         """
         content = json.dumps([self.messages, self.response, self.template], ensure_ascii=False)
         return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:24]
+
+    @property
+    def asked(self) -> str:
+        """Names what comes before the response: equal prompt, equal name."""
+        return replace(self, response="").id
 
     @property
     def prompt(self) -> str:
@@ -50,7 +57,8 @@ def load(
     *,
     domain: str,
     prompt: str = "{prompt}",
-    response: str = "{response}",
+    response: str | None = "{response}",
+    tests: str | None = None,
     system: str | None = None,
     messages: str | None = None,
     template: Literal["plain"] | None = None,
@@ -74,8 +82,10 @@ def load(
     the prompt (cut after a space), `response_chars` limits what is left: with both, raw text becomes continuation. `where`
     keeps the rows whose columns have these values. `look_ahead` is the last message as sources see it that may look ahead,
     with columns in braces and {asked} for that message as it is. With `raw` messages and response become one text, a paragraph
-    each, all of which is the response, for no template to wrap. Rows without a response are left out. Raises ValueError for
-    a missing column or an empty result, FileNotFoundError for a missing file.
+    each, all of which is the response, for no template to wrap. Rows without a response are left out, unless `response` is
+    None: then examples are prompts alone, with an empty response. `tests` makes the program that checks an answer; a column
+    that is a list gives a line for each entry. Raises ValueError for a missing column or an empty result, FileNotFoundError
+    for a missing file.
     """
     if path.startswith(BUILTIN):
         made = skills.make(
@@ -97,9 +107,10 @@ def load(
         if raw and answer:
             asked, answer = [], "\n".join([*(message["content"] for message in asked), answer])
         asked, answer = _cut(asked, answer, prompt_chars, response_chars)
-        if answer:
+        if answer or response is None:
             ahead = None if look_ahead is None else _ahead(asked, look_ahead, row, path)
-            examples.append(Example(tuple(asked), answer, domain, "plain" if raw else template, ahead))
+            checked = None if tests is None else _fill(tests, row, path)
+            examples.append(Example(tuple(asked), answer, domain, "plain" if raw else template, ahead, checked))
         if limit is not None and len(examples) >= limit:
             break
     if not examples:
@@ -133,18 +144,27 @@ def _rows(path: str, name: str | None, split: str, revision: str | None) -> Iter
     return cast(Iterable, load_dataset(path, name, split=split, revision=revision))
 
 
-def _filled(row: Mapping[str, Any], prompt: str, response: str, system: str | None, path: str) -> tuple[list, str]:
+def _filled(
+    row: Mapping[str, Any], prompt: str, response: str | None, system: str | None, path: str
+) -> tuple[list, str]:
     asked = [{"role": "system", "content": _fill(system, row, path)}] if system else []
     if prompt:
         asked.append({"role": "user", "content": _fill(prompt, row, path)})
-    return asked, _fill(response, row, path)
+    return asked, "" if response is None else _fill(response, row, path)
 
 
 def _fill(form: str, row: Mapping[str, Any], path: str) -> str:
     for _text, field, _spec, _conversion in string.Formatter().parse(form):
         if field is not None and field.split("[")[0].split(".")[0] not in row:
             raise ValueError(f"{path}: no column {field!r} for {form!r}; the columns are {', '.join(map(str, row))}.")
-    return form.format_map({key: "" if value is None else value for key, value in row.items()})
+    return form.format_map({key: _written(value) for key, value in row.items()})
+
+
+def _written(value: Any) -> Any:
+    """A list of texts as lines; a column without a value as nothing."""
+    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+        return "\n".join(value)
+    return "" if value is None else value
 
 
 def _holds(row: Mapping[str, Any], where: Mapping[str, Any], path: str) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from fusion import corpus, made, models, ranks
@@ -21,10 +22,13 @@ from fusion.encode import Encoded, Message, encode, first_rows
 from fusion.helping import batches
 from fusion.made import write_json
 from fusion.progress import bar, console
+from fusion.responses import AnyCheck, Written, expected, restored
 from fusion.shares import shares
 from fusion.sources import AnyBackend, Transformers
 from fusion.weighting import AnyWeighting
 
+CHOSEN = Path("responses", "chosen")
+"""Where in a run's folder the examples lie that are learned from, when sources write their responses."""
 BATCH = 64
 """Examples whose cached rows are looked at together."""
 PACKAGES = ("logit-fusion", "torch", "transformers", "accelerate", "tokenizers", "safetensors", "datasets")
@@ -35,6 +39,8 @@ class Job:
     """One run of one configuration."""
 
     config: Config
+    expected: bool = False
+    """Whether prompts that sources are to answer stand with as much text as they may get, for a plan."""
 
     @functools.cached_property
     def models(self) -> dict[str, ModelSettings]:
@@ -65,24 +71,72 @@ class Job:
         return {name: models.load_tokenizer(model.ref) for name, model in self.models.items()}
 
     @functools.cached_property
+    def asked(self) -> list[Example]:
+        """The training data as they are, in the order of the configuration."""
+        return [example for examples in self._sets for example in examples]
+
+    @functools.cached_property
+    def _sets(self) -> list[list[Example]]:
+        return [corpus.load(**data.reading) for data in self.config.data.train]
+
+    @functools.cached_property
     def train(self) -> list[Example]:
-        """Examples to learn from, in the order of the configuration."""
-        return [example for data in self.config.data.train for example in corpus.load(**data.model_dump())]
+        """Examples to learn from: the training data as they are, or with responses that sources wrote.
+
+        Raises ValueError where sources are yet to write them.
+        """
+        how, file = self.config.data.responses, self.config.folder / CHOSEN / "examples.jsonl"
+        if not isinstance(how, Written):
+            return self.asked
+        if self.expected:
+            return expected(self.asked, how, self.writers)
+        if not file.exists():
+            raise ValueError(f"{file} is not there: sources are to write the responses. Run `fusion respond` first.")
+        return [restored(json.loads(line)) for line in file.read_text().split("\n") if line]
+
+    @property
+    def by_prompt(self) -> bool:
+        """Whether examples are the same that ask the same: their responses are not those of the data."""
+        return isinstance(self.config.data.responses, Written)
+
+    @property
+    def written(self) -> Written:
+        """How sources write responses. Raises TypeError where they do not."""
+        how = self.config.data.responses
+        if not isinstance(how, Written):
+            raise TypeError(f"data.responses is {how.kind}: no source writes any")
+        return how
+
+    @property
+    def writers(self) -> list[str]:
+        """Sources that write responses."""
+        return self.written.sources or [source.name for source in self.config.sources]
+
+    @functools.cached_property
+    def checks(self) -> list[AnyCheck]:
+        """Of each example in `asked`, what an answer to it must pass."""
+        return [data.check for data, examples in zip(self.config.data.train, self._sets, strict=True) for _ in examples]
+
+    @property
+    def readers(self) -> list[str]:
+        """Sources that say how likely they find the answers of the others; none where no check asks for it."""
+        asked_for = any(data.check.reads_likelihood for data in self.config.data.train)
+        return [source.name for source in self.config.sources] if asked_for else []
 
     @functools.cached_property
     def heldout(self) -> list[Example]:
         """Examples to measure on, each once. Raises ValueError where one is also trained on."""
         found = list(
-            corpus.unique(example for data in self.config.data.heldout for example in corpus.load(**data.model_dump()))
+            corpus.unique(example for data in self.config.data.heldout for example in corpus.load(**data.reading))
         )
-        _refuse_shared(found, "held-out", self.train, "training")
+        _refuse_shared(found, "held-out", self.asked, "training", self.by_prompt)
         return found
 
     @functools.cached_property
     def validation(self) -> list[Example]:
         """Examples that weights are chosen on, each once. Raises ValueError where one is also trained or measured on."""
-        found = list(corpus.unique(e for data in self.config.data.validation for e in corpus.load(**data.model_dump())))
-        _refuse_shared(found, "validation", self.train, "training")
+        found = list(corpus.unique(e for data in self.config.data.validation for e in corpus.load(**data.reading)))
+        _refuse_shared(found, "validation", self.asked, "training", self.by_prompt)
         _refuse_shared(found, "validation", self.heldout, "held-out")
         return found
 
@@ -230,9 +284,14 @@ class Job:
         }
 
 
-def _refuse_shared(found: Sequence[Example], what: str, others: Sequence[Example], which: str) -> None:
-    known = {example.id for example in others}
-    if both := [example for example in found if example.id in known]:
+def _refuse_shared(
+    found: Sequence[Example], what: str, others: Sequence[Example], which: str, by_prompt: bool = False
+) -> None:
+    def key(example: Example) -> str:
+        return example.asked if by_prompt else example.id
+
+    known = {key(example) for example in others}
+    if both := [example for example in found if key(example) in known]:
         raise ValueError(
             f"{len(both)} of {len(found)} {what} examples are also in the {which} data, the first begins "
             f"{both[0].prompt[:60]!r}. Take other rows, for example with skip and limit."

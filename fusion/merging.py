@@ -140,7 +140,7 @@ def _examples(part: str, data: dict[str, Any]) -> list[Example]:
         raise ValueError("\n".join(mistakes)) from None
     if part == "validation" and settings.split == "test":
         raise ValueError(f"search: {settings.path} would be searched on its split `test`; choose on other data.")
-    return load(**settings.model_dump())
+    return load(**settings.reading)
 
 
 def _merge(recipe: Recipe, out: Path, threads: int | None, *, quiet: bool = False) -> Merged:

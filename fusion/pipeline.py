@@ -1,5 +1,6 @@
 """The story: from a configuration to one fused model with the evidence beside it. Start reading here.
 
+    respond    sources answer the training prompts, where their responses are to be learned from
     extract    each model reads every training example once; its rows go to cache/<model>
     helping    what each source knows of each domain, against the pivot: printed before anything is trained
     train      the pivot on the text alone (the baseline), then on the text and its sources (unified, pairwise)
@@ -16,7 +17,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from fusion import configfile, ranks, steps
+from fusion import configfile, ranks, responding, steps
 from fusion.cache import Cache
 from fusion.config import Config
 from fusion.helping import helping
@@ -28,11 +29,12 @@ from fusion.progress import console
 from fusion.report.card import model_card
 from fusion.report.page import write_report
 from fusion.report.table import helping_table, tables
+from fusion.tables import responses_table
 from fusion.train import BASELINE, trainings
 from fusion_eval import heldout
 from fusion_eval.results import Result
 
-STAGES = ("extract", "train", "merge", "evaluate", "report")
+STAGES = ("respond", "extract", "train", "merge", "evaluate", "report")
 
 
 def run(config: Config, until: str = "report") -> Path:
@@ -43,17 +45,25 @@ def run(config: Config, until: str = "report") -> Path:
     job = Job(config)
     if ranks.is_main():
         introduce(job)
-    caches = extract(job)
-    if ranks.is_main():
-        keep_caches(job, caches)
-        show_helping(job, caches)
-    for stage in (train_all, merge_pairwise, evaluate, report)[: STAGES.index(until)]:
-        if stage is train_all or ranks.is_main():  # the other processes only train
-            stage(job, caches)
+    respond(job)
+    if until != "respond":
+        learn(job, STAGES.index(until) - 1)
     if ranks.is_main():
         write_text(config.folder / "config.yaml", configfile.dump(config))
     ranks.barrier()
     return config.folder
+
+
+def learn(job: Job, stages: int) -> None:
+    """All that follows once there is something to learn from: extraction, and so many stages after it."""
+    job.describe()
+    caches = extract(job)
+    if ranks.is_main():
+        keep_caches(job, caches)
+        show_helping(job, caches)
+    for stage in (train_all, merge_pairwise, evaluate, report)[:stages]:
+        if stage is train_all or ranks.is_main():  # the other processes only train
+            stage(job, caches)
 
 
 def introduce(job: Job) -> None:
@@ -64,7 +74,22 @@ def introduce(job: Job) -> None:
         console.print(*tables_of_plan(estimate, job.config.plan), sep="\n")
         write_text(folder / "config.yaml", configfile.dump(job.config))
         job.keep(plan=[asdict(stage) for stage in estimate.stages])
-    job.describe()
+
+
+def respond(job: Job) -> None:
+    """Answers of the sources to the training prompts, and which are learned from. Nothing where the data's own are."""
+    if not job.by_prompt:
+        return
+    for name in job.writers:
+        with job.stage(f"respond {name}") as note:
+            note["skipped"] = not responding.answer(job, name)
+    for name in job.readers:
+        with job.stage(f"read responses {name}") as note:
+            note["skipped"] = not responding.read(job, name)
+    with job.stage("choose responses") as note:
+        note["skipped"] = not responding.choose(job)
+    job.keep(responses=[asdict(count) for count in responding.outcome(job)])
+    console.print(responses_table(responding.outcome(job)))
 
 
 def extract(job: Job) -> dict[str, Cache]:

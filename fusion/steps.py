@@ -6,13 +6,11 @@ import gc
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 
 from fusion import ranks
 from fusion.cache import Cache, Writer, fill, full_key
@@ -21,7 +19,7 @@ from fusion.corpus import Example
 from fusion.encode import Message, Template
 from fusion.helping import Batch, batches
 from fusion.job import BATCH, Job
-from fusion.made import fingerprint, finish, finished, link, made, refuse_other, write_json
+from fusion.made import fingerprint, finish, finished, made, refuse_other, write_json
 from fusion.merge.stream import merge
 from fusion.models import ModelRef, load_model, vocabulary
 from fusion.needs import lacking
@@ -29,6 +27,7 @@ from fusion.objectives import AnyObjective, SpelledObjective
 from fusion.progress import bar, console, counter, training_bar
 from fusion.ranks import device
 from fusion.sources import Source, Wanted
+from fusion.store import alone, kept
 from fusion.train import (
     ACCUMULATED,
     BASELINE,
@@ -47,8 +46,6 @@ from fusion_eval import heldout
 from fusion_eval.results import Result
 
 MERGED = "pairwise/merged"
-STAGE = {"cache": "extract", "train": "train"}
-"""The command that makes what a folder of a run holds."""
 HELPING_SAMPLE = 2000
 """Examples of a domain that *is this source helping?* looks at."""
 
@@ -72,23 +69,8 @@ def cache_writer(job: Job, name: str, folder: Path | None = None) -> Writer:
         key["hidden"] = True
     size = vocabulary(job.tokenizers[name])
     whole = full_key(key, sorted(set(job.ids)), extract.codec, extract.shard, size)
-    folder = folder or kept(job, "cache", name, whole)
+    folder = folder or kept(job.config, "cache", name, whole)
     return Writer(folder, key, job.ids, extract.shard, extract.codec, vocabulary=size)
-
-
-def kept(job: Job, kind: str, name: str, key: dict[str, Any]) -> Path:
-    """The folder of a cache or training of the run: its own or, with `store`, a link to the one of all runs that make the same.
-
-    Raises ValueError where the link leads to something made otherwise.
-    """
-    folder, store = job.config.folder / kind / name, job.config.store
-    if store is None or (folder.exists() and not folder.is_symlink()):
-        return folder
-    shared = (Path(store) / kind / fingerprint(key)).absolute()
-    if folder.exists() and folder.resolve() != shared.resolve() and (folder / "key.json").exists():
-        refuse_other(folder, json.loads((folder / "key.json").read_text()), key, f"fusion {STAGE[kind]}")
-    link(folder, shared)
-    return folder
 
 
 def _prompts(job: Job, ahead: Mapping[str, Sequence[Message]]) -> str:
@@ -165,25 +147,13 @@ def train_one(job: Job, name: str, references: list[Reference], learn: list[str]
     """Whether there was something to do. `pivot` holds what the pivot said before training."""
     objectives = job.config.objectives if references else plain_fine_tuning()
     key = _training_key(job, references, learn, objectives)
-    with _alone(job, key):
+    with alone(job.config, "train", key):
         with ranks.main_first():
-            folder = kept(job, "train", name, key)
+            folder = kept(job.config, "train", name, key)
             done = finished(folder, key, "fusion train")
         if not done:
             _train(job, name, references, learn, objectives, pivot, folder)
     return not done
-
-
-@contextmanager
-def _alone(job: Job, key: dict[str, Any]) -> Iterator[None]:
-    """Keep other runs with the same store from making the same training at the same time; they wait, and find it made."""
-    if job.config.store is None or not ranks.is_main():
-        yield
-        return
-    lock = Path(job.config.store) / "train" / f"{fingerprint(key)}.lock"
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock):
-        yield
 
 
 def _train(

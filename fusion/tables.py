@@ -19,6 +19,7 @@ from fusion.draft import Acceptance
 from fusion.inspect import Dissected, Overview
 from fusion.inspect.overlays import spelling
 from fusion.rescaling import Rescaling
+from fusion.responses import Count
 
 
 def overview_table(models: Sequence[Overview]) -> Table:
@@ -38,6 +39,18 @@ def facts_table(folder: Path, facts: Mapping[str, str]) -> Table:
     table = Table("", "", title=str(folder), show_header=False)
     for name, value in facts.items():
         table.add_row(name, value)
+    return table
+
+
+def responses_table(counts: Sequence[Count]) -> Table:
+    """One line for each source and domain."""
+    table = Table(
+        "source", "domain", "prompts", "answers", "pass", "learned from",
+        title="Responses", caption="answers: neither empty nor cut off; pass: the check of their data set",
+    )  # fmt: skip
+    for c in counts:
+        share = f"{c.passed:,} ({c.passed / c.answers:.0%})" if c.answers else "0"
+        table.add_row(c.source, c.domain, f"{c.prompts:,}", f"{c.answers:,}", share, f"{c.chosen:,}")
     return table
 
 

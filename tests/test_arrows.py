@@ -29,6 +29,8 @@ ALLOWED = {
     "cache": BOTTOM | {"made"},
     "leak": {"cache"},
     "batch": BOTTOM | {"encode"},
+    "writing": {"batch", "encode"},
+    "responses": BOTTOM | {"corpus", "fusion_eval", "made", "writing"},
     "needs": {"cache", "objectives", "transforms", "weighting"},
     "dumps": BOTTOM | {"encode"},
     "vocabulary": {"align", "encode", "spelling"},
@@ -39,7 +41,7 @@ ALLOWED = {
     "easiest": {"corpus"},
     "shares": BOTTOM | {"align", "helping", "weighting"},
     "overlay": BOTTOM | {"align"},
-    "sources": BOTTOM | {"batch", "encode", "head", "models", "ranks"},
+    "sources": BOTTOM | {"batch", "encode", "head", "models", "ranks", "writing"},
     "progress": {"ranks"},
     "report": {"progress", "fusion_eval"},
     "train": BOTTOM
@@ -48,10 +50,10 @@ ALLOWED = {
     "draft": BOTTOM | {"batch", "encode", "head", "train"},
     "conflicts": {"objectives", "transforms", "weighting"},
     "config": BOTTOM
-    | {"conflicts", "hardware", "merge", "models", "objectives", "quickstart", "sources", "train", "transforms"}
-    | {"weighting"},
+    | {"conflicts", "hardware", "merge", "models", "objectives", "quickstart", "responses", "sources", "train"}
+    | {"transforms", "weighting"},
     "fusion_launch": set(),
-    "fusion_eval": {"batch", "corpus", "encode", "head", "models", "rows", "sources"},
+    "fusion_eval": {"batch", "corpus", "encode", "head", "models", "rows", "sources", "writing"},
 }
 ON_TOP = {
     "cachefiles",
@@ -62,6 +64,8 @@ ON_TOP = {
     "steps",
     "merging",
     "drafting",
+    "responding",
+    "store",
     "inspect",
     "tables",
     "benchmark",
@@ -77,6 +81,7 @@ KNOW_THE_CONFIGURATION = {
     "plan",
     "pipeline",
     "steps",
+    "store",
     "merging",
     "inspect",
     "study",

@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from fusion.batch import batches
 from fusion.corpus import Example
-from fusion.encode import Encoded, Template, encode, encode_prompt, end_of_turn
+from fusion.encode import Encoded, Template, encode, encode_prompt
 from fusion.head import Head
 from fusion.models import ModelRef, load_model, load_tokenizer, vocabulary
 from fusion.rows import LogitRows
 from fusion.sources import TransformersSource
+from fusion.writing import Decoding, ends, write
 from fusion_eval.results import Item
 
 Progress = Callable[[int], None]
@@ -114,36 +113,16 @@ def _calibration(rows: LogitRows, texts: int) -> list[list[float] | None]:
     return [each.tolist() if each[-1] else None for each in found]
 
 
-@torch.inference_mode()
 def _answers(
     model: Any, tokenizer: Any, examples: Sequence[Example], template: Template, how: Settings, progress: Progress
 ) -> list[str | None]:
+    """Greedy answers, in the domains where they are asked for."""
     answers: list[str | None] = [None] * len(examples)
     asked = [i for i, example in enumerate(examples) if example.domain in how.exact_match]
     prompts = [encode_prompt(tokenizer, examples[i].messages, template=examples[i].template or template) for i in asked]
-    ends = _ends(model.generation_config.eos_token_id, end_of_turn(tokenizer, template))
-    for batch in batches([len(prompt) + how.max_new_tokens for prompt in prompts], how.batch_tokens):
-        ids, mask = _pad_left([prompts[i] for i in batch], tokenizer.pad_token_id or 0, how.device)
-        out = model.generate(
-            input_ids=ids, attention_mask=mask, do_sample=False, max_new_tokens=how.max_new_tokens,
-            eos_token_id=ends or None, pad_token_id=tokenizer.pad_token_id or 0,
-        )  # fmt: skip
-        for i, answer in zip(
-            batch, tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True), strict=True
-        ):
-            answers[asked[i]] = answer
-        progress(len(batch))
+    stops, decoding = ends(model, tokenizer, template), Decoding(how.max_new_tokens)
+    for i, [answer] in zip(
+        asked, write(model, tokenizer, prompts, stops, decoding, how.batch_tokens, progress), strict=True
+    ):
+        answers[i] = answer.text
     return answers
-
-
-def _ends(own: int | list[int] | None, turn: int | None) -> list[int]:
-    """Ids at which an answer stops: what the model's generation settings say, and the end of a turn."""
-    found = [*(own if isinstance(own, list) else [own]), turn]
-    return sorted({id for id in found if id is not None})
-
-
-def _pad_left(prompts: Sequence[Sequence[int]], pad: int, device: str) -> tuple[Tensor, Tensor]:
-    longest = max(map(len, prompts))
-    ids = torch.tensor([[pad] * (longest - len(p)) + list(p) for p in prompts], device=device)
-    mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device)
-    return ids, mask

@@ -10,30 +10,50 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-
-from fusion.cache.store import Cache, Writer
-from fusion.rows import LogitRows
+from typing import Protocol, TypeVar
 
 try:
     import fcntl
 except ImportError:  # Windows: no claims, as on a file system without locks
     fcntl = None
 
+Content = TypeVar("Content", contravariant=True)
+Whole = TypeVar("Whole", covariant=True)
 TAKEN = {errno.EACCES, errno.EAGAIN}
 
 
+class Shards(Protocol[Content, Whole]):
+    """A folder that is written shard by shard, in any order; its settings are equal in all processes that write it."""
+
+    folder: Path
+    shards: int
+    """How many there are."""
+
+    def missing(self, among: Sequence[int] | None = None) -> list[int]:
+        """Numbers of the shards still to be written; of those `among`, if given."""
+        ...
+
+    def write(self, number: int, content: Content, /) -> None:
+        """Write shard `number`."""
+        ...
+
+    def finish(self) -> Whole:
+        """Mark the folder as whole, if it is not yet, and open it."""
+        ...
+
+
 def fill(
-    writer: Writer,
-    make: Callable[[int], LogitRows],
+    writer: Shards[Content, Whole],
+    make: Callable[[int], Content],
     elsewhere: Callable[[int], None] = lambda _: None,
     pause: float = 0.5,
-) -> Cache:
-    """Write shards until none is missing, wait for those that other processes are at, and write the manifest if need be.
+) -> Whole:
+    """Write shards until none is missing, wait for those that other processes are at, and mark the folder as whole.
 
-    `make` gives the rows of a shard by its number; `elsewhere` hears of each shard that another process wrote. `pause` is
+    `make` gives the content of a shard by its number; `elsewhere` hears of each shard that another process wrote. `pause` is
     in seconds, between looks at what the others have done.
     """
     claims, left = Claims(writer.folder), writer.missing()
@@ -51,11 +71,11 @@ def fill(
             if number not in left:
                 elsewhere(number)
     claims.take(writer.shards, wait=True)
-    cache = Cache(writer.folder) if writer.complete else writer.finish()
+    whole = writer.finish()
     for leftover in (*writer.folder.glob("*.part"), claims.place):  # of processes that died, and of all claims
         leftover.unlink(missing_ok=True)
     claims.close()
-    return cache
+    return whole
 
 
 class Claims:

@@ -79,7 +79,9 @@ class Writer:
         aside.replace(target)
 
     def finish(self) -> Cache:
-        """Write the manifest and open the cache. Raises ValueError when a shard is missing."""
+        """Write the manifest, if it is not there, and open the cache. Raises ValueError when a shard is missing."""
+        if self.complete:
+            return Cache(self.folder)
         if missing := self.missing():
             raise ValueError(f"{self.folder}: shards {missing} of {self.shards} are not written yet.")
         shards = []

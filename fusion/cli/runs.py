@@ -45,6 +45,12 @@ def plan(
 
 
 @app.command()
+def respond(config: ConfigFile, override: Set = []) -> None:  # noqa: B006
+    """Let sources answer the training prompts, and choose which answers are learned from (data.responses)."""
+    until(config, override, "respond")
+
+
+@app.command()
 def extract(config: ConfigFile, override: Set = []) -> None:  # noqa: B006
     """Let every model read the training examples, and keep what it would have said in the cache."""
     until(config, override, "extract")

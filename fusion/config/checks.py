@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from fusion.config.data import Data
+from fusion.config.data import Data, DataSettings
 from fusion.config.models import SourceSettings
 from fusion.config.stages import Extract
 from fusion.conflicts import Choices, conflicts
 from fusion.objectives import AnyObjective
+from fusion.responses import Tests, Written
 from fusion.sources import Similarity
 from fusion.train.adapter import QLoRA
 
@@ -23,6 +24,7 @@ RESERVED = {"pivot", "fine-tuned", "unified", "pairwise", "merged", "mean"}
 def check(config: Config) -> None:
     """Raise ValueError for parts that do not go together."""
     _sources(config)
+    _answered(config.data, config.sources)
     _looked_at(config.data, config.sources)
     _validated(config.data, config.weighting.unfound)
     _engine(config)
@@ -124,6 +126,51 @@ def _enough_entries(number: int, objective: AnyObjective, top_k: int | str) -> N
         raise ValueError(
             f"{where} reads {needed} entries of each row, extract.top_k keeps {top_k}; raise it or lower top_k"
         )
+
+
+def _answered(data: Data, sources: Sequence[SourceSettings]) -> None:
+    """Responses come from somewhere, and checks have what they compare with."""
+    how = data.responses
+    given = {part: [each.response is not None for each in getattr(data, part)] for part in ("validation", "heldout")}
+    given["train"] = [each.response is not None or isinstance(how, Written) for each in data.train]
+    for part, there in given.items():
+        if not all(there):
+            way_out = ", or let sources answer: data.responses: best_source" if part == "train" else ""
+            raise ValueError(
+                f"data.{part}[{there.index(False)}] has prompts alone (response: null); give responses{way_out}"
+            )
+    if isinstance(how, Written):
+        _writers(how, {source.name: source for source in sources})
+        for number, each in enumerate(data.train):
+            _checked(f"data.train[{number}]", each, len(sources))
+
+
+def _writers(how: Written, sources: Mapping[str, SourceSettings]) -> None:
+    names = how.sources or list(sources)
+    if unknown := set(names) - sources.keys():
+        raise ValueError(f"data.responses.sources names {', '.join(sorted(unknown))}; sources are {', '.join(sources)}")
+    if silent := [name for name in names if not sources[name].backend.writes]:
+        raise ValueError(
+            f"source {silent[0]} has backend {sources[silent[0]].backend.kind}, which writes no answers; name the others in "
+            "data.responses.sources"
+        )
+
+
+def _checked(place: str, data: DataSettings, sources: int) -> None:
+    check = data.check
+    if data.raw:
+        raise ValueError(f"{place} is raw: it has no prompts that could be answered; leave out raw, or data.responses")
+    if check.reads_reference and data.response is None:
+        raise ValueError(f"{place}.check {check.kind} compares with the response, which is null; choose another check")
+    if isinstance(check, Tests) and data.tests is None:
+        raise ValueError(f'{place}.check tests runs {place}.tests, which is not set, such as "{{test_list}}"')
+    if isinstance(check, Tests) and not check.allow_code_execution:
+        raise ValueError(
+            f"{place}.check tests runs programs that models wrote, in a sandbox; set allow_code_execution: true there to "
+            "let it"
+        )
+    if check.reads_likelihood and sources < 2:
+        raise ValueError(f"{place}.check {check.kind} asks the other sources, and there is one source only")
 
 
 def _looked_at(data: Data, sources: Sequence[SourceSettings]) -> None:

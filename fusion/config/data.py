@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from fusion.responses import AnyCheck, AnyResponses, Ended, Reference
 from fusion.settings import Settings
 
 
@@ -18,8 +19,12 @@ class DataSettings(Settings):
     """Label under which results are reported."""
     prompt: str = "{prompt}"
     """Prompt with columns in braces; empty for none."""
-    response: str = "{response}"
-    """Response with columns in braces."""
+    response: str | None = "{response}"
+    """Response with columns in braces. null: prompts alone, for sources to answer (`data.responses`)."""
+    check: AnyCheck = Ended()
+    """What makes an answer that a source wrote good enough to learn from."""
+    tests: str | None = None
+    """Program that fails where an answer is wrong, with columns in braces, for `check: {kind: tests}`; a list gives lines."""
     system: str | None = None
     """System message, with columns in braces."""
     messages: str | None = None
@@ -53,6 +58,11 @@ class DataSettings(Settings):
     noise: float = Field(default=0.0, ge=0, le=1)
     """Built-in data only: share of wrong answers."""
 
+    @property
+    def reading(self) -> dict[str, Any]:
+        """Arguments of `fusion.corpus.load`."""
+        return self.model_dump(exclude={"check"})
+
     @model_validator(mode="after")
     def _noise_is_built_in(self) -> DataSettings:
         if self.noise and not self.path.startswith("builtin:"):
@@ -68,6 +78,8 @@ class Data(Settings):
     """Never trained on; an example that is also in `train` is an error."""
     validation: list[DataSettings] = Field(default=[])
     """Neither trained nor measured on: what `weighting: learned` finds its shares on."""
+    responses: AnyResponses = Reference()
+    """Whose responses are learned from: those of the data (`reference`), or of sources (`best_source`, `every_source`)."""
     easiest: float | None = Field(default=None, gt=0, le=1)
     """Train on this share of each domain's examples alone, those with the lowest perplexity under the pivot before training.
     Mix-CPT chooses easy samples by perplexity for its second stage; this score is a guess."""

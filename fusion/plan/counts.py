@@ -77,6 +77,6 @@ def _examples(config: Config, part: str) -> int:
 
 def domains(job: Job) -> str:
     """Examples by domain, in words."""
-    train = ", ".join(f"{domain} {count}" for domain, count in corpus.by_domain(job.train).items())
+    train = ", ".join(f"{domain} {count}" for domain, count in corpus.by_domain(job.asked).items())
     held = ", ".join(f"{domain} {count}" for domain, count in corpus.by_domain(job.heldout).items())
     return f"training: {train}; held out: {held}"

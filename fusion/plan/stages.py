@@ -17,7 +17,9 @@ from fusion.plan import memory
 from fusion.plan.counts import heldout_counts, training_counts
 from fusion.plan.facts import Architecture, architecture
 from fusion.plan.memory import Engine, Memory, Precision
+from fusion.plan.responses import answering, reading, writer
 from fusion.plan.work import Counts, forward, training
+from fusion.responses import EverySource
 from fusion.train import ACCUMULATED, SIZE, owned, trainings
 
 NOTHING = Memory()
@@ -97,6 +99,7 @@ class Planner:
 
 def plan(job: Job, count: bool = False) -> Plan:
     """Estimates of every stage, in order. With `plan.tokens` and not `count` neither data nor tokenizers are read."""
+    job = replace(job, expected=job.by_prompt)
     sizes = {name: architecture(model.ref) for name, model in job.models.items() if job.backend(name).weights}
     planner = Planner(job, sizes, job.config.plan.tokens is not None and not count)
     names = list(trainings(job.config.strategies, job.config.baseline, [source.name for source in job.config.sources]))
@@ -105,6 +108,7 @@ def plan(job: Job, count: bool = False) -> Plan:
     checkpointed = {engine: _rank(planner, engine, True) for engine in engines}
     chosen = engine_of(job.config)
     stages = [
+        *_responses(planner),
         *(_extract(planner, name) for name in job.models),
         *(_train(planner, name, engines[chosen]) for name in names),
         *_files(planner),
@@ -172,6 +176,31 @@ def _owned(planner: Planner) -> tuple[int, int]:
         for name in sources
     ]
     return sum(trained for trained, _ in each), sum(frozen for _, frozen in each)
+
+
+def _responses(planner: Planner) -> list[Estimate]:
+    """Of those sources that run here; nothing where the data's own responses are learned from."""
+    job = planner.job
+    if not job.by_prompt:
+        return []
+    how, copies = job.written, len(job.writers) if isinstance(job.written, EverySource) else 1
+    stages = []
+    for name in (name for name in job.writers if name in planner.sizes):
+        counts = answering(planner.counts(name, once=True), copies, how.samples, how.max_new_tokens)
+        stages.append(_written(planner, f"respond {name}", name, counts))
+    for name in (name for name in job.readers if name in planner.sizes):
+        others = sum(other != name for other in job.writers)
+        counts = reading(planner.counts(name, once=True), copies, how.samples, how.max_new_tokens, others)
+        stages.append(_written(planner, f"read responses {name}", name, counts))
+    return stages
+
+
+def _written(planner: Planner, stage: str, name: str, counts: Counts) -> Estimate:
+    extract, size = planner.config.extract, planner.sizes[name]
+    at_once = max(extract.batch_tokens, counts.longest)
+    rank = writer(size, at_once, BYTES[extract.dtype], planner.read_logits(name))
+    disk = 4 * counts.rows  # about so many bytes of text a token
+    return Estimate(stage, counts.examples, counts.tokens, disk=disk, memory=rank, work=forward(size, counts))
 
 
 def _extract(planner: Planner, name: str) -> Estimate:

@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
-from fusion.encode import Encoded
+from fusion.encode import Encoded, Template
 from fusion.models import ModelRef
 from fusion.rows import LogitRows
 from fusion.settings import Settings
 from fusion.sources.sampling import RandomSampling
+from fusion.writing import Answer, Decoding
 
 Progress = Callable[[int], None]
 
@@ -22,6 +23,16 @@ class Source(Protocol):
 
     def rows(self, texts: Sequence[Encoded], progress: Progress | None = None) -> LogitRows:
         """Rows of all texts, one text after another, numbered from 0 in `example`. `progress` hears of tokens done."""
+        ...
+
+
+class Writer(Protocol):
+    """A model that answers prompts by itself."""
+
+    def write(
+        self, prompts: Sequence[Sequence[int]], how: Decoding, progress: Progress | None = None
+    ) -> list[list[Answer]]:
+        """`how.samples` answers to each prompt of token ids. `progress` hears of prompts done."""
         ...
 
 
@@ -42,6 +53,8 @@ class Wanted:
     """Draw entries at random instead of keeping the `k` largest."""
     hidden: bool = False
     """Whether rows are to hold the state that the model's output layer reads."""
+    template: Template = "auto"
+    """How its prompts are rendered, which says what ends an answer."""
 
 
 class Backend(Settings, ABC):
@@ -53,6 +66,8 @@ class Backend(Settings, ABC):
     """Fields of its rows that are always NaN, or missing."""
     samples: ClassVar[bool] = False
     """Whether it can draw entries at random from the whole distribution."""
+    writes: ClassVar[bool] = False
+    """Whether it can answer prompts by itself."""
     idle: ClassVar[frozenset[str]] = frozenset()
     """Settings that change no number, only how it is come by."""
 
@@ -63,3 +78,9 @@ class Backend(Settings, ABC):
     @abstractmethod
     def open(self, wanted: Wanted) -> Source:
         """Make ready to give rows. Raises ValueError, with the way out, where that cannot be."""
+
+    def open_writer(self, wanted: Wanted) -> Writer:
+        """Make ready to answer prompts. Raises ValueError where the backend never does, and as `open`."""
+        raise ValueError(
+            f"{wanted.ref.path}: backend {getattr(self, 'kind', '')} gives rows of given text and writes none."
+        )

@@ -12,12 +12,13 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
-from fusion.encode import Encoded
+from fusion.encode import Encoded, end_of_turn
 from fusion.models import vocabulary
 from fusion.rows import LogitRows
 from fusion.sources.base import Backend, Progress, Wanted
 from fusion.sources.http import Endpoint
 from fusion.sources.listed import Listed, rows_of
+from fusion.writing import Answer, Decoding
 
 TOKEN_ID = "token_id:"  # how some servers write a token on request, instead of its text
 
@@ -28,6 +29,7 @@ class OpenAI(Backend):
     """
 
     kind: Literal["openai"] = "openai"
+    writes: ClassVar[bool] = True
     idle: ClassVar[frozenset[str]] = frozenset({"api_key_env", "concurrency", "timeout", "retries", "backoff"})
     url: str
     """Up to and with the version, for example http://localhost:8000/v1."""
@@ -63,13 +65,57 @@ class OpenAI(Backend):
 
     def open(self, wanted: Wanted) -> OpenAISource:
         """Read the key. Raises ValueError where the variable that should hold it is empty."""
+        return OpenAISource(self, self._endpoint(), wanted.tokenizer, wanted.k)
+
+    def open_writer(self, wanted: Wanted) -> OpenAIWriter:
+        """Read the key, as `open` does."""
+        end = end_of_turn(wanted.tokenizer, wanted.template)
+        return OpenAIWriter(
+            self, self._endpoint(), wanted.tokenizer, None if end is None else wanted.tokenizer.decode([end])
+        )
+
+    def _endpoint(self) -> Endpoint:
         key = os.environ.get(self.api_key_env, "") if self.api_key_env else None
         if key == "":
             raise ValueError(
                 f"backend.api_key_env names {self.api_key_env}, which is not set. Export the key under it."
             )
-        endpoint = Endpoint(f"{self.url}/completions", key, self.timeout, self.retries, self.backoff)
-        return OpenAISource(self, endpoint, wanted.tokenizer, wanted.k)
+        return Endpoint(f"{self.url}/completions", key, self.timeout, self.retries, self.backoff)
+
+
+@dataclass(frozen=True)
+class OpenAIWriter:
+    """A server that answers prompts."""
+
+    how: OpenAI
+    endpoint: Endpoint
+    tokenizer: Any
+    end: str | None
+    """The text of the token that ends a turn, in case the server does not know it."""
+
+    def write(
+        self, prompts: Sequence[Sequence[int]], how: Decoding, progress: Progress | None = None
+    ) -> list[list[Answer]]:
+        """See `Writer.write`."""
+        answers = []
+        with ThreadPoolExecutor(self.how.concurrency) as pool:
+            for found in pool.map(partial(self._ask, how=how), prompts):
+                answers.append(found)
+                if progress is not None:
+                    progress(1)
+        return answers
+
+    def _ask(self, ids: Sequence[int], how: Decoding) -> list[Answer]:
+        prompt = (
+            list(ids) if self.how.prompt == "ids" else self.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+        )
+        asked = {
+            "model": self.how.model, "prompt": prompt, "max_tokens": how.max_new_tokens, "n": how.samples,
+            "temperature": how.temperature, "top_p": how.top_p, "seed": how.seed,
+        }  # fmt: skip
+        stop = {} if self.end is None else {"stop": [self.end]}
+        choices = self.endpoint.post({**asked, **stop, **self.how.body})["choices"]
+        return [Answer(choice["text"], choice["finish_reason"] == "stop") for choice in choices]
 
 
 @dataclass(frozen=True, eq=False)

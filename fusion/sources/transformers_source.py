@@ -17,6 +17,7 @@ from fusion.models import load_model, vocabulary
 from fusion.rows import LogitRows
 from fusion.sources.base import Backend, Progress, Wanted
 from fusion.sources.sampling import RandomSampling
+from fusion.writing import Answer, Decoding, ends, write
 
 
 class Transformers(Backend):
@@ -26,6 +27,7 @@ class Transformers(Backend):
     weights: ClassVar[bool] = True
     unknown: ClassVar[frozenset[str]] = frozenset()
     samples: ClassVar[bool] = True
+    writes: ClassVar[bool] = True
 
     def open(self, wanted: Wanted) -> TransformersSource:
         """Load the model and compare its head with its own logits."""
@@ -36,6 +38,31 @@ class Transformers(Backend):
             model.base_model.forward = torch.compile(model.base_model.forward, dynamic=True)
         k = min(wanted.k, head.vocabulary)
         return TransformersSource(model, head.frozen(), k, wanted.batch_tokens, wanted.sampling, wanted.hidden)
+
+    def open_writer(self, wanted: Wanted) -> TransformersWriter:
+        """Load the model."""
+        model = load_model(wanted.ref, wanted.dtype, wanted.device)
+        return TransformersWriter(
+            model, wanted.tokenizer, ends(model, wanted.tokenizer, wanted.template), wanted.batch_tokens
+        )
+
+
+@dataclass(frozen=True)
+class TransformersWriter:
+    """A loaded causal language model that answers prompts."""
+
+    model: Any
+    tokenizer: Any
+    ends: Sequence[int]
+    """Ids at which an answer stops."""
+    batch_tokens: int
+
+    def write(
+        self, prompts: Sequence[Sequence[int]], how: Decoding, progress: Progress | None = None
+    ) -> list[list[Answer]]:
+        """See `Writer.write`."""
+        told = progress or (lambda _: None)
+        return write(self.model, self.tokenizer, prompts, self.ends, how, self.batch_tokens, told)
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,13 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from fusion.encode import Encoded
+from fusion.encode import Encoded, end_of_turn
 from fusion.models import vocabulary
 from fusion.ranks import world
 from fusion.rows import LogitRows
 from fusion.sources.base import Backend, Progress, Wanted
 from fusion.sources.listed import Listed, rows_of
+from fusion.writing import Answer, Decoding
 
 OURS = {"model", "revision", "trust_remote_code", "dtype", "max_logprobs", "logprobs_mode"}
 
@@ -26,6 +27,7 @@ class VLLM(Backend):
 
     kind: Literal["vllm"] = "vllm"
     weights: ClassVar[bool] = True
+    writes: ClassVar[bool] = True
     idle: ClassVar[frozenset[str]] = frozenset({"tensor_parallel_size", "gpu_memory_utilization", "max_model_len"})
     tensor_parallel_size: int = Field(default=1, ge=1)
     """GPUs that share the model."""
@@ -38,6 +40,20 @@ class VLLM(Backend):
 
     def open(self, wanted: Wanted) -> VLLMSource:
         """Start the engine. Raises ValueError without vLLM, and in processes of a launcher, for vLLM starts its own."""
+        vllm, engine = self._start(wanted)
+        how = vllm.SamplingParams(
+            temperature=1.0, max_tokens=1, prompt_logprobs=wanted.k, flat_logprobs=True, detokenize=False
+        )  # one token must be generated; it is not looked at
+        return VLLMSource(engine, how, wanted.k, vocabulary(wanted.tokenizer))
+
+    def open_writer(self, wanted: Wanted) -> VLLMWriter:
+        """Start the engine, as `open` does."""
+        vllm, engine = self._start(wanted)
+        end = end_of_turn(wanted.tokenizer, wanted.template)
+        return VLLMWriter(engine, vllm.SamplingParams, [] if end is None else [end])
+
+    def _start(self, wanted: Wanted) -> tuple[Any, Any]:
+        """vLLM itself, and a running engine."""
         if taken := OURS & self.engine.keys():
             raise ValueError(
                 f"backend.engine sets {', '.join(sorted(taken))}, which the run sets itself; remove it there."
@@ -67,10 +83,30 @@ class VLLM(Backend):
             **({} if self.max_model_len is None else {"max_model_len": self.max_model_len}),
             **self.engine,
         )
-        how = vllm.SamplingParams(
-            temperature=1.0, max_tokens=1, prompt_logprobs=wanted.k, flat_logprobs=True, detokenize=False
-        )  # one token must be generated; it is not looked at
-        return VLLMSource(engine, how, wanted.k, vocabulary(wanted.tokenizer))
+        return vllm, engine
+
+
+@dataclass(frozen=True)
+class VLLMWriter:
+    """A running engine that answers prompts. Answers end where the model's own settings say, and at the ids `ends`."""
+
+    engine: Any
+    parameters: Any
+    ends: Sequence[int]
+
+    def write(
+        self, prompts: Sequence[Sequence[int]], how: Decoding, progress: Progress | None = None
+    ) -> list[list[Answer]]:
+        """See `Writer.write`."""
+        drawn = self.parameters(
+            n=how.samples, temperature=how.temperature, top_p=how.top_p, max_tokens=how.max_new_tokens, seed=how.seed,
+            stop_token_ids=list(self.ends), skip_special_tokens=True,
+        )  # fmt: skip
+        asked = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
+        found = self.engine.generate(asked, drawn, use_tqdm=False)
+        if progress is not None:
+            progress(len(prompts))
+        return [[Answer(one.text, one.finish_reason == "stop") for one in out.outputs] for out in found]
 
 
 @dataclass(frozen=True)

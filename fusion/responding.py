@@ -1,0 +1,191 @@
+"""The stage in which sources answer the prompts of the training data, and what is learned from is chosen.
+
+responses/<source>           its answers, in shards
+responses/<source>-reads     how likely it finds the others' answers, where a check asks for that
+responses/chosen             the examples that are learned from
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from fusion import ranks
+from fusion.cache import fill
+from fusion.corpus import Example
+from fusion.encode import encode, encode_prompt
+from fusion.job import CHOSEN, Job
+from fusion.made import fingerprint, finish, finished, write_text
+from fusion.progress import bar
+from fusion.ranks import device
+from fusion.responses import Count, Lines, Question, Response, chosen, counts, saved
+from fusion.responses.lines import keyed
+from fusion.rows import LogitRows
+from fusion.sources import Source, Wanted
+from fusion.store import kept
+
+REDO = "fusion respond"
+
+
+def answers(job: Job, name: str) -> Lines:
+    """The folder of a source's answers: by prompt, for each sample its text and whether it ended."""
+    return _lines(job, name, {**_model(job, name), "decoding": asdict(job.written.decoding)})
+
+
+def answer(job: Job, name: str) -> bool:
+    """Let a source answer all prompts, together with whatever other processes are at it; whether there was something to do."""
+    folder, prompts = answers(job, name), _prompts(job)
+    if folder.complete:
+        return False
+    model, tokenizer = job.models[name], job.tokenizers[name]
+    ids = {
+        id: encode_prompt(tokenizer, prompt.messages, template=prompt.template or model.template)
+        for id, prompt in prompts.items()
+    }
+    writer = job.backend(name).open_writer(_wanted(job, name))
+    with bar(f"answers of {name}", len(ids)) as advance:
+
+        def make(number: int) -> list[Any]:
+            asked = [ids[id] for id in folder.examples(number)]
+            return [list(map(list, each)) for each in writer.write(asked, job.written.decoding, advance)]
+
+        fill(folder, make, lambda number: advance(len(folder.examples(number))))
+    return True
+
+
+def reads(job: Job, name: str) -> Lines:
+    """The folder of what a source makes of the others' answers: by prompt and writer, for each sample nats per byte."""
+    others = {other: answers(job, other).key for other in job.writers if other != name}
+    return _lines(job, f"{name}-reads", {**_model(job, name), "answers": others})
+
+
+def read(job: Job, name: str) -> bool:
+    """Let a source read the answers of all others; whether there was something to do."""
+    folder, prompts = reads(job, name), _prompts(job)
+    if folder.complete:
+        return False
+    written = {other: answers(job, other).read() for other in job.writers if other != name}
+    source = job.backend(name).open(_wanted(job, name))
+    with bar(f"answers read by {name}", len(prompts)) as advance:
+
+        def make(number: int) -> list[dict[str, list[float | None]]]:
+            ids = folder.examples(number)
+            found = [
+                {other: _read(job, name, source, prompts[id], of[id]) for other, of in written.items()} for id in ids
+            ]
+            advance(len(ids))
+            return found
+
+        fill(folder, make, lambda number: advance(len(folder.examples(number))))
+    return True
+
+
+def _read(job: Job, name: str, source: Source, prompt: Example, samples: Sequence[Any]) -> list[float | None]:
+    """Log-probability of each text, without the end of turn, in nats per byte; None for an empty one."""
+    template = prompt.template or job.models[name].template
+    texts = [text for text, _ended in samples if text]
+    if not texts:
+        return [None for _ in samples]
+    encoded = [encode(job.tokenizers[name], prompt.messages, text, template=template) for text in texts]
+    found = iter(_per_byte(source.rows(encoded), [len(text.encode()) for text in texts]))
+    return [next(found) if text else None for text, _ended in samples]
+
+
+def _per_byte(rows: LogitRows, sizes: Sequence[int]) -> list[float]:
+    size = torch.tensor(sizes)
+    inside = rows.prefix < size[rows.example]
+    nats = torch.zeros(len(sizes), dtype=torch.float64).index_add(0, rows.example[inside], rows.gold[inside].double())
+    return (nats / size).tolist()
+
+
+def choose(job: Job) -> bool:
+    """Check all answers and keep the examples to learn from; whether there was something to do.
+
+    Raises ValueError where no example is left, or a check lacks what it compares with.
+    """
+    folder = job.config.folder / CHOSEN
+    key = {
+        "answers": {name: answers(job, name).key for name in job.writers},
+        "reads": {name: reads(job, name).key for name in job.readers},
+        "responses": job.written.model_dump(),
+        "checks": [check.model_dump() for check in dict.fromkeys(job.checks)],
+        "examples": fingerprint({"ids": [[e.id, e.domain, e.tests] for e in job.asked]}),
+    }
+    with ranks.main_first():
+        if finished(folder, key, REDO):
+            return False
+        questions = _checked(job)
+        found = chosen(questions, job.written, job.writers)
+        how_well = counts(questions, found, job.writers)
+        if not found:
+            said = ", ".join(f"{c.passed} of {c.answers} answers of {c.source} in {c.domain}" for c in how_well)
+            raise ValueError(
+                f"There is nothing to learn from: {said} passed. See data.train[...].check and responses.otherwise."
+            )
+        lines = [json.dumps(saved(example, source)) for example, source in found]
+        write_text(folder / "examples.jsonl", "".join(f"{line}\n" for line in lines))
+        finish(folder, counts=[asdict(each) for each in how_well])
+    return True
+
+
+def outcome(job: Job) -> list[Count]:
+    """How every source did in every domain, once the examples are chosen."""
+    return [Count(**each) for each in json.loads((job.config.folder / CHOSEN / "done.json").read_text())["counts"]]
+
+
+def _checked(job: Job) -> list[Question]:
+    """Every prompt of the data with its answers, and which of them pass the check of its data set."""
+    written = {name: answers(job, name).read() for name in job.writers}
+    read_by = {name: reads(job, name).read() for name in job.readers}
+    found = []
+    with bar("answers checked", len(job.asked)) as advance:
+        for example, check in zip(job.asked, job.checks, strict=True):
+            responses = _responses(job, example.asked, written, read_by)
+            found.append(Question(example, responses, check(example, responses)))
+            advance(1)
+    return found
+
+
+def _responses(
+    job: Job, id: str, written: Mapping[str, Mapping[str, Any]], read_by: Mapping[str, Mapping[str, Any]]
+) -> list[Response]:
+    """The answers to a prompt that may be learned from at all."""
+    whole = job.written.cut_off == "keep"
+    found = []
+    for name, of in written.items():
+        for number, (text, ended) in enumerate(of[id]):
+            if text.strip() and (ended or whole):
+                others = [values[id][name][number] for reader, values in read_by.items() if reader != name]
+                found.append(Response(name, text, ended, sum(others) / len(others) if others else None))
+    return found
+
+
+def _model(job: Job, name: str) -> dict[str, Any]:
+    return {
+        "model": job.fingerprints[name],
+        "template": job.models[name].template,
+        "dtype": job.config.extract.dtype,
+        "backend": job.backend(name).identity(),
+    }
+
+
+def _lines(job: Job, name: str, key: dict[str, Any]) -> Lines:
+    ids, shard = list(_prompts(job)), job.config.extract.shard
+    return Lines(kept(job.config, "responses", name, keyed(key, ids, shard)), key, ids, shard, REDO)
+
+
+def _prompts(job: Job) -> dict[str, Example]:
+    """One example of each prompt, by what is asked."""
+    return {example.asked: example for example in reversed(job.asked)}
+
+
+def _wanted(job: Job, name: str) -> Wanted:
+    extract = job.config.extract
+    return Wanted(
+        job.models[name].ref, job.tokenizers[name], 1, extract.dtype, device(), extract.batch_tokens,
+        template=job.models[name].template,
+    )  # fmt: skip
