@@ -96,7 +96,7 @@ def encode_prompt(
 
     Raises ValueError for `chat` without a chat template, and where there is no token at all to begin with.
     """
-    if messages and _is_chat(tokenizer, template):
+    if is_chat(tokenizer, messages, template):
         return _chat(tokenizer, messages)
     text = "\n".join(message["content"] for message in messages)
     ids = _opening(tokenizer) + tokenize(tokenizer, [text])[0]
@@ -110,6 +110,11 @@ def encode_prompt(
             "bos_token nor an eos_token. Set one, or give every example a prompt."
         )
     return [first]
+
+
+def is_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], template: Template = "auto") -> bool:
+    """Whether these messages are rendered by the tokenizer's chat template. Raises ValueError for `chat` without one."""
+    return bool(messages) and _is_chat(tokenizer, template)
 
 
 @remember

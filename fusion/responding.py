@@ -17,7 +17,7 @@ import torch
 from fusion import ranks
 from fusion.cache import fill
 from fusion.corpus import Example
-from fusion.encode import encode, encode_prompt
+from fusion.encode import Message, Template, encode, encode_prompt, is_chat
 from fusion.job import CHOSEN, Job
 from fusion.made import fingerprint, finish, finished, write_text
 from fusion.progress import bar
@@ -27,6 +27,7 @@ from fusion.responses.lines import keyed
 from fusion.rows import LogitRows
 from fusion.sources import Source, Wanted
 from fusion.store import kept
+from fusion.writing import Answer
 
 REDO = "fusion respond"
 
@@ -41,20 +42,27 @@ def answer(job: Job, name: str) -> bool:
     folder, prompts = answers(job, name), _prompts(job)
     if folder.complete:
         return False
-    model, tokenizer = job.models[name], job.tokenizers[name]
-    ids = {
-        id: encode_prompt(tokenizer, prompt.messages, template=prompt.template or model.template)
-        for id, prompt in prompts.items()
+    tokenizer, template = job.tokenizers[name], job.models[name].template
+    how: dict[str, tuple[Sequence[Message], Template]] = {
+        id: (prompt.messages, prompt.template or template) for id, prompt in prompts.items()
     }
+    ids = {id: encode_prompt(tokenizer, messages, template=form) for id, (messages, form) in how.items()}
+    turns = {id for id, asked in how.items() if is_chat(tokenizer, *asked)}
     writer = job.backend(name).open_writer(_wanted(job, name))
     with bar(f"answers of {name}", len(ids)) as advance:
 
         def make(number: int) -> list[Any]:
-            asked = [ids[id] for id in folder.examples(number)]
-            return [list(map(list, each)) for each in writer.write(asked, job.written.decoding, advance)]
+            asked = folder.examples(number)
+            found = writer.write([ids[id] for id in asked], job.written.decoding, advance)
+            return [[_kept(one, id in turns) for one in samples] for id, samples in zip(asked, found, strict=True)]
 
         fill(folder, make, lambda number: advance(len(folder.examples(number))))
     return True
+
+
+def _kept(answer: Answer, is_turn: bool) -> list[Any]:
+    """Text and end; an assistant's turn begins without the space that some tokenizers put before every text."""
+    return [answer.text.removeprefix(" ") if is_turn else answer.text, answer.ended]
 
 
 def reads(job: Job, name: str) -> Lines:
@@ -116,6 +124,8 @@ def choose(job: Job) -> bool:
         "examples": fingerprint({"ids": [[e.id, e.domain, e.tests] for e in job.asked]}),
     }
     with ranks.main_first():
+        if not (folder / "done.json").exists():  # nothing was left to learn from: another choice is no contradiction
+            (folder / "key.json").unlink(missing_ok=True)
         if finished(folder, key, REDO):
             return False
         questions = _checked(job)

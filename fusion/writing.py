@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from fusion.batch import batches
 from fusion.encode import Template, end_of_turn
+from fusion.spelling import spelled
 
 
 class Answer(NamedTuple):
@@ -34,6 +36,10 @@ class Decoding:
     """Answers to each prompt."""
     seed: int = 0
 
+    def seed_for(self, prompts: Sequence[Sequence[int]]) -> int:
+        """Another one for other prompts, below 2^31: else the first words of all answers would be drawn alike."""
+        return zlib.crc32(repr([self.seed, [list(prompt) for prompt in prompts]]).encode()) >> 1
+
 
 @torch.inference_mode()
 def write(
@@ -45,7 +51,7 @@ def write(
     batch_tokens: int,
     progress: Callable[[int], None],
 ) -> list[list[Answer]]:
-    """`how.samples` answers to each prompt of token ids, control tokens left out of the text.
+    """`how.samples` answers to each prompt of token ids: the text of its tokens as it follows the prompt, spaces and all.
 
     An answer ends at one of the ids `ends`. Batches, of `batch_tokens` with the answers, may change an answer by rounding.
     The same call gives the same answers: what is drawn depends on `how.seed` and the prompts, and the state of torch's
@@ -56,14 +62,14 @@ def write(
     drawing = {"do_sample": True, "temperature": how.temperature, "top_p": how.top_p, "top_k": 0}
     each = drawing if how.temperature else {"do_sample": False}
     with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
-        torch.manual_seed(how.seed)
+        torch.manual_seed(how.seed_for(prompts))
         for batch in batches([how.samples * (len(prompt) + how.max_new_tokens) for prompt in prompts], batch_tokens):
             ids, mask = _pad_left([prompts[i] for i in batch], pad, model.device)
             out = model.generate(
                 input_ids=ids, attention_mask=mask, max_new_tokens=how.max_new_tokens, num_return_sequences=how.samples,
                 eos_token_id=list(ends) or None, pad_token_id=pad, **each,
             )[:, ids.shape[1] :]  # fmt: skip
-            texts = tokenizer.batch_decode(out, skip_special_tokens=True)
+            texts = [spelled(tokenizer, each) for each in out.tolist()]
             ended = torch.isin(out, torch.tensor(list(ends), device=out.device)).any(-1).tolist()
             for number, (text, done) in enumerate(zip(texts, ended, strict=True)):
                 answers[batch[number // how.samples]].append(Answer(text, done))

@@ -29,7 +29,7 @@ ALLOWED = {
     "cache": BOTTOM | {"made"},
     "leak": {"cache"},
     "batch": BOTTOM | {"encode"},
-    "writing": {"batch", "encode"},
+    "writing": {"batch", "encode", "spelling"},
     "responses": BOTTOM | {"corpus", "fusion_eval", "made", "writing"},
     "needs": {"cache", "objectives", "transforms", "weighting"},
     "dumps": BOTTOM | {"encode"},

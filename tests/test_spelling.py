@@ -7,7 +7,8 @@ import pytest
 from tokenizers import Tokenizer, decoders, models
 from transformers import AutoTokenizer, PreTrainedTokenizer, PreTrainedTokenizerFast
 
-from fusion.spelling import byte_prefixes, control_tokens, spellings, tokenize
+import tiny
+from fusion.spelling import byte_prefixes, control_tokens, spelled, spellings, tokenize
 from tests.tiny_tokenizers import ALL, BYTES, byte_level, gemma_style, llama_style, unigram
 
 REAL = os.environ.get("FUSION_REAL_MODELS")
@@ -17,11 +18,11 @@ REAL = os.environ.get("FUSION_REAL_MODELS")
 def test_every_ordinary_token_is_spelled_as_its_decoder_writes_it_inside_a_text(kind):
     tokenizer = ALL[kind]()
     decoder, compared = tokenizer.backend_tokenizer.decoder, 0
-    for index, spelled in enumerate(spellings(tokenizer)):
-        if spelled is not None:
+    for index, piece in enumerate(spellings(tokenizer)):
+        if piece is not None:
             token = tokenizer.convert_ids_to_tokens(index)
             # behind an `a`, so that no decoder takes the token for the beginning of a text and drops its space
-            assert decoder.decode(["a", token])[1:] == spelled.decode(errors="replace")
+            assert decoder.decode(["a", token])[1:] == piece.decode(errors="replace")
             compared += 1
     assert compared > 90
 
@@ -49,11 +50,11 @@ def test_the_same_word_has_the_same_bytes_in_every_scheme():
 
 def test_a_token_that_holds_part_of_a_character_is_that_part():
     parts = []
-    for spelled in spellings(byte_level()):
+    for piece in spellings(byte_level()):
         try:
-            (spelled or b"").decode()
+            (piece or b"").decode()
         except UnicodeDecodeError:
-            parts.append(spelled)
+            parts.append(piece)
     assert "の".encode() + "テ".encode()[:2] in parts
 
 
@@ -138,3 +139,18 @@ def test_real_vocabularies_are_spelled_as_their_decoders_write_them():
         ]
         assert wrong == []
         assert sum(spelled is not None for spelled in table) > 40_000
+
+
+@pytest.mark.parametrize("text", [" the lazy dog", "  two", " naïve café, 北京 🙂"])
+@pytest.mark.parametrize("kind", tiny.TOKENIZERS)
+def test_tokens_of_a_text_spell_it_with_the_space_it_begins_with(kind, text):
+    tokenizer = tiny.TOKENIZERS[kind](tiny.TEXTS)
+    assert spelled(tokenizer, tokenize(tokenizer, [text])[0]) == text
+
+
+def test_control_tokens_and_ids_without_a_token_spell_nothing():
+    tokenizer = tiny.TOKENIZERS["gpt_neox"](tiny.TEXTS)
+    ids = tokenize(tokenizer, ["fox"])[0]
+    assert spelled(tokenizer, [tokenizer.eos_token_id, *ids, 10**6]) == "fox"
+    half = tokenize(tokenizer, ["北"])[0][:1]
+    assert spelled(tokenizer, half) in ("北", "\ufffd")

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 try:
     import fcntl
@@ -25,6 +25,7 @@ Whole = TypeVar("Whole", covariant=True)
 TAKEN = {errno.EACCES, errno.EAGAIN}
 
 
+@runtime_checkable
 class Shards(Protocol[Content, Whole]):
     """A folder that is written shard by shard, in any order; its settings are equal in all processes that write it."""
 

@@ -53,6 +53,19 @@ class Helping(_Part):
     """Mean weight of the source over its matched rows; None where sources are not weighted."""
 
 
+class Written(_Part):
+    """How the answers of one source to the training prompts of one domain did."""
+
+    source: str
+    domain: str
+    prompts: int
+    answers: int
+    """Neither empty nor cut off."""
+    passed: int
+    chosen: int
+    """That were learned from."""
+
+
 class Data(_Part):
     """Examples in each domain, for training and held out."""
 
@@ -92,11 +105,22 @@ class RunFile(_Part):
     plan: list[Estimate] = []
     caches: dict[str, CacheFacts] = {}
     helping: list[Helping] = []
+    responses: list[Written] = []
+    """Of responses that sources wrote; empty where those of the data were learned from."""
     data: Data | None = None
     result: str | None = None
     """Name of the fused model among the evaluated ones."""
     baseline: str | None = None
     """Name of the plainly fine-tuned pivot among the evaluated models, which stars and verdicts compare with."""
+
+    @property
+    def writers(self) -> dict[str, int]:
+        """Sources whose responses were learned from, and how many."""
+        found = {one.source: 0 for one in self.responses if one.chosen}
+        for one in self.responses:
+            if one.chosen:
+                found[one.source] += one.chosen
+        return found
 
     def names(self, role: Literal["pivot", "source"]) -> list[str]:
         """The models with this role."""

@@ -26,6 +26,7 @@ class Source(Protocol):
         ...
 
 
+@runtime_checkable
 class Writer(Protocol):
     """A model that answers prompts by itself."""
 

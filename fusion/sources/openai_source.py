@@ -111,7 +111,7 @@ class OpenAIWriter:
         )
         asked = {
             "model": self.how.model, "prompt": prompt, "max_tokens": how.max_new_tokens, "n": how.samples,
-            "temperature": how.temperature, "top_p": how.top_p, "seed": how.seed,
+            "temperature": how.temperature, "top_p": how.top_p, "seed": how.seed_for([ids]),
         }  # fmt: skip
         stop = {} if self.end is None else {"stop": [self.end]}
         choices = self.endpoint.post({**asked, **stop, **self.how.body})["choices"]

@@ -98,15 +98,17 @@ class VLLMWriter:
         self, prompts: Sequence[Sequence[int]], how: Decoding, progress: Progress | None = None
     ) -> list[list[Answer]]:
         """See `Writer.write`."""
-        drawn = self.parameters(
-            n=how.samples, temperature=how.temperature, top_p=how.top_p, max_tokens=how.max_new_tokens, seed=how.seed,
-            stop_token_ids=list(self.ends), skip_special_tokens=True,
-        )  # fmt: skip
         asked = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
-        found = self.engine.generate(asked, drawn, use_tqdm=False)
+        found = self.engine.generate(asked, [self._drawn(how, prompt) for prompt in prompts], use_tqdm=False)
         if progress is not None:
             progress(len(prompts))
         return [[Answer(one.text, one.finish_reason == "stop") for one in out.outputs] for out in found]
+
+    def _drawn(self, how: Decoding, prompt: Sequence[int]) -> Any:
+        return self.parameters(
+            n=how.samples, temperature=how.temperature, top_p=how.top_p, max_tokens=how.max_new_tokens,
+            seed=how.seed_for([prompt]), stop_token_ids=list(self.ends),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial, wraps
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -61,6 +61,15 @@ def spellings(tokenizer: PreTrainedTokenizerBase) -> list[bytes | None]:
         if index is not None:
             spelled[index] = None
     return spelled
+
+
+def spelled(tokenizer: PreTrainedTokenizerBase, ids: Iterable[int]) -> str:
+    """The text that tokens stand for, wherever they stand: a space before the first word stays, which decoders take off.
+
+    Control tokens and ids without a token stand for nothing. Half a character is U+FFFD.
+    """
+    table = spellings(tokenizer)
+    return b"".join(table[index] or b"" for index in ids if index < len(table)).decode(errors="replace")
 
 
 @remember

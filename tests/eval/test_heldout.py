@@ -8,6 +8,7 @@ import torch
 import tiny
 from fusion.corpus import Example
 from fusion.models import ModelRef, load_model, load_tokenizer
+from fusion.spelling import spelled
 from fusion_eval.heldout import Settings, score, work
 
 TEXTS = ["the lazy dog", "naïve café 🙂\t北京", " 12 + 30 = 42", "x"]
@@ -72,7 +73,7 @@ def test_answers_are_the_models_greedy_ones_and_only_where_asked(ref):
             continue
         ids = tokenizer(example.prompt, return_tensors="pt", return_token_type_ids=False)
         out = model.generate(**ids, max_new_tokens=5, do_sample=False)[0, ids["input_ids"].shape[1] :]
-        assert item.answer == tokenizer.decode(out, skip_special_tokens=True)
+        assert item.answer == spelled(tokenizer, out.tolist())
         assert item.exact == (item.answer.strip() == example.response.strip())
 
 

@@ -37,6 +37,25 @@ def prompt_logprobs(model, ids, k):
     return listed
 
 
+@torch.no_grad()
+def continued(model, tokenizer, ids, n, most, stop, temperature, seed):
+    """Texts and why they ended, token by token; nothing of how we generate is used here."""
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for _ in range(n):
+        all_ids, reason = list(ids), "length"
+        for _ in range(most):
+            logits = model(torch.tensor([all_ids])).logits[0, -1].float()
+            drawn = torch.multinomial((logits / (temperature or 1)).softmax(-1), 1, generator=generator)
+            token = int(drawn if temperature else logits.argmax())
+            if token in stop:
+                reason = "stop"
+                break
+            all_ids.append(token)
+        found.append((tokenizer.decode(all_ids[len(ids) :], skip_special_tokens=True), reason))
+    return found
+
+
 @dataclass
 class Server:
     """What the server is told to do, and what it saw."""
@@ -64,6 +83,8 @@ class Server:
 
     def complete(self, body):
         """Status and answer to a request."""
+        if "n" in body:
+            return 200, {"object": "text_completion", "choices": self._written(body)}
         k = body.get("prompt_logprobs") or body.get("logprobs")
         if k > self.limit:
             return 400, {"error": {"message": f"Requested {k} logprobs, at most {self.limit} are allowed."}}
@@ -84,6 +105,26 @@ class Server:
         elif body.get("echo"):
             choice["logprobs"] = self._echo(ids, listed, body.get("return_tokens_as_token_ids", False))
         return 200, {"object": "text_completion", "choices": [choice]}
+
+    def _written(self, body):
+        ids = body["prompt"]
+        ids = self.tokenizer(ids, add_special_tokens=False)["input_ids"] if isinstance(ids, str) else ids
+        stop = [self.tokenizer.convert_tokens_to_ids(text) for text in body.get("stop", [])]
+        return [
+            {"index": n, "text": text, "finish_reason": reason}
+            for n, (text, reason) in enumerate(
+                continued(
+                    self.model,
+                    self.tokenizer,
+                    ids,
+                    body["n"],
+                    body["max_tokens"],
+                    stop,
+                    body["temperature"],
+                    body["seed"],
+                )
+            )
+        ]
 
     def _echo(self, ids, listed, as_ids):
         def name(id):
@@ -166,7 +207,11 @@ class FlatLogprobs:
 class SamplingParams:
     """The arguments of vllm.SamplingParams that matter here; any other name is an error, as it is there."""
 
+    n: int = 1
     temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int | None = None
+    stop_token_ids: list[int] | None = None
     max_tokens: int | None = 16
     prompt_logprobs: int | None = None
     flat_logprobs: bool = False
@@ -180,6 +225,13 @@ class SamplingParams:
 class RequestOutput:
     prompt_token_ids: list[int]
     prompt_logprobs: Any
+    outputs: list[CompletionOutput] = field(default_factory=list)
+
+
+@dataclass
+class CompletionOutput:
+    text: str
+    finish_reason: str
 
 
 class LLM:
@@ -203,10 +255,13 @@ class LLM:
     ):
         self.arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         self.model = AutoModelForCausalLM.from_pretrained(model).eval()
+        self.tokenizer = AutoTokenizer.from_pretrained(model)
         self.max_logprobs, self.max_model_len, self.changes = max_logprobs, max_model_len, lambda ids: ids
         LLM.made.append(self)
 
     def generate(self, prompts, sampling_params, *, use_tqdm=True):
+        if isinstance(sampling_params, list):
+            return [self._written(*each) for each in zip(prompts, sampling_params, strict=True)]
         outputs = []
         for prompt in prompts:
             ids = self.changes(prompt["prompt_token_ids"])
@@ -222,6 +277,12 @@ class LLM:
                 listed = flat
             outputs.append(RequestOutput(ids, listed))
         return outputs
+
+    def _written(self, prompt, how):
+        ids = prompt["prompt_token_ids"]
+        stop = how.stop_token_ids or []
+        found = continued(self.model, self.tokenizer, ids, how.n, how.max_tokens, stop, how.temperature, how.seed)
+        return RequestOutput(ids, None, [CompletionOutput(*each) for each in found])
 
 
 def vllm_module():

@@ -1,0 +1,98 @@
+"""Which answers pass: right, wrong and malformed ones of each kind of check."""
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from fusion.corpus import Example
+from fusion.responses import AnyCheck, Response
+
+ASKED = ({"role": "user", "content": "How much is 12 + 30?"},)
+
+
+def example(response="Add them. #### 42", tests=None):
+    return Example(ASKED, response, "sums", tests=tests)
+
+
+def passing(check, *answers, asked=None, **settings):
+    given = [
+        answer if isinstance(answer, Response) else Response(f"s{n}", answer, ended=True)
+        for n, answer in enumerate(answers)
+    ]
+    return TypeAdapter(AnyCheck).validate_python({"kind": check, **settings})(asked or example(), given)
+
+
+def test_ended_lets_every_answer_pass():
+    assert passing("ended", "42", "?") == [True, True]
+    assert passing("ended") == []
+
+
+@pytest.mark.parametrize(("answer", "right"), [
+    ("12 + 30 = 42", True),
+    ("It is 42.0", True),
+    (r"so \boxed{42}, not 43", True),
+    ("42 is not it, 43 is", False),
+    ("forty-two", False),
+    ("", False),
+])  # fmt: skip
+def test_final_answers_are_compared_as_numbers(answer, right):
+    assert passing("final_answer", answer) == [right]
+
+
+@pytest.mark.parametrize(("of", "reference", "answers", "right"), [
+    ("option", "B", ["The answer is B.", "(C)", "none"], [True, False, False]),
+    ("text", " dlrow\n", ["dlrow", "dlro w", "  "], [True, False, False]),
+])  # fmt: skip
+def test_what_is_compared_may_be_an_option_or_all_of_the_text(of, reference, answers, right):
+    assert passing("final_answer", *answers, asked=example(reference), of=of) == right
+
+
+def test_a_reference_that_comes_to_nothing_agrees_with_nothing():
+    assert passing("final_answer", "", "no number", asked=example("no number either")) == [False, False]
+
+
+PROGRAM = "def double(x):\n    return 2 * x"
+
+
+def test_programs_are_run_against_the_tests_of_their_row():
+    asked = example(tests="assert double(2) == 4\nassert double(-1) == -2")
+    answers = [
+        f"Here:\n```python\n{PROGRAM}\n```\nDone.",
+        PROGRAM,
+        PROGRAM.replace("2", "3"),
+        "I cannot.",
+        "while True: pass",
+    ]
+    found = passing("tests", *answers, asked=asked, allow_code_execution=True, seconds=1)
+    assert found == [True, True, False, False, False]
+
+
+def test_a_row_without_tests_is_named():
+    with pytest.raises(ValueError, match=r"begins 'How much is 12 \+ 30\?' has no tests"):
+        passing("tests", PROGRAM, allow_code_execution=True)
+
+
+def test_answers_agree_where_enough_of_them_and_enough_sources_come_to_the_same():
+    assert passing("agreement", "42", "so 42", "43") == [True, True, False]
+    assert passing("agreement", "42", "so 42", "43", share=0.7) == [False, False, False]
+    assert passing("agreement", "42", "43", "44") == [False, False, False]
+    assert passing("agreement", "?", "?") == [False, False]
+    assert passing("agreement", "same", " same ", "other", of="text") == [True, True, False]
+
+
+def test_one_source_that_repeats_itself_is_no_agreement():
+    mine = [Response("a", "42", True), Response("a", "42", True), Response("b", "43", True)]
+    assert passing("agreement", *mine) == [False, False, False]
+    assert passing("agreement", *mine, sources=1) == [True, True, False]
+
+
+def test_likelihood_is_that_under_the_other_sources():
+    given = [
+        Response("a", "x", True, others=-0.4),
+        Response("b", "y", True, others=-0.5),
+        Response("b", "y", True, others=-0.6),
+    ]
+    assert passing("likelihood", *given, at_least=-0.5) == [True, True, False]
+    with pytest.raises(ValueError, match="needs two sources or more"):
+        passing("likelihood", Response("a", "x", True), at_least=-0.5)
+    with pytest.raises(ValidationError, match="less than 0"):
+        passing("likelihood", at_least=0.5)

@@ -1,0 +1,99 @@
+"""From answers that pass to examples: whose are taken, in which order, and what becomes of the rest."""
+
+import json
+
+import pytest
+
+from fusion.corpus import Example
+from fusion.responses import BestSource, EverySource, Question, Response, chosen, counts, expected, restored, saved
+
+SOURCES = ["a", "b"]
+
+
+def question(number, domain, *answers):
+    """Answers as (source, text, whether it passes)."""
+    example = Example(({"role": "user", "content": f"{domain} {number}"},), f"reference {number}", domain)
+    return Question(example, [Response(s, text, True) for s, text, _ in answers], [good for *_, good in answers])
+
+
+QUESTIONS = [
+    question(0, "sums", ("a", "wrong", False), ("b", "right", True)),
+    question(1, "sums", ("a", "also right", True), ("b", "right", True)),
+    question(2, "sums", ("a", "right", True), ("b", "wrong", False)),
+    question(3, "sums", ("a", "bad", False), ("b", "worse", False)),
+    question(4, "sums", ("b", "wrong", False), ("b", "right at last", True)),
+    question(5, "prose", ("a", "once", True), ("b", "once", True)),
+    question(6, "prose", ("a", "upon", True)),
+]
+
+
+def texts(how, questions=QUESTIONS):
+    return [(wrote, example.response) for example, wrote in chosen(questions, how, SOURCES)]
+
+
+def test_the_best_source_of_a_domain_answers_and_the_next_where_it_fails():
+    assert texts(BestSource()) == [
+        ("b", "right"), ("b", "right"), ("a", "right"), ("b", "right at last"), ("a", "once"), ("a", "upon"),
+    ]  # fmt: skip
+
+
+def test_with_all_kept_the_best_source_answers_everything_it_can():
+    assert texts(BestSource(keep="all")) == [
+        ("b", "right"), ("b", "right"), ("b", "wrong"), ("b", "worse"), ("b", "wrong"), ("a", "once"), ("a", "upon"),
+    ]  # fmt: skip
+
+
+def test_every_source_gives_an_example_and_equal_texts_one():
+    assert texts(EverySource()) == [
+        ("b", "right"), ("a", "also right"), ("b", "right"), ("a", "right"), ("b", "right at last"),
+        ("a", "once"), ("a", "upon"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("how", [BestSource, EverySource])
+def test_prompts_without_an_answer_keep_the_reference_where_that_is_wanted(how):
+    assert (None, "reference 3") in texts(how(otherwise="reference"))
+    assert len(texts(how(otherwise="reference"))) == len(texts(how())) + 1
+    unlabelled = Question(Example(QUESTIONS[3].example.messages, "", "sums"), [], [])
+    assert texts(how(otherwise="reference"), [unlabelled]) == []
+
+
+def test_the_first_of_equally_good_sources_is_the_first_of_the_configuration():
+    tie = [question(0, "d", ("b", "x", True), ("a", "y", True))]
+    assert texts(BestSource(), tie) == [("a", "y")]
+    assert [wrote for _, wrote in chosen(tie, BestSource(), ["b", "a"])] == ["b"]
+
+
+def test_all_but_the_response_stays():
+    for example, _ in chosen(QUESTIONS, BestSource(), SOURCES):
+        assert example.asked in {q.example.asked for q in QUESTIONS}
+        assert example.domain in ("sums", "prose")
+
+
+def test_counts_add_up():
+    found = counts(QUESTIONS, chosen(QUESTIONS, BestSource(), SOURCES), SOURCES)
+    assert [(c.source, c.domain, c.prompts, c.answers, c.passed, c.chosen) for c in found] == [
+        ("a", "sums", 5, 4, 2, 1),
+        ("a", "prose", 2, 2, 2, 2),
+        ("b", "sums", 5, 6, 3, 3),
+        ("b", "prose", 2, 1, 1, 0),
+    ]
+
+
+def test_what_is_saved_comes_back():
+    ahead = ({"role": "user", "content": "richer"},)
+    example = Example(({"role": "user", "content": "?\u2028"},), "a\x85 🙂", "d", "plain", ahead, "assert f()")
+    assert restored(json.loads(json.dumps(saved(example, "a")))) == example
+    bare = Example((), "x", "d")
+    assert restored(json.loads(json.dumps(saved(bare, None)))) == bare
+
+
+def test_expected_examples_are_as_many_and_as_long_as_they_may_get():
+    asked = [
+        Example(({"role": "user", "content": "?"},), "", "d"),
+        Example(({"role": "user", "content": "!"},), "yes", "d"),
+    ]
+    best, every = (expected(asked, how(max_new_tokens=5), SOURCES) for how in (BestSource, EverySource))
+    assert [e.response for e in best] == [" the the the the the a", "yes a"]
+    assert len({e.id for e in every}) == 4
+    assert [e.asked for e in every] == [asked[0].asked] * 2 + [asked[1].asked] * 2
