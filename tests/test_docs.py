@@ -68,3 +68,16 @@ def test_the_example_of_continual_pre_training_is_a_configuration(tmp_path):
     raw, given = runs.raw(tmp_path), yaml.safe_load(example)
     config = runs.config(tmp_path, **given | {"data": raw["data"] | given["data"]})
     assert [data.raw for data in config.data.train] == [False, True, True]
+
+
+def test_the_examples_of_responses_are_a_configuration(tmp_path):
+    page = (Path(__file__).parent.parent / "docs/responses.md").read_text()
+    raw = runs.raw(tmp_path)
+    raw["data"] |= yaml.safe_load(page.split("```yaml\n")[1].split("```")[0])["data"]
+    found = runs.configfile.parse(raw, "docs/responses.md").data
+    assert (found.responses.kind, found.responses.samples) == ("best_source", 4)
+    kinds = [found.responses.kind, *(data.check.kind for data in found.train)]
+    assert kinds == ["best_source", "final_answer", "tests", "likelihood"]
+    rows = re.findall(r"^\| `(\w+)`", page, re.MULTILINE)
+    assert {"reference", "best_source", "every_source"} < set(rows)
+    assert {"ended", "final_answer", "tests", "agreement", "likelihood"} < set(rows)
