@@ -17,16 +17,18 @@ from fusion.rows import LogitRows
 class InfiFusion(PairObjective):
     """L1 distance of the standardised top-K profiles; see `rank_distance` and `standardise`.
 
-    Blind to token identity: it can teach how a distribution falls off, never which token is likely. A positive factor
-    or a constant on either model's logits changes nothing, so it teaches no confidence either. With the
-    defaults each value is at most sqrt(2 K (K - 1)), 13.42 at K = 10.
+    Blind to token identity: it can teach how a distribution falls off, never which token is likely. With `zscore` a positive
+    factor or a constant on either model's logits changes nothing, so it teaches no confidence either, and with the defaults
+    each value is at most sqrt(2 K (K - 1)), 13.42 at K = 10.
     """
 
     kind: Literal["infifusion"] = "infifusion"
     top_k: int = Field(default=10, json_schema_extra={"minimum": 3})
     """Entries of each row that are compared, at least 3."""
+    zscore: bool = True
+    """Standardise the values of each row first; without it log-probabilities are compared as they are, and confidence too."""
     post: Literal["none", "softmax"] = "none"
-    """What is done to the standardised values before comparing. `none` is a guess: the paper's figure shows none."""
+    """What is done to the values before comparing. `none` is a guess: the paper's figure shows none."""
     unbiased: bool = True
     """Divide by K-1 in the standard deviation instead of K. A guess: the paper does not say."""
     eps: float = Field(default=1e-7, gt=0)
@@ -54,7 +56,7 @@ class InfiFusion(PairObjective):
         return rank_distance(self._profile(mine), self._profile(theirs))
 
     def _profile(self, values: Float[Tensor, "M K"]) -> Float[Tensor, "M K"]:
-        scores = standardise(values, self.eps, self.unbiased)
+        scores = standardise(values, self.eps, self.unbiased) if self.zscore else values
         return scores if self.post == "none" else scores.softmax(-1)
 
 

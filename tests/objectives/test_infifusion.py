@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -21,6 +22,19 @@ def test_infifusion_matches_the_definition(M, k, V, post, unbiased):
     pivot, source = random_rows(M, k, V, torch.float64, seed=1), random_rows(M, V, V, torch.float64, seed=2)
     ours = InfiFusion(top_k=k, post=post, unbiased=unbiased)(pivot, source)
     torch.testing.assert_close(ours, reference.infifusion(pivot, source, k, post, unbiased))
+
+
+@pytest.mark.parametrize("post", ["none", "softmax"])
+def test_without_the_zscore_log_probabilities_are_compared_as_they_are(post):
+    pivot, source = random_rows(9, 4, 11, torch.float64, seed=1), random_rows(9, 11, 11, torch.float64, seed=2)
+    mine, theirs = pivot.logprobs[:, :4], source.logprobs[:, :4]
+    if post == "softmax":
+        mine, theirs = mine.softmax(-1), theirs.softmax(-1)
+    expected = torch.stack([sum(abs(a - b) for a, b in zip(*row, strict=True)) for row in zip(mine, theirs, strict=True)])
+    torch.testing.assert_close(InfiFusion(top_k=4, zscore=False, post=post)(pivot, source), expected)
+    colder = rows_of(2 * torch.randn(9, 19, dtype=torch.float64, generator=torch.Generator().manual_seed(3)), 4)
+    flat = dataclasses.replace(colder, logprobs=(colder.logprobs / 2).log_softmax(-1))
+    assert (InfiFusion(top_k=4, zscore=False)(colder, flat) > 0.1).all()
 
 
 def test_a_worked_example():
