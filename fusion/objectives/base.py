@@ -33,6 +33,8 @@ class Objective(Settings, ABC):
     """
 
     unit: ClassVar[Unit]
+    later: ClassVar[frozenset[str]] = frozenset()
+    """Settings that an earlier version did not have and that change nothing while they are off."""
     looks_across: ClassVar[bool] = False
     """Whether a value depends on the other examples of the micro-batch, whose size then is part of the method."""
     weight: float = Field(default=1.0, ge=0)
@@ -64,8 +66,16 @@ class Objective(Settings, ABC):
         return frozenset()
 
     def identity(self) -> dict[str, Any]:
-        """All that makes the term what it is: its settings, and the contents of files that they name."""
-        return self.model_dump()
+        """All that makes the term what it is: its settings, and the contents of files that they name.
+
+        Of `later` settings that are off nothing is said, so that trainings made before they existed stay what they are.
+        """
+        return self.model_dump(exclude={name for name in self.later if not getattr(self, name)})
+
+    @property
+    def yields(self) -> bool:
+        """Whether its gradient is to lose what opposes that of the other terms, before both are added."""
+        return False
 
     def at_step(self: Term, step: int) -> Term:
         """The term at a step of the optimizer: itself, unless it draws at random."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -42,10 +42,14 @@ class DualHead(OwningObjective, PairObjective):
     centring the output layer and by the cached mean. So the source's own state, projected rightly, gives exactly 0.
 
     Source: DHKD, Yang et al. 2024, arXiv:2411.08937 (images), whose second head is trained from nothing; taking the source's is
-    ours. Gradient alignment, which takes from this term's gradient on the shared layers what opposes that of cross-entropy, is
-    left out: it needs two backward passes a step, and gradients before they are summed over micro-batches and processes. To end
-    the term early, as the paper does on ImageNet, train in two runs.
+    ours. `gradient_alignment` takes from this term's gradient on the shared layers what opposes that of all other terms: where
+    g . h < 0, g becomes g - (g . h) h / |h|^2, g and h being the gradients of a whole step (all micro-batches and processes).
+    The layers are one long vector, as in the authors' code, which however has the pivot's own head in h too, so that an
+    opposed step lengthens the head's own gradient; here the head keeps it. It takes one more gradient in memory and two
+    backward passes. To end the term early, as the paper does on ImageNet, train in two runs.
     """
+
+    later: ClassVar[frozenset[str]] = frozenset({"gradient_alignment"})
 
     kind: Literal["dual_head"] = "dual_head"
     loss: Literal["binary_kl_norm", "binary_kl", "kl"] = "binary_kl_norm"
@@ -54,6 +58,8 @@ class DualHead(OwningObjective, PairObjective):
     """`source`, its own output layer; or a safetensors file with one tensor `basis` [source's vocabulary, d]."""
     temperature: float | None = Field(default=None, gt=0)
     """t above; if not said, 2 (the paper's) in the binary losses and 1 in `kl`."""
+    gradient_alignment: bool = False
+    """Let this term's gradient not oppose that of the other terms. The paper does so on CIFAR, and not on ImageNet."""
 
     @property
     def t(self) -> float:
@@ -80,12 +86,17 @@ class DualHead(OwningObjective, PairObjective):
         """Unless a file has it."""
         return self.head == "source"
 
+    @property
+    def yields(self) -> bool:
+        """As set."""
+        return self.gradient_alignment
+
     def identity(self) -> dict[str, Any]:
         """Settings, and the file that `head` names."""
         if self.reads_output_layer:
-            return self.model_dump()
+            return super().identity()
         with Path(self.head).open("rb") as file:
-            return self.model_dump() | {"basis": hashlib.file_digest(file, "sha256").hexdigest()}
+            return super().identity() | {"basis": hashlib.file_digest(file, "sha256").hexdigest()}
 
     def check(self, vocabulary: int) -> None:
         """The file that `head` names is there and fits."""

@@ -20,7 +20,7 @@ from fusion.plan.memory import Engine, Memory, Precision
 from fusion.plan.responses import answering, reading, writer
 from fusion.plan.work import Counts, forward, training
 from fusion.responses import EverySource
-from fusion.train import ACCUMULATED, SIZE, owned, trainings
+from fusion.train import ACCUMULATED, BASELINE, SIZE, owned, trainings
 
 NOTHING = Memory()
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -161,10 +161,17 @@ def _rank(planner: Planner, engine: Engine, checkpointed: bool) -> Memory:
         gradients=states.gradients + 4 * trained,
         optimizer=states.optimizer + 8 * trained,
     )
+    if _apart(config):
+        states = replace(states, gradients=2 * states.gradients)
     if config.adapter:  # its own gradients and moments are a hundredth of these, and not counted
         states = replace(states, gradients=0, optimizer=0, host=0)
     logits = planner.trained_logits(batch * length) + memory.head_gradient(size, precision)
     return replace(states, activations=kept, logits=logits)
+
+
+def _apart(config: Config) -> bool:
+    """Whether gradients of some terms are kept beside those of the others."""
+    return any(objective.yields and objective.weight for objective in config.objectives)
 
 
 def _owned(planner: Planner) -> tuple[int, int]:
@@ -240,7 +247,8 @@ def _train(planner: Planner, name: str, rank: Memory) -> Estimate:
     again = (
         rows > config.head_chunk if config.head_chunk else rows * planner.vocabulary("pivot") > config.head_budget << 18
     )
-    work = epochs * training(size, counts, bool(given.get("gradient_checkpointing")), again)
+    back = 2 if _apart(config) and name != BASELINE else 1
+    work = epochs * training(size, counts, bool(given.get("gradient_checkpointing")), again, back)
     disk = _saved(size, config) + _checkpoints(config, steps, steps_an_epoch) * _checkpoint(size, config)
     return Estimate(f"train {name}", counts.examples, round(epochs * counts.tokens), steps, disk, rank, work)
 

@@ -26,15 +26,15 @@ def forward(model: Architecture, counts: Counts) -> float:
     return _layers(model, counts) + _attention(model, counts) + _head(model, counts.rows + counts.examples)
 
 
-def training(model: Architecture, counts: Counts, checkpointed: bool, again: bool) -> float:
+def training(model: Architecture, counts: Counts, checkpointed: bool, again: bool, back: int = 1) -> float:
     """A pass forward and one back, which costs twice that; attention's back is 2.5, since fused kernels make scores anew.
 
     `checkpointed`: layers are computed once more, up to what their last matrix reads. `again`: logits are, because they did
-    not exist all at once.
+    not exist all at once. `back`: how often layers are read backwards.
     """
     last = 2.0 * model.layers * model.intermediate * model.hidden * counts.tokens
     once_more = _layers(model, counts) - last + _attention(model, counts) if checkpointed else 0.0
-    layers = 3 * _layers(model, counts) + 3.5 * _attention(model, counts) + once_more
+    layers = (1 + 2 * back) * _layers(model, counts) + (1 + 2.5 * back) * _attention(model, counts) + back * once_more
     return layers + (3 + int(again)) * _head(model, counts.rows) + _head(model, counts.examples)
 
 

@@ -26,6 +26,7 @@ from fusion.objectives import (
     SpelledObjective,
 )
 from fusion.rows import LogitRows
+from fusion.train.apart import Apart
 from fusion.train.checkpoint import describe
 from fusion.train.collate import Matched, Targets, ask
 from fusion.train.engine import Engine
@@ -58,6 +59,7 @@ class FusionTrainer(Trainer):
         self.add_callback(_Ready(self))  # type: ignore[arg-type]
         self.head = head
         self.objectives = [objective for objective in objectives if objective.weight]
+        self.apart = Apart(self.model.parameters()) if any(each.yields for each in self.objectives) else None  # type: ignore[union-attr]
         self.loss_is_scaled_for_ga = True  # our means are over the whole accumulated batch already
         self._parts: dict[str, Tensor] = {}
         self._logged_at = self.state.global_step
@@ -97,8 +99,12 @@ class FusionTrainer(Trainer):
         counts: dict[str, int] | dict[str, float] = num_items_in_batch or targets.counts()
         hidden = hidden_states(model, **{name: value for name, value in inputs.items() if name != "targets"})
         total = hidden.new_zeros((), dtype=torch.float32) + self._head_takes_part()
-        for name, weight, mean in self.terms(hidden, targets, counts):
-            total = total + weight * mean
+        yielding = torch.zeros_like(total)
+        for name, objective, mean in self.terms(hidden, targets, counts):
+            if objective.yields:
+                yielding = yielding + objective.weight * mean
+            else:
+                total = total + objective.weight * mean
             self._note(f"loss/{name}", mean.detach())
         for name, source in targets.sources.items():
             self._note(f"match/{name}", len(source.pairs) / counts["row"])
@@ -106,12 +112,22 @@ class FusionTrainer(Trainer):
             self._note(f"weight/{name}", source.weight.sum() / max(1, counts[f"pair/{name}"]))
         # gradients are averaged over processes, and the denominators above already count all of them
         loss = total * self.accelerator.num_processes
+        if self.apart:
+            scale = 1.0 if self.accelerator.scaler is None else self.accelerator.scaler.get_scale()  # of fp16
+            loss = loss + self.apart.add(yielding * self.accelerator.num_processes, scale)
         return (loss, {}) if return_outputs else loss
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Trainer's own; the last of a step joins the gradients that were kept apart to the others."""
+        loss = super().training_step(*args, **kwargs)
+        if self.apart and self.accelerator.sync_gradients:
+            self.apart.join(lambda gradient: self.accelerator.reduce(gradient, "mean"))  # type: ignore[arg-type, return-value]
+        return loss
 
     def terms(
         self, hidden: Tensor, targets: Targets, counts: dict[str, int] | dict[str, float]
-    ) -> Iterator[tuple[str, float, Tensor]]:
-        """Name, weight, and share of the global mean of every term: one for each objective and source it looks at alone.
+    ) -> Iterator[tuple[str, AnyObjective, Tensor]]:
+        """Name, objective, and share of the global mean of every term: one for each objective and source it looks at alone.
 
         `hidden` is [B, T, D]. A term that has nothing to average over (no match in the whole batch) is 0.
         """
@@ -119,17 +135,17 @@ class FusionTrainer(Trainer):
         for number, each in enumerate(self.objectives):
             objective = each.at_step(self.state.global_step)
             if isinstance(objective, RowObjective):
-                yield objective.kind, objective.weight, objective(pivot).sum() / counts["row"]
+                yield objective.kind, objective, objective(pivot).sum() / counts["row"]
                 continue
             if isinstance(objective, SourcesObjective):
                 total = _taught(objective, pivot, asked, targets).sum() if targets.sources else pivot.gold.sum() * 0
-                yield objective.kind, objective.weight, total / max(1, counts["sources"])
+                yield objective.kind, objective, total / max(1, counts["sources"])
                 continue
             for name, source in targets.sources.items():
                 unit = "example" if objective.unit in ("example", "relation") else f"{objective.unit}/{name}"
                 words, module = self.words.get(name), of(self.owned, number, name)
                 values, weight = _compared(objective, pivot, asked[name], source, targets.examples, words, module)
-                yield f"{objective.kind}/{name}", objective.weight, (weight * values).sum() / max(1, counts[unit])
+                yield f"{objective.kind}/{name}", objective, (weight * values).sum() / max(1, counts[unit])
 
     def _pivot_rows(self, hidden: Tensor, targets: Targets) -> tuple[LogitRows, dict[str, Tensor]]:
         """The pivot's rows, and what it says of each source's ids: [N, K] by source."""

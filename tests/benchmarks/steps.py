@@ -89,7 +89,7 @@ def _beside_the_body(model: Any, place: Path, objectives: list[AnyObjective], we
         def work(trainer=trainer, collator=collator) -> None:
             targets = collator(range(EXAMPLES))["targets"]
             x = hidden.clone().requires_grad_()
-            sum(weight * mean for _, weight, mean in trainer.terms(x, targets, targets.counts())).backward()
+            sum(term.weight * mean for _, term, mean in trainer.terms(x, targets, targets.counts())).backward()
             model.zero_grad()
 
         times.append(best(work, runs=9))

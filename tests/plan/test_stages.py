@@ -92,6 +92,16 @@ def test_modules_of_terms_are_counted_and_only_engines_that_train_them_are_offer
     assert {"zero3", "fsdp2"} < {engine.kind for engine in plain.engines}
 
 
+def test_gradients_that_are_kept_apart_are_counted_and_so_is_their_backward_pass(folder):
+    aside = [{"kind": "cross_entropy"}, {"kind": "dual_head", "gradient_alignment": True}]
+    plain, apart = (plan(Job(runs.config(folder, objectives=o))) for o in ([aside[0], {"kind": "dual_head"}], aside))
+    one, other = (stage(each, "train unified") for each in (plain, apart))
+    assert other.memory.gradients == 2 * one.memory.gradients
+    assert other.memory.weights == one.memory.weights
+    assert 1.2 * one.work < other.work < 1.7 * one.work
+    assert stage(apart, "train fine-tuned").work == stage(plain, "train fine-tuned").work
+
+
 def test_more_gpus_make_fewer_steps_of_more_examples(folder):
     epoch = {"num_train_epochs": 3, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
     steps = {}

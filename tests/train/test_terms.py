@@ -67,7 +67,7 @@ def terms(trainer, given, objectives, hidden=None, counts=None):
     inputs = {name: value for name, value in given.items() if name != "targets"}
     hidden = (hidden_states(trainer.model, **inputs) if hidden is None else hidden).detach().requires_grad_()
     found = list(trainer.terms(hidden, given["targets"], counts or given["targets"].counts()))
-    sum((weight * mean for _, weight, mean in found), torch.zeros(())).backward()
+    sum((term.weight * mean for _, term, mean in found), torch.zeros(())).backward()
     return {name: mean.item() for name, _, mean in found}, hidden.grad
 
 

@@ -148,7 +148,7 @@ def loss_of(made, job, references, objectives):
     hidden = tiny_hidden(made, batch)
     terms = list(made.terms(hidden, batch["targets"], batch["targets"].counts()))
     found = {name: mean.item() for name, _, mean in terms}
-    return found | {"total": sum(weight * mean.item() for _, weight, mean in terms)}
+    return found | {"total": sum(term.weight * mean.item() for _, term, mean in terms)}
 
 
 def tiny_hidden(made, batch):
@@ -165,7 +165,9 @@ def test_prompts_and_padding_contribute_nothing(job, references, tmp_path):
     used = torch.zeros(hidden.shape[:2], dtype=torch.bool).flatten()
     used[batch["targets"].at] = True
     poisoned = hidden.flatten(0, 1).masked_fill(~used[:, None], torch.nan).view_as(hidden).requires_grad_()
-    total = sum(w * mean for _, w, mean in made.terms(poisoned, batch["targets"], batch["targets"].counts()))
+    total = sum(
+        term.weight * mean for _, term, mean in made.terms(poisoned, batch["targets"], batch["targets"].counts())
+    )
     total.backward()
     assert total.isfinite()
     gradient = poisoned.grad.flatten(0, 1)
