@@ -237,8 +237,18 @@ def output_layers_come_with_weights(chosen: Choices) -> Iterator[str]:
             for name in chosen.weightless:
                 yield (
                     f"objectives[{number}] ({objective.kind}) with head: source reads the output layer of source {name}, whose "
-                    "weights are not here; set head to a file with a basis, or give the source backend transformers"
+                    "weights are not here; set head to a file with a basis or to cache, or give the source backend transformers"
                 )
+
+
+def output_layers_are_recovered_from_whole_rows(chosen: Choices) -> Iterator[str]:
+    """Which ids the largest entries are differs from row to row, so they span no common space."""
+    for number, objective in enumerate(chosen.objectives):
+        if isinstance(objective, OwningObjective) and objective.reads_cached_head and chosen.top_k != "all":
+            yield (
+                f"objectives[{number}] ({objective.kind}) with head: cache recovers a source's output layer from whole rows, "
+                f"and extract.top_k keeps {chosen.top_k} entries of each; set it to all, or head to source"
+            )
 
 
 def blind_to_scale(objective: AnyObjective) -> bool:
@@ -279,4 +289,5 @@ RULES: tuple[Callable[[Choices], Iterator[str]], ...] = (
     every_domain_has_its_shares,
     owned_modules_need_the_whole_model,
     output_layers_come_with_weights,
+    output_layers_are_recovered_from_whole_rows,
 )

@@ -20,7 +20,10 @@ from torch import Tensor
 from fusion.cache import Cache
 
 GAP = 10.0
-"""Two neighbouring singular values must differ by this factor to end the signal. A guess; 16-bit values leave more."""
+"""Two neighbouring singular values must differ by this factor to end the signal. A guess; of a trained model
+16-bit values may leave less, for its weakest dimensions say little."""
+ROWS = 2048
+"""Rows that are looked at, if not said; for a width of up to half of that."""
 STEPS = 100
 """Most steps in the search for the levels of soft-capped rows; a dozen or two are usual."""
 
@@ -47,7 +50,7 @@ class Leak:
         return float(self.singular[self.width - 1] / self.singular[self.width])
 
 
-def audit(cache: Cache, rows: int = 2048, softcap: float | None = None, width: int | None = None) -> Leak:
+def audit(cache: Cache, rows: int = ROWS, softcap: float | None = None, width: int | None = None) -> Leak:
     """`recover` from about so many rows of a cache, of examples all over it.
 
     Rows of a model with soft-capped logits need `softcap` and the `width` it claims. Raises ValueError for a cache that does
@@ -89,7 +92,8 @@ def recover(logits: Float[Tensor, "N V"]) -> Leak:
 
     The width is where singular values fall most, if by a factor of `GAP` or more. It is looked for among the first half, so
     that there are at least two rows, and two tokens, for each dimension: fewer rows have their own number for a rank.
-    A bias of the output layer adds one dimension; a LayerNorm before it without a shift takes one away.
+    A bias of the output layer adds one dimension; a LayerNorm before it without a shift takes one away. The largest entry of
+    each column of the basis is positive, so that what was trained against it can go on elsewhere.
 
     Raises ValueError where no gap is found.
     """
@@ -104,10 +108,12 @@ def recover(logits: Float[Tensor, "N V"]) -> Leak:
         raise ValueError(
             f"No gap among the first {half} singular values of {rows} rows over {vocabulary} tokens: {GAP:g} is asked for, "
             f"{best}. Either the width is more than half the rows (read more: --rows) or half the vocabulary, or the rows are "
-            "no products with one matrix: soft-capped (--softcap), transformed, or from several models."
+            "no products with one matrix: soft-capped (--softcap), transformed, from several models, or rounded more than the "
+            "weakest dimensions say (extract.values: float32)."
         )
     width = int(ratio.argmax()) + 1
-    return Leak((right[:width] * singular[:width, None] / rows**0.5).T.contiguous(), singular, rows)
+    right = right[:width] * right[:width].gather(1, right[:width].abs().argmax(1, keepdim=True)).sign()
+    return Leak((right * singular[:width, None] / rows**0.5).T.contiguous(), singular, rows)
 
 
 def uncapped(

@@ -112,7 +112,7 @@ def refuse_unknown(job: Job, caches: dict[str, Cache]) -> None:
         raise ValueError("\n".join(missing))
     for source in job.config.sources:
         weights = source.ref if source.backend.weights else None
-        owned.check(job.config.objectives, weights, vocabulary(job.tokenizers[source.name]))
+        owned.check(job.config.objectives, weights, vocabulary(job.tokenizers[source.name]), caches.get(source.name))
 
 
 def helping_batches(job: Job, caches: dict[str, Cache]) -> Iterator[Batch]:

@@ -45,8 +45,8 @@ ALLOWED = {
     "progress": {"ranks"},
     "report": {"progress", "fusion_eval"},
     "train": BOTTOM
-    | {"align", "batch", "cache", "corpus", "encode", "fusion_launch", "head", "made", "models", "objectives", "ranks"}
-    | {"transforms", "weighting"},
+    | {"align", "batch", "cache", "corpus", "encode", "fusion_launch", "head", "leak", "made", "models", "objectives"}
+    | {"ranks", "transforms", "weighting"},
     "draft": BOTTOM | {"batch", "encode", "head", "train"},
     "conflicts": {"objectives", "transforms", "weighting"},
     "config": BOTTOM

@@ -125,6 +125,10 @@ OFFENCES = [
         {"objectives": [DualHead()], "weightless": ["b"]},
         r"\(dual_head\) with head: source reads the output layer of source b, whose weights are not here; set head to",
     ),
+    (
+        {"objectives": [DualHead(head="cache", loss="kl")], "top_k": 10},
+        r"objectives\[0\] \(dual_head\) with head: cache recovers .* keeps 10 entries of each; set it to all",
+    ),
 ]
 FINE = [
     {},
@@ -140,6 +144,7 @@ FINE = [
     {"objectives": [Affinity()], "engine": "fsdp2", "adapter": "lora", "weightless": ["a"]},
     {"objectives": [HiddenProjector(), DualHead()], "engine": "ddp"},
     {"objectives": [DualHead(head="basis.safetensors", loss="kl")], "weightless": ["a"]},
+    {"objectives": [DualHead(head="cache", loss="kl")], "top_k": "all", "weightless": ["a"]},
     {"alignment": "truncate"},
     {"objectives": [CrossEntropy(), USKD(), SpanLikelihood(), ForwardKL(), Mixture()], "sampled": True},
     {"objectives": [ForwardKL(select=Confident(threshold=0.5, of="pivot"), tail="none")], "sampled": True},

@@ -18,6 +18,11 @@ SMALL = [
     *("training.per_device_train_batch_size=24", "training.max_steps=12", "training.warmup_steps=2"),
     *("training.save_strategy=no", "baseline=false"),
 ]
+MORE = {  # a width is found from two rows for each of its dimensions
+    "clone": [*(f"data.train.{i}.limit=24" for i in range(3)), "training.per_device_train_batch_size=72"],
+}
+UNSTUDIED = {"clone"}
+"""Recipes that came after the study of methods was begun."""
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +33,7 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize("name", METHODS)
 def test_the_loss_of_every_methods_recipe_falls_and_its_model_loads(name, folder):
     where = [f"runs={folder}", f"store={folder / 'store'}"]
-    place = pipeline.run(configfile.load(name, [*SMALL, *where]), until="merge")
+    place = pipeline.run(configfile.load(name, [*SMALL, *MORE.get(name, []), *where]), until="merge")
     logs = [*place.glob("train/*/log.json"), *place.glob("train/pairwise/*/log.json")]
     assert logs
     for log in logs:
@@ -41,5 +46,5 @@ def test_the_loss_of_every_methods_recipe_falls_and_its_model_loads(name, folder
 
 def test_the_study_of_methods_has_an_arm_for_every_recipe():
     study = load("methods")
-    assert sorted(study.arms) == sorted(METHODS)
+    assert sorted(study.arms) == sorted(set(METHODS) - UNSTUDIED)
     assert all(arm == {"extends": name} for name, arm in study.arms.items())

@@ -34,9 +34,13 @@ class DualHead(OwningObjective, PairObjective):
     - `binary_kl_norm`: sum over the entries of t^2 KL(1/2 ‖ sigmoid((z - z*) / t)) = t^2 log cosh((z - z*) / 2t): even in the
       difference, 0 exactly where both agree, and with a gradient of at most t/2 an entry.
     - `binary_kl`: sum of t^2 KL(sigmoid(z* / t) ‖ sigmoid(z / t)).
-    - `kl`: t^2 KL of the source's distribution to the second head's, on the entries and `other`. With a basis that was
-      recovered from logits for `head` this is distillation through a frozen head (arXiv:2509.00973, where t = 2). t other
-      than 1 needs whole rows.
+    - `kl`: t^2 KL of the source's distribution to the second head's, on the entries and `other`. t other than 1 needs whole
+      rows.
+
+    With `kl`, t = 2 and a head that was recovered from logits this is the frozen-head distillation of *Clone What You Can't
+    Steal*, arXiv:2509.00973, for owners of the source. There the student's own head, and its embeddings, are the recovered
+    matrix; a pivot with a vocabulary of its own keeps its head and drops the recovered one in the end. `head: cache` takes the
+    span from the run's own cache of the source and from nowhere else; see `fusion.leak` for what that takes.
 
     Softmax leaves the level of logits free; in the binary losses z and z* both have mean 0 over the source's vocabulary, by
     centring the output layer and by the cached mean. So the source's own state, projected rightly, gives exactly 0.
@@ -55,7 +59,8 @@ class DualHead(OwningObjective, PairObjective):
     loss: Literal["binary_kl_norm", "binary_kl", "kl"] = "binary_kl_norm"
     """What is compared, see above."""
     head: str = "source"
-    """`source`, its own output layer; or a safetensors file with one tensor `basis` [source's vocabulary, d]."""
+    """`source`, its own output layer; `cache`, the span of that layer, recovered from whole rows of the source's cache; or a
+    safetensors file with one tensor `basis` [source's vocabulary, d]."""
     temperature: float | None = Field(default=None, gt=0)
     """t above; if not said, 2 (the paper's) in the binary losses and 1 in `kl`."""
     gradient_alignment: bool = False
@@ -83,8 +88,18 @@ class DualHead(OwningObjective, PairObjective):
 
     @property
     def reads_output_layer(self) -> bool:
-        """Unless a file has it."""
+        """As set."""
         return self.head == "source"
+
+    @property
+    def reads_cached_head(self) -> bool:
+        """As set."""
+        return self.head == "cache"
+
+    @property
+    def file(self) -> Path | None:
+        """The one that `head` names, if it does."""
+        return None if self.head in ("source", "cache") else Path(self.head)
 
     @property
     def yields(self) -> bool:
@@ -93,20 +108,21 @@ class DualHead(OwningObjective, PairObjective):
 
     def identity(self) -> dict[str, Any]:
         """Settings, and the file that `head` names."""
-        if self.reads_output_layer:
+        if self.file is None:
             return super().identity()
-        with Path(self.head).open("rb") as file:
+        with self.file.open("rb") as file:
             return super().identity() | {"basis": hashlib.file_digest(file, "sha256").hexdigest()}
 
     def check(self, vocabulary: int) -> None:
         """The file that `head` names is there and fits."""
-        if not self.reads_output_layer:
-            read_basis(Path(self.head), vocabulary)
+        if self.file is not None:
+            read_basis(self.file, vocabulary)
 
     def own(self, between: Between) -> SecondHead:
         """The projector, and the output layer. Raises ValueError for a file without it."""
-        layer = between.output() if self.reads_output_layer else read_basis(Path(self.head), between.vocabulary)
-        return SecondHead(between.pivot, layer)
+        if self.file is not None:
+            return SecondHead(between.pivot, read_basis(self.file, between.vocabulary))
+        return SecondHead(between.pivot, between.output("cache" if self.reads_cached_head else "source"))
 
     def __call__(self, pivot: LogitRows, source: LogitRows, module: SecondHead | None = None) -> Float[Tensor, " M"]:
         """One value for each joined row, never negative. Raises ValueError without a module."""

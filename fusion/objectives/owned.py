@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -30,8 +30,9 @@ class Between:
     """Width of the source's, where its cache keeps them."""
     vocabulary: int
     """Tokens of the source."""
-    output: Callable[[], OutputLayer]
-    """Reads the source's output layer. Raises ValueError where that is not possible."""
+    output: Callable[[Literal["source", "cache"]], OutputLayer]
+    """The source's output layer: `source` reads it, `cache` recovers its span from the source's cached rows. Raises ValueError
+    where that is not possible."""
 
     @property
     def widths(self) -> tuple[int, int]:
@@ -47,6 +48,11 @@ class OwningObjective(Objective):
     @property
     def reads_output_layer(self) -> bool:
         """Whether the module is made from the source's output layer."""
+        return False
+
+    @property
+    def reads_cached_head(self) -> bool:
+        """Whether it is made from what whole cached rows tell of that layer."""
         return False
 
     def check(self, vocabulary: int) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
+from fusion.cache import Cache
 from fusion.head import Head, unwrapped
+from fusion.leak import ROWS, audit
 from fusion.models import ModelRef, load_config, load_model
 from fusion.objectives import AnyObjective, Between, OutputLayer, OwningObjective
 from fusion.train.collate import Reference
@@ -46,21 +47,25 @@ def numbers(objectives: Sequence[AnyObjective], width: int, source: int, vocabul
         if isinstance(objective, OwningObjective) and objective.weight:
             with torch.device("meta"):
                 head = OutputLayer(torch.empty(vocabulary, source))
-                module = objective.own(Between(width, source, vocabulary, lambda head=head: head))
+                module = objective.own(Between(width, source, vocabulary, lambda _, head=head: head))
             trained += sum(weight.numel() for weight in module.parameters())
             frozen += sum(each.numel() for each in module.buffers())
     return trained, frozen
 
 
-def check(objectives: Sequence[AnyObjective], model: ModelRef | None, vocabulary: int) -> None:
+def check(
+    objectives: Sequence[AnyObjective], model: ModelRef | None, vocabulary: int, cache: Cache | None = None
+) -> None:
     """Raise ValueError for a module that cannot be made for this source, as far as that is known without its weights."""
     for objective in objectives:
         if isinstance(objective, OwningObjective) and objective.weight:
             objective.check(vocabulary)
-            if objective.reads_output_layer and model is not None:
+            if (objective.reads_output_layer or objective.reads_cached_head) and model is not None:
                 text = load_config(model).get_text_config()
                 if getattr(text, "final_logit_softcapping", None) is not None:
                     raise ValueError(BENT.format(model.path))
+            if objective.reads_cached_head and cache is not None:
+                recovered(cache, model, "float32")
 
 
 def attach(model: Any, owned: nn.ModuleDict) -> None:
@@ -92,10 +97,32 @@ def output_layer(ref: ModelRef | None, vocabulary: int, dtype: str) -> OutputLay
     return OutputLayer(*(None if each is None else each.detach().clone() for each in layer))  # type: ignore[arg-type]
 
 
+def recovered(cache: Cache, model: ModelRef | None, dtype: str) -> OutputLayer:
+    """The span of a source's output layer, from whole rows of its cache alone: four for each dimension, if the width is known.
+
+    Raises ValueError where they do not tell.
+    """
+    width = 0 if model is None else load_config(model).get_text_config().hidden_size
+    rows = max(ROWS, 4 * width)
+    try:
+        basis = audit(cache, rows).basis
+    except ValueError as error:
+        raise ValueError(
+            f"dual_head with head: cache finds no output layer in {cache.folder}, of which it reads about {rows} rows. {error} "
+            "More examples give more rows; or set head to source."
+        ) from error
+    return OutputLayer(basis.to(getattr(torch, dtype)))
+
+
 def _between(reference: Reference, width: int, dtype: str) -> Between:
-    vocabulary = len(reference.vocabulary_map)
-    output = functools.partial(output_layer, reference.model, vocabulary, dtype)
-    return Between(width, reference.cache.width, vocabulary, output)
+    vocabulary, cache = len(reference.vocabulary_map), reference.cache
+
+    def output(where: Literal["source", "cache"]) -> OutputLayer:
+        if where == "cache":
+            return recovered(cache, reference.model, dtype)
+        return output_layer(reference.model, vocabulary, dtype)
+
+    return Between(width, cache.width, vocabulary, output)
 
 
 def _key(source: str) -> str:

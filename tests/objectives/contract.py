@@ -220,7 +220,7 @@ def module(objective: Objective, width: int, dtype: torch.dtype) -> torch.nn.Mod
         return None
     with torch.random.fork_rng():
         torch.manual_seed(9)
-        made = objective.own(Between(V, width, width, lambda: OutputLayer(torch.eye(width, dtype=torch.float64))))
+        made = objective.own(Between(V, width, width, lambda _: OutputLayer(torch.eye(width, dtype=torch.float64))))
     return made.double() if dtype == torch.float64 else made.float()
 
 
