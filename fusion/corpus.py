@@ -6,7 +6,7 @@ import hashlib
 import json
 import random
 import string
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -205,6 +205,29 @@ def by_domain(examples: Iterable[Example]) -> dict[str, int]:
     for example in examples:
         counts[example.domain] = counts.get(example.domain, 0) + 1
     return counts
+
+
+def other_answers(examples: Sequence[Example]) -> list[str | None]:
+    """For each example the id of one with another response to the same prompt, None where there is none.
+
+    Of several it is the next, in order of appearance and in a circle. A prompt is what users and assistants said before the
+    response: system messages may differ, and raw text, which has no prompt, has no other answer.
+    """
+    answers: dict[tuple[str, ...], dict[str, str]] = {}
+    for example in examples:
+        answers.setdefault(_turns(example), {}).setdefault(example.response, example.id)
+    return [
+        _next_answer(answers[_turns(example)], example.response) if _turns(example) else None for example in examples
+    ]
+
+
+def _next_answer(ids: Mapping[str, str], response: str) -> str | None:
+    known = list(ids)
+    return ids[known[(known.index(response) + 1) % len(known)]] if len(known) > 1 else None
+
+
+def _turns(example: Example) -> tuple[str, ...]:
+    return tuple(text for m in example.messages if m["role"] != "system" for text in (m["role"], m["content"]))
 
 
 def unique(examples: Iterable[Example]) -> Iterator[Example]:

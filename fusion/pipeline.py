@@ -94,6 +94,7 @@ def respond(job: Job) -> None:
 
 def extract(job: Job) -> dict[str, Cache]:
     """Rows of every model on every training example, by model. The pivot's tell what it knows before training."""
+    steps.refuse_lone_answers(job)
     caches = {}
     for name in job.models:
         with job.stage(f"extract {name}") as note:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from fusion import ranks
+from fusion import corpus, ranks
 from fusion.cache import Cache, Writer, fill, full_key
 from fusion.config import plain_fine_tuning
 from fusion.corpus import Example
@@ -178,6 +178,7 @@ def _train(
         pad,
         learn,
         before,
+        others=_other_answers(job, objectives),
     )
     tokenizer, ref = job.tokenizers["pivot"], config.pivot.ref
     recipe = Recipe(
@@ -195,6 +196,25 @@ def _train(
     if ranks.is_main():
         finish(folder)
     _free()
+
+
+def _other_answers(job: Job, objectives: Sequence[AnyObjective]) -> list[str | None] | None:
+    """Of each example that is learned from, where an objective looks at them."""
+    if not any(objective.reads_other_answers for objective in objectives):
+        return None
+    others = corpus.other_answers(job.train)
+    return [others[n] for n in job.learned_from]
+
+
+def refuse_lone_answers(job: Job) -> None:
+    """Raise ValueError where an objective looks at other answers to a prompt and no prompt of the training data has two."""
+    for number, objective in enumerate(job.config.objectives):
+        if objective.weight and objective.reads_other_answers and not any(corpus.other_answers(job.train)):
+            raise ValueError(
+                f"objectives[{number}] ({objective.kind}) with other_answers compares answers to one prompt, and each of "
+                f"the {len(job.train)} training examples has a prompt of its own. Add data with the same prompts and other "
+                "responses, such as ones with a chain of thought, or set other_answers to false."
+            )
 
 
 def _training_key(

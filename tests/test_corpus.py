@@ -157,3 +157,33 @@ def test_a_missing_or_unknown_file_is_named(tmp_path):
         load(tmp_path / "x.txt")
     with pytest.raises(ValueError, match="Unknown skill"):
         corpus.load("builtin:cooking", domain="x")
+
+
+def said(response, *turns, **more):
+    messages = tuple({"role": role, "content": content} for role, content in turns)
+    return corpus.Example(messages, response, more.pop("domain", "d"), **more)
+
+
+def test_another_answer_is_the_next_one_to_the_same_prompt_in_a_circle():
+    asked, else_asked = ("user", "2 + 2?"), ("user", "3 + 3?")
+    one, two, three = said("4", asked), said("2 and 2 is 4", asked, domain="thought"), said("four", asked)
+    alone = said("6", else_asked)
+    examples = [one, alone, two, three, one]
+    assert corpus.other_answers(examples) == [two.id, None, three.id, one.id, two.id]
+    assert corpus.other_answers([one, two]) == [two.id, one.id]
+
+
+def test_system_messages_may_differ_between_answers_and_other_turns_may_not():
+    one, two = said("4", ("user", "2 + 2?")), said("so 4", ("system", "Think."), ("user", "2 + 2?"))
+    assert corpus.other_answers([one, two]) == [two.id, one.id]
+    longer = said("so 4", ("user", "Hi."), ("assistant", "Yes?"), ("user", "2 + 2?"))
+    spoken = said("so 4", ("assistant", "2 + 2?"))
+    replied = said("4", ("user", "Hi."), ("assistant", "What?"), ("user", "2 + 2?"))
+    assert corpus.other_answers([one, longer, spoken, replied]) == [None] * 4
+
+
+def test_the_same_answer_twice_and_raw_text_are_no_other_answers():
+    again = said("4", ("system", "Be brief."), ("user", "2 + 2?"))
+    assert corpus.other_answers([said("4", ("user", "2 + 2?")), again]) == [None, None]
+    assert corpus.other_answers([said("a text"), said("another")]) == [None, None]
+    assert corpus.other_answers([]) == []

@@ -81,3 +81,12 @@ def test_the_examples_of_responses_are_a_configuration(tmp_path):
     rows = re.findall(r"^\| `(\w+)`", page, re.MULTILINE)
     assert {"reference", "best_source", "every_source"} < set(rows)
     assert {"ended", "final_answer", "tests", "agreement", "likelihood"} < set(rows)
+
+
+def test_the_example_of_two_answers_to_each_prompt_is_a_configuration(tmp_path):
+    (example,) = re.findall(r"```yaml\n(extract: {hidden.*?)```", PAGE, re.DOTALL)
+    raw, given = runs.raw(tmp_path), yaml.safe_load(example)
+    config = runs.config(tmp_path, **given | {"data": raw["data"] | given["data"]})
+    assert config.objectives[-1].reads_other_answers
+    assert len({(data.path, data.prompt) for data in config.data.train}) == 1
+    assert len({data.response for data in config.data.train}) == 2

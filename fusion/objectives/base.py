@@ -65,6 +65,11 @@ class Objective(Settings, ABC):
         """Names of sources that this term cannot do without."""
         return frozenset()
 
+    @property
+    def reads_other_answers(self) -> bool:
+        """Whether it also looks at a source's rows of another answer to the same prompt."""
+        return False
+
     def identity(self) -> dict[str, Any]:
         """All that makes the term what it is: its settings, and the contents of files that they name.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -27,10 +27,15 @@ class OptimalTransport(HiddenObjective, OwningObjective, ExampleObjective):
 
     Source: CoT2Align, arXiv:2502.16806. The paper's own setting is `cost: attention, alpha: 0.1`; its plan is then almost the
     product of the masses, for which the attention cost is 1 - 1/n whatever the states are, so that next to no gradient is
-    left: on random states some 200 times less than with `alpha: 20`. Our defaults are guesses for that reason. Left out: the
-    transport between embeddings (a cache keeps the last states), and that between a standard answer and one with a chain of
-    thought, which needs two texts of one prompt, where rows are of one.
+    left: on random states some 200 times less than with `alpha: 20`. Our defaults are guesses for that reason.
+
+    `other_answers` adds the paper's cross terms: from a standard answer in the pivot to one with a chain of thought in the
+    source, and the other way round. Both are examples of the data, with the same prompt; who wrote the longer one (there the
+    source, asked to think step by step) is not this term's matter. Left out: the transport between embeddings, for a cache
+    keeps the last states.
     """
+
+    later: ClassVar[frozenset[str]] = frozenset({"other_answers"})
 
     kind: Literal["optimal_transport"] = "optimal_transport"
     cost: Literal["cosine", "attention", "euclidean"] = "cosine"
@@ -39,6 +44,14 @@ class OptimalTransport(HiddenObjective, OwningObjective, ExampleObjective):
     """Sharpness of the plan, the inverse of the entropy's weight. 10 to 50 is useful for costs up to 1. A guess."""
     iterations: int = Field(default=100, ge=1)
     """Of Sinkhorn's algorithm. The paper's most."""
+    other_answers: bool = False
+    """Also move an example's states onto the source's of another answer to the same prompt. The value is the mean of both
+    costs, so that all four of the paper's weigh the same."""
+
+    @property
+    def reads_other_answers(self) -> bool:
+        """As set."""
+        return self.other_answers
 
     def own(self, between: Between) -> nn.Module:
         """The projector."""
@@ -46,9 +59,23 @@ class OptimalTransport(HiddenObjective, OwningObjective, ExampleObjective):
         return linear(source, pivot, bias=False)
 
     def __call__(
-        self, pivot: LogitRows, source: LogitRows, examples: int, module: nn.Module | None = None
+        self,
+        pivot: LogitRows,
+        source: LogitRows,
+        examples: int,
+        module: nn.Module | None = None,
+        other: LogitRows | None = None,
     ) -> Float[Tensor, " E"]:
-        """One value for each example, never negative."""
+        """One value for each example, never negative. `other`: the source's rows of another answer to the same prompts."""
+        value = self._cost(pivot, source, examples, module)
+        if other is None:
+            return value
+        across = self._cost(pivot, other, examples, module)
+        return torch.where(has_rows(other, examples), (value + across) / 2, value)
+
+    def _cost(
+        self, pivot: LogitRows, source: LogitRows, examples: int, module: nn.Module | None
+    ) -> Float[Tensor, " E"]:
         mine, theirs = states(pivot, source)
         x = side_by_side(mine, pivot, examples)
         y = side_by_side(theirs if module is None else module(theirs), source, examples)

@@ -55,6 +55,8 @@ class Matched:
     """The source's rows there, with ids in the pivot's vocabulary."""
     stretches: Stretches
     """The text between shared boundaries."""
+    other: LogitRows
+    """All its rows of another answer to the prompts of the batch, where that is asked for and there is one."""
 
     @property
     def at(self) -> Tensor:
@@ -136,6 +138,8 @@ class Collator:
     """Names of the sources to learn from; all if not said."""
     pivot: Cache | None = None
     """What the pivot said before training, for weightings that compare with it."""
+    others: Sequence[str | None] | None = None
+    """Id of another answer to the prompt of each example, where an objective looks at it."""
     line: int | None = None
     """Tokens of a line in which several texts are packed; None gives each text a line of its own, with padding."""
 
@@ -152,11 +156,22 @@ class Collator:
         pairs = [align(self.alignment, about, theirs, texts) for theirs in rows]
         before = about if self.pivot is None else dataclasses.replace(about, gold=self.pivot.rows(ids).gold)
         weights = self.weighting(before, rows, pairs)
-        parts = zip(self.references, rows, pairs, weights, strict=True)
+        others = [
+            self._other(reference, numbers, theirs) for reference, theirs in zip(self.references, rows, strict=True)
+        ]
+        parts = zip(self.references, rows, pairs, weights, others, strict=True)
         learn = [reference.name for reference in self.references] if self.learn is None else self.learn
         sources = {part[0].name: _matched(about, *part) for part in parts if part[0].name in learn}
         labels = [Label(self.examples[n].domain, id) for n, id in zip(numbers, ids, strict=True)]
         return {**inputs, "targets": Targets(at, about, sources, labels)}
+
+    def _other(self, reference: Reference, numbers: Sequence[int], rows: LogitRows) -> LogitRows:
+        """A source's rows of other answers, numbered as the examples whose prompts they answer; like `rows`, or none."""
+        found = [(place, id) for place, n in enumerate(numbers) if self.others and (id := self.others[n]) is not None]
+        if not found:
+            return rows.select(slice(0, 0))
+        theirs = reference.cache.rows([id for _, id in found], reference.hidden)
+        return dataclasses.replace(theirs, example=torch.tensor([place for place, _ in found])[theirs.example])
 
     def at_step(self, targets: Targets, step: int) -> Targets:
         """The targets with weights as they are at this step of training."""
@@ -171,7 +186,9 @@ class Collator:
         return dataclasses.replace(targets, sources=found)
 
 
-def _matched(pivot: LogitRows, reference: Reference, rows: LogitRows, pairs: Pairs, weight: Tensor) -> Matched:
+def _matched(
+    pivot: LogitRows, reference: Reference, rows: LogitRows, pairs: Pairs, weight: Tensor, other: LogitRows
+) -> Matched:
     for transform in reference.transforms:
         if isinstance(transform, OwnTransform):
             rows = transform(rows, len(reference.vocabulary_map))
@@ -179,7 +196,7 @@ def _matched(pivot: LogitRows, reference: Reference, rows: LogitRows, pairs: Pai
     for transform in reference.transforms:
         if isinstance(transform, MappedTransform):
             mapped = transform(mapped)
-    return Matched(rows, pairs, weight, comparable, mapped, stretches(pivot, rows, pairs))
+    return Matched(rows, pairs, weight, comparable, mapped, stretches(pivot, rows, pairs), other)
 
 
 def ask(targets: Targets) -> Tensor:

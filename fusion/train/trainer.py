@@ -240,6 +240,7 @@ def _compared(
     """Values of one objective against one source, with its module where it owns one, and how much each counts."""
     own: dict[str, Any] = {} if module is None else {"module": module}
     if isinstance(objective, ExampleObjective):
+        own |= {"other": source.other} if objective.reads_other_answers else {}
         return objective(pivot, source.rows, examples, **own), _mean_by_example(source, pivot, examples)
     if isinstance(objective, SpanObjective):
         text = source.stretches

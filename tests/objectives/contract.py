@@ -93,6 +93,7 @@ OBJECTIVES: list[Objective] = [
     SpanRelations(window=3, random=0),
     *(OptimalTransport(cost=cost) for cost in ("cosine", "attention", "euclidean")),
     OptimalTransport(cost="attention", alpha=0.1),
+    OptimalTransport(other_answers=True),
     HiddenProjector(),
     HiddenProjector(disparity=0.9),
     *(DualHead(loss=loss) for loss in ("binary_kl_norm", "binary_kl", "kl")),

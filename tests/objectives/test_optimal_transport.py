@@ -143,3 +143,31 @@ def test_the_projector_changes_nothing_at_first_where_widths_agree():
 def test_a_source_without_hidden_states_has_no_projector():
     with pytest.raises(ValueError, match="cache keeps no hidden states; extract it again with extract.hidden: true"):
         OptimalTransport().own(Between(6, None, 100, lambda: None))
+
+
+def test_with_another_answer_the_value_is_the_mean_of_both_costs_and_elsewhere_that_of_one():
+    x, y, z = random_states(12, 6), random_states(9, 6, seed=1), random_states(7, 6, seed=2)
+    mine, theirs = rows_with(x, torch.arange(12) // 6), rows_with(y, torch.arange(9) // 5)
+    other = rows_with(z, torch.ones(7, dtype=torch.long))  # the first example has none
+    term = OptimalTransport(other_answers=True)
+    same, across = term(mine, theirs, 2), term(mine, other, 2)
+    assert across[1] > 0
+    expected = torch.stack([same[0], (same[1] + across[1]) / 2])
+    torch.testing.assert_close(term(mine, theirs, 2, other=other), expected)
+    torch.testing.assert_close(term(mine, theirs, 2, other=theirs), same)
+    torch.testing.assert_close(term(mine, theirs, 2, other=other.select(slice(0, 0))), same)
+
+
+def test_another_answer_goes_through_the_same_projector():
+    mine, theirs, other = (rows_with(random_states(5, d, seed=i)) for i, d in enumerate((6, 4, 4)))
+    term = OptimalTransport(other_answers=True)
+    module = term.own(Between(6, 4, 100, lambda _: None)).double()
+    projected = [dataclasses.replace(rows, hidden=module(rows.hidden)) for rows in (theirs, other)]
+    torch.testing.assert_close(
+        term(mine, theirs, 1, module, other=other), term(mine, projected[0], 1, other=projected[1])
+    )
+
+
+def test_a_term_without_other_answers_is_the_same_training_as_before_there_was_a_choice():
+    assert "other_answers" not in OptimalTransport().identity()
+    assert OptimalTransport(other_answers=True).identity()["other_answers"] is True
