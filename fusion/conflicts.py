@@ -14,11 +14,13 @@ from fusion.objectives import (
     AnyObjective,
     GromovWasserstein,
     InfiFusion,
+    Matcher,
     OwningObjective,
     TopKContrastive,
     TopKDecoupled,
     ZScoreKL,
 )
+from fusion.objectives.states import HiddenObjective
 from fusion.transforms import AnyTransform, MappedTransform, OwnTransform, Power, TopKUniform
 from fusion.weighting import EVERY, AnyWeighting, Learned, MaxMargin, MinimumCrossEntropy, Product, RandomSource
 
@@ -253,12 +255,10 @@ def output_layers_are_recovered_from_whole_rows(chosen: Choices) -> Iterator[str
 
 def blind_to_scale(objective: AnyObjective) -> bool:
     """Whether a factor on a source's logits changes nothing for it."""
+    if isinstance(objective, Matcher):
+        return blind_to_scale(objective.of)
     graph = isinstance(objective, GLD | GromovWasserstein) and objective.input == "standardised"
-    return (
-        graph
-        or "hidden" in objective.needs
-        or isinstance(objective, InfiFusion | ZScoreKL | TopKDecoupled | TopKContrastive)
-    )
+    return graph or isinstance(objective, HiddenObjective | InfiFusion | ZScoreKL | TopKDecoupled | TopKContrastive)
 
 
 def picks_one(weighting: AnyWeighting) -> str | None:

@@ -21,6 +21,7 @@ from fusion.objectives import (
     ForwardKL,
     HiddenProjector,
     InfiFusion,
+    Matcher,
     Mixture,
     OptimalTransport,
     ReverseKL,
@@ -145,6 +146,7 @@ FINE = [
     {"objectives": [HiddenProjector(), DualHead()], "engine": "ddp"},
     {"objectives": [DualHead(head="basis.safetensors", loss="kl")], "weightless": ["a"]},
     {"objectives": [DualHead(head="cache", loss="kl")], "top_k": "all", "weightless": ["a"]},
+    {"transforms": {"a": [Power(gamma=0.5)]}, "objectives": [Matcher()], "top_k": "all"},  # its term sees temperatures
     {"alignment": "truncate"},
     {"objectives": [CrossEntropy(), USKD(), SpanLikelihood(), ForwardKL(), Mixture()], "sampled": True},
     {"objectives": [ForwardKL(select=Confident(threshold=0.5, of="pivot"), tail="none")], "sampled": True},

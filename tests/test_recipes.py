@@ -21,7 +21,7 @@ SMALL = [
 MORE = {  # a width is found from two rows for each of its dimensions
     "clone": [*(f"data.train.{i}.limit=24" for i in range(3)), "training.per_device_train_batch_size=72"],
 }
-UNSTUDIED = {"clone"}
+UNSTUDIED = {"clone", "matcher"}
 """Recipes that came after the study of methods was begun."""
 
 

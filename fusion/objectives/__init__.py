@@ -28,6 +28,7 @@ from fusion.objectives.hungarian import Hungarian
 from fusion.objectives.infifusion import InfiFusion
 from fusion.objectives.llp import LLP
 from fusion.objectives.luminet import LumiNet
+from fusion.objectives.matcher import Matcher
 from fusion.objectives.mixture import Mixture
 from fusion.objectives.mse import MSE
 from fusion.objectives.nkd import NKD, USKD
@@ -71,7 +72,8 @@ AnyObjective = Annotated[
     | SpanRelations
     | OptimalTransport
     | HiddenProjector
-    | DualHead,
+    | DualHead
+    | Matcher,
     Field(discriminator="kind"),
 ]
 
@@ -105,6 +107,7 @@ ALL = (
     OptimalTransport,
     HiddenProjector,
     DualHead,
+    Matcher,
 )
 
 __all__ = [
@@ -134,6 +137,7 @@ __all__ = [
     "KnowsMore",
     "LumiNet",
     "MappedObjective",
+    "Matcher",
     "Mixture",
     "Objective",
     "OneVsRest",

@@ -28,6 +28,7 @@ from fusion.objectives import (
     InfiFusion,
     JensenShannon,
     LumiNet,
+    Matcher,
     Mixture,
     Objective,
     OneVsRest,
@@ -98,6 +99,7 @@ OBJECTIVES: list[Objective] = [
     HiddenProjector(disparity=0.9),
     *(DualHead(loss=loss) for loss in ("binary_kl_norm", "binary_kl", "kl")),
     DualHead(loss="kl", temperature=2.0),
+    *(Matcher(of=of) for of in (ForwardKL(top_k=2), PlackettLuce())),
 ]
 
 SPELLING = torch.rand(W, V, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
@@ -112,6 +114,7 @@ NOT_LEAST_AT_EQUALITY: dict[str, Callable[[Objective], bool]] = {
     "uskd": lambda _: True,  # looks at no source
     "topkd_contrastive": lambda _: True,  # least where positions are told apart
     "optimal_transport": lambda _: True,  # its plan is blurred
+    "matcher": lambda _: True,  # has a matcher's cross-entropy in it
     "uld": lambda o: o.pivot_temperature != o.source_temperature,  # type: ignore[attr-defined]
     "forward_kl": lambda o: o.tail == "residual_to_gold",  # type: ignore[attr-defined]  # least at another distribution
 }
@@ -121,6 +124,7 @@ HOLDS_CONSTANT = {
     "one_vs_rest": lambda o: o.beta > 0,  # its weights
     "uskd": lambda o: o.alpha > 0,  # its target
     "hidden_projector": lambda o: o.disparity is not None,  # its weights
+    "matcher": lambda _: True,  # its scores
 }
 """Terms that take a function of the pivot as a constant, so that finite differences do not know their gradient."""
 
@@ -207,6 +211,7 @@ def case(objective: Objective, N: int = 11, dtype: torch.dtype = torch.float32) 
             sources[0],
             sources[1:] if several else [],
             share / share.sum(0) if several else None,
+            module=module(objective, W, dtype),
         )
     count = N + 4 if objective.unit == "example" and N else N  # whole examples may differ in length
     source = random_rows(count, W if objective.entries is None else K, W, other, 3, examples=E)
@@ -230,6 +235,8 @@ def _mapped(about: LogitRows, dtype: torch.dtype, objective: Objective, seed: in
     generator, N = torch.Generator().manual_seed(seed), len(about)
     logits = torch.randn(N, V, generator=generator, dtype=torch.float64) * 3
     rows = rows_of(logits.to(dtype), V if objective.entries is None else K, about.token, about.example)
+    if "hidden" in objective.needs:
+        rows = dataclasses.replace(rows, hidden=torch.randn(N, W, generator=generator).to(dtype))
     if not N or objective.entries is None:
         return rows
     empty = torch.rand(rows.ids.shape, generator=generator) < 0.3

@@ -32,6 +32,7 @@ KINDS = [
     {"kind": "hidden_projector", "disparity": 0.9},
     {"kind": "dual_head"},
     {"kind": "dual_head", "loss": "kl"},
+    {"kind": "matcher"},
 ]
 OWNING = [
     {"kind": "optimal_transport"},
