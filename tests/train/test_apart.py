@@ -164,6 +164,18 @@ def test_layers_that_are_computed_again_give_the_same_gradients(made):
         torch.testing.assert_close(again[name], gradient)
 
 
+def test_scaled_gradients_are_scaled_on_both_sides(made):
+    """As with fp16, whose gradients are multiplied until the optimizer's step."""
+    terms = (CrossEntropy(), DualHead(gradient_alignment=True, **OPPOSED))
+    whole, loss = gradients(made(*terms), range(8))
+    trainer = made(*terms)
+    trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    scaled, same = gradients(trainer, range(8))
+    assert loss == pytest.approx(same)
+    for name, gradient in whole.items():
+        torch.testing.assert_close(scaled[name], 1024 * gradient)
+
+
 def test_a_term_that_does_not_yield_is_the_same_training_as_before_there_was_a_choice():
     assert "gradient_alignment" not in DualHead().identity()
     assert DualHead(gradient_alignment=True).identity()["gradient_alignment"] is True
