@@ -34,7 +34,7 @@ class Objective(Settings, ABC):
 
     unit: ClassVar[Unit]
     later: ClassVar[frozenset[str]] = frozenset()
-    """Settings that an earlier version did not have and that change nothing while they are off."""
+    """Settings that an earlier version did not have; it did what they do by default."""
     looks_across: ClassVar[bool] = False
     """Whether a value depends on the other examples of the micro-batch, whose size then is part of the method."""
     weight: float = Field(default=1.0, ge=0)
@@ -73,9 +73,10 @@ class Objective(Settings, ABC):
     def identity(self) -> dict[str, Any]:
         """All that makes the term what it is: its settings, and the contents of files that they name.
 
-        Of `later` settings that are off nothing is said, so that trainings made before they existed stay what they are.
+        Of `later` settings that stand at their default nothing is said: trainings made before them stay what they are.
         """
-        return self.model_dump(exclude={name for name in self.later if not getattr(self, name)})
+        fields = type(self).model_fields
+        return self.model_dump(exclude={name for name in self.later if getattr(self, name) == fields[name].default})
 
     @property
     def yields(self) -> bool:

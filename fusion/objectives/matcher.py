@@ -33,8 +33,7 @@ class Matcher(OwningObjective, MappedObjective):
     Source: the vision-point matching of UniPLV, arXiv:2412.18131, which mends pairs of points and pixels after a projection
     with errors. The paper's formulas we could not read, and for tokens the form above is ours. Left out: the sum of a
     point's observations weighted by their product with a class's text, for hidden states of several sources have no
-    common space and no text to be compared with. Its distillation of labels and of features is `forward_kl` on gold and
-    `hidden_projector`.
+    common space and no text to be compared with. Its distillation of labels and of features brings nothing new to text.
     """
 
     kind: Literal["matcher"] = "matcher"

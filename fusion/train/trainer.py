@@ -112,7 +112,8 @@ class FusionTrainer(Trainer):
             self._note(f"weight/{name}", source.weight.sum() / max(1, counts[f"pair/{name}"]))
         # gradients are averaged over processes, and the denominators above already count all of them
         loss = total * self.accelerator.num_processes
-        if self.apart:
+        if any(objective.yields for objective in self.objectives):
+            assert self.apart is not None
             scale = 1.0 if self.accelerator.scaler is None else self.accelerator.scaler.get_scale()  # of fp16
             loss = loss + self.apart.add(yielding * self.accelerator.num_processes, scale)
         return (loss, {}) if return_outputs else loss
