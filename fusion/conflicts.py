@@ -257,8 +257,10 @@ def blind_to_scale(objective: AnyObjective) -> bool:
     """Whether a factor on a source's logits changes nothing for it."""
     if isinstance(objective, Matcher):
         return blind_to_scale(objective.of)
+    if isinstance(objective, InfiFusion):
+        return objective.zscore
     graph = isinstance(objective, GLD | GromovWasserstein) and objective.input == "standardised"
-    return graph or isinstance(objective, HiddenObjective | InfiFusion | ZScoreKL | TopKDecoupled | TopKContrastive)
+    return graph or isinstance(objective, HiddenObjective | ZScoreKL | TopKDecoupled | TopKContrastive)
 
 
 def picks_one(weighting: AnyWeighting) -> str | None:

@@ -140,6 +140,7 @@ FINE = [
     {"objectives": [Mixture()], "transforms": {"a": [LogitSwap(), GoldOnly()]}},
     {"objectives": [InfiFusion(), ForwardKL()], "transforms": {"a": [Power(gamma=0.5, tail="single"), LogitSwap()]}},
     {"objectives": [ZScoreKL()]},
+    {"objectives": [InfiFusion(zscore=False)], "transforms": {"a": [Power(gamma=0.5, tail="single")]}},
     {"objectives": [GLD(input="raw")], "transforms": {"a": [Power(gamma=0.5, tail="single")]}},
     {"objectives": [SpanLikelihood()]},
     {"objectives": [Affinity()], "engine": "fsdp2", "adapter": "lora", "weightless": ["a"]},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -23,6 +23,7 @@ class InfiFusion(PairObjective):
     """
 
     kind: Literal["infifusion"] = "infifusion"
+    later: ClassVar[frozenset[str]] = frozenset({"zscore"})
     top_k: int = Field(default=10, json_schema_extra={"minimum": 3})
     """Entries of each row that are compared, at least 3."""
     zscore: bool = True

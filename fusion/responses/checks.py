@@ -54,6 +54,7 @@ class FinalAnswer(Check):
     kind: Literal["final_answer"] = "final_answer"
     reads_reference: ClassVar[bool] = True
     of: Of = "number"
+    """What both come to: the last number, the option named, or all of the text."""
 
     def __call__(self, example: Example, responses: Sequence[Response]) -> list[bool]:
         """Nothing found on either side is no agreement."""
@@ -86,6 +87,7 @@ class Agreement(Check):
 
     kind: Literal["agreement"] = "agreement"
     of: Of = "number"
+    """What they come to: the last number, the option named, or all of the text."""
     share: float = Field(default=0.5, ge=0, lt=1)
     """Of the answers to the prompt."""
     sources: int = Field(default=2, ge=1)

@@ -30,7 +30,9 @@ def test_without_the_zscore_log_probabilities_are_compared_as_they_are(post):
     mine, theirs = pivot.logprobs[:, :4], source.logprobs[:, :4]
     if post == "softmax":
         mine, theirs = mine.softmax(-1), theirs.softmax(-1)
-    expected = torch.stack([sum(abs(a - b) for a, b in zip(*row, strict=True)) for row in zip(mine, theirs, strict=True)])
+    expected = torch.stack(
+        [sum(abs(a - b) for a, b in zip(*row, strict=True)) for row in zip(mine, theirs, strict=True)]
+    )
     torch.testing.assert_close(InfiFusion(top_k=4, zscore=False, post=post)(pivot, source), expected)
     colder = rows_of(2 * torch.randn(9, 19, dtype=torch.float64, generator=torch.Generator().manual_seed(3)), 4)
     flat = dataclasses.replace(colder, logprobs=(colder.logprobs / 2).log_softmax(-1))
