@@ -99,6 +99,10 @@ class RowObjective(Objective):
     """Looks at each of the pivot's rows alone."""
 
     unit: ClassVar[Unit] = "row"
+    later: ClassVar[frozenset[str]] = frozenset({"rest"})
+    rest: bool = False
+    """Count each row by what the other terms leave of it: 1 less the sum of their weights there, those of sources and selection
+    included, and at least 0. So rows that no source is heard at are learned from the text in full."""
 
     @property
     def accepts_sampled(self) -> bool:

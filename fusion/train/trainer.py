@@ -133,20 +133,46 @@ class FusionTrainer(Trainer):
         `hidden` is [B, T, D]. A term that has nothing to average over (no match in the whole batch) is 0.
         """
         pivot, asked = self._pivot_rows(hidden, targets)
-        for number, each in enumerate(self.objectives):
-            objective = each.at_step(self.state.global_step)
+        objectives = [objective.at_step(self.state.global_step) for objective in self.objectives]
+        left = torch.ones(len(pivot), device=pivot.gold.device)
+        against = {
+            number: list(self._against(number, objective, pivot, asked, targets, counts, left))
+            for number, objective in enumerate(objectives)
+            if not isinstance(objective, RowObjective)
+        }
+        for number, objective in enumerate(objectives):
             if isinstance(objective, RowObjective):
-                yield objective.kind, objective, objective(pivot).sum() / counts["row"]
-                continue
-            if isinstance(objective, SourcesObjective):
-                total = _taught(objective, pivot, asked, targets).sum() if targets.sources else pivot.gold.sum() * 0
-                yield objective.kind, objective, total / max(1, counts["sources"])
-                continue
-            for name, source in targets.sources.items():
-                unit = "example" if objective.unit in ("example", "relation") else f"{objective.unit}/{name}"
-                words, module = self.words.get(name), of(self.owned, number, name)
-                values, weight = _compared(objective, pivot, asked[name], source, targets.examples, words, module)
-                yield f"{objective.kind}/{name}", objective, (weight * values).sum() / max(1, counts[unit])
+                values = objective(pivot)
+                values = values * left.clamp(min=0) if objective.rest else values
+                yield objective.kind, objective, values.sum() / counts["row"]
+            for name, mean in against.get(number, []):
+                yield name, objective, mean
+
+    def _against(
+        self,
+        number: int,
+        objective: Any,
+        pivot: LogitRows,
+        asked: dict[str, Tensor],
+        targets: Targets,
+        counts: dict[str, int] | dict[str, float],
+        left: Tensor,
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Name and mean of a term against each source, or all at once; what it counts at each row is taken from `left`."""
+        kind = objective.kind
+        if isinstance(objective, SourcesObjective):
+            total = pivot.gold.sum() * 0
+            if targets.sources:
+                values, at, weight = _taught(objective, pivot, asked, targets)
+                total, left[at] = values.sum(), left[at] - objective.weight * weight
+            yield kind, total / max(1, counts["sources"])
+            return
+        for name, source in targets.sources.items():
+            unit = "example" if objective.unit in ("example", "relation") else f"{objective.unit}/{name}"
+            words, module = self.words.get(name), of(self.owned, number, name)
+            values, weight = _compared(objective, pivot, asked[name], source, targets.examples, words, module)
+            left -= objective.weight * _at_rows(objective, source, weight, len(pivot))
+            yield f"{kind}/{name}", (weight * values).sum() / max(1, counts[unit])
 
     def _pivot_rows(self, hidden: Tensor, targets: Targets) -> tuple[LogitRows, dict[str, Tensor]]:
         """The pivot's rows, and what it says of each source's ids: [N, K] by source."""
@@ -264,8 +290,23 @@ def _compared(
     return objective(mine, theirs, **own), weight * chosen
 
 
-def _taught(objective: SourcesObjective, pivot: LogitRows, asked: dict[str, Tensor], targets: Targets) -> Tensor:
-    """Values of an objective that looks at all sources at once, weighted, at the rows where there is any."""
+def _at_rows(objective: AnyObjective, source: Matched, weight: Tensor, rows: int) -> Tensor:
+    """What each value counts, at the pivot's rows that it is about; 0 for terms on whole examples."""
+    found = weight.new_zeros(rows)
+    if isinstance(objective, SpanObjective):
+        inside = source.stretches.pivot >= 0
+        found[inside] = weight[source.stretches.pivot[inside]]
+    elif isinstance(objective, MappedObjective):
+        found[source.at] = weight
+    elif isinstance(objective, PairObjective | SpelledObjective):
+        found[source.pairs.pivot] = weight
+    return found
+
+
+def _taught(
+    objective: SourcesObjective, pivot: LogitRows, asked: dict[str, Tensor], targets: Targets
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Values of an objective that looks at all sources at once, weighted, at the rows where there is any; where, how much."""
     found = {name: source.everywhere(targets.about) for name, source in targets.sources.items()}
     total = torch.stack([weight for _, weight in found.values()])
     at = targets.taught[total.sum(0)[targets.taught] > 0]
@@ -273,7 +314,7 @@ def _taught(objective: SourcesObjective, pivot: LogitRows, asked: dict[str, Tens
     ids = torch.cat([theirs.ids for theirs in rows.values()], dim=1)
     mine = dataclasses.replace(pivot.select(at), logprobs=torch.cat(list(asked.values()), dim=1)[at], ids=ids)
     sums = total[:, at].sum(0)
-    return objective(mine, rows, total[:, at] / sums) * sums
+    return objective(mine, rows, total[:, at] / sums) * sums, at, sums
 
 
 def _mean_by_example(source: Matched, pivot: LogitRows, examples: int) -> Tensor:

@@ -18,7 +18,7 @@ from fusion.train.owned import build
 from fusion.train.trainer import FusionTrainer
 from fusion.transforms import LogitSwap, Power
 from fusion.vocabulary import words
-from fusion.weighting import GoldPosterior, MaxMargin, Mean
+from fusion.weighting import GoldPosterior, MaxMargin, Mean, Sum
 from objectives.contract import OBJECTIVES
 
 FUSED = list({objective.kind: objective for objective in OBJECTIVES if objective.entries is not None}.values())
@@ -169,6 +169,64 @@ def test_rows_where_nobody_is_sure_are_left_out_and_stay_in_the_denominator(job,
         assert all(value == 0 for value in strictest.values())
         known, _ = terms(trainer, given, [kind(select=KnowsMore())])
         assert all(0 < known[name] < value for name, value in every.items())
+
+
+def rest(trainer, given, *others):
+    """What each row counts in a cross-entropy that takes the rest: from its gradient by the log-probability of the text."""
+    hidden = hidden_states(trainer.model, **{n: v for n, v in given.items() if n != "targets"}).detach()
+    targets, rows = given["targets"], []
+    trainer.objectives, trainer.owned = [CrossEntropy(rest=True), *others], trainer.build([])
+    original = CrossEntropy.__call__
+
+    def kept(self, pivot):
+        rows.append(original(self, pivot).detach().requires_grad_())
+        return rows[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CrossEntropy, "__call__", kept)
+        mean = next(
+            mean for name, _, mean in trainer.terms(hidden, targets, targets.counts()) if name == "cross_entropy"
+        )
+    return torch.autograd.grad(mean, rows[0])[0] * targets.counts()["row"]
+
+
+def test_the_rest_is_all_where_no_other_term_counts(job, references, trainer):
+    given = batch(job, references, weighting=Mean())
+    assert torch.equal(rest(trainer, given), torch.ones(len(given["targets"].about)))
+    silent = ForwardKL(weight=0.8, select=Confident(threshold=1.0))
+    assert torch.equal(rest(trainer, given, silent), torch.ones(len(given["targets"].about)))
+    plain, _ = terms(trainer, given, [CrossEntropy()])
+    every, _ = terms(trainer, given, [CrossEntropy(rest=True), silent])
+    assert every["cross_entropy"] == plain["cross_entropy"]
+
+
+@pytest.mark.parametrize("other", [ForwardKL(weight=0.8), InfiFusion(weight=0.5), SpanLikelihood(weight=0.8)], ids=repr)
+def test_the_rest_is_what_other_terms_and_their_sources_leave_of_each_row(job, references, trainer, other):
+    given = batch(job, references)
+    targets, expected = given["targets"], torch.ones(len(given["targets"].about))
+    for source in targets.sources.values():
+        if isinstance(other, SpanLikelihood):
+            for row, stretch in enumerate(source.stretches.pivot.tolist()):
+                expected[row] -= other.weight * source.weight[source.stretches.at[stretch]] if stretch >= 0 else 0
+        else:
+            pairs = zip(source.pairs.pivot.tolist(), source.weight.tolist(), strict=True)
+            kept = set(source.at.tolist()) if isinstance(other, ForwardKL) else set(source.pairs.pivot.tolist())
+            for row, weight in pairs:
+                expected[row] -= other.weight * weight if row in kept else 0
+    found = rest(trainer, given, other)
+    torch.testing.assert_close(found, expected.clamp(min=0))
+    assert found.min() < 1 - 0.9 * other.weight
+    assert found.max() == 1
+
+
+def test_two_terms_leave_less_and_never_less_than_nothing(job, references, trainer):
+    given = batch(job, references)
+    one, both = (rest(trainer, given, *([ForwardKL(weight=0.4)] * n)) for n in (1, 2))
+    torch.testing.assert_close(1 - both, 2 * (1 - one))
+    mixed = rest(trainer, given, Mixture(weight=0.8))
+    torch.testing.assert_close(mixed, both)
+    every = batch(job, references, weighting=Sum())
+    assert rest(trainer, every, ForwardKL(weight=0.8)).min() == 0
 
 
 def test_transforms_change_the_rows_that_objectives_see_and_no_weight(job, references):
