@@ -22,7 +22,7 @@ from fusion.encode import Encoded, Message, encode, first_rows
 from fusion.helping import batches
 from fusion.made import write_json
 from fusion.progress import bar, console
-from fusion.responses import AnyCheck, Written, expected, restored
+from fusion.responses import AnyCheck, Reference, Written, expected, restored
 from fusion.shares import shares
 from fusion.sources import AnyBackend, Transformers
 from fusion.weighting import AnyWeighting
@@ -78,6 +78,15 @@ class Job:
     @functools.cached_property
     def _sets(self) -> list[list[Example]]:
         return [corpus.load(**data.reading) for data in self.config.data.train]
+
+    @functools.cached_property
+    def plain(self) -> Job:
+        """The same run on the data's own responses, for plain fine-tuning; itself where there are none but answers."""
+        own = [data for data in self.config.data.train if data.response is not None]
+        if not self.by_prompt or not own:
+            return self
+        data = self.config.data.model_copy(update={"responses": Reference(), "train": own})
+        return Job(self.config.model_copy(update={"data": data}))
 
     @functools.cached_property
     def train(self) -> list[Example]:

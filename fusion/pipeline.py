@@ -119,12 +119,16 @@ def show_helping(job: Job, caches: dict[str, Cache]) -> None:
 
 
 def train_all(job: Job, caches: dict[str, Cache]) -> None:
-    """The baseline and every strategy, each from the same pivot, on the same examples, steps and seed."""
+    """The baseline and every strategy, each from the same pivot, on the same examples, epochs and seed.
+
+    Where sources wrote the responses, the baseline learns from those of the data.
+    """
     references = [steps.reference(job, name, cache) for name, cache in caches.items() if name != "pivot"]
     names = [source.name for source in job.config.sources]
     for name, learn in trainings(job.config.strategies, job.config.baseline, names).items():
         with job.stage(f"train {name}") as note:
-            note["skipped"] = not steps.train_one(job, name, references if learn else [], learn, caches["pivot"])
+            given, theirs = (job, references) if learn else (job.plain, [])
+            note["skipped"] = not steps.train_one(given, name, theirs, learn, caches["pivot"])
 
 
 def merge_pairwise(job: Job, _caches: dict[str, Cache]) -> None:

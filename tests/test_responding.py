@@ -232,3 +232,21 @@ def test_more_that_cannot_be(folder):
     raw["data"]["heldout"][0]["response"] = None
     with pytest.raises(ConfigError, match=r"data.heldout\[0\] has prompts alone \(response: null\); give responses"):
         runs.configfile.parse(raw, "test")
+
+
+def test_the_baseline_learns_from_the_data_s_own_responses(folder):
+    plain = pipeline.run(config(folder, name="plain", how="reference", strategies=["unified"]), "train")
+    made = pipeline.run(config(folder, name="against", strategies=["unified"]), "train")
+    read = [json.loads((run / "train/fine-tuned/log.json").read_text()) for run in (plain, made)]
+    assert read[0] == read[1]
+    other = [json.loads((run / "train/unified/log.json").read_text()) for run in (plain, made)]
+    assert other[0][0]["loss/cross_entropy"] != other[1][0]["loss/cross_entropy"]
+    unlabelled = Job(config(folder, name="unlabelled", response=None))
+    assert unlabelled.plain is unlabelled
+
+
+def test_the_easiest_are_those_of_the_data_s_own_responses(folder):
+    raw = runs.raw(folder)
+    raw["data"] |= {"responses": WRITTEN, "easiest": 0.5}
+    with pytest.raises(ConfigError, match="data.easiest is for the data's own responses"):
+        runs.configfile.parse(raw, "test")

@@ -140,6 +140,8 @@ def _answered(data: Data, sources: Sequence[SourceSettings]) -> None:
                 f"data.{part}[{there.index(False)}] has prompts alone (response: null); give responses{way_out}"
             )
     if isinstance(how, Written):
+        if data.easiest is not None:
+            raise ValueError("data.easiest is for the data's own responses; leave it out, or data.responses")
         _writers(how, {source.name: source for source in sources})
         for number, each in enumerate(data.train):
             _checked(f"data.train[{number}]", each, len(sources))
