@@ -86,7 +86,9 @@ class Job:
         if not self.by_prompt or not own:
             return self
         data = self.config.data.model_copy(update={"responses": Reference(), "train": own})
-        return Job(self.config.model_copy(update={"data": data}))
+        plain = Job(self.config.model_copy(update={"data": data}))
+        vars(plain).update(fingerprints=self.fingerprints, tokenizers=self.tokenizers)  # of large models long to read
+        return plain
 
     @functools.cached_property
     def train(self) -> list[Example]:
