@@ -82,25 +82,24 @@ def read(job: Job, name: str) -> bool:
 
         def make(number: int) -> list[dict[str, list[float | None]]]:
             ids = folder.examples(number)
-            found = [
-                {other: _read(job, name, source, prompts[id], of[id]) for other, of in written.items()} for id in ids
-            ]
+            texts = [(prompts[id], text) for id in ids for of in written.values() for text, _ended in of[id]]
+            found = iter(_likelihoods(job, name, source, texts))
             advance(len(ids))
-            return found
+            return [{other: [next(found) for _ in of[id]] for other, of in written.items()} for id in ids]
 
         fill(folder, make, lambda number: advance(len(folder.examples(number))))
     return True
 
 
-def _read(job: Job, name: str, source: Source, prompt: Example, samples: Sequence[Any]) -> list[float | None]:
-    """Log-probability of each text, without the end of turn, in nats per byte; None for an empty one."""
-    template = prompt.template or job.models[name].template
-    texts = [text for text, _ended in samples if text]
-    if not texts:
-        return [None for _ in samples]
-    encoded = [encode(job.tokenizers[name], prompt.messages, text, template=template) for text in texts]
-    found = iter(_per_byte(source.rows(encoded), [len(text.encode()) for text in texts]))
-    return [next(found) if text else None for text, _ended in samples]
+def _likelihoods(job: Job, name: str, source: Source, texts: Sequence[tuple[Example, str]]) -> list[float | None]:
+    """Log-probability of each text behind its prompt, without the end of turn, in nats per byte; None for an empty one."""
+    tokenizer, template = job.tokenizers[name], job.models[name].template
+    some = [(prompt, text) for prompt, text in texts if text]
+    if not some:
+        return [None for _ in texts]
+    encoded = [encode(tokenizer, p.messages, text, template=p.template or template) for p, text in some]
+    found = iter(_per_byte(source.rows(encoded), [len(text.encode()) for _, text in some]))
+    return [next(found) if text else None for _, text in texts]
 
 
 def _per_byte(rows: LogitRows, sizes: Sequence[int]) -> list[float]:
@@ -120,7 +119,7 @@ def choose(job: Job) -> bool:
         "answers": {name: answers(job, name).key for name in job.writers},
         "reads": {name: reads(job, name).key for name in job.readers},
         "responses": job.written.model_dump(),
-        "checks": [check.model_dump() for check in dict.fromkeys(job.checks)],
+        "checks": [data.check.model_dump() for data in job.config.data.train],
         "examples": fingerprint({"ids": [[e.id, e.domain, e.tests] for e in job.asked]}),
     }
     with ranks.main_first():
