@@ -165,9 +165,9 @@ def serve(server: Server):
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
-            self.wfile.write(data)
-            with server.lock:
+            with server.lock:  # before the answer is out, for it may be followed by the next question at once
                 server.busy -= 1
+            self.wfile.write(data)
 
         def log_message(self, *_):
             pass
