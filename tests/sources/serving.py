@@ -75,11 +75,13 @@ class Server:
     seen: list[dict[str, Any]] = field(default_factory=list)
     busy: int = 0
     most: int = 0
+    together: int = 1
+    """Nothing is answered before so many requests were on the way at once, or ten seconds are over."""
 
     def __post_init__(self):
         self.model = AutoModelForCausalLM.from_pretrained(self.folder).eval()
         self.tokenizer = AutoTokenizer.from_pretrained(self.folder)
-        self.lock = threading.Lock()
+        self.lock, self.counting = threading.Lock(), threading.Condition()
 
     def complete(self, body):
         """Status and answer to a request."""
@@ -147,9 +149,11 @@ def serve(server: Server):
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
-            with server.lock:
+            with server.counting:
                 server.busy += 1
                 server.most = max(server.most, server.busy)
+                server.counting.notify_all()
+                server.counting.wait_for(lambda: server.most >= server.together, timeout=10)
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             server.seen.append({"path": self.path, "key": self.headers.get("Authorization"), **body})
             if server.key and self.headers.get("Authorization") != f"Bearer {server.key}":
@@ -165,7 +169,7 @@ def serve(server: Server):
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
-            with server.lock:  # before the answer is out, for it may be followed by the next question at once
+            with server.counting:  # before the answer is out, for it may be followed by the next question at once
                 server.busy -= 1
             self.wfile.write(data)
 

@@ -101,6 +101,7 @@ def test_no_answer_at_all_is_said(tiny_source):
 
 
 def test_requests_are_on_the_way_at_once_and_no_more_than_allowed(server, tiny_source):
+    server.together = 2
     rows_from(server, tiny_source, form="prompt_logprobs", concurrency=2)
     assert server.most == 2
 
