@@ -57,7 +57,10 @@ def chosen(questions: Sequence[Question], how: Written, sources: Sequence[str]) 
 
 
 def ranked(questions: Sequence[Question], domain: str, sources: Sequence[str]) -> list[str]:
-    """Sources by how many of their answers in a domain pass, most first; the first of equals as in `sources`."""
+    """Sources by how many of their answers in a domain pass, most first; the first of equals as in `sources`.
+
+    One that never passes is left out: nothing says that it knows the domain.
+    """
     passed = Counter(
         response.source
         for question in questions
@@ -65,7 +68,7 @@ def ranked(questions: Sequence[Question], domain: str, sources: Sequence[str]) -
         for response, good in zip(question.responses, question.passed, strict=True)
         if good
     )
-    return sorted(sources, key=lambda source: -passed[source])
+    return sorted((source for source in sources if passed[source]), key=lambda source: -passed[source])
 
 
 def _best(question: Question, how: BestSource, order: Sequence[str]) -> list[Response]:

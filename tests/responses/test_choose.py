@@ -43,6 +43,14 @@ def test_with_all_kept_the_best_source_answers_everything_it_can():
     ]  # fmt: skip
 
 
+def test_with_all_kept_a_source_that_never_passes_in_a_domain_answers_nothing_there():
+    lost = [question(0, "d", ("a", "x", False), ("b", "y", False))]
+    assert texts(BestSource(keep="all"), lost) == []
+    assert texts(BestSource(keep="all", otherwise="reference"), lost) == [(None, "reference 0")]
+    found = [*lost, question(1, "d", ("b", "z", True)), question(2, "d", ("a", "w", False))]
+    assert texts(BestSource(keep="all"), found) == [("b", "y"), ("b", "z")]
+
+
 def test_every_source_gives_an_example_and_equal_texts_one():
     assert texts(EverySource()) == [
         ("b", "right"), ("a", "also right"), ("b", "right"), ("a", "right"), ("b", "right at last"),
