@@ -12,7 +12,7 @@ import runs
 from fusion import pipeline
 from fusion.cache import Cache
 from fusion.cachefiles import facts, import_cache
-from fusion.cli import app, main
+from fusion.cli import app, run
 from fusion.job import Job
 from fusion.models import ModelRef, load_model
 
@@ -158,15 +158,12 @@ def test_the_command_line_shows_and_verifies(folder, dump, tmp_path, monkeypatch
     data[-1] ^= 1
     shard.write_bytes(data)
     monkeypatch.setattr("sys.argv", ["fusion", "cache", "verify", str(out)])
-    with pytest.raises(SystemExit) as left:
-        main()
-    assert left.value.code == 1
+    assert run() == 1
     assert "shard-00001-of-00004.safetensors is damaged" in capsys.readouterr().err
 
 
 def test_an_unknown_format_is_answered_with_the_known_ones(dump, monkeypatch, capsys):
     command = ["fusion", "cache", "import", str(dump), "--format", "csv", "--config", "x", "--source", "y"]
     monkeypatch.setattr("sys.argv", command)
-    with pytest.raises(SystemExit):
-        main()
+    assert run() == 1
     assert "--format csv: there are distillkit, megatron, vllm, jsonl" in capsys.readouterr().err

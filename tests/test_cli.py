@@ -31,9 +31,8 @@ def fusion(*arguments):
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.setattr(sys, "argv", ["fusion", *map(str, arguments)])
         patch.setattr(progress.console, "_width", 160)
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-    return Outcome(ended.value.code or 0, out.getvalue(), err.getvalue())
+        status = cli.run()
+    return Outcome(status, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture(scope="module")
@@ -292,3 +291,27 @@ def test_merging_imports_neither_transformers_nor_data_sets(children):
     imported = {line.rpartition("|")[2].strip() for line in out.stderr.splitlines()}
     assert "torch" in imported
     assert not imported & {"transformers", "datasets", "scipy", "accelerate"}
+
+
+LEAVING = """
+import atexit, concurrent.futures, os, sys, threading, time
+from fusion import cli
+
+def command():
+    atexit.register(print, "handler")
+    threading.Thread(target=lambda: (time.sleep(0.2), print("thread"))).start()
+    {end}
+
+cli.run = command
+cli.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "status", "said"),
+    [("return 0", 0, ""), ("return 3", 3, ""), ("raise RuntimeError('broken')", 1, "RuntimeError: broken")],
+)
+def test_leaving_at_once_waits_for_threads_and_handlers_and_keeps_the_status(end, status, said):
+    done = subprocess.run([sys.executable, "-c", LEAVING.format(end=end)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (status, "thread\nhandler\n")
+    assert said in done.stderr

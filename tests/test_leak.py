@@ -10,7 +10,7 @@ import runs
 from fusion import pipeline
 from fusion.cache import Cache
 from fusion.cachefiles import leak
-from fusion.cli import app, main
+from fusion.cli import app, run
 from fusion.leak import GAP, audit, centred, geometry, principal_angles, recover, uncapped
 from fusion.models import ModelRef, load_model
 
@@ -228,6 +228,5 @@ def test_the_command_prints_a_table(caches):
 
 def test_the_command_says_what_is_wrong(caches, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["fusion", "cache", "audit", str(caches[1] / "qwen")])
-    with pytest.raises(SystemExit):
-        main()
+    assert run() == 1
     assert "top_k: all" in capsys.readouterr().err
