@@ -13,7 +13,7 @@ from typing import Any
 import xxhash
 
 NAME = "merge.json"
-VERSION = 4
+VERSION = 5
 """Raised when the same inputs would give other numbers or another layout."""
 
 

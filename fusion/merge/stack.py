@@ -1,4 +1,4 @@
-"""One tensor of a base and of the models grown from it, seen in tiles that fit a core's cache.
+"""One tensor of a base and of the models grown from it, seen in tiles that fit a cache.
 
 A method asks for totals over the whole tensor and gives a rule for a tile; where the numbers lie (in memory, in mapped
 files, in a base with an adapter) and on how many threads they are read is not its business.
@@ -20,8 +20,8 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-TILE = 1 << 16
-"""Entries treated at once, in whole rows: a few tiles of this size fit a core's cache."""
+TILE = 1 << 18
+"""Entries treated at once, in whole rows: few enough to stay in a cache, many enough to outweigh what calling costs."""
 TASK = 1 << 20
 """Entries a thread takes at once; what it has mapped of them is given back when it is done."""
 REMEMBERED = 128 << 20

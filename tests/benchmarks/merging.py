@@ -121,6 +121,12 @@ MERGEKIT = (
     "config = MergeConfiguration.model_validate(yaml.safe_load(open(sys.argv[1])))\n"
     "run_merge(config, sys.argv[2], options=MergeOptions(cuda=False, copy_tokenizer=False, lazy_unpickle=True))\n"
 )
+START = (  # as the command begins and ends, with nothing between
+    "import gc, os; from fusion.cli import COLLECT_AFTER\n"
+    "gc.set_threshold(COLLECT_AFTER)\n"
+    "import fusion.merging, fusion.merge.recipe\n"
+    "os._exit(0)\n"
+)
 COPY = (
     "import os, sys, subprocess\n"
     "os.makedirs(sys.argv[1])\n"
@@ -171,7 +177,7 @@ def main() -> None:
     base, *parts = (options.folder / name for name in MODELS)
     out = options.folder / "out"
     fusion = [sys.executable, "-m", "fusion", "merge"]
-    starts = {"import fusion": [sys.executable, "-c", "import fusion.merging, fusion.merge.recipe"]}
+    starts = {"import fusion": [sys.executable, "-c", START]}
     if options.mergekit:
         starts["import mergekit"] = [options.mergekit, "-c", MERGEKIT.splitlines()[0]]
     print(
