@@ -8,14 +8,14 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from fusion import corpus, made, models, ranks
 from fusion.cache import Cache
-from fusion.config import BUILTIN, Config, ModelSettings
+from fusion.config import BUILTIN, Config, ModelSettings, SourceSettings
 from fusion.corpus import Example
 from fusion.easiest import easiest, how_many
 from fusion.encode import Encoded, Message, encode, first_rows
@@ -25,6 +25,7 @@ from fusion.progress import bar, console
 from fusion.responses import AnyCheck, Reference, Written, expected, restored
 from fusion.shares import shares
 from fusion.sources import AnyBackend, Transformers
+from fusion.train import fine_tuned
 from fusion.weighting import AnyWeighting
 
 CHOSEN = Path("responses", "chosen")
@@ -40,12 +41,22 @@ class Job:
 
     config: Config
     expected: bool = False
-    """Whether prompts that sources are to answer stand with as much text as they may get, for a plan."""
+    """Whether what sources are yet to do counts as done, for a plan: their answers are as long as they may get."""
 
     @functools.cached_property
     def models(self) -> dict[str, ModelSettings]:
-        """The pivot and the sources by name."""
-        return {"pivot": self.config.pivot, **{source.name: source for source in self.config.sources}}
+        """The pivot and the sources by name, each as it teaches. Raises ValueError where one is yet to be fine-tuned."""
+        return {"pivot": self.config.pivot, **{source.name: self._as_taught(source) for source in self.config.sources}}
+
+    def _as_taught(self, source: SourceSettings) -> SourceSettings:
+        if source.fine_tune is None or self.expected:
+            return source
+        folder = self.config.folder / "train" / fine_tuned(source.name)
+        if not (folder / "done.json").exists():
+            raise ValueError(
+                f"Source {source.name} has fine_tune and was not fine-tuned yet. Run `fusion extract` first."
+            )
+        return source.model_copy(update={"path": str(folder / "model"), "revision": None})
 
     @functools.cached_property
     def fingerprints(self) -> dict[str, str]:
@@ -282,10 +293,11 @@ class Job:
         return made.fingerprint({"backend": backend.identity(), "revision": model.revision, "tokenizer": tokenizer})
 
     def _facts(self, name: str) -> dict[str, Any]:
-        model, backend = self.models[name], self.backend(name)
+        model, backend, given = self.models[name], self.backend(name), replace(self, expected=True).models[name]
         return {
-            "id": model.path,
-            "hub": not model.path.startswith(BUILTIN) and model.ref.local is None,
+            "id": given.path,
+            "hub": not given.path.startswith(BUILTIN) and given.ref.local is None,
+            "fine_tuned": model is not given,
             "role": "pivot" if name == "pivot" else "source",
             "parameters": models.parameters(model.ref) if backend.weights else None,
             "vocab": models.vocabulary(self.tokenizers[name]),

@@ -1,5 +1,6 @@
 """The story: from a configuration to one fused model with the evidence beside it. Start reading here.
 
+    fine-tune  sources learn the training data's style first, where they are to
     respond    sources answer the training prompts, where their responses are to be learned from
     extract    each model reads every training example once; its rows go to cache/<model>
     helping    what each source knows of each domain, against the pivot: printed before anything is trained
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from fusion import configfile, ranks, responding, steps
 from fusion.cache import Cache
-from fusion.config import Config
+from fusion.config import Config, fine_tuning
 from fusion.helping import helping
 from fusion.inspect import overlays
 from fusion.job import Job
@@ -30,7 +31,7 @@ from fusion.report.card import model_card
 from fusion.report.page import write_report
 from fusion.report.table import helping_table, tables
 from fusion.tables import responses_table
-from fusion.train import BASELINE, trainings
+from fusion.train import BASELINE, fine_tuned, trainings
 from fusion_eval import heldout
 from fusion_eval.results import Result
 
@@ -45,6 +46,7 @@ def run(config: Config, until: str = "report") -> Path:
     job = Job(config)
     if ranks.is_main():
         introduce(job)
+    fine_tune(job)
     respond(job)
     if until != "respond":
         learn(job, STAGES.index(until) - 1)
@@ -74,6 +76,15 @@ def introduce(job: Job) -> None:
         console.print(*tables_of_plan(estimate, job.config.plan), sep="\n")
         write_text(folder / "config.yaml", configfile.dump(job.config))
         job.keep(plan=[asdict(stage) for stage in estimate.stages])
+
+
+def fine_tune(job: Job) -> None:
+    """Sources that are to be fine-tuned before they teach, each on the data's own responses."""
+    for source in job.config.sources:
+        if source.fine_tune is not None:
+            with job.stage(f"fine-tune {source.name}") as note:
+                alone = Job(fine_tuning(job.config, source))
+                note["skipped"] = not steps.train_one(alone, fine_tuned(source.name), [], [])
 
 
 def respond(job: Job) -> None:

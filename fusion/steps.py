@@ -111,7 +111,7 @@ def refuse_unknown(job: Job, caches: dict[str, Cache]) -> None:
     if missing := lacking(job.config.objectives, job.config.weighting, sources, transforms):
         raise ValueError("\n".join(missing))
     for source in job.config.sources:
-        weights = source.ref if source.backend.weights else None
+        weights = job.models[source.name].ref if source.backend.weights else None
         owned.check(job.config.objectives, weights, vocabulary(job.tokenizers[source.name]), caches.get(source.name))
 
 

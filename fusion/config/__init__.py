@@ -2,10 +2,10 @@
 
 from fusion.config.data import Data, DataSettings
 from fusion.config.models import BUILTIN, ModelSettings, SourceSettings
-from fusion.config.run import Config, plain_fine_tuning
+from fusion.config.run import Config, fine_tuning, plain_fine_tuning
 from fusion.config.stages import Evaluation, Extract, Plan
 
 __all__ = [
     "BUILTIN", "Config", "Data", "DataSettings", "Evaluation", "Extract", "ModelSettings", "Plan", "SourceSettings",
-    "plain_fine_tuning",
+    "fine_tuning", "plain_fine_tuning",
 ]  # fmt: skip

@@ -51,12 +51,26 @@ def _sources(config: Config) -> None:
     if taken := RESERVED & set(names):
         raise ValueError(f"no source may be called {', '.join(sorted(taken))}: the run uses that name itself")
     for source in config.sources:
+        if source.fine_tune is not None:
+            _trainable(source, config.data)
         same = (source.path, source.revision) == (config.pivot.path, config.pivot.revision)
         if same and source.backend.weights and not source.says_otherwise:
             raise ValueError(
                 f"source {source.name} is the pivot itself ({source.path}); it has nothing to teach unless transforms "
                 "or look_ahead change what it says"
             )
+
+
+def _trainable(source: SourceSettings, data: Data) -> None:
+    if not source.backend.weights:
+        raise ValueError(
+            f"source {source.name} has fine_tune, and its weights are not here to be trained: backend {source.backend.kind} "
+            "runs them elsewhere. Leave fine_tune out, or give it backend transformers"
+        )
+    if all(each.response is None for each in data.train):
+        raise ValueError(
+            f"source {source.name} has fine_tune, and no data set in data.train has responses to train it on; leave it out"
+        )
 
 
 def _engine(config: Config) -> None:

@@ -6,10 +6,12 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from fusion.config.training import Arguments
 from fusion.models import ModelRef
 from fusion.quickstart import MODELS
 from fusion.settings import Settings
 from fusion.sources import AnyBackend, Similarity, Transformers
+from fusion.train.adapter import AnyAdapter
 from fusion.transforms import AnyTransform
 
 BUILTIN = "quickstart:"
@@ -43,6 +45,20 @@ class ModelSettings(Settings):
         return ModelRef(str(built_in or self.path), self.revision, self.trust_remote_code)
 
 
+class FineTune(Settings):
+    """Plain fine-tuning of a source on the run's training data, before it teaches: what it knows is then said in their style.
+
+    Source: teacher correction, Sreenivas et al. 2024 (Minitron), arXiv:2408.11796.
+    """
+
+    training: Arguments = Field(default={})
+    """TrainingArguments that differ from the run's."""
+    adapter: AnyAdapter | None = None
+    """Train small matrices instead of the source's own weights."""
+    seed: int | None = None
+    """The run's if not said; say it where runs with several seeds are to learn from the same source."""
+
+
 class SourceSettings(ModelSettings):
     """A model to learn from."""
 
@@ -52,10 +68,12 @@ class SourceSettings(ModelSettings):
     """What runs the model, or where its rows come from; without its weights at `path`, the tokenizer must be there."""
     transforms: list[AnyTransform] = Field(default=[])
     """What is done to its rows before any objective sees them, in this order."""
+    fine_tune: FineTune | None = None
+    """Whether it is fine-tuned on the training data first, and how; `fine_tune: {}` takes everything from the run."""
     look_ahead: bool = False
     """Whether it reads the prompts that data sets give under `look_ahead`, instead of those the pivot reads."""
 
     @property
     def says_otherwise(self) -> bool:
         """Whether its rows would not be the pivot's even if the model were the pivot."""
-        return bool(self.transforms) or self.look_ahead or isinstance(self.backend, Similarity)
+        return bool(self.transforms or self.fine_tune or self.look_ahead) or isinstance(self.backend, Similarity)

@@ -5,28 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from fusion.config.checks import check
 from fusion.config.data import Data
-from fusion.config.models import ModelSettings, SourceSettings
+from fusion.config.models import FineTune, ModelSettings, SourceSettings
 from fusion.config.stages import Evaluation, Extract, Plan
+from fusion.config.training import Arguments
 from fusion.merge.methods import AnyMethod, TaskArithmetic
 from fusion.objectives import AnyObjective, CrossEntropy
-from fusion.settings import Settings, suggest
+from fusion.settings import Settings
 from fusion.train.adapter import AnyAdapter
 from fusion.train.engine import Engine
 from fusion.train.student import AnyStudent
 from fusion.weighting import AnyWeighting, Sum
-
-OURS = {
-    **dict.fromkeys(["output_dir", "seed", "remove_unused_columns", "use_cpu"], "is set by the run itself"),
-    **dict.fromkeys(
-        ["resume_from_checkpoint", "do_train", "do_eval", "ddp_backend", "ddp_timeout"], "is set by the run itself"
-    ),
-    **dict.fromkeys(["deepspeed", "fsdp", "fsdp_config"], "is chosen by engine, which see"),
-}
-"""TrainingArguments that are not the user's to give, and why."""
 
 
 def _may_extend(schema: dict[str, Any]) -> None:
@@ -71,7 +63,7 @@ class Config(Settings):
     """How pairwise models are merged."""
     baseline: bool = True
     """Also train the pivot on the same data and steps with cross-entropy alone, to compare with."""
-    training: dict[str, Any] = Field(default={})
+    training: Arguments = Field(default={})
     """Any of transformers' TrainingArguments."""
     dtype: str = Field(default="float32", pattern="^(float32|bfloat16)$")
     """Type of the pivot's weights in training."""
@@ -100,25 +92,26 @@ class Config(Settings):
         """The strategy whose model is the result."""
         return self.result or self.strategies[0]
 
-    @field_validator("training")
-    @classmethod
-    def _training_arguments(cls, value: dict[str, Any]) -> dict[str, Any]:
-        """Known names only; and `save_strategy: no`, which YAML reads as false, means what it says."""
-        from dataclasses import fields
-
-        from transformers import TrainingArguments
-
-        allowed = {field.name for field in fields(TrainingArguments) if field.init} - OURS.keys()
-        for key in value:
-            if key not in allowed:
-                why = OURS.get(key) or f"is not a TrainingArgument{suggest(key, allowed)}"
-                raise ValueError(f"{key} {why}")
-        return {key: "no" if given is False and key.endswith("_strategy") else given for key, given in value.items()}
-
     @model_validator(mode="after")
     def _consistent(self) -> Config:
         check(self)
         return self
+
+
+def fine_tuning(config: Config, source: SourceSettings) -> Config:
+    """The run that fine-tunes a source: with it in the pivot's place, nobody to learn from, and the data's own responses."""
+    how = source.fine_tune or FineTune()
+    own = [data for data in config.data.train if data.response is not None]
+    update = {
+        "pivot": ModelSettings(**source.model_dump(include=set(ModelSettings.model_fields))),
+        "sources": [],
+        "data": Data(train=own, heldout=config.data.heldout, max_length=config.data.max_length),
+        "training": config.training | how.training,
+        "adapter": how.adapter,
+        "student": None,
+        "seed": config.seed if how.seed is None else how.seed,
+    }
+    return config.model_copy(update=update)
 
 
 def plain_fine_tuning() -> list[AnyObjective]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from fusion import models
 from fusion.cache import drawn
 from fusion.cache.codec import bytes_per_row
-from fusion.config import Config, Extract
+from fusion.config import Config, Extract, fine_tuning
 from fusion.conflicts import WHOLE
 from fusion.head import AT_ONCE
 from fusion.job import Job
@@ -99,7 +99,7 @@ class Planner:
 
 def plan(job: Job, count: bool = False) -> Plan:
     """Estimates of every stage, in order. With `plan.tokens` and not `count` neither data nor tokenizers are read."""
-    job = replace(job, expected=job.by_prompt)
+    job = replace(job, expected=True)
     sizes = {name: architecture(model.ref) for name, model in job.models.items() if job.backend(name).weights}
     planner = Planner(job, sizes, job.config.plan.tokens is not None and not count)
     names = list(trainings(job.config.strategies, job.config.baseline, [source.name for source in job.config.sources]))
@@ -108,6 +108,7 @@ def plan(job: Job, count: bool = False) -> Plan:
     checkpointed = {engine: _rank(planner, engine, True) for engine in engines}
     chosen = engine_of(job.config)
     stages = [
+        *_fine_tunings(planner, chosen),
         *_responses(planner),
         *(_extract(planner, name) for name in job.models),
         *(_train(planner, name, engines[chosen]) for name in names),
@@ -183,6 +184,19 @@ def _owned(planner: Planner) -> tuple[int, int]:
         for name in sources
     ]
     return sum(trained for trained, _ in each), sum(frozen for _, frozen in each)
+
+
+def _fine_tunings(planner: Planner, engine: Engine) -> list[Estimate]:
+    """Of the sources that are fine-tuned before they teach."""
+    stages = []
+    for source in planner.config.sources:
+        if source.fine_tune is not None:
+            job = Job(fine_tuning(planner.config, source))
+            alone = replace(planner, job=job, sizes={"pivot": planner.sizes[source.name]})
+            checkpointed = bool(job.config.training.get("gradient_checkpointing"))
+            found = _train(alone, BASELINE, _rank(alone, engine, checkpointed))
+            stages.append(replace(found, stage=f"fine-tune {source.name}"))
+    return stages
 
 
 def _responses(planner: Planner) -> list[Estimate]:

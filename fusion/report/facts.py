@@ -25,6 +25,8 @@ class ModelFacts(_Part):
     vocab: int | None = None
     model_type: str | None = None
     licence: str | None = None
+    fine_tuned: bool = False
+    """Whether it was fine-tuned on the training data before it taught."""
     fingerprint: str | None = None
 
 

@@ -22,6 +22,11 @@ def trainings(strategies: Sequence[str], baseline: bool, sources: Sequence[str])
     return found
 
 
+def fine_tuned(source: str) -> str:
+    """Name of the training of this source itself, before it teaches."""
+    return f"sources/{source}"
+
+
 def pairwise(source: str) -> str:
     """Name of the training on this source alone."""
     return f"pairwise/{source}"
