@@ -85,6 +85,7 @@ def fine_tune(job: Job) -> None:
             with job.stage(f"fine-tune {source.name}") as note:
                 alone = Job(fine_tuning(job.config, source))
                 note["skipped"] = not steps.train_one(alone, fine_tuned(source.name), [], [])
+    ranks.barrier()  # the main process has written all of them
 
 
 def respond(job: Job) -> None:

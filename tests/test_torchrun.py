@@ -21,6 +21,7 @@ def config(tmp_path_factory):
     engine = {"kind": "zero2", "batch": 4}
     training = {"max_steps": 40, "learning_rate": 1e-3, "save_strategy": "steps", "save_steps": 4}
     raw = runs.raw(folder, strategies=["unified"], baseline=False, engine=engine, training=training)
+    raw["sources"][0]["fine_tune"] = {"training": {"max_steps": 4, "save_strategy": "no"}}
     file = folder / "config.yaml"
     file.write_text(yaml.safe_dump(raw))
     return file
@@ -53,7 +54,7 @@ def output(config, folder):
 
 
 def test_one_process_tells_the_story(output):
-    for line in ("train unified", "evaluate unified", "Fused model:"):
+    for line in ("fine-tune neox", "train unified", "evaluate unified", "Fused model:"):
         assert output.count(line) == 1
 
 
