@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from fusion.merge.method import Weighted, plain_numbers, weighted_sum
-from fusion.merge.stack import Rule, Stack
+from fusion.merge.method import Weighted, plain_numbers
+from fusion.merge.stack import Flat, Rule, Stack, Tile
 
 
 class Linear(Weighted):
@@ -35,4 +36,13 @@ class Linear(Weighted):
         shares = self.shares(len(stack.models))
         total = math.fsum(shares) if self.normalise else 1.0
         weights = [share / total for share in shares]
-        return lambda tile: weighted_sum(weights, tile.models)
+        return lambda tile: _average(weights, tile)
+
+
+def _average(weights: Sequence[float], tile: Tile) -> Flat:
+    """Each part is converted as it is added, so that it is touched once."""
+    first, *rest = tile.stored()
+    total = first.to(tile.stack.dtype, copy=True).mul_(weights[0])
+    for weight, part in zip(weights[1:], rest, strict=True):
+        total.add_(part, alpha=weight)
+    return total

@@ -63,6 +63,10 @@ class Tile:
         """θ_s of each model."""
         return [self._read(model, self.stack.dtype) for model in self.stack.models]
 
+    def stored(self) -> list[Flat]:
+        """θ_s of each model in the type it is stored in: to be read, not to be changed."""
+        return [model.read(self.start, self.stop) for model in self.stack.models]
+
     @cached_property
     def changes(self) -> list[Flat]:
         """δ_s = θ_s - θ_0 of each model."""
