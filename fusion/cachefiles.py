@@ -16,13 +16,13 @@ from torch import Tensor
 from fusion.cache import Cache, Writer, fill
 from fusion.dumps import Format, Told, bind, find, read
 from fusion.encode import Encoded
+from fusion.extracting import cache_writer
 from fusion.job import Job
 from fusion.leak import audit, principal_angles
 from fusion.made import write_json
 from fusion.models import ModelRef, load_model, vocabulary
 from fusion.progress import bar
 from fusion.rows import LogitRows
-from fusion.steps import cache_writer
 
 RECORD = "imported.json"
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from fusion import configfile, ranks, responding, steps
+from fusion import configfile, extracting, ranks, responding, steps
 from fusion.cache import Cache
 from fusion.config import Config, fine_tuning
 from fusion.helping import helping
@@ -106,14 +106,14 @@ def respond(job: Job) -> None:
 
 def extract(job: Job) -> dict[str, Cache]:
     """Rows of every model on every training example, by model. The pivot's tell what it knows before training."""
-    steps.refuse_lone_answers(job)
+    extracting.refuse_lone_answers(job)
     caches = {}
     for name in job.models:
         with job.stage(f"extract {name}") as note:
-            writer = steps.cache_writer(job, name)
+            writer = extracting.cache_writer(job, name)
             note["skipped"] = writer.complete
-            caches[name] = Cache(writer.folder) if writer.complete else steps.extract_one(job, name, writer)
-    steps.refuse_unknown(job, caches)
+            caches[name] = Cache(writer.folder) if writer.complete else extracting.extract_one(job, name, writer)
+    extracting.refuse_unknown(job, caches)
     return caches
 
 
@@ -125,7 +125,7 @@ def keep_caches(job: Job, caches: dict[str, Cache]) -> None:
 
 def show_helping(job: Job, caches: dict[str, Cache]) -> None:
     """Print and keep the table *is this source helping?*"""
-    found = helping(steps.helping_batches(job, caches), job.config.alignment, job.weighting)
+    found = helping(extracting.helping_batches(job, caches), job.config.alignment, job.weighting)
     job.keep_helping(found)
     console.print(helping_table(job.record()["helping"]))
 
@@ -159,7 +159,7 @@ def evaluate(job: Job, _caches: dict[str, Cache]) -> None:
         max_new_tokens=job.config.evaluation.max_new_tokens,
         batch_tokens=job.config.evaluation.batch_tokens,
         dtype=job.config.extract.dtype,
-        device=steps.device(),
+        device=ranks.device(),
     )
     for name, where in steps.candidates(job).items():
         with job.stage(f"evaluate {name}") as note:

@@ -49,6 +49,17 @@ def device() -> str:
     return "cuda"
 
 
+def free_memory() -> None:
+    """Give back what this process no longer holds of its device's memory."""
+    import gc
+
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 def barrier() -> None:
     """Returns once every process has come here."""
     if world() > 1:

@@ -58,6 +58,7 @@ ALLOWED = {
 ON_TOP = {
     "cachefiles",
     "configfile",
+    "extracting",
     "job",
     "plan",
     "pipeline",

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import runs
-from fusion import pipeline, responding, steps
+from fusion import pipeline, responding
 from fusion.configfile import ConfigError
 from fusion.encode import encode, encode_prompt
 from fusion.job import CHOSEN, Job
@@ -95,7 +95,7 @@ def test_a_whole_run_trains_on_the_answers_with_all_sources_rows(folder):
     assert json.loads((made / "run.json").read_text())["data"]["train"] == {"d0": 8, "d1": 8}
     log = json.loads((made / "train/unified/log.json").read_text())
     assert all(entry["loss/forward_kl/qwen"] > 0 for entry in log)
-    assert steps.cache_writer(job, "qwen").ids == sorted({example.id for example in job.train})
+    assert extracting.cache_writer(job, "qwen").ids == sorted({example.id for example in job.train})
     assert "written by neox" in (made / "fused/README.md").read_text()
     assert "Responses" in (made / "report.html").read_text()
 

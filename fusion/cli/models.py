@@ -102,7 +102,7 @@ def evaluate(
     os.environ.setdefault("TQDM_DISABLE", "1")  # read when lm-eval is imported; the bars are ours
     from fusion.benchmark import Wanted, benchmark
     from fusion.progress import quiet
-    from fusion.steps import device
+    from fusion.ranks import device
     from fusion_eval.evaluate import Settings
 
     quiet()

@@ -11,7 +11,7 @@ from rich.table import Table
 from fusion.config import Plan as Given
 from fusion.hardware import GPUS
 from fusion.plan.memory import Memory
-from fusion.plan.stages import Estimate, Plan
+from fusion.plan.planner import Estimate, Plan
 from fusion.plan.units import count, size, size_in, time, unit, work
 from fusion.plan.verdict import misfits
 from fusion.plan.work import seconds

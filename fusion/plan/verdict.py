@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from fusion.config import Plan as Given
 from fusion.hardware import GPUS
 from fusion.plan.memory import FREE, Bytes, Engine
-from fusion.plan.stages import Plan
+from fusion.plan.planner import Plan
 from fusion.plan.units import size
 
 

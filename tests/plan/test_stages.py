@@ -8,7 +8,7 @@ from fusion.cache.codec import bytes_per_row
 from fusion.hardware import GPUS
 from fusion.job import Job
 from fusion.models import ModelRef, load_model, vocabulary
-from fusion.plan import facts, plan, stages, tables_of_plan
+from fusion.plan import facts, plan, tables_of_plan, trainings
 from fusion.plan.memory import Engine
 from fusion.plan.table import gpu_hours, stages_table
 from fusion.plan.verdict import misfits, smallest
@@ -244,8 +244,8 @@ def test_an_unknown_gpu_is_named_with_its_neighbour():
 
 
 def test_one_gpu_is_one_process_and_several_are_not():
-    assert stages.engine_of(configfile.load("quickstart")) == Engine("single")
-    assert stages.engine_of(configfile.load("quickstart", ["plan.gpus=2"])) == Engine("ddp")
+    assert trainings.engine_of(configfile.load("quickstart")) == Engine("single")
+    assert trainings.engine_of(configfile.load("quickstart", ["plan.gpus=2"])) == Engine("ddp")
 
 
 def test_a_model_whose_folder_is_here_is_not_called_shipped(folder, monkeypatch):

@@ -7,7 +7,7 @@ import torch
 
 import runs
 import tiny
-from fusion import pipeline, steps
+from fusion import extracting, pipeline, steps
 from fusion.cache import Cache
 from fusion.job import Job
 from fusion.leak import principal_angles
@@ -85,7 +85,7 @@ def test_the_term_falls_and_the_exported_model_is_an_ordinary_one(folder, refere
 
 
 def test_rows_that_do_not_tell_are_refused_before_anything_is_trained(folder, caches, tmp_path):
-    steps.refuse_unknown(job(folder), caches)
+    extracting.refuse_unknown(job(folder), caches)
     few = runs.raw(folder, name="few", **WHOLE)
     few["data"]["train"] = [{**few["data"]["train"][0], "limit": 1}]
     with pytest.raises(

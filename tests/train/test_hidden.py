@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, TrainerCallback
 
 import runs
 import tiny
-from fusion import pipeline, steps
+from fusion import extracting, pipeline, steps
 from fusion.cache import Cache
 from fusion.head import hidden_states
 from fusion.job import Job
@@ -237,14 +237,14 @@ def test_what_is_wrong_with_a_head_is_said_before_anything_is_trained(folder, tm
     config = runs.config(folder, **STATES, name="small", objectives=[{"kind": "cross_entropy"}, head])
     caches = {name: Cache(config.folder / "cache" / name) for name in ("neox", "qwen")}
     with pytest.raises(ValueError, match=r"basis.safetensors is no safetensors file that can be read"):
-        steps.refuse_unknown(Job(config), caches)
+        extracting.refuse_unknown(Job(config), caches)
     save_file({"basis": torch.randn(5, 8)}, basis)
     with pytest.raises(
         ValueError, match=r"has shape \[5, 8\]; it should have a row for each of the source's \d+ tokens"
     ):
-        steps.refuse_unknown(Job(config), caches)
+        extracting.refuse_unknown(Job(config), caches)
     save_file({"basis": torch.randn(1000, 8)}, basis)
-    steps.refuse_unknown(Job(config), caches)
+    extracting.refuse_unknown(Job(config), caches)
     capped = ModelRef(str(tiny.folder("gemma2", tmp_path / "gemma2")))
     with pytest.raises(ValueError, match=r"gemma2 does more to its logits than a matrix and a bias"):
         owned.check([DualHead()], capped, 250)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import runs
-from fusion import configfile, pipeline, steps
+from fusion import configfile, extracting, pipeline, steps
 from fusion.cache import Cache
 from fusion.job import Job
 from fusion.train import Collator
@@ -100,4 +100,4 @@ def test_data_in_which_every_prompt_has_one_answer_is_refused_before_anything_is
     ):
         pipeline.run(configfile.parse(given, "test"), "extract")
     assert not (folder / "runs/lone/cache").exists()
-    steps.refuse_lone_answers(Job(configfile.parse({**given, "objectives": [{**TRANSPORT, "weight": 0}]}, "test")))
+    extracting.refuse_lone_answers(Job(configfile.parse({**given, "objectives": [{**TRANSPORT, "weight": 0}]}, "test")))
