@@ -32,7 +32,7 @@ def study(
     """Train one pivot in several ways, each tuned alike and from several seeds, and compare them with intervals."""
     from fusion.progress import quiet
     from fusion.study import Grid, load, run
-    from fusion.study.page import place, put, summary
+    from fusion.study.page import place, put
 
     quiet()
     found = load(file)
@@ -40,7 +40,7 @@ def study(
         place(page, found.name)  # said now, not after hours
     outcome = run(Grid(found, override), jobs)
     if page is not None:
-        put(page, found.name, summary(outcome))
+        put(page, found.name, outcome)
 
 
 @app.command()

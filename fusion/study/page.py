@@ -47,7 +47,7 @@ def markdown(outcome: Outcome) -> str:
 
 def summary(outcome: Outcome) -> str:
     """One table of the means of all metrics, the best difference in the first of them on top; for a page."""
-    first = "exact_match" if "exact_match" in outcome.metrics else outcome.metrics[0]
+    first = _first(outcome)
     metrics = [first, *(metric for metric in outcome.metrics if metric != first)]
     rows = {metric: {row.name: row for row in outcome.rows(metric)} for metric in metrics}
     sign = -1 if METRICS[first].lower_is_better else 1
@@ -73,9 +73,16 @@ def caption(outcome: Outcome) -> str:
     )
 
 
-def put(page: Path, name: str, text: str) -> None:
-    """Put `text` between the lines `<!-- study NAME -->` and `<!-- end -->` of a page. Raises ValueError where they are not."""
-    found = place(page, name)
+def put(page: Path, name: str, outcome: Outcome) -> None:
+    """Put table and figure between the lines `<!-- study NAME -->` and `<!-- end -->` of a page; the figure goes to images/.
+
+    Raises ValueError where the lines are not there.
+    """
+    found, first = place(page, name), _first(outcome)
+    images = page.parent / "images"
+    images.mkdir(exist_ok=True)
+    (images / f"{name}.png").write_bytes(png(differences(outcome.rows(first), first, outcome.baseline)))
+    text = f"{summary(outcome)}\n![{METRICS[first].label}, by arm](images/{name}.png)\n"
     write_text(page, page.read_text()[: found.start(1)] + text + page.read_text()[found.end(1) :])
 
 
@@ -107,6 +114,11 @@ def differences(rows: list[Row], metric: str, baseline: str) -> Figure:
     axes.grid(True, axis="x")
     axes.grid(False, axis="y")
     return figure
+
+
+def _first(outcome: Outcome) -> str:
+    """The metric that a page is sorted by."""
+    return "exact_match" if "exact_match" in outcome.metrics else outcome.metrics[0]
 
 
 def _table(rows: list[Row], metric: str) -> Table:

@@ -8,7 +8,7 @@ import yaml
 import runs
 from fusion import steps
 from fusion.study import Grid, Study, run, story
-from fusion.study.page import place, put, summary
+from fusion.study.page import place, put
 
 ARMS = {
     "plain": {"objectives": [{"kind": "cross_entropy"}]},
@@ -85,14 +85,15 @@ def test_the_folder_holds_tables_numbers_and_figures(outcome, folder):
 def test_the_tables_go_between_the_marks_of_a_page(outcome, tmp_path):
     page = tmp_path / "page.md"
     page.write_text("above\n<!-- study s -->\nold\n<!-- end -->\nbelow")
-    put(page, "s", summary(outcome))
+    put(page, "s", outcome)
     text = page.read_text()
     assert place(page, "s")
     assert text.startswith("above\n<!-- study s -->\n| arm | exact match % (minus plain, 95%) | bits per byte")
-    assert text.endswith("<!-- end -->\nbelow")
+    assert text.endswith("\n![exact match %, by arm](images/s.png)\n<!-- end -->\nbelow")
+    assert (tmp_path / "images" / "s.png").read_bytes().startswith(b"\x89PNG")
     assert "old" not in text
     with pytest.raises(ValueError, match="write the lines <!-- study t --> and <!-- end --> there"):
-        put(page, "t", "")
+        put(page, "t", outcome)
 
 
 def test_settings_may_not_be_chosen_on_what_is_reported(folder):
