@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import runs
-from fusion import pipeline, sources, steps
+from fusion import extracting, pipeline, sources, steps
 from fusion.cache import Cache
 from fusion.job import Job
 from fusion.report.record import read_run
@@ -232,7 +232,7 @@ def test_runs_with_one_store_make_the_same_cache_and_training_once(folder, tmp_p
     shared = {"store": str(tmp_path / "store"), "runs": str(tmp_path), "strategies": ["unified"]}
     first = pipeline.run(runs.config(folder, name="first", **shared), "train")
     monkeypatch.setattr(steps, "train", None)  # what is made is not made again
-    monkeypatch.setattr(steps, "open_source", None)
+    monkeypatch.setattr(extracting, "open_source", None)
     second = pipeline.run(runs.config(folder, name="second", **shared), "train")
     for name in ("cache/qwen", "train/fine-tuned", "train/unified"):
         assert (first / name).is_symlink()
