@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import runs
-from fusion import pipeline, responding
+from fusion import extracting, pipeline, responding
 from fusion.configfile import ConfigError
 from fusion.encode import encode, encode_prompt
 from fusion.job import CHOSEN, Job
