@@ -309,7 +309,12 @@ cli.main()
 
 @pytest.mark.parametrize(
     ("end", "status", "said"),
-    [("return 0", 0, ""), ("return 3", 3, ""), ("raise RuntimeError('broken')", 1, "RuntimeError: broken")],
+    [
+        ("return 0", 0, ""),
+        ("return 3", 3, ""),
+        ("raise RuntimeError('broken')", 1, "RuntimeError: broken"),
+        ("sys.exit('no')", 1, "no"),
+    ],
 )
 def test_leaving_at_once_waits_for_threads_and_handlers_and_keeps_the_status(end, status, said):
     done = subprocess.run([sys.executable, "-c", LEAVING.format(end=end)], capture_output=True, text=True)

@@ -101,6 +101,7 @@ def test_its_own_settings_win_over_those_of_the_run(folder):
     given = config(folder, how=how, seed=3)
     alone = fine_tuning(given, given.sources[0])
     assert (alone.training["max_steps"], alone.training["learning_rate"], alone.seed) == (2, 1e-2, 7)
+    assert [objective.kind for objective in alone.objectives] == ["cross_entropy"]
     assert fine_tuning(config(folder, seed=3), given.sources[1]).seed == 3
 
 
@@ -153,3 +154,17 @@ def test_prompts_without_responses_are_nothing_to_train_on(folder):
 def test_unknown_training_arguments_are_refused_as_those_of_the_run_are(folder):
     with pytest.raises(ConfigError, match="learning_rat is not a TrainingArgument"):
         config(folder, how={"training": {"learning_rat": 1}})
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"path": "model.gguf"}, "engine.kind zero3 loads what it trains in shards, which model.gguf cannot be"),
+        ({"fine_tune": {"adapter": {"kind": "qlora"}}}, r"\(sources.neox.fine_tune.adapter.kind qlora\)"),
+    ],
+)
+def test_what_the_engine_cannot_train_is_refused_as_for_the_pivot(folder, changes, said):
+    sources = runs.raw(folder)["sources"]
+    sources[0] = {"fine_tune": {}, **sources[0], **changes}
+    with pytest.raises(ConfigError, match=said):
+        runs.config(folder, sources=sources, engine={"kind": "zero3"})

@@ -37,7 +37,9 @@ def run() -> int:
     try:
         app()
     except SystemExit as ended:
-        return int(ended.code or 0)
+        if not isinstance(ended.code, int | None):
+            raise  # a message, which Python prints
+        return ended.code or 0
     except (ValueError, FileNotFoundError, FileExistsError, KeyError) as error:
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
         place = "" if ranks.is_main() else f" in process {ranks.rank()}"

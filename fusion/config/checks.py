@@ -76,14 +76,16 @@ def _trainable(source: SourceSettings, data: Data) -> None:
 def _engine(config: Config) -> None:
     if config.engine.batch and "gradient_accumulation_steps" in config.training:
         raise ValueError("engine.batch says how much is accumulated; leave out training.gradient_accumulation_steps")
-    if isinstance(config.adapter, QLoRA) and config.engine.kind in ("zero3", "fsdp2"):
-        raise ValueError(
-            f"engine.kind {config.engine.kind} cannot shard weights of 4 bits (adapter.kind qlora); use ddp or zero2"
-        )
-    if config.pivot.path.endswith(".gguf") and config.engine.kind == "zero3":
-        raise ValueError(
-            "engine.kind zero3 loads the pivot in shards, which a .gguf file cannot be; use fsdp2 or zero2"
-        )
+    tuned = {f"sources.{s.name}.fine_tune.adapter": (s, s.fine_tune.adapter) for s in config.sources if s.fine_tune}
+    for place, (model, adapter) in {"adapter": (config.pivot, config.adapter), **tuned}.items():
+        if isinstance(adapter, QLoRA) and config.engine.kind in ("zero3", "fsdp2"):
+            raise ValueError(
+                f"engine.kind {config.engine.kind} cannot shard weights of 4 bits ({place}.kind qlora); use ddp or zero2"
+            )
+        if model.path.endswith(".gguf") and config.engine.kind == "zero3":
+            raise ValueError(
+                f"engine.kind zero3 loads what it trains in shards, which {model.path} cannot be; use fsdp2 or zero2"
+            )
 
 
 def _rows_hold_what_is_read(config: Config) -> None:

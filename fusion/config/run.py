@@ -106,6 +106,7 @@ def fine_tuning(config: Config, source: SourceSettings) -> Config:
         "pivot": ModelSettings(**source.model_dump(include=set(ModelSettings.model_fields))),
         "sources": [],
         "data": Data(train=own, heldout=config.data.heldout, max_length=config.data.max_length),
+        "objectives": plain_fine_tuning(),
         "training": config.training | how.training,
         "adapter": how.adapter,
         "student": None,
