@@ -62,8 +62,7 @@ def batch(job, references, numbers=range(8), weighting=None):
 
 def terms(trainer, given, objectives, hidden=None, counts=None):
     """Values of the terms by name, and the gradient at the hidden states."""
-    trainer.objectives = objectives
-    trainer.owned = trainer.build(objectives)
+    trainer.terms = dataclasses.replace(trainer.terms, objectives=objectives, owned=trainer.build(objectives))
     inputs = {name: value for name, value in given.items() if name != "targets"}
     hidden = (hidden_states(trainer.model, **inputs) if hidden is None else hidden).detach().requires_grad_()
     found = list(trainer.terms(hidden, given["targets"], counts or given["targets"].counts()))
@@ -85,9 +84,10 @@ def test_every_term_is_finite_and_teaches(job, references, trainer, objective):
 def test_the_number_of_rows_computed_at_once_changes_nothing(job, references, trainer, objective):
     given = batch(job, references)
     whole, gradient = terms(trainer, given, [objective])
-    head, trainer.head = trainer.head, dataclasses.replace(trainer.head, chunk=7)
+    before = trainer.terms
+    trainer.terms = dataclasses.replace(before, head=dataclasses.replace(before.head, chunk=7))
     chunked, other = terms(trainer, given, [objective])
-    trainer.head = head
+    trainer.terms = before
     assert chunked == pytest.approx(whole, rel=1e-4, abs=1e-7)
     torch.testing.assert_close(other, gradient, rtol=1e-3, atol=1e-6)
 
@@ -175,7 +175,8 @@ def rest(trainer, given, *others):
     """What each row counts in a cross-entropy that takes the rest: from its gradient by the log-probability of the text."""
     hidden = hidden_states(trainer.model, **{n: v for n, v in given.items() if n != "targets"}).detach()
     targets, rows = given["targets"], []
-    trainer.objectives, trainer.owned = [CrossEntropy(rest=True), *others], trainer.build([])
+    every = [CrossEntropy(rest=True), *others]
+    trainer.terms = dataclasses.replace(trainer.terms, objectives=every, owned=trainer.build([]))
     original = CrossEntropy.__call__
 
     def kept(self, pivot):

@@ -143,7 +143,7 @@ def test_unified_with_equal_sources_adds_them_up(job, references, tmp_path):
 
 
 def loss_of(made, job, references, objectives):
-    made.objectives = objectives
+    made.terms = dataclasses.replace(made.terms, objectives=objectives)
     batch = collator(job, references)(range(8))
     hidden = tiny_hidden(made, batch)
     terms = list(made.terms(hidden, batch["targets"], batch["targets"].counts()))
