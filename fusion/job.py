@@ -1,27 +1,23 @@
-"""What several stages of one run need, each computed once: examples, tokenizers, token ids, fingerprints, the record."""
+"""What several stages of one run need, each computed once: examples, tokenizers, token ids, fingerprints."""
 
 from __future__ import annotations
 
 import functools
-import importlib.metadata
 import json
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fusion import corpus, made, models, ranks
+from fusion import corpus, made, models
 from fusion.cache import Cache
-from fusion.config import BUILTIN, Config, ModelSettings, SourceSettings
+from fusion.config import Config, ModelSettings, SourceSettings
 from fusion.corpus import Example
-from fusion.easiest import easiest, how_many
+from fusion.easiest import easiest
 from fusion.encode import Encoded, Message, encode, first_rows
 from fusion.helping import batches
-from fusion.made import write_json
 from fusion.progress import bar, console
+from fusion.record import Record
 from fusion.responses import AnyCheck, Reference, Written, expected, restored
 from fusion.shares import shares
 from fusion.sources import AnyBackend, Transformers
@@ -32,7 +28,6 @@ CHOSEN = Path("responses", "chosen")
 """Where in a run's folder the examples lie that are learned from, when sources write their responses."""
 BATCH = 64
 """Examples whose cached rows are looked at together."""
-PACKAGES = ("logit-fusion", "torch", "transformers", "accelerate", "tokenizers", "safetensors", "datasets")
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +37,11 @@ class Job:
     config: Config
     expected: bool = False
     """Whether what sources are yet to do counts as done, for a plan: their answers are as long as they may get."""
+
+    @property
+    def record(self) -> Record:
+        """run.json of the run."""
+        return Record(self.config.folder)
 
     @functools.cached_property
     def models(self) -> dict[str, ModelSettings]:
@@ -238,73 +238,12 @@ class Job:
                 )
         return {id: messages for id, messages in found.items() if messages is not None}
 
-    @contextmanager
-    def stage(self, name: str) -> Iterator[dict[str, Any]]:
-        """Times a stage and keeps it in run.json. Set `skipped` in what it gives where there was nothing to do."""
-        console.print(f"[bold]{name}[/]")
-        note: dict[str, Any] = {"name": name, "skipped": False}
-        start = time.perf_counter()
-        yield note
-        note["seconds"] = round(time.perf_counter() - start, 4)
-        before = {stage["name"]: stage for stage in self.record().get("stages", [])}
-        if note["skipped"]:
-            console.print("  done before, nothing to do")
-            note["seconds"] = before.get(name, note)["seconds"]
-        self.keep(stages=[*(stage for key, stage in before.items() if key != name), note])
-
-    def record(self) -> dict[str, Any]:
-        """run.json as it stands."""
-        file = self.config.folder / "run.json"
-        return json.loads(file.read_text()) if file.exists() else {}
-
-    def keep(self, **facts: Any) -> None:
-        """Put facts into run.json; the main process does."""
-        if not ranks.is_main():
-            return
-        self.config.folder.mkdir(parents=True, exist_ok=True)
-        write_json(self.config.folder / "run.json", self.record() | facts)
-
-    def describe(self) -> None:
-        """Put into run.json what the run is made of."""
-        self.keep(
-            name=self.config.name,
-            created=self.record().get("created") or datetime.now(UTC).isoformat(timespec="seconds"),
-            versions={package: _version(package) for package in PACKAGES},
-            seed=self.config.seed,
-            models={name: self._facts(name) for name in self.models},
-            data={
-                "train": how_many(self.train, self.config.data.easiest or 1.0),
-                "heldout": corpus.by_domain(self.heldout),
-                "hub": list(dict.fromkeys(d.path for d in self.config.data.train if corpus.on_hub(d.path))),
-            },
-            result=self.config.chosen,
-            baseline="fine-tuned" if self.config.baseline else None,
-        )
-
-    def keep_helping(self, rows: list[Any]) -> None:
-        """Put the table of what each source knows into run.json."""
-        self.keep(helping=[asdict(row) for row in rows])
-
     def _fingerprint(self, name: str) -> str:
         model, backend = self.models[name], self.backend(name)
         if backend.weights:
             return models.fingerprint(model.ref)
         tokenizer = models.fingerprint(model.ref, tokenizer_alone=True)
         return made.fingerprint({"backend": backend.identity(), "revision": model.revision, "tokenizer": tokenizer})
-
-    def _facts(self, name: str) -> dict[str, Any]:
-        model, backend, given = self.models[name], self.backend(name), replace(self, expected=True).models[name]
-        return {
-            "id": given.path,
-            "hub": not given.path.startswith(BUILTIN) and given.ref.local is None,
-            "fine_tuned": model is not given,
-            "role": "pivot" if name == "pivot" else "source",
-            "parameters": models.parameters(model.ref) if backend.weights else None,
-            "vocab": models.vocabulary(self.tokenizers[name]),
-            "model_type": models.load_config(model.ref).model_type if backend.weights else backend.kind,
-            "licence": model.licence,
-            "fingerprint": self.fingerprints[name],
-        }
 
 
 def _refuse_shared(
@@ -319,10 +258,3 @@ def _refuse_shared(
             f"{len(both)} of {len(found)} {what} examples are also in the {which} data, the first begins "
             f"{both[0].prompt[:60]!r}. Take other rows, for example with skip and limit."
         )
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"

@@ -24,6 +24,7 @@ from fusion.config import Config, fine_tuning
 from fusion.helping import helping
 from fusion.inspect import overlays
 from fusion.job import Job
+from fusion.lineage import lineage
 from fusion.made import write_json, write_text
 from fusion.plan import plan, tables_of_plan
 from fusion.progress import console
@@ -58,7 +59,7 @@ def run(config: Config, until: str = "report") -> Path:
 
 def learn(job: Job, stages: int) -> None:
     """All that follows once there is something to learn from: extraction, and so many stages after it."""
-    job.describe()
+    job.record.keep(**lineage(job))
     caches = extract(job)
     if ranks.is_main():
         keep_caches(job, caches)
@@ -71,18 +72,18 @@ def learn(job: Job, stages: int) -> None:
 def introduce(job: Job) -> None:
     """Say what a new run will take, and keep what it is made of."""
     folder = job.config.folder
-    if not job.record():
+    if not job.record.read():
         estimate = plan(job, count=True)
         console.print(*tables_of_plan(estimate, job.config.plan), sep="\n")
         write_text(folder / "config.yaml", configfile.dump(job.config))
-        job.keep(plan=[asdict(stage) for stage in estimate.stages])
+        job.record.keep(plan=[asdict(stage) for stage in estimate.stages])
 
 
 def fine_tune(job: Job) -> None:
     """Sources that are to be fine-tuned before they teach, each on the data's own responses."""
     for source in job.config.sources:
         if source.fine_tune is not None:
-            with job.stage(f"fine-tune {source.name}") as note:
+            with job.record.stage(f"fine-tune {source.name}") as note:
                 alone = Job(fine_tuning(job.config, source))
                 note["skipped"] = not steps.train_one(alone, fine_tuned(source.name), [], [])
     ranks.barrier()  # the main process has written all of them
@@ -93,14 +94,14 @@ def respond(job: Job) -> None:
     if not job.by_prompt:
         return
     for name in job.writers:
-        with job.stage(f"respond {name}") as note:
+        with job.record.stage(f"respond {name}") as note:
             note["skipped"] = not responding.answer(job, name)
     for name in job.readers:
-        with job.stage(f"read responses {name}") as note:
+        with job.record.stage(f"read responses {name}") as note:
             note["skipped"] = not responding.read(job, name)
-    with job.stage("choose responses") as note:
+    with job.record.stage("choose responses") as note:
         note["skipped"] = not responding.choose(job)
-    job.keep(responses=[asdict(count) for count in responding.outcome(job)])
+    job.record.keep(responses=[asdict(count) for count in responding.outcome(job)])
     console.print(responses_table(responding.outcome(job)))
 
 
@@ -109,7 +110,7 @@ def extract(job: Job) -> dict[str, Cache]:
     extracting.refuse_lone_answers(job)
     caches = {}
     for name in job.models:
-        with job.stage(f"extract {name}") as note:
+        with job.record.stage(f"extract {name}") as note:
             writer = extracting.cache_writer(job, name)
             note["skipped"] = writer.complete
             caches[name] = Cache(writer.folder) if writer.complete else extracting.extract_one(job, name, writer)
@@ -119,15 +120,17 @@ def extract(job: Job) -> dict[str, Cache]:
 
 def keep_caches(job: Job, caches: dict[str, Cache]) -> None:
     """Keep the sizes of the caches, and one example of each domain as they hold it, for the report."""
-    job.keep(caches={name: {"rows": len(c), "bytes": c.size, "top_k": c.key["top_k"]} for name, c in caches.items()})
+    job.record.keep(
+        caches={name: {"rows": len(c), "bytes": c.size, "top_k": c.key["top_k"]} for name, c in caches.items()}
+    )
     write_json(job.config.folder / "alignment.json", [asdict(one) for one in overlays(job, caches)])
 
 
 def show_helping(job: Job, caches: dict[str, Cache]) -> None:
     """Print and keep the table *is this source helping?*"""
     found = helping(extracting.helping_batches(job, caches), job.config.alignment, job.weighting)
-    job.keep_helping(found)
-    console.print(helping_table(job.record()["helping"]))
+    job.record.keep(helping=[asdict(row) for row in found])
+    console.print(helping_table(job.record.read()["helping"]))
 
 
 def train_all(job: Job, caches: dict[str, Cache]) -> None:
@@ -138,7 +141,7 @@ def train_all(job: Job, caches: dict[str, Cache]) -> None:
     references = [steps.reference(job, name, cache) for name, cache in caches.items() if name != "pivot"]
     names = [source.name for source in job.config.sources]
     for name, learn in trainings(job.config.strategies, job.config.baseline, names).items():
-        with job.stage(f"train {name}") as note:
+        with job.record.stage(f"train {name}") as note:
             given, theirs = (job, references) if learn else (job.plain, [])
             note["skipped"] = not steps.train_one(given, name, theirs, learn, caches["pivot"])
 
@@ -146,9 +149,9 @@ def train_all(job: Job, caches: dict[str, Cache]) -> None:
 def merge_pairwise(job: Job, _caches: dict[str, Cache]) -> None:
     """Merge the pairwise models, if there are any, and put the chosen model into fused/."""
     if "pairwise" in job.config.strategies:
-        with job.stage("merge") as note:
+        with job.record.stage("merge") as note:
             note["skipped"] = not steps.merge_all(job)
-    with job.stage("fuse") as note:
+    with job.record.stage("fuse") as note:
         note["skipped"] = not steps.fuse_chosen(job)
 
 
@@ -162,13 +165,13 @@ def evaluate(job: Job, _caches: dict[str, Cache]) -> None:
         device=ranks.device(),
     )
     for name, where in steps.candidates(job).items():
-        with job.stage(f"evaluate {name}") as note:
+        with job.record.stage(f"evaluate {name}") as note:
             note["skipped"] = not steps.evaluate_one(job, name, where, how)
 
 
 def report(job: Job, _caches: dict[str, Cache]) -> None:
     """Print the table, write report.html and the model card."""
-    with job.stage("report"):
+    with job.record.stage("report"):
         fused = job.config.folder / "fused"
         (fused / "README.md").write_text(model_card(job.config.folder))
         page = write_report(job.config.folder)

@@ -213,5 +213,5 @@ def evaluate_one(job: Job, name: str, where: tuple[ModelRef, Template, str], how
 
 
 def _provenance(job: Job) -> dict[str, Any]:
-    record = job.record()
+    record = job.record.read()
     return {"versions": record["versions"], "seed": job.config.seed}

@@ -43,6 +43,7 @@ ALLOWED = {
     "overlay": BOTTOM | {"align"},
     "sources": BOTTOM | {"batch", "encode", "head", "models", "ranks", "writing"},
     "progress": {"ranks"},
+    "record": {"made", "progress", "ranks"},
     "report": {"progress", "fusion_eval"},
     "train": BOTTOM
     | {"align", "batch", "cache", "corpus", "encode", "fusion_launch", "head", "leak", "made", "models", "objectives"}
@@ -60,6 +61,7 @@ ON_TOP = {
     "configfile",
     "extracting",
     "job",
+    "lineage",
     "plan",
     "pipeline",
     "steps",
@@ -79,6 +81,7 @@ KNOW_THE_CONFIGURATION = {
     "config",
     "configfile",
     "job",
+    "lineage",
     "plan",
     "pipeline",
     "steps",

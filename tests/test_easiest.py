@@ -70,4 +70,4 @@ def test_baseline_and_fusion_see_them_alone_as_planned(run):
         assert len(log) == planned[f"train {name}"].steps == 2
         assert planned[f"train {name}"].examples == 8
     assert planned["extract pivot"].examples == 16
-    assert run.record()["data"]["train"] == {"d0": 4, "d1": 4}
+    assert run.record.read()["data"]["train"] == {"d0": 4, "d1": 4}

@@ -13,6 +13,7 @@ from fusion import corpus, pipeline, steps
 from fusion.configfile import ConfigError
 from fusion.encode import encode_prompt, first_rows
 from fusion.job import Job
+from fusion.lineage import lineage
 from fusion.train import Collator
 from fusion.weighting import Mean
 
@@ -47,7 +48,7 @@ def made(folder):
         "other": Job(config(folder, look_ahead="{asked}!", name="other")),
     }
     for job in jobs.values():
-        job.describe()
+        job.record.keep(**lineage(job))
     return {name: (job, pipeline.extract(job)) for name, job in jobs.items()}
 
 
@@ -96,7 +97,7 @@ def test_both_prompts_are_in_the_key_of_that_sources_cache_alone(made):
 
 def test_a_prompt_that_is_the_same_gives_the_same_records_to_the_byte(made, folder):
     same = Job(config(folder, look_ahead="{asked}", name="same"))
-    same.describe()
+    same.record.keep(**lineage(same))
     caches, plain = pipeline.extract(same), made["plain"][1]
     for name, cache in caches.items():
         files = sorted(file.name for file in cache.folder.iterdir())

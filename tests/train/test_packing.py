@@ -10,6 +10,7 @@ import tiny
 from fusion import pipeline, steps
 from fusion.head import hidden_states
 from fusion.job import Job
+from fusion.lineage import lineage
 from fusion.train import packing
 
 KINDS = list(tiny.SHAPES)
@@ -45,7 +46,7 @@ def test_packing_changes_no_loss_and_no_weight_beyond_rounding(tmp_path):
     logs, weights = [], []
     for packs in (False, True):
         job = Job(runs.config(tmp_path, name=f"pack-{packs}", packing=packs, baseline=False))
-        job.describe()
+        job.record.keep(**lineage(job))
         caches = pipeline.extract(job)
         references = [steps.reference(job, name, cache) for name, cache in caches.items() if name != "pivot"]
         assert steps.train_one(job, "unified", references, ["neox", "qwen"], caches["pivot"])

@@ -11,6 +11,7 @@ import tiny
 from fusion import pipeline, steps
 from fusion.head import Head, hidden_states
 from fusion.job import Job
+from fusion.lineage import lineage
 from fusion.objectives import Confident, CrossEntropy, ForwardKL, InfiFusion, KnowsMore, Mixture, SpanLikelihood
 from fusion.train import Collator
 from fusion.train.fit import training_arguments
@@ -29,7 +30,7 @@ every_objective = pytest.mark.parametrize("objective", FUSED, ids=repr)
 def job(tmp_path_factory):
     folder = tmp_path_factory.mktemp("terms")
     job = Job(runs.config(folder, extract=runs.raw(folder)["extract"] | {"hidden": True}))
-    job.describe()
+    job.record.keep(**lineage(job))
     return job
 
 

@@ -13,6 +13,7 @@ from fusion.batch import pad
 from fusion.config import plain_fine_tuning
 from fusion.head import Head
 from fusion.job import Job
+from fusion.lineage import lineage
 from fusion.objectives import GLD, CrossEntropy, ForwardKL, InfiFusion
 from fusion.rows import LogitRows
 from fusion.train import Collator
@@ -25,7 +26,7 @@ from fusion.weighting import GoldPosterior
 def job(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trainer")
     job = Job(runs.config(folder))
-    job.describe()
+    job.record.keep(**lineage(job))
     return job
 
 
