@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from fusion import corpus
+from fusion import corpus, models
 from fusion.cache import Cache, Writer, fill, full_key
 from fusion.corpus import Example
-from fusion.encode import Message
+from fusion.encode import Encoded, Message
+from fusion.folds import folds, prompt_of
 from fusion.helping import Batch, batches
 from fusion.job import BATCH, Job
 from fusion.made import fingerprint
-from fusion.models import vocabulary
+from fusion.models import ModelRef, vocabulary
 from fusion.needs import lacking
 from fusion.progress import bar, console
 from fusion.ranks import device, free_memory
+from fusion.rows import LogitRows
 from fusion.sources import Source, Wanted
 from fusion.store import kept
 from fusion.train import owned
@@ -37,6 +40,8 @@ def cache_writer(job: Job, name: str, folder: Path | None = None) -> Writer:
     if extract.sampling is not None and name != "pivot":
         key |= {"top_k": extract.sampling.draws, "sampling": extract.sampling.model_dump()}
     key["backend"] = job.backend(name).identity()
+    if others := _refs(job, name)[1:]:
+        key["parts"] = [models.fingerprint(other) for other in others]
     if ahead := job.ahead(name):
         key["look_ahead"] = _prompts(job, ahead)
     if extract.hidden and name != "pivot":  # else left out: the key of caches made before there was a choice
@@ -53,12 +58,12 @@ def _prompts(job: Job, ahead: Mapping[str, Sequence[Message]]) -> str:
     return fingerprint({id: [ordinary[id], messages] for id, messages in ahead.items()})
 
 
-def open_source(job: Job, name: str) -> Source:
-    """A model made ready to give the rows that `cache_writer` keeps."""
+def open_source(job: Job, name: str, ref: ModelRef | None = None) -> Source:
+    """A model made ready to give the rows that `cache_writer` keeps; `ref` in its place where there are several."""
     extract, size = job.config.extract, vocabulary(job.tokenizers[name])
     k = 1 if name == "pivot" else size if extract.top_k == "all" else min(extract.top_k, size)
     wanted = Wanted(
-        job.models[name].ref, job.tokenizers[name], k, extract.dtype, device(), extract.batch_tokens, extract.compile,
+        ref or job.models[name].ref, job.tokenizers[name], k, extract.dtype, device(), extract.batch_tokens, extract.compile,
         sampling=None if name == "pivot" else extract.sampling,
         hidden=extract.hidden and name != "pivot",
     )  # fmt: skip
@@ -70,12 +75,45 @@ def extract_one(job: Job, name: str, writer: Writer) -> Cache:
     texts = dict(zip(job.ids, job.encoded(name), strict=True))
     shards = {number: [texts[id] for id in writer.examples(number)] for number in writer.missing()}
     sizes = {number: sum(len(text.input_ids) for text in shard) for number, shard in shards.items()}
-    source = open_source(job, name)
+    sources, reader = [open_source(job, name, ref) for ref in _refs(job, name)], _readers(job, name)
     with bar(f"rows of {name}", sum(sizes.values())) as advance:
-        cache = fill(writer, lambda number: source.rows(shards[number], advance), lambda number: advance(sizes[number]))
-    del source
+
+        def rows(number: int) -> LogitRows:
+            return _together(sources, [reader[id] for id in writer.examples(number)], shards[number], advance)
+
+        cache = fill(writer, rows, lambda number: advance(sizes[number]))
+    del sources, rows
     free_memory()
     return cache
+
+
+def _refs(job: Job, name: str) -> list[ModelRef]:
+    parts = (job.parts(source) for source in job.config.sources if source.name == name)
+    return [model.ref for model in next(parts, [job.models[name]])]
+
+
+def _readers(job: Job, name: str) -> dict[str, int]:
+    """By example id: the number of the model that was not trained on it; the first, where none was or there is but one."""
+    trainings = [
+        alone for source in job.config.sources if source.name == name for alone in job.fine_tunings(source).values()
+    ]
+    parts = folds(trainings[0].asked, len(trainings)) if len(trainings) > 1 else {}
+    return {example.id: parts.get(prompt_of(example), 0) for example in job.read}
+
+
+def _together(
+    sources: Sequence[Source], reader: Sequence[int], texts: Sequence[Encoded], progress: Callable[[int], None]
+) -> LogitRows:
+    """Rows of all texts in their order, each read by its own of several models."""
+    if len(sources) == 1:
+        return sources[0].rows(texts, progress)
+    read = []
+    for number in sorted(set(reader)):
+        mine = [at for at, its in enumerate(reader) if its == number]
+        rows = sources[number].rows([texts[at] for at in mine], progress)
+        read.append(replace(rows, example=rows.example.new_tensor(mine)[rows.example.long()]))
+    together = LogitRows.cat(read)
+    return together.select(together.example.argsort(stable=True))
 
 
 def refuse_unknown(job: Job, caches: dict[str, Cache]) -> None:

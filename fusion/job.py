@@ -5,16 +5,17 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fusion import corpus, made, models
 from fusion.cache import Cache
-from fusion.config import Config, ModelSettings, SourceSettings
+from fusion.config import Config, ModelSettings, SourceSettings, fine_tuning
 from fusion.corpus import Example
 from fusion.easiest import easiest
 from fusion.encode import Encoded, Message, encode, first_rows
+from fusion.folds import folds, prompt_of
 from fusion.helping import batches
 from fusion.progress import bar, console
 from fusion.record import Record
@@ -37,6 +38,8 @@ class Job:
     config: Config
     expected: bool = False
     """Whether what sources are yet to do counts as done, for a plan: their answers are as long as they may get."""
+    without: tuple[int, int] | None = None
+    """The part of the training data that is left out, and of how many: `fine_tune.folds`."""
 
     @property
     def record(self) -> Record:
@@ -46,17 +49,30 @@ class Job:
     @functools.cached_property
     def models(self) -> dict[str, ModelSettings]:
         """The pivot and the sources by name, each as it teaches. Raises ValueError where one is yet to be fine-tuned."""
-        return {"pivot": self.config.pivot, **{source.name: self._as_taught(source) for source in self.config.sources}}
+        return {"pivot": self.config.pivot, **{source.name: self.parts(source)[0] for source in self.config.sources}}
 
-    def _as_taught(self, source: SourceSettings) -> SourceSettings:
+    def fine_tunings(self, source: SourceSettings) -> dict[str, Job]:
+        """The trainings of a source before it teaches, by name: one on everything, or one for each part that is left out."""
+        if source.fine_tune is None:
+            return {}
+        alone, count = Job(fine_tuning(self.config, source)), source.fine_tune.folds
+        if count == 1:
+            return {fine_tuned(source.name): alone}
+        return {fine_tuned(source.name, part): replace(alone, without=(part, count)) for part in range(count)}
+
+    def parts(self, source: SourceSettings) -> list[SourceSettings]:
+        """The source as it teaches: one model, or one for each part of the data, which was not trained on that part.
+
+        Raises ValueError where one is yet to be fine-tuned.
+        """
         if source.fine_tune is None or self.expected:
-            return source
-        folder = self.config.folder / "train" / fine_tuned(source.name)
-        if not (folder / "done.json").exists():
+            return [source]
+        folders = [self.config.folder / "train" / name for name in self.fine_tunings(source)]
+        if not all((folder / "done.json").exists() for folder in folders):
             raise ValueError(
                 f"Source {source.name} has fine_tune and was not fine-tuned yet. Run `fusion extract` first."
             )
-        return source.model_copy(update={"path": str(folder / "model"), "revision": None})
+        return [source.model_copy(update={"path": str(folder / "model"), "revision": None}) for folder in folders]
 
     @functools.cached_property
     def fingerprints(self) -> dict[str, str]:
@@ -108,6 +124,10 @@ class Job:
         Raises ValueError where sources are yet to write them.
         """
         how, file = self.config.data.responses, self.config.folder / CHOSEN / "examples.jsonl"
+        if self.without is not None:
+            part, count = self.without
+            parts = folds(self.asked, count)
+            return [example for example in self.asked if parts[prompt_of(example)] != part]
         if not isinstance(how, Written):
             return self.asked
         if self.expected:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from fusion import configfile, extracting, ranks, responding, steps
 from fusion.cache import Cache
-from fusion.config import Config, fine_tuning
+from fusion.config import Config
 from fusion.helping import helping
 from fusion.inspect import overlays
 from fusion.job import Job
@@ -32,7 +32,7 @@ from fusion.report.card import model_card
 from fusion.report.page import write_report
 from fusion.report.table import helping_table, tables
 from fusion.tables import responses_table
-from fusion.train import BASELINE, fine_tuned, trainings
+from fusion.train import BASELINE, trainings
 from fusion_eval import heldout
 from fusion_eval.results import Result
 
@@ -82,10 +82,9 @@ def introduce(job: Job) -> None:
 def fine_tune(job: Job) -> None:
     """Sources that are to be fine-tuned before they teach, each on the data's own responses."""
     for source in job.config.sources:
-        if source.fine_tune is not None:
-            with job.record.stage(f"fine-tune {source.name}") as note:
-                alone = Job(fine_tuning(job.config, source))
-                note["skipped"] = not steps.train_one(alone, fine_tuned(source.name), [], [])
+        for name, alone in job.fine_tunings(source).items():
+            with job.record.stage(f"fine-tune {name.removeprefix('sources/')}") as note:
+                note["skipped"] = not steps.train_one(alone, name, [], [])
     ranks.barrier()  # the main process has written all of them
 
 

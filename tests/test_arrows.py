@@ -39,6 +39,7 @@ ALLOWED = {
     "concepts": set(),
     "helping": BOTTOM | {"align", "cache", "corpus", "weighting"},
     "easiest": {"corpus"},
+    "folds": {"corpus"},
     "shares": BOTTOM | {"align", "helping", "weighting"},
     "overlay": BOTTOM | {"align"},
     "sources": BOTTOM | {"batch", "encode", "head", "models", "ranks", "writing"},

@@ -12,6 +12,8 @@ from fusion import pipeline
 from fusion.cache import Cache
 from fusion.config import fine_tuning
 from fusion.configfile import ConfigError
+from fusion.corpus import Example
+from fusion.folds import folds, prompt_of
 from fusion.job import Job
 from fusion.models import ModelRef, fingerprint, load_model
 from fusion.plan import plan
@@ -133,11 +135,90 @@ def test_the_card_says_so(run):
     assert card.count("fine-tuned on the training data first") == 1
 
 
+@pytest.fixture(scope="module")
+def crossed(folder):
+    """Two models, each trained without one half, and the run they teach in."""
+    given = config(folder, name="crossed", how={"folds": 2})
+    return given, pipeline.run(given)
+
+
+def test_each_part_is_left_out_of_one_training(crossed):
+    job = Job(crossed[0])
+    trained = [{example.id for example in alone.train} for alone in job.fine_tunings(job.config.sources[0]).values()]
+    every = {example.id for example in job.train}
+    assert trained[0] | trained[1] == every
+    assert all(0 < len(each) < len(every) for each in trained)
+    left = [every - each for each in trained]
+    assert not left[0] & left[1]
+    for domain in {example.domain for example in job.train}:
+        sizes = [sum(example.domain == domain for example in job.train if example.id in each) for each in left]
+        assert abs(sizes[0] - sizes[1]) <= 1
+
+
+@torch.no_grad()
+def test_each_example_is_read_by_the_model_that_was_not_trained_on_it(crossed):
+    job = Job(crossed[0])
+    cache, texts = Cache(crossed[1] / "cache" / "neox"), job.encoded("neox")
+    refs = [model.ref for model in job.parts(job.config.sources[0])]
+    for ref, alone in zip(refs, job.fine_tunings(job.config.sources[0]).values(), strict=True):
+        model, known = load_model(ref), {example.id for example in alone.train}
+        for example, text in zip(job.train, texts, strict=True):
+            logp = model(torch.tensor([text.input_ids])).logits[0, text.start - 1 : -1].log_softmax(-1)
+            said = logp.gather(1, torch.tensor(text.input_ids[text.start :])[:, None]).squeeze(1)
+            kept = cache.rows([example.id]).gold.float()
+            same = torch.allclose(kept, said, atol=0.05)  # caches keep rows packed
+            assert same == (example.id not in known)
+
+
+def test_the_other_parts_are_in_the_key_of_the_cache_and_a_second_run_has_nothing_to_do(crossed):
+    given, run = crossed
+    first, second = (fingerprint(model.ref) for model in Job(given).parts(given.sources[0]))
+    assert (Cache(run / "cache" / "neox").key["model"], Cache(run / "cache" / "neox").key["parts"]) == (first, [second])
+    pipeline.run(given)
+    stages = {stage["name"]: stage for stage in json.loads((run / "run.json").read_text())["stages"]}
+    tuned = [name for name in stages if name.startswith("fine-tune ")]
+    assert tuned == ["fine-tune neox/without-0", "fine-tune neox/without-1"]
+    assert all(stages[name]["skipped"] for name in [*tuned, "extract neox", "train unified"])
+
+
+def test_a_plan_counts_each_part_on_the_others_and_both_models_in_memory(folder):
+    one, two = (
+        {stage.stage: stage for stage in plan(Job(config(folder, name="planned", how=how))).stages}
+        for how in ({}, {"folds": 2})
+    )
+    halves = [two[f"fine-tune neox/without-{part}"].examples for part in range(2)]
+    assert sum(halves) == one["fine-tune neox"].examples
+    assert two["extract neox"].memory.weights == 2 * one["extract neox"].memory.weights
+    assert two["extract qwen"].memory == one["extract qwen"].memory
+
+
+def test_more_parts_than_prompts_are_refused(folder):
+    with pytest.raises(ValueError, match=r"fine_tune.folds is 1000, and the training data have \d+ different prompts"):
+        pipeline.run(config(folder, name="many", how={"folds": 1000}))
+
+
+def test_responses_to_one_prompt_stay_together_and_text_without_prompt_is_split():
+    asked = [Example(({"role": "user", "content": f"{n}?"},), answer, "d") for n in range(4) for answer in "ab"]
+    raw = [Example((), text, "d", template="plain") for text in "cdef"]
+    found = folds([*asked, *raw], 2)
+    assert [found[prompt_of(example)] for example in asked] == [0, 0, 1, 1, 0, 0, 1, 1]
+    assert [found[prompt_of(example)] for example in raw] == [0, 1, 0, 1]
+
+
 def test_a_source_whose_weights_are_elsewhere_is_refused(folder):
     sources = runs.raw(folder)["sources"]
     sources[0] |= {"fine_tune": {}, "backend": {"kind": "openai", "url": "http://127.0.0.1:1/v1", "model": "m"}}
     with pytest.raises(ConfigError, match="source neox has fine_tune, and its weights are not here"):
         runs.config(folder, sources=sources)
+
+
+def test_several_models_beside_each_other_are_refused_where_one_takes_the_gpu(folder):
+    sources = runs.raw(folder)["sources"]
+    sources[0] |= {"fine_tune": {"folds": 2}, "backend": {"kind": "vllm"}}
+    with pytest.raises(ConfigError, match="source neox has fine_tune.folds 2: so many models read side by side"):
+        runs.config(folder, sources=sources)
+    sources[0] |= {"fine_tune": {}}
+    runs.config(folder, sources=sources)
 
 
 def test_prompts_without_responses_are_nothing_to_train_on(folder):

@@ -67,6 +67,11 @@ def _trainable(source: SourceSettings, data: Data) -> None:
             f"source {source.name} has fine_tune, and its weights are not here to be trained: backend {source.backend.kind} "
             "runs them elsewhere. Leave fine_tune out, or give it backend transformers"
         )
+    if source.fine_tune and source.fine_tune.folds > 1 and source.backend.kind == "vllm":
+        raise ValueError(
+            f"source {source.name} has fine_tune.folds {source.fine_tune.folds}: so many models read side by side, and "
+            "vllm takes the GPU for one; give it backend transformers, or leave folds out"
+        )
     if all(each.response is None for each in data.train):
         raise ValueError(
             f"source {source.name} has fine_tune, and no data set in data.train has responses to train it on; leave it out"

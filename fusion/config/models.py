@@ -55,6 +55,9 @@ class FineTune(Settings):
     """TrainingArguments that differ from the run's."""
     adapter: AnyAdapter | None = None
     """Train small matrices instead of the source's own weights."""
+    folds: int = Field(default=1, ge=1)
+    """With 2 or more the data are split into so many parts, and each part is read by a model trained on the others: a model
+    is surer of what it was trained on than it has reason to be. 1 trains one model on everything."""
     seed: int | None = None
     """The run's if not said; say it where runs with several seeds are to learn from the same source."""
 

@@ -77,7 +77,8 @@ def _extract(planner: Planner, name: str) -> Estimate:
         return found
     size, at_once = planner.sizes[name], max(extract.batch_tokens, counts.longest)
     rank = memory.extraction(size, at_once, BYTES[extract.dtype], planner.read_logits(name))
-    return replace(found, memory=rank, work=forward(size, counts))
+    parts = next((s.fine_tune.folds for s in planner.config.sources if s.name == name and s.fine_tune), 1)
+    return replace(found, memory=replace(rank, weights=parts * rank.weights), work=forward(size, counts))
 
 
 def _row(extract: Extract, pivot: bool, vocabulary: int, width: int) -> float:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from fusion.config import Config, fine_tuning
+from fusion.config import Config
 from fusion.conflicts import WHOLE
-from fusion.job import Job
 from fusion.objectives import OwningObjective
 from fusion.plan import memory
 from fusion.plan.facts import Architecture
@@ -131,10 +130,9 @@ def fine_tunings(planner: Planner, engine: Engine) -> list[Estimate]:
     """Of the sources that are fine-tuned before they teach."""
     stages = []
     for source in planner.config.sources:
-        if source.fine_tune is not None:
-            job = Job(fine_tuning(planner.config, source))
+        for name, job in planner.job.fine_tunings(source).items():
             alone = replace(planner, job=job, sizes={"pivot": planner.sizes[source.name]})
             checkpointed = bool(job.config.training.get("gradient_checkpointing"))
             found = training_stage(alone, BASELINE, process(alone, engine, checkpointed))
-            stages.append(replace(found, stage=f"fine-tune {source.name}"))
+            stages.append(replace(found, stage=f"fine-tune {name.removeprefix('sources/')}"))
     return stages

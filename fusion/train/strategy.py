@@ -22,9 +22,9 @@ def trainings(strategies: Sequence[str], baseline: bool, sources: Sequence[str])
     return found
 
 
-def fine_tuned(source: str) -> str:
-    """Name of the training of this source itself, before it teaches."""
-    return f"sources/{source}"
+def fine_tuned(source: str, part: int | None = None) -> str:
+    """Name of the training of this source itself, before it teaches; where there are several, that without one part."""
+    return f"sources/{source}" if part is None else f"sources/{source}/without-{part}"
 
 
 def pairwise(source: str) -> str:
