@@ -218,7 +218,7 @@ def test_several_models_beside_each_other_are_refused_where_one_takes_the_gpu(fo
     with pytest.raises(ConfigError, match="source neox has fine_tune.folds 2: so many models read side by side"):
         runs.config(folder, sources=sources)
     sources[0] |= {"fine_tune": {}}
-    runs.config(folder, sources=sources)
+    runs.config(folder, sources=sources, objectives=[{"kind": "cross_entropy"}])
 
 
 def test_prompts_without_responses_are_nothing_to_train_on(folder):
