@@ -27,7 +27,7 @@ slow: $(VENV)/.dev
 	$(TEST_ENV) $(BIN)/python -m pytest -m "slow or real"
 
 benchmarks: $(VENV)/.dev
-	$(TEST_ENV) PYTHONPATH=tests $(BIN)/python -m benchmarks --write docs/performance.md
+	$(TEST_ENV) PYTHONPATH=.:tests $(BIN)/python -m benchmarks --write docs/performance.md
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

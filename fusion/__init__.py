@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fusion.cache import Cache
     from fusion.config import Config
-    from fusion.configfile import load
+    from fusion.config.loading import load
+    from fusion.core.rows import LogitRows, Pairs
     from fusion.pipeline import run
-    from fusion.rows import LogitRows, Pairs
 
 __version__ = "0.1.0"
 __all__ = ["Cache", "Config", "LogitRows", "Pairs", "load", "run"]
@@ -22,9 +22,9 @@ __all__ = ["Cache", "Config", "LogitRows", "Pairs", "load", "run"]
 _HOME = {
     "Cache": "fusion.cache",
     "Config": "fusion.config",
-    "LogitRows": "fusion.rows",
-    "Pairs": "fusion.rows",
-    "load": "fusion.configfile",
+    "LogitRows": "fusion.core.rows",
+    "Pairs": "fusion.core.rows",
+    "load": "fusion.config.loading",
     "run": "fusion.pipeline",
 }
 

@@ -18,23 +18,28 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from fusion import configfile, extracting, ranks, responding, steps
+from fusion.analysis import overlays
 from fusion.cache import Cache
-from fusion.config import Config
-from fusion.helping import helping
-from fusion.inspect import overlays
-from fusion.job import Job
-from fusion.lineage import lineage
-from fusion.made import write_json, write_text
+from fusion.config import Config, loading
 from fusion.plan import plan, tables_of_plan
-from fusion.progress import console
 from fusion.report.card import model_card
+from fusion.report.command_tables import responses_table
 from fusion.report.page import write_report
 from fusion.report.table import helping_table, tables
-from fusion.tables import responses_table
-from fusion.train import BASELINE, trainings
-from fusion_eval import heldout
+from fusion.runtime import distributed
+from fusion.runtime.artifacts import write_json, write_text
+from fusion.runtime.console import console
+from fusion.stages.context import Job
+from fusion.stages.evaluate import candidates, evaluate_one
+from fusion.stages.extract import cache_writer, extract_one, helping_batches, refuse_lone_answers, refuse_unknown
+from fusion.stages.helping import helping
+from fusion.stages.lineage import lineage
+from fusion.stages.merge import fuse_chosen, merge_all
+from fusion.stages.respond import answer, choose, outcome, read
+from fusion.stages.train import reference, train_one
+from fusion.training import BASELINE, trainings
 from fusion_eval.results import Result
+from fusion_eval.runners import heldout
 
 STAGES = ("respond", "extract", "train", "merge", "evaluate", "report")
 
@@ -45,15 +50,15 @@ def run(config: Config, until: str = "report") -> Path:
     Under torchrun every process calls it: all of them extract and train, the main one does the rest while the others wait.
     """
     job = Job(config)
-    if ranks.is_main():
+    if distributed.is_main():
         introduce(job)
     fine_tune(job)
     respond(job)
     if until != "respond":
         learn(job, STAGES.index(until) - 1)
-    if ranks.is_main():
-        write_text(config.folder / "config.yaml", configfile.dump(config))
-    ranks.barrier()
+    if distributed.is_main():
+        write_text(config.folder / "config.yaml", loading.dump(config))
+    distributed.barrier()
     return config.folder
 
 
@@ -61,11 +66,11 @@ def learn(job: Job, stages: int) -> None:
     """All that follows once there is something to learn from: extraction, and so many stages after it."""
     job.record.keep(**lineage(job))
     caches = extract(job)
-    if ranks.is_main():
+    if distributed.is_main():
         keep_caches(job, caches)
         show_helping(job, caches)
     for stage in (train_all, merge_pairwise, evaluate, report)[:stages]:
-        if stage is train_all or ranks.is_main():  # the other processes only train
+        if stage is train_all or distributed.is_main():  # the other processes only train
             stage(job, caches)
 
 
@@ -75,7 +80,7 @@ def introduce(job: Job) -> None:
     if not job.record.read():
         estimate = plan(job, count=True)
         console.print(*tables_of_plan(estimate, job.config.plan), sep="\n")
-        write_text(folder / "config.yaml", configfile.dump(job.config))
+        write_text(folder / "config.yaml", loading.dump(job.config))
         job.record.keep(plan=[asdict(stage) for stage in estimate.stages])
 
 
@@ -84,8 +89,8 @@ def fine_tune(job: Job) -> None:
     for source in job.config.sources:
         for name, alone in job.fine_tunings(source).items():
             with job.record.stage(f"fine-tune {name.removeprefix('sources/')}") as note:
-                note["skipped"] = not steps.train_one(alone, name, [], [])
-    ranks.barrier()  # the main process has written all of them
+                note["skipped"] = not train_one(alone, name, [], [])
+    distributed.barrier()  # the main process has written all of them
 
 
 def respond(job: Job) -> None:
@@ -94,26 +99,26 @@ def respond(job: Job) -> None:
         return
     for name in job.writers:
         with job.record.stage(f"respond {name}") as note:
-            note["skipped"] = not responding.answer(job, name)
+            note["skipped"] = not answer(job, name)
     for name in job.readers:
         with job.record.stage(f"read responses {name}") as note:
-            note["skipped"] = not responding.read(job, name)
+            note["skipped"] = not read(job, name)
     with job.record.stage("choose responses") as note:
-        note["skipped"] = not responding.choose(job)
-    job.record.keep(responses=[asdict(count) for count in responding.outcome(job)])
-    console.print(responses_table(responding.outcome(job)))
+        note["skipped"] = not choose(job)
+    job.record.keep(responses=[asdict(count) for count in outcome(job)])
+    console.print(responses_table(outcome(job)))
 
 
 def extract(job: Job) -> dict[str, Cache]:
     """Rows of every model on every training example, by model. The pivot's tell what it knows before training."""
-    extracting.refuse_lone_answers(job)
+    refuse_lone_answers(job)
     caches = {}
     for name in job.models:
         with job.record.stage(f"extract {name}") as note:
-            writer = extracting.cache_writer(job, name)
+            writer = cache_writer(job, name)
             note["skipped"] = writer.complete
-            caches[name] = Cache(writer.folder) if writer.complete else extracting.extract_one(job, name, writer)
-    extracting.refuse_unknown(job, caches)
+            caches[name] = Cache(writer.folder) if writer.complete else extract_one(job, name, writer)
+    refuse_unknown(job, caches)
     return caches
 
 
@@ -127,7 +132,7 @@ def keep_caches(job: Job, caches: dict[str, Cache]) -> None:
 
 def show_helping(job: Job, caches: dict[str, Cache]) -> None:
     """Print and keep the table *is this source helping?*"""
-    found = helping(extracting.helping_batches(job, caches), job.config.alignment, job.weighting)
+    found = helping(helping_batches(job, caches), job.config.alignment, job.weighting)
     job.record.keep(helping=[asdict(row) for row in found])
     console.print(helping_table(job.record.read()["helping"]))
 
@@ -137,21 +142,21 @@ def train_all(job: Job, caches: dict[str, Cache]) -> None:
 
     Where sources wrote the responses, the baseline learns from those of the data.
     """
-    references = [steps.reference(job, name, cache) for name, cache in caches.items() if name != "pivot"]
+    references = [reference(job, name, cache) for name, cache in caches.items() if name != "pivot"]
     names = [source.name for source in job.config.sources]
     for name, learn in trainings(job.config.strategies, job.config.baseline, names).items():
         with job.record.stage(f"train {name}") as note:
             given, theirs = (job, references) if learn else (job.plain, [])
-            note["skipped"] = not steps.train_one(given, name, theirs, learn, caches["pivot"])
+            note["skipped"] = not train_one(given, name, theirs, learn, caches["pivot"])
 
 
 def merge_pairwise(job: Job, _caches: dict[str, Cache]) -> None:
     """Merge the pairwise models, if there are any, and put the chosen model into fused/."""
     if "pairwise" in job.config.strategies:
         with job.record.stage("merge") as note:
-            note["skipped"] = not steps.merge_all(job)
+            note["skipped"] = not merge_all(job)
     with job.record.stage("fuse") as note:
-        note["skipped"] = not steps.fuse_chosen(job)
+        note["skipped"] = not fuse_chosen(job)
 
 
 def evaluate(job: Job, _caches: dict[str, Cache]) -> None:
@@ -161,11 +166,11 @@ def evaluate(job: Job, _caches: dict[str, Cache]) -> None:
         max_new_tokens=job.config.evaluation.max_new_tokens,
         batch_tokens=job.config.evaluation.batch_tokens,
         dtype=job.config.extract.dtype,
-        device=ranks.device(),
+        device=distributed.device(),
     )
-    for name, where in steps.candidates(job).items():
+    for name, where in candidates(job).items():
         with job.record.stage(f"evaluate {name}") as note:
-            note["skipped"] = not steps.evaluate_one(job, name, where, how)
+            note["skipped"] = not evaluate_one(job, name, where, how)
 
 
 def report(job: Job, _caches: dict[str, Cache]) -> None:
@@ -180,5 +185,5 @@ def report(job: Job, _caches: dict[str, Cache]) -> None:
 
 def results(job: Job) -> list[Result]:
     """Results of all models that were evaluated, in the order of the table."""
-    files = [job.config.folder / "eval" / name / "heldout.json" for name in steps.candidates(job)]
+    files = [job.config.folder / "eval" / name / "heldout.json" for name in candidates(job)]
     return [Result.load(file) for file in files if file.exists()]

@@ -1,148 +1,140 @@
-"""Imports run one way: read from the code, not from what happens to be loaded."""
+"""Imports run one way: read from the code, not from what happens to be loaded.
+
+The nodes are the rooms: the folders of `fusion`, those of `fusion_eval`, and `fusion_launch`.
+"""
 
 import ast
+from collections import Counter
+from graphlib import TopologicalSorter
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parent.parent
-BOTTOM = {"rows", "settings", "tail"}
-ALLOWED = {
-    "rows": set(),
-    "settings": set(),
-    "tail": set(),
-    "spelling": set(),
-    "recipes": set(),
-    "quickstart": {"quickstart"},
-    "made": set(),
-    "ranks": set(),
-    "hardware": set(),
-    "models": set(),
-    "encode": {"spelling"},
-    "corpus": {"quickstart"},
-    "head": BOTTOM,
-    "align": BOTTOM,
-    "objectives": BOTTOM,
-    "transforms": BOTTOM,
-    "weighting": BOTTOM,
-    "merge": BOTTOM,
-    "cache": BOTTOM | {"made"},
-    "leak": {"cache"},
-    "batch": BOTTOM | {"encode"},
-    "writing": {"batch", "encode", "spelling"},
-    "responses": BOTTOM | {"corpus", "fusion_eval", "made", "writing"},
-    "needs": {"cache", "objectives", "transforms", "weighting"},
-    "dumps": BOTTOM | {"encode"},
-    "vocabulary": {"align", "encode", "spelling"},
-    "rescaling": set(),
-    "classes": set(),
-    "concepts": set(),
-    "helping": BOTTOM | {"align", "cache", "corpus", "weighting"},
-    "easiest": {"corpus"},
-    "folds": {"corpus"},
-    "shares": BOTTOM | {"align", "helping", "weighting"},
-    "overlay": BOTTOM | {"align"},
-    "sources": BOTTOM | {"batch", "encode", "head", "models", "ranks", "writing"},
-    "progress": {"ranks"},
-    "record": {"made", "progress", "ranks"},
-    "report": {"progress", "fusion_eval"},
-    "train": BOTTOM
-    | {"align", "batch", "cache", "corpus", "encode", "fusion_launch", "head", "leak", "made", "models", "objectives"}
-    | {"ranks", "transforms", "weighting"},
-    "draft": BOTTOM | {"batch", "encode", "head", "train"},
-    "conflicts": {"objectives", "transforms", "weighting"},
-    "config": BOTTOM
-    | {"conflicts", "hardware", "merge", "models", "objectives", "quickstart", "responses", "sources", "train"}
-    | {"transforms", "weighting"},
-    "fusion_launch": set(),
-    "fusion_eval": {"batch", "corpus", "encode", "head", "models", "rows", "sources", "writing"},
+PACKAGES = {"fusion": ROOT, "fusion_eval": ROOT / "eval", "fusion_launch": ROOT / "launch"}
+
+IMPORTS: dict[str, str] = {
+    "__init__": "cache config core pipeline",
+    "__main__": "cli",
+    "alignment": "core data tokenizers",
+    "analysis": "alignment cache core data models runtime stages tokenizers training transforms weighting",
+    "cache": "core runtime",
+    "cli": (
+        "analysis cache config data extras fusion_eval.results fusion_eval.runners fusion_eval.statistics "
+        "fusion_eval.suites fusion_launch grading merging models pipeline plan report runtime sources stages "
+        "study"
+    ),
+    "config": "core merging models objectives quickstart responses sources training transforms weighting",
+    "core": "",
+    "data": "core quickstart tokenizers",
+    "extras": "core data models runtime training",
+    "grading": "",
+    "merging": "core",
+    "models": "core data tokenizers",
+    "objectives": "core",
+    "pipeline": "analysis cache config fusion_eval.results fusion_eval.runners plan report runtime stages training",
+    "plan": "cache config data models objectives responses stages training",
+    "quickstart": "",
+    "report": "alignment analysis extras fusion_eval.results fusion_eval.statistics responses",
+    "responses": "core data grading models runtime",
+    "runtime": "",
+    "sources": "core data models runtime",
+    "stages": (
+        "alignment cache config core data fusion_eval.results fusion_eval.runners merging models objectives "
+        "responses runtime sources training transforms weighting"
+    ),
+    "study": "config core fusion_eval.results fusion_eval.statistics pipeline report runtime stages",
+    "tokenizers": "",
+    "training": "alignment cache core data fusion_launch models objectives runtime transforms weighting",
+    "transforms": "core",
+    "weighting": "core",
+    "fusion_eval": "",
+    "fusion_eval.results": "",
+    "fusion_eval.runners": (
+        "core data fusion_eval.results fusion_eval.statistics fusion_eval.suites grading models sources"
+    ),
+    "fusion_eval.statistics": "fusion_eval.results",
+    "fusion_eval.suites": "fusion_eval.results grading",
+    "fusion_launch": "",
 }
-ON_TOP = {
-    "cachefiles",
-    "configfile",
-    "extracting",
-    "job",
-    "lineage",
-    "plan",
-    "pipeline",
-    "steps",
-    "merging",
-    "drafting",
-    "responding",
-    "store",
-    "inspect",
-    "tables",
-    "benchmark",
-    "study",
-    "cli",
-    "__init__",
-    "__main__",
-}
-KNOW_THE_CONFIGURATION = {
-    "config",
-    "configfile",
-    "job",
-    "lineage",
-    "plan",
-    "pipeline",
-    "steps",
-    "store",
-    "merging",
-    "inspect",
-    "study",
-    "cli",
-    "__init__",
-}
+"""What each room imports, exactly: an arrow that is not used any more is taken out here too."""
+
+KNOW_THE_CONFIGURATION = {"config", "stages", "pipeline", "plan", "study", "analysis", "cli", "__init__"}
+TELL_THE_STORY = {"cli", "study", "__init__"}
+PUBLIC_FUNCTIONS = {"run", "align", "merge", "evaluate", "extract", "map_to_pivot"}
+MODULES_IN_A_FOLDER = 15
+ENTRIES_ON_TOP = 30
 
 
-def rooms():
-    """Each source file with the room it belongs to: the first part of its path."""
-    launch, eval = ROOT / "launch/fusion_launch", ROOT / "eval/fusion_eval"
-    for root, package in [(ROOT / "fusion", None), (eval, "fusion_eval"), (launch, "fusion_launch")]:
-        for file in sorted(root.rglob("*.py")):
-            yield file, package or file.relative_to(root).parts[0].removesuffix(".py")
+def modules() -> dict[str, Path]:
+    """Every module of the three packages by its dotted name."""
+    found = {}
+    for package, base in PACKAGES.items():
+        for file in sorted((base / package).rglob("*.py")):
+            parts = file.relative_to(base).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 2 else parts)] = file
+    return found
 
 
-def imports(file):
-    """Rooms that a file imports, wherever in the file it does so; imports for type checkers alone count too."""
+MODULES = modules()
+
+
+def room(module: str) -> str:
+    """The node that a module belongs to."""
+    package, *rest = module.split(".")
+    if package == "fusion":
+        return rest[0] if rest else "__init__"
+    return package if package == "fusion_launch" or not rest else f"{package}.{rest[0]}".removesuffix(".__init__")
+
+
+def imported(file: Path):
+    """Modules that a file imports, wherever in the file it does so; imports for type checkers alone count too."""
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}: relative import"
-            names = [node.module or ""]
-            if node.module == "fusion":
-                names = [f"fusion.{alias.name}" for alias in node.names]
+            inside = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [name if name in MODULES else str(node.module) for name in inside]
         else:
             continue
-        for name in names:
-            parts = name.split(".")
-            if parts[0] == "fusion" and len(parts) > 1:
-                yield parts[1]
-            elif parts[0] in ("fusion_eval", "fusion_launch"):
-                yield parts[0]
+        yield from (name for name in names if name.split(".")[0] in PACKAGES)
 
 
-FILES = list(rooms())
+def graph() -> dict[str, set[str]]:
+    """What each room imports of other rooms."""
+    found: dict[str, set[str]] = {room(module): set() for module in MODULES}
+    for module, file in MODULES.items():
+        found[room(module)] |= {room(name) for name in imported(file)} - {room(module)}
+    return found
 
 
-def test_there_are_files_to_read():
-    assert len(FILES) > 40
-    assert {room for _, room in FILES} == ALLOWED.keys() | ON_TOP
+def test_the_rooms_import_what_is_written_here_and_nothing_else():
+    assert len(MODULES) > 200
+    assert {name: " ".join(sorted(others)) for name, others in graph().items()} == IMPORTS
 
 
-@pytest.mark.parametrize(("file", "room"), FILES, ids=[str(file.relative_to(ROOT)) for file, _ in FILES])
-def test_a_file_imports_only_what_lies_below_it(file, room):
-    if room not in ON_TOP:
-        assert set(imports(file)) - {room} <= ALLOWED[room]
-    elif room != "cli":
-        assert "cli" not in set(imports(file)) or room == "__main__"
+def test_no_imports_run_in_a_circle():
+    TopologicalSorter(graph()).prepare()
 
 
 def test_only_the_top_knows_the_run_configuration():
-    know = {room for file, room in FILES if {"config", "configfile"} & set(imports(file))}
-    assert know <= KNOW_THE_CONFIGURATION
+    assert {name for name, others in graph().items() if "config" in others} <= KNOW_THE_CONFIGURATION
 
 
 def test_the_story_is_told_on_top_only():
-    assert {room for file, room in FILES if "pipeline" in set(imports(file))} <= {"cli", "__init__", "study"}
+    assert {name for name, others in graph().items() if "pipeline" in others} <= TELL_THE_STORY
+
+
+def test_evaluation_never_sees_the_trainer():
+    assert not {"training", "config", "stages"} & {
+        r for n, o in graph().items() if n.startswith("fusion_eval") for r in o
+    }
+
+
+def test_no_room_is_called_like_a_public_function():
+    assert not PUBLIC_FUNCTIONS & graph().keys()
+
+
+def test_the_front_door_and_every_folder_can_be_taken_in_at_a_glance():
+    assert len([entry for entry in (ROOT / "fusion").iterdir() if entry.name != "__pycache__"]) <= ENTRIES_ON_TOP
+    counts = Counter(file.parent for file in MODULES.values())
+    assert {str(folder): count for folder, count in counts.items() if count > MODULES_IN_A_FOLDER} == {}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from objectives import test_objective_contract as contract
+from tests.objectives import test_objective_contract as contract
 
 PAGE = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text()
 IMPORTS = """
@@ -18,8 +18,8 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 from fusion.objectives import MappedObjective
-from fusion.objectives.outcomes import compare
-from fusion.rows import LogitRows
+from fusion.objectives.token.outcomes import compare
+from fusion.core.rows import LogitRows
 """
 
 
@@ -52,7 +52,7 @@ def test_the_example_keeps_the_contract(objective):
 
 
 def test_it_is_the_squared_distance_of_probabilities(objective):
-    from tests.rows import asked, rows_of
+    from tests.helpers.rows import asked, rows_of
 
     source = rows_of(torch.tensor([[0.5, 0.3, 0.2]], dtype=torch.float64).log(), 1)
     pivot = asked(torch.tensor([[0.25, 0.7, 0.05]], dtype=torch.float64).log(), source.ids, source)

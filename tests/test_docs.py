@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-import runs
 from fusion import objectives, transforms, weighting
 from fusion.study import Grid, load
+from tests.helpers import runs
 
 PAGE = (Path(__file__).parent.parent / "docs/methods.md").read_text()
 SECTIONS = {"Terms": objectives, "Changing a source's rows": transforms, "Weightings": weighting}
@@ -74,7 +74,7 @@ def test_the_examples_of_responses_are_a_configuration(tmp_path):
     page = (Path(__file__).parent.parent / "docs/responses.md").read_text()
     raw = runs.raw(tmp_path)
     raw["data"] |= yaml.safe_load(page.split("```yaml\n")[1].split("```")[0])["data"]
-    found = runs.configfile.parse(raw, "docs/responses.md").data
+    found = runs.loading.parse(raw, "docs/responses.md").data
     assert (found.responses.kind, found.responses.samples) == ("best_source", 4)
     kinds = [found.responses.kind, *(data.check.kind for data in found.train)]
     assert kinds == ["best_source", "final_answer", "tests", "likelihood"]

@@ -10,11 +10,12 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-import runs
-from fusion import extracting, pipeline, sources, steps
+from fusion import pipeline, sources
 from fusion.cache import Cache
-from fusion.job import Job
 from fusion.report.record import read_run
+from fusion.stages import extract, train
+from fusion.stages.context import Job
+from tests.helpers import runs
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +161,7 @@ def interrupted(config, at_step):
                 raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(steps, "training_bar", lambda title: [Stop()])
+        patch.setattr(train, "training_bar", lambda title: [Stop()])
         pipeline.run(config, until="train")
 
 
@@ -204,35 +205,35 @@ def test_a_source_with_the_pivots_files_is_refused(folder, tmp_path):
     shutil.copytree(raw["pivot"]["path"], tmp_path / "copy")
     raw["sources"][0]["path"] = str(tmp_path / "copy")
     with pytest.raises(ValueError, match="Source neox .* has the same files as the pivot"):
-        pipeline.run(runs.configfile.parse(raw, "test"))
+        pipeline.run(runs.loading.parse(raw, "test"))
 
 
 def test_a_heldout_example_that_is_trained_on_is_refused(folder):
     raw = runs.raw(folder)
     raw["data"]["heldout"][0] = raw["data"]["train"][0]
     with pytest.raises(ValueError, match="8 of 11 held-out examples are also in the training data"):
-        _ = Job(runs.configfile.parse(raw, "test")).heldout
+        _ = Job(runs.loading.parse(raw, "test")).heldout
 
 
 def test_a_missing_model_is_named(folder, tmp_path):
     raw = runs.raw(folder, runs=str(tmp_path))
     raw["sources"][1]["path"] = "/no/such/model"
     with pytest.raises(FileNotFoundError, match="The model /no/such/model does not exist"):
-        pipeline.run(runs.configfile.parse(raw, "test"))
+        pipeline.run(runs.loading.parse(raw, "test"))
 
 
 def test_a_model_without_a_template_says_so_when_one_is_demanded(folder, tmp_path):
     raw = runs.raw(folder, runs=str(tmp_path))
     raw["sources"][1]["template"] = "chat"
     with pytest.raises(ValueError, match="has no chat template; set template to plain or auto"):
-        pipeline.run(runs.configfile.parse(raw, "test"))
+        pipeline.run(runs.loading.parse(raw, "test"))
 
 
 def test_runs_with_one_store_make_the_same_cache_and_training_once(folder, tmp_path, monkeypatch):
     shared = {"store": str(tmp_path / "store"), "runs": str(tmp_path), "strategies": ["unified"]}
     first = pipeline.run(runs.config(folder, name="first", **shared), "train")
-    monkeypatch.setattr(steps, "train", None)  # what is made is not made again
-    monkeypatch.setattr(extracting, "open_source", None)
+    monkeypatch.setattr(train, "train", None)  # what is made is not made again
+    monkeypatch.setattr(extract, "open_source", None)
     second = pipeline.run(runs.config(folder, name="second", **shared), "train")
     for name in ("cache/qwen", "train/fine-tuned", "train/unified"):
         assert (first / name).is_symlink()
@@ -256,19 +257,19 @@ def test_two_runs_that_would_make_the_same_training_at_once_make_it_one_after_th
         time.sleep(0.3)
         trained.append(at_once.pop())
 
-    monkeypatch.setattr(steps, "train", slow)
+    monkeypatch.setattr(train, "train", slow)
     both = [Job(runs.config(folder, name=name, **shared)) for name in ("first", "second")]
     caches = [pipeline.extract(job) for job in both]
     with ThreadPoolExecutor() as threads:
         found = list(
-            threads.map(lambda n: steps.train_one(both[n], "unified", references(both[n], caches[n]), ["qwen"]), (0, 1))
+            threads.map(lambda n: train.train_one(both[n], "unified", references(both[n], caches[n]), ["qwen"]), (0, 1))
         )
     assert sorted(found) == [False, True]
     assert (len(trained), max(most)) == (1, 1)
 
 
 def references(job, caches):
-    return [steps.reference(job, name, cache) for name, cache in caches.items() if name != "pivot"]
+    return [train.reference(job, name, cache) for name, cache in caches.items() if name != "pivot"]
 
 
 def test_a_run_with_a_store_still_refuses_what_was_made_from_something_else(folder, tmp_path):

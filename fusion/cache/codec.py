@@ -21,10 +21,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fusion.cache import drawn
-from fusion.cache.bits import pack, row_bytes, unpack
-from fusion.cache.scales import GAP, GOLD, MEAN, STD, TOP
-from fusion.rows import LogitRows
+from fusion.cache import sampled_entries
+from fusion.cache.bit_packing import pack, row_bytes, unpack
+from fusion.cache.value_scales import GAP, GOLD, MEAN, STD, TOP
+from fusion.core.rows import LogitRows
 
 FLOATS = {"float16": torch.float16, "float32": torch.float32}
 STEP_BITS = 8
@@ -41,7 +41,7 @@ def encode(rows: LogitRows, values: str, vocabulary: int) -> dict[str, Tensor]:
     if len(rows) and rows.k and int(rows.ids.max()) >= vocabulary:
         raise ValueError(f"A row names the token {int(rows.ids.max())}, but the vocabulary has {vocabulary} of them.")
     if rows.sampled is not None:
-        return encode(dataclasses.replace(rows.top(0), sampled=None), values, vocabulary) | drawn.encode(
+        return encode(dataclasses.replace(rows.top(0), sampled=None), values, vocabulary) | sampled_entries.encode(
             rows, vocabulary
         )
     prefix = rows.prefix.to(torch.int32).contiguous()

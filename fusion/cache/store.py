@@ -21,11 +21,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fusion.cache import drawn
+from fusion.cache import sampled_entries
 from fusion.cache.codec import decode, encode
-from fusion.cache.known import Known, known
-from fusion.made import claim, fingerprint, write_json
-from fusion.rows import LogitRows
+from fusion.cache.known_fields import Known, known
+from fusion.core.rows import LogitRows
+from fusion.runtime.artifacts import claim, fingerprint, write_json
 
 FORMAT = 3
 INDEX = ("rows", "entries", "known")  # besides rows: how many each example has, how many entries a row, `known`
@@ -165,7 +165,7 @@ class Cache:
         rows = LogitRows.cat([self._decode(list(group)) for _, group in alike])
         if not self.drawn:
             return rows
-        logprobs, token_ids, counts = drawn.decode([tensors for _, tensors in parts], self.key["vocabulary"])
+        logprobs, token_ids, counts = sampled_entries.decode([tensors for _, tensors in parts], self.key["vocabulary"])
         return dataclasses.replace(rows, logprobs=logprobs, ids=token_ids, sampled=counts)
 
     def verify(self) -> None:
@@ -177,7 +177,7 @@ class Cache:
 
     def _decode(self, parts: Sequence[tuple[int, dict[str, Tensor]]]) -> LogitRows:
         """Rows of examples that are stored alike: number and tensors of each."""
-        names = [name for name in parts[0][1] if name not in drawn.NAMES]
+        names = [name for name in parts[0][1] if name not in sampled_entries.NAMES]
         tensors = {name: torch.cat([part[name] for _, part in parts]) for name in names}
         counts = torch.tensor([len(part[names[0]]) for _, part in parts])
         example = torch.tensor([number for number, _ in parts]).repeat_interleave(counts)
@@ -191,7 +191,7 @@ class Cache:
         file, entries = self._shard(shard)
         rows, ragged = slice(start, end), slice(int(entries[start]), int(entries[end])) if len(entries) else None
         names = [name for name in sorted(file.keys()) if name not in leave]
-        return {name: file.get_slice(name)[ragged if name in drawn.RAGGED else rows] for name in names}
+        return {name: file.get_slice(name)[ragged if name in sampled_entries.RAGGED else rows] for name in names}
 
     def _opened(self, shard: int) -> tuple[Any, Tensor]:
         """The file, and where the drawn entries of each row begin in it."""

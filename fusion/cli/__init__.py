@@ -9,9 +9,9 @@ import sys
 
 import typer
 
-from fusion import ranks
 from fusion.cli import caches, models, recipes, runs  # noqa: F401  (each registers its commands)
 from fusion.cli.app import app
+from fusion.runtime import distributed
 
 COLLECT_AFTER = 10_000
 """New objects before Python looks for cycles: the modules that a command imports are many times its usual 700, and stay."""
@@ -42,7 +42,7 @@ def run() -> int:
         return ended.code or 0
     except (ValueError, FileNotFoundError, FileExistsError, KeyError) as error:
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
-        place = "" if ranks.is_main() else f" in process {ranks.rank()}"
+        place = "" if distributed.is_main() else f" in process {distributed.rank()}"
         typer.secho(f"Error{place}: {message}", fg="red", err=True)
         if os.environ.get("FUSION_TRACEBACK"):
             raise

@@ -30,26 +30,26 @@ def import_(
     out: Annotated[Path | None, typer.Option(help="Another folder than the run's own.")] = None,
 ) -> None:
     """Make a source's cache from logits that DistillKit, Megatron-LM, vLLM or a program of yours wrote."""
-    from fusion import configfile
-    from fusion.cachefiles import facts, import_cache
-    from fusion.dumps import ENDINGS
-    from fusion.job import Job
-    from fusion.progress import console, quiet
-    from fusion.tables import facts_table
+    from fusion.config import loading
+    from fusion.report.command_tables import facts_table
+    from fusion.runtime.console import console, quiet
+    from fusion.sources.importers import ENDINGS
+    from fusion.stages.context import Job
+    from fusion.stages.import_cache import facts, import_cache
 
     if form not in ENDINGS:
         raise ValueError(f"--format {form}: there are {', '.join(ENDINGS)}.")
     quiet()
-    made = import_cache(Job(configfile.load(config, override)), source, form, files, codec, tokens, out)
+    made = import_cache(Job(loading.load(config, override)), source, form, files, codec, tokens, out)
     console.print(facts_table(made.folder, facts(made.folder)))
 
 
 @caches.command()
 def show(folder: CacheFolder) -> None:
     """Say what a cache holds, what its rows do not know, and what it was made of."""
-    from fusion.cachefiles import facts
-    from fusion.progress import console
-    from fusion.tables import facts_table
+    from fusion.report.command_tables import facts_table
+    from fusion.runtime.console import console
+    from fusion.stages.import_cache import facts
 
     console.print(facts_table(folder, facts(folder)))
 
@@ -76,9 +76,9 @@ def audit_(
     out: Annotated[Path | None, typer.Option(help="Write the span as `basis` [V, d] to this safetensors file.")] = None,
 ) -> None:
     """Show what whole rows (top_k: all) of a model of yours give away: its width and the span of its output layer."""
-    from fusion.cachefiles import leak
-    from fusion.progress import console, quiet
-    from fusion.tables import facts_table
+    from fusion.report.command_tables import facts_table
+    from fusion.runtime.console import console, quiet
+    from fusion.stages.import_cache import leak
 
     quiet()
     console.print(facts_table(folder, leak(folder, rows, model, softcap, width, out)))

@@ -45,7 +45,7 @@ def merge(
 
     fusion merge --method ties --base DIR A:0.3 B:0.3 --out DIR: the same without a file.
     """
-    from fusion.merge import recipe as recipes
+    from fusion.merging.recipes import recipe as recipes
 
     file = Path(inputs[0])
     raw = recipes.read(file) if method is None and len(inputs) == 1 and file.is_file() else None
@@ -100,10 +100,10 @@ def evaluate(
     if find_spec("lm_eval") is None:
         raise ValueError("Benchmarks need lm-eval: pip install 'logit-fusion[eval]'.")
     os.environ.setdefault("TQDM_DISABLE", "1")  # read when lm-eval is imported; the bars are ours
-    from fusion.benchmark import Wanted, benchmark
-    from fusion.progress import quiet
-    from fusion.ranks import device
-    from fusion_eval.evaluate import Settings
+    from fusion.cli.benchmark_report import Wanted, benchmark
+    from fusion.runtime.console import quiet
+    from fusion.runtime.distributed import device
+    from fusion_eval.runners.evaluate import Settings
 
     quiet()
     how = Settings(data, limit, max_new_tokens, template, allow_code_execution, backend, dtype, device())
@@ -135,19 +135,19 @@ def draft(
 
     What guess and check writes is what the model alone would have written.
     """
-    from fusion import drafting
-    from fusion.corpus import load
-    from fusion.models import ModelRef
-    from fusion.progress import console, quiet
-    from fusion.tables import acceptance_table
+    from fusion.data.datasets import load
+    from fusion.extras.draft import command
+    from fusion.models.loading import ModelRef
+    from fusion.report.command_tables import acceptance_table
+    from fusion.runtime.console import console, quiet
 
     quiet()
-    settings = drafting.parse(override)
+    settings = command.parse(override)
     examples = load(data, domain="draft", prompt=prompt, response=response, limit=limit)
     if only_measure:
-        found = drafting.measure_again(ModelRef(model), out, examples[-heldout:], settings)
+        found = command.measure_again(ModelRef(model), out, examples[-heldout:], settings)
     else:
-        found = drafting.run(ModelRef(model), examples, heldout, settings, max_length, out, dtype)
+        found = command.run(ModelRef(model), examples, heldout, settings, max_length, out, dtype)
     console.print(acceptance_table(str(out), found))
 
 
@@ -162,14 +162,14 @@ def _merge(
     search: str | None,
     **options: str | None,
 ) -> None:
-    from fusion import merging
-    from fusion.merge.recipe import parse
+    from fusion.cli import merge_recipes
+    from fusion.merging.recipes.recipe import parse
 
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     if search is not None:
         given["search"] = {"validation": {"path": search}}
     if method is not None:
-        raw, origin = merging.from_arguments(method, base, inputs, settings, **given), "fusion merge"
+        raw, origin = merge_recipes.from_arguments(method, base, inputs, settings, **given), "fusion merge"
     else:
         assert raw is not None
         origin = inputs[0]
@@ -181,7 +181,7 @@ def _merge(
         raise ValueError("Name the folder of the merged model with --out.")
     recipe = parse(raw, origin)
     recipe = recipe if method else parse(recipe.model_dump(exclude_unset=True) | given, origin)
-    merged = merging.run(recipe, out, threads)
+    merged = merge_recipes.run(recipe, out, threads)
     typer.echo(f"{out}: merged." if merged.made else f"{out}: there already, from exactly these inputs.")
 
 

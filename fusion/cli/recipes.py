@@ -14,7 +14,7 @@ from fusion.cli.app import app
 @app.command()
 def recipes() -> None:
     """List the configurations that come with the package."""
-    from fusion.recipes import recipes as known
+    from fusion.config.recipes import recipes as known
 
     for name, file in known().items():
         typer.echo(f"{name:<24} {file.read_text().splitlines()[0].removeprefix('# ')}")
@@ -30,7 +30,7 @@ def study(
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="Runs made at once, each in a process.")] = 1,
 ) -> None:
     """Train one pivot in several ways, each tuned alike and from several seeds, and compare them with intervals."""
-    from fusion.progress import quiet
+    from fusion.runtime.console import quiet
     from fusion.study import Grid, load, run
     from fusion.study.page import place, put
 

@@ -28,16 +28,16 @@ def plan(
     count: Annotated[bool, typer.Option("--count", help="Read the data even where plan.tokens is given.")] = False,
 ) -> None:
     """Say what a run will take, and what would not fit, before anything runs; no weights are read."""
-    from fusion import configfile
-    from fusion.job import Job
+    from fusion.config import loading
     from fusion.plan import domains, tables_of_plan
     from fusion.plan import plan as estimate
-    from fusion.progress import console, quiet
+    from fusion.runtime.console import console, quiet
+    from fusion.stages.context import Job
 
     quiet()
     given = {"plan.gpus": gpus, "plan.gpu": gpu, "plan.mfu": mfu}
     said = [f"{key}={value}" for key, value in given.items() if value is not None]
-    job = Job(configfile.load(config, [*override, *said]))
+    job = Job(loading.load(config, [*override, *said]))
     found = estimate(job, count)
     console.print(*tables_of_plan(found, job.config.plan), sep="\n")
     if not found.by_hand:
@@ -78,11 +78,11 @@ def launch(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would run and what it would read.")] = False,
 ) -> None:
     """Start `fusion run` on several GPUs or machines, here or through a queue."""
-    from fusion import configfile
+    from fusion.config import loading
     from fusion_launch import Program, Resources, execute, prepare
 
-    name = configfile.load(config, override).name  # a mistake is said here, not after hours in a queue
-    files = {config: configfile.whole(config)} if Path(config).is_file() else {}
+    name = loading.load(config, override).name  # a mistake is said here, not after hours in a queue
+    files = {config: loading.whole(config)} if Path(config).is_file() else {}
     program = Program("fusion", ("run", config, *(part for value in override for part in ("--set", value))), name)
     prepared = prepare(on, program, Resources.of(gpus, nodes, hostfile, head), option, files)
     if not dry_run:
@@ -131,14 +131,20 @@ def inspect(
     With --rescaling, of extracted sources, the factor on each true token's gradient by domain and certainty of the pivot.
     With --classes and --concepts the pivot, and the fused model if there is one, are run on the first 500 training examples.
     """
-    from fusion import configfile
-    from fusion.inspect import audit_all, classes_all, concepts_all, overview, rescaling_all
-    from fusion.job import Job
-    from fusion.progress import console, quiet
-    from fusion.tables import audit_tables, classes_table, concepts_table, overview_table, rescaling_table
+    from fusion.analysis import audit_all, classes_all, concepts_all, overview, rescaling_all
+    from fusion.config import loading
+    from fusion.report.command_tables import (
+        audit_tables,
+        classes_table,
+        concepts_table,
+        overview_table,
+        rescaling_table,
+    )
+    from fusion.runtime.console import console, quiet
+    from fusion.stages.context import Job
 
     quiet()
-    job = Job(configfile.load(config, override))
+    job = Job(loading.load(config, override))
     console.print(overview_table(overview(job)))
     if alignment:
         for name, audit in audit_all(job).items():
@@ -155,8 +161,9 @@ def inspect(
 
 def until(config: str, override: list[str], stage: str) -> None:
     """Make a run up to this stage."""
-    from fusion import configfile, pipeline
-    from fusion.progress import quiet
+    from fusion import pipeline
+    from fusion.config import loading
+    from fusion.runtime.console import quiet
 
     quiet()
-    pipeline.run(configfile.load(config, override), stage)
+    pipeline.run(loading.load(config, override), stage)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from fusion.config.conflicts import Choices, conflicts
 from fusion.config.data import Data, DataSettings
 from fusion.config.models import SourceSettings
 from fusion.config.stages import Extract
-from fusion.conflicts import Choices, conflicts
 from fusion.objectives import AnyObjective
 from fusion.responses import Tests, Written
 from fusion.sources import Similarity
-from fusion.train.adapter import QLoRA
+from fusion.training.adapter import QLoRA
 
 if TYPE_CHECKING:
     from fusion.config.run import Config

@@ -6,12 +6,12 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from fusion.core.settings import Settings
 from fusion.responses import AnyCheck, AnyResponses, Ended, Reference
-from fusion.settings import Settings
 
 
 class DataSettings(Settings):
-    """One data set; see `fusion.corpus.load`."""
+    """One data set; see `fusion.data.datasets.load`."""
 
     path: str
     """`builtin:SKILL`, a .jsonl, .json, .csv or .parquet file, or a hub id."""
@@ -60,7 +60,7 @@ class DataSettings(Settings):
 
     @property
     def reading(self) -> dict[str, Any]:
-        """Arguments of `fusion.corpus.load`."""
+        """Arguments of `fusion.data.datasets.load`."""
         return self.model_dump(exclude={"check"})
 
     @model_validator(mode="after")

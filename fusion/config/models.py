@@ -7,11 +7,11 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from fusion.config.training import Arguments
-from fusion.models import ModelRef
+from fusion.core.settings import Settings
+from fusion.models.loading import ModelRef
 from fusion.quickstart import MODELS
-from fusion.settings import Settings
 from fusion.sources import AnyBackend, Similarity, Transformers
-from fusion.train.adapter import AnyAdapter
+from fusion.training.adapter import AnyAdapter
 from fusion.transforms import AnyTransform
 
 BUILTIN = "quickstart:"

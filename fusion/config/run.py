@@ -12,12 +12,12 @@ from fusion.config.data import Data
 from fusion.config.models import FineTune, ModelSettings, SourceSettings
 from fusion.config.stages import Evaluation, Extract, Plan
 from fusion.config.training import Arguments
-from fusion.merge.methods import AnyMethod, TaskArithmetic
+from fusion.core.settings import Settings
+from fusion.merging.methods.registry import AnyMethod, TaskArithmetic
 from fusion.objectives import AnyObjective, CrossEntropy
-from fusion.settings import Settings
-from fusion.train.adapter import AnyAdapter
-from fusion.train.engine import Engine
-from fusion.train.student import AnyStudent
+from fusion.training.adapter import AnyAdapter
+from fusion.training.engine import Engine
+from fusion.training.quantization_aware import AnyStudent
 from fusion.weighting import AnyWeighting, Sum
 
 

@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from fusion.hardware import GPUS
-from fusion.settings import Settings, suggest
+from fusion.config.gpus import GPUS
+from fusion.core.settings import Settings, suggest
 from fusion.sources import RandomSampling
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
-from fusion.settings import suggest
+from fusion.core.settings import suggest
 
 OURS = {
     **dict.fromkeys(["output_dir", "seed", "remove_unused_columns", "use_cpu"], "is set by the run itself"),

@@ -4,8 +4,6 @@ from typing import Annotated
 
 from pydantic import Field
 
-from fusion.objectives.affinity import Affinity
-from fusion.objectives.aligndistil import AlignDistil
 from fusion.objectives.base import (
     ExampleObjective,
     JoinedObjective,
@@ -18,30 +16,32 @@ from fusion.objectives.base import (
     SpanObjective,
     SpelledObjective,
 )
-from fusion.objectives.cross_entropy import CrossEntropy
-from fusion.objectives.divergences import L1, ForwardKL, JensenShannon, ReverseKL, SkewedKL
-from fusion.objectives.dual_head import DualHead
-from fusion.objectives.gld import GLD
-from fusion.objectives.gromov import GromovWasserstein
-from fusion.objectives.hidden_projector import HiddenProjector
-from fusion.objectives.hungarian import Hungarian
-from fusion.objectives.infifusion import InfiFusion
-from fusion.objectives.llp import LLP
-from fusion.objectives.luminet import LumiNet
-from fusion.objectives.matcher import Matcher
-from fusion.objectives.mixture import Mixture
-from fusion.objectives.mse import MSE
-from fusion.objectives.nkd import NKD, USKD
-from fusion.objectives.one_vs_rest import OneVsRest
-from fusion.objectives.optimal_transport import OptimalTransport
-from fusion.objectives.owned import Between, OutputLayer, OwningObjective
-from fusion.objectives.plackett_luce import PlackettLuce
+from fusion.objectives.graph.gld import GLD
+from fusion.objectives.graph.gromov import GromovWasserstein
+from fusion.objectives.hidden.affinity import Affinity
+from fusion.objectives.hidden.hidden_projector import HiddenProjector
+from fusion.objectives.hidden.optimal_transport import OptimalTransport
+from fusion.objectives.hidden.span_relations import SpanRelations
+from fusion.objectives.modules.base import Between, OutputLayer, OwningObjective
+from fusion.objectives.modules.dual_head import DualHead
+from fusion.objectives.modules.matcher import Matcher
+from fusion.objectives.rank.infifusion import InfiFusion
+from fusion.objectives.rank.uld import ULD
 from fusion.objectives.selection import Confident, KnowsMore, Selection
-from fusion.objectives.span_likelihood import SpanLikelihood
-from fusion.objectives.span_relations import SpanRelations
-from fusion.objectives.topkd import TopKContrastive, TopKDecoupled
-from fusion.objectives.uld import ULD
-from fusion.objectives.zscore_kl import ZScoreKL
+from fusion.objectives.span.span_likelihood import SpanLikelihood
+from fusion.objectives.spelling.hungarian import Hungarian
+from fusion.objectives.token.aligndistil import AlignDistil
+from fusion.objectives.token.cross_entropy import CrossEntropy
+from fusion.objectives.token.divergences import L1, ForwardKL, JensenShannon, ReverseKL, SkewedKL
+from fusion.objectives.token.llp import LLP
+from fusion.objectives.token.luminet import LumiNet
+from fusion.objectives.token.mixture import Mixture
+from fusion.objectives.token.mse import MSE
+from fusion.objectives.token.nkd import NKD, USKD
+from fusion.objectives.token.one_vs_rest import OneVsRest
+from fusion.objectives.token.plackett_luce import PlackettLuce
+from fusion.objectives.token.topkd import TopKContrastive, TopKDecoupled
+from fusion.objectives.token.zscore_kl import ZScoreKL
 
 AnyObjective = Annotated[
     CrossEntropy

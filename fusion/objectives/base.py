@@ -12,9 +12,9 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
+from fusion.core.rows import LogitRows
+from fusion.core.settings import Settings
 from fusion.objectives.selection import Selection
-from fusion.rows import LogitRows
-from fusion.settings import Settings
 
 MISSING = 1e-3  # kept mass may fall this far below 1 by rounding; less of it means that entries are missing
 EPS = 1e-7  # a row of equal logits has no spread to divide by; its entries count as 0

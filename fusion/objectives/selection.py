@@ -8,8 +8,8 @@ from jaxtyping import Bool
 from pydantic import Field
 from torch import Tensor
 
-from fusion.rows import LogitRows
-from fusion.settings import Settings
+from fusion.core.rows import LogitRows
+from fusion.core.settings import Settings
 
 
 class Confident(Settings):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from fusion import corpus
 from fusion.config import Config, DataSettings
-from fusion.easiest import how_many
-from fusion.encode import Encoded
-from fusion.job import Job
+from fusion.data import datasets
+from fusion.data.easiest import how_many
+from fusion.data.encode import Encoded
 from fusion.plan.work import Counts
+from fusion.stages.context import Job
 
 
 def training_counts(job: Job, name: str, by_hand: bool, once: bool = False) -> Counts:
@@ -77,6 +77,6 @@ def _examples(config: Config, part: str) -> int:
 
 def domains(job: Job) -> str:
     """Examples by domain, in words."""
-    train = ", ".join(f"{domain} {count}" for domain, count in corpus.by_domain(job.asked).items())
-    held = ", ".join(f"{domain} {count}" for domain, count in corpus.by_domain(job.heldout).items())
+    train = ", ".join(f"{domain} {count}" for domain, count in datasets.by_domain(job.asked).items())
+    held = ", ".join(f"{domain} {count}" for domain, count in datasets.by_domain(job.heldout).items())
     return f"training: {train}; held out: {held}"

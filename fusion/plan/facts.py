@@ -19,7 +19,7 @@ from huggingface_hub import constants, try_to_load_from_cache
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from fusion.models import ModelRef, load_config
+from fusion.models.loading import ModelRef, load_config
 
 
 @dataclass(frozen=True)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fusion import models
 from fusion.config import Config
-from fusion.head import AT_ONCE
-from fusion.job import Job
+from fusion.models import loading
+from fusion.models.head import AT_ONCE
 from fusion.plan import memory
 from fusion.plan.counts import training_counts
 from fusion.plan.facts import Architecture
 from fusion.plan.memory import Engine, Memory
 from fusion.plan.work import Counts
-from fusion.train import ACCUMULATED, SIZE
+from fusion.stages.context import Job
+from fusion.training import ACCUMULATED, SIZE
 
 NOTHING = Memory()
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -72,7 +72,7 @@ class Planner:
 
     def vocabulary(self, name: str) -> int:
         """Tokens that logits are made for."""
-        return self.sizes[name].vocabulary if self.by_hand else models.vocabulary(self.job.tokenizers[name])
+        return self.sizes[name].vocabulary if self.by_hand else loading.vocabulary(self.job.tokenizers[name])
 
     def read_logits(self, name: str) -> memory.Bytes:
         """Bytes of a chunk of logits that is read and dropped, and of a copy of it."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from fusion.cache import drawn
+from fusion.cache import sampled_entries
 from fusion.cache.codec import bytes_per_row
 from fusion.config import Extract
-from fusion.job import Job
 from fusion.plan import memory
 from fusion.plan.counts import heldout_counts
 from fusion.plan.facts import architecture
@@ -18,7 +17,8 @@ from fusion.plan.responses import answering, reading, writer
 from fusion.plan.trainings import engine_of, fine_tunings, model_bytes, possible, process, training_stage
 from fusion.plan.work import Counts, forward
 from fusion.responses import EverySource
-from fusion.train import trainings
+from fusion.stages.context import Job
+from fusion.training import trainings
 
 
 def plan(job: Job, count: bool = False) -> Plan:
@@ -88,7 +88,7 @@ def _row(extract: Extract, pivot: bool, vocabulary: int, width: int) -> float:
     """
     if extract.sampling is not None and not pivot:
         different = min(vocabulary, math.ceil(extract.sampling.draws * 12 / 50))
-        return bytes_per_row(0, extract.codec, vocabulary, width) + drawn.bytes_per_row(different, vocabulary)
+        return bytes_per_row(0, extract.codec, vocabulary, width) + sampled_entries.bytes_per_row(different, vocabulary)
     k = 1 if pivot else vocabulary if extract.top_k == "all" else min(extract.top_k, vocabulary)
     return float(bytes_per_row(k, extract.codec, vocabulary, width))
 

@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from fusion.config import Plan as Given
-from fusion.hardware import GPUS
+from fusion.config.gpus import GPUS
 from fusion.plan.memory import Memory
 from fusion.plan.planner import Estimate, Plan
 from fusion.plan.units import count, size, size_in, time, unit, work

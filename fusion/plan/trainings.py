@@ -6,14 +6,14 @@ import math
 from dataclasses import replace
 
 from fusion.config import Config
-from fusion.conflicts import WHOLE
+from fusion.config.conflicts import WHOLE
 from fusion.objectives import OwningObjective
 from fusion.plan import memory
 from fusion.plan.facts import Architecture
 from fusion.plan.memory import Engine, Memory, Precision
 from fusion.plan.planner import BYTES, Estimate, Planner
 from fusion.plan.work import training
-from fusion.train import BASELINE, owned
+from fusion.training import BASELINE, auxiliary_modules
 
 
 def engine_of(config: Config) -> Engine:
@@ -77,7 +77,7 @@ def _owned(planner: Planner) -> tuple[int, int]:
     config, width = planner.config, planner.sizes["pivot"].hidden
     sources = [source.name for source in config.sources if source.name in planner.sizes]
     each = [
-        owned.numbers(config.objectives, width, planner.sizes[name].hidden, planner.vocabulary(name))
+        auxiliary_modules.numbers(config.objectives, width, planner.sizes[name].hidden, planner.vocabulary(name))
         for name in sources
     ]
     return sum(trained for trained, _ in each), sum(frozen for _, frozen in each)

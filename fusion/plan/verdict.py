@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fusion.config import Plan as Given
-from fusion.hardware import GPUS
+from fusion.config.gpus import GPUS
 from fusion.plan.memory import FREE, Bytes, Engine
 from fusion.plan.planner import Plan
 from fusion.plan.units import size

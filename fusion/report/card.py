@@ -19,10 +19,10 @@ from fusion.report.record import Record, read_run
 from fusion.report.table import markdown, plain
 from fusion.report.units import percent
 from fusion.report.verdict import Outcome, judge
-from fusion_eval.bootstrap import RESAMPLES
-from fusion_eval.metrics import METRICS
 from fusion_eval.results import MEAN
-from fusion_eval.statistics import summarise
+from fusion_eval.statistics.bootstrap import RESAMPLES
+from fusion_eval.statistics.comparison import summarise
+from fusion_eval.statistics.metrics import METRICS
 
 CONCLUSION: dict[Outcome, str] = {
     "better": "On these measures, fusing was worth it.",

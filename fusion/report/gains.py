@@ -9,11 +9,11 @@ from typing import TypeGuard
 
 from fusion.report.record import Record
 from fusion.report.verdict import mark
-from fusion_eval.bootstrap import RESAMPLES, Interval
-from fusion_eval.gap import Gap, gap_closed
-from fusion_eval.metrics import METRICS
 from fusion_eval.results import MEAN, Result
-from fusion_eval.statistics import Scores, compare
+from fusion_eval.statistics.bootstrap import RESAMPLES, Interval
+from fusion_eval.statistics.comparison import Scores, compare
+from fusion_eval.statistics.gap import Gap, gap_closed
+from fusion_eval.statistics.metrics import METRICS
 
 BEST = "best source"
 

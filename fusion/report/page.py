@@ -9,16 +9,16 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from fusion.report import units
-from fusion.report.curves import POINTS
-from fusion.report.drawing import colours, png, svg
+from fusion.report.figures.curves import POINTS
+from fusion.report.figures.drawing import colours, png, svg
+from fusion.report.figures.gallery import Gallery, gallery
 from fusion.report.gains import BEST, all_gains, bounded
-from fusion.report.gallery import Gallery, gallery
 from fusion.report.overlays import blocks
 from fusion.report.record import Record, read_run
 from fusion.report.sections import ANSWERS, OPEN, answers, cache_rows, cost_rows, glance, suite_section
 from fusion.report.table import HELPING_CAPTION, helping_cells
-from fusion_eval.bootstrap import RESAMPLES
 from fusion_eval.results import write_whole
+from fusion_eval.statistics.bootstrap import RESAMPLES
 
 TEMPLATES = Path(__file__).parent / "templates"
 

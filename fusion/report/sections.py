@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from fusion.report.facts import RunFile
+from fusion.report.figures.gallery import figure_name
 from fusion.report.gains import AllGains, Gains, bounded, gain_cell
-from fusion.report.gallery import figure_name
 from fusion.report.record import Record
 from fusion.report.table import grid
 from fusion.report.units import duration, percent, size
 from fusion.report.verdict import judge
-from fusion_eval.metrics import METRICS
 from fusion_eval.results import MEAN, Item, Result
+from fusion_eval.statistics.metrics import METRICS
 
 ANSWERS = 2
 """Answers shown of each domain."""

@@ -12,10 +12,10 @@ from rich.text import Text
 from fusion.report.facts import Helping
 from fusion.report.record import helping_rows
 from fusion.report.verdict import helping_verdict, mark
-from fusion_eval.bootstrap import COVERAGE, RESAMPLES, Interval
-from fusion_eval.metrics import METRICS
 from fusion_eval.results import MEAN, Result
-from fusion_eval.statistics import Scores, compare, summarise
+from fusion_eval.statistics.bootstrap import COVERAGE, RESAMPLES, Interval
+from fusion_eval.statistics.comparison import Scores, compare, summarise
+from fusion_eval.statistics.metrics import METRICS
 
 
 @dataclass(frozen=True)

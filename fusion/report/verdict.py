@@ -7,10 +7,10 @@ from typing import Literal
 
 from fusion.report.facts import Helping
 from fusion.report.record import Record
-from fusion_eval.bootstrap import RESAMPLES, Interval
-from fusion_eval.metrics import METRICS
 from fusion_eval.results import MEAN, Result
-from fusion_eval.statistics import compare, summarise
+from fusion_eval.statistics.bootstrap import RESAMPLES, Interval
+from fusion_eval.statistics.comparison import compare, summarise
+from fusion_eval.statistics.metrics import METRICS
 
 EQUAL = 0.01
 """Nats per byte within which source and pivot count as equal: a factor of e in the likelihood of 100 bytes."""

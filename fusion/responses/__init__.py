@@ -2,8 +2,8 @@
 
 from fusion.responses.checks import AnyCheck, Ended, Tests
 from fusion.responses.choose import Count, Question, chosen, counts, expected, restored, saved
-from fusion.responses.lines import Lines
 from fusion.responses.response import Response
+from fusion.responses.response_store import Lines
 from fusion.responses.settings import AnyResponses, BestSource, EverySource, Reference, Written
 
 __all__ = [

@@ -11,10 +11,10 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from fusion.corpus import Example
+from fusion.core.settings import Settings
+from fusion.data.datasets import Example
+from fusion.grading import answers, sandbox
 from fusion.responses.response import Response
-from fusion.settings import Settings
-from fusion_eval import answers, sandbox
 
 Of = Literal["number", "option", "text"]
 READ: dict[str, Callable[[str], str | None]] = {

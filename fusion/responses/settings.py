@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from fusion.settings import Settings
-from fusion.writing import Decoding
+from fusion.core.settings import Settings
+from fusion.models.generate import Decoding
 
 
 class Reference(Settings):

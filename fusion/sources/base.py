@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
-from fusion.encode import Encoded, Template
-from fusion.models import ModelRef
-from fusion.rows import LogitRows
-from fusion.settings import Settings
+from fusion.core.rows import LogitRows
+from fusion.core.settings import Settings
+from fusion.data.encode import Encoded, Template
+from fusion.models.generate import Answer, Decoding
+from fusion.models.loading import ModelRef
 from fusion.sources.sampling import RandomSampling
-from fusion.writing import Answer, Decoding
 
 Progress = Callable[[int], None]
 

@@ -12,13 +12,13 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
-from fusion.encode import Encoded, end_of_turn
-from fusion.models import vocabulary
-from fusion.rows import LogitRows
+from fusion.core.rows import LogitRows
+from fusion.data.encode import Encoded, end_of_turn
+from fusion.models.generate import Answer, Decoding
+from fusion.models.loading import vocabulary
 from fusion.sources.base import Backend, Progress, Wanted
 from fusion.sources.http import Endpoint
-from fusion.sources.listed import Listed, rows_of
-from fusion.writing import Answer, Decoding
+from fusion.sources.prompt_logprobs import Listed, rows_of
 
 TOKEN_ID = "token_id:"  # how some servers write a token on request, instead of its text
 

@@ -11,8 +11,8 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from fusion.encode import Encoded
-from fusion.settings import Settings
+from fusion.core.settings import Settings
+from fusion.data.encode import Encoded
 
 
 class RandomSampling(Settings):

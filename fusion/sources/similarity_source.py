@@ -12,11 +12,11 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from fusion.batch import pad, skeleton
-from fusion.encode import Encoded
-from fusion.head import Head
-from fusion.models import load_model, vocabulary
-from fusion.rows import LogitRows
+from fusion.core.rows import LogitRows
+from fusion.data.batching import pad, skeleton
+from fusion.data.encode import Encoded
+from fusion.models.head import Head
+from fusion.models.loading import load_model, vocabulary
 from fusion.sources.base import Backend, Progress, Wanted
 
 

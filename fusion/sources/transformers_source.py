@@ -10,14 +10,14 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from fusion.batch import batches, pad
-from fusion.encode import Encoded
-from fusion.head import Head, hidden_states
-from fusion.models import load_model, vocabulary
-from fusion.rows import LogitRows
+from fusion.core.rows import LogitRows
+from fusion.data.batching import batches, pad
+from fusion.data.encode import Encoded
+from fusion.models.generate import Answer, Decoding, ends, write
+from fusion.models.head import Head, hidden_states
+from fusion.models.loading import load_model, vocabulary
 from fusion.sources.base import Backend, Progress, Wanted
 from fusion.sources.sampling import RandomSampling
-from fusion.writing import Answer, Decoding, ends, write
 
 
 class Transformers(Backend):

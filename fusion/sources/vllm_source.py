@@ -9,13 +9,13 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from fusion.encode import Encoded, end_of_turn
-from fusion.models import vocabulary
-from fusion.ranks import world
-from fusion.rows import LogitRows
+from fusion.core.rows import LogitRows
+from fusion.data.encode import Encoded, end_of_turn
+from fusion.models.generate import Answer, Decoding
+from fusion.models.loading import vocabulary
+from fusion.runtime.distributed import world
 from fusion.sources.base import Backend, Progress, Wanted
-from fusion.sources.listed import Listed, rows_of
-from fusion.writing import Answer, Decoding
+from fusion.sources.prompt_logprobs import Listed, rows_of
 
 OURS = {"model", "revision", "trust_remote_code", "dtype", "max_logprobs", "logprobs_mode"}
 

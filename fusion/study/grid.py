@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fusion.config import Config
-from fusion.configfile import laid_over, override, parse, read
+from fusion.config.loading import laid_over, override, parse, read
 from fusion.study.settings import STORE, Study
 
 Setting = dict[str, Any]

@@ -6,11 +6,11 @@ import functools
 from dataclasses import dataclass
 from typing import Any
 
-from fusion_eval.bootstrap import Interval
-from fusion_eval.gap import gap_closed
-from fusion_eval.metrics import METRICS
 from fusion_eval.results import MEAN, Result
-from fusion_eval.statistics import Scores, compare, summarise
+from fusion_eval.statistics.bootstrap import Interval
+from fusion_eval.statistics.comparison import Scores, compare, summarise
+from fusion_eval.statistics.gap import gap_closed
+from fusion_eval.statistics.metrics import METRICS
 
 
 @dataclass(frozen=True)

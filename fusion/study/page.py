@@ -13,14 +13,14 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from fusion.made import write_json, write_text
-from fusion.progress import console
-from fusion.report.drawing import BLUE, GREY, INK, ORANGE, STYLE, WIDTH, png
+from fusion.report.figures.drawing import BLUE, GREY, INK, ORANGE, STYLE, WIDTH, png
 from fusion.report.table import plain
+from fusion.runtime.artifacts import write_json, write_text
+from fusion.runtime.console import console
 from fusion.study.outcome import Outcome, Row
-from fusion_eval.bootstrap import Interval
-from fusion_eval.metrics import METRICS
 from fusion_eval.results import MEAN
+from fusion_eval.statistics.bootstrap import Interval
+from fusion_eval.statistics.metrics import METRICS
 
 MARKS = {None: "", True: "★", False: "▼"}
 

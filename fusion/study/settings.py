@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from fusion.config import DataSettings
-from fusion.configfile import ConfigError, explained, read_yaml
-from fusion.recipes import studies
-from fusion.settings import Settings
+from fusion.config.loading import ConfigError, explained, read_yaml
+from fusion.config.recipes import studies
+from fusion.core.settings import Settings
 
 STORE = "store"
 """Folder of a study beside those of its arms."""

@@ -20,16 +20,16 @@ from dataclasses import dataclass, field
 
 import torch
 
-from fusion import configfile, pipeline
-from fusion.config import Config
-from fusion.job import Job
-from fusion.progress import console, quiet
+from fusion import pipeline
+from fusion.config import Config, loading
+from fusion.runtime.console import console, quiet
+from fusion.stages.context import Job
 from fusion.study.grid import Grid, Setting
 from fusion.study.outcome import Outcome
 from fusion.study.page import show
-from fusion_eval.metrics import METRICS
 from fusion_eval.results import MEAN, Result
-from fusion_eval.statistics import summarise
+from fusion_eval.statistics.comparison import summarise
+from fusion_eval.statistics.metrics import METRICS
 
 Cell = tuple[str, Config]
 """A run, and what it is called on the line that says it is done."""
@@ -97,7 +97,7 @@ def _score(found: Sequence[Result], name: str) -> float:
 def measure(config: Config) -> Result:
     """What the fused model of a run does on its held-out data; the run is made first, if it is not there."""
     result, made = config.folder / "eval" / config.chosen / "heldout.json", config.folder / "config.yaml"
-    done = result.exists() and made.exists() and made.read_text() == configfile.dump(config)
+    done = result.exists() and made.exists() and made.read_text() == loading.dump(config)
     if not done:
         with _silence():
             pipeline.run(config, until="evaluate")

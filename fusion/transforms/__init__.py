@@ -5,9 +5,9 @@ from typing import Annotated
 from pydantic import Field
 
 from fusion.transforms.base import MappedTransform, OwnTransform, Transform
-from fusion.transforms.gold import GoldOnly, LogitSwap, TopKScale
 from fusion.transforms.power import Power
-from fusion.transforms.top import TopKUniform
+from fusion.transforms.top_k import TopKUniform
+from fusion.transforms.true_token import GoldOnly, LogitSwap, TopKScale
 
 AnyTransform = Annotated[Power | TopKUniform | LogitSwap | TopKScale | GoldOnly, Field(discriminator="kind")]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from fusion.rows import LogitRows
-from fusion.settings import Settings
+from fusion.core.rows import LogitRows
+from fusion.core.settings import Settings
 
 
 class Transform(Settings, ABC):

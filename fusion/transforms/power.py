@@ -7,8 +7,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from fusion.rows import LogitRows
-from fusion.tail import Tail, log_power_sum
+from fusion.core.rows import LogitRows
+from fusion.core.tail import Tail, log_power_sum
 from fusion.transforms.base import OwnTransform
 
 

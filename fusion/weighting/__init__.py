@@ -7,7 +7,7 @@ from pydantic import Field
 from fusion.weighting.base import Label, Mean, Sum, Weighting, times
 from fusion.weighting.examples import EVERY, Learned, RandomSource
 from fusion.weighting.likelihood import GoldPosterior, MaxMargin, MinimumCrossEntropy, likelihoods
-from fusion.weighting.tokens import PowerSum, Product, TokenScaled
+from fusion.weighting.positions import PowerSum, Product, TokenScaled
 
 AnyWeighting = Annotated[
     Sum

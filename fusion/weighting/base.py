@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fusion.rows import LogitRows, Pairs
-from fusion.settings import Settings
+from fusion.core.rows import LogitRows, Pairs
+from fusion.core.settings import Settings
 
 
 class Label(NamedTuple):

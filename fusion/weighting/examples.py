@@ -63,8 +63,8 @@ class RandomSource(Weighting):
 class Learned(Weighting):
     """Each source counts in each domain by its share of the mixture that makes validation text most likely.
 
-    The mixture is of the pivot before training and all sources; see `fusion.shares`. The pivot's own share goes to no source,
-    so a domain in which no source knows more than the pivot is learned from the text alone. Nothing is learned from
+    The mixture is of the pivot before training and all sources; see `stages.mixture_weights`. The pivot's own share goes to
+    no source, so a domain in which no source knows more than the pivot is learned from the text alone. Nothing is learned from
     held-out examples. The criterion is ours, in place of a trained weighting that needs a second pass through the model.
     """
 

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor
 
-from fusion.rows import LogitRows, Pairs
+from fusion.core.rows import LogitRows, Pairs
 from fusion.weighting.base import Weighting
 
 

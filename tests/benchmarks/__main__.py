@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measure import Figure
-from fusion.progress import quiet
+from fusion.runtime.console import quiet
 
 NAMES = (
     "steps",

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import torch
 
-import tiny
 from benchmarks.measure import Figure, best, seconds
-from fusion.align.dtw import dtw
-from fusion.align.prefix import join
-from fusion.batch import pad
-from fusion.encode import encode
-from fusion.rows import LogitRows
+from fusion.alignment.dtw import dtw
+from fusion.alignment.prefix import join
+from fusion.core.rows import LogitRows
+from fusion.data.batching import pad
+from fusion.data.encode import encode
+from tests.helpers import tiny
 
 LICENCE = Path(__file__).parents[2] / "LICENSE"
 FOREIGN = {"the": "thé", "Work": "作品", "or": "ör", "License": "licence 🙂", "and": "и"}

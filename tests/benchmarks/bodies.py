@@ -10,9 +10,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from fusion.cache import Cache, Writer
-from fusion.corpus import Example
-from fusion.encode import Encoded
-from fusion.rows import LogitRows
+from fusion.core.rows import LogitRows
+from fusion.data.datasets import Example
+from fusion.data.encode import Encoded
 
 PIVOT = 49_152
 

@@ -12,12 +12,12 @@ import ot
 import torch
 
 from benchmarks.measure import Figure
-from fusion.encode import encode
-from fusion.head import Head
-from fusion.models import ModelRef, load_model, load_tokenizer, vocabulary
+from fusion.core.rows import LogitRows
+from fusion.data.encode import encode
+from fusion.models.head import Head
+from fusion.models.loading import ModelRef, load_model, load_tokenizer, vocabulary
 from fusion.objectives import GromovWasserstein
-from fusion.objectives.gromov import bounds
-from fusion.rows import LogitRows
+from fusion.objectives.graph.gromov import bounds
 from fusion.sources import TransformersSource
 
 DOCS = Path(__file__).parents[2] / "docs"

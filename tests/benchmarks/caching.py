@@ -12,16 +12,16 @@ import torch
 
 from benchmarks import bodies
 from benchmarks.measure import Figure, best
-from fusion.align import join, translate
-from fusion.batch import pad
+from fusion.alignment import join, translate
+from fusion.alignment.tokenizer_pair import vocabulary_map
 from fusion.cache.codec import bytes_per_row, decode, encode
-from fusion.encode import encode as encode_text
-from fusion.head import Head, hidden_states
-from fusion.models import ModelRef, load_model, load_tokenizer, vocabulary
+from fusion.core.rows import LogitRows
+from fusion.data.batching import pad
+from fusion.data.encode import encode as encode_text
+from fusion.models.head import Head, hidden_states
+from fusion.models.loading import ModelRef, load_model, load_tokenizer, vocabulary
 from fusion.objectives import GLD, ForwardKL, InfiFusion
-from fusion.rows import LogitRows
 from fusion.sources import TransformersSource
-from fusion.vocabulary import vocabulary_map
 
 VOCABULARY = 151_936
 

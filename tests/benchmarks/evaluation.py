@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerFast
 
 from benchmarks.bodies import PIVOT, model_135m
 from benchmarks.measure import Figure, paired
-from fusion_eval.shared_prefix import Asked, Scorer
+from fusion_eval.runners.shared_prefix import Asked, Scorer
 
 QUESTIONS = 4
 RUNS = 2

@@ -8,8 +8,8 @@ import torch
 
 from benchmarks import bodies
 from benchmarks.measure import Figure, paired
-from fusion.batch import pad
-from fusion.head import Head, hidden_states
+from fusion.data.batching import pad
+from fusion.models.head import Head, hidden_states
 from fusion.sources import TransformersSource
 
 VOCABULARY, EXAMPLES, TOKENS = 151_936, 2, 192

@@ -9,7 +9,7 @@ import ot
 import torch
 
 from benchmarks.measure import Figure, best, seconds
-from fusion.objectives.gld import joint, node_features
+from fusion.objectives.graph.gld import joint, node_features
 
 ROWS = 16
 

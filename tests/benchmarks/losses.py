@@ -10,9 +10,9 @@ from torch import Tensor
 
 from benchmarks import bodies
 from benchmarks.measure import Figure, paired
-from fusion.head.logits import describe
+from fusion.core.rows import LogitRows
+from fusion.models.head.logits import describe
 from fusion.objectives import InfiFusion
-from fusion.rows import LogitRows
 
 ROWS, SOURCE = 64, 151_936
 

@@ -11,8 +11,8 @@ from benchmarks.measure import Figure
 CHILD = """
 import re, sys, torch
 from pathlib import Path
-from fusion.batch import skeleton
-from fusion.head import Head
+from fusion.data.batching import skeleton
+from fusion.models.head import Head
 
 def peak():  # of this program alone, where getrusage remembers the process that started it
     return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])

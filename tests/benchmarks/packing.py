@@ -8,9 +8,9 @@ import torch
 
 from benchmarks import bodies
 from benchmarks.measure import Figure, paired
-from fusion.batch import pack, pad
-from fusion.encode import Encoded
-from fusion.head import hidden_states
+from fusion.data.batching import pack, pad
+from fusion.data.encode import Encoded
+from fusion.models.head import hidden_states
 
 LENGTHS = [256, 30, 41, 70, 22, 128, 55, 38]
 

@@ -11,11 +11,11 @@ import torch
 
 from benchmarks import bodies
 from benchmarks.measure import Figure, Ratio, best, paired
-from fusion.head import Head
+from fusion.models.head import Head
 from fusion.objectives import GLD, AnyObjective, CrossEntropy, ForwardKL, InfiFusion
-from fusion.train import Collator, Reference
-from fusion.train.fit import training_arguments
-from fusion.train.trainer import FusionTrainer
+from fusion.training import Collator, Reference
+from fusion.training.fit import training_arguments
+from fusion.training.trainer import FusionTrainer
 from fusion.weighting import GoldPosterior, Sum
 
 VOCABULARIES = {"qwen": 151_665, "gemma": 262_144, "llama": 128_256}

@@ -8,11 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fusion.cache.bits import pack, row_bytes, unpack
+from fusion.cache.bit_packing import pack, row_bytes, unpack
 from fusion.cache.codec import bytes_per_row, decode, encode
-from fusion.cache.scales import GAP, GOLD, MEAN, STD, TOP, Scale
+from fusion.cache.value_scales import GAP, GOLD, MEAN, STD, TOP, Scale
+from fusion.core.rows import LogitRows
 from fusion.objectives import ForwardKL, InfiFusion
-from fusion.rows import LogitRows
 
 V = 152_064
 

@@ -10,7 +10,7 @@ import torch
 from fusion import cache as caches
 from fusion.cache import Cache
 from fusion.cache.codec import bytes_per_row
-from fusion.rows import LogitRows
+from fusion.core.rows import LogitRows
 
 KEY = {"model": "abc", "top_k": 4}
 IDS = [f"id{i:02d}" for i in range(11)]

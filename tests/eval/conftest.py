@@ -2,7 +2,7 @@
 
 import pytest
 
-import benchmark_files
+from tests.helpers import benchmark_files
 
 
 @pytest.fixture(scope="session")

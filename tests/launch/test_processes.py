@@ -19,11 +19,11 @@ HOSTILE = ["a b", "it's", '"quoted"', "$(touch /tmp/no)", "line\nbreak", "--set"
 @pytest.fixture
 def witness(tmp_path, monkeypatch):
     """Makes a program that writes down how it was started, and what its processes wrote."""
-    places = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+    places = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(places))
 
     def make(code, *arguments):
-        return Program("witness", (str(tmp_path), str(code), *arguments), "witness")
+        return Program("tests.helpers.witness", (str(tmp_path), str(code), *arguments), "witness")
 
     make.seen = lambda: {file.stem: json.loads(file.read_text()) for file in sorted(tmp_path.glob("*.json"))}
     make.folder = tmp_path

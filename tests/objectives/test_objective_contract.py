@@ -9,9 +9,9 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
+from fusion.core.rows import LogitRows
 from fusion.objectives import ALL, AnyObjective
-from fusion.rows import LogitRows
-from objectives.contract import HOLDS_CONSTANT, NOT_LEAST_AT_EQUALITY, OBJECTIVES, E, V, case, equal, extremes
+from tests.helpers.contract import HOLDS_CONSTANT, NOT_LEAST_AT_EQUALITY, OBJECTIVES, E, V, case, equal, extremes
 
 
 def those(*units: str):

@@ -9,7 +9,7 @@ import torch
 from pydantic import ValidationError
 
 from fusion.objectives import Confident, ForwardKL, KnowsMore
-from tests.rows import random_rows
+from tests.helpers.rows import random_rows
 
 
 def rows(*largest: float):

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-import tiny
-from fusion.models import ModelRef
+from fusion.models.loading import ModelRef
 from fusion.plan import facts
+from tests.helpers import tiny
 
 PUBLISHED = {
     "microsoft/phi-4": 14_659_507_200,

@@ -2,13 +2,13 @@
 
 import dataclasses
 
-import measured
 import pytest
 import torch
 
-from fusion.models import ModelRef
+from fusion.models.loading import ModelRef
 from fusion.plan import facts, memory
 from fusion.plan.memory import ENGINES, Engine, Memory, Precision
+from tests.helpers import measured_memory
 
 FLOAT32, BFLOAT16 = Precision(4, 4), Precision(2, 2)
 MIXED = Precision(4, 2, mixed=True)
@@ -17,9 +17,9 @@ MIXED = Precision(4, 2, mixed=True)
 @pytest.mark.parametrize(("dtype", "precision"), [(torch.float32, FLOAT32), (torch.bfloat16, BFLOAT16)])
 @pytest.mark.parametrize("tied", [False, True])
 def test_weights_gradients_and_moments_are_the_bytes_that_torch_allocates(dtype, precision, tied):
-    model, sizes = measured.model(dtype=dtype, tie_word_embeddings=tied)
+    model, sizes = measured_memory.model(dtype=dtype, tie_word_embeddings=tied)
     optimizer = torch.optim.AdamW(model.parameters())
-    model(**measured.text(model, 1, 8)).logits.sum().backward()
+    model(**measured_memory.text(model, 1, 8)).logits.sum().backward()
     optimizer.step()
     found = memory.states(sizes, Engine("single"), precision, 1)
     assert found.weights == sum(p.nbytes for p in model.parameters())
@@ -29,7 +29,7 @@ def test_weights_gradients_and_moments_are_the_bytes_that_torch_allocates(dtype,
 
 
 def test_deepspeed_keeps_sixteen_bytes_a_parameter_and_zero3_divides_them_all():
-    _, sizes = measured.model()
+    _, sizes = measured_memory.model()
     for processes in (1, 3, 8):
         one = memory.states(sizes, Engine("zero3"), MIXED, processes)
         whole = processes * (one.weights + one.gradients + one.optimizer)
@@ -37,7 +37,7 @@ def test_deepspeed_keeps_sixteen_bytes_a_parameter_and_zero3_divides_them_all():
 
 
 def test_each_zero_stage_divides_one_thing_more():
-    _, sizes = measured.model()
+    _, sizes = measured_memory.model()
     one, two, three = (memory.states(sizes, Engine(f"zero{n}"), MIXED, 4) for n in (1, 2, 3))
     P = sizes.parameters
     assert (one.weights, one.gradients, one.optimizer) == (2 * P, 2 * P, 12 * P / 4)
@@ -48,7 +48,7 @@ def test_each_zero_stage_divides_one_thing_more():
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("precision", [FLOAT32, BFLOAT16, MIXED])
 def test_offloading_moves_bytes_and_loses_none(engine, precision):
-    _, sizes = measured.model()
+    _, sizes = measured_memory.model()
     here = memory.states(sizes, Engine(engine.kind), precision, 4)
     moved = memory.states(sizes, engine, precision, 4)
     assert moved.total + moved.host == pytest.approx(here.total)
@@ -56,7 +56,7 @@ def test_offloading_moves_bytes_and_loses_none(engine, precision):
 
 
 def test_sharded_float32_weights_are_what_fsdp2_keeps_of_bfloat16_ones_in_mixed_precision():
-    _, sizes = measured.model()
+    _, sizes = measured_memory.model()
     assert memory.states(sizes, Engine("fsdp2"), Precision(2, 2, mixed=True), 4).weights == sizes.parameters
     assert memory.states(sizes, Engine("fsdp2"), BFLOAT16, 4).weights == sizes.parameters / 2
 
@@ -64,21 +64,21 @@ def test_sharded_float32_weights_are_what_fsdp2_keeps_of_bfloat16_ones_in_mixed_
 CLOSE = dict.fromkeys(["llama", "qwen2", "mistral"], 0.02) | {"phi3": 0.12}
 
 
-@pytest.mark.parametrize("kind", measured.SHARED)
+@pytest.mark.parametrize("kind", measured_memory.SHARED)
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize(("dtype", "precision"), [(torch.float32, FLOAT32), (torch.bfloat16, BFLOAT16)])
 def test_activations_are_what_autograd_keeps(kind, padded, dtype, precision):
     """The families of the papers closely; others, whose norms and caps differ, within a fifth."""
-    model, sizes = measured.model(kind, dtype)
+    model, sizes = measured_memory.model(kind, dtype)
     B, T = 1 + padded, 96
-    kept = measured.saved_bytes(model, measured.text(model, B, T, padded))
+    kept = measured_memory.saved_bytes(model, measured_memory.text(model, B, T, padded))
     estimate = memory.activations(sizes, B * T, T, precision, padded, checkpointed=False)
     assert estimate == pytest.approx(kept, rel=CLOSE.get(kind, 0.2))
 
 
 def test_gradient_checkpointing_keeps_the_input_of_each_layer_and_one_layer():
-    model, sizes = measured.model(checkpointed=True)
-    kept = measured.saved_bytes(model, measured.text(model, 1, 96))
+    model, sizes = measured_memory.model(checkpointed=True)
+    kept = measured_memory.saved_bytes(model, measured_memory.text(model, 1, 96))
     plain = memory.activations(sizes, 96, 96, FLOAT32, False, checkpointed=False)
     estimate = memory.activations(sizes, 96, 96, FLOAT32, False, checkpointed=True)
     one_layer = (plain - 96 * 2 * sizes.hidden * 8) / sizes.layers
@@ -97,8 +97,10 @@ def total(sizes, B, T, checkpointed, at_once):
 @pytest.mark.parametrize("T", [96, 256])
 def test_a_real_step_peaks_just_below_the_sum_of_the_items(T, checkpointed):
     """The sum assumes that all items are there at once, so it is hardly ever less, and it is not much more."""
-    model, sizes = measured.model(checkpointed=checkpointed, hidden_size=128, intermediate_size=384, vocab_size=5000)
-    peak = measured.step_peak(model, measured.text(model, 1, T), chunk=64)
+    model, sizes = measured_memory.model(
+        checkpointed=checkpointed, hidden_size=128, intermediate_size=384, vocab_size=5000
+    )
+    peak = measured_memory.step_peak(model, measured_memory.text(model, 1, T), chunk=64)
     assert 0.98 * peak < total(sizes, 1, T, checkpointed, at_once=64 * 5000) < 1.12 * peak
 
 
@@ -106,8 +108,8 @@ def test_a_real_step_peaks_just_below_the_sum_of_the_items(T, checkpointed):
 @pytest.mark.parametrize("checkpointed", [False, True])
 def test_a_larger_step_peaks_just_below_the_sum_of_the_items(checkpointed):
     shape = {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 8, "vocab_size": 32000}
-    model, sizes = measured.model("qwen2", checkpointed=checkpointed, **shape)
-    peak = measured.step_peak(model, measured.text(model, 2, 400), chunk=128)
+    model, sizes = measured_memory.model("qwen2", checkpointed=checkpointed, **shape)
+    peak = measured_memory.step_peak(model, measured_memory.text(model, 2, 400), chunk=128)
     assert 0.98 * peak < total(sizes, 2, 400, checkpointed, at_once=128 * 32000) < 1.12 * peak
 
 

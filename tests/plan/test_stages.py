@@ -2,17 +2,17 @@
 
 import pytest
 
-import runs
-from fusion import configfile
 from fusion.cache.codec import bytes_per_row
-from fusion.hardware import GPUS
-from fusion.job import Job
-from fusion.models import ModelRef, load_model, vocabulary
+from fusion.config import loading
+from fusion.config.gpus import GPUS
+from fusion.models.loading import ModelRef, load_model, vocabulary
 from fusion.plan import facts, plan, tables_of_plan, trainings
 from fusion.plan.memory import Engine
 from fusion.plan.table import gpu_hours, stages_table
 from fusion.plan.verdict import misfits, smallest
-from fusion.progress import console
+from fusion.runtime.console import console
+from fusion.stages.context import Job
+from tests.helpers import runs
 
 PAPERS = ("infifusion_unified_14b", "infifusion_pairwise_14b", "infigfusion_14b")
 
@@ -31,7 +31,7 @@ def offline(monkeypatch):
 
 
 def planned(name, *overrides):
-    config = configfile.load(name, overrides)
+    config = loading.load(name, overrides)
     return plan(Job(config)), config.plan
 
 
@@ -239,13 +239,13 @@ def test_one_gpu_is_helped_by_offloading(offline):
 
 
 def test_an_unknown_gpu_is_named_with_its_neighbour():
-    with pytest.raises(configfile.ConfigError, match="plan.gpu: there is no GPU h900; did you mean h"):
-        configfile.load("quickstart", ["plan.gpu=h900"])
+    with pytest.raises(loading.ConfigError, match="plan.gpu: there is no GPU h900; did you mean h"):
+        loading.load("quickstart", ["plan.gpu=h900"])
 
 
 def test_one_gpu_is_one_process_and_several_are_not():
-    assert trainings.engine_of(configfile.load("quickstart")) == Engine("single")
-    assert trainings.engine_of(configfile.load("quickstart", ["plan.gpus=2"])) == Engine("ddp")
+    assert trainings.engine_of(loading.load("quickstart")) == Engine("single")
+    assert trainings.engine_of(loading.load("quickstart", ["plan.gpus=2"])) == Engine("ddp")
 
 
 def test_a_model_whose_folder_is_here_is_not_called_shipped(folder, monkeypatch):

@@ -1,12 +1,12 @@
 """Floating-point work against torch's own counter, and against published GPU hours."""
 
-import measured
 import pytest
 import torch
 
-from fusion.head import Head
+from fusion.models.head import Head
 from fusion.plan import work
 from fusion.plan.work import Counts
+from tests.helpers import measured_memory
 
 
 def counts(B, T):
@@ -16,25 +16,25 @@ def counts(B, T):
 @pytest.mark.parametrize("kind", ["llama", "phi3", "gpt_neox", "olmo2"])
 @pytest.mark.parametrize(("B", "T"), [(1, 64), (3, 17)])
 def test_a_forward_pass_costs_what_the_counter_counts(kind, B, T):
-    model, sizes = measured.model(kind)
-    inputs, head = measured.text(model, B, T), Head.of(model, model.config.vocab_size)
+    model, sizes = measured_memory.model(kind)
+    inputs, head = measured_memory.text(model, B, T), Head.of(model, model.config.vocab_size)
     with torch.no_grad():
-        counted = measured.operations(lambda: measured.loss(model, head, inputs))
+        counted = measured_memory.operations(lambda: measured_memory.loss(model, head, inputs))
     assert work.forward(sizes, counts(B, T)) == counted
 
 
 @pytest.mark.parametrize("checkpointed", [False, True])
 @pytest.mark.parametrize("chunk", [None, 16])
 def test_a_training_step_costs_what_the_counter_counts(checkpointed, chunk):
-    model, sizes = measured.model(checkpointed=checkpointed)
-    inputs, head = measured.text(model, 2, 48), Head.of(model, model.config.vocab_size, chunk)
-    counted = measured.operations(lambda: measured.loss(model, head, inputs).backward())
+    model, sizes = measured_memory.model(checkpointed=checkpointed)
+    inputs, head = measured_memory.text(model, 2, 48), Head.of(model, model.config.vocab_size, chunk)
+    counted = measured_memory.operations(lambda: measured_memory.loss(model, head, inputs).backward())
     estimate = work.training(sizes, counts(2, 48), checkpointed, again=chunk is not None)
     assert estimate == pytest.approx(counted, rel=1e-3)
 
 
 def test_attention_grows_with_the_square_of_the_length():
-    _, sizes = measured.model()
+    _, sizes = measured_memory.model()
     short, long = counts(8, 100), counts(1, 800)
     more = work.forward(sizes, long) - work.forward(sizes, short)
     head = 7 * 2 * sizes.vocabulary * sizes.hidden  # one position an example that the model computes by itself

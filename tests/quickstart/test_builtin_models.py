@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from fusion.encode import encode
+from fusion.data.encode import encode
 from fusion.quickstart import MODELS, PIVOT, SOURCES, make, skills, tokens
 
 FILES = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}

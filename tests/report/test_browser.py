@@ -3,10 +3,10 @@
 import re
 
 import pytest
-from browser import CHROMIUM, Browser, browser
-from report_runs import SKILL, result, write_run
 
 from fusion.report.page import write_report
+from tests.helpers.browser import CHROMIUM, Browser, browser
+from tests.helpers.report_runs import SKILL, result, write_run
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (apt-get install chromium)")
 SCRIPTS = "[...document.querySelectorAll('%s')].map(e => e.textContent.trim())"

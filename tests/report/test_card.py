@@ -3,16 +3,16 @@
 import pytest
 import yaml
 from huggingface_hub import ModelCard
-from report_runs import SKILL, change, result, run_json, write_run
 
 from fusion.report.card import CONCLUSION, model_card
 from fusion.report.gains import all_gains
 from fusion.report.record import read_run
 from fusion.report.table import markdown
 from fusion.report.verdict import verdict
-from fusion_eval.metrics import METRICS
 from fusion_eval.results import Result
-from fusion_eval.statistics import summarise
+from fusion_eval.statistics.comparison import summarise
+from fusion_eval.statistics.metrics import METRICS
+from tests.helpers.report_runs import SKILL, change, result, run_json, write_run
 
 
 def front(card: str) -> dict:

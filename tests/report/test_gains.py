@@ -4,13 +4,13 @@ import math
 
 import numpy as np
 import pytest
-from report_runs import DOMAINS, SKILL, change, result, write_run
 
 from fusion.report.gains import BEST, Gains, all_gains, bounded, gain_cell
 from fusion.report.record import Record, read_run
-from fusion_eval.bootstrap import Interval
 from fusion_eval.results import Result
-from fusion_eval.statistics import compare
+from fusion_eval.statistics.bootstrap import Interval
+from fusion_eval.statistics.comparison import compare
+from tests.helpers.report_runs import DOMAINS, SKILL, change, result, write_run
 
 
 @pytest.fixture

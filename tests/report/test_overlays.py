@@ -3,11 +3,11 @@
 import copy
 
 import pytest
-from report_runs import overlay, write_run
 
 from fusion.report.facts import Overlay
 from fusion.report.overlays import blocks
 from fusion.report.record import read_run
+from tests.helpers.report_runs import overlay, write_run
 
 
 def cut(given: dict, source: str) -> list[tuple[list[str], list[str], bool]]:

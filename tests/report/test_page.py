@@ -6,17 +6,17 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from report_runs import DOMAINS, SKILL, change, result, run_json, write_run
 
-from fusion.report.gallery import figure_name
+from fusion.report.figures.gallery import figure_name
 from fusion.report.page import TEMPLATES, page, write_report
 from fusion.report.record import helping_rows, read_run
 from fusion.report.sections import ANSWERS, LONGEST, shortened
 from fusion.report.table import helping_cells
-from fusion_eval.bootstrap import RESAMPLES
-from fusion_eval.metrics import METRICS
 from fusion_eval.results import Result
-from fusion_eval.statistics import summarise
+from fusion_eval.statistics.bootstrap import RESAMPLES
+from fusion_eval.statistics.comparison import summarise
+from fusion_eval.statistics.metrics import METRICS
+from tests.helpers.report_runs import DOMAINS, SKILL, change, result, run_json, write_run
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 

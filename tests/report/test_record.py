@@ -1,9 +1,9 @@
 """A run is read in the order a reader wants, needs nothing but run.json, and every mistake in it is named."""
 
 import pytest
-from report_runs import change, log, result, write_run
 
 from fusion.report.record import read_run
+from tests.helpers.report_runs import change, log, result, write_run
 
 
 def test_models_stand_in_the_order_result_baseline_pivot_sources_others(tmp_path):

@@ -1,9 +1,9 @@
 """What the sections show follows from the items, whatever a suite measures."""
 
 import pytest
-from report_runs import result
 
 from fusion.report.sections import answers, passed
+from tests.helpers.report_runs import result
 
 
 def item(exact: bool | None):

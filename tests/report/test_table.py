@@ -4,13 +4,13 @@ import dataclasses
 import io
 
 import pytest
-from report_runs import SKILL, result, run_json
 from rich.console import Console, Group
 
 from fusion.report.table import grid, helping_cells, helping_rows, helping_table, markdown, tables
-from fusion_eval.metrics import METRICS
 from fusion_eval.results import Item, Result
-from fusion_eval.statistics import compare, summarise
+from fusion_eval.statistics.comparison import compare, summarise
+from fusion_eval.statistics.metrics import METRICS
+from tests.helpers.report_runs import SKILL, result, run_json
 
 
 def drawn(renderable, width: int = 300) -> str:

@@ -1,12 +1,12 @@
 """What is said of the fused model and of each source follows from the numbers, also where they disappoint."""
 
 import pytest
-from report_runs import change, result, run_json, write_run
 
 from fusion.report.record import helping_rows, read_run
 from fusion.report.verdict import EQUAL, helping_verdict, judge, verdict
 from fusion_eval.results import Item, Result
-from fusion_eval.statistics import compare
+from fusion_eval.statistics.comparison import compare
+from tests.helpers.report_runs import change, result, run_json, write_run
 
 
 def measured(model: str, nats: float, right: float, domains: tuple[str, ...] = ("sums",)) -> Result:

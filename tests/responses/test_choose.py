@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from fusion.corpus import Example
+from fusion.data.datasets import Example
 from fusion.responses import BestSource, EverySource, Question, Response, chosen, counts, expected, restored, saved
 
 SOURCES = ["a", "b"]

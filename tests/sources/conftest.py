@@ -2,10 +2,10 @@
 
 import pytest
 
-import tiny
-from fusion.encode import encode
-from fusion.models import ModelRef, load_tokenizer
+from fusion.data.encode import encode
+from fusion.models.loading import ModelRef, load_tokenizer
 from fusion.sources import Transformers, Wanted
+from tests.helpers import tiny
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,8 @@ import sys
 import pytest
 import yaml
 
-import runs
 from fusion import pipeline
+from tests.helpers import runs
 
 
 @pytest.fixture(scope="module")

@@ -3,14 +3,13 @@
 import dataclasses
 
 import pytest
-import serving
 import torch
 from pydantic import ValidationError
 
-import tiny
-from fusion.encode import encode
-from fusion.models import ModelRef, load_tokenizer
+from fusion.data.encode import encode
+from fusion.models.loading import ModelRef, load_tokenizer
 from fusion.sources import OpenAI
+from tests.helpers import serving, tiny
 
 QUICK = {"model": "tiny", "backoff": 0.01, "retries": 2}
 

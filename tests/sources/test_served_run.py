@@ -3,14 +3,12 @@
 import json
 
 import pytest
-import serving
 
-import runs
-import tiny
 from fusion import pipeline
 from fusion.cache import Cache
-from fusion.job import Job
 from fusion.plan import plan
+from fusion.stages.context import Job
+from tests.helpers import runs, serving, tiny
 
 OBJECTIVES = [{"kind": "cross_entropy", "weight": 0.5}, {"kind": "forward_kl", "weight": 0.5}]
 
@@ -27,7 +25,7 @@ def served(folder, url, **changes):
     tiny.TOKENIZERS["qwen2"](tiny.TEXTS).save_pretrained(tokenizer)
     backend = {"kind": "openai", "url": url, "model": "big", "form": "prompt_logprobs", "concurrency": 2}
     raw["sources"][1] = {"name": "qwen", "path": str(tokenizer), "backend": backend}
-    return runs.configfile.parse(raw, "test")
+    return runs.loading.parse(raw, "test")
 
 
 def test_a_served_source_is_learned_from_and_never_loaded(folder):

@@ -8,11 +8,11 @@ import json
 import pytest
 import torch
 
-import runs
 from fusion import pipeline
-from fusion.encode import encode
-from fusion.models import load_model
+from fusion.data.encode import encode
+from fusion.models.loading import load_model
 from fusion.sources import Similarity, Transformers
+from tests.helpers import runs
 
 
 @pytest.fixture(scope="module")

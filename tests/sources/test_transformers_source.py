@@ -5,10 +5,10 @@ import functools
 import pytest
 import torch
 
-import tiny
-from fusion.encode import encode
-from fusion.models import ModelRef, load_tokenizer
+from fusion.data.encode import encode
+from fusion.models.loading import ModelRef, load_tokenizer
 from fusion.sources import RandomSampling, Transformers, Wanted
+from tests.helpers import tiny
 
 
 @pytest.fixture(scope="module", params=["llama", "gemma2"])

@@ -4,13 +4,12 @@ import dataclasses
 import sys
 
 import pytest
-import serving
 import torch
 
-import tiny
-from fusion.models import ModelRef
+from fusion.models.loading import ModelRef
 from fusion.sources import VLLM, Transformers
 from fusion.sources.vllm_source import positions
+from tests.helpers import serving, tiny
 
 
 @pytest.fixture

@@ -3,12 +3,12 @@
 import sys
 
 import pytest
-import serving
 import torch
 
-from fusion.encode import encode_prompt
+from fusion.data.encode import encode_prompt
+from fusion.models.generate import Answer, Decoding, ends, write
 from fusion.sources import VLLM, Imported, OpenAI, Similarity, Transformers
-from fusion.writing import Answer, Decoding, ends, write
+from tests.helpers import serving
 
 GREEDY = Decoding(max_new_tokens=6)
 DRAWN = Decoding(max_new_tokens=6, temperature=1.0, samples=3, seed=5)

@@ -5,10 +5,10 @@ import json
 import pytest
 import yaml
 
-import runs
-from fusion.configfile import ConfigError
-from fusion.recipes import studies
+from fusion.config.loading import ConfigError
+from fusion.config.recipes import studies
 from fusion.study import Grid, Study, load
+from tests.helpers import runs
 
 ARMS = {"plain": {"objectives": [{"kind": "cross_entropy"}]}, "kl": {"objectives": [{"kind": "forward_kl"}]}}
 TUNING = {"over": {"training.learning_rate": [1e-3, 1e-2]}, "heldout": [{"path": "v.jsonl", "domain": "d0"}]}

@@ -5,10 +5,10 @@ import json
 import pytest
 import yaml
 
-import runs
-from fusion import steps
+from fusion.stages import train
 from fusion.study import Grid, Study, run, story
 from fusion.study.page import place, put
+from tests.helpers import runs
 
 ARMS = {
     "plain": {"objectives": [{"kind": "cross_entropy"}]},
@@ -50,7 +50,7 @@ def test_the_trial_that_was_chosen_is_not_trained_again_to_be_measured(outcome, 
 
 
 def test_a_second_call_makes_nothing(outcome, folder, monkeypatch):
-    monkeypatch.setattr(steps, "train", None)
+    monkeypatch.setattr(train, "train", None)
     monkeypatch.setattr(story.pipeline, "run", None)
     again = run(study(folder))
     assert again.rows("bits_per_byte") == outcome.rows("bits_per_byte")

@@ -9,13 +9,13 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
+from fusion.core.rows import LogitRows
+from fusion.core.tail import log_left_over
 from fusion.objectives import ForwardKL
-from fusion.rows import LogitRows
-from fusion.tail import log_left_over
 from fusion.transforms import ALL, AnyTransform, GoldOnly, LogitSwap, MappedTransform, Power, TopKScale, TopKUniform
-from fusion.transforms.gold import scaled, with_gold_entry
-from objectives.mapped import mapped
-from tests.rows import asked, random_rows, rows_of
+from fusion.transforms.true_token import scaled, with_gold_entry
+from tests.helpers.mapped_rows import mapped
+from tests.helpers.rows import asked, random_rows, rows_of
 
 TRANSFORMS = [
     *(Power(gamma=0.6, tail=tail) for tail in ("single", "even")),

@@ -7,9 +7,9 @@ import torch
 from pydantic import ValidationError
 from scipy.stats import chisquare
 
-from fusion.rows import Pairs
+from fusion.core.rows import Pairs
 from fusion.weighting import Label, Learned, Mean, Product, RandomSource, Sum, times
-from tests.rows import random_rows
+from tests.helpers.rows import random_rows
 
 EXAMPLES = [Label("a", f"example {n}") for n in range(40)]
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from fusion.rows import LogitRows, Pairs
+from fusion.core.rows import LogitRows, Pairs
 from fusion.weighting import (
     ALL,
     AnyWeighting,
@@ -26,7 +26,7 @@ from fusion.weighting import (
     TokenScaled,
     likelihoods,
 )
-from tests import reference
+from tests.helpers import reference
 
 LEVELS = ("position", "span", "example")
 SHARES = [Sum(), Mean(), *(GoldPosterior(level=level) for level in LEVELS), MinimumCrossEntropy()]

@@ -1,0 +1,1 @@
+"""What puts questions to a model and writes results."""

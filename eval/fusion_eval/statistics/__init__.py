@@ -1,0 +1,1 @@
+"""What may be said of results: metrics, intervals, the gap, the guard."""

@@ -1,0 +1,47 @@
+"""Which tasks got worse: what a run that must not lose anything is stopped by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fusion_eval.results import MEAN, Result
+from fusion_eval.statistics.bootstrap import RESAMPLES, Interval
+from fusion_eval.statistics.comparison import compare
+from fusion_eval.statistics.metrics import METRICS
+
+
+@dataclass(frozen=True)
+class Regression:
+    """One task on which a model is worse than another beyond the interval."""
+
+    model: str
+    baseline: str
+    domain: str
+    metric: str
+    difference: Interval
+    """Model less baseline, paired; excludes 0 on the bad side."""
+
+    def __str__(self) -> str:
+        shown, found = METRICS[self.metric], self.difference
+        return (
+            f"{self.domain}: {self.model} is worse than {self.baseline} by {shown.show(abs(found.value))} {shown.label} "
+            f"(95% interval of the difference {shown.show(found.low)} to {shown.show(found.high)}, n = {found.n})"
+        )
+
+
+def regressions(
+    result: Result, baselines: Sequence[Result], *, seed: int = 0, resamples: int = RESAMPLES
+) -> list[Regression]:
+    """Every domain and metric in which `result` is worse than one of `baselines`: the paired 95% interval excludes 0.
+
+    One interval a task is not corrected for their number: of forty tasks that did not change, one may be named. Raises
+    ValueError where two were measured on different items.
+    """
+    return [
+        Regression(result.model, baseline.model, domain, metric, found)
+        for baseline in baselines
+        for domain, metrics in compare(result, baseline, seed=seed, resamples=resamples).items()
+        for metric, found in metrics.items()
+        if domain != MEAN and found.excludes(0) and not METRICS[metric].better(found.value)
+    ]

@@ -1,0 +1,1 @@
+"""Suites of benchmark tasks, and what lm-eval is given for each."""

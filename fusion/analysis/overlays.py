@@ -1,0 +1,66 @@
+"""An example of each domain in the tokens of every model, with what each expected."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from fusion.alignment.overlay import Overlay, Spell, overlay
+from fusion.cache import Cache
+from fusion.core.rows import LogitRows
+from fusion.data.datasets import Example
+from fusion.data.encode import encode
+from fusion.stages.context import Job
+from fusion.tokenizers import spellings
+
+AMONG = 20
+"""Examples of a domain among which the one to show is looked for."""
+
+
+def overlays(job: Job, caches: Mapping[str, Cache]) -> list[Overlay]:
+    """One training example of each domain in the tokens of every model, with what each expected, as cached."""
+    shown = _one_of_each_domain(job.train)
+    spell = {name: spelling(tokenizer) for name, tokenizer in job.tokenizers.items()}
+    return [
+        overlay(
+            example.domain,
+            example.prompt,
+            example.response,
+            {name: _cached_rows(job, name, cache, example) for name, cache in caches.items()},
+            spell,
+            job.config.alignment,
+        )
+        for example in shown
+    ]
+
+
+def _one_of_each_domain(examples: Sequence[Example]) -> list[Example]:
+    """Of the first `AMONG` of each domain the one with the longest response: there is more to see."""
+    by_domain: dict[str, list[Example]] = {}
+    for example in examples:
+        by_domain.setdefault(example.domain, []).append(example)
+    return [max(found[:AMONG], key=lambda example: len(example.response)) for found in by_domain.values()]
+
+
+def _cached_rows(job: Job, name: str, cache: Cache, example: Example) -> LogitRows:
+    """Rows of one example from the cache, with the tokens that follow, which it leaves out."""
+    template = example.template or job.models[name].template
+    limit = job.config.data.max_length
+    text = encode(job.tokenizers[name], example.messages, example.response, template=template, max_length=limit)
+    return dataclasses.replace(cache.rows([example.id]), token=torch.tensor(text.input_ids[text.start :]))
+
+
+def spelling(tokenizer: Any) -> Spell:
+    """How a token is shown to people: the text it stands for, else its name."""
+    spelled = spellings(tokenizer)
+
+    def spell(id: int) -> str:
+        text = spelled[id] if id < len(spelled) else None
+        return (
+            tokenizer.convert_ids_to_tokens(id) or f"<{id}>" if text is None else text.decode(errors="backslashreplace")
+        )
+
+    return spell

@@ -1,0 +1,199 @@
+"""From a YAML file to a `Config`: found, read, overridden by --set, and every mistake explained at once."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from fusion.config import Config
+from fusion.config.recipes import recipes
+from fusion.core.settings import suggest
+
+
+class ConfigError(ValueError):
+    """What is wrong with a configuration: every mistake, one a line."""
+
+
+def load(file: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file, apply overrides such as `training.max_steps=5`, and check everything.
+
+    `file` may also be the name of a recipe that comes with the package. Raises ConfigError with all mistakes.
+    """
+    raw = read(file)
+    for one in overrides:
+        override(raw, one)
+    return parse(raw, str(file))
+
+
+def read(file: str | Path, above: Sequence[Path] = ()) -> dict[str, Any]:
+    """What a file says, laid over the file or recipe that it `extends`, if it does; not yet checked.
+
+    `above` are the files that led here. Raises ConfigError where they go in a circle.
+    """
+    place = find(file)
+    if place.resolve() in above:
+        raise ConfigError(f"{file} extends itself, by way of {', '.join(path.name for path in above)}; end the circle.")
+    raw = read_yaml(place)
+    if (below := raw.pop("extends", None)) is None:
+        return raw
+    beside = place.parent / str(below)
+    return laid_over(read(beside if beside.is_file() else str(below), [*above, place.resolve()]), raw)
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """Keys and values of a file. Raises ConfigError for one that holds anything else."""
+    try:
+        raw = yaml.load(file.read_text(), Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file} is not valid YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{file} should hold keys and values, it holds {type(raw).__name__}.")
+    return raw
+
+
+def whole(file: str | Path) -> str:
+    """The text of a file, without need of the one it extends: to send elsewhere."""
+    text = find(file).read_text()
+    return yaml.safe_dump(read(file), sort_keys=False) if "extends:" in text else text
+
+
+def laid_over(below: Any, above: Any) -> Any:
+    """Settings `above` on top of those `below`, and neither changed.
+
+    Groups are joined key by key. Values, lists, and groups of another `kind` take the place of what was there.
+    """
+    groups = isinstance(below, dict) and isinstance(above, dict)
+    if not groups or ("kind" in above and above["kind"] != below.get("kind")):
+        return above
+    return below | {key: laid_over(below[key], value) if key in below else value for key, value in above.items()}
+
+
+def parse(raw: dict[str, Any], origin: str) -> Config:
+    """Check a configuration that was read elsewhere; `origin` names it in messages."""
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        raise explained(error, origin) from None
+
+
+def explained(error: ValidationError, origin: str, settings: type[BaseModel] = Config) -> ConfigError:
+    """Every mistake that was found in `settings`, one a line."""
+    return ConfigError("\n".join(f"{origin}: {_explain(mistake, settings)}" for mistake in error.errors()))
+
+
+def find(file: str | Path) -> Path:
+    """The file, or the recipe of that name. Raises ConfigError that lists what there is."""
+    place = Path(file)
+    if place.is_file():
+        return place
+    known = recipes()
+    if str(file) in known or (place.stem in known and place.parts[:-1] == ("configs",)):
+        return known[place.stem]
+    raise ConfigError(f"There is no configuration {file}. Give a YAML file, or one of the recipes {', '.join(known)}.")
+
+
+def dump(config: Config) -> str:
+    """The configuration with every default, as YAML that `load` reads back."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which 1e-4 is a number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
+)
+
+
+def override(raw: dict[str, Any], text: str) -> None:
+    """Set one value of a configuration that was read, such as `training.max_steps=5`. Raises ConfigError for no such place."""
+    path, equals, value = text.partition("=")
+    if not equals or not path:
+        raise ConfigError(f"--set {text}: write it as a.b=c, for example training.max_steps=5.")
+    *parents, last = path.split(".")
+    place: Any = raw
+    for part in parents:
+        place = _child(place, part, text)
+    parsed = yaml.load(value, Loader=_Loader)
+    if isinstance(place, list):
+        _child(place, last, text)  # explains an entry that does not exist
+        place[_index(place, last) or 0] = parsed
+    elif isinstance(place, dict):
+        place[last] = parsed
+    else:
+        raise ConfigError(f"--set {text}: {'.'.join(parents)} is a value, it has no {last}.")
+
+
+def _child(place: Any, part: str, text: str) -> Any:
+    if isinstance(place, list):
+        index = _index(place, part)
+        if index is None:
+            names = [str(item.get("name", i)) if isinstance(item, dict) else str(i) for i, item in enumerate(place)]
+            raise ConfigError(f"--set {text}: no entry {part}; there are {', '.join(names)}.")
+        return place[index]
+    if isinstance(place, dict):
+        return place.setdefault(part, {})
+    raise ConfigError(f"--set {text}: {part} is not inside a group of settings.")
+
+
+def _index(place: list, part: str) -> int | None:
+    """Position of an entry of a list by number or by its `name`."""
+    if part.isdigit() and int(part) < len(place):
+        return int(part)
+    return next((i for i, item in enumerate(place) if isinstance(item, dict) and item.get("name") == part), None)
+
+
+def _explain(mistake: Any, settings: type[BaseModel]) -> str:
+    place = _place(mistake["loc"])
+    if mistake["type"] == "extra_forbidden":
+        key, parent = mistake["loc"][-1], mistake["loc"][:-1]
+        return f"unknown key {place}{suggest(str(key), _keys(parent, settings))}"
+    if mistake["type"] == "missing":
+        return f"{place} is missing"
+    if mistake["type"] == "union_tag_invalid":
+        tag, known = mistake["ctx"]["tag"], set(re.findall(r"'(\w+)'", mistake["ctx"]["expected_tags"]))
+        return f"{place}.kind: there is no {tag}{suggest(tag, known)}"
+    message = mistake["msg"].removeprefix("Value error, ")
+    value = mistake.get("input")
+    shown = f", got {value!r}" if isinstance(value, (str, int, float, bool)) and repr(value) not in message else ""
+    return f"{place}: {message}{shown}" if place else message
+
+
+def _place(location: Sequence[str | int]) -> str:
+    text = ""
+    for part in location:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        elif part not in _kinds() and not part.startswith("("):  # forms of a number that differs by tensor
+            text += f".{part}" if text else part
+    return text
+
+
+@functools.cache
+def _kinds() -> set[str]:
+    """Names of methods, which pydantic puts into the places of mistakes."""
+    return set(re.findall(r'"const": "(\w+)"', json.dumps(Config.model_json_schema())))
+
+
+def _keys(location: Sequence[str | int], settings: type[BaseModel]) -> set[str]:
+    """Allowed keys at a place of the settings, from their schema."""
+    schema = settings.model_json_schema()
+    kinds, node = schema["$defs"], schema
+    for part in location:
+        if isinstance(part, int):
+            node = node.get("items", {})
+        elif "discriminator" in node:
+            node = {"$ref": node["discriminator"]["mapping"].get(part, "")}
+        else:
+            node = node.get("properties", {}).get(part, {})
+        if "$ref" in node:
+            node = kinds.get(node["$ref"].rsplit("/", 1)[-1], {})
+    return set(node.get("properties", {}))

@@ -1,0 +1,1 @@
+"""Data sets as examples, examples as token ids, token ids as batches."""

@@ -1,0 +1,1 @@
+"""What is built on a fused model and is no part of fusion."""

@@ -1,0 +1,1 @@
+"""Model folders: read, merged as a stream, written, described."""

@@ -1,0 +1,1 @@
+"""A merge as a file: our recipes, and mergekit's."""

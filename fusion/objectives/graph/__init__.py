@@ -1,0 +1,1 @@
+"""Objectives that compare graphs over all logits of an example."""

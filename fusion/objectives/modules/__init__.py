@@ -1,0 +1,1 @@
+"""Objectives that train a module of their own beside the pivot."""

@@ -1,0 +1,1 @@
+"""Objectives that compare the likelihood of spans of text."""

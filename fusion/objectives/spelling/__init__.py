@@ -1,0 +1,1 @@
+"""Objectives that compare tokens by their spelling."""

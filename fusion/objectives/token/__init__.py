@@ -1,0 +1,1 @@
+"""Objectives that compare token by token, in the pivot's vocabulary."""

@@ -1,0 +1,26 @@
+"""Cross-entropy on the text itself: plain fine-tuning, and the only term that needs no source."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+from fusion.core.rows import LogitRows
+from fusion.objectives.base import RowObjective
+
+
+class CrossEntropy(RowObjective):
+    """Negative log-probability of the token that really follows, in nats."""
+
+    kind: Literal["cross_entropy"] = "cross_entropy"
+
+    @property
+    def entries(self) -> int | None:
+        """None of the largest: the gold log-probability is all it reads."""
+        return 0
+
+    def __call__(self, pivot: LogitRows) -> Float[Tensor, " N"]:
+        """One value for each row, never negative."""
+        return -pivot.gold

@@ -1,0 +1,63 @@
+"""List-wise distillation: the pivot is asked for the source's order of tokens, the true token first."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from fusion.core.rows import LogitRows
+from fusion.objectives.base import MappedObjective
+from fusion.objectives.token.outcomes import gold_first
+
+
+class PlackettLuce(MappedObjective):
+    """Weighted likelihood of the source's order under the pivot; see `plackett_luce`.
+
+    The list is the true token, then the source's other entries by falling probability (equal ones by id), then `other`. It
+    contains the cross-entropy on the true token, so it needs no such term beside it. Not least where pivot and source
+    agree, for the true token always comes first. Where the source's log-probability of that is unknown, the list begins
+    with the source's own first.
+
+    Source: PLD, Bassam et al. 2025, arXiv:2506.12542, at temperature 1. The list's end, `other`, is ours: the terms
+    of the paper that it replaces weigh no more than the source's mass outside the entries.
+    """
+
+    kind: Literal["plackett_luce"] = "plackett_luce"
+    top_k: int | None = Field(default=None, ge=1)
+    """Use at most this many of the source's entries, the most likely ones; None uses all that are mapped."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The source's probability of the true token, which weighs the first choice."""
+        return frozenset({"gold"})
+
+    def __call__(self, pivot: LogitRows, source: LogitRows) -> Float[Tensor, " M"]:
+        """One value for each pair, in nats, never negative."""
+        both = gold_first(*by_likelihood(pivot, source, self.top_k)).with_other()
+        return plackett_luce(both.source.exp(), both.pivot)
+
+
+def plackett_luce(worth: Float[Tensor, "M L"], logits: Float[Tensor, "M L"]) -> Float[Tensor, " M"]:
+    """Sum over k of worth_k times -log of the probability to choose item k among the items k, k+1, ..., L, in nats.
+
+    With worth (1, 0, ...) it is the cross-entropy on the first item, with worth 1 everywhere minus the log of the
+    Plackett-Luce probability of the whole order. Items without worth take part in the choices of those before them.
+    """
+    rest = logits.flip(-1).logcumsumexp(-1).flip(-1)
+    return (worth * (rest - logits).masked_fill(worth == 0, 0)).sum(-1)
+
+
+def by_likelihood(pivot: LogitRows, source: LogitRows, top_k: int | None) -> tuple[LogitRows, LogitRows]:
+    """Both with the source's entries in falling order, equal ones by id, and no more than `top_k` of them."""
+    by_id = source.ids.argsort(dim=-1, stable=True)
+    falling = source.logprobs.gather(1, by_id).argsort(dim=-1, descending=True, stable=True)
+    order = by_id.gather(1, falling)[:, :top_k]
+    moved = [
+        dataclasses.replace(rows, logprobs=rows.logprobs.gather(1, order), ids=rows.ids.gather(1, order), sampled=None)
+        for rows in (pivot, source)
+    ]
+    return moved[0], moved[1]

@@ -1,0 +1,86 @@
+"""Curves of the training logs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from fusion.report.figures.drawing import INK, OTHERS, STYLE, WIDTH, Colours
+from fusion.report.record import Log
+
+POINTS = 120
+"""Points of a curve; longer logs are drawn as means of neighbouring entries."""
+DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
+Line = tuple[list[float], list[float]]
+"""Steps, and a value at each."""
+Look = dict[str, Any]
+"""How a line is drawn: keywords of matplotlib."""
+
+
+@rc_context(STYLE)
+def curves(logs: Mapping[str, Log], prefix: str = "loss", colours: Colours | None = None) -> Figure:
+    """A panel for each run of the trainer: `prefix` itself (bold) and every `prefix/<part>` over steps.
+
+    A part that ends in the name of a source has its colour. Raises ValueError where no log has such a key.
+    """
+    found = {name: lines for name, log in logs.items() if (lines := _lines(log, prefix))}
+    if not found:
+        raise ValueError(f"No training log has {prefix!r}, so there is nothing to draw.")
+    looks = _looks(sorted({key for lines in found.values() for key in lines} - {prefix}), prefix, colours or {})
+    columns = len(found) if len(found) <= 4 else 3
+    rows = math.ceil(len(found) / columns)
+    figure = Figure(figsize=(WIDTH, (2.3 if prefix == "loss" else 1.9) * rows + 0.35), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes in panels[len(found) :]:
+        axes.remove()
+    for axes, (name, lines) in zip(panels, found.items(), strict=False):
+        _panel(axes, lines, prefix, looks)
+        axes.set(title=name, xlabel="step")
+    handles = {label: h for axes in figure.axes for h, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=min(len(handles), 5))
+    return figure
+
+
+def _panel(axes: Axes, lines: Mapping[str, Line], prefix: str, looks: Mapping[str, Look]) -> None:
+    for key, (steps, values) in lines.items():
+        look = {"color": INK, "lw": 1.9, "label": "total"} if key == prefix else looks[key]
+        axes.plot(steps, values, marker="o" if len(steps) == 1 else "", **look)
+    if prefix != "loss":
+        axes.set_ylim(bottom=0)  # shares and rates: a small change must look small
+
+
+def _looks(parts: Sequence[str], prefix: str, colours: Colours) -> dict[str, Look]:
+    """Colour by source, or its own where a part belongs to none; another dash for each further objective."""
+    heads = list(dict.fromkeys(part.rpartition("/")[0] for part in parts if part.rpartition("/")[2] in colours))
+    own = [part for part in parts if part.rpartition("/")[2] not in colours]
+    looks = {}
+    for part in parts:
+        head, _, tail = part.rpartition("/")
+        colour = colours[tail] if tail in colours else OTHERS[-1 - own.index(part) % len(OTHERS)]
+        dash = DASHES[heads.index(head) % len(DASHES)] if tail in colours else "-"
+        looks[part] = {"color": colour, "ls": dash, "lw": 1.3, "label": part[len(prefix) + 1 :]}
+    return looks
+
+
+def _lines(log: Log, prefix: str) -> dict[str, Line]:
+    """Steps and values of each key that is `prefix` or begins with `prefix/`; the total first."""
+    keys = sorted({key for entry in log for key in entry if key == prefix or key.startswith(f"{prefix}/")})
+    lines = {}
+    for key in keys:
+        found = [(entry.get("step"), entry.get(key)) for entry in log]
+        points = [(step, value) for step, value in found if step is not None and value is not None]
+        lines[key] = _thinned([step for step, _ in points], [value for _, value in points])
+    return lines
+
+
+def _thinned(steps: Sequence[int | float], values: Sequence[int | float]) -> Line:
+    """At most `POINTS` points: each the mean of as many neighbours as that takes."""
+    size = math.ceil(len(steps) / POINTS)
+    starts = range(0, len(steps), max(1, size))
+    return tuple([float(np.mean(numbers[i : i + size])) for i in starts] for numbers in (steps, values))  # type: ignore[return-value]

@@ -1,0 +1,75 @@
+"""Which figures a run has: each with a name, for its file, and words for those who do not see it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+
+from fusion.report.figures import scores
+from fusion.report.figures.curves import curves
+from fusion.report.figures.drawing import Colours
+from fusion.report.gains import AllGains
+from fusion.report.record import Record
+from fusion_eval.statistics.bootstrap import RESAMPLES
+from fusion_eval.statistics.metrics import METRICS
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure."""
+
+    figure: Figure
+    alt: str
+    """What it shows, in words."""
+
+
+Gallery = dict[str, Drawn]
+"""Figures by name."""
+
+CURVES = {"loss": "Loss over steps", "match": "Match rate of each source", "weight": "Weight of each source"}
+
+
+def gallery(record: Record, compared: AllGains, colours: Colours, *, resamples: int = RESAMPLES) -> Gallery:
+    """Every figure that what lies in the run allows; `compared`: gains by suite and metric."""
+    found: Gallery = {}
+    for suite in record.results:
+        found |= _of_suite(record, suite, compared, colours, resamples)
+    if record.run.helping:
+        alt = "Match rate and weight of each source by domain"
+        found["helping"] = Drawn(scores.helping(record.run.helping, colours), alt)
+    keys = {key.split("/")[0] for log in record.logs.values() for entry in log for key in entry}
+    return found | {
+        f"training-{key}": Drawn(curves(record.logs, key, colours), alt) for key, alt in CURVES.items() if key in keys
+    }
+
+
+def figure_name(suite: str, metric: str, kind: str) -> str:
+    """Name of a figure of one suite, fit for a file."""
+    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", suite).strip("-.")
+    if slug != suite:  # so that no two suites share a file
+        slug = f"{slug[:40]}-{hashlib.sha256(suite.encode()).hexdigest()[:6]}".strip("-")
+    return f"{slug}-{metric}-{kind}"
+
+
+def _of_suite(record: Record, suite: str, compared: AllGains, colours: Colours, resamples: int) -> Gallery:
+    results, sources = record.results[suite], record.run.names("source")
+    domains = {item.domain for result in results for item in result.items}
+    found: Gallery = {}
+    for metric, kind in METRICS.items():
+        known = any(kind.parts(item) is not None for result in results for item in result.items)
+        if not known:
+            continue
+        name = f"{kind.label} on {suite}"
+        bars = scores.bars(results, metric, colours, resamples=resamples)
+        found[figure_name(suite, metric, "bars")] = Drawn(bars, f"{name}: each model in each domain, as in the table")
+        if len(domains) >= 3 and not kind.lower_is_better:
+            radar = scores.radar(results, metric, sources, colours, resamples=resamples)
+            found[figure_name(suite, metric, "radar")] = Drawn(radar, f"{name}: models over domains, as in the table")
+        numbers = compared.get((suite, metric))
+        if numbers is not None and numbers.way:
+            gap = scores.gap(numbers.way, kind.label, colours)
+            found[figure_name(suite, metric, "gap")] = Drawn(gap, f"{name}: share of the way from pivot to best source")
+    return found

@@ -1,0 +1,90 @@
+"""What a user sees while work goes on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from fusion.runtime import distributed
+
+console = Console()
+
+
+def quiet() -> None:
+    """Turn off the bars and notices of libraries that would run into ours, and all but the main process's own.
+
+    For the command line, not for import.
+    """
+    import datasets
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    # a filter, for DeepSpeed sets its logger's level anew when it is imported
+    logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno > logging.WARNING)
+    console.quiet = not distributed.is_main()
+
+
+@contextmanager
+def bar(title: str, total: int) -> Iterator[Callable[..., None]]:
+    """A progress bar; the function it gives moves it on by so many units, and may set a new total."""
+    columns = (
+        TextColumn("  {task.description:<28}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=console.quiet) as progress:
+        task = progress.add_task(title, total=total)
+        yield lambda units, total=None: progress.update(task, advance=units, total=total)
+
+
+@contextmanager
+def counter(title: str) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for work that says itself how much of it is done: (stage, done, total)."""
+    with bar(title, 0) as advance:
+        reached = 0
+
+        def report(stage: str, done: int, total: int) -> None:
+            nonlocal reached
+            advance(done - reached, total)
+            reached = done
+
+        yield report
+
+
+def training_bar(title: str) -> list[Any]:
+    """Callbacks that show a training's steps and loss in a bar, on the first process."""
+    from transformers import TrainerCallback
+
+    class TrainingBar(TrainerCallback):
+        """Starts where a resumed training starts."""
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.loss = ""
+            self.progress = Progress(
+                TextColumn("  {task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+                TimeRemainingColumn(), TextColumn("{task.fields[loss]}"),
+                console=console, disable=not state.is_world_process_zero,
+            )  # fmt: skip
+            self.task = self.progress.add_task(title, total=state.max_steps, completed=state.global_step, loss="")
+            self.progress.start()
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.progress.update(self.task, completed=state.global_step)
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+            if logs and "loss" in logs:
+                self.progress.update(self.task, loss=f"loss {float(logs['loss']):.3f}")
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.progress.stop()
+
+    return [TrainingBar()]

@@ -1,0 +1,55 @@
+"""Where a run keeps what it makes: in its own folder, or in one that runs share, so that nothing is made twice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock
+
+from fusion.runtime import distributed
+from fusion.runtime.artifacts import fingerprint, link, refuse_other
+
+Kind = Literal["responses", "cache", "train"]
+
+COMMANDS: dict[Kind, str] = {"responses": "respond", "cache": "extract", "train": "train"}
+"""The command that makes what a folder of a run holds."""
+
+
+@dataclass(frozen=True)
+class ArtifactStore:
+    """The folders of one run, and of the store that it shares with other runs, if it does."""
+
+    run: Path
+    """The run's own folder."""
+    shared: Path | None = None
+    """Where artifacts of all runs lie by the fingerprint of their key; None keeps everything in the run's folder."""
+
+    def artifact_folder(self, kind: Kind, name: str, key: dict[str, Any]) -> Path:
+        """The folder of an artifact: the run's own or, with a shared store, a link to the one of all runs with this key.
+
+        Makes the link. Raises ValueError where a link is there already and leads to something with another key.
+        """
+        folder = self.run / kind / name
+        if self.shared is None or (folder.exists() and not folder.is_symlink()):
+            return folder
+        shared = (self.shared / kind / fingerprint(key)).absolute()
+        if folder.exists() and folder.resolve() != shared.resolve() and (folder / "key.json").exists():
+            refuse_other(folder, json.loads((folder / "key.json").read_text()), key, f"fusion {COMMANDS[kind]}")
+        link(folder, shared)
+        return folder
+
+    @contextmanager
+    def artifact_lock(self, kind: Kind, key: dict[str, Any]) -> Iterator[None]:
+        """Keep other runs with the same store from making the same at the same time; they wait, and find it made."""
+        if self.shared is None or not distributed.is_main():
+            yield
+            return
+        lock = self.shared / kind / f"{fingerprint(key)}.lock"
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock):
+            yield

@@ -1,0 +1,79 @@
+"""JSON lines: the plainest form to bring rows in, and vLLM's prompt log-probabilities as its server and engine give them.
+
+`jsonl`, one sequence a line; row r is about token `first + r`; only the first three must be there, and `first` is 1 if not:
+
+    {"input_ids": [5, 9, 2], "ids": [[9, 4], [2, 7]], "logprobs": [[-0.1, -3.0], [-0.2, -2.5]],
+     "first": 1, "gold": [-0.1, -0.2], "mean": [-9.0, -8.5], "std": [2.1, 2.0]}
+
+`vllm`, one prompt a line, as in a RequestOutput or a choice of the server's answer, which may also stand there whole; the
+values are log-probabilities of the whole vocabulary (logprobs_mode: raw_logprobs, vLLM's default):
+
+    {"prompt_token_ids": [5, 9, 2], "prompt_logprobs": [null, {"9": {"logprob": -0.1, "rank": 1}}, {"2": {...}}]}
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fusion.sources.importers.sequence import Told
+
+
+def read_jsonl(files: Sequence[Path]) -> Iterator[Told]:
+    """Sequences in the order of the files. Raises ValueError, with file and line, for what is not as above."""
+    for line in _lines(files, _plain):
+        yield from line
+
+
+def read_vllm(files: Sequence[Path]) -> Iterator[Told]:
+    """Prompts in the order of the files. Raises ValueError, with file and line, for what is not as above."""
+    for line in _lines(files, _prompts):
+        yield from line
+
+
+def _lines(files: Sequence[Path], parse: Callable[[Mapping[str, Any]], list[Told]]) -> Iterator[list[Told]]:
+    for file in files:
+        with file.open() as lines:
+            for number, line in enumerate(lines, start=1):
+                try:
+                    yield parse(json.loads(line)) if line.strip() else []
+                except (KeyError, TypeError, AttributeError, ValueError) as error:
+                    what = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else error
+                    raise ValueError(
+                        f"{file}, line {number}: {what}. docs/sources.md shows what a line holds."
+                    ) from error
+
+
+def _plain(line: Mapping[str, Any]) -> list[Told]:
+    fields = {name: torch.tensor(line[name]).float() for name in ("gold", "mean", "std") if line.get(name) is not None}
+    logprobs, ids = _table(line["logprobs"], -torch.inf).float(), _table(line["ids"], -1).long()
+    if logprobs.shape != ids.shape or any(len(field) != len(ids) for field in fields.values()):
+        sizes = {"ids": tuple(ids.shape), "logprobs": tuple(logprobs.shape)} | {n: len(f) for n, f in fields.items()}
+        raise ValueError(f"there must be as many of each, and there are {sizes}")
+    return [Told(list(line["input_ids"]), logprobs, ids, int(line.get("first", 1)), **fields)]
+
+
+def _prompts(line: Mapping[str, Any]) -> list[Told]:
+    return [_prompt(choice) for choice in line.get("choices", [line])]
+
+
+def _prompt(choice: Mapping[str, Any]) -> Told:
+    tokens, listed = list(choice["prompt_token_ids"]), choice["prompt_logprobs"]
+    if len(listed) != len(tokens):
+        raise ValueError(f"{len(tokens)} tokens have {len(listed)} entries in prompt_logprobs")
+    ids = [[int(id) for id in entries or {}] for entries in listed[1:]]
+    values = [
+        [entry["logprob"] if isinstance(entry, Mapping) else entry for entry in (entries or {}).values()]
+        for entries in listed[1:]
+    ]
+    return Told(tokens, _table(values, -torch.inf).float(), _table(ids, -1).long())
+
+
+def _table(rows: Sequence[Sequence[Any]], empty: float | int) -> torch.Tensor:
+    """Rows of different lengths side by side, the shorter ones filled up."""
+    width = max((len(row) for row in rows), default=0)
+    return torch.tensor([[*row, *[empty] * (width - len(row))] for row in rows]).reshape(len(rows), width)

@@ -1,0 +1,138 @@
+"""Megatron-LM's cached teacher logits: tar archives of zstd-compressed tensors, one archive for some iterations of a rank.
+
+    dp0__200.tar, dp1__200.tar        data-parallel rank and last iteration (first versions: cp0_dp0__200.tar)
+        _meta.json                    format_version, and how the run was split (saver.mbs_save, dp_size_save, gbs_save)
+        100.pt.zst, 101.pt.zst        an iteration each (or a range of samples: 800-808.pt.zst):
+            values       log-probabilities of the K most likely, [S, B, K], or a list of such for each micro-batch
+            indices_low  the lower 16 bits of their ids, uint16
+            bit_17       the 17th bit, bool; so ids end at 131,071
+
+Entries cut off by top-P are -1e3 or -1e4. The values are normalised already; no logsumexp is kept. No tokens are kept either,
+only a hash of how the data were sampled, so the sequences must be given, in the order in which Megatron read them: JSON lines
+with `input_ids`. Sample j of micro-batch m on rank d of D is number (m D + d) mbs + j of its iteration. Tensors are read
+without running anything that a pickle may hold (torch.load with weights_only).
+
+These facts are Megatron-LM's own (megatron/training/distillation, PR 5019 and its second format, as of 2026). Caches split by
+context parallelism (cp1_...) and formats from 3 on, which the public code did not settle, are refused. Sequences packed from
+several documents match no example unless it stands first.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fusion.sources.importers.sequence import Told
+
+NAME = re.compile(r"(?:cp(?P<cp>\d+)_)?dp(?P<dp>\d+)__(?P<from>\d+)(?:-\d+)?\.tar")
+MEMBER = re.compile(r"(?P<at>\d+)(?:-(?P<to>\d+))?\.pt\.zst")
+Batch = tuple[Tensor, Tensor]
+"""Values and ids, [S, B, K], of one micro-batch."""
+
+
+def read_megatron(files: Sequence[Path], tokens: Path | None = None) -> Iterator[Told]:
+    """Sequences in the order of the run, an iteration at a time. `tokens` is the JSON-lines file with their `input_ids`.
+
+    Raises ValueError without it, where ranks or iterations are missing, and where there are more sequences than tokens.
+    """
+    if tokens is None:
+        raise ValueError(
+            "Megatron's caches hold no tokens. Give --tokens FILE: JSON lines with input_ids, in the order of the run."
+        )
+    ranks = _ranks(files)
+    with tokens.open() as lines:
+        number = 0
+        for batches in zip_longest(*(_batches(archives) for archives in ranks)):
+            for sample in _in_order(batches):
+                line = next(lines, None)
+                if line is None:
+                    raise ValueError(f"{tokens} has {number} lines, and the cache has more sequences than that.")
+                yield _told(json.loads(line)["input_ids"], *sample, f"{tokens}, line {number + 1}")
+                number += 1
+        if next(lines, None) is not None:
+            raise ValueError(f"{tokens} has more lines than the cache has sequences ({number}).")
+
+
+def _ranks(files: Sequence[Path]) -> list[list[Path]]:
+    """The archives of each data-parallel rank, in the order of the run."""
+    found: dict[int, list[tuple[int, Path]]] = {}
+    for file in files:
+        named = NAME.fullmatch(file.name)
+        if named is None:
+            raise ValueError(f"{file} is not named as Megatron names its caches, for example dp0__200.tar.")
+        if int(named["cp"] or 0):
+            raise ValueError(
+                f"{file} is a part of sequences that were split by context parallelism, which is not read."
+            )
+        found.setdefault(int(named["dp"]), []).append((int(named["from"]), file))
+    if sorted(found) != list(range(len(found))):
+        raise ValueError(f"Archives of data-parallel ranks {sorted(found)} are there; those of the others are missing.")
+    return [[file for _, file in sorted(found[rank])] for rank in sorted(found)]
+
+
+def _batches(archives: Sequence[Path]) -> Iterator[tuple[int, list[Batch]]]:
+    """Place in the run and micro-batches of each iteration of one rank. Raises ValueError where iterations are missing."""
+    due: int | None = None
+    for archive in archives:
+        meta: Mapping[str, Any] = {}
+        with tarfile.open(archive) as tar:
+            for member in tar:
+                stream = tar.extractfile(member)
+                if stream is None:
+                    continue
+                if member.name == "_meta.json":
+                    meta = json.load(stream)
+                elif named := MEMBER.fullmatch(member.name):
+                    at = int(named["at"])
+                    if due is not None and at != due:
+                        raise ValueError(
+                            f"{archive} goes on at {at}, where {due} is due: the archive between is missing."
+                        )
+                    due = int(named["to"] or at + 1)
+                    yield at, _micro_batches(_tensors(stream.read()), meta.get("saver", {}), archive)
+
+
+def _tensors(data: bytes) -> dict[str, Any]:
+    try:
+        import zstandard
+    except ImportError as error:
+        raise ValueError("Megatron's caches are compressed with zstd: pip install zstandard.") from error
+    return torch.load(io.BytesIO(zstandard.ZstdDecompressor().decompress(data)), weights_only=True)
+
+
+def _micro_batches(tensors: Mapping[str, Any], saver: Mapping[str, Any], archive: Path) -> list[Batch]:
+    """The micro-batches of one rank and iteration, from either format."""
+    version = max(tensors.get("format_version", 1), saver.get("format_version", 1))
+    if version > 2 or not {"values", "indices_low", "bit_17"} <= tensors.keys():
+        raise ValueError(f"{archive} has format {version} with {', '.join(tensors)}; formats 1 and 2 are read.")
+    parts = [tensors[name] for name in ("values", "indices_low", "bit_17")]
+    if version == 2:
+        size = saver.get("mbs_save") or parts[0].shape[1]
+        parts = [part.split(size, dim=1) for part in parts]
+    return [(values, high.long() << 16 | low.long()) for values, low, high in zip(*parts, strict=True)]
+
+
+def _in_order(found: Sequence[tuple[int, list[Batch]] | None]) -> Iterator[Batch]:
+    """Values and ids [S, K] of each sample of an iteration, in the order of the run."""
+    ranks = [rank for rank in found if rank is not None]
+    if len(ranks) < len(found) or len({(place, len(batches)) for place, batches in ranks}) > 1:
+        places = ", ".join("none" if rank is None else str(rank[0]) for rank in found)
+        raise ValueError(f"The ranks' archives hold different iterations: {places} at the same place.")
+    for micro in zip(*(batches for _, batches in ranks), strict=True):
+        for values, ids in micro:
+            yield from ((values[:, j], ids[:, j]) for j in range(values.shape[1]))
+
+
+def _told(tokens: list[int], values: Tensor, ids: Tensor, where: str) -> Told:
+    if len(tokens) > len(values) + 1:
+        raise ValueError(f"{where}: {len(tokens)} tokens, and the cache has {len(values)} positions of this sequence.")
+    return Told(tokens, values.float(), ids)

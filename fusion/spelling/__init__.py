@@ -1,6 +1,0 @@
-"""What bytes tokens stand for: of a vocabulary (`table`), and of a text, with the place of each (`place`)."""
-
-from fusion.spelling.place import byte_prefixes, tokenize
-from fusion.spelling.table import control_tokens, name, remember, spelled, spellings
-
-__all__ = ["byte_prefixes", "control_tokens", "name", "remember", "spelled", "spellings", "tokenize"]

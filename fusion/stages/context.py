@@ -1,0 +1,290 @@
+"""What several stages of one run need, each computed once: examples, tokenizers, token ids, fingerprints."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from fusion.cache import Cache
+from fusion.config import Config, ModelSettings, SourceSettings, fine_tuning
+from fusion.data import datasets
+from fusion.data.datasets import Example
+from fusion.data.easiest import easiest
+from fusion.data.encode import Encoded, Message, encode, first_rows
+from fusion.data.folds import folds, prompt_of
+from fusion.models import loading
+from fusion.responses import AnyCheck, Reference, Written, expected, restored
+from fusion.runtime import artifacts
+from fusion.runtime.console import bar, console
+from fusion.runtime.run_record import Record
+from fusion.runtime.store import ArtifactStore
+from fusion.sources import AnyBackend, Transformers
+from fusion.stages.helping import batches
+from fusion.stages.mixture_weights import shares
+from fusion.training import fine_tuned
+from fusion.weighting import AnyWeighting
+
+CHOSEN = Path("responses", "chosen")
+"""Where in a run's folder the examples lie that are learned from, when sources write their responses."""
+BATCH = 64
+"""Examples whose cached rows are looked at together."""
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One run of one configuration."""
+
+    config: Config
+    expected: bool = False
+    """Whether what sources are yet to do counts as done, for a plan: their answers are as long as they may get."""
+    without: tuple[int, int] | None = None
+    """The part of the training data that is left out, and of how many: `fine_tune.folds`."""
+
+    @property
+    def record(self) -> Record:
+        """run.json of the run."""
+        return Record(self.config.folder)
+
+    @property
+    def store(self) -> ArtifactStore:
+        """Where what the run makes lies on disk."""
+        return ArtifactStore(self.config.folder, Path(self.config.store) if self.config.store else None)
+
+    @functools.cached_property
+    def models(self) -> dict[str, ModelSettings]:
+        """The pivot and the sources by name, each as it teaches. Raises ValueError where one is yet to be fine-tuned."""
+        return {"pivot": self.config.pivot, **{source.name: self.parts(source)[0] for source in self.config.sources}}
+
+    def fine_tunings(self, source: SourceSettings) -> dict[str, Job]:
+        """The trainings of a source before it teaches, by name: one on everything, or one for each part that is left out."""
+        if source.fine_tune is None:
+            return {}
+        alone, count = Job(fine_tuning(self.config, source)), source.fine_tune.folds
+        if count == 1:
+            return {fine_tuned(source.name): alone}
+        return {fine_tuned(source.name, part): replace(alone, without=(part, count)) for part in range(count)}
+
+    def parts(self, source: SourceSettings) -> list[SourceSettings]:
+        """The source as it teaches: one model, or one for each part of the data, which was not trained on that part.
+
+        Raises ValueError where one is yet to be fine-tuned.
+        """
+        if source.fine_tune is None or self.expected:
+            return [source]
+        folders = [self.config.folder / "train" / name for name in self.fine_tunings(source)]
+        if not all((folder / "done.json").exists() for folder in folders):
+            raise ValueError(
+                f"Source {source.name} has fine_tune and was not fine-tuned yet. Run `fusion extract` first."
+            )
+        return [source.model_copy(update={"path": str(folder / "model"), "revision": None}) for folder in folders]
+
+    @functools.cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """What each model is; of one without weights here, what is said of it. Raises ValueError for the pivot as a source."""
+        found = {name: self._fingerprint(name) for name in self.models}
+        for name, fingerprint in found.items():
+            itself = name != "pivot" and fingerprint == found["pivot"]
+            if itself and not getattr(self.models[name], "says_otherwise", False):
+                raise ValueError(
+                    f"Source {name} ({self.models[name].path}) has the same files as the pivot ({self.config.pivot.path}). "
+                    "It would teach the pivot what it says already; remove it from sources, name another model, or give it "
+                    "transforms or look_ahead."
+                )
+        return found
+
+    def backend(self, name: str) -> AnyBackend:
+        """What runs a model."""
+        return getattr(self.models[name], "backend", Transformers())
+
+    @functools.cached_property
+    def tokenizers(self) -> dict[str, Any]:
+        """Each model's tokenizer."""
+        return {name: loading.load_tokenizer(model.ref) for name, model in self.models.items()}
+
+    @functools.cached_property
+    def asked(self) -> list[Example]:
+        """The training data as they are, in the order of the configuration."""
+        return [example for examples in self._sets for example in examples]
+
+    @functools.cached_property
+    def _sets(self) -> list[list[Example]]:
+        return [datasets.load(**data.reading) for data in self.config.data.train]
+
+    @functools.cached_property
+    def plain(self) -> Job:
+        """The same run on the data's own responses, for plain fine-tuning; itself where there are none but answers."""
+        own = [data for data in self.config.data.train if data.response is not None]
+        if not self.by_prompt or not own:
+            return self
+        data = self.config.data.model_copy(update={"responses": Reference(), "train": own})
+        plain = Job(self.config.model_copy(update={"data": data}))
+        vars(plain).update(fingerprints=self.fingerprints, tokenizers=self.tokenizers)  # of large models long to read
+        return plain
+
+    @functools.cached_property
+    def train(self) -> list[Example]:
+        """Examples to learn from: the training data as they are, or with responses that sources wrote.
+
+        Raises ValueError where sources are yet to write them.
+        """
+        how, file = self.config.data.responses, self.config.folder / CHOSEN / "examples.jsonl"
+        if self.without is not None:
+            part, count = self.without
+            parts = folds(self.asked, count)
+            return [example for example in self.asked if parts[prompt_of(example)] != part]
+        if not isinstance(how, Written):
+            return self.asked
+        if self.expected:
+            return expected(self.asked, how, self.writers)
+        if not file.exists():
+            raise ValueError(f"{file} is not there: sources are to write the responses. Run `fusion respond` first.")
+        return [restored(json.loads(line)) for line in file.read_text().split("\n") if line]
+
+    @property
+    def by_prompt(self) -> bool:
+        """Whether examples are the same that ask the same: their responses are not those of the data."""
+        return isinstance(self.config.data.responses, Written)
+
+    @property
+    def written(self) -> Written:
+        """How sources write responses. Raises TypeError where they do not."""
+        how = self.config.data.responses
+        if not isinstance(how, Written):
+            raise TypeError(f"data.responses is {how.kind}: no source writes any")
+        return how
+
+    @property
+    def writers(self) -> list[str]:
+        """Sources that write responses."""
+        return self.written.sources or [source.name for source in self.config.sources]
+
+    @functools.cached_property
+    def checks(self) -> list[AnyCheck]:
+        """Of each example in `asked`, what an answer to it must pass."""
+        return [data.check for data, examples in zip(self.config.data.train, self._sets, strict=True) for _ in examples]
+
+    @property
+    def readers(self) -> list[str]:
+        """Sources that say how likely they find the answers of the others; none where no check asks for it."""
+        asked_for = any(data.check.reads_likelihood for data in self.config.data.train)
+        return [source.name for source in self.config.sources] if asked_for else []
+
+    @functools.cached_property
+    def heldout(self) -> list[Example]:
+        """Examples to measure on, each once. Raises ValueError where one is also trained on."""
+        found = list(
+            datasets.unique(example for data in self.config.data.heldout for example in datasets.load(**data.reading))
+        )
+        _refuse_shared(found, "held-out", self.asked, "training", self.by_prompt)
+        return found
+
+    @functools.cached_property
+    def validation(self) -> list[Example]:
+        """Examples that weights are chosen on, each once. Raises ValueError where one is also trained or measured on."""
+        found = list(datasets.unique(e for data in self.config.data.validation for e in datasets.load(**data.reading)))
+        _refuse_shared(found, "validation", self.asked, "training", self.by_prompt)
+        _refuse_shared(found, "validation", self.heldout, "held-out")
+        return found
+
+    @functools.cached_property
+    def read(self) -> list[Example]:
+        """Examples that models read and leave rows of: those to learn from, then those that weights are chosen on."""
+        return [*self.train, *self.validation]
+
+    @functools.cached_property
+    def ids(self) -> list[str]:
+        """Content ids of the examples in `read`, in order."""
+        return [example.id for example in self.read]
+
+    @functools.cached_property
+    def learned_from(self) -> list[int]:
+        """Numbers of the examples in `train` that trainings see: all, or the easiest, as the pivot's whole cache tells."""
+        if self.config.data.easiest is None:
+            return list(range(len(self.train)))
+        cache = Cache(self.config.folder / "cache" / "pivot")
+        cost = [-cache.rows([example.id]).gold.mean().item() for example in self.train]
+        return easiest(cost, self.train, self.config.data.easiest)
+
+    @functools.cached_property
+    def weighting(self) -> AnyWeighting:
+        """As it is trained with: shares that it leaves open are found here, for which the caches must be complete."""
+        given = self.config.weighting
+        if given.unfound is None:
+            return given
+        caches = {name: Cache(self.config.folder / "cache" / name) for name in self.models}
+        of_validation = batches(caches, self.validation, BATCH)
+        return given.with_shares(shares(of_validation, self.config.alignment, given.unfound == "domain"))
+
+    @functools.cached_property
+    def training(self) -> dict[str, Any]:
+        """TrainingArguments as the user wrote them, with the batch sizes of this number of processes."""
+        return self.config.engine.batches(self.config.training)
+
+    @functools.cache  # noqa: B019  (a job lives as long as its run)
+    def encoded(self, name: str) -> list[Encoded]:
+        """The examples in `read` as tokens of one model, cut at data.max_length.
+
+        A source that looks ahead has another prompt, and its response is cut where it would be behind the ordinary one.
+        """
+        limit = self.config.data.max_length
+        with bar(f"tokens of {name}", len(self.read)) as advance:
+            texts = []
+            for example in self.read:
+                text = self._encode(name, example, example.messages, limit)
+                if example.id in self.ahead(name):
+                    text = first_rows(self._encode(name, example, self.ahead(name)[example.id]), text.rows)
+                texts.append(text)
+                advance(1)
+        if cut := sum(text.truncated for text in texts):
+            console.print(
+                f"  {name}: {cut} of {len(texts)} responses are longer than data.max_length = {limit} and were cut."
+            )
+        return texts
+
+    def _encode(self, name: str, example: Example, messages: Sequence[Message], limit: int | None = None) -> Encoded:
+        template = example.template or self.models[name].template
+        return encode(self.tokenizers[name], messages, example.response, template=template, max_length=limit)
+
+    @functools.cache  # noqa: B019
+    def ahead(self, name: str) -> dict[str, tuple[Message, ...]]:
+        """By example id: the messages that this model reads instead of the ordinary ones. Of no example for most models.
+
+        Raises ValueError where an example that occurs twice comes with different ones.
+        """
+        if not getattr(self.models[name], "look_ahead", False):
+            return {}
+        found: dict[str, tuple[Message, ...] | None] = {}
+        for example in self.read:
+            if found.setdefault(example.id, example.ahead) != example.ahead:
+                raise ValueError(
+                    f"The example that begins {example.prompt[:60]!r} is twice in the data, and sources that look ahead "
+                    "are shown different texts with it. Take it out of one of the data sets, for example with where or skip."
+                )
+        return {id: messages for id, messages in found.items() if messages is not None}
+
+    def _fingerprint(self, name: str) -> str:
+        model, backend = self.models[name], self.backend(name)
+        if backend.weights:
+            return loading.fingerprint(model.ref)
+        tokenizer = loading.fingerprint(model.ref, tokenizer_alone=True)
+        return artifacts.fingerprint(
+            {"backend": backend.identity(), "revision": model.revision, "tokenizer": tokenizer}
+        )
+
+
+def _refuse_shared(
+    found: Sequence[Example], what: str, others: Sequence[Example], which: str, by_prompt: bool = False
+) -> None:
+    def key(example: Example) -> str:
+        return example.asked if by_prompt else example.id
+
+    known = {key(example) for example in others}
+    if both := [example for example in found if key(example) in known]:
+        raise ValueError(
+            f"{len(both)} of {len(found)} {what} examples are also in the {which} data, the first begins "
+            f"{both[0].prompt[:60]!r}. Take other rows, for example with skip and limit."
+        )

@@ -1,0 +1,106 @@
+"""Is this source helping? What each source knows of each domain, against the pivot, before anything is trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fusion.alignment import Alignment, align
+from fusion.cache import Cache
+from fusion.core.rows import LogitRows
+from fusion.data.datasets import Example
+from fusion.weighting import AnyWeighting, Label, times
+
+
+@dataclass(frozen=True)
+class Helping:
+    """One source in one domain. Gold figures are log-probabilities of the true text, in nats per byte: never above 0."""
+
+    source: str
+    domain: str
+    rows: int
+    """Rows of the pivot."""
+    match_rate: float
+    """Share of them that has a row of the source."""
+    gold_source: float | None
+    """None where some of the source's rows do not know the log-probability of the true token."""
+    gold_pivot: float
+    weight: float
+    """Mean weight over the matched pairs."""
+
+
+class Batch(NamedTuple):
+    """Some examples: rows of all models on them (by number in `example`), and the domain and text of each number."""
+
+    pivot: LogitRows
+    sources: Mapping[str, LogitRows]
+    domains: Sequence[str]
+    texts: Mapping[int, bytes]
+
+
+def batches(caches: Mapping[str, Cache], examples: Sequence[Example], size: int) -> Iterator[Batch]:
+    """Rows of all models on these examples as cached, `size` examples at a time. One of the models is called pivot."""
+    for start in range(0, len(examples), size):
+        some = examples[start : start + size]
+        rows = {name: cache.rows([example.id for example in some]) for name, cache in caches.items()}
+        texts = {i: example.response.encode() for i, example in enumerate(some)}
+        yield Batch(rows.pop("pivot"), rows, [example.domain for example in some], texts)
+
+
+@dataclass
+class _Sums:
+    """What adds up over batches: of gold, log-probabilities in nats and the bytes they are of."""
+
+    rows: float = 0
+    matched: float = 0
+    weight: float = 0
+    source: tuple[float, float] = (0.0, 0.0)
+    pivot: tuple[float, float] = (0.0, 0.0)
+
+
+def helping(batches: Iterable[Batch], alignment: Alignment, weighting: AnyWeighting) -> list[Helping]:
+    """One entry for each source and domain, sources in their order and domains in order of appearance."""
+    sums: dict[tuple[str, str], _Sums] = {}
+    for batch in batches:
+        pairs = [align(alignment, batch.pivot, rows, batch.texts) for rows in batch.sources.values()]
+        factor = weighting.by_example([Label(domain) for domain in batch.domains], len(pairs), None)
+        weights = times(weighting(batch.pivot, list(batch.sources.values()), pairs), factor, batch.pivot, pairs)
+        for domain in dict.fromkeys(batch.domains):
+            inside = torch.tensor([d == domain for d in batch.domains])
+            for (name, rows), pair, weight in zip(batch.sources.items(), pairs, weights, strict=True):
+                matched = inside[batch.pivot.example[pair.pivot]]
+                total = sums.setdefault((name, domain), _Sums())
+                total.rows += inside[batch.pivot.example].sum().item()
+                total.matched += matched.sum().item()
+                total.weight += weight[matched].double().sum().item()
+                total.source = _add(total.source, _gold(rows, inside))
+                total.pivot = _add(total.pivot, _gold(batch.pivot, inside))
+    names = list(dict.fromkeys(name for name, _ in sums))
+    return [_entry(*key, sums[key]) for key in sorted(sums, key=lambda key: names.index(key[0]))]
+
+
+def _entry(source: str, domain: str, sums: _Sums) -> Helping:
+    gold_source, gold_pivot = (nats / max(1, count) for nats, count in (sums.source, sums.pivot))
+    match_rate, weight = sums.matched / max(1, sums.rows), sums.weight / max(1, sums.matched)
+    said = None if math.isnan(gold_source) else gold_source
+    return Helping(source, domain, int(sums.rows), match_rate, said, gold_pivot, weight)
+
+
+def _gold(rows: LogitRows, inside: Tensor) -> tuple[float, float]:
+    """Log-probability of the response texts and their bytes, over the examples that are `inside` (bool by example).
+
+    The last row of an example is left out: it predicts the end of turn, or text beyond the cut. NaN where a row's is.
+    """
+    last = torch.ones(len(rows), dtype=torch.bool)
+    last[:-1] = rows.example[1:] != rows.example[:-1]
+    chosen = inside[rows.example]
+    return rows.gold[chosen & ~last].double().sum().item(), float(rows.prefix[last & chosen].sum())
+
+
+def _add(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
+    return one[0] + other[0], one[1] + other[1]

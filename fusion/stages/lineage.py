@@ -1,0 +1,57 @@
+"""What a run is made of, as its record keeps it: versions, seed, models with their licences and fingerprints, data."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from fusion.config import BUILTIN
+from fusion.data import datasets
+from fusion.data.easiest import how_many
+from fusion.models import loading
+from fusion.stages.context import Job
+
+PACKAGES = ("logit-fusion", "torch", "transformers", "accelerate", "tokenizers", "safetensors", "datasets")
+
+
+def lineage(job: Job) -> dict[str, Any]:
+    """All of it by name. The time is that of the first run in the folder."""
+    config = job.config
+    return {
+        "name": config.name,
+        "created": job.record.read().get("created") or datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {package: _version(package) for package in PACKAGES},
+        "seed": config.seed,
+        "models": {name: _model(job, name) for name in job.models},
+        "data": {
+            "train": how_many(job.train, config.data.easiest or 1.0),
+            "heldout": datasets.by_domain(job.heldout),
+            "hub": list(dict.fromkeys(data.path for data in config.data.train if datasets.on_hub(data.path))),
+        },
+        "result": config.chosen,
+        "baseline": "fine-tuned" if config.baseline else None,
+    }
+
+
+def _model(job: Job, name: str) -> dict[str, Any]:
+    model, backend, given = job.models[name], job.backend(name), replace(job, expected=True).models[name]
+    return {
+        "id": given.path,
+        "hub": not given.path.startswith(BUILTIN) and given.ref.local is None,
+        "fine_tuned": model is not given,
+        "role": "pivot" if name == "pivot" else "source",
+        "parameters": loading.parameters(model.ref) if backend.weights else None,
+        "vocab": loading.vocabulary(job.tokenizers[name]),
+        "model_type": loading.load_config(model.ref).model_type if backend.weights else backend.kind,
+        "licence": model.licence,
+        "fingerprint": job.fingerprints[name],
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

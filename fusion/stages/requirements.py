@@ -1,0 +1,65 @@
+"""Whether rows hold what is read of them: known from the manifests of the caches, so before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+
+from fusion.cache.known_fields import Known
+from fusion.objectives import AnyObjective, JoinedObjective
+from fusion.transforms import AnyTransform
+from fusion.weighting import AnyWeighting
+
+NAMES = {
+    "gold": "the log-probability of the true token",
+    "mean": "the mean of the logits",
+    "std": "their deviation",
+    "hidden": "the hidden state",
+}
+WAYS_OUT = {"hidden": "Set extract.hidden to true and extract the source again"}
+
+
+def lacking(
+    objectives: Sequence[AnyObjective],
+    weighting: AnyWeighting,
+    sources: Mapping[str, Known],
+    transforms: Mapping[str, Sequence[AnyTransform]] = MappingProxyType({}),
+) -> list[str]:
+    """One sentence for each thing that an objective, the weighting or a transform reads and a source's rows do not all hold.
+
+    `transforms` are those of each source, by name.
+    """
+    readers = [(f"objectives[{i}] ({o.kind})", o.needs, "another input") for i, o in enumerate(objectives)]
+    readers += [
+        (f"objectives[{i}].select ({o.select.kind})", o.select.needs, "another selection")
+        for i, o in enumerate(objectives)
+        if isinstance(o, JoinedObjective) and o.select
+    ]
+    readers.append((f"weighting ({weighting.kind})", weighting.needs, "kind: sum or mean"))
+    found = []
+    for name, known in sources.items():
+        own = [
+            (f"transforms[{i}] ({t.kind})", t.needs, "no such transform")
+            for i, t in enumerate(transforms.get(name, ()))
+        ]
+        for reader, needs, instead in [*readers, *own]:
+            for field, rows in _unknown(known, needs):
+                way_out = WAYS_OUT.get(field, f"Set {instead}")
+                found.append(
+                    f"{reader} needs {NAMES[field]}, which {rows} of {known.rows} rows of source {name} do not have (NaN). "
+                    f"{way_out}, or take this source's rows from a backend that knows it."
+                )
+        for i, objective in enumerate(objectives):
+            own = objective.unit == "row"  # reads the pivot's rows alone
+            if not own and objective.entries and objective.entries > known.entries:
+                found.append(
+                    f"objectives[{i}] ({objective.kind}) reads {objective.entries} entries of each row, and some of source "
+                    f"{name} have only {known.entries}. Lower its top_k, or take rows from a backend that gives more."
+                )
+    return found
+
+
+def _unknown(known: Known, needs: frozenset[str]) -> Iterator[tuple[str, int]]:
+    """The fields that some rows lack, and how many rows lack each."""
+    have = {"gold": known.gold, "mean": known.moments, "std": known.moments, "hidden": known.hidden}
+    yield from ((field, known.rows - have[field]) for field in sorted(needs) if have[field] < known.rows)

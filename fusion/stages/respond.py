@@ -1,0 +1,199 @@
+"""The stage in which sources answer the prompts of the training data, and what is learned from is chosen.
+
+responses/<source>           its answers, in shards
+responses/<source>-reads     how likely it finds the others' answers, where a check asks for that
+responses/chosen             the examples that are learned from
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from fusion.cache import fill
+from fusion.core.rows import LogitRows
+from fusion.data.datasets import Example
+from fusion.data.encode import Message, Template, encode, encode_prompt, is_chat
+from fusion.models.generate import Answer
+from fusion.responses import Count, Lines, Question, Response, chosen, counts, saved
+from fusion.responses.response_store import keyed
+from fusion.runtime import distributed
+from fusion.runtime.artifacts import fingerprint, finish, finished, write_text
+from fusion.runtime.console import bar
+from fusion.runtime.distributed import device
+from fusion.sources import Source, Wanted
+from fusion.stages.context import CHOSEN, Job
+
+REDO = "fusion respond"
+
+
+def answers(job: Job, name: str) -> Lines:
+    """The folder of a source's answers: by prompt, for each sample its text and whether it ended."""
+    return _lines(job, name, {**_model(job, name), "decoding": asdict(job.written.decoding)})
+
+
+def answer(job: Job, name: str) -> bool:
+    """Let a source answer all prompts, together with whatever other processes are at it; whether there was something to do."""
+    folder, prompts = answers(job, name), _prompts(job)
+    if folder.complete:
+        return False
+    tokenizer, template = job.tokenizers[name], job.models[name].template
+    how: dict[str, tuple[Sequence[Message], Template]] = {
+        id: (prompt.messages, prompt.template or template) for id, prompt in prompts.items()
+    }
+    ids = {id: encode_prompt(tokenizer, messages, template=form) for id, (messages, form) in how.items()}
+    turns = {id for id, asked in how.items() if is_chat(tokenizer, *asked)}
+    writer = job.backend(name).open_writer(_wanted(job, name))
+    with bar(f"answers of {name}", len(ids)) as advance:
+
+        def make(number: int) -> list[Any]:
+            asked = folder.examples(number)
+            found = writer.write([ids[id] for id in asked], job.written.decoding, advance)
+            return [[_kept(one, id in turns) for one in samples] for id, samples in zip(asked, found, strict=True)]
+
+        fill(folder, make, lambda number: advance(len(folder.examples(number))))
+    return True
+
+
+def _kept(answer: Answer, is_turn: bool) -> list[Any]:
+    """Text and end; an assistant's turn begins without the space that some tokenizers put before every text."""
+    return [answer.text.removeprefix(" ") if is_turn else answer.text, answer.ended]
+
+
+def reads(job: Job, name: str) -> Lines:
+    """The folder of what a source makes of the others' answers: by prompt and writer, for each sample nats per byte."""
+    others = {other: answers(job, other).key for other in job.writers if other != name}
+    return _lines(job, f"{name}-reads", {**_model(job, name), "answers": others})
+
+
+def read(job: Job, name: str) -> bool:
+    """Let a source read the answers of all others; whether there was something to do."""
+    folder, prompts = reads(job, name), _prompts(job)
+    if folder.complete:
+        return False
+    written = {other: answers(job, other).read() for other in job.writers if other != name}
+    source = job.backend(name).open(_wanted(job, name))
+    with bar(f"answers read by {name}", len(prompts)) as advance:
+
+        def make(number: int) -> list[dict[str, list[float | None]]]:
+            ids = folder.examples(number)
+            texts = [(prompts[id], text) for id in ids for of in written.values() for text, _ended in of[id]]
+            found = iter(_likelihoods(job, name, source, texts))
+            advance(len(ids))
+            return [{other: [next(found) for _ in of[id]] for other, of in written.items()} for id in ids]
+
+        fill(folder, make, lambda number: advance(len(folder.examples(number))))
+    return True
+
+
+def _likelihoods(job: Job, name: str, source: Source, texts: Sequence[tuple[Example, str]]) -> list[float | None]:
+    """Log-probability of each text behind its prompt, without the end of turn, in nats per byte; None for an empty one."""
+    tokenizer, template = job.tokenizers[name], job.models[name].template
+    some = [(prompt, text) for prompt, text in texts if text]
+    if not some:
+        return [None for _ in texts]
+    encoded = [encode(tokenizer, p.messages, text, template=p.template or template) for p, text in some]
+    found = iter(_per_byte(source.rows(encoded), [len(text.encode()) for _, text in some]))
+    return [next(found) if text else None for _, text in texts]
+
+
+def _per_byte(rows: LogitRows, sizes: Sequence[int]) -> list[float]:
+    size = torch.tensor(sizes)
+    inside = rows.prefix < size[rows.example]
+    nats = torch.zeros(len(sizes), dtype=torch.float64).index_add(0, rows.example[inside], rows.gold[inside].double())
+    return (nats / size).tolist()
+
+
+def choose(job: Job) -> bool:
+    """Check all answers and keep the examples to learn from; whether there was something to do.
+
+    Raises ValueError where no example is left, or a check lacks what it compares with.
+    """
+    folder = job.config.folder / CHOSEN
+    key = {
+        "answers": {name: answers(job, name).key for name in job.writers},
+        "reads": {name: reads(job, name).key for name in job.readers},
+        "responses": job.written.model_dump(),
+        "checks": [data.check.model_dump() for data in job.config.data.train],
+        "examples": fingerprint({"ids": [[e.id, e.domain, e.tests] for e in job.asked]}),
+    }
+    with distributed.main_first():
+        if not (folder / "done.json").exists():  # nothing was left to learn from: another choice is no contradiction
+            (folder / "key.json").unlink(missing_ok=True)
+        if finished(folder, key, REDO):
+            return False
+        questions = _checked(job)
+        found = chosen(questions, job.written, job.writers)
+        how_well = counts(questions, found, job.writers)
+        if not found:
+            said = ", ".join(f"{c.passed} of {c.answers} answers of {c.source} in {c.domain}" for c in how_well)
+            raise ValueError(
+                f"There is nothing to learn from: {said} passed. See data.train[...].check and responses.otherwise."
+            )
+        lines = [json.dumps(saved(example, source)) for example, source in found]
+        write_text(folder / "examples.jsonl", "".join(f"{line}\n" for line in lines))
+        finish(folder, counts=[asdict(each) for each in how_well])
+    return True
+
+
+def outcome(job: Job) -> list[Count]:
+    """How every source did in every domain, once the examples are chosen."""
+    return [Count(**each) for each in json.loads((job.config.folder / CHOSEN / "done.json").read_text())["counts"]]
+
+
+def _checked(job: Job) -> list[Question]:
+    """Every prompt of the data with its answers, and which of them pass the check of its data set."""
+    written = {name: answers(job, name).read() for name in job.writers}
+    read_by = {name: reads(job, name).read() for name in job.readers}
+    found = []
+    with bar("answers checked", len(job.asked)) as advance:
+        for example, check in zip(job.asked, job.checks, strict=True):
+            responses = _responses(job, example.asked, written, read_by)
+            found.append(Question(example, responses, check(example, responses)))
+            advance(1)
+    return found
+
+
+def _responses(
+    job: Job, id: str, written: Mapping[str, Mapping[str, Any]], read_by: Mapping[str, Mapping[str, Any]]
+) -> list[Response]:
+    """The answers to a prompt that may be learned from at all."""
+    whole = job.written.cut_off == "keep"
+    found = []
+    for name, of in written.items():
+        for number, (text, ended) in enumerate(of[id]):
+            if text.strip() and (ended or whole):
+                others = [values[id][name][number] for reader, values in read_by.items() if reader != name]
+                found.append(Response(name, text, ended, sum(others) / len(others) if others else None))
+    return found
+
+
+def _model(job: Job, name: str) -> dict[str, Any]:
+    return {
+        "model": job.fingerprints[name],
+        "template": job.models[name].template,
+        "dtype": job.config.extract.dtype,
+        "backend": job.backend(name).identity(),
+    }
+
+
+def _lines(job: Job, name: str, key: dict[str, Any]) -> Lines:
+    ids, shard = list(_prompts(job)), job.config.extract.shard
+    return Lines(job.store.artifact_folder("responses", name, keyed(key, ids, shard)), key, ids, shard, REDO)
+
+
+def _prompts(job: Job) -> dict[str, Example]:
+    """One example of each prompt, by what is asked."""
+    return {example.asked: example for example in reversed(job.asked)}
+
+
+def _wanted(job: Job, name: str) -> Wanted:
+    extract = job.config.extract
+    return Wanted(
+        job.models[name].ref, job.tokenizers[name], 1, extract.dtype, device(), extract.batch_tokens,
+        template=job.models[name].template,
+    )  # fmt: skip

@@ -1,0 +1,107 @@
+"""Adapters: small matrices that are trained while the pivot's own weights stay as they are, and are merged in at the end.
+
+Hu et al. 2021, arXiv:2106.09685 (LoRA); Dettmers et al. 2023, arXiv:2305.14314 (QLoRA); through the library peft.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from fusion.core.settings import Settings
+from fusion.models.loading import ModelRef, load_model
+
+
+class LoRA(Settings):
+    """W + (alpha / rank) B A in place of each targeted W, where only A and B are trained."""
+
+    kind: Literal["lora"] = "lora"
+    rank: int = Field(default=16, gt=0)
+    """Rows of A, columns of B."""
+    alpha: float = Field(default=32.0, gt=0)
+    """Scale of what is added, divided by the rank."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of A's inputs that are dropped in training."""
+    target_modules: Literal["all-linear"] | list[str] = "all-linear"
+    """Names of linear layers, such as q_proj; all-linear takes every one but the head."""
+    rank_stabilized: bool = False
+    """Divide alpha by the square root of the rank instead (Kalajdzievski 2023, arXiv:2312.03732)."""
+
+
+class QLoRA(LoRA):
+    """LoRA over weights that are kept in 4 bits; needs a GPU and bitsandbytes. Merged into the weights as they were before."""
+
+    kind: Literal["qlora"] = "qlora"  # type: ignore[assignment]
+    values: Literal["nf4", "fp4"] = "nf4"
+    """The 16 values of a weight."""
+    double_quantization: bool = True
+    """Quantize the scales too."""
+
+
+AnyAdapter = Annotated[LoRA | QLoRA, Field(discriminator="kind")]
+
+
+def load_pivot(ref: ModelRef, dtype: str, device: str, adapter: LoRA | None) -> Any:
+    """The pivot as it is trained: with its adapter, if it has one. Raises ValueError where the adapter is not possible."""
+    if adapter is None:
+        return load_model(ref, dtype, device)
+    peft = _peft()
+    quantization = _quantization(adapter, dtype) if isinstance(adapter, QLoRA) else None
+    model = load_model(ref, dtype, device, quantization)
+    config = peft.LoraConfig(
+        r=adapter.rank,
+        lora_alpha=adapter.alpha,
+        lora_dropout=adapter.dropout,
+        target_modules=_targets(model, adapter),
+        use_rslora=adapter.rank_stabilized,
+        task_type="CAUSAL_LM",
+    )
+    model.enable_input_require_grads()  # else nothing before the first adapter has a gradient to recompute for
+    return peft.get_peft_model(model, config)
+
+
+def merge_adapter(ref: ModelRef, dtype: str, adapter: Path, out: Path) -> None:
+    """Write the pivot with the adapter in `adapter` merged in, an ordinary model, to `out`."""
+    model = _peft().PeftModel.from_pretrained(load_model(ref, dtype), str(adapter))
+    model.merge_and_unload().save_pretrained(out)
+
+
+def _targets(model: Any, adapter: LoRA) -> str | list[str]:
+    if adapter.target_modules == "all-linear":
+        return "all-linear"
+    names = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if "Linear" in type(module).__name__}
+    if unknown := sorted(set(adapter.target_modules) - names):
+        raise ValueError(
+            f"adapter.target_modules: the pivot has no linear layer {', '.join(unknown)}; it has {', '.join(sorted(names))}."
+        )
+    return adapter.target_modules
+
+
+def _quantization(adapter: QLoRA, dtype: str) -> Any:
+    import importlib.util
+
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    if not torch.cuda.is_available():
+        raise ValueError("adapter.kind is qlora, which needs a GPU, and there is none; use lora.")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ValueError("adapter.kind is qlora, which needs bitsandbytes: pip install bitsandbytes, or use lora.")
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=adapter.values,
+        bnb_4bit_use_double_quant=adapter.double_quantization,
+        bnb_4bit_compute_dtype=getattr(torch, dtype),
+    )
+
+
+def _peft() -> Any:
+    try:
+        import peft
+    except ImportError as error:
+        raise ValueError(
+            "An adapter needs peft: pip install 'logit-fusion[adapters]', or leave adapter out."
+        ) from error
+    return peft

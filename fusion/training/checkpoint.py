@@ -1,0 +1,63 @@
+"""Checkpoints of a training: which is whole, which engine made it, and how it goes on with another number of processes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from fusion.runtime import distributed
+from fusion.runtime.artifacts import write_json
+from fusion.training.engine import Engine
+
+PLAIN = {"single", "ddp"}  # a whole model in each process: the same checkpoint
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint; trainer_state.json is written last, so one without it was cut off."""
+    whole = [file.parent for file in folder.glob("checkpoint-*/trainer_state.json")]
+    return max(whole, key=lambda place: int(place.name.split("-")[1])) if whole else None
+
+
+def describe(checkpoint: Path, engine: Engine) -> None:
+    """Keep beside a checkpoint which engine made it, in how many processes."""
+    write_json(checkpoint / "engine.json", {"engine": engine.name, "processes": distributed.world()})
+
+
+def described(checkpoint: Path) -> dict[str, Any]:
+    """What `describe` kept."""
+    return json.loads((checkpoint / "engine.json").read_text())
+
+
+def universal(checkpoint: Path, engine: Engine) -> bool:
+    """Whether DeepSpeed has to load this checkpoint in the form that knows no number of processes; makes that form if so.
+
+    Raises ValueError where another engine made the checkpoint.
+    """
+    made = described(checkpoint)
+    if made["engine"] != engine.name and not {made["engine"], engine.name} <= PLAIN:
+        raise ValueError(
+            f"{checkpoint} was made with engine.kind={made['engine']}, this run has {engine.name}. Set engine.kind to "
+            f"{made['engine']} to go on, or delete {checkpoint} to train again from the last step before it."
+        )
+    if not engine.stage or made["processes"] == distributed.world():
+        return False
+    with distributed.main_first():
+        if distributed.is_main() and not (checkpoint / "latest_universal").exists():
+            _convert(checkpoint)
+    return True
+
+
+def _convert(checkpoint: Path) -> None:
+    source = checkpoint / (checkpoint / "latest").read_text().strip()
+    command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--inject_missing_state"]
+    command += ["--input_folder", str(source), "--output_folder", f"{source}_universal"]
+    command += ["--num_extract_workers", "1", "--num_merge_workers", "1"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise ValueError(
+            f"{checkpoint} cannot be made to fit another number of processes: {done.stderr.strip().splitlines()[-1]} "
+            f"Go on with {described(checkpoint)['processes']} processes, or see what is wrong: {' '.join(command)}"
+        )

@@ -1,0 +1,167 @@
+"""Weights of positions, from how sure a source is there; and the product of several weightings.
+
+Each has mean 1 over the pairs of an example and a source, so that it moves weight between positions and changes neither the
+share of a source nor, on average, the weight of a term. To weigh sources as well, multiply: `kind: product`.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor
+
+from fusion.core.rows import LogitRows, Pairs
+from fusion.core.tail import log_power_sum
+from fusion.weighting.base import Label, Mean, Sum, Weighting
+from fusion.weighting.examples import Learned, RandomSource
+from fusion.weighting.likelihood import GoldPosterior, MaxMargin, MinimumCrossEntropy, finite_gold
+
+
+class TokenScaled(Weighting):
+    """Positions where the source finds the true token unlikely count more; see `token_scaled`.
+
+    Source: TSLD, Kim et al. 2023, arXiv:2308.06744, for one tokenizer and weights that sum to 1 over a sequence;
+    here they have mean 1, so that a mean over positions takes the place of the paper's sum over sequences. Ours take the
+    token of the source that begins where the pivot's does, and leave padding out (in the published code it takes part).
+    """
+
+    kind: Literal["token_scaled"] = "token_scaled"
+    temperature: float = Field(default=10.0, gt=0)
+    """Divides the cross-entropies, in nats: higher ones make weights more even. The paper's value."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The likelihood of the true token."""
+        return frozenset({"gold"})
+
+    @torch.no_grad()
+    def __call__(
+        self, pivot: LogitRows, sources: Sequence[LogitRows], pairs: Sequence[Pairs]
+    ) -> list[Float[Tensor, " _"]]:
+        """Positive, with mean 1 over the pairs of each example. Raises ValueError where a source's `gold` is not finite."""
+        found = []
+        for number, (source, pair) in enumerate(zip(sources, pairs, strict=True)):
+            at, cost = pivot.example[pair.pivot], -finite_gold(source, number)[pair.source]
+            found.append((token_scaled(cost, at, self.temperature) * _pairs_of(at)).float())
+        return found
+
+
+class PowerSum(Weighting):
+    """Positions count by the sum of the source's probabilities to the power gamma: 1 where it is certain, more where not.
+
+    Source: the weight of WTTM, Zheng and Yang 2024, arXiv:2402.11148, divided by its mean over the example. With
+    the transform `power` at the same gamma and forward KL it makes their whole term.
+    """
+
+    kind: Literal["power_sum"] = "power_sum"
+    gamma: float = Field(gt=0, le=1)
+    """The power, the inverse of a temperature. The paper's are 0.1 and 0.2 over a thousand classes; over a vocabulary, 0.5 to
+    0.9 is our guess."""
+    tail: Literal["exact", "single"] = "exact"
+    """What is assumed of the mass outside a row's entries; see `log_power_sum`. `exact` needs whole rows."""
+
+    @property
+    def entries(self) -> int | None:
+        """The whole vocabulary where the sum is to be exact."""
+        return None if self.tail == "exact" else 0
+
+    @property
+    def accepts_sampled(self) -> bool:
+        """A power of an estimate is biased."""
+        return False
+
+    @torch.no_grad()
+    def __call__(
+        self, pivot: LogitRows, sources: Sequence[LogitRows], pairs: Sequence[Pairs]
+    ) -> list[Float[Tensor, " _"]]:
+        """Positive, with mean 1 over the pairs of each example."""
+        found = []
+        for source, pair in zip(sources, pairs, strict=True):
+            at = pivot.example[pair.pivot]
+            sums = log_power_sum(source.logprobs[pair.source].double(), self.gamma, self.tail).exp()
+            found.append((sums / _sums(sums, at) * _pairs_of(at)).float())
+        return found
+
+
+AnyFactor = Annotated[
+    Sum | Mean | GoldPosterior | MinimumCrossEntropy | MaxMargin | TokenScaled | PowerSum | RandomSource | Learned,
+    Field(discriminator="kind"),
+]
+
+
+class Product(Weighting):
+    """The product of several weightings: say, how much each source counts, times how much each position does."""
+
+    kind: Literal["product"] = "product"
+    of: list[AnyFactor] = Field(min_length=1)
+    """The factors."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What any factor needs."""
+        return frozenset().union(*(factor.needs for factor in self.of))
+
+    @property
+    def entries(self) -> int | None:
+        """The most that any factor needs."""
+        each = [factor.entries for factor in self.of]
+        return None if None in each else max(e for e in each if e is not None)
+
+    @property
+    def accepts_sampled(self) -> bool:
+        """Where all factors do."""
+        return all(factor.accepts_sampled for factor in self.of)
+
+    @property
+    def reads_pivot(self) -> bool:
+        """Whether any factor does."""
+        return any(factor.reads_pivot for factor in self.of)
+
+    def __call__(
+        self, pivot: LogitRows, sources: Sequence[LogitRows], pairs: Sequence[Pairs]
+    ) -> list[Float[Tensor, " _"]]:
+        """The product of the factors' weights of each pair."""
+        each = [factor(pivot, sources, pairs) for factor in self.of]
+        return [functools.reduce(operator.mul, weights) for weights in zip(*each, strict=True)]
+
+    def by_example(self, examples: Sequence[Label], sources: int, step: int | None) -> Float[Tensor, "S E"] | None:
+        """The product of those that the factors have."""
+        each = [factor.by_example(examples, sources, step) for factor in self.of]
+        return functools.reduce(lambda a, b: b if a is None else a if b is None else a * b, each)
+
+    @property
+    def unfound(self) -> Literal["domain", "all"] | None:
+        """Those of the first factor that has any."""
+        return next(filter(None, (factor.unfound for factor in self.of)), None)
+
+    def with_shares(self, found: Mapping[str, Sequence[float]]) -> Any:
+        """In all its factors."""
+        return self.model_copy(update={"of": [factor.with_shares(found) for factor in self.of]})
+
+
+def token_scaled(cost: Float[Tensor, " M"], example: Int[Tensor, " M"], temperature: float) -> Float[Tensor, " M"]:
+    """Softmax of cost / temperature over the tokens of each example: positive, 1 in sum over an example."""
+    number = example.unique(return_inverse=True)[1]
+    count = int(number.max()) + 1 if len(number) else 0
+    scaled = cost / temperature
+    largest = scaled.new_zeros(count).scatter_reduce(0, number, scaled, "amax", include_self=False)
+    worth = (scaled - largest[number]).exp()
+    return worth / _sums(worth, example)
+
+
+def _sums(values: Float[Tensor, " M"], example: Int[Tensor, " M"]) -> Float[Tensor, " M"]:
+    """For each pair, the sum of `values` over the pairs of its example."""
+    number = example.unique(return_inverse=True)[1]
+    count = int(number.max()) + 1 if len(number) else 0
+    return values.new_zeros(count).index_add(0, number, values)[number]
+
+
+def _pairs_of(example: Int[Tensor, " M"]) -> Float[Tensor, " M"]:
+    """For each pair, how many its example has."""
+    return _sums(torch.ones(len(example), dtype=torch.float64, device=example.device), example)

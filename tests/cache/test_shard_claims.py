@@ -1,0 +1,143 @@
+"""Processes that fill one cache together: real ones, killed and started again in another number."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from fusion.cache import Cache, Writer, fill, shard_claims
+from fusion.core.rows import LogitRows
+
+IDS = [f"id{i:02d}" for i in range(24)]
+
+
+def writer_of(folder, shard=2):
+    return Writer(folder, {"model": "abc"}, IDS, shard, "float32", vocabulary=500)
+
+
+def rows_of(ids):
+    """Two rows an example, which tell whose they are."""
+    number = torch.tensor([int(id[2:]) for id in ids]).repeat_interleave(2)
+    example = torch.arange(len(ids)).repeat_interleave(2)
+    values = -1.0 * number
+    return LogitRows(
+        values[:, None],
+        number[:, None],
+        values.clone(),
+        values.clone(),
+        -values,
+        torch.arange(len(values)) % 2,
+        example,
+    )
+
+
+def work(folder, log, hang):
+    """What one process does: note each shard it begins, and stay at shard `hang` for ever."""
+    writer = writer_of(folder)
+
+    def make(number):
+        with log.open("a") as file:
+            file.write(f"{number}\n")
+        time.sleep(600 if number == hang else 0.05)
+        return rows_of(writer.examples(number))
+
+    fill(writer, make, pause=0.05)
+
+
+def start(folder, log, hang=-1):
+    here = str(Path(__file__).parent)
+    code = f"import sys; sys.path.insert(0, {here!r}); from pathlib import Path; import test_shard_claims; "
+    call = f"test_shard_claims.work(Path({str(folder)!r}), Path({str(log)!r}), {hang})"
+    return subprocess.Popen([sys.executable, "-c", code + call])
+
+
+def begun(log):
+    return [int(line) for line in log.read_text().split()] if log.exists() else []
+
+
+def files(folder):
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def until(holds, seconds=120):
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "nothing happened for too long"
+        time.sleep(0.02)
+
+
+def test_one_process_alone_writes_all_and_leaves_no_claims(tmp_path):
+    writer = writer_of(tmp_path)
+    cache = fill(writer, lambda number: rows_of(writer.examples(number)))
+    assert cache.rows(IDS[3:5]).ids.flatten().tolist() == [3, 3, 4, 4]
+    assert not [name for name in files(tmp_path) if "claims" in name or name.endswith(".part")]
+
+
+def test_a_killed_process_loses_its_shard_alone_and_any_number_of_others_go_on(tmp_path):
+    alone = writer_of(tmp_path / "alone")
+    fill(alone, lambda number: rows_of(alone.examples(number)))
+    folder, logs = tmp_path / "shared", [tmp_path / f"log{n}" for n in range(5)]
+    first = start(folder, logs[0], hang=1)  # goes on to shard 1 and stays there
+    until(lambda: 1 in begun(logs[0]))
+    second = start(folder, logs[1], hang=7)
+    until(lambda: 7 in begun(logs[1]))  # it has passed over the shard that the first is at
+    assert 1 not in begun(logs[1])
+    for process in (first, second):
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    (folder / "shard-00001-of-00012.torn.part").write_bytes(b"half")
+    assert writer_of(folder).missing() == [1, 7, 8, 9, 10, 11]
+    others = [start(folder, log) for log in logs[2:]]
+    assert [process.wait(timeout=120) for process in others] == [0, 0, 0]
+    assert sorted(number for log in logs[2:] for number in begun(log)) == [1, 7, 8, 9, 10, 11]
+    assert files(folder) == files(tmp_path / "alone")
+
+
+def test_the_last_one_waits_for_a_shard_and_takes_it_up_when_its_process_dies(tmp_path):
+    slow = start(tmp_path / "c", tmp_path / "slow", hang=0)
+    until(lambda: 0 in begun(tmp_path / "slow"))
+    other = start(tmp_path / "c", tmp_path / "other")
+    until(lambda: len(begun(tmp_path / "other")) == 11)
+    time.sleep(0.5)
+    assert other.poll() is None, "it went away although shard 0 is not written"
+    slow.kill()
+    assert other.wait(timeout=60) == 0
+    assert begun(tmp_path / "other")[-1] == 0
+    assert Cache(tmp_path / "c").known.rows == 48
+
+
+def test_progress_hears_of_what_others_write(tmp_path):
+    writer, other, heard = writer_of(tmp_path), writer_of(tmp_path), []
+
+    def make(number):
+        if number == 0:
+            for n in (4, 7):
+                other.write(n, rows_of(other.examples(n)))
+        return rows_of(writer.examples(number))
+
+    fill(writer, make, heard.append)
+    assert heard == [4, 7]
+
+
+def test_a_file_system_without_locks_costs_work_twice_and_nothing_else(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(shard_claims.fcntl, "lockf", no_locks)
+    writer = writer_of(tmp_path)
+    assert fill(writer, lambda number: rows_of(writer.examples(number))).known.rows == 48
+
+
+def test_a_claim_ends_when_it_is_given_back(tmp_path):
+    claims = shard_claims.Claims(tmp_path)
+    assert claims.take(3)
+    code = f"import pathlib; from fusion.cache.shard_claims import Claims; print(Claims(pathlib.Path({str(tmp_path)!r})).take(3))"
+    ask = [sys.executable, "-c", code]
+    assert subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip() == "False"
+    claims.give_back(3)
+    assert subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip() == "True"

@@ -1,0 +1,49 @@
+"""Every method's recipe, some steps of it on the quickstart's models: the loss falls, and what comes out is a model."""
+
+import json
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from fusion import pipeline
+from fusion.config import loading
+from fusion.config.recipes import recipes
+from fusion.study import load
+
+METHODS = [name for name, file in recipes().items() if file.parent.name == "methods"]
+SMALL = [
+    *(f"data.train.{i}.limit=8" for i in range(3)),
+    *(f"data.heldout.{i}.limit=4" for i in range(3)),
+    # all examples in every batch, so that losses are those of one text
+    *("training.per_device_train_batch_size=24", "training.max_steps=12", "training.warmup_steps=2"),
+    *("training.save_strategy=no", "baseline=false"),
+]
+MORE = {  # a width is found from two rows for each of its dimensions
+    "clone": [*(f"data.train.{i}.limit=24" for i in range(3)), "training.per_device_train_batch_size=72"],
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("recipes")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_loss_of_every_methods_recipe_falls_and_its_model_loads(name, folder):
+    where = [f"runs={folder}", f"store={folder / 'store'}"]
+    place = pipeline.run(loading.load(name, [*SMALL, *MORE.get(name, []), *where]), until="merge")
+    logs = [*place.glob("train/*/log.json"), *place.glob("train/pairwise/*/log.json")]
+    assert logs
+    for log in logs:
+        losses = torch.tensor([entry["loss"] for entry in json.loads(log.read_text())])
+        assert losses[-1] < losses[0]
+    model = AutoModelForCausalLM.from_pretrained(place / "fused")
+    ids = AutoTokenizer.from_pretrained(place / "fused")("1 + 1 = ", return_tensors="pt").input_ids
+    assert model(ids).logits.isfinite().all()
+
+
+def test_the_study_of_methods_has_an_arm_for_every_recipe():
+    study = load("methods")
+    assert sorted(study.arms) == sorted(METHODS)
+    assert all(arm == {"extends": name} for name, arm in study.arms.items())

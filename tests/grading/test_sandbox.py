@@ -1,0 +1,205 @@
+"""What a program may not do: contained by Python and, without it, by the kernel; and what it may."""
+
+import ctypes
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fusion.grading import sandbox
+from fusion.grading.sandbox import Limits, containment, run
+from fusion_eval.suites.code_eval import SandboxedCodeEval
+
+SHORT = Limits(seconds=1)
+has = containment()
+needs = {
+    name: pytest.mark.skipif(not has[name], reason=f"this kernel has no {name}")
+    for name in ("namespace", "files", "calls")
+}
+# past the hook: a function of libc that was resolved before the hook was there
+RAW = "import sys\ncall = sys.modules['kernel']._libc.syscall\n"
+NUMBERS = {
+    "x86_64": {"fork": 57, "socket": 41, "execve": 59, "kill": 62},
+    "aarch64": {"fork": None, "socket": 198, "execve": 221, "kill": 129},
+}.get(platform.machine(), {})
+
+
+@pytest.fixture
+def victim(tmp_path):
+    file = tmp_path / "victim.txt"
+    file.write_text("still here")
+    return file
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "assert 1 + 1 == 2",
+        "open('a.txt', 'w').write('x')\nimport os\nos.remove('a.txt')",
+        "import threading\nt = threading.Thread(target=print)\nt.start()\nt.join()",
+        "print('much ' * 1_000_000)",
+        "import tempfile\ntempfile.TemporaryFile().write(b'a')",
+        "import numpy\nassert numpy.allclose(numpy.ones((9, 9)) @ numpy.ones((9, 9)), 9)",
+        "if __name__ == '__main__':\n    import collections, heapq, itertools, math, re, string, typing",
+    ],
+)
+def test_an_honest_program_passes(program):
+    assert run(program) == sandbox.Outcome(True, "")
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [
+        ("assert 1 == 2, 'no'", "AssertionError: no"),
+        ("def", "SyntaxError"),
+        ("import sys\nsys.exit(0)", "SystemExit"),
+        ("import os\nos._exit(0)", "ended by itself before the tests were through"),
+        ("print('passed')\nraise ValueError", "ValueError"),
+        ("import ctypes\nctypes.string_at(0)", "generated code may not do this|ended by itself"),
+    ],
+)
+def test_whatever_does_not_run_to_its_end_fails(program, reason):
+    outcome = run(program)
+    assert not outcome.passed
+    assert any(part in outcome.reason for part in reason.split("|"))
+
+
+def test_an_endless_loop_ends_with_its_cpu_time():
+    begin = time.monotonic()
+    outcome = run("while True: pass", SHORT)
+    assert outcome == sandbox.Outcome(False, "took longer than 1 seconds of CPU")
+    assert time.monotonic() - begin < 3 * SHORT.seconds + 6
+
+
+def test_a_sleeper_ends_with_the_wall_time(monkeypatch):
+    begin = time.monotonic()
+    outcome = run("import time\ntime.sleep(1000)", SHORT)
+    assert outcome == sandbox.Outcome(False, "took longer than 8 seconds")
+    assert time.monotonic() - begin < 20
+
+
+def test_ten_gigabytes_are_refused():
+    assert run("x = bytearray(10 * 2**30)").reason.startswith("MemoryError")
+
+
+def test_a_large_file_is_refused():
+    assert "File too large" in run("open('a', 'w').write('x' * 10**7)").reason
+
+
+def test_a_fork_bomb_makes_no_process():
+    before = sum(entry.name.isdigit() for entry in os.scandir("/proc")) if sys.platform == "linux" else 0
+    assert "may not do this: os.fork" in run("import os\nwhile True: os.fork()", SHORT).reason
+    assert not run("import subprocess\nwhile True: subprocess.Popen(['sleep', '60'])", SHORT).passed
+    assert not run("import multiprocessing\nmultiprocessing.Process(target=print).start()", SHORT).passed
+    after = sum(entry.name.isdigit() for entry in os.scandir("/proc")) if sys.platform == "linux" else 0
+    assert after - before < 50
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import os\nos.remove({path!r})",
+        "import os\nos.truncate({path!r}, 0)",
+        "import os\nos.rename({path!r}, 'mine')",
+        "import pathlib\npathlib.Path({path!r}).unlink()",
+        "import shutil\nshutil.rmtree({folder!r})",
+        "open({path!r}, 'w')",
+        "open({path!r}, 'a')",
+        "import os\nos.open({path!r}, os.O_RDWR)",
+        "import os\nos.symlink({path!r}, 'link')\nopen('link', 'w')",
+        "import os\nos.mkdir({folder!r} + '/new')",
+    ],
+)
+def test_files_outside_stay_as_they_are(victim, program):
+    outcome = run(program.format(path=str(victim), folder=str(victim.parent)))
+    assert "generated code may not" in outcome.reason
+    assert [file.name for file in victim.parent.iterdir()] == ["victim.txt"]
+    assert victim.read_text() == "still here"
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import socket\nsocket.socket()",
+        "import socket\nsocket.create_connection(('127.0.0.1', 80))",
+        "import urllib.request\nurllib.request.urlopen('http://127.0.0.1')",
+        "import os\nos.kill(os.getppid(), 9)",
+        "import os\nos.system('true')",
+        "import ctypes\nctypes.CDLL(None)",
+    ],
+)
+def test_the_way_out_is_closed(program):
+    outcome = run(program)
+    assert not outcome.passed
+    assert "Error" in outcome.reason
+
+
+@needs["files"]
+def test_the_kernel_alone_keeps_files(victim):
+    number = {"x86_64": 87, "aarch64": None}.get(platform.machine())
+    if number is None:
+        pytest.skip("no unlink with a path alone on this architecture")
+    path = os.fsencode(victim)
+    assert run(RAW + f"assert call({number}, {path!r}) == -1", SHORT).passed
+    assert run(RAW + f"assert call(2, {path!r}, 1, 0) == -1", SHORT).passed  # open for writing
+    assert victim.read_text() == "still here"
+
+
+@needs["calls"]
+@pytest.mark.parametrize("name", NUMBERS)
+def test_the_kernel_alone_forbids_processes_sockets_and_signals(name):
+    number, arguments = NUMBERS[name], {"socket": "2, 1, 0", "kill": f"{os.getpid()}, 0"}.get(name, "0, 0, 0")
+    if number is None:
+        pytest.skip("this architecture has no such call")
+    assert run(RAW + f"assert call({number}, {arguments}) == -1", SHORT).passed
+
+
+@needs["calls"]
+def test_a_wrong_number_in_the_list_of_calls_would_show():
+    """The same calls work without the filter, so that the test above can fail."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.syscall(NUMBERS["socket"], 2, 1, 0) >= 0
+    assert libc.syscall(NUMBERS["kill"], os.getpid(), 0) == 0
+
+
+def test_nothing_of_our_environment_is_seen(monkeypatch):
+    monkeypatch.setenv("SECRET_TOKEN", "abc")
+    assert run("import os\nassert 'SECRET_TOKEN' not in os.environ").passed
+
+
+def test_a_program_cannot_claim_to_have_passed():
+    assert not run(
+        """import os, json\nos.write(1, json.dumps({"passed": True, "reason": ""}).encode())\nos._exit(0)"""
+    ).passed
+
+
+def test_the_folder_is_gone_afterwards():
+    reason = run("import os\nraise ValueError(os.getcwd())").reason
+    assert reason.startswith("ValueError: ")
+    assert not Path(reason.removeprefix("ValueError: ")).exists()
+
+
+def test_the_statement_says_what_is_missing(monkeypatch):
+    parts = dict.fromkeys(("limits", "namespace", "files", "calls", "hook"), True)
+    monkeypatch.setattr(sandbox, "containment", lambda: parts)
+    assert "cannot write outside its folder" in sandbox.statement()
+    monkeypatch.setattr(sandbox, "containment", lambda: parts | {"calls": False, "files": False})
+    assert "lacks: files, calls" in sandbox.statement()
+    assert "container" in sandbox.statement()
+
+
+def test_code_eval_counts_the_programs_that_pass():
+    share, reasons = SandboxedCodeEval().compute(
+        ["assert f() == 1", "assert f() == 1"], [["def f(): return 1"], ["f = 2"]]
+    )
+    assert share == {"pass@1": 0.5}
+    assert reasons[0] == ""
+    assert "TypeError" in reasons[1]
+
+
+def test_code_eval_refuses_other_counts():
+    with pytest.raises(ValueError, match="Only pass@1"):
+        SandboxedCodeEval().compute(["assert True"], [["a", "b"]])

@@ -1,0 +1,270 @@
+"""What an objective is tried on: random, equal and extreme rows of every unit."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from fusion.core.rows import LogitRows
+from fusion.objectives import (
+    GLD,
+    L1,
+    LLP,
+    MSE,
+    NKD,
+    ULD,
+    USKD,
+    Affinity,
+    AlignDistil,
+    Between,
+    CrossEntropy,
+    DualHead,
+    ForwardKL,
+    GromovWasserstein,
+    HiddenProjector,
+    Hungarian,
+    InfiFusion,
+    JensenShannon,
+    LumiNet,
+    Matcher,
+    Mixture,
+    Objective,
+    OneVsRest,
+    OptimalTransport,
+    OutputLayer,
+    OwningObjective,
+    PlackettLuce,
+    ReverseKL,
+    SkewedKL,
+    SpanLikelihood,
+    SpanRelations,
+    SpelledObjective,
+    TopKContrastive,
+    TopKDecoupled,
+    ZScoreKL,
+)
+from tests.helpers.rows import asked, random_rows, rows_of
+
+E, V, W, K = 3, 23, 31, 6  # examples, the pivot's vocabulary, a source's, kept entries
+OBJECTIVES: list[Objective] = [
+    CrossEntropy(),
+    ULD(),
+    ULD(pivot_temperature=2.0, source_temperature=0.5),
+    InfiFusion(top_k=4),
+    InfiFusion(top_k=4, post="softmax", unbiased=False),
+    *(GLD(top_k=4, input=i, nodes=n) for i in ("standardised", "raw", "probabilities") for n in ("rank", "token")),
+    *(
+        GromovWasserstein(top_k=4, input=i, nodes=n, top_nodes=9)
+        for i in ("standardised", "probabilities")
+        for n in ("rank", "token")
+    ),
+    GromovWasserstein(top_k=4, bound="lower"),
+    *(ForwardKL(tail=t, top_k=k) for t in ("bucket", "residual_to_gold", "none") for k in (None, 2)),
+    *(kind(top_k=k) for kind in (ReverseKL, JensenShannon, SkewedKL, L1) for k in (None, 2)),
+    JensenShannon(source_share=0.9),
+    SkewedKL(direction="reverse"),
+    SkewedKL(skew=0.0),
+    SpanLikelihood(),
+    SpanLikelihood(temperature=20.0),
+    *(Mixture(of=of) for of in (ForwardKL(), ForwardKL(top_k=2), ReverseKL(), L1(), PlackettLuce(), NKD())),
+    *(PlackettLuce(top_k=k) for k in (None, 2)),
+    *(NKD(top_k=k) for k in (None, 2)),
+    NKD(gamma=0.0),
+    USKD(top_k=4),
+    *(OneVsRest(beta=beta, top_k=k) for beta in (0.0, 1.0) for k in (None, 2)),
+    *(ZScoreKL(over=over, top_k=k) for over in ("vocabulary", "support") for k in (None, 3)),
+    LLP(),
+    LLP(delta=0.1, top_k=4, temperature=2.0),
+    TopKDecoupled(top_k=3),
+    TopKDecoupled(top_k=3, negative=0.5),
+    TopKContrastive(),
+    *(MSE(top_k=k) for k in (None, 3)),
+    Hungarian(top_k=4, candidates=6),
+    Hungarian(top_k=6, candidates=3, spelling=0.5, of="probabilities", loss="l1"),
+    Hungarian(top_k=3, candidates=3, probability=0.0),
+    LumiNet(rows=2),
+    LumiNet(rows=3, columns=5),
+    AlignDistil(expert="source0", opposite="source1"),
+    *(Affinity(order=order, sketch=sketch) for order in (1, 2) for sketch in (None, 4)),
+    SpanRelations(),
+    SpanRelations(window=0, random=3, delta=0.02, temperature=0.5),
+    SpanRelations(window=3, random=0),
+    *(OptimalTransport(cost=cost) for cost in ("cosine", "attention", "euclidean")),
+    OptimalTransport(cost="attention", alpha=0.1),
+    OptimalTransport(other_answers=True),
+    HiddenProjector(),
+    HiddenProjector(disparity=0.9),
+    *(DualHead(loss=loss) for loss in ("binary_kl_norm", "binary_kl", "kl")),
+    DualHead(loss="kl", temperature=2.0),
+    *(Matcher(of=of) for of in (ForwardKL(top_k=2), PlackettLuce())),
+]
+
+SPELLING = torch.rand(W, V, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+"""How unlike the tokens of a source and of the pivot are spelled: 0 for those with the same id alone."""
+SPELLING[torch.arange(V), torch.arange(V)] = 0
+
+NOT_LEAST_AT_EQUALITY: dict[str, Callable[[Objective], bool]] = {
+    "cross_entropy": lambda _: True,  # least where the following token is certain, and so are the next two
+    "plackett_luce": lambda _: True,
+    "nkd": lambda _: True,
+    "mixture": lambda o: o.of.kind in ("plackett_luce", "nkd"),  # type: ignore[attr-defined]
+    "uskd": lambda _: True,  # looks at no source
+    "topkd_contrastive": lambda _: True,  # least where positions are told apart
+    "optimal_transport": lambda _: True,  # its plan is blurred
+    "matcher": lambda _: True,  # has a matcher's cross-entropy in it
+    "uld": lambda o: o.pivot_temperature != o.source_temperature,  # type: ignore[attr-defined]
+    "forward_kl": lambda o: o.tail == "residual_to_gold",  # type: ignore[attr-defined]  # least at another distribution
+}
+"""Terms that are not least where pivot and source agree; each says so in its docstring, and its own file tests where it is."""
+
+HOLDS_CONSTANT = {
+    "one_vs_rest": lambda o: o.beta > 0,  # its weights
+    "uskd": lambda o: o.alpha > 0,  # its target
+    "hidden_projector": lambda o: o.disparity is not None,  # its weights
+    "matcher": lambda _: True,  # its scores
+}
+"""Terms that take a function of the pivot as a constant, so that finite differences do not know their gradient."""
+
+
+@dataclasses.dataclass
+class Case:
+    """A pivot's logits, and the rows of sources as the objective wants them: one, or several for `sources`."""
+
+    objective: Objective
+    logits: Tensor
+    about: LogitRows
+    source: LogitRows
+    others: list[LogitRows] = dataclasses.field(default_factory=list)
+    share: Tensor | None = None
+    names: tuple[str, ...] = ("source0", "source1")
+    module: torch.nn.Module | None = None
+
+    @property
+    def pivot(self) -> LogitRows:
+        """Its rows; the logits themselves serve as hidden states, for an objective that looks at such."""
+        rows = self._numbers()
+        hidden = self.logits if "hidden" in self.objective.reads else None
+        return dataclasses.replace(rows, hidden=hidden, prefix=self.about.prefix)
+
+    def _numbers(self) -> LogitRows:
+        if self.objective.unit == "mapped":
+            return asked(self.logits, self.source.ids, self.about)
+        if self.objective.unit == "sources":
+            return asked(self.logits, torch.cat([s.ids for s in (self.source, *self.others)], dim=1), self.about)
+        entries = V if self.objective.entries is None else self.objective.entries
+        if isinstance(self.objective, SpelledObjective):
+            entries = self.objective.candidates
+        return rows_of(self.logits, entries, self.about.token, self.about.example)
+
+    def values(self) -> Tensor:
+        pivot, source = self.pivot, self.source
+        own = {} if self.module is None else {"module": self.module}
+        match self.objective.unit:
+            case "row":
+                return self.objective(pivot)
+            case "span":
+                return self.objective(pivot.gold, source.gold)
+            case "example" | "relation":
+                return self.objective(pivot, source, E, **own)
+            case "sources":
+                named = dict(zip(self.names, (source, *self.others), strict=True))
+                return self.objective(pivot, named, self.share)
+            case "spelled":
+                return self.objective(pivot, source, spelled(source.ids, pivot.ids))
+            case _:
+                return self.objective(pivot, source, **own)
+
+    def reordered(self, order: Tensor) -> Case:
+        """The same rows in another order; those of a whole example on its source's side stay."""
+        joined = self.objective.unit != "example"
+        return dataclasses.replace(
+            self,
+            logits=self.logits.detach()[order].requires_grad_(),
+            about=self.about.select(order),
+            source=self.source.select(order) if joined else self.source,
+            others=[other.select(order) for other in self.others],
+            share=None if self.share is None else self.share[:, order],
+        )
+
+
+def spelled(source: Tensor, pivot: Tensor) -> Tensor:
+    """Distances between the tokens of both sides: [M, K, L]."""
+    return SPELLING[source[:, :, None], pivot[:, None, :]]
+
+
+def case(objective: Objective, N: int = 11, dtype: torch.dtype = torch.float32) -> Case:
+    """Random rows. The source's differ in precision, and in length and vocabulary where the unit allows it."""
+    about = random_rows(N, 0, V, dtype, seed=1, examples=E)
+    logits = torch.randn(N, V, generator=torch.Generator().manual_seed(2)).to(dtype).requires_grad_()
+    other = torch.float64 if dtype == torch.float32 else torch.float32  # the source's precision must not leak out
+    if objective.unit in ("mapped", "sources"):
+        sources = [_mapped(about, other, objective, seed) for seed in (3, 5)]
+        several = objective.unit == "sources"
+        share = torch.rand(2, N, generator=torch.Generator().manual_seed(7)).to(dtype)
+        return Case(
+            objective,
+            logits,
+            about,
+            sources[0],
+            sources[1:] if several else [],
+            share / share.sum(0) if several else None,
+            module=module(objective, W, dtype),
+        )
+    count = N + 4 if objective.unit == "example" and N else N  # whole examples may differ in length
+    source = random_rows(count, W if objective.entries is None else K, W, other, 3, examples=E)
+    hidden = torch.randn(count, W, generator=torch.Generator().manual_seed(8)).to(other)
+    found = Case(objective, logits, about, dataclasses.replace(source, hidden=hidden))
+    return dataclasses.replace(found, module=module(objective, W, dtype))
+
+
+def module(objective: Objective, width: int, dtype: torch.dtype) -> torch.nn.Module | None:
+    """What the objective owns, for the pivot and a source of that width and vocabulary whose head is the identity."""
+    if not isinstance(objective, OwningObjective):
+        return None
+    with torch.random.fork_rng():
+        torch.manual_seed(9)
+        made = objective.own(Between(V, width, width, lambda _: OutputLayer(torch.eye(width, dtype=torch.float64))))
+    return made.double() if dtype == torch.float64 else made.float()
+
+
+def _mapped(about: LogitRows, dtype: torch.dtype, objective: Objective, seed: int) -> LogitRows:
+    """Rows about the same text as `about`, a share of their entries empty and some golds unknown."""
+    generator, N = torch.Generator().manual_seed(seed), len(about)
+    logits = torch.randn(N, V, generator=generator, dtype=torch.float64) * 3
+    rows = rows_of(logits.to(dtype), V if objective.entries is None else K, about.token, about.example)
+    if "hidden" in objective.needs:
+        rows = dataclasses.replace(rows, hidden=torch.randn(N, W, generator=generator).to(dtype))
+    if not N or objective.entries is None:
+        return rows
+    empty = torch.rand(rows.ids.shape, generator=generator) < 0.3
+    return dataclasses.replace(
+        rows,
+        logprobs=rows.logprobs.masked_fill(empty, -torch.inf),
+        ids=rows.ids.masked_fill(empty & (torch.arange(rows.k) % 2 == 1), -1),  # either sign of emptiness is enough
+    )
+
+
+def equal(objective: Objective, logits: Tensor) -> Case:
+    """A source that says what the pivot says."""
+    N = len(logits)
+    token = torch.arange(N) % V
+    about = rows_of(logits.detach(), 0, token, torch.arange(N) * E // N)
+    rows = rows_of(logits.detach(), V if objective.entries is None else K, token, about.example)
+    rows = dataclasses.replace(rows, hidden=logits.detach())
+    several = objective.unit == "sources"
+    share = torch.full((2, N), 0.5, dtype=logits.dtype) if several else None
+    found = Case(objective, logits, about, rows, [rows] if several else [], share)
+    return dataclasses.replace(found, module=module(objective, V, logits.dtype))
+
+
+def extremes(dtype: torch.dtype) -> dict[str, Tensor]:
+    """Rows of logits that break careless formulas."""
+    sharp = torch.zeros(5, V)
+    sharp[:, 2] = 500.0
+    tied = (torch.arange(V) % 3).float().expand(5, V)
+    wide = torch.linspace(-1e4, 1e4, V).expand(5, V)
+    found = {"constant": torch.zeros(5, V), "tied": tied, "sharp": sharp, "wide": wide, "level": wide * 1e-6 + 300.0}
+    return {name: logits.to(dtype).contiguous() for name, logits in found.items()}

@@ -1,0 +1,107 @@
+"""Searching merge weights: the minimum of a known bowl, and of bits per byte on real little models."""
+
+import json
+import math
+
+import pytest
+
+from fusion.cli import merge_recipes
+from fusion.merging.recipes import recipe
+from fusion.merging.search import Grid, NelderMead, search
+from tests.helpers import tiny
+from tests.helpers.families import change
+
+
+def bowl(weights):
+    return (weights[0] - 0.5) ** 2 + 2 * (weights[1] - 0.8) ** 2
+
+
+def test_the_simplex_finds_the_bottom_of_a_bowl():
+    trials = search(bowl, [0.3, 0.3], NelderMead(evaluations=80))
+    assert trials.best == pytest.approx((0.5, 0.8), abs=0.01)
+    assert len(trials.tried) <= 80
+    assert next(iter(trials.tried)) == (0.3, 0.3)
+
+
+def test_a_grid_tries_every_combination_once_and_the_start():
+    tried = []
+    trials = search(lambda w: tried.append(w) or bowl(w), [0.3, 0.3], Grid(values=[0.0, 0.5, 0.75]))
+    assert len(tried) == len(set(tried)) == 10
+    assert trials.best == (0.5, 0.75)
+
+
+def test_the_best_is_never_worse_than_the_start():
+    assert search(lambda w: sum(w), [0.0, 0.0], Grid(values=[1.0])).best == (0.0, 0.0)
+
+
+def test_weights_a_method_refuses_count_as_worst():
+    assert search(lambda w: math.inf if w[0] < 0.4 else w[0], [0.5], NelderMead(evaluations=30)).best[0] >= 0.4
+
+
+# On real little models
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Two children of a base: one that is worse than it on everything, one like it; and a recipe that weighs them alike."""
+    folder = tmp_path_factory.mktemp("search")
+    for name in ("base", "good", "bad"):
+        tiny.folder("llama", folder / name)
+    spoil(folder / "bad")
+    rows = [{"prompt": f"{i}: ", "response": text} for i, text in enumerate(tiny.TEXTS[:4])]
+    (folder / "dev.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    (folder / "test.jsonl").write_text(json.dumps(rows[2]))
+    return folder
+
+
+def spoil(folder):
+    def louder(tensors):
+        tensors["lm_head.weight"] *= 6  # sure of itself, and wrong
+
+    change(folder, louder)
+
+
+def searching(folder, **changes):
+    found = {
+        "validation": {"path": str(folder / "dev.jsonl")},
+        "how": {"kind": "grid", "values": [0.0, 0.5, 1.0]},
+    } | changes
+    raw = {"base": str(folder / "base"), "models": [str(folder / "good"), str(folder / "bad")], "method": "linear"}
+    return recipe.parse(raw | {"search": found}, "r.yaml")
+
+
+def test_a_search_leaves_out_the_model_that_makes_it_worse(trained, tmp_path, capsys):
+    merged = merge_recipes.run(searching(trained), tmp_path / "out")
+    assert merged.made
+    kept = json.loads((tmp_path / "out/search.json").read_text())
+    assert kept["best"][1] == 0
+    assert kept["best"][0] > 0
+    assert len(kept["tried"]) == 8  # of nine pairs, 0 and 0 is refused by the method, and the start is one of them
+    scores = [trial["bits_per_byte"] for trial in kept["tried"]]
+    assert min(scores) == scores[kept["tried"].index(next(t for t in kept["tried"] if t["weights"] == kept["best"]))]
+    again = json.loads((tmp_path / "out/merge.json").read_text())
+    assert again["method"]["weights"] == kept["best"]
+    assert not (tmp_path / ".out.trial").exists()
+    assert not merge_recipes.run(searching(trained), tmp_path / "out").made
+    assert "nothing to do" in capsys.readouterr().out
+
+
+def test_validation_data_may_not_be_test_data(trained, tmp_path):
+    with pytest.raises(ValueError, match="1 of 4 validation examples are test examples too"):
+        merge_recipes.run(searching(trained, test={"path": str(trained / "test.jsonl")}), tmp_path / "out")
+    with pytest.raises(ValueError, match="would be searched on its split `test`"):
+        merge_recipes.run(searching(trained, validation={"path": "openai/gsm8k", "split": "test"}), tmp_path / "out")
+    with pytest.raises(ValueError, match="search.validation.promt: Extra inputs are not permitted"):
+        merge_recipes.run(searching(trained, validation={"path": "x.jsonl", "promt": "{a}"}), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_has_no_single_number_a_model_is_not_searched(trained):
+    plain = {"base": "b", "models": ["x", "y"]}
+    with pytest.raises(ValueError, match="sce has no weights to search for"):
+        merge_recipes.start(recipe.parse(plain | {"method": "sce"}, "r"))
+    varied = {"kind": "ties", "weights": [{"layers": [0, 1]}, 1]}
+    with pytest.raises(ValueError, match="A search starts from one number a model"):
+        merge_recipes.start(recipe.parse(plain | {"method": varied}, "r"))
+    assert merge_recipes.start(recipe.parse(plain | {"method": "slerp"}, "r")) == [0.5]
+    assert merge_recipes.start(recipe.parse(plain | {"method": "task_arithmetic"}, "r")) == [0.3, 0.3]

@@ -1,0 +1,230 @@
+"""Figures draw the numbers they are given, parse as XML, share a page, take the page's colour, and are the same each time."""
+
+import math
+import struct
+import xml.etree.ElementTree as ET
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+
+from fusion.report.figures import scores
+from fusion.report.figures.curves import POINTS, curves
+from fusion.report.figures.drawing import BLUE, GREY, INK, ORANGE, colours, png, svg
+from fusion.report.table import helping_rows
+from fusion_eval.results import Item, Result
+from fusion_eval.statistics.bootstrap import Interval
+from fusion_eval.statistics.comparison import summarise
+from tests.helpers.report_runs import DOMAINS, SKILL, log, result, run_json
+
+NAMES = ["bits", "exact", "radar", "gap", "loss", "weight", "helping"]
+
+
+def two_domains() -> Result:
+    one = result("pivot")
+    return one.model_copy(update={"items": [item for item in one.items if item.domain != "sums"]})
+
+
+CLOSED = {
+    "unified": {"sums": Interval(0.5, 0.4, 0.6, 40), "mean": Interval(-0.2, -0.5, 0.1, 80)},
+    "finetune": {"sums": Interval(0.25, -math.inf, math.inf, 1)},
+}
+
+
+def draw(name: str) -> mpl.figure.Figure:
+    results = [result(model) for model in SKILL]
+    return {
+        "bits": lambda: scores.bars(results, "bits_per_byte"),
+        "exact": lambda: scores.bars(results, "exact_match"),
+        "radar": lambda: scores.radar(results, "exact_match", ["smol", "tiny-llama"]),
+        "gap": lambda: scores.gap(CLOSED, "exact match %"),
+        "loss": lambda: curves({"unified": log(("cross_entropy", "kl")), "pairwise/smol": log(("a",))}),
+        "weight": lambda: curves({"unified": log(())}, "weight"),
+        "helping": lambda: scores.helping(helping_rows(run_json()["helping"])),
+    }[name]()
+
+
+def texts(figure) -> list[str]:
+    return [t.text for t in ET.fromstring(svg(figure, "f", "alt")).iter("{http://www.w3.org/2000/svg}text")]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_figure_is_well_formed_and_the_same_each_time(name):
+    first, second = (svg(draw(name), name, 'a "<b>" & c') for _ in "ab")
+    assert first == second
+    root = ET.fromstring(first)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert root.get("aria-label") == 'a "<b>" & c'
+
+
+@pytest.mark.parametrize("name", ["bits", "loss", "helping"])
+def test_a_figure_takes_its_text_colour_from_the_page_and_has_no_background(name):
+    text = svg(draw(name), name, "")
+    assert "currentColor" in text
+    for colour in (INK, "#000000", "#ffffff"):
+        assert colour not in text
+
+
+def test_two_figures_on_a_page_share_no_id_and_every_reference_is_met():
+    parts = [svg(draw(name), name, "") for name in NAMES]
+    ids = [element.get("id") for part in parts for element in ET.fromstring(part).iter() if element.get("id")]
+    by_name = [{id for id in ids if id.startswith(f"{name}-")} for name in NAMES]
+    assert sum(map(len, by_name)) == len(set(ids)) > 50
+    for part in parts:
+        root = ET.fromstring(part)
+        known = {element.get("id") for element in root.iter()}
+        used = [e.get("{http://www.w3.org/1999/xlink}href") for e in root.iter()]
+        used += [(e.get("clip-path") or "")[4:-1] for e in root.iter() if e.get("clip-path")]
+        assert {reference.lstrip("#") for reference in used if reference} <= known
+
+
+def test_bars_are_as_high_as_the_values_and_whiskers_reach_the_ends_of_the_intervals():
+    results = [result("unified"), result("pivot")]
+    axes = scores.bars(results, "exact_match").axes[0]
+    heights = np.array([patch.get_height() for patch in axes.patches]).reshape(2, 4)
+    whiskers = [line.get_segments() for line in axes.collections]
+    for row, segments, one in zip(heights, whiskers, results, strict=True):
+        found = [summarise(one)[domain]["exact_match"] for domain in (*DOMAINS, "mean")]
+        assert row == pytest.approx([100 * i.value for i in found])
+        assert [[y for _, y in s] for s in segments] == [pytest.approx([100 * i.low, 100 * i.high]) for i in found]
+
+
+def test_bars_name_every_model_domain_and_the_way_to_better():
+    found = texts(draw("bits"))
+    assert {*SKILL, *DOMAINS, "mean", "bits per byte, lower is better"} <= set(found)
+    assert "exact match %, higher is better" in texts(draw("exact"))
+
+
+def test_a_single_example_has_a_bar_and_no_whisker():
+    one = Item(id="1", domain="sums", bytes=1, nats=1.0, exact=None, prompt="", expected="2", answer=None)
+    figure = scores.bars([Result(model="a", suite="s", path="a", made={}, items=[one])], "bits_per_byte")
+    assert [len(c.get_segments()) for c in figure.axes[0].collections] == [0]
+    ET.fromstring(svg(figure, "f", ""))
+
+
+def test_a_radar_has_a_spoke_for_each_domain_a_line_for_each_model_and_one_for_the_best_source():
+    axes = draw("radar").axes[0]
+    lines = {line.get_label(): line.get_ydata() for line in axes.lines}
+    assert list(lines) == ["unified", "finetune", "pivot", "best source"]
+    scores = {model: summarise(result(model)) for model in SKILL}
+    value = {model: [100 * score[d]["exact_match"].value for d in DOMAINS] for model, score in scores.items()}
+    for model in ("unified", "finetune", "pivot"):
+        assert lines[model] == pytest.approx([*value[model], value[model][0]])
+    best = [max(pair) for pair in zip(value["smol"], value["tiny-llama"], strict=True)]
+    assert lines["best source"] == pytest.approx([*best, best[0]])
+    assert [label.get_text() for label in axes.get_xticklabels()] == list(DOMAINS)
+
+
+def test_the_gap_has_a_mark_at_each_share_and_a_whisker_where_the_interval_ends():
+    axes = draw("gap").axes[0]
+    marks = [container.lines[0].get_xydata().tolist() for container in axes.containers]
+    assert [[x for x, _ in points] for points in marks] == [pytest.approx([50, -20]), pytest.approx([25])]
+    segments = [container.lines[2][0].get_segments() for container in axes.containers]
+    assert [[x for x, _ in part] for part in segments[0]] == [pytest.approx([40, 60]), pytest.approx([-50, 10])]
+    assert [[x for x, _ in part] for part in segments[1]] == [pytest.approx([25, 25])]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["sums", "mean"]
+
+
+def test_a_model_has_one_colour_in_every_figure():
+    known = colours("unified", "finetune", ["pivot"], ["smol", "tiny-llama", "unified", "other"])
+    assert (known["unified"], known["finetune"], known["pivot"]) == (BLUE, ORANGE, GREY)
+    assert len(set(known.values())) == len(known) == 6
+    bars = scores.bars([result("smol"), result("unified")], "exact_match", known).axes[0]
+    assert [mpl.colors.to_hex(c.patches[0].get_facecolor()) for c in bars.containers[::2]] == [known["smol"], BLUE]
+    parts = curves({"unified": log(("kl/smol", "gld/smol", "kl/tiny-llama", "cross_entropy"))}, "loss", known).axes[0]
+    drawn = {line.get_label(): (line.get_color(), line.get_linestyle()) for line in parts.lines}
+    assert drawn["kl/smol"][0] == drawn["gld/smol"][0] == known["smol"]
+    assert drawn["kl/smol"] != drawn["gld/smol"]
+    assert drawn["kl/tiny-llama"][0] == known["tiny-llama"]
+    assert drawn["cross_entropy"][0] not in (known["smol"], known["tiny-llama"])
+
+
+def test_a_long_log_is_drawn_as_means_of_neighbours():
+    entries = [{"step": step, "loss": float(step % 2)} for step in range(1, 4 * POINTS + 1)]
+    (line,) = curves({"unified": entries}).axes[0].lines
+    steps, values = line.get_data()
+    assert len(steps) == POINTS
+    assert set(values) == {0.5}
+    assert steps.tolist() == pytest.approx([4 * i + 2.5 for i in range(POINTS)])
+
+
+def test_loss_curves_hold_every_point_of_the_total_and_of_each_part():
+    entries = log(("cross_entropy", "forward_kl"))
+    axes = curves({"unified": entries}).axes[0]
+    lines = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
+    assert set(lines) == {"total", "cross_entropy", "forward_kl"}
+    for label, key in [("total", "loss"), ("cross_entropy", "loss/cross_entropy"), ("forward_kl", "loss/forward_kl")]:
+        assert lines[label] == [[entry["step"], entry[key]] for entry in entries]
+
+
+def test_a_part_has_one_colour_in_all_panels_and_entries_without_it_are_skipped():
+    logs = {"a": [{"step": 1, "loss/y": 2.0}, {"step": 2, "loss/y": None}, {"step": 3}], "b": log(("x", "y"))}
+    first, second = (axes.lines for axes in curves(logs).axes)
+    assert [line.get_label() for line in first] == ["y"]
+    assert first[0].get_xydata().tolist() == [[1, 2.0]]
+    assert first[0].get_color() == {line.get_label(): line.get_color() for line in second}["y"]
+
+
+def test_each_training_has_its_panel_also_where_a_row_of_panels_stays_open():
+    logs = {f"run{i}": log(()) for i in range(4)}
+    assert [axes.get_title(loc="left") for axes in curves(logs).axes] == list(logs)
+
+
+def test_helping_draws_match_rate_and_weight_of_each_source_by_domain():
+    rows = helping_rows(run_json()["helping"])
+    match, weight = scores.helping(rows).axes
+    assert [p.get_height() for p in match.patches] == pytest.approx([100 * row.match_rate for row in rows])
+    assert [p.get_height() for p in weight.patches] == pytest.approx([row.weight for row in rows])
+
+
+def test_without_weights_there_is_no_panel_of_weights():
+    rows = helping_rows([row | {"weight": None} for row in run_json()["helping"]])
+    assert [axes.get_title(loc="left") for axes in scores.helping(rows).axes] == ["match rate %"]
+
+
+def test_names_are_text_and_never_mathematics_or_markup():
+    odd = result("unified").model_copy(update={"model": "$x_1$ <script>"})
+    assert "$x_1$ <script>" in texts(scores.bars([odd], "exact_match"))
+
+
+def test_a_figure_that_is_wider_than_the_page_keeps_its_size():
+    many = result("unified")
+    items = [item.model_copy(update={"domain": f"d{i % 30}"}) for i, item in enumerate(many.items)]
+    wide = svg(
+        scores.bars([many.model_copy(update={"items": items, "model": m}) for m in "abcd"], "exact_match"), "f", ""
+    )
+    assert float(ET.fromstring(wide).get("style").removeprefix("min-width: ").removesuffix("%")) > 150
+    assert ET.fromstring(svg(draw("exact"), "f", "")).get("style") is None
+
+
+def test_a_png_is_a_png_on_white():
+    image = png(draw("bits"))
+    assert image[:8] == b"\x89PNG\r\n\x1a\n"
+    width, height = struct.unpack(">II", image[16:24])
+    assert width > 1000
+    assert height > 400
+    assert image == png(draw("bits"))
+
+
+def test_drawing_leaves_the_settings_of_matplotlib_alone():
+    before = dict(mpl.rcParams)
+    for name in NAMES:
+        svg(draw(name), "f", "")
+        png(draw(name))
+    assert dict(mpl.rcParams) == before
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (lambda: scores.bars([result("pivot")], "rouge"), "No result has rouge"),
+        (lambda: curves({"unified": log(())}, "grad"), "No training log has 'grad'"),
+        (lambda: scores.helping([]), "no row"),
+        (lambda: scores.gap({"unified": {}}, "x"), "no gap to draw"),
+        (lambda: scores.radar([result("pivot")], "bits_per_byte", []), "bits_per_byte has 3 domains"),
+        (lambda: scores.radar([two_domains()], "exact_match", []), "exact_match has 2 domains"),
+    ],
+)
+def test_nothing_to_draw_is_refused(make, why):
+    with pytest.raises(ValueError, match=why):
+        make()

@@ -1,0 +1,253 @@
+"""A run that learns from what its sources write: asked, checked, chosen, kept, resumed."""
+
+import json
+
+import pytest
+import torch
+
+from fusion import pipeline
+from fusion.config.loading import ConfigError
+from fusion.data.encode import encode, encode_prompt
+from fusion.models.loading import load_model
+from fusion.plan import plan
+from fusion.sources.transformers_source import TransformersWriter
+from fusion.stages import extract, respond
+from fusion.stages.context import CHOSEN, Job
+from fusion.tokenizers import spelled
+from tests.helpers import runs
+
+WRITTEN = {"kind": "best_source", "max_new_tokens": 5, "cut_off": "keep"}
+
+
+def config(folder, name="answered", check=None, how=WRITTEN, response="{response}", **changes):
+    raw = runs.raw(folder, name=name, **changes)
+    raw["data"]["responses"] = how
+    for data in raw["data"]["train"]:
+        data |= {"check": check or {"kind": "ended"}, "response": response}
+    return runs.loading.parse(raw, "test")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("answered")
+
+
+@pytest.fixture(scope="module")
+def answered(folder):
+    return pipeline.run(config(folder), "respond")
+
+
+def answers_of(job, name):
+    return respond.answers(job, name).read()
+
+
+def test_every_prompt_is_answered_by_every_source(folder, answered):
+    job = Job(config(folder))
+    for name in ("neox", "qwen"):
+        found = answers_of(job, name)
+        assert found.keys() == {example.asked for example in job.asked}
+        model, tokenizer = load_model(job.models[name].ref), job.tokenizers[name]
+        for example in job.asked[:3]:
+            ids = torch.tensor([encode_prompt(tokenizer, example.messages)])
+            out = model.generate(ids, max_new_tokens=5, do_sample=False)[0, ids.shape[1] :]
+            assert found[example.asked][0][0] == spelled(tokenizer, out.tolist())
+
+
+def test_what_is_learned_from_is_what_the_best_source_wrote(folder, answered):
+    job = Job(config(folder))
+    first = answers_of(job, "neox")
+    assert [e.asked for e in job.train] == [e.asked for e in job.asked]  # all pass, so the first source is the best
+    assert all(
+        e.response == first[e.asked][0][0] != asked.response for e, asked in zip(job.train, job.asked, strict=True)
+    )
+    record = json.loads((answered / "run.json").read_text())["responses"]
+    assert [(c["source"], c["domain"], c["prompts"], c["passed"], c["chosen"]) for c in record] == [
+        ("neox", "d0", 8, 8, 8), ("neox", "d1", 8, 8, 8), ("qwen", "d0", 8, 8, 0), ("qwen", "d1", 8, 8, 0),
+    ]  # fmt: skip
+
+
+def test_a_second_time_nothing_is_asked(folder, answered, monkeypatch):
+    monkeypatch.setattr(respond, "_wanted", None)
+    pipeline.run(config(folder), "respond")
+    stages = {s["name"]: s["skipped"] for s in json.loads((answered / "run.json").read_text())["stages"]}
+    assert stages == {"respond neox": True, "respond qwen": True, "choose responses": True}
+
+
+def test_a_run_that_was_stopped_asks_only_what_is_missing(folder, answered, monkeypatch):
+    job = Job(config(folder, name="stopped"))
+    kept = respond.answers(job, "neox")
+    for number in range(kept.shards - 1):
+        kept.write(number, [[["kept", True]] for _ in kept.examples(number)])
+    asked, whole = [], TransformersWriter.write
+
+    def counted(self, prompts, *rest):
+        asked.extend(prompts)
+        return whole(self, prompts, *rest)
+
+    monkeypatch.setattr(TransformersWriter, "write", counted)
+    respond.answer(job, "neox")
+    assert len(asked) == len(kept.examples(kept.shards - 1))
+    assert [["kept", True]] in answers_of(job, "neox").values()
+
+
+def test_a_whole_run_trains_on_the_answers_with_all_sources_rows(folder):
+    made = pipeline.run(config(folder, name="whole", strategies=["unified"]))
+    job = Job(config(folder, name="whole", strategies=["unified"]))
+    assert json.loads((made / "run.json").read_text())["data"]["train"] == {"d0": 8, "d1": 8}
+    log = json.loads((made / "train/unified/log.json").read_text())
+    assert all(entry["loss/forward_kl/qwen"] > 0 for entry in log)
+    assert extract.cache_writer(job, "qwen").ids == sorted({example.id for example in job.train})
+    assert "written by neox" in (made / "fused/README.md").read_text()
+    assert "Responses" in (made / "report.html").read_text()
+
+
+def test_another_training_of_the_same_answers_shares_them_in_a_store(folder, tmp_path):
+    store = str(tmp_path / "store")
+    first = pipeline.run(config(folder, name="one", store=store), "respond")
+    second = pipeline.run(config(folder, name="two", store=store, seed=7), "respond")
+    assert (first / "responses/neox").resolve() == (second / "responses/neox").resolve()
+    other = pipeline.run(config(folder, name="three", store=store, how=WRITTEN | {"max_new_tokens": 4}), "respond")
+    assert (first / "responses/neox").resolve() != (other / "responses/neox").resolve()
+
+
+def test_every_source_gives_its_own_examples(folder):
+    how = {"kind": "every_source", "max_new_tokens": 5, "cut_off": "keep", "samples": 2, "temperature": 1.0}
+    pipeline.run(config(folder, name="every", how=how), "respond")
+    job = Job(config(folder, name="every", how=how))
+    of = {name: answers_of(job, name) for name in ("neox", "qwen")}
+    assert all(len(samples) == 2 for found in of.values() for samples in found.values())
+    expected = {(id, samples[0][0]) for found in of.values() for id, samples in found.items() if samples[0][0].strip()}
+    assert expected <= {(e.asked, e.response) for e in job.train}
+
+
+def test_prompts_need_no_responses_of_their_own(folder):
+    made = config(folder, name="unlabelled", response=None)
+    pipeline.run(made, "respond")
+    assert [e.response for e in Job(made).asked] == [""] * 16
+    assert all(e.response for e in Job(made).train)
+
+
+def test_the_other_sources_read_what_is_to_be_likely(folder):
+    check = {"kind": "likelihood", "at_least": -9}
+    made = config(folder, name="read", check=check)
+    pipeline.run(made, "respond")
+    job = Job(made)
+    found = respond.reads(job, "qwen").read()
+    model, tokenizer = load_model(job.models["qwen"].ref), job.tokenizers["qwen"]
+    for example in job.train[:4]:
+        text = encode(tokenizer, example.messages, example.response)
+        logits = model(torch.tensor([text.input_ids])).logits[0, :, : len(tokenizer)].log_softmax(-1)
+        size = len(example.response.encode())
+        inside = [n for n, prefix in enumerate(text.prefix) if prefix < size]
+        nats = sum(logits[text.start - 1 + n, text.input_ids[text.start + n]].item() for n in inside)
+        assert found[example.asked] == {"neox": [pytest.approx(nats / size, rel=1e-4)]}
+
+
+def test_nothing_that_passes_is_an_error_with_the_counts(folder):
+    made = config(folder, name="strict", check={"kind": "final_answer"})
+    message = r"nothing to learn from: 0 of 8 answers of neox in d0.*responses.otherwise"
+    with pytest.raises(ValueError, match=message):
+        pipeline.run(made, "respond")
+    again = config(folder, name="strict", check={"kind": "final_answer"}, how=WRITTEN | {"otherwise": "reference"})
+    pipeline.run(again, "respond")
+    assert [e.response for e in Job(again).train] == [e.response for e in Job(again).asked]
+
+
+def test_answers_that_are_cut_off_are_left_out_unless_they_are_wanted(folder):
+    made = config(folder, name="cut", how=WRITTEN | {"cut_off": "leave_out", "otherwise": "reference"})
+    pipeline.run(made, "respond")
+    ended = {
+        id for n in ("neox", "qwen") for id, [[text, end]] in answers_of(Job(made), n).items() if end and text.strip()
+    }
+    kept = {e.asked for e, asked in zip(Job(made).train, Job(made).asked, strict=True) if e.response != asked.response}
+    assert kept == ended
+
+
+def test_another_check_is_told_from_what_was_chosen_before(folder, answered):
+    with pytest.raises(ValueError, match="responses/chosen was made from something else: checks"):
+        pipeline.run(config(folder, check={"kind": "agreement", "of": "text"}), "respond")
+
+
+def test_without_answers_there_is_nothing_to_train_on(folder):
+    job = Job(config(folder, name="fresh"))
+    with pytest.raises(ValueError, match=rf"{CHOSEN}/examples.jsonl is not there.*Run `fusion respond` first"):
+        job.train  # noqa: B018
+
+
+def test_held_out_prompts_are_refused_whatever_their_response(folder):
+    raw = runs.raw(folder, name="shared")
+    raw["data"]["responses"] = WRITTEN
+    raw["data"]["train"].append({**raw["data"]["heldout"][0], "response": "another {response}"})
+    made = runs.loading.parse(raw, "test")
+    with pytest.raises(ValueError, match="held-out examples are also in the training data"):
+        Job(made).heldout  # noqa: B018
+
+
+def test_the_plan_counts_what_is_written_at_most(folder):
+    job = Job(config(folder, name="planned"))
+    stages = {stage.stage: stage for stage in plan(job).stages}
+    for name in ("neox", "qwen"):
+        prompts = {e.asked: len(encode_prompt(job.tokenizers[name], e.messages)) for e in job.asked}
+        found = stages[f"respond {name}"]
+        assert (found.examples, found.tokens) == (16, sum(prompts.values()) + 16 * 5)
+    assert stages["train unified"].examples == 16
+    every = config(
+        folder, name="planned", how={"kind": "every_source", "samples": 2, "temperature": 1.0, "max_new_tokens": 5}
+    )
+    twice = {stage.stage: stage for stage in plan(Job(every)).stages}
+    assert twice["respond neox"].tokens == stages["respond neox"].tokens + 16 * 5
+    assert twice["train unified"].examples == 32
+    read = config(folder, name="planned", check={"kind": "likelihood", "at_least": -1})
+    assert {stage.stage: stage for stage in plan(Job(read)).stages}["read responses qwen"].examples == 16
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"how": "reference", "response": None}, r"data.train\[0\] has prompts alone.*data.responses: best_source"),
+    ({"how": WRITTEN | {"sources": ["neox", "absent"]}}, "data.responses.sources names absent; sources are neox, qwen"),
+    ({"check": {"kind": "final_answer"}, "response": None}, r"data.train\[0\].check final_answer compares with the response"),
+    ({"check": {"kind": "tests"}}, r"data.train\[0\].check tests runs data.train\[0\].tests, which is not set"),
+    ({"how": WRITTEN | {"samples": 2}}, "2 samples at temperature 0 are all the same"),
+    ({"how": "best_sorce"}, "data.responses.kind: there is no best_sorce; did you mean best_source"),
+])  # fmt: skip
+def test_what_cannot_be_is_refused_when_it_is_read(folder, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        config(folder, **changes)
+
+
+def test_more_that_cannot_be(folder):
+    raw = runs.raw(folder)
+    raw["data"]["responses"] = "best_source"
+    assert runs.loading.parse(raw, "test").data.responses.kind == "best_source"
+    raw["data"]["train"][0] |= {"check": {"kind": "tests"}, "tests": "{response}"}
+    with pytest.raises(ConfigError, match="set allow_code_execution: true there"):
+        runs.loading.parse(raw, "test")
+    raw["data"]["train"][0] |= {"check": {"kind": "likelihood", "at_least": -1}, "tests": None}
+    with pytest.raises(ConfigError, match="asks the other sources, and there is one source only"):
+        runs.loading.parse({**raw, "sources": raw["sources"][:1]}, "test")
+    sources = [raw["sources"][0], {**raw["sources"][1], "backend": {"kind": "imported"}}]
+    with pytest.raises(ConfigError, match="source qwen has backend imported, which writes no answers"):
+        runs.loading.parse({**raw, "sources": sources}, "test")
+    raw["data"]["train"][0] |= {"check": {"kind": "ended"}, "raw": True}
+    with pytest.raises(ConfigError, match=r"data.train\[0\] is raw: it has no prompts"):
+        runs.loading.parse(raw, "test")
+    raw["data"]["heldout"][0]["response"] = None
+    with pytest.raises(ConfigError, match=r"data.heldout\[0\] has prompts alone \(response: null\); give responses"):
+        runs.loading.parse(raw, "test")
+
+
+def test_the_baseline_learns_from_the_data_s_own_responses(folder):
+    plain = pipeline.run(config(folder, name="plain", how="reference", strategies=["unified"]), "train")
+    made = pipeline.run(config(folder, name="against", strategies=["unified"]), "train")
+    read = [json.loads((run / "train/fine-tuned/log.json").read_text()) for run in (plain, made)]
+    assert read[0] == read[1]
+    other = [json.loads((run / "train/unified/log.json").read_text()) for run in (plain, made)]
+    assert other[0][0]["loss/cross_entropy"] != other[1][0]["loss/cross_entropy"]
+    unlabelled = Job(config(folder, name="unlabelled", response=None))
+    assert unlabelled.plain is unlabelled
+
+
+def test_the_easiest_are_those_of_the_data_s_own_responses(folder):
+    raw = runs.raw(folder)
+    raw["data"] |= {"responses": WRITTEN, "easiest": 0.5}
+    with pytest.raises(ConfigError, match="data.easiest is for the data's own responses"):
+        runs.loading.parse(raw, "test")

@@ -1,0 +1,70 @@
+"""LoRA against the formula and against what the pivot was before; what an adapter cannot be."""
+
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fusion.models.loading import ModelRef, load_model
+from fusion.stages import train
+from fusion.stages.context import Job
+from fusion.training.adapter import LoRA, QLoRA, load_pivot, merge_adapter
+from tests.helpers import runs, tiny
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A job whose baseline was trained with an adapter, and its folder."""
+    folder = tmp_path_factory.mktemp("adapter")
+    adapter = {"kind": "lora", "rank": 3, "alpha": 6, "target_modules": ["q_proj", "down_proj"]}
+    job = Job(runs.config(folder, adapter=adapter))
+    train.train_one(job, "fine-tuned", [], [])
+    return job, job.config.folder / "train" / "fine-tuned"
+
+
+def test_the_merged_model_is_the_pivot_plus_the_scaled_product(trained):
+    job, folder = trained
+    before, after = (load_file(f"{place}/model.safetensors") for place in (job.config.pivot.path, folder / "model"))
+    adapter = load_file(folder / "adapter/adapter_model.safetensors")
+    assert before.keys() == after.keys()
+    changed = {name for name, weight in after.items() if not torch.equal(weight, before[name])}
+    assert changed == {name for name in before if "q_proj" in name or "down_proj" in name}
+    for name in changed:
+        a, b = (adapter[f"base_model.model.{name.removesuffix('.weight')}.lora_{x}.weight"] for x in "AB")
+        assert a.shape[0] == 3
+        torch.testing.assert_close(after[name], before[name] + 6 / 3 * b @ a)
+
+
+def test_only_the_adapter_is_trained(tmp_path):
+    model = load_pivot(ModelRef(str(tiny.folder("llama", tmp_path))), "float32", "cpu", LoRA(rank=2))
+    trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    assert trained
+    assert all(".lora_" in name for name in trained)
+    assert not any("lm_head" in name for name in trained)
+
+
+def test_an_untrained_adapter_changes_nothing(tmp_path):
+    ref = ModelRef(str(tiny.folder("llama", tmp_path / "pivot")))
+    load_pivot(ref, "float32", "cpu", LoRA()).save_pretrained(tmp_path / "adapter")
+    merge_adapter(ref, "float32", tmp_path / "adapter", tmp_path / "merged")
+    merged = load_model(ModelRef(str(tmp_path / "merged"))).state_dict()
+    assert all(torch.equal(weight, merged[name]) for name, weight in load_model(ref).state_dict().items())
+
+
+def test_layers_that_do_not_exist_are_named(tmp_path):
+    ref = ModelRef(str(tiny.folder("llama", tmp_path)))
+    with pytest.raises(ValueError, match=r"no linear layer q_prox; it has down_proj, gate_proj, k_proj, lm_head"):
+        load_pivot(ref, "float32", "cpu", LoRA(target_modules=["q_prox"]))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="asks for what a GPU can do")
+def test_qlora_needs_a_gpu(tmp_path):
+    with pytest.raises(ValueError, match="adapter.kind is qlora, which needs a GPU, and there is none; use lora"):
+        load_pivot(ModelRef(str(tmp_path)), "float32", "cpu", QLoRA())
+
+
+def test_an_adapter_without_peft_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(ValueError, match="pip install 'logit-fusion\\[adapters\\]'"):
+        load_pivot(ModelRef(str(tmp_path)), "float32", "cpu", LoRA())

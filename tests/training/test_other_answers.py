@@ -1,0 +1,105 @@
+"""Two answers to one prompt, a short one and one with a chain of thought: which rows a term sees, and a training with it."""
+
+import json
+
+import pytest
+import torch
+
+from fusion import pipeline
+from fusion.cache import Cache
+from fusion.config import loading
+from fusion.stages import extract, train
+from fusion.stages.context import Job
+from fusion.training import Collator
+from tests.helpers import runs
+
+TRANSPORT = {"kind": "optimal_transport", "other_answers": True}
+
+
+def raw(folder, *objectives, prompts=6, **changes):
+    """Prompts with both answers, as two data sets of one file, and one prompt with a single answer."""
+    rows = [{"q": f"{i} + {i}?", "a": str(2 * i), "thought": f"well, {i} twice, so {2 * i}"} for i in range(prompts)]
+    (folder / "sums.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    (folder / "alone.jsonl").write_text(json.dumps({"q": "who?", "a": "me"}))
+    data = {"path": str(folder / "sums.jsonl"), "prompt": "{q}"}
+    given = runs.raw(
+        folder,
+        name="answers",
+        extract={"hidden": True, "shard": 5},
+        objectives=[{"kind": "cross_entropy", "weight": 0.2}, *objectives],
+        training={"max_steps": 12, "learning_rate": 3e-3, "save_strategy": "no", "per_device_train_batch_size": 13},
+        **changes,
+    )
+    given["data"]["train"] = [
+        {**data, "domain": "short", "response": "{a}"},
+        {**data, "domain": "long", "response": "{thought}"},
+        {"path": str(folder / "alone.jsonl"), "domain": "short", "prompt": "{q}", "response": "{a}"},
+    ]
+    return given
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("answers")
+    pipeline.run(loading.parse(raw(folder, TRANSPORT), "test"), "extract")
+    return folder
+
+
+@pytest.fixture
+def job(folder):
+    return Job(loading.parse(raw(folder, TRANSPORT), "test"))
+
+
+def references(job):
+    place = job.config.folder / "cache"
+    return [train.reference(job, name, Cache(place / name)) for name in ("neox", "qwen")]
+
+
+def test_each_example_meets_the_sources_states_of_the_other_answer(job):
+    learned = references(job)
+    others = train._other_answers(job, job.config.objectives)
+    collator = Collator(job.train, job.encoded("pivot"), learned, job.weighting, others=others)
+    numbers = [7, 12, 0, 4]  # a thought, the prompt with one answer, two short answers
+    partners = [1, None, 6, 10]
+    for reference in learned:
+        found = collator(numbers)["targets"].sources[reference.name].other
+        assert found.example.unique().tolist() == [0, 2, 3]
+        for place, partner in enumerate(partners):
+            if partner is not None:
+                there = reference.cache.rows([job.train[partner].id], hidden=True)
+                mine = found.select(found.example == place)
+                assert torch.equal(mine.hidden, there.hidden)
+                assert torch.equal(mine.prefix, there.prefix)
+
+
+def test_where_no_term_asks_or_nobody_answers_otherwise_there_are_no_rows(job):
+    learned, others = references(job), train._other_answers(job, job.config.objectives)
+    for given, numbers in ((None, [0, 7]), (others, [12])):
+        collator = Collator(job.train, job.encoded("pivot"), learned, job.weighting, others=given)
+        targets = collator(numbers)["targets"].to("cpu")
+        assert all(len(source.other) == 0 for source in targets.sources.values())
+    assert train._other_answers(job, job.config.objectives[:1]) is None
+
+
+def test_the_term_falls_and_is_another_than_that_of_the_same_answers_alone(folder):
+    logs = {}
+    for name, term in (("across", TRANSPORT), ("same", {"kind": "optimal_transport"})):
+        this = Job(loading.parse(raw(folder, term), "test"))
+        learned = references(this)
+        train.train_one(this, name, learned, [reference.name for reference in learned])
+        logs[name] = json.loads((this.config.folder / "train" / name / "log.json").read_text())
+    for source in ("neox", "qwen"):
+        values = [entry[f"loss/optimal_transport/{source}"] for entry in logs["across"]]
+        assert sum(values[-3:]) < 0.95 * sum(values[:3])
+        assert values[0] != logs["same"][0][f"loss/optimal_transport/{source}"]
+
+
+def test_data_in_which_every_prompt_has_one_answer_is_refused_before_anything_is_extracted(folder):
+    given = raw(folder, TRANSPORT) | {"name": "lone"}
+    given["data"]["train"] = given["data"]["train"][1:]
+    with pytest.raises(
+        ValueError, match=r"objectives\[1\] \(optimal_transport\) .* each of the 7 training examples has a"
+    ):
+        pipeline.run(loading.parse(given, "test"), "extract")
+    assert not (folder / "runs/lone/cache").exists()
+    extract.refuse_lone_answers(Job(loading.parse({**given, "objectives": [{**TRANSPORT, "weight": 0}]}, "test")))

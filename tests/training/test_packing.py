@@ -1,0 +1,61 @@
+"""Packed training against padded training, and models that cannot keep packed texts apart."""
+
+import json
+
+import pytest
+import torch
+
+from fusion import pipeline
+from fusion.models.head import hidden_states
+from fusion.stages import train
+from fusion.stages.context import Job
+from fusion.stages.lineage import lineage
+from fusion.training import packing
+from tests.helpers import runs, tiny
+
+KINDS = list(tiny.SHAPES)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_packed_texts_do_not_see_each_other(kind, attention):
+    model = tiny.model(kind)
+    if kind == "gemma2":  # soft-caps its attention, which sdpa cannot do
+        attention = "eager"
+    model.set_attn_implementation(attention)
+    packing.check_no_cross_talk(model)
+
+
+def test_a_model_that_mixes_packed_texts_is_refused(monkeypatch):
+    def without_positions(model, **inputs):
+        return hidden_states(model, input_ids=inputs["input_ids"])
+
+    monkeypatch.setattr(packing, "hidden_states", without_positions)
+    with pytest.raises(ValueError, match="does not keep packed texts apart.*Set packing to false"):
+        packing.check_no_cross_talk(tiny.model("llama"))
+
+
+def test_a_line_is_limited_where_attention_computes_its_whole_square():
+    model = tiny.model("llama")
+    assert packing.line_length(model, 128) == 128
+    model.config._attn_implementation = "flash_attention_2"
+    assert packing.line_length(model, 128) > 10**9
+
+
+def test_packing_changes_no_loss_and_no_weight_beyond_rounding(tmp_path):
+    logs, weights = [], []
+    for packs in (False, True):
+        job = Job(runs.config(tmp_path, name=f"pack-{packs}", packing=packs, baseline=False))
+        job.record.keep(**lineage(job))
+        caches = pipeline.extract(job)
+        references = [train.reference(job, name, cache) for name, cache in caches.items() if name != "pivot"]
+        assert train.train_one(job, "unified", references, ["neox", "qwen"], caches["pivot"])
+        folder = job.config.folder / "train/unified"
+        logs.append(json.loads((folder / "log.json").read_text()))
+        weights.append(dict(tiny.AutoModelForCausalLM.from_pretrained(folder / "model").named_parameters()))
+    assert len(logs[0]) == 4
+    for padded, packed in zip(*logs, strict=True):
+        for name in padded.keys() - {"epoch", "grad_norm"}:
+            assert packed[name] == pytest.approx(padded[name], rel=2e-3), name
+    for name, weight in weights[0].items():
+        torch.testing.assert_close(weights[1][name], weight, atol=1e-3, rtol=1e-2)

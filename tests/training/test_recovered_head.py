@@ -1,0 +1,110 @@
+"""Distillation through a frozen head that is recovered from a source's own cached rows, from the cache to a model on disk."""
+
+import json
+
+import pytest
+import torch
+
+from fusion import pipeline
+from fusion.cache import Cache
+from fusion.cache.head_recovery import principal_angles
+from fusion.models.loading import ModelRef, load_model
+from fusion.objectives import DualHead
+from fusion.stages import extract, train
+from fusion.stages.context import Job
+from fusion.training import auxiliary_modules
+from tests.helpers import runs, tiny
+
+HEAD = {"kind": "dual_head", "head": "cache", "loss": "kl", "temperature": 2.0}
+WHOLE = {
+    "extract": {"top_k": "all", "values": "float32"},
+    "objectives": [{"kind": "cross_entropy", "weight": 0.1}, HEAD],
+}
+TRAINING = {"max_steps": 12, "learning_rate": 3e-3, "save_strategy": "no", "per_device_train_batch_size": 16}
+
+
+def job(folder, **changes):
+    return Job(runs.config(folder, **WHOLE | {"training": TRAINING} | changes))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clone")
+    pipeline.run(runs.config(folder, **WHOLE), until="extract")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def caches(folder):
+    return {name: Cache(folder / "runs/small/cache" / name) for name in ("neox", "qwen")}
+
+
+@pytest.fixture
+def references(folder, caches):
+    this = job(folder)
+    return [train.reference(this, name, cache) for name, cache in caches.items()]
+
+
+def test_the_frozen_head_spans_what_the_sources_own_does_and_is_made_without_it(folder, references, monkeypatch):
+    weights = {r.name: load_model(ModelRef(str(folder / r.name))).get_output_embeddings().weight for r in references}
+    monkeypatch.setattr(auxiliary_modules, "load_model", lambda *_: pytest.fail("weights of a source were read"))
+    made = auxiliary_modules.build([DualHead.model_validate(HEAD)], references, 32, "float32", 0)
+    for reference in references:
+        module, size = auxiliary_modules.of(made, 0, reference.name), len(reference.vocabulary_map)
+        assert module.weight.shape == (size, 32)
+        assert module.weight.dtype == torch.float32
+        assert principal_angles(module.weight, weights[reference.name][:size].detach()).max() < 0.1
+        assert [name for name, _ in module.named_parameters()] == ["projector.weight", "projector.bias"]
+
+
+def test_some_state_makes_each_of_the_sources_rows_through_the_recovered_head(references):
+    """Up to softmax every row of the source is in the span: nothing of it is lost with the basis."""
+    reference = references[1]
+    module = auxiliary_modules.of(
+        auxiliary_modules.build([DualHead.model_validate(HEAD)], references, 32, "float32", 0), 0, reference.name
+    )
+    rows = reference.cache.rows(reference.cache.ids)
+    logits = torch.zeros(len(rows), rows.k).scatter(1, rows.ids, rows.logprobs)
+    logits = (logits - logits.mean(-1, keepdim=True)).double()
+    centred = (module.weight - module.weight.mean(0)).double()
+    states = torch.linalg.lstsq(centred, logits.T).solution.T
+    left = (states @ centred.T).log_softmax(-1) - logits.log_softmax(-1)
+    assert left.abs().max() < 1e-3
+
+
+def test_the_term_falls_and_the_exported_model_is_an_ordinary_one(folder, references):
+    this = job(folder)
+    train.train_one(this, "falls", references, [reference.name for reference in references])
+    place = this.config.folder / "train/falls"
+    log = json.loads((place / "log.json").read_text())
+    for name in ("neox", "qwen"):
+        values = [entry[f"loss/dual_head/{name}"] for entry in log]
+        assert sum(values[-3:]) < 0.9 * sum(values[:3])
+    assert (
+        load_model(ModelRef(str(place / "model"))).state_dict().keys()
+        == load_model(ModelRef(str(folder / "pivot"))).state_dict().keys()
+    )
+
+
+def test_rows_that_do_not_tell_are_refused_before_anything_is_trained(folder, caches, tmp_path):
+    extract.refuse_unknown(job(folder), caches)
+    few = runs.raw(folder, name="few", **WHOLE)
+    few["data"]["train"] = [{**few["data"]["train"][0], "limit": 1}]
+    with pytest.raises(
+        ValueError, match=r"head: cache finds no output layer in .*neox, .* 2048 rows.*No gap.*More examples"
+    ):
+        pipeline.run(runs.loading.parse(few, "test"), "extract")
+    assert not (folder / "runs/few/train").exists()
+    capped = ModelRef(str(tiny.folder("gemma2", tmp_path / "gemma2")))
+    with pytest.raises(ValueError, match=r"gemma2 does more to its logits than a matrix and a bias"):
+        auxiliary_modules.check([DualHead.model_validate(HEAD)], capped, 250, caches["neox"])
+
+
+def test_wide_models_are_recovered_from_four_rows_a_dimension(caches, folder, monkeypatch):
+    asked = []
+    monkeypatch.setattr(auxiliary_modules, "audit", lambda cache, rows: asked.append(rows) or pytest.fail("enough"))
+    monkeypatch.setattr(auxiliary_modules, "ROWS", 100)
+    for model in (ModelRef(str(folder / "neox")), None):
+        with pytest.raises(pytest.fail.Exception):
+            auxiliary_modules.recovered(caches["neox"], model, "float32")
+    assert asked == [4 * 32, 100]

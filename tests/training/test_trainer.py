@@ -1,0 +1,196 @@
+"""The trainer against plain fine-tuning, against transformers' own loss, and against what must not change a step."""
+
+import dataclasses
+
+import pytest
+import torch
+from transformers import Trainer
+
+from fusion import pipeline
+from fusion.config import plain_fine_tuning
+from fusion.core.rows import LogitRows
+from fusion.data.batching import pad
+from fusion.models.head import Head
+from fusion.objectives import GLD, CrossEntropy, ForwardKL, InfiFusion
+from fusion.stages import train
+from fusion.stages.context import Job
+from fusion.stages.lineage import lineage
+from fusion.training import Collator
+from fusion.training.fit import training_arguments
+from fusion.training.trainer import FusionTrainer
+from fusion.weighting import GoldPosterior
+from tests.helpers import runs, tiny
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trainer")
+    job = Job(runs.config(folder))
+    job.record.keep(**lineage(job))
+    return job
+
+
+@pytest.fixture(scope="module")
+def references(job):
+    caches = pipeline.extract(job)
+    return [train.reference(job, name, cache) for name, cache in caches.items() if name != "pivot"]
+
+
+def collator(job, references):
+    return Collator(job.train, job.encoded("pivot"), references, job.config.weighting)
+
+
+def trainer(job, references, objectives, tmp_path, kind=FusionTrainer, **arguments):
+    model = tiny.AutoModelForCausalLM.from_pretrained(job.config.pivot.path)
+    given = {"max_steps": 3, "per_device_train_batch_size": 8, "learning_rate": 1e-2, "report_to": [], **arguments}
+    shared = {
+        "model": model,
+        "args": training_arguments(given, tmp_path, 0),
+        "train_dataset": range(len(job.train)),
+        "data_collator": collator(job, references),
+    }
+    if kind is FusionTrainer:
+        vocabulary = max(job.tokenizers["pivot"].get_vocab().values()) + 1
+        shared |= {"head": Head.of(model, vocabulary), "objectives": objectives}
+    return kind(**shared)
+
+
+def weights(*args, **kwargs):
+    made = trainer(*args, **kwargs)
+    made.train()
+    return {name: weight.detach().clone() for name, weight in made.model.named_parameters()}, made.state.log_history
+
+
+def test_all_fusion_weights_at_zero_are_plain_fine_tuning_to_the_bit(job, references, tmp_path):
+    silent = [CrossEntropy(weight=1.0), InfiFusion(weight=0.0), GLD(weight=0.0), ForwardKL(weight=0.0)]
+    fused, _ = weights(job, references, silent, tmp_path)
+    plain, _ = weights(job, [], plain_fine_tuning(), tmp_path)
+    assert all(torch.equal(fused[name], weight) for name, weight in plain.items())
+
+
+def test_a_fusion_term_with_any_weight_is_not_plain_fine_tuning(job, references, tmp_path):
+    for objective in (InfiFusion(weight=1e-3), GLD(weight=1e-3), ForwardKL(weight=1e-3)):
+        fused, _ = weights(job, references, [CrossEntropy(), objective], tmp_path)
+        plain, _ = weights(job, [], plain_fine_tuning(), tmp_path)
+        assert not all(torch.equal(fused[name], weight) for name, weight in plain.items())
+
+
+@pytest.mark.parametrize("line", [None, 60])
+def test_mixed_precision_trains_about_as_float32_does(job, references, tmp_path, line):
+    _, whole = weights(job, references, [CrossEntropy(), ForwardKL()], tmp_path)
+    made = trainer(job, references, [CrossEntropy(), ForwardKL()], tmp_path, bf16=True)
+    made.data_collator = dataclasses.replace(made.data_collator, line=line)
+    made.train()
+    for entry, expected in zip(made.state.log_history[:3], whole[:3], strict=True):
+        assert entry["loss"] == pytest.approx(expected["loss"], rel=0.02)
+        assert entry["loss"] != expected["loss"]
+
+
+def test_cross_entropy_trains_as_transformers_own_loss_does(job, tmp_path):
+    """Same batches, labels shifted by transformers, and the ids of padded heads masked by hand."""
+    texts = job.encoded("pivot")
+
+    def labelled(numbers):
+        inputs, _, _ = pad([texts[n] for n in numbers], "cpu")
+        labels = inputs["input_ids"].clone()
+        labels[inputs["attention_mask"] == 0] = -100
+        for b, n in enumerate(numbers):
+            labels[b, : texts[n].start] = -100
+        return {**inputs, "labels": labels}
+
+    theirs = trainer(job, [], [], tmp_path, Trainer)
+    theirs.data_collator = labelled
+    head = theirs.model.get_output_embeddings()
+    vocabulary = max(job.tokenizers["pivot"].get_vocab().values()) + 1
+    head.register_forward_hook(lambda _m, _i, out: out.index_fill(-1, torch.arange(vocabulary, out.shape[-1]), -1e9))
+    theirs.train()
+    ours, log = weights(job, [], plain_fine_tuning(), tmp_path)
+    for entry, other in zip(log[:-1], theirs.state.log_history[:-1], strict=True):
+        assert entry["loss"] == pytest.approx(other["loss"], rel=1e-4)
+    for name, weight in theirs.model.named_parameters():
+        torch.testing.assert_close(ours[name], weight.detach(), atol=2e-4, rtol=1e-3)
+
+
+EVERYTHING = [CrossEntropy(weight=0.5), InfiFusion(weight=0.2), GLD(weight=0.1), ForwardKL(weight=0.3)]
+
+
+def test_the_number_of_micro_batches_does_not_change_the_step(job, references, tmp_path):
+    _, log = weights(job, references, EVERYTHING, tmp_path, per_device_train_batch_size=16, max_steps=1)
+    _, other = weights(
+        job, references, EVERYTHING, tmp_path,
+        per_device_train_batch_size=4, gradient_accumulation_steps=4, max_steps=1,
+    )  # fmt: skip
+    for name in log[0].keys() & other[0].keys() - {"epoch"}:
+        assert log[0][name] == pytest.approx(other[0][name], rel=1e-4), name
+    assert log[0]["loss"] > 0
+
+
+def test_gradient_checkpointing_does_not_change_the_step(job, references, tmp_path):
+    plain, log = weights(job, references, EVERYTHING, tmp_path)
+    again, other = weights(job, references, EVERYTHING, tmp_path, gradient_checkpointing=True)
+    assert [entry["loss"] for entry in log[:-1]] == [entry["loss"] for entry in other[:-1]]
+    assert all(torch.equal(weight, again[name]) for name, weight in plain.items())
+
+
+def test_unified_with_equal_sources_adds_them_up(job, references, tmp_path):
+    """(1 - lambda) SFT + S lambda pair: a sum over sources, not their mean."""
+    made = trainer(job, references, EVERYTHING, tmp_path)
+    twins = [dataclasses.replace(references[0], name=name) for name in "abc"]
+    objectives = [CrossEntropy(weight=0.9), InfiFusion(weight=0.1)]
+    alone, three = (loss_of(made, job, chosen, objectives) for chosen in (twins[:1], twins))
+    sft, pair = alone["cross_entropy"], alone["infifusion/a"]
+    assert pair > 0.1
+    assert three["total"] == pytest.approx(0.9 * sft + 3 * 0.1 * pair, rel=1e-5)
+
+
+def loss_of(made, job, references, objectives):
+    made.terms = dataclasses.replace(made.terms, objectives=objectives)
+    batch = collator(job, references)(range(8))
+    hidden = tiny_hidden(made, batch)
+    terms = list(made.terms(hidden, batch["targets"], batch["targets"].counts()))
+    found = {name: mean.item() for name, _, mean in terms}
+    return found | {"total": sum(term.weight * mean.item() for _, term, mean in terms)}
+
+
+def tiny_hidden(made, batch):
+    from fusion.models.head import hidden_states
+
+    return hidden_states(made.model, input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+
+
+def test_prompts_and_padding_contribute_nothing(job, references, tmp_path):
+    """Hidden states at positions without rows may be anything, NaN even, and get no gradient."""
+    made = trainer(job, references, EVERYTHING, tmp_path)
+    batch = collator(job, references)(range(8))
+    hidden = tiny_hidden(made, batch).detach()
+    used = torch.zeros(hidden.shape[:2], dtype=torch.bool).flatten()
+    used[batch["targets"].at] = True
+    poisoned = hidden.flatten(0, 1).masked_fill(~used[:, None], torch.nan).view_as(hidden).requires_grad_()
+    total = sum(
+        term.weight * mean for _, term, mean in made.terms(poisoned, batch["targets"], batch["targets"].counts())
+    )
+    total.backward()
+    assert total.isfinite()
+    gradient = poisoned.grad.flatten(0, 1)
+    assert gradient[~used].abs().max() == 0
+    assert gradient[used].isfinite().all()
+    assert (gradient[used].abs().sum(-1) > 0).float().mean() > 0.9
+
+
+def test_a_source_learned_alone_counts_as_it_does_among_the_others(job, references):
+    everyone = Collator(job.train, job.encoded("pivot"), references, GoldPosterior())
+    alone = dataclasses.replace(everyone, learn=["qwen"])
+    together, single = everyone(range(8))["targets"].sources, alone(range(8))["targets"].sources
+    assert list(single) == ["qwen"]
+    assert torch.equal(single["qwen"].weight, together["qwen"].weight)
+    assert 0 < single["qwen"].weight.mean() < 1
+
+
+def test_a_batch_pairs_rows_of_the_same_text(job, references):
+    targets = collator(job, references)([3, 1, 7])["targets"]
+    for source in targets.sources.values():
+        pivot, theirs = targets.about.select(source.pairs.pivot), source.rows.select(source.pairs.source)
+        assert torch.equal(pivot.prefix, theirs.prefix)
+        assert torch.equal(pivot.example, theirs.example)
+        assert len(source.pairs) >= 6
+    assert isinstance(targets.about, LogitRows)
