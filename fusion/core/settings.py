@@ -4,6 +4,8 @@ import difflib
 
 from pydantic import BaseModel, ConfigDict
 
+from fusion.core.renamed_keys import new_name
+
 
 class Settings(BaseModel):
     """A group of settings. Unknown keys are errors, values are checked, and nothing changes after reading."""
@@ -12,7 +14,9 @@ class Settings(BaseModel):
 
 
 def suggest(key: str, allowed: set[str]) -> str:
-    """`; did you mean ...?` for a misspelt key, or what is allowed."""
+    """`; did you mean ...?` for a misspelt key, its new name for one that was renamed, or what is allowed."""
+    if renamed := new_name(key, allowed):
+        return f"; it is called {renamed} now"
     close = difflib.get_close_matches(key, allowed, n=1, cutoff=0.6)
     if close:
         return f"; did you mean {close[0]}?"

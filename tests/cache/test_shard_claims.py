@@ -136,7 +136,8 @@ def test_a_file_system_without_locks_costs_work_twice_and_nothing_else(tmp_path,
 def test_a_claim_ends_when_it_is_given_back(tmp_path):
     claims = shard_claims.Claims(tmp_path)
     assert claims.take(3)
-    code = f"import pathlib; from fusion.cache.shard_claims import Claims; print(Claims(pathlib.Path({str(tmp_path)!r})).take(3))"
+    folder = str(tmp_path)
+    code = f"from pathlib import Path; from fusion.cache.shard_claims import Claims; print(Claims(Path({folder!r})).take(3))"
     ask = [sys.executable, "-c", code]
     assert subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip() == "False"
     claims.give_back(3)
