@@ -36,8 +36,8 @@ from fusion.stages.helping import helping
 from fusion.stages.lineage import lineage
 from fusion.stages.merge import fuse_chosen, merge_all
 from fusion.stages.respond import answer, choose, outcome, read
-from fusion.stages.train import reference, train_one
-from fusion.training import BASELINE, trainings
+from fusion.stages.train import train_one, training_source
+from fusion.training import BASELINE, trainings_of
 from fusion_eval.results import Result
 from fusion_eval.runners import heldout
 
@@ -142,12 +142,12 @@ def train_all(job: Job, caches: dict[str, Cache]) -> None:
 
     Where sources wrote the responses, the baseline learns from those of the data.
     """
-    references = [reference(job, name, cache) for name, cache in caches.items() if name != "pivot"]
+    sources = [training_source(job, name, cache) for name, cache in caches.items() if name != "pivot"]
     names = [source.name for source in job.config.sources]
-    for name, learn in trainings(job.config.strategies, job.config.baseline, names).items():
+    for name, learn_from in trainings_of(job.config.strategies, job.config.baseline, names).items():
         with job.record.stage(f"train {name}") as note:
-            given, theirs = (job, references) if learn else (job.plain, [])
-            note["skipped"] = not train_one(given, name, theirs, learn, caches["pivot"])
+            run, teachers = (job, sources) if learn_from else (job.plain, [])
+            note["skipped"] = not train_one(run, name, teachers, learn_from, caches["pivot"])
 
 
 def merge_pairwise(job: Job, _caches: dict[str, Cache]) -> None:

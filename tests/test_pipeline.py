@@ -189,7 +189,10 @@ def test_a_killed_extraction_goes_on_where_it_stopped(folder, tmp_path, monkeypa
             {"training": {"max_steps": 5, "per_device_train_batch_size": 4}},
             r"train/fine-tuned was made .*max_steps: 4 there, 5 here",
         ),
-        ({"extract": {"top_k": 11, "shard": 5}}, r"cache/neox was made .*top_k: 10 there, 11 here.*fusion extract"),
+        (
+            {"extract": {"top_k": 11, "shard_size": 5}},
+            r"cache/neox was made .*top_k: 10 there, 11 here.*fusion extract",
+        ),
         ({"weighting": {"kind": "mean"}}, r"train/unified was made .*fusion"),
     ],
 )
@@ -269,7 +272,7 @@ def test_two_runs_that_would_make_the_same_training_at_once_make_it_one_after_th
 
 
 def references(job, caches):
-    return [train.reference(job, name, cache) for name, cache in caches.items() if name != "pivot"]
+    return [train.training_source(job, name, cache) for name, cache in caches.items() if name != "pivot"]
 
 
 def test_a_run_with_a_store_still_refuses_what_was_made_from_something_else(folder, tmp_path):
@@ -281,7 +284,7 @@ def test_a_run_with_a_store_still_refuses_what_was_made_from_something_else(fold
 
 def test_untouched_models_need_not_be_measured(folder, tmp_path):
     config = runs.config(
-        folder, runs=str(tmp_path), baseline=False, strategies=["unified"], evaluation={"untouched": False}
+        folder, runs=str(tmp_path), baseline=False, strategies=["unified"], evaluation={"original_models": False}
     )
     finished = pipeline.run(config, "evaluate")
     assert [place.name for place in (finished / "eval").iterdir()] == ["unified"]

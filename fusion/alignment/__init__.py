@@ -1,57 +1,61 @@
 """Which rows of a source belong to which rows of the pivot, and which of its tokens to which of the pivot's.
 
-`prefix` is the way to align; `truncate` and `dtw` are kept to compare with what others published.
+Two tokenizers cut one text at different places. As in an alignment of token sequences by their text: advance the side whose
+token ends earlier; where both sides reach the same byte, both models are conditioned on the same text, and their rows there
+are a pair. `prefix` finds these pairs without walking, by a join on (example, bytes before the row); `truncate` and `dtw` are
+kept to compare with what others published.
+
+    align            rows of the pivot and of a source -> pairs
+    map_to_pivot     pairs -> the source's rows in the pivot's vocabulary
+    align_spans      pairs -> spans of text between shared boundaries
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal, assert_never, get_args
+from collections.abc import Callable, Mapping
+from typing import Literal
 
-from fusion.alignment.aligned_spans import Stretches, stretches
-from fusion.alignment.audit import Audit, Share, audit
+from fusion.alignment.aligned_spans import align_spans
+from fusion.alignment.audit import AlignmentAudit, MatchRate, audit
 from fusion.alignment.dtw import dtw
-from fusion.alignment.map_to_pivot import translate
-from fusion.alignment.prefix import join
-from fusion.alignment.spelling_distance import Words
-from fusion.alignment.token_map import coverage, exact_map, first_piece_map, map_rows
+from fusion.alignment.map_to_pivot import map_to_pivot
+from fusion.alignment.prefix import match_prefixes
+from fusion.alignment.spelling_distance import SpellingDistance
+from fusion.alignment.token_map import coverage, exact_map, first_piece_map, map_entries
 from fusion.alignment.truncate import truncate
-from fusion.core.rows import LogitRows, Pairs
+from fusion.core.rows import Pairs, Positions
+from fusion.core.spans import AlignedSpans
 
 __all__ = [
     "ALIGNMENTS",
+    "AlignedSpans",
     "Alignment",
-    "Audit",
-    "Share",
-    "Stretches",
-    "Words",
+    "AlignmentAudit",
+    "MatchRate",
+    "SpellingDistance",
     "align",
+    "align_spans",
     "audit",
     "coverage",
     "dtw",
     "exact_map",
     "first_piece_map",
-    "join",
-    "map_rows",
-    "stretches",
-    "translate",
+    "map_entries",
+    "map_to_pivot",
+    "match_prefixes",
     "truncate",
 ]
 
 Alignment = Literal["prefix", "truncate", "dtw"]
 """prefix: same bytes before both rows. truncate: t-th with t-th. dtw: dynamic time warping over the token texts."""
 
-ALIGNMENTS: tuple[Alignment, ...] = get_args(Alignment)
+ALIGNMENTS: Mapping[Alignment, Callable[[Positions, Positions, Mapping[int, bytes]], Pairs]] = {
+    "prefix": lambda pivot, source, _texts: match_prefixes(pivot, source),
+    "truncate": lambda pivot, source, _texts: truncate(pivot, source),
+    "dtw": dtw,
+}
 
 
-def align(kind: Alignment, pivot: LogitRows, source: LogitRows, texts: Mapping[int, bytes]) -> Pairs:
-    """The pairs of rows that alignment `kind` makes; `texts`: example -> UTF-8 bytes of its response, read by dtw."""
-    match kind:
-        case "prefix":
-            return join(pivot, source)
-        case "truncate":
-            return truncate(pivot, source)
-        case "dtw":
-            return dtw(pivot, source, texts)
-        case _:
-            assert_never(kind)
+def align(kind: Alignment, pivot: Positions, source: Positions, texts: Mapping[int, bytes]) -> Pairs:
+    """Find the pairs of rows that alignment `kind` makes; `texts`: example -> UTF-8 bytes of its response, read by dtw."""
+    return ALIGNMENTS[kind](pivot, source, texts)

@@ -7,14 +7,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from fusion.alignment.token_spans import spans
-from fusion.core.rows import LogitRows, Pairs
+from fusion.alignment.token_spans import token_spans
+from fusion.core.rows import Pairs, Positions
 
-NEVER_LISTED = 50
+MAX_UNMATCHED = 50
 
 
 @dataclass(frozen=True)
-class Share:
+class MatchRate:
     """How many of some rows have a pair."""
 
     matched: int
@@ -27,21 +27,21 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Audit:
-    """How much of the pivot's text one source can teach."""
+class AlignmentAudit:
+    """How many of the pivot's rows one source has a row for, and where it has none."""
 
-    total: Share
-    by_domain: dict[str, Share]
-    by_class: dict[str, Share]
+    total: MatchRate
+    by_domain: dict[str, MatchRate]
+    by_class: dict[str, MatchRate]
     """By the kind of text that follows a row, see `text_class`."""
-    never: list[tuple[str, int]]
+    unmatched_tokens: list[tuple[str, int]]
     """The commonest token texts of the pivot that never have a pair, with how often each occurs; commonest first."""
 
 
 def audit(
-    pivot: LogitRows, source: LogitRows, pairs: Pairs, texts: Mapping[int, bytes], domains: Mapping[int, str]
-) -> Audit:
-    """Match rates of the pivot's rows by domain and by class of the text that follows, and what is never matched.
+    pivot: Positions, source: Positions, pairs: Pairs, texts: Mapping[int, bytes], domains: Mapping[int, str]
+) -> AlignmentAudit:
+    """Count match rates of the pivot's rows by domain and by class of the text that follows, and what is never matched.
 
     `texts`: example -> UTF-8 bytes of its response. `domains`: example -> its domain. Rows of examples that the source
     has no rows for count as unmatched. Raises ValueError for examples without a text or a domain, and for pairs that
@@ -52,18 +52,18 @@ def audit(
     matched = [False] * len(pivot)
     for row in pairs.pivot.tolist():
         matched[row] = True
-    follows = spans(pivot, texts)
+    follows = token_spans(pivot, texts)
     classes = ["unknown" if s is None else text_class(texts[e], *s) for e, s in zip(examples, follows, strict=True)]
     words = [None if s is None else texts[e][slice(*s)] for e, s in zip(examples, follows, strict=True)]
-    return Audit(
-        total=Share(sum(matched), len(matched)),
-        by_domain=_shares(zip((domains[example] for example in examples), matched, strict=True)),
-        by_class=_shares(zip(classes, matched, strict=True)),
-        never=_never(zip(words, matched, strict=True)),
+    return AlignmentAudit(
+        total=MatchRate(sum(matched), len(matched)),
+        by_domain=_match_rates(zip((domains[example] for example in examples), matched, strict=True)),
+        by_class=_match_rates(zip(classes, matched, strict=True)),
+        unmatched_tokens=_unmatched(zip(words, matched, strict=True)),
     )
 
 
-def _check(pivot: LogitRows, source: LogitRows, pairs: Pairs, domains: Mapping[int, str]) -> None:
+def _check(pivot: Positions, source: Positions, pairs: Pairs, domains: Mapping[int, str]) -> None:
     if lost := sorted(set(pivot.example.tolist()) - domains.keys()):
         raise ValueError(
             f"Examples {lost[:5]} have rows but no domain; domains were given for {len(domains)} examples."
@@ -75,16 +75,16 @@ def _check(pivot: LogitRows, source: LogitRows, pairs: Pairs, domains: Mapping[i
         raise ValueError("Pairs join rows of different examples, so they were made from other rows; align again.")
 
 
-def _shares(rows: Iterable[tuple[str, bool]]) -> dict[str, Share]:
+def _match_rates(rows: Iterable[tuple[str, bool]]) -> dict[str, MatchRate]:
     counts = Counter(rows)
     names = sorted({name for name, _ in counts})
-    return {name: Share(counts[name, True], counts[name, True] + counts[name, False]) for name in names}
+    return {name: MatchRate(counts[name, True], counts[name, True] + counts[name, False]) for name in names}
 
 
-def _never(rows: Iterable[tuple[bytes | None, bool]]) -> list[tuple[str, int]]:
+def _unmatched(rows: Iterable[tuple[bytes | None, bool]]) -> list[tuple[str, int]]:
     counts = Counter((word, matched) for word, matched in rows if word)
     never = Counter({word: n for (word, matched), n in counts.items() if not matched and not counts[word, True]})
-    return [(word.decode(errors="backslashreplace"), n) for word, n in never.most_common(NEVER_LISTED)]
+    return [(word.decode(errors="backslashreplace"), n) for word, n in never.most_common(MAX_UNMATCHED)]
 
 
 def text_class(text: bytes, start: int, end: int) -> str:

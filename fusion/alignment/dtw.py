@@ -8,12 +8,12 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from fusion.alignment.token_spans import Span, spans
-from fusion.core.rows import LogitRows, Pairs
+from fusion.alignment.token_spans import ByteRange, token_spans
+from fusion.core.rows import Pairs, Positions
 
 
-def dtw(pivot: LogitRows, source: LogitRows, texts: Mapping[int, bytes]) -> Pairs:
-    """Pairs that the cheapest warping of the two token sequences of each example matches one to one.
+def dtw(pivot: Positions, source: Positions, texts: Mapping[int, bytes]) -> Pairs:
+    """Pair the rows that the cheapest warping of the two token sequences of each example matches one to one.
 
     The cost of two tokens is the edit distance of their bytes without spaces around them; rows whose text is not known
     take no part. `texts`: example -> UTF-8 bytes of its response. A pair need not have equal prefixes: repeated words
@@ -22,40 +22,46 @@ def dtw(pivot: LogitRows, source: LogitRows, texts: Mapping[int, bytes]) -> Pair
     Slow: time and memory grow with tokens x tokens of each example, some 10^6 cells a second on one core, where `join`
     takes millions of rows. Source: Wan et al. 2024 (FuseLLM), arXiv:2401.10491, section 3.2.
     """
-    sources = dict(_by_example(source, texts))
-    pairs = [
-        (places[i], sources[example][0][j])
-        for example, (places, words) in _by_example(pivot, texts)
-        if example in sources
-        for i, j in _one_to_one(words, sources[example][1])
-    ]
-    left, right = torch.tensor(pairs, dtype=torch.long, device=pivot.example.device).reshape(-1, 2).unbind(1)
-    return Pairs(left, right)
+    source_tokens = dict(_tokens_by_example(source, texts))
+    pairs: list[tuple[int, int]] = []
+    for example, (pivot_rows, pivot_texts) in _tokens_by_example(pivot, texts):
+        if example in source_tokens:
+            source_rows, source_texts = source_tokens[example]
+            pairs += [(pivot_rows[i], source_rows[j]) for i, j in _one_to_one(pivot_texts, source_texts)]
+    both = torch.tensor(pairs, dtype=torch.long, device=pivot.example.device).reshape(-1, 2)
+    pivot_index, source_index = both.unbind(1)
+    return Pairs(pivot_index, source_index)
 
 
-def _by_example(rows: LogitRows, texts: Mapping[int, bytes]) -> Iterator[tuple[int, tuple[list[int], list[bytes]]]]:
+def _tokens_by_example(
+    rows: Positions, texts: Mapping[int, bytes]
+) -> Iterator[tuple[int, tuple[list[int], list[bytes]]]]:
     """Each example with the places of its rows and the text that follows each of them."""
-    grouped: dict[int, list[tuple[int, Span]]] = {}
-    for place, (example, span) in enumerate(zip(rows.example.tolist(), spans(rows, texts), strict=True)):
+    grouped: dict[int, list[tuple[int, ByteRange]]] = {}
+    for place, (example, span) in enumerate(zip(rows.example.tolist(), token_spans(rows, texts), strict=True)):
         if span is not None:
             grouped.setdefault(example, []).append((place, span))
     for example, found in grouped.items():
         yield example, ([place for place, _ in found], [texts[example][a:b].strip(b" ") for _, (a, b) in found])
 
 
-def _one_to_one(left: Sequence[bytes], right: Sequence[bytes]) -> list[tuple[int, int]]:
+def _one_to_one(pivot: Sequence[bytes], source: Sequence[bytes]) -> list[tuple[int, int]]:
     """The steps of the warping path at which neither side is matched with anything else."""
-    path = _path(_costs(left, right))
+    path = _path(_costs(pivot, source))
     rows, columns = np.bincount([i for i, _ in path]), np.bincount([j for _, j in path])
     return [(i, j) for i, j in path if rows[i] == 1 and columns[j] == 1]
 
 
-def _costs(left: Sequence[bytes], right: Sequence[bytes]) -> np.ndarray:
-    """Edit distance of each of `left` to each of `right`; each pair of different texts is compared once."""
-    words = [{word: n for n, word in enumerate(dict.fromkeys(side))} for side in (left, right)]
-    table = np.array([[edit_distance(a, b) for b in words[1]] for a in words[0]])
-    places = [[index[word] for word in side] for index, side in zip(words, (left, right), strict=True)]
-    return table[np.ix_(*places)]
+def _costs(pivot: Sequence[bytes], source: Sequence[bytes]) -> np.ndarray:
+    """Edit distance of each pivot token to each source token; each pair of different texts is compared once."""
+    pivot_texts, source_texts = list(dict.fromkeys(pivot)), list(dict.fromkeys(source))
+    table = np.empty((len(pivot_texts), len(source_texts)), dtype=np.int64)
+    for row, a in enumerate(pivot_texts):
+        table[row] = [edit_distance(a, b) for b in source_texts]
+    pivot_place, source_place = (
+        {text: place for place, text in enumerate(texts)} for texts in (pivot_texts, source_texts)
+    )
+    return table[np.ix_([pivot_place[text] for text in pivot], [source_place[text] for text in source])]
 
 
 def _path(costs: np.ndarray) -> list[tuple[int, int]]:

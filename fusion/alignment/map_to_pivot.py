@@ -1,6 +1,6 @@
-"""From matched rows to entries that token identity can be compared on: what a source says in the pivot's tokens.
+"""From matched rows to rows that can be compared token by token: what a source says, in the pivot's tokens.
 
-A pair of rows has read the same bytes and predicts the same text, but in tokens of its own. Three cases:
+Both rows of a pair have read the same bytes and predict the same text, each in tokens of its own. Three cases:
 
     the source's token ends where the pivot's does, or after it   its entries, each mapped to its first piece in the pivot's
                                                                    tokens, are what the pivot would say
@@ -12,84 +12,97 @@ A pair of rows has read the same bytes and predicts the same text, but in tokens
 
 from __future__ import annotations
 
-import dataclasses
-
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from fusion.alignment.token_map import map_rows
-from fusion.core.rows import LogitRows, Pairs
+from fusion.alignment.token_map import map_entries
+from fusion.core.rows import LogitRows, MappedRows, Pairs, Positions
 from fusion.core.tail import log_left_over
 
-END = torch.iinfo(torch.int64).max
+END_OF_EXAMPLE = torch.iinfo(torch.int64).max
 
 
-def translate(
-    pivot: LogitRows, source: LogitRows, pairs: Pairs, vocabulary_map: Int[Tensor, " V"]
-) -> tuple[Int[Tensor, " C"], LogitRows]:
-    """Which pairs (by their place in `pairs`) can be compared, and the source's rows there, ids in the pivot's vocabulary.
+def map_to_pivot(
+    pivot: Positions, source: LogitRows, pairs: Pairs, vocabulary_map: Int[Tensor, " V"]
+) -> tuple[Int[Tensor, " C"], MappedRows]:
+    """Map the source's rows of those pairs that can be compared token by token into the pivot's vocabulary.
 
-    In the second case above a row has one entry, the pivot's token, and all other mass is left over. The last row of an
-    example reaches beyond its text, for it predicts the end of the turn; so it compares with another last row only.
-    `token` of the rows is the pivot's, and `gold` the source's log-probability of that; see `_gold`. Needs `pivot.token`.
+    Returns the numbers of these pairs (places in `pairs`) and the mapped rows, one for each. In the second case above a row
+    has one entry, the pivot's token, and all other mass is left over. The last row of an example predicts the end of the
+    turn, beyond its text; so it compares with another last row only. Needs `pivot.token`.
     """
     assert pivot.token is not None
-    ours, theirs = ends(pivot)[pairs.pivot], ends(source)[pairs.source]
-    reaches = (ours >= 0) & (theirs >= ours) & ((ours == END) | (theirs < END))
+    pivot_end, source_end = token_ends(pivot)[pairs.pivot], token_ends(source)[pairs.source]
+    reaches = (
+        (pivot_end >= 0) & (source_end >= pivot_end) & ((pivot_end == END_OF_EXAMPLE) | (source_end < END_OF_EXAMPLE))
+    )
     until = _next_match(pivot, pairs)
-    spelled = ~reaches & (until >= 0)
-    chosen = (reaches | spelled).nonzero()[:, 0]
-    rows = map_rows(source.select(pairs.source[chosen]), vocabulary_map)
-    known, token = likelihood(source, pairs.source, until)[chosen], pivot.token[pairs.pivot[chosen]]
-    rows = _only(rows, spelled[chosen], token, known)
-    return chosen, dataclasses.replace(rows, token=token, gold=_gold(rows, token))
+    in_pieces = ~reaches & (until >= 0)
+    chosen = (reaches | in_pieces).nonzero()[:, 0]
+    rows = source.select(pairs.source[chosen])
+    token = pivot.token[pairs.pivot[chosen]]
+    product = text_logprob(source, pairs.source, until)[chosen]
+    ids, logprobs, counts = map_entries(rows, vocabulary_map)
+    ids, logprobs, counts = _single_entry(ids, logprobs, counts, in_pieces[chosen], token, product)
+    return chosen, MappedRows(
+        logprobs=logprobs,
+        ids=ids,
+        sample_counts=counts,
+        pivot_token_logprob=_pivot_token_logprob(ids, logprobs, rows.gold, token),
+        mean=rows.mean,
+        std=rows.std,
+        hidden=rows.hidden,
+        prefix=rows.prefix,
+        example=rows.example,
+        token=token,
+    )
 
 
-def ends(rows: LogitRows) -> Int[Tensor, " N"]:
-    """Bytes of text consumed after each row's token: the next row's prefix; `END` for the last row of an example."""
-    return torch.where(is_last(rows), END, rows.prefix.roll(-1).long())
+def token_ends(rows: Positions) -> Int[Tensor, " N"]:
+    """Bytes of text consumed after each row's token: the next row's prefix; `END_OF_EXAMPLE` for the last of an example."""
+    return torch.where(rows.is_last, END_OF_EXAMPLE, rows.prefix.roll(-1).long())
 
 
-def likelihood(source: LogitRows, start: Int[Tensor, " M"], until: Int[Tensor, " M"]) -> Tensor:
+def text_logprob(source: LogitRows, start: Int[Tensor, " M"], until: Int[Tensor, " M"]) -> Float[Tensor, " M"]:
     """Log-probability, in nats, of the text from row `start` to row `until`: the sum of `gold` over the rows between."""
     running = torch.cat([source.gold.new_zeros(1, dtype=torch.float64), source.gold.double().cumsum(0)])
     return (running[until.clamp(min=0)] - running[start]).to(source.logprobs.dtype)
 
 
-def _next_match(pivot: LogitRows, pairs: Pairs) -> Int[Tensor, " M"]:
+def _next_match(pivot: Positions, pairs: Pairs) -> Int[Tensor, " M"]:
     """The source's row matched with the pivot row after each pair's, in the same example; -1 where there is none."""
     match = torch.full((len(pivot) + 1,), -1, device=pairs.pivot.device)
     match[pairs.pivot] = pairs.source
-    return torch.where(is_last(pivot)[pairs.pivot], -1, match[pairs.pivot + 1])
+    return torch.where(pivot.is_last[pairs.pivot], -1, match[pairs.pivot + 1])
 
 
-def is_last(rows: LogitRows) -> Tensor:
-    """Whether each row is the last of its example: bool [N]."""
-    last = torch.ones(len(rows), dtype=torch.bool, device=rows.prefix.device)
-    last[:-1] = rows.example[1:] != rows.example[:-1]
-    return last
+def _single_entry(
+    ids: Int[Tensor, "C K"],
+    logprobs: Float[Tensor, "C K"],
+    counts: Int[Tensor, "C K"] | None,
+    where: Bool[Tensor, " C"],
+    token: Int[Tensor, " C"],
+    logprob: Float[Tensor, " C"],
+) -> tuple[Int[Tensor, "C K"], Float[Tensor, "C K"], Int[Tensor, "C K"] | None]:
+    """Replace the entries of the rows marked by `where` with `token` as the only one."""
+    first = torch.arange(ids.shape[1], device=where.device) == 0
+    ids = torch.where(where[:, None], torch.where(first, token[:, None], -1), ids)
+    logprobs = torch.where(where[:, None], torch.where(first, logprob[:, None], -torch.inf), logprobs)
+    return ids, logprobs, None if counts is None else counts.masked_fill(where[:, None], 0)
 
 
-def _only(rows: LogitRows, where: Tensor, token: Tensor, logprob: Tensor) -> LogitRows:
-    """`rows`, with `token` as the only entry of those marked by `where`."""
-    first = torch.arange(rows.k, device=where.device) == 0
-    ids = torch.where(where[:, None], torch.where(first, token[:, None], -1), rows.ids)
-    alone = torch.where(first, logprob[:, None], -torch.inf)
-    sampled = None if rows.sampled is None else rows.sampled.masked_fill(where[:, None], 0)
-    logprobs = torch.where(where[:, None], alone, rows.logprobs)
-    return dataclasses.replace(rows, ids=ids, logprobs=logprobs, sampled=sampled)
+def _pivot_token_logprob(
+    ids: Int[Tensor, "C K"], logprobs: Float[Tensor, "C K"], gold: Float[Tensor, " C"], token: Int[Tensor, " C"]
+) -> Float[Tensor, " C"]:
+    """What the source gives to the pivot's token: its entry; else `gold`, that of its own next token, which begins with it.
 
-
-def _gold(rows: LogitRows, token: Tensor) -> Tensor:
-    """Log-probability of the pivot's token: its entry; else that of the source's own following token, which begins with it.
-
-    The latter is a lower bound, and only where that token is not among the entries, for what it has is left over then. NaN
-    where neither is known.
+    The latter is a lower bound, and only where the source's token is not among the entries, for what it has is left over
+    then. NaN where neither is known.
     """
-    is_token = (rows.ids == token[:, None]) & (rows.ids >= 0)
-    smallest = rows.logprobs.masked_fill(rows.logprobs.isneginf(), torch.inf)
-    smallest = torch.cat([smallest, torch.full_like(rows.gold[:, None], torch.inf)], dim=1).amin(-1)
-    outside = rows.gold.minimum(log_left_over(rows.logprobs)).where(rows.gold < smallest, torch.nan)
-    entry = rows.logprobs.masked_fill(~is_token, -torch.inf).logsumexp(-1)
+    is_token = (ids == token[:, None]) & (ids >= 0)
+    smallest = logprobs.masked_fill(logprobs.isneginf(), torch.inf)
+    smallest = torch.cat([smallest, torch.full_like(gold[:, None], torch.inf)], dim=1).amin(-1)
+    outside = gold.minimum(log_left_over(logprobs)).where(gold < smallest, torch.nan)
+    entry = logprobs.masked_fill(~is_token, -torch.inf).logsumexp(-1)
     return torch.where(is_token.any(-1), entry, outside)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from fusion.alignment import Alignment, align
-from fusion.alignment.token_spans import spans
+from fusion.alignment.token_spans import token_spans
 from fusion.core.rows import LogitRows
 
 BYTES = 400
@@ -80,7 +80,7 @@ def _positions(name: str, rows: LogitRows, spell: Spell, texts: Mapping[int, byt
     if rows.token is None:
         raise ValueError(f"The rows of {name} do not say which token follows; encode the example again and add it.")
     found = []
-    for row, (span, token) in enumerate(zip(spans(rows, texts), rows.token.tolist(), strict=True)):
+    for row, (span, token) in enumerate(zip(token_spans(rows, texts), rows.token.tolist(), strict=True)):
         start, end = (None, None) if span is None else span
         if start is not None and start >= BYTES:
             break

@@ -6,11 +6,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from fusion.core.rows import LogitRows, Pairs
+from fusion.core.rows import Pairs, Positions
 
 
-def join(pivot: LogitRows, source: LogitRows) -> Pairs:
-    """Pairs of rows with the same example and the same prefix, in the order of the pivot's rows.
+def match_prefixes(pivot: Positions, source: Positions) -> Pairs:
+    """Pair the rows that have the same example and the same prefix, in the order of the pivot's rows.
 
     Both models are then conditioned on the same bytes of the response, whatever their tokens, prompt or BOS. A row with
     prefix -1 has no pair. Where several rows of one model share a prefix (tokens without a byte, as the space that some
@@ -20,21 +20,21 @@ def join(pivot: LogitRows, source: LogitRows) -> Pairs:
     caches and batches.
     """
     width = 1 + max((int(rows.prefix.max()) for rows in (pivot, source) if len(rows)), default=0)
-    return match(_keys(pivot, width), _keys(source, width))
+    return match_keys(_keys(pivot, width), _keys(source, width))
 
 
-def match(pivot: Int[Tensor, " N"], source: Int[Tensor, " N2"]) -> Pairs:
-    """Pairs of equal keys, in the order of `pivot`; negative keys match nothing, of equal keys the last counts."""
-    candidates, wanted = _last_of_each(pivot), _last_of_each(source)
-    ordered, order = _sorted(source[wanted])
-    if not len(ordered):
-        return Pairs(wanted, wanted)
-    at = torch.searchsorted(ordered, pivot[candidates]).clamp(max=len(ordered) - 1)
-    found = ordered[at] == pivot[candidates]
-    return Pairs(candidates[found], wanted[order[at[found]]])
+def match_keys(pivot: Int[Tensor, " N"], source: Int[Tensor, " N2"]) -> Pairs:
+    """Pair equal keys, in the order of `pivot`; negative keys match nothing, of equal keys the last counts."""
+    pivot_rows, source_rows = _last_of_each(pivot), _last_of_each(source)
+    keys, order = _sorted(source[source_rows])
+    if not len(keys):
+        return Pairs(source_rows, source_rows)
+    place = torch.searchsorted(keys, pivot[pivot_rows]).clamp(max=len(keys) - 1)
+    is_match = keys[place] == pivot[pivot_rows]
+    return Pairs(pivot_rows[is_match], source_rows[order[place[is_match]]])
 
 
-def _keys(rows: LogitRows, width: int) -> Int[Tensor, " N"]:
+def _keys(rows: Positions, width: int) -> Int[Tensor, " N"]:
     """One number for example and prefix; -1 where the prefix is not known."""
     return torch.where(rows.prefix < 0, -1, rows.example.long() * width + rows.prefix.long())
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from fusion.alignment.spelling_distance import Words
-from fusion.alignment.token_map import Roles, exact_map, first_piece_map
+from fusion.alignment.spelling_distance import SpellingDistance
+from fusion.alignment.token_map import ControlTokenPairs, exact_map, first_piece_map
 from fusion.data.encode import Template, end_of_turn
 from fusion.tokenizers import spellings, tokenize
 
@@ -18,21 +18,23 @@ def vocabulary_map(kind: str, source: Any, pivot: Any, templates: tuple[Template
     `exact` maps tokens that stand for the same bytes; `first_piece` maps every token to the first piece of what the pivot's
     tokenizer makes of its bytes. The end of turn of one (after its own template) is the end of turn of the other.
     """
-    roles = _roles(source, pivot, templates)
+    control_tokens = _end_of_turn_pair(source, pivot, templates)
     if kind == "exact":
-        return exact_map(spellings(source), spellings(pivot), roles)
+        return exact_map(spellings(source), spellings(pivot), control_tokens)
 
     def pieces(texts: list[str]) -> list[list[int]]:
         return tokenize(pivot, texts)
 
-    return first_piece_map(spellings(source), spellings(pivot), pieces, roles)
+    return first_piece_map(spellings(source), spellings(pivot), pieces, control_tokens)
 
 
-def words(source: Any, pivot: Any, templates: tuple[Template, Template]) -> Words:
-    """The tokens of both in one dictionary; the ends of turn are one word."""
-    return Words.of(spellings(pivot), spellings(source), _roles(source, pivot, templates))
+def spelling_distance(source: Any, pivot: Any, templates: tuple[Template, Template]) -> SpellingDistance:
+    """Build the distance of spellings of two tokenizers' tokens; the ends of turn count as one word."""
+    return SpellingDistance.from_token_bytes(
+        spellings(pivot), spellings(source), _end_of_turn_pair(source, pivot, templates)
+    )
 
 
-def _roles(source: Any, pivot: Any, templates: tuple[Template, Template]) -> Roles:
-    theirs, ours = end_of_turn(source, templates[0]), end_of_turn(pivot, templates[1])
-    return [] if theirs is None or ours is None else [(theirs, ours)]
+def _end_of_turn_pair(source: Any, pivot: Any, templates: tuple[Template, Template]) -> ControlTokenPairs:
+    source_id, pivot_id = end_of_turn(source, templates[0]), end_of_turn(pivot, templates[1])
+    return [] if source_id is None or pivot_id is None else [(source_id, pivot_id)]

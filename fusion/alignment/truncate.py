@@ -6,12 +6,12 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from fusion.alignment.prefix import match
-from fusion.core.rows import LogitRows, Pairs
+from fusion.alignment.prefix import match_keys
+from fusion.core.rows import Pairs, Positions
 
 
-def truncate(pivot: LogitRows, source: LogitRows) -> Pairs:
-    """The t-th row of each example with the t-th, up to the shorter of the two; prefixes are not looked at.
+def truncate(pivot: Positions, source: Positions) -> Pairs:
+    """Pair the t-th row of each example with the t-th, up to the shorter of the two; prefixes are not looked at.
 
     After the first place where the tokenizers differ the two rows of a pair predict different text.
 
@@ -19,7 +19,7 @@ def truncate(pivot: LogitRows, source: LogitRows) -> Pairs:
     """
     places = [_places(rows.example) for rows in (pivot, source)]
     width = 1 + max((int(place.max()) for place in places if len(place)), default=0)
-    return match(pivot.example.long() * width + places[0], source.example.long() * width + places[1])
+    return match_keys(pivot.example.long() * width + places[0], source.example.long() * width + places[1])
 
 
 def _places(example: Int[Tensor, " N"]) -> Int[Tensor, " N"]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from fusion.alignment import Audit, align, audit, coverage
+from fusion.alignment import AlignmentAudit, align, audit, coverage
 from fusion.alignment.tokenizer_pair import vocabulary_map
 from fusion.data.batching import pad
 from fusion.data.datasets import unique
@@ -46,7 +46,7 @@ def overview(job: Job) -> list[Overview]:
     return found
 
 
-def audit_all(job: Job) -> dict[str, Audit]:
+def audit_all(job: Job) -> dict[str, AlignmentAudit]:
     """The alignment audit of each source on the training examples: from tokenizers alone, before any GPU hour."""
     examples = list(unique(job.train))
     place = {id: i for i, id in reversed(list(enumerate(job.ids)))}

@@ -13,12 +13,12 @@ from fusion.analysis.token_classes import TokenClass, token_classes
 from fusion.cache import Cache
 from fusion.models.head import Head, hidden_states
 from fusion.models.loading import ModelRef, load_model, vocabulary
+from fusion.objectives import BatchTargets
 from fusion.runtime.console import bar
 from fusion.runtime.distributed import device
-from fusion.stages import train
 from fusion.stages.context import Job
-from fusion.training import Collator
-from fusion.training.batch_targets import Targets
+from fusion.stages.train import training_source
+from fusion.training import FusionCollator
 from fusion.transforms.true_token import with_gold_entry
 from fusion.weighting import Sum
 
@@ -39,8 +39,8 @@ def rescaling_all(job: Job, share: float, sample: int = 2000) -> dict[str, list[
     for numbers, batch in _batches(job, sample, 64):
         gold = pivot.rows([job.ids[n] for n in numbers]).gold
         for name, source in batch["targets"].sources.items():
-            theirs[name].append(source.mapped.gold)
-            mine[name].append(gold[source.at])
+            theirs[name].append(source.mapped.pivot_token_logprob)
+            mine[name].append(gold[source.pivot_index])
             domains[name] += [job.train[numbers[e]].domain for e in source.mapped.example.tolist()]
     return {n: rescaling(torch.cat(theirs[n]), torch.cat(mine[n]), domains[n], share) for n in names}
 
@@ -80,8 +80,8 @@ def models(job: Job) -> Iterator[tuple[str, Any]]:
 def _batches(job: Job, sample: int, size: int) -> Iterator[tuple[range, dict[str, Any]]]:
     """Numbers of the first `sample` training examples, and what training would see of them with every source counting fully."""
     names = [source.name for source in job.config.sources]
-    references = [train.reference(job, name, Cache(job.config.folder / "cache" / name)) for name in names]
-    collator = Collator(job.train, job.encoded("pivot"), references, Sum(), job.config.alignment)
+    sources = [training_source(job, name, Cache(job.config.folder / "cache" / name)) for name in names]
+    collator = FusionCollator(job.train, job.encoded("pivot"), sources, Sum(), alignment=job.config.alignment)
     count = min(sample, len(job.train))
     for start in range(0, count, size):
         numbers = range(start, min(start + size, count))
@@ -92,11 +92,11 @@ def _batches(job: Job, sample: int, size: int) -> Iterator[tuple[range, dict[str
 def _asked(model: Any, head: Head, batch: dict[str, Any], ids: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The model's log-probabilities of ids at the rows that each source teaches."""
     inputs = {name: batch[name].to(model.device) for name in ("input_ids", "attention_mask")}
-    targets: Targets = batch["targets"].to(model.device)
-    hidden = hidden_states(model, **inputs).flatten(0, 1)[targets.at]
+    targets: BatchTargets = batch["targets"].to(model.device)
+    hidden = hidden_states(model, **inputs).flatten(0, 1)[targets.row_positions]
     found = {}
     for name, wanted in ids.items():
-        at = targets.sources[name].at
-        _, asked = head.rows(hidden[at], targets.about.select(at), 0, wanted.to(model.device), moments=False)
+        index = targets.sources[name].pivot_index
+        _, asked = head.rows(hidden[index], targets.positions.select(index), 0, wanted.to(model.device), moments=False)
         found[name] = asked.cpu()
     return found

@@ -26,16 +26,16 @@ NAMES = (*RAGGED, "unique")
 
 def encode(rows: LogitRows, vocabulary: int) -> dict[str, Tensor]:
     """The tensors above. Raises ValueError for counts that 7 bits do not hold."""
-    assert rows.sampled is not None
-    there = rows.sampled > 0
-    counts, ids = rows.sampled[there].numpy(), rows.ids[there].numpy()
+    assert rows.sample_counts is not None
+    there = rows.sample_counts > 0
+    counts, ids = rows.sample_counts[there].numpy(), rows.ids[there].numpy()
     if len(counts) and counts.max() >= 1 << COUNT_BITS:
         raise ValueError(
             f"An id was drawn {counts.max()} times at one position, and {COUNT_BITS} bits hold 127: draw at most 127 "
             "(extract.sampling.draws)."
         )
     found = {"drawn": torch.from_numpy(pack([ids, counts], _widths(vocabulary))), "unique": there.sum(-1).byte()}
-    worth = (rows.logprobs - _log_share(rows.sampled))[there]
+    worth = (rows.logprobs - _log_share(rows.sample_counts))[there]
     return found if bool((worth.abs() < 1e-4).all()) else found | {"worth": worth.half()}
 
 

@@ -166,7 +166,7 @@ class Cache:
         if not self.drawn:
             return rows
         logprobs, token_ids, counts = sampled_entries.decode([tensors for _, tensors in parts], self.key["vocabulary"])
-        return dataclasses.replace(rows, logprobs=logprobs, ids=token_ids, sampled=counts)
+        return dataclasses.replace(rows, logprobs=logprobs, ids=token_ids, sample_counts=counts)
 
     def verify(self) -> None:
         """Compare every shard with its checksum; ValueError names the first that differs."""

@@ -26,10 +26,10 @@ def check(config: Config) -> None:
     _sources(config)
     _answered(config.data, config.sources)
     _looked_at(config.data, config.sources)
-    _validated(config.data, config.weighting.unfound)
+    _validated(config.data, config.weighting.missing_shares)
     _engine(config)
-    if config.student is not None:
-        _student_is_possible(config, config.student.kind)
+    if config.quantization_aware_training is not None:
+        _quantization_is_possible(config, config.quantization_aware_training.kind)
     if config.chosen not in config.strategies:
         raise ValueError(f"result is {config.chosen}, but strategies are {', '.join(config.strategies)}")
     if "pairwise" in config.strategies:
@@ -79,8 +79,10 @@ def _trainable(source: SourceSettings, data: Data) -> None:
 
 
 def _engine(config: Config) -> None:
-    if config.engine.batch and "gradient_accumulation_steps" in config.training:
-        raise ValueError("engine.batch says how much is accumulated; leave out training.gradient_accumulation_steps")
+    if config.engine.global_batch_size and "gradient_accumulation_steps" in config.training:
+        raise ValueError(
+            "engine.global_batch_size says how much is accumulated; leave out training.gradient_accumulation_steps"
+        )
     tuned = {f"sources.{s.name}.fine_tune.adapter": (s, s.fine_tune.adapter) for s in config.sources if s.fine_tune}
     for place, (model, adapter) in {"adapter": (config.pivot, config.adapter), **tuned}.items():
         if isinstance(adapter, QLoRA) and config.engine.kind in ("zero3", "fsdp2"):
@@ -97,10 +99,10 @@ def _rows_hold_what_is_read(config: Config) -> None:
     for number, objective in enumerate(config.objectives):
         if config.extract.sampling is None:
             _enough_entries(number, objective, config.extract.top_k)
-        if "hidden" in objective.needs and not config.extract.hidden:
+        if "hidden" in objective.required_source_fields and not config.extract.hidden_states:
             raise ValueError(
                 f"objectives[{number}] ({objective.kind}) looks at hidden states of the sources, which the cache does not "
-                "keep; set extract.hidden to true"
+                "keep; set extract.hidden_states to true"
             )
         for source in config.sources:
             _known(number, objective, source)
@@ -114,10 +116,10 @@ def _extractable(extract: Extract, source: SourceSettings) -> None:
             f"extract.sampling draws from whole distributions, which backend {source.backend.kind} of source "
             f"{source.name} does not give; use backend transformers, or extract.top_k"
         )
-    if extract.hidden and "hidden" in source.backend.unknown:
+    if extract.hidden_states and "hidden" in source.backend.unknown:
         raise ValueError(
-            f"extract.hidden is true, and source {source.name} cannot give hidden states: its backend "
-            f"{source.backend.kind} knows none. Give it backend transformers, or set extract.hidden to false"
+            f"extract.hidden_states is true, and source {source.name} cannot give hidden states: its backend "
+            f"{source.backend.kind} knows none. Give it backend transformers, or set extract.hidden_states to false"
         )
 
 
@@ -138,9 +140,7 @@ def _choices(config: Config) -> Choices:
 
 
 def _enough_entries(number: int, objective: AnyObjective, top_k: int | str) -> None:
-    if objective.unit == "row":  # reads the pivot's rows alone, which are computed, not kept
-        return
-    where, needed = f"objectives[{number}] ({objective.kind})", objective.entries
+    where, needed = f"objectives[{number}] ({objective.kind})", objective.requirements.source_top_k
     if needed is None and top_k != "all":
         raise ValueError(f"{where} needs whole rows: set extract.top_k to all (it is {top_k})")
     if needed is not None and top_k != "all" and needed > int(top_k):
@@ -161,8 +161,8 @@ def _answered(data: Data, sources: Sequence[SourceSettings]) -> None:
                 f"data.{part}[{there.index(False)}] has prompts alone (response: null); give responses{way_out}"
             )
     if isinstance(how, Written):
-        if data.easiest is not None:
-            raise ValueError("data.easiest is for the data's own responses; leave it out, or data.responses")
+        if data.easiest_fraction is not None:
+            raise ValueError("data.easiest_fraction is for the data's own responses; leave it out, or data.responses")
         _writers(how, {source.name: source for source in sources})
         for number, each in enumerate(data.train):
             _checked(f"data.train[{number}]", each, len(sources))
@@ -181,8 +181,10 @@ def _writers(how: Written, sources: Mapping[str, SourceSettings]) -> None:
 
 def _checked(place: str, data: DataSettings, sources: int) -> None:
     check = data.check
-    if data.raw:
-        raise ValueError(f"{place} is raw: it has no prompts that could be answered; leave out raw, or data.responses")
+    if data.as_raw_text:
+        raise ValueError(
+            f"{place} is as_raw_text: it has no prompts that could be answered; leave out as_raw_text, or data.responses"
+        )
     if check.reads_reference and data.response is None:
         raise ValueError(f"{place}.check {check.kind} compares with the response, which is null; choose another check")
     if isinstance(check, Tests) and data.tests is None:
@@ -230,12 +232,12 @@ def _validated(data: Data, unfound: str | None) -> None:
     if unfound == "domain" and missing:
         raise ValueError(
             f"weighting: learned finds shares of each domain, and data.validation has none of {', '.join(sorted(missing))}; "
-            "add it, or set weighting.by to all"
+            "add it, or set weighting.per to all"
         )
 
 
 def _known(number: int, objective: AnyObjective, source: SourceSettings) -> None:
-    if never := objective.needs & source.backend.unknown:
+    if never := objective.required_source_fields & source.backend.unknown:
         raise ValueError(
             f"objectives[{number}] ({objective.kind}) reads {' and '.join(sorted(never))} of each row, which source "
             f"{source.name} cannot give: backend {source.backend.kind} knows log-probabilities only. Choose another input "
@@ -243,18 +245,18 @@ def _known(number: int, objective: AnyObjective, source: SourceSettings) -> None
         )
 
 
-def _student_is_possible(config: Config, kind: str) -> None:
+def _quantization_is_possible(config: Config, kind: str) -> None:
     if config.adapter is not None:
         raise ValueError(
-            f"student.kind {kind} trains the pivot's own weights, adapter.kind {config.adapter.kind} leaves them as they are; "
-            "leave one of them out"
+            f"quantization_aware_training.kind {kind} trains the pivot's own weights, adapter.kind {config.adapter.kind} leaves "
+            "them as they are; leave one of them out"
         )
     if config.engine.kind in ("zero3", "fsdp2"):
         raise ValueError(
-            f"student.kind {kind} needs the whole of each weight, which engine.kind {config.engine.kind} shards; "
-            "use ddp or zero2"
+            f"quantization_aware_training.kind {kind} needs the whole of each weight, which engine.kind "
+            f"{config.engine.kind} shards; use ddp or zero2"
         )
     if "pairwise" in config.strategies:
         raise ValueError(
-            f"student.kind {kind}: a merge of quantised models is not quantised; use strategies: [unified]"
+            f"quantization_aware_training.kind {kind}: a merge of quantized models is not quantized; use strategies: [unified]"
         )

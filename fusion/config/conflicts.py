@@ -9,23 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from fusion.objectives import (
-    GLD,
-    AnyObjective,
-    GromovWasserstein,
-    InfiFusion,
-    Matcher,
-    OwningObjective,
-    TopKContrastive,
-    TopKDecoupled,
-    ZScoreKL,
-)
-from fusion.objectives.hidden.states import HiddenObjective
-from fusion.transforms import AnyTransform, MappedTransform, OwnTransform, Power, TopKUniform
-from fusion.weighting import EVERY, AnyWeighting, Learned, MaxMargin, MinimumCrossEntropy, Product, RandomSource
+from fusion.objectives import AnyObjective
+from fusion.transforms import AnyTransform, MappedTransform, Power, SourceTransform, TopKUniform
+from fusion.weighting import ALL_DOMAINS, AnyWeighting, Learned, MaxMargin, MinimumCrossEntropy, Product, RandomSource
 
-BY_TOKEN = {"mapped", "sources"}
-"""Units that see a source's rows in the pivot's vocabulary."""
 WHOLE = ("auto", "single", "ddp")
 """Engines that keep the whole model in each process."""
 
@@ -66,7 +53,7 @@ def conflicts(chosen: Choices) -> list[str]:
 def exact_sums_need_whole_rows(chosen: Choices) -> Iterator[str]:
     """A temperature other than 1 needs the sum over the whole vocabulary, which the largest entries give within bounds."""
     for place, each in [(f"weighting ({chosen.weighting.kind})", chosen.weighting), *chosen.placed()]:
-        if each.entries is None and chosen.top_k != "all":
+        if each.required_top_k is None and chosen.top_k != "all":
             yield (
                 f"{place} with tail: exact sums over whole rows, and extract.top_k keeps {chosen.top_k} entries. From those "
                 "the sum is known within bounds only: set tail to the one you accept (single; for a transform also even), "
@@ -77,10 +64,10 @@ def exact_sums_need_whole_rows(chosen: Choices) -> Iterator[str]:
 def transforms_find_their_entries(chosen: Choices) -> Iterator[str]:
     """A transform may keep no more entries than a cache does."""
     for place, each in chosen.placed():
-        if chosen.top_k != "all" and (each.entries or 0) > int(chosen.top_k):
+        if chosen.top_k != "all" and (each.required_top_k or 0) > int(chosen.top_k):
             yield (
-                f"{place} reads {each.entries} entries of each row, extract.top_k keeps {chosen.top_k}; raise it or lower "
-                "the transform's"
+                f"{place} reads {each.required_top_k} entries of each row, extract.top_k keeps {chosen.top_k}; raise it "
+                "or lower the transform's"
             )
 
 
@@ -88,10 +75,10 @@ def objectives_find_what_transforms_leave(chosen: Choices) -> Iterator[str]:
     """After a transform that keeps few entries, a term can read no more."""
     for place, each in chosen.placed():
         for number, objective in enumerate(chosen.objectives):
-            if isinstance(each, TopKUniform) and (objective.entries is None or objective.entries > each.top_k):
-                wanted = objective.entries or "all"
+            if isinstance(each, TopKUniform) and _reads_more(objective, each.top_k):
+                needed = objective.requirements.source_top_k or "all"
                 yield (
-                    f"{place} leaves {each.top_k} entries of each row, objectives[{number}] ({objective.kind}) reads {wanted}; "
+                    f"{place} leaves {each.top_k} entries of each row, objectives[{number}] ({objective.kind}) reads {needed}; "
                     "raise the transform's top_k or lower the objective's"
                 )
 
@@ -99,7 +86,7 @@ def objectives_find_what_transforms_leave(chosen: Choices) -> Iterator[str]:
 def named_sources_exist(chosen: Choices) -> Iterator[str]:
     """A term that names sources needs them."""
     for number, objective in enumerate(chosen.objectives):
-        for name in sorted(objective.named - set(chosen.transforms)):
+        for name in sorted(objective.requirements.source_names - set(chosen.transforms)):
             there = ", ".join(chosen.transforms)
             yield f"objectives[{number}] ({objective.kind}) names source {name}; the sources are {there}"
 
@@ -107,9 +94,10 @@ def named_sources_exist(chosen: Choices) -> Iterator[str]:
 def named_sources_are_learned_together(chosen: Choices) -> Iterator[str]:
     """Pairwise training shows a term one source at a time."""
     for number, objective in enumerate(chosen.objectives):
-        if objective.named and "pairwise" in chosen.strategies:
+        needed = len(objective.requirements.source_names)
+        if needed and "pairwise" in chosen.strategies:
             yield (
-                f"objectives[{number}] ({objective.kind}) needs {len(objective.named)} sources at once, and the strategy "
+                f"objectives[{number}] ({objective.kind}) needs {needed} sources at once, and the strategy "
                 "pairwise learns from one at a time; use strategies: [unified]"
             )
 
@@ -117,16 +105,17 @@ def named_sources_are_learned_together(chosen: Choices) -> Iterator[str]:
 def named_sources_both_count(chosen: Choices) -> Iterator[str]:
     """A weighting that lets one source count leaves nothing to a term that needs two."""
     for number, objective in enumerate(chosen.objectives):
-        if len(objective.named) > 1 and (picky := picks_one(chosen.weighting)):
+        needed = len(objective.requirements.source_names)
+        if needed > 1 and (picky := picks_one(chosen.weighting)):
             yield (
-                f"objectives[{number}] ({objective.kind}) needs {len(objective.named)} sources at each row, and weighting: "
+                f"objectives[{number}] ({objective.kind}) needs {needed} sources at each row, and weighting: "
                 f"{picky} lets one count; use another weighting, such as mean"
             )
 
 
 def a_change_of_mapped_rows_is_seen(chosen: Choices) -> Iterator[str]:
     """What no objective sees is a mistake."""
-    if any(objective.unit in BY_TOKEN for objective in chosen.objectives):
+    if any(objective.requirements.mapped_rows for objective in chosen.objectives):
         return
     for place, transform in chosen.placed():
         if isinstance(transform, MappedTransform):
@@ -138,8 +127,8 @@ def a_change_of_mapped_rows_is_seen(chosen: Choices) -> Iterator[str]:
 
 def a_temperature_is_seen(chosen: Choices) -> Iterator[str]:
     """Standardising, or looking at directions or hidden states alone, takes a factor on the logits out again."""
-    fusing = [objective for objective in chosen.objectives if objective.unit != "row"]
-    if not fusing or not all(map(blind_to_scale, fusing)):
+    fusing = [objective for objective in chosen.objectives if objective.requirements.sources]
+    if not fusing or any(objective.requirements.logit_scale for objective in fusing):
         return
     for place, transform in chosen.placed():
         if isinstance(transform, Power):
@@ -153,7 +142,7 @@ def a_temperature_is_seen(chosen: Choices) -> Iterator[str]:
 def transforms_stand_in_the_order_they_are_done(chosen: Choices) -> Iterator[str]:
     """Those in the source's own vocabulary come before the map, and so before all others."""
     for name, each in chosen.transforms.items():
-        own = [isinstance(transform, OwnTransform) for transform in each]
+        own = [isinstance(transform, SourceTransform) for transform in each]
         if own != sorted(own, reverse=True):
             yield (
                 f"source {name}: {each[own.index(True, own.index(False))].kind} works in the source's own vocabulary, before "
@@ -161,17 +150,17 @@ def transforms_stand_in_the_order_they_are_done(chosen: Choices) -> Iterator[str
             )
 
 
-def stretches_need_bytes(chosen: Choices) -> Iterator[str]:
-    """Other alignments match rows that have not read the same text, so there is no common stretch between them."""
+def aligned_spans_need_bytes(chosen: Choices) -> Iterator[str]:
+    """Other alignments match rows that have not read the same text, so there is no common span between them."""
     for number, objective in enumerate(chosen.objectives):
-        if objective.unit == "span" and chosen.alignment != "prefix":
+        if objective.requirements.aligned_spans and chosen.alignment != "prefix":
             yield (
                 f"objectives[{number}] ({objective.kind}) compares the text between shared byte boundaries, which alignment: "
                 f"{chosen.alignment} does not give; use alignment: prefix"
             )
 
 
-def drawn_entries_are_read_linearly(chosen: Choices) -> Iterator[str]:
+def sampled_entries_are_read_linearly(chosen: Choices) -> Iterator[str]:
     """Counts are unbiased estimates of probabilities, and stay so only where a term is linear in them."""
     if not chosen.sampled:
         return
@@ -181,9 +170,9 @@ def drawn_entries_are_read_linearly(chosen: Choices) -> Iterator[str]:
         "by the source and tail: residual_to_gold), a mixture of it"
     )
     for number, objective in enumerate(chosen.objectives):
-        if not objective.accepts_sampled:
+        if objective.requirements.exact_entries:
             yield f"objectives[{number}] ({objective.kind}) {why}"
-    if not chosen.weighting.accepts_sampled:
+    if chosen.weighting.exact_entries:
         yield f"weighting ({chosen.weighting.kind}) {why}"
     for place, _ in chosen.placed():
         yield f"{place} {why}; no transform"
@@ -215,15 +204,15 @@ def a_draw_needs_all_sources(chosen: Choices) -> Iterator[str]:
 def every_domain_has_its_shares(chosen: Choices) -> Iterator[str]:
     """Shares that are given are given for all that is learned from."""
     for each in factors(chosen.weighting):
-        if isinstance(each, Learned) and each.shares is not None and EVERY not in each.shares:
+        if isinstance(each, Learned) and each.shares is not None and ALL_DOMAINS not in each.shares:
             for domain in sorted(set(chosen.domains) - set(each.shares)):
-                yield f"weighting (learned).shares has none for domain {domain}; add them, or `{EVERY}` for all others"
+                yield f"weighting (learned).shares has none for domain {domain}; add them, or `{ALL_DOMAINS}` for all others"
 
 
-def owned_modules_need_the_whole_model(chosen: Choices) -> Iterator[str]:
+def trained_modules_need_the_whole_model(chosen: Choices) -> Iterator[str]:
     """A term's own modules are trained and saved as part of a model that each process holds whole."""
     for number, objective in enumerate(chosen.objectives):
-        if not isinstance(objective, OwningObjective):
+        if not objective.requirements.trains_module:
             continue
         what = f"objectives[{number}] ({objective.kind}) trains a module of its own beside the pivot"
         if chosen.engine not in WHOLE:
@@ -235,7 +224,7 @@ def owned_modules_need_the_whole_model(chosen: Choices) -> Iterator[str]:
 def output_layers_come_with_weights(chosen: Choices) -> Iterator[str]:
     """A term that is made from a source's output layer needs its weights."""
     for number, objective in enumerate(chosen.objectives):
-        if isinstance(objective, OwningObjective) and objective.reads_output_layer:
+        if objective.requirements.output_layer == "source":
             for name in chosen.weightless:
                 yield (
                     f"objectives[{number}] ({objective.kind}) with head: source reads the output layer of source {name}, whose "
@@ -246,21 +235,16 @@ def output_layers_come_with_weights(chosen: Choices) -> Iterator[str]:
 def output_layers_are_recovered_from_whole_rows(chosen: Choices) -> Iterator[str]:
     """Which ids the largest entries are differs from row to row, so they span no common space."""
     for number, objective in enumerate(chosen.objectives):
-        if isinstance(objective, OwningObjective) and objective.reads_cached_head and chosen.top_k != "all":
+        if objective.requirements.output_layer == "cache" and chosen.top_k != "all":
             yield (
                 f"objectives[{number}] ({objective.kind}) with head: cache recovers a source's output layer from whole rows, "
                 f"and extract.top_k keeps {chosen.top_k} entries of each; set it to all, or head to source"
             )
 
 
-def blind_to_scale(objective: AnyObjective) -> bool:
-    """Whether a factor on a source's logits changes nothing for it."""
-    if isinstance(objective, Matcher):
-        return blind_to_scale(objective.of)
-    if isinstance(objective, InfiFusion):
-        return objective.zscore
-    graph = isinstance(objective, GLD | GromovWasserstein) and objective.input == "standardised"
-    return graph or isinstance(objective, HiddenObjective | ZScoreKL | TopKDecoupled | TopKContrastive)
+def _reads_more(objective: AnyObjective, top_k: int) -> bool:
+    needed = objective.requirements.source_top_k
+    return needed is None or needed > top_k
 
 
 def picks_one(weighting: AnyWeighting) -> str | None:
@@ -271,7 +255,7 @@ def picks_one(weighting: AnyWeighting) -> str | None:
 
 def factors(weighting: AnyWeighting) -> Sequence[AnyWeighting]:
     """What a weighting multiplies; itself, if it is no product."""
-    return weighting.of if isinstance(weighting, Product) else [weighting]
+    return weighting.factors if isinstance(weighting, Product) else [weighting]
 
 
 RULES: tuple[Callable[[Choices], Iterator[str]], ...] = (
@@ -284,12 +268,12 @@ RULES: tuple[Callable[[Choices], Iterator[str]], ...] = (
     a_change_of_mapped_rows_is_seen,
     a_temperature_is_seen,
     transforms_stand_in_the_order_they_are_done,
-    stretches_need_bytes,
-    drawn_entries_are_read_linearly,
+    aligned_spans_need_bytes,
+    sampled_entries_are_read_linearly,
     there_is_a_number_for_each_source,
     a_draw_needs_all_sources,
     every_domain_has_its_shares,
-    owned_modules_need_the_whole_model,
+    trained_modules_need_the_whole_model,
     output_layers_come_with_weights,
     output_layers_are_recovered_from_whole_rows,
 )

@@ -34,7 +34,7 @@ class DataSettings(Settings):
     {asked} for the message as it is. For a reference answer, retrieved text or notes; the pivot never reads it."""
     template: Literal["plain"] | None = None
     """`plain` for raw text that no model should wrap in its chat template."""
-    raw: bool = False
+    as_raw_text: bool = False
     """Make prompt and response, or a whole conversation, one raw text to learn from: for instructions, and for the chosen
     answers of preference data, in continual pre-training."""
     name: str | None = None
@@ -55,7 +55,7 @@ class DataSettings(Settings):
     """Move about so many characters of the response's beginning into the prompt."""
     response_chars: int | None = Field(default=None, gt=0)
     """Cut responses to about so many characters."""
-    noise: float = Field(default=0.0, ge=0, le=1)
+    label_noise: float = Field(default=0.0, ge=0, le=1)
     """Built-in data only: share of wrong answers."""
 
     @property
@@ -65,8 +65,8 @@ class DataSettings(Settings):
 
     @model_validator(mode="after")
     def _noise_is_built_in(self) -> DataSettings:
-        if self.noise and not self.path.startswith("builtin:"):
-            raise ValueError(f"noise is for built-in data only, not for {self.path}")
+        if self.label_noise and not self.path.startswith("builtin:"):
+            raise ValueError(f"label_noise is for built-in data only, not for {self.path}")
         return self
 
 
@@ -80,7 +80,7 @@ class Data(Settings):
     """Neither trained nor measured on: what `weighting: learned` finds its shares on."""
     responses: AnyResponses = Reference()
     """Whose responses are learned from: those of the data (`reference`), or of sources (`best_source`, `every_source`)."""
-    easiest: float | None = Field(default=None, gt=0, le=1)
+    easiest_fraction: float | None = Field(default=None, gt=0, le=1)
     """Train on this share of each domain's examples alone, those with the lowest perplexity under the pivot before training.
     Mix-CPT chooses easy samples by perplexity for its second stage; this score is a guess."""
     max_length: int = Field(default=1024, gt=1)

@@ -28,8 +28,8 @@ class ModelSettings(Settings):
     """How prompts are rendered: the model's chat template, plain text, or auto: the template where there is one."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Off unless you read it."""
-    licence: str | None = None
-    """The model's licence, for the model card."""
+    license: str | None = None
+    """The model's license, for the model card."""
 
     @field_validator("path")
     @classmethod

@@ -17,7 +17,7 @@ from fusion.merging.methods.registry import AnyMethod, TaskArithmetic
 from fusion.objectives import AnyObjective, CrossEntropy
 from fusion.training.adapter import AnyAdapter
 from fusion.training.engine import Engine
-from fusion.training.quantization_aware import AnyStudent
+from fusion.training.quantization_aware import AnyQuantizer
 from fusion.weighting import AnyWeighting, Sum
 
 
@@ -69,15 +69,15 @@ class Config(Settings):
     """Type of the pivot's weights in training."""
     packing: bool = False
     """Put several short examples into one line of a batch, up to data.max_length tokens, instead of padding each."""
-    head_budget: int = Field(default=1024, ge=0)
+    logits_budget: int = Field(default=1024, ge=0)
     """MiB of float32 logits that a step keeps for its backward pass; of more, chunks are computed twice."""
     adapter: AnyAdapter | None = None
     """Train small matrices (lora, qlora) instead of the pivot's own weights."""
-    student: AnyStudent | None = None
+    quantization_aware_training: AnyQuantizer | None = None
     """Train the pivot, and the baseline, with weights of few bits: ternary, binary, int4."""
     engine: Engine = Engine()
     """How trainings are spread over processes."""
-    head_chunk: int | None = Field(default=None, gt=0)
+    logits_chunk: int | None = Field(default=None, gt=0)
     """Rows whose logits exist at once, whatever the budget; if not said, chunks of 2^25 logits."""
     evaluation: Evaluation = Evaluation()
     plan: Plan = Plan()
@@ -109,7 +109,7 @@ def fine_tuning(config: Config, source: SourceSettings) -> Config:
         "objectives": plain_fine_tuning(),
         "training": config.training | how.training,
         "adapter": how.adapter,
-        "student": None,
+        "quantization_aware_training": None,
         "seed": config.seed if how.seed is None else how.seed,
     }
     return config.model_copy(update=update)

@@ -18,18 +18,18 @@ class Extract(Settings):
     """Entries kept of each row; `all` keeps the whole vocabulary (small vocabularies only)."""
     sampling: RandomSampling | None = None
     """Draw entries at random from the whole distribution instead of keeping the `top_k` largest."""
-    values: Literal["packed", "float16", "float32"] | None = None
+    value_format: Literal["packed", "float16", "float32"] | None = None
     """How cached numbers are kept: `packed`, on scales within 0.03 nat (39 bytes a row at top_k 10 and a vocabulary of 152K),
     or as floats (72 and 96 bytes). If not said: packed, or float16 where whole rows are kept."""
     dtype: str = Field(default="float32", pattern="^(float32|bfloat16|float16)$")
     """Type sources compute in; float32 on a CPU, bfloat16 on a GPU is usual."""
     batch_tokens: int = Field(default=4096, gt=0)
     """Tokens of a forward pass."""
-    shard: int = Field(default=256, gt=0)
+    shard_size: int = Field(default=256, gt=0)
     """Examples of a shard, the unit of resuming and of sharing between processes."""
     compile: bool = False
     """Compile the forward pass (torch.compile): minutes at the start, faster after. Changes rounding only."""
-    hidden: bool = False
+    hidden_states: bool = False
     """Keep the hidden state that each row was computed from too, as float16: 2 bytes for each number of its width (8 KiB a row
     at a width of 4096). For objectives that look at hidden states."""
 
@@ -42,10 +42,10 @@ class Extract(Settings):
 
     @model_validator(mode="after")
     def _whole_rows_are_floats(self) -> Extract:
-        if self.top_k == "all" and self.values == "packed":
+        if self.top_k == "all" and self.value_format == "packed":
             raise ValueError(
-                "values: packed is for the largest entries; the errors of a whole row's would add up. Set values to float16 "
-                "or float32 with top_k: all"
+                "value_format: packed is for the largest entries; the errors of a whole row's would add up. Set it to float16 or "
+                "float32 with top_k: all"
             )
         return self
 
@@ -61,13 +61,13 @@ class Extract(Settings):
     @property
     def codec(self) -> str:
         """How cached numbers are kept."""
-        return self.values or ("float16" if self.top_k == "all" else "packed")
+        return self.value_format or ("float16" if self.top_k == "all" else "packed")
 
 
 class Evaluation(Settings):
     """What is measured on the held-out examples, besides bits per byte."""
 
-    untouched: bool = True
+    original_models: bool = True
     """Measure the pivot and the sources as they were, too."""
     exact_match: list[str] = Field(default=[])
     """Domains in which the model's greedy answer is compared with the response."""

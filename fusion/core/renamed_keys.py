@@ -6,8 +6,30 @@ One table, so that an old file is answered with the new name instead of a list o
 from collections.abc import Collection
 
 RENAMED: dict[str, tuple[str, ...]] = {
+    "alpha": ("lora_alpha",),
+    "batch": ("global_batch_size",),
+    "by": ("margin", "per"),
+    "config": ("deepspeed_config",),
+    "double_quantization": ("bnb_4bit_use_double_quant",),
+    "dropout": ("lora_dropout",),
+    "easiest": ("easiest_fraction",),
+    "head": ("lm_head",),
+    "head_budget": ("logits_budget",),
+    "head_chunk": ("logits_chunk",),
+    "hidden": ("hidden_states",),
+    "keep": ("modules_to_not_convert",),
+    "licence": ("license",),
+    "noise": ("label_noise",),
+    "of": ("objective", "factors", "difference", "model"),
+    "per": ("granularity",),
+    "rank": ("r",),
+    "rank_stabilized": ("use_rslora",),
+    "raw": ("as_raw_text",),
     "rest": ("use_remaining_weight",),
+    "shard": ("shard_size",),
     "student": ("quantization_aware_training",),
+    "untouched": ("original_models",),
+    "values": ("value_format", "bnb_4bit_quant_type"),
 }
 """Old key -> what it is called now; several where it is called differently in different places."""
 

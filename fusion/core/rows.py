@@ -1,4 +1,10 @@
-"""`LogitRows`, the one type that flows from stage to stage, and `Pairs`, which of them belong together.
+"""The types that flow from stage to stage: where a row stands in the text, and what a model says there.
+
+    Positions                where rows stand: example, bytes of the response before them, the token that follows
+      EntryRows              positions with K entries each: token ids and their log-probabilities
+        LogitRows            what one model says, in its own vocabulary: caches hold them, the pivot's head makes them
+        MappedRows           a source's rows said in the pivot's vocabulary
+    Pairs                    which row of the pivot and which row of a source predict the same text
 
 Legend of shape letters, used in every signature of this package:
 
@@ -11,67 +17,86 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+PositionsT = TypeVar("PositionsT", bound="Positions")
+RowsT = TypeVar("RowsT", bound="EntryRows")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Positions:
+    """Where rows stand in the text, without any numbers; rows of one example are neighbours, in the order of the text."""
+
+    prefix: Int[Tensor, " N"]
+    """Bytes of response text consumed before this position: 0 for the first row of an example, the length of the response for
+    the row that predicts the end of turn; -1 where a token boundary splits a character beyond repair."""
+    example: Int[Tensor, " N"]
+    """Number of the example that the row belongs to."""
+    token: Int[Tensor, " N"] | None = None
+    """Id of the gold token, the one that really follows; a cache leaves it out, for encoding the text again gives it."""
+
+    def __len__(self) -> int:
+        return self.prefix.shape[0]
+
+    def select(self: PositionsT, index: Tensor | slice) -> PositionsT:
+        """Return the rows at `index` (integers, booleans or a slice), gradients kept."""
+        return self._map(lambda values: values[index])
+
+    def to(self: PositionsT, device: torch.device | str) -> PositionsT:
+        """Return the same rows on another device."""
+        return self._map(lambda values: values.to(device, non_blocking=True))
+
+    @property
+    def is_last(self) -> Bool[Tensor, " N"]:
+        """Whether each row is the last of its example."""
+        last = torch.ones(len(self), dtype=torch.bool, device=self.prefix.device)
+        last[:-1] = self.example[1:] != self.example[:-1]
+        return last
+
+    def _map(self: PositionsT, change: Callable[[Tensor], Tensor]) -> PositionsT:
+        changed: Any = {name: None if each is None else change(each) for name, each in vars(self).items()}
+        return type(self)(**changed)
 
 
 @dataclass(frozen=True)
-class LogitRows:
-    """What may be known of one model's next-token logits, one row for each response position.
+class EntryRows(Positions):
+    """Positions with K entries each: ids, and their log-probabilities under one model.
 
     All log-probabilities are natural logarithms over the *whole* vocabulary (logit - logsumexp), in nats. So the constant
-    that softmax leaves free is fixed, and the mass outside the kept entries is known: 1 - logprobs.exp().sum(-1).
+    that softmax leaves free is fixed, and the mass outside the entries is known: 1 - logprobs.exp().sum(-1).
 
-    A row is described by its ids: the K largest entries in descending order as the extractor and the cache give them, or
-    any chosen ids, in which case the order means nothing. An id of -1 with log-probability -inf is an empty entry.
+    The entries are the K largest in descending order as extractor and cache give them, or any chosen ids, in which case the
+    order means nothing. An id of -1 with log-probability -inf is an empty entry.
     """
 
     logprobs: Float[Tensor, "N K"]
-    """Natural-log probabilities of `ids`."""
+    """Natural-log probabilities of `ids`. Of entries that were drawn at random: logs of unbiased estimates of them."""
     ids: Int[Tensor, "N K"]
-    """Token ids in the vocabulary of the model the row comes from; -1 marks an empty entry."""
-    gold: Float[Tensor, " N"]
-    """Log-probability of the token that really follows, also where it is not among the kept entries."""
-    mean: Float[Tensor, " N"]
-    """Mean of the logits over the whole vocabulary, in the gauge logsumexp = 0; NaN where it cannot be known."""
-    std: Float[Tensor, " N"]
-    """Population standard deviation of the logits over the whole vocabulary; NaN where it cannot be known."""
-    prefix: Int[Tensor, " N"]
-    """Bytes of response text consumed before this position; -1 where a boundary splits a character beyond repair."""
-    example: Int[Tensor, " N"]
-    """Which example the row belongs to; rows of one example are neighbours, in the order of the text."""
-    token: Int[Tensor, " N"] | None = None
-    """Id of the token that really follows, where known; a cache leaves it out, for encoding again gives it."""
-    hidden: Float[Tensor, "N D"] | None = None
-    """Hidden state the row was computed from, where an objective asked for it."""
-    sampled: Int[Tensor, "N K"] | None = None
-    """How often each id was drawn, where the row was made by random sampling instead of by taking the largest."""
-
-    def __len__(self) -> int:
-        return self.gold.shape[0]
+    """Token ids; -1 marks an empty entry."""
+    hidden: Float[Tensor, "N D"] | None = field(default=None, kw_only=True)
+    """Hidden state that the row was computed from, where an objective asks for it."""
+    sample_counts: Int[Tensor, "N K"] | None = field(default=None, kw_only=True)
+    """How often each id was drawn, where entries were drawn at random; None where they are the largest."""
 
     @property
     def k(self) -> int:
-        """How many entries each row keeps."""
+        """Number of entries of each row."""
         return self.ids.shape[1]
 
-    def select(self, index: Tensor | slice) -> LogitRows:
-        """The rows at `index` (integers, booleans or a slice), gradients kept."""
-        return self._map(lambda field: field[index])
-
-    def top(self, k: int) -> LogitRows:
-        """The first `k` entries of every row. Raises ValueError when the rows keep fewer."""
+    def top(self: RowsT, k: int) -> RowsT:
+        """Return the first `k` entries of every row. Raises ValueError when the rows keep fewer."""
         if k > self.k:
             raise ValueError(f"These rows keep {self.k} entries each, {k} were asked for; extract with top_k >= {k}.")
-        sampled = None if self.sampled is None else self.sampled[:, :k]
-        return dataclasses.replace(self, logprobs=self.logprobs[:, :k], ids=self.ids[:, :k], sampled=sampled)
+        counts = None if self.sample_counts is None else self.sample_counts[:, :k]
+        return dataclasses.replace(self, logprobs=self.logprobs[:, :k], ids=self.ids[:, :k], sample_counts=counts)
 
-    def pooled(self) -> LogitRows:
-        """Entries of a row with the same id become one, at the place of the first, with the sum of their probabilities.
+    def pooled(self: RowsT) -> RowsT:
+        """Merge entries of a row that have the same id into one, at the place of the first, with the sum of probabilities.
 
         The others and those without an id become empty (-1, -inf).
         """
@@ -80,46 +105,62 @@ class LogitRows:
         first[:, 1:] = ids[:, 1:] != ids[:, :-1]
         group, first = first.cumsum(1) - 1, first & (ids >= 0)
         logprobs = _log_sums(self.logprobs.gather(1, order), group).masked_fill(~first, -torch.inf)
-        sampled = self.sampled
-        if sampled is not None:
-            counts = torch.zeros_like(sampled).scatter_add(1, group, sampled.gather(1, order)).gather(1, group)
-            sampled = torch.zeros_like(sampled).scatter(1, order, counts.masked_fill(~first, 0))
+        counts = self.sample_counts
+        if counts is not None:
+            sums = torch.zeros_like(counts).scatter_add(1, group, counts.gather(1, order)).gather(1, group)
+            counts = torch.zeros_like(counts).scatter(1, order, sums.masked_fill(~first, 0))
         return dataclasses.replace(
             self,
             logprobs=torch.zeros_like(logprobs).scatter(1, order, logprobs),
             ids=torch.zeros_like(ids).scatter(1, order, ids.masked_fill(~first, -1)),
-            sampled=sampled,
+            sample_counts=counts,
         )
 
-    def to(self, device: torch.device | str) -> LogitRows:
-        """The same rows on another device."""
-        return self._map(lambda field: field.to(device, non_blocking=True))
-
-    def detach(self) -> LogitRows:
-        """The same numbers without their history."""
+    def detach(self: RowsT) -> RowsT:
+        """Return the same numbers without their history."""
         return self._map(Tensor.detach)
 
-    def _map(self, change: Callable[[Tensor], Tensor]) -> LogitRows:
-        fields: Any = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        changed: Any = {name: None if value is None else change(value) for name, value in fields.items()}
-        return LogitRows(**changed)
-
-    @staticmethod
-    def cat(parts: Sequence[LogitRows]) -> LogitRows:
-        """Rows of `parts` one after another; an optional field survives only where every part has it."""
+    @classmethod
+    def cat(cls: type[RowsT], parts: Sequence[RowsT]) -> RowsT:
+        """Put the rows of `parts` one after another; an optional field survives only where every part has it."""
 
         def join(name: str) -> Any:
             values = [getattr(part, name) for part in parts]
             return None if any(value is None for value in values) else torch.cat(values)
 
-        return LogitRows(**{f.name: join(f.name) for f in dataclasses.fields(LogitRows)})
+        return cls(**{f.name: join(f.name) for f in dataclasses.fields(cls)})
 
 
-def _log_sums(logs: Float[Tensor, "N K"], group: Int[Tensor, "N K"]) -> Float[Tensor, "N K"]:
-    """At each entry the logarithm of the sum over its group, of which `group` is the number in its row."""
-    most = torch.full_like(logs, -torch.inf).scatter_reduce(1, group, logs.detach(), "amax").clamp(min=-1e30)
-    sums = torch.zeros_like(logs).scatter_add(1, group, (logs - most.gather(1, group)).exp())
-    return (sums.log() + most).gather(1, group)
+@dataclass(frozen=True)
+class LogitRows(EntryRows):
+    """What one model says of its next token, one row for each response position, ids in its own vocabulary."""
+
+    gold: Float[Tensor, " N"]
+    """Log-probability that the model gives to the token that really follows *in its own tokens*, also where that is not among
+    the entries; NaN where a backend does not know it."""
+    mean: Float[Tensor, " N"]
+    """Mean of the logits over the whole vocabulary, in the gauge logsumexp = 0; NaN where it cannot be known."""
+    std: Float[Tensor, " N"]
+    """Population standard deviation of the logits over the whole vocabulary; NaN where it cannot be known."""
+
+    @classmethod
+    def at(cls, positions: Positions, **numbers: Tensor | None) -> LogitRows:
+        """Put a model's numbers (logprobs, ids, gold, mean, std ...) at `positions`."""
+        where = {f.name: getattr(positions, f.name) for f in dataclasses.fields(Positions)}
+        return cls(**where, **numbers)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class MappedRows(EntryRows):
+    """What a source says at rows of the pivot, ids in the *pivot's* vocabulary; `token` is the pivot's next token."""
+
+    pivot_token_logprob: Float[Tensor, " N"]
+    """Log-probability that the source gives to the *pivot's* next token, NaN where that is not known. (The source's own next
+    token may be longer or shorter, and is the matter of `LogitRows.gold`.)"""
+    mean: Float[Tensor, " N"]
+    """Mean of the source's logits over its own whole vocabulary, in the gauge logsumexp = 0; NaN where it cannot be known."""
+    std: Float[Tensor, " N"]
+    """Population standard deviation of the same logits."""
 
 
 @dataclass(frozen=True)
@@ -133,5 +174,12 @@ class Pairs:
         return self.pivot.shape[0]
 
     def to(self, device: torch.device | str) -> Pairs:
-        """The same pairs on another device."""
+        """Return the same pairs on another device."""
         return Pairs(self.pivot.to(device, non_blocking=True), self.source.to(device, non_blocking=True))
+
+
+def _log_sums(logs: Float[Tensor, "N K"], group: Int[Tensor, "N K"]) -> Float[Tensor, "N K"]:
+    """At each entry the logarithm of the sum over its group, of which `group` is the number in its row."""
+    most = torch.full_like(logs, -torch.inf).scatter_reduce(1, group, logs.detach(), "amax").clamp(min=-1e30)
+    sums = torch.zeros_like(logs).scatter_add(1, group, (logs - most.gather(1, group)).exp())
+    return (sums.log() + most).gather(1, group)

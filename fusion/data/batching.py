@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fusion.core.rows import LogitRows
+from fusion.core.rows import Positions
 from fusion.data.encode import Encoded
 
 
@@ -24,8 +24,8 @@ def batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
         yield batch
 
 
-def pad(texts: Sequence[Encoded], device: Any, pad_id: int = 0) -> tuple[dict[str, Tensor], Tensor, LogitRows]:
-    """Model inputs padded on the right, the place of each row in the flattened [B * T] positions, and rows without numbers."""
+def pad(texts: Sequence[Encoded], device: Any, pad_id: int = 0) -> tuple[dict[str, Tensor], Tensor, Positions]:
+    """Model inputs padded on the right, where each row lies in the flattened [B * T] positions, and where it stands in its text."""
     ids, position, begin = _lay(texts, [[b] for b in range(len(texts))], pad_id)
     inputs = {"input_ids": ids.to(device), "attention_mask": (position >= 0).long().to(device)}
     return inputs, *_rows(texts, ids, begin, device)
@@ -33,7 +33,7 @@ def pad(texts: Sequence[Encoded], device: Any, pad_id: int = 0) -> tuple[dict[st
 
 def pack(
     texts: Sequence[Encoded], device: Any, length: int, pad_id: int = 0
-) -> tuple[dict[str, Tensor], Tensor, LogitRows]:
+) -> tuple[dict[str, Tensor], Tensor, Positions]:
     """`pad` with several texts in a line of at most `length` tokens (a longer text has a line of its own).
 
     Instead of a mask the model gets `position_ids` that start over with each text, from which transformers tells the
@@ -74,24 +74,16 @@ def _lay(texts: Sequence[Encoded], lines: Sequence[Sequence[int]], pad_id: int) 
     return ids, position, begin
 
 
-def _rows(texts: Sequence[Encoded], ids: Tensor, begin: Sequence[int], device: Any) -> tuple[Tensor, LogitRows]:
-    """Where the rows of each text lie, and the rows without numbers.
+def _rows(texts: Sequence[Encoded], ids: Tensor, begin: Sequence[int], device: Any) -> tuple[Tensor, Positions]:
+    """Where the rows of each text lie, and where the rows stand.
 
     The causal shift happens here and nowhere else: row r of a text lies at its token start - 1 + r, whose logits predict
     its token start + r.
     """
     at = torch.cat([torch.arange(t.start - 1, len(t.input_ids) - 1) + b for t, b in zip(texts, begin, strict=True)])
-    about = skeleton(
+    about = Positions(
         token=ids.flatten()[at + 1],
         prefix=torch.tensor([p for text in texts for p in text.prefix]),
         example=torch.tensor([b for b, text in enumerate(texts) for _ in text.prefix]),
     )
     return at.to(device), about.to(device)
-
-
-def skeleton(token: Tensor, prefix: Tensor, example: Tensor) -> LogitRows:
-    """Rows that know their place but no numbers yet: no entries, NaN elsewhere."""
-    nan = torch.full(token.shape, torch.nan)
-    return LogitRows(
-        nan.new_empty(len(token), 0), token.new_empty(len(token), 0), nan, nan, nan, prefix, example, token
-    )

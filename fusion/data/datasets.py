@@ -71,9 +71,9 @@ def load(
     shuffle: int | None = None,
     prompt_chars: int | None = None,
     response_chars: int | None = None,
-    noise: float = 0.0,
+    label_noise: float = 0.0,
     look_ahead: str | None = None,
-    raw: bool = False,
+    as_raw_text: bool = False,
 ) -> list[Example]:
     """Examples of one data set: `builtin:SKILL`, a .jsonl, .json, .csv or .parquet file (may be gzipped), or a hub id.
 
@@ -81,7 +81,7 @@ def load(
     conversation whose last assistant turn is the response. `prompt_chars` moves that much of the response's beginning into
     the prompt (cut after a space), `response_chars` limits what is left: with both, raw text becomes continuation. `where`
     keeps the rows whose columns have these values. `look_ahead` is the last message as sources see it that may look ahead,
-    with columns in braces and {asked} for that message as it is. With `raw` messages and response become one text, a paragraph
+    with columns in braces and {asked} for that message as it is. With `as_raw_text` messages and response become one text, a paragraph
     each, all of which is the response, for no template to wrap. Rows without a response are left out, unless `response` is
     None: then examples are prompts alone, with an empty response. `tests` makes the program that checks an answer; a column
     that is a list gives a line for each entry. Raises ValueError for a missing column or an empty result, FileNotFoundError
@@ -89,7 +89,7 @@ def load(
     """
     if path.startswith(BUILTIN):
         made = skills.make(
-            path.removeprefix(BUILTIN), skip + (limit or 200), seed=shuffle or 0, noise=noise, split=split
+            path.removeprefix(BUILTIN), skip + (limit or 200), seed=shuffle or 0, noise=label_noise, split=split
         )
         rows: Iterable[Mapping[str, Any]] = made
     else:
@@ -104,13 +104,13 @@ def load(
         if number < skip:
             continue
         asked, answer = _conversation(row, messages) if messages else _filled(row, prompt, response, system, path)
-        if raw and answer:
+        if as_raw_text and answer:
             asked, answer = [], "\n".join([*(message["content"] for message in asked), answer])
         asked, answer = _cut(asked, answer, prompt_chars, response_chars)
         if answer or response is None:
             ahead = None if look_ahead is None else _ahead(asked, look_ahead, row, path)
             checked = None if tests is None else _fill(tests, row, path)
-            examples.append(Example(tuple(asked), answer, domain, "plain" if raw else template, ahead, checked))
+            examples.append(Example(tuple(asked), answer, domain, "plain" if as_raw_text else template, ahead, checked))
         if limit is not None and len(examples) >= limit:
             break
     if not examples:

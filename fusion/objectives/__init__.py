@@ -1,28 +1,36 @@
-"""What the pivot is trained to: each objective a type, their union the list of them."""
+"""What the pivot is trained to: each objective a type of settings and a formula on rows.
 
-from typing import Annotated
+base       what every objective is                  targets    what an objective gets to see of a batch
+kinds      what a formula is called with            selection  which matched rows count
+token/     matched tokens, by identity              rank/      the largest logits, by rank
+graph/     graphs over the logits of an example     span/      likelihoods of spans of text
+hidden/    hidden states                            spelling/  tokens, by probability and spelling
+modules/   through a module of the objective's own  checks     complaints about rows that lack something
+"""
+
+from typing import TYPE_CHECKING, Annotated, Union
 
 from pydantic import Field
 
-from fusion.objectives.base import (
-    ExampleObjective,
-    JoinedObjective,
-    MappedObjective,
-    Objective,
-    PairObjective,
-    RelationObjective,
-    RowObjective,
-    SourcesObjective,
-    SpanObjective,
-    SpelledObjective,
-)
+from fusion.objectives.base import Objective, Requirements, Term
 from fusion.objectives.graph.gld import GLD
 from fusion.objectives.graph.gromov import GromovWasserstein
 from fusion.objectives.hidden.affinity import Affinity
 from fusion.objectives.hidden.hidden_projector import HiddenProjector
 from fusion.objectives.hidden.optimal_transport import OptimalTransport
 from fusion.objectives.hidden.span_relations import SpanRelations
-from fusion.objectives.modules.base import Between, OutputLayer, OwningObjective
+from fusion.objectives.kinds import (
+    AllSourcesObjective,
+    ExampleObjective,
+    JoinedObjective,
+    MappedObjective,
+    PairObjective,
+    RelationObjective,
+    RowObjective,
+    SourcewiseObjective,
+    SpanObjective,
+)
+from fusion.objectives.modules.base import ModuleObjective, ModuleSpec, OutputLayer
 from fusion.objectives.modules.dual_head import DualHead
 from fusion.objectives.modules.matcher import Matcher
 from fusion.objectives.rank.infifusion import InfiFusion
@@ -30,6 +38,7 @@ from fusion.objectives.rank.uld import ULD
 from fusion.objectives.selection import Confident, KnowsMore, Selection
 from fusion.objectives.span.span_likelihood import SpanLikelihood
 from fusion.objectives.spelling.hungarian import Hungarian
+from fusion.objectives.targets import BatchTargets, ObjectiveInputs, SourceTargets
 from fusion.objectives.token.aligndistil import AlignDistil
 from fusion.objectives.token.cross_entropy import CrossEntropy
 from fusion.objectives.token.divergences import L1, ForwardKL, JensenShannon, ReverseKL, SkewedKL
@@ -43,41 +52,7 @@ from fusion.objectives.token.plackett_luce import PlackettLuce
 from fusion.objectives.token.topkd import TopKContrastive, TopKDecoupled
 from fusion.objectives.token.zscore_kl import ZScoreKL
 
-AnyObjective = Annotated[
-    CrossEntropy
-    | ULD
-    | InfiFusion
-    | GLD
-    | GromovWasserstein
-    | Hungarian
-    | ForwardKL
-    | ReverseKL
-    | JensenShannon
-    | SkewedKL
-    | L1
-    | MSE
-    | PlackettLuce
-    | NKD
-    | USKD
-    | OneVsRest
-    | ZScoreKL
-    | LLP
-    | TopKDecoupled
-    | TopKContrastive
-    | LumiNet
-    | SpanLikelihood
-    | Mixture
-    | AlignDistil
-    | Affinity
-    | SpanRelations
-    | OptimalTransport
-    | HiddenProjector
-    | DualHead
-    | Matcher,
-    Field(discriminator="kind"),
-]
-
-ALL = (
+OBJECTIVES: tuple[type[Objective], ...] = (
     CrossEntropy,
     ULD,
     InfiFusion,
@@ -109,20 +84,27 @@ ALL = (
     DualHead,
     Matcher,
 )
+"""Every objective that a configuration may name. A new one is listed here, and nowhere else."""
+
+if TYPE_CHECKING:
+    AnyObjective = Objective
+else:
+    AnyObjective = Annotated[Union[OBJECTIVES], Field(discriminator="kind")]  # noqa: UP007  (a union of a tuple)
 
 __all__ = [
-    "ALL",
     "GLD",
     "L1",
     "LLP",
     "MSE",
     "NKD",
+    "OBJECTIVES",
     "ULD",
     "USKD",
     "Affinity",
     "AlignDistil",
+    "AllSourcesObjective",
     "AnyObjective",
-    "Between",
+    "BatchTargets",
     "Confident",
     "CrossEntropy",
     "DualHead",
@@ -139,23 +121,27 @@ __all__ = [
     "MappedObjective",
     "Matcher",
     "Mixture",
+    "ModuleObjective",
+    "ModuleSpec",
     "Objective",
+    "ObjectiveInputs",
     "OneVsRest",
     "OptimalTransport",
     "OutputLayer",
-    "OwningObjective",
     "PairObjective",
     "PlackettLuce",
     "RelationObjective",
+    "Requirements",
     "ReverseKL",
     "RowObjective",
     "Selection",
     "SkewedKL",
-    "SourcesObjective",
+    "SourceTargets",
+    "SourcewiseObjective",
     "SpanLikelihood",
     "SpanObjective",
     "SpanRelations",
-    "SpelledObjective",
+    "Term",
     "TopKContrastive",
     "TopKDecoupled",
     "ZScoreKL",

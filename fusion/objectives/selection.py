@@ -1,14 +1,14 @@
-"""Which joined rows count. Rows that do not have weight 0 and stay in the mean's denominator."""
+"""Which matched rows count. Rows that do not have weight 0 and stay in the mean's denominator."""
 
 from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 
-from fusion.core.rows import LogitRows
+from fusion.core.rows import EntryRows, LogitRows
 from fusion.core.settings import Settings
 
 
@@ -22,23 +22,23 @@ class Confident(Settings):
     """
 
     kind: Literal["confident"] = "confident"
-    needs: ClassVar[frozenset[str]] = frozenset()
+    required_source_fields: ClassVar[frozenset[str]] = frozenset()
     threshold: float = Field(gt=0, le=1)
     """Least probability of the most likely token."""
-    of: Literal["either", "source", "pivot"] = "either"
-    """Whose."""
+    model: Literal["either", "source", "pivot"] = "either"
+    """Which model must be sure."""
 
     @property
-    def reads_entries(self) -> bool:
+    def exact_entries(self) -> bool:
         """Whether it looks at the source's entries, which then may not be drawn at random."""
-        return self.of != "pivot"
+        return self.model != "pivot"
 
-    def __call__(self, pivot: LogitRows, source: LogitRows) -> Bool[Tensor, " M"]:
-        """Whether each joined row counts. Both sides keep at least their largest entry."""
-        sure = {name: self._sure(rows) for name, rows in (("pivot", pivot), ("source", source))}
-        return sure["pivot"] | sure["source"] if self.of == "either" else sure[self.of]
+    def __call__(self, pivot: LogitRows, source: EntryRows, source_logprob: Float[Tensor, " M"]) -> Bool[Tensor, " M"]:
+        """Whether each matched row counts. Both sides keep at least their largest entry."""
+        sure = {name: self._is_sure(rows) for name, rows in (("pivot", pivot), ("source", source))}
+        return sure["pivot"] | sure["source"] if self.model == "either" else sure[self.model]
 
-    def _sure(self, rows: LogitRows) -> Bool[Tensor, " M"]:
+    def _is_sure(self, rows: EntryRows) -> Bool[Tensor, " M"]:
         return rows.logprobs.detach().exp().amax(-1) >= self.threshold
 
 
@@ -47,19 +47,19 @@ class KnowsMore(Settings):
 
     There a forward KL whose entries hold the true token never lowers that token's probability, so a source that knows
     less than what the pivot has learned meanwhile does no harm. Where the text is wrong, a source that knows better is
-    not heard. A row whose `gold` is not known (NaN) does not count. Terms on mapped tokens compare both on the pivot's
-    token; other terms compare each on its own next token, where a shorter one has an advantage.
+    not heard. A row where the source's log-probability is not known (NaN) does not count. Terms on mapped tokens compare
+    both on the pivot's token; other terms compare each on its own next token, where a shorter one has an advantage.
     """
 
     kind: Literal["knows_more"] = "knows_more"
-    needs: ClassVar[frozenset[str]] = frozenset({"gold"})
-    reads_entries: ClassVar[bool] = False
-    by: float = 0.0
-    """Least difference of the two log-probabilities, in nats, itself left out."""
+    required_source_fields: ClassVar[frozenset[str]] = frozenset({"gold"})
+    exact_entries: ClassVar[bool] = False
+    margin: float = 0.0
+    """By how much more, in nats, the source's log-probability must exceed the pivot's."""
 
-    def __call__(self, pivot: LogitRows, source: LogitRows) -> Bool[Tensor, " M"]:
-        """Whether each joined row counts."""
-        return source.gold - pivot.gold.detach().to(source.gold) > self.by
+    def __call__(self, pivot: LogitRows, source: EntryRows, source_logprob: Float[Tensor, " M"]) -> Bool[Tensor, " M"]:
+        """Whether each matched row counts; `source_logprob`: what the source gives to the token that follows."""
+        return source_logprob - pivot.gold.detach().to(source_logprob) > self.margin
 
 
 Selection = Annotated[Confident | KnowsMore, Field(discriminator="kind")]

@@ -15,7 +15,7 @@ from fusion.stages.context import Job
 
 def training_counts(job: Job, name: str, by_hand: bool, once: bool = False) -> Counts:
     """What this model reads in training; with `once` in extraction: an example that occurs again once, and validation too."""
-    share = job.config.data.easiest or 1.0
+    share = job.config.data.easiest_fraction or 1.0
     if by_hand:
         train = _examples(job.config, "train")
         return said(job.config, train + _examples(job.config, "validation") if once else math.ceil(share * train))
@@ -77,6 +77,6 @@ def _examples(config: Config, part: str) -> int:
 
 def domains(job: Job) -> str:
     """Examples by domain, in words."""
-    train = ", ".join(f"{domain} {count}" for domain, count in datasets.by_domain(job.asked).items())
+    train = ", ".join(f"{domain} {count}" for domain, count in datasets.by_domain(job.original_examples).items())
     held = ", ".join(f"{domain} {count}" for domain, count in datasets.by_domain(job.heldout).items())
     return f"training: {train}; held out: {held}"

@@ -13,7 +13,7 @@ from fusion.plan.facts import Architecture
 from fusion.plan.memory import Engine, Memory
 from fusion.plan.work import Counts
 from fusion.stages.context import Job
-from fusion.training import ACCUMULATED, SIZE
+from fusion.training import ACCUMULATION, BATCH_SIZE
 
 NOTHING = Memory()
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -81,10 +81,10 @@ class Planner:
     def trained_logits(self, rows: int) -> memory.Bytes:
         """Bytes of the logits that a micro-batch of so many rows keeps, and of their gradient."""
         config, vocabulary = self.config, self.vocabulary("pivot")
-        most = config.head_chunk * vocabulary if config.head_chunk else max(config.head_budget << 18, AT_ONCE)
+        most = config.logits_chunk * vocabulary if config.logits_chunk else max(config.logits_budget << 18, AT_ONCE)
         return memory.logits(vocabulary, min(rows * vocabulary, most), copies=1)
 
     def micro_batch(self) -> tuple[int, int]:
         """Examples that one process takes at once, and how many times in a step."""
-        given = self.config.engine.batches(self.config.training, self.config.plan.gpus)
-        return int(given.get(*SIZE)), int(given.get(*ACCUMULATED))
+        given = self.config.engine.batch_arguments(self.config.training, self.config.plan.gpus)
+        return int(given.get(*BATCH_SIZE)), int(given.get(*ACCUMULATION))

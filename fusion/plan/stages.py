@@ -18,7 +18,7 @@ from fusion.plan.trainings import engine_of, fine_tunings, model_bytes, possible
 from fusion.plan.work import Counts, forward
 from fusion.responses import EverySource
 from fusion.stages.context import Job
-from fusion.training import trainings
+from fusion.training import trainings_of
 
 
 def plan(job: Job, count: bool = False) -> Plan:
@@ -26,7 +26,9 @@ def plan(job: Job, count: bool = False) -> Plan:
     job = replace(job, expected=True)
     sizes = {name: architecture(model.ref) for name, model in job.models.items() if job.backend(name).weights}
     planner = Planner(job, sizes, job.config.plan.tokens is not None and not count)
-    names = list(trainings(job.config.strategies, job.config.baseline, [source.name for source in job.config.sources]))
+    names = list(
+        trainings_of(job.config.strategies, job.config.baseline, [source.name for source in job.config.sources])
+    )
     own = bool(job.config.training.get("gradient_checkpointing"))
     engines = {engine: process(planner, engine, own) for engine in possible(job.config)}
     checkpointed = {engine: process(planner, engine, True) for engine in engines}
@@ -70,7 +72,7 @@ def _written(planner: Planner, stage: str, name: str, counts: Counts) -> Estimat
 
 def _extract(planner: Planner, name: str) -> Estimate:
     extract, counts, vocabulary = planner.config.extract, planner.counts(name, once=True), planner.vocabulary(name)
-    width = planner.sizes[name].hidden if extract.hidden and name != "pivot" else 0
+    width = planner.sizes[name].hidden if extract.hidden_states and name != "pivot" else 0
     disk = round(counts.rows * _row(extract, name == "pivot", vocabulary, width))
     found = Estimate(f"extract {name}", counts.examples, counts.tokens, disk=disk)
     if name not in planner.sizes:  # runs behind a server, not here
@@ -103,7 +105,7 @@ def _files(planner: Planner) -> list[Estimate]:
 
 def _evaluations(planner: Planner, trained: list[str]) -> list[Estimate]:
     """Every model of the run on the held-out examples; answers that are generated are not counted."""
-    like = {name: name for name in planner.sizes if planner.config.evaluation.untouched}
+    like = {name: name for name in planner.sizes if planner.config.evaluation.original_models}
     like |= {name: "pivot" for name in trained if not name.startswith("pairwise/")}
     if "pairwise" in planner.config.strategies:
         like["pairwise"] = "pivot"

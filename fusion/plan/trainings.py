@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from fusion.config import Config
 from fusion.config.conflicts import WHOLE
-from fusion.objectives import OwningObjective
 from fusion.plan import memory
 from fusion.plan.facts import Architecture
 from fusion.plan.memory import Engine, Memory, Precision
@@ -27,7 +26,7 @@ def possible(config: Config) -> list[Engine]:
     """The configured one; and with one GPU the plain one and those that offload, with several all but the plain one;
     of those, where terms own modules, the ones that can train them."""
     one, chosen = config.plan.gpus == 1, engine_of(config)
-    whole = any(isinstance(objective, OwningObjective) for objective in config.objectives)
+    whole = any(objective.requirements.trains_module for objective in config.objectives)
     return [
         e
         for e in memory.ENGINES
@@ -52,14 +51,14 @@ def process(planner: Planner, engine: Engine, checkpointed: bool) -> Memory:
     precision = _precision(config)
     kept = memory.activations(size, batch * length, length, precision, batch > 1 and not config.packing, checkpointed)
     states = memory.states(size, engine, precision, config.plan.gpus)
-    trained, frozen = _owned(planner)
+    trained, frozen = _module_parameters(planner)
     states = replace(  # float32, and never spread over processes
         states,
         weights=states.weights + 4 * trained + frozen * BYTES[config.dtype],
         gradients=states.gradients + 4 * trained,
         optimizer=states.optimizer + 8 * trained,
     )
-    if _apart(config):
+    if _projects_gradients(config):
         states = replace(states, gradients=2 * states.gradients)
     if config.adapter:  # its own gradients and moments are a hundredth of these, and not counted
         states = replace(states, gradients=0, optimizer=0, host=0)
@@ -67,17 +66,19 @@ def process(planner: Planner, engine: Engine, checkpointed: bool) -> Memory:
     return replace(states, activations=kept, logits=logits)
 
 
-def _apart(config: Config) -> bool:
+def _projects_gradients(config: Config) -> bool:
     """Whether gradients of some terms are kept beside those of the others."""
-    return any(objective.yields and objective.weight for objective in config.objectives)
+    return any(objective.requirements.projects_gradient and objective.weight for objective in config.objectives)
 
 
-def _owned(planner: Planner) -> tuple[int, int]:
+def _module_parameters(planner: Planner) -> tuple[int, int]:
     """Numbers that the modules of terms hold for all sources: trained and frozen ones."""
     config, width = planner.config, planner.sizes["pivot"].hidden
     sources = [source.name for source in config.sources if source.name in planner.sizes]
     each = [
-        auxiliary_modules.numbers(config.objectives, width, planner.sizes[name].hidden, planner.vocabulary(name))
+        auxiliary_modules.count_parameters(
+            config.objectives, width, planner.sizes[name].hidden, planner.vocabulary(name)
+        )
         for name in sources
     ]
     return sum(trained for trained, _ in each), sum(frozen for _, frozen in each)
@@ -95,9 +96,11 @@ def training_stage(planner: Planner, name: str, rank: Memory) -> Estimate:
     steps = steps if steps >= 0 else math.ceil(epochs * steps_an_epoch)
     rows = batch * counts.rows / counts.examples
     again = (
-        rows > config.head_chunk if config.head_chunk else rows * planner.vocabulary("pivot") > config.head_budget << 18
+        rows > config.logits_chunk
+        if config.logits_chunk
+        else rows * planner.vocabulary("pivot") > config.logits_budget << 18
     )
-    back = 2 if _apart(config) and name != BASELINE else 1
+    back = 2 if _projects_gradients(config) and name != BASELINE else 1
     work = epochs * training(size, counts, bool(given.get("gradient_checkpointing")), again, back)
     disk = model_bytes(size, config) + _checkpoints(config, steps, steps_an_epoch) * _checkpoint(size, config)
     return Estimate(f"train {name}", counts.examples, round(epochs * counts.tokens), steps, disk, rank, work)

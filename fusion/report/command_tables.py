@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import RenderableType
 from rich.table import Table
 
-from fusion.alignment import Audit, Share
+from fusion.alignment import AlignmentAudit, MatchRate
 from fusion.analysis import Dissected, Overview
 from fusion.analysis.concepts import CUT, SHARE
 from fusion.analysis.overlays import spelling
@@ -54,7 +54,7 @@ def responses_table(counts: Sequence[Count]) -> Table:
     return table
 
 
-def audit_tables(name: str, audit: Audit) -> list[RenderableType]:
+def audit_tables(name: str, audit: AlignmentAudit) -> list[RenderableType]:
     """Match rates by domain and by class of text, and the tokens that never match."""
     table = Table("", "rows", "matched", title=f"{name}: positions of the pivot that it can teach")
     for title, shares in (("by domain", audit.by_domain), ("by the text that follows", audit.by_class)):
@@ -64,7 +64,7 @@ def audit_tables(name: str, audit: Audit) -> list[RenderableType]:
             table.add_row(label, f"{share.rows:,}", _rate(share))
     table.add_section()
     table.add_row("all", f"{audit.total.rows:,}", _rate(audit.total))
-    never = ", ".join(f"{text!r} ({count})" for text, count in audit.never[:12])
+    never = ", ".join(f"{text!r} ({count})" for text, count in audit.unmatched_tokens[:12])
     return [table, f"never matched: {never or 'nothing'}\n"]
 
 
@@ -165,5 +165,5 @@ def concepts_table(models: Mapping[str, Dissected], units: str) -> Table:
     return table
 
 
-def _rate(share: Share) -> str:
+def _rate(share: MatchRate) -> str:
     return f"{share.rate:.1%}" if share.rows else ""

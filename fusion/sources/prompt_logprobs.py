@@ -35,5 +35,5 @@ def rows_of(text: Encoded, listed: Sequence[Listed], k: int, vocabulary: int, ex
             ids[row, : len(best)] = torch.tensor(chosen)
     gold = torch.tensor([entries.get(id, torch.nan) for entries, id in zip(listed, token, strict=True)])
     unknown = torch.full_like(gold, torch.nan)
-    about = torch.tensor(text.prefix), torch.full((text.rows,), example), torch.tensor(token)
-    return LogitRows(logprobs, ids, gold, unknown, unknown, *about)
+    prefix, number = torch.tensor(text.prefix), torch.full((text.rows,), example)
+    return LogitRows(logprobs, ids, gold, unknown, unknown, prefix=prefix, example=number, token=torch.tensor(token))

@@ -12,8 +12,8 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from fusion.core.rows import LogitRows
-from fusion.data.batching import pad, skeleton
+from fusion.core.rows import LogitRows, Positions
+from fusion.data.batching import pad
 from fusion.data.encode import Encoded
 from fusion.models.head import Head
 from fusion.models.loading import load_model, vocabulary
@@ -60,7 +60,9 @@ class SimilaritySource:
         token, of = about.token.unique(return_inverse=True)
         hidden = self.directions[token.to(self.directions.device)] / self.temperature
         nowhere = torch.zeros_like(token)
-        each, _ = self._head().rows(hidden, skeleton(token, nowhere, nowhere).to(hidden.device), self.k)
+        each, _ = self._head().rows(
+            hidden, Positions(token=token, prefix=nowhere, example=nowhere).to(hidden.device), self.k
+        )
         rows = each.to("cpu").select(of)
         if progress is not None:
             progress(sum(len(text.input_ids) for text in texts))

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from fusion.core.rows import LogitRows
+from fusion.core.rows import LogitRows, Positions
 from fusion.data.batching import batches, pad
 from fusion.data.encode import Encoded
 from fusion.models.generate import Answer, Decoding, ends, write
@@ -96,7 +96,7 @@ class TransformersSource:
                 progress(sum(len(text.input_ids) for text in chosen))
         return LogitRows.cat([done[i] for i in range(len(texts))])
 
-    def _described(self, hidden: Tensor, about: LogitRows, texts: Sequence[Encoded]) -> LogitRows:
+    def _described(self, hidden: Tensor, about: Positions, texts: Sequence[Encoded]) -> LogitRows:
         if self.sampling is None:
             return self.head.rows(hidden, about, self.k, moments=self.k > 0)[0]
         uniform = self.sampling.uniform(texts).to(hidden.device)

@@ -24,8 +24,8 @@ from fusion.runtime.run_record import Record
 from fusion.runtime.store import ArtifactStore
 from fusion.sources import AnyBackend, Transformers
 from fusion.stages.helping import batches
-from fusion.stages.mixture_weights import shares
-from fusion.training import fine_tuned
+from fusion.stages.mixture_weights import find_shares
+from fusion.training import fine_tuning_name
 from fusion.weighting import AnyWeighting
 
 CHOSEN = Path("responses", "chosen")
@@ -65,8 +65,8 @@ class Job:
             return {}
         alone, count = Job(fine_tuning(self.config, source)), source.fine_tune.folds
         if count == 1:
-            return {fine_tuned(source.name): alone}
-        return {fine_tuned(source.name, part): replace(alone, without=(part, count)) for part in range(count)}
+            return {fine_tuning_name(source.name): alone}
+        return {fine_tuning_name(source.name, part): replace(alone, without=(part, count)) for part in range(count)}
 
     def parts(self, source: SourceSettings) -> list[SourceSettings]:
         """The source as it teaches: one model, or one for each part of the data, which was not trained on that part.
@@ -106,7 +106,7 @@ class Job:
         return {name: loading.load_tokenizer(model.ref) for name, model in self.models.items()}
 
     @functools.cached_property
-    def asked(self) -> list[Example]:
+    def original_examples(self) -> list[Example]:
         """The training data as they are, in the order of the configuration."""
         return [example for examples in self._sets for example in examples]
 
@@ -134,12 +134,12 @@ class Job:
         how, file = self.config.data.responses, self.config.folder / CHOSEN / "examples.jsonl"
         if self.without is not None:
             part, count = self.without
-            parts = folds(self.asked, count)
-            return [example for example in self.asked if parts[prompt_of(example)] != part]
+            parts = folds(self.original_examples, count)
+            return [example for example in self.original_examples if parts[prompt_of(example)] != part]
         if not isinstance(how, Written):
-            return self.asked
+            return self.original_examples
         if self.expected:
-            return expected(self.asked, how, self.writers)
+            return expected(self.original_examples, how, self.writers)
         if not file.exists():
             raise ValueError(f"{file} is not there: sources are to write the responses. Run `fusion respond` first.")
         return [restored(json.loads(line)) for line in file.read_text().split("\n") if line]
@@ -164,7 +164,7 @@ class Job:
 
     @functools.cached_property
     def checks(self) -> list[AnyCheck]:
-        """Of each example in `asked`, what an answer to it must pass."""
+        """Of each example in `original_examples`, what an answer to it must pass."""
         return [data.check for data, examples in zip(self.config.data.train, self._sets, strict=True) for _ in examples]
 
     @property
@@ -179,14 +179,14 @@ class Job:
         found = list(
             datasets.unique(example for data in self.config.data.heldout for example in datasets.load(**data.reading))
         )
-        _refuse_shared(found, "held-out", self.asked, "training", self.by_prompt)
+        _refuse_shared(found, "held-out", self.original_examples, "training", self.by_prompt)
         return found
 
     @functools.cached_property
     def validation(self) -> list[Example]:
         """Examples that weights are chosen on, each once. Raises ValueError where one is also trained or measured on."""
         found = list(datasets.unique(e for data in self.config.data.validation for e in datasets.load(**data.reading)))
-        _refuse_shared(found, "validation", self.asked, "training", self.by_prompt)
+        _refuse_shared(found, "validation", self.original_examples, "training", self.by_prompt)
         _refuse_shared(found, "validation", self.heldout, "held-out")
         return found
 
@@ -203,26 +203,26 @@ class Job:
     @functools.cached_property
     def learned_from(self) -> list[int]:
         """Numbers of the examples in `train` that trainings see: all, or the easiest, as the pivot's whole cache tells."""
-        if self.config.data.easiest is None:
+        if self.config.data.easiest_fraction is None:
             return list(range(len(self.train)))
         cache = Cache(self.config.folder / "cache" / "pivot")
         cost = [-cache.rows([example.id]).gold.mean().item() for example in self.train]
-        return easiest(cost, self.train, self.config.data.easiest)
+        return easiest(cost, self.train, self.config.data.easiest_fraction)
 
     @functools.cached_property
     def weighting(self) -> AnyWeighting:
         """As it is trained with: shares that it leaves open are found here, for which the caches must be complete."""
         given = self.config.weighting
-        if given.unfound is None:
+        if given.missing_shares is None:
             return given
         caches = {name: Cache(self.config.folder / "cache" / name) for name in self.models}
         of_validation = batches(caches, self.validation, BATCH)
-        return given.with_shares(shares(of_validation, self.config.alignment, given.unfound == "domain"))
+        return given.with_shares(find_shares(of_validation, self.config.alignment, given.missing_shares == "domain"))
 
     @functools.cached_property
     def training(self) -> dict[str, Any]:
         """TrainingArguments as the user wrote them, with the batch sizes of this number of processes."""
-        return self.config.engine.batches(self.config.training)
+        return self.config.engine.batch_arguments(self.config.training)
 
     @functools.cache  # noqa: B019  (a job lives as long as its run)
     def encoded(self, name: str) -> list[Encoded]:

@@ -21,7 +21,7 @@ def candidates(job: Job) -> dict[str, tuple[ModelRef, Template, str]]:
     found: dict[str, tuple[ModelRef, Template, str]] = {
         name: (model.ref, model.template, job.fingerprints[name])
         for name, model in job.models.items()
-        if job.config.evaluation.untouched and job.backend(name).weights
+        if job.config.evaluation.original_models and job.backend(name).weights
     }
     trained = [BASELINE] if job.config.baseline else []
     for name in [*trained, *job.config.strategies]:

@@ -44,12 +44,12 @@ def cache_writer(job: Job, name: str, folder: Path | None = None) -> Writer:
         key["parts"] = [loading.fingerprint(other) for other in others]
     if ahead := job.ahead(name):
         key["look_ahead"] = _prompts(job, ahead)
-    if extract.hidden and name != "pivot":  # else left out: the key of caches made before there was a choice
+    if extract.hidden_states and name != "pivot":  # else left out: the key of caches made before there was a choice
         key["hidden"] = True
     size = vocabulary(job.tokenizers[name])
-    whole = full_key(key, sorted(set(job.ids)), extract.codec, extract.shard, size)
+    whole = full_key(key, sorted(set(job.ids)), extract.codec, extract.shard_size, size)
     folder = folder or job.store.artifact_folder("cache", name, whole)
-    return Writer(folder, key, job.ids, extract.shard, extract.codec, vocabulary=size)
+    return Writer(folder, key, job.ids, extract.shard_size, extract.codec, vocabulary=size)
 
 
 def _prompts(job: Job, ahead: Mapping[str, Sequence[Message]]) -> str:
@@ -65,7 +65,7 @@ def open_source(job: Job, name: str, ref: ModelRef | None = None) -> Source:
     wanted = Wanted(
         ref or job.models[name].ref, job.tokenizers[name], k, extract.dtype, device(), extract.batch_tokens, extract.compile,
         sampling=None if name == "pivot" else extract.sampling,
-        hidden=extract.hidden and name != "pivot",
+        hidden=extract.hidden_states and name != "pivot",
     )  # fmt: skip
     return job.backend(name).open(wanted)
 
@@ -97,7 +97,7 @@ def _readers(job: Job, name: str) -> dict[str, int]:
     trainings = [
         alone for source in job.config.sources if source.name == name for alone in job.fine_tunings(source).values()
     ]
-    parts = folds(trainings[0].asked, len(trainings)) if len(trainings) > 1 else {}
+    parts = folds(trainings[0].original_examples, len(trainings)) if len(trainings) > 1 else {}
     return {example.id: parts.get(prompt_of(example), 0) for example in job.read}
 
 
@@ -124,7 +124,7 @@ def refuse_unknown(job: Job, caches: dict[str, Cache]) -> None:
         raise ValueError("\n".join(missing))
     for source in job.config.sources:
         weights = job.models[source.name].ref if source.backend.weights else None
-        auxiliary_modules.check(
+        auxiliary_modules.check_modules(
             job.config.objectives, weights, vocabulary(job.tokenizers[source.name]), caches.get(source.name)
         )
 
@@ -146,7 +146,7 @@ def helping_batches(job: Job, caches: dict[str, Cache]) -> Iterator[Batch]:
 def refuse_lone_answers(job: Job) -> None:
     """Raise ValueError where an objective looks at other answers to a prompt and no prompt of the training data has two."""
     for number, objective in enumerate(job.config.objectives):
-        if objective.weight and objective.reads_other_answers and not any(datasets.other_answers(job.train)):
+        if objective.weight and objective.requirements.other_answers and not any(datasets.other_answers(job.train)):
             raise ValueError(
                 f"objectives[{number}] ({objective.kind}) with other_answers compares answers to one prompt, and each of "
                 f"the {len(job.train)} training examples has a prompt of its own. Add data with the same prompts and other "

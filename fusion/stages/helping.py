@@ -12,9 +12,10 @@ from torch import Tensor
 
 from fusion.alignment import Alignment, align
 from fusion.cache import Cache
-from fusion.core.rows import LogitRows
+from fusion.core.example import ExampleInfo
+from fusion.core.rows import LogitRows, Pairs
 from fusion.data.datasets import Example
-from fusion.weighting import AnyWeighting, Label, times
+from fusion.weighting import AnyWeighting, scale_by_example
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,7 @@ def helping(batches: Iterable[Batch], alignment: Alignment, weighting: AnyWeight
     sums: dict[tuple[str, str], _Sums] = {}
     for batch in batches:
         pairs = [align(alignment, batch.pivot, rows, batch.texts) for rows in batch.sources.values()]
-        factor = weighting.by_example([Label(domain) for domain in batch.domains], len(pairs), None)
-        weights = times(weighting(batch.pivot, list(batch.sources.values()), pairs), factor, batch.pivot, pairs)
+        weights = _weights(weighting, batch, pairs)
         for domain in dict.fromkeys(batch.domains):
             inside = torch.tensor([d == domain for d in batch.domains])
             for (name, rows), pair, weight in zip(batch.sources.items(), pairs, weights, strict=True):
@@ -84,6 +84,16 @@ def helping(batches: Iterable[Batch], alignment: Alignment, weighting: AnyWeight
     return [_entry(*key, sums[key]) for key in sorted(sums, key=lambda key: names.index(key[0]))]
 
 
+def _weights(weighting: AnyWeighting, batch: Batch, pairs: Sequence[Pairs]) -> list[Tensor]:
+    """How much each pair of each source counts, in the mean over all steps of training."""
+    weights = weighting(batch.pivot, list(batch.sources.values()), pairs)
+    factors = weighting.example_factors([ExampleInfo(domain) for domain in batch.domains], len(pairs), None)
+    if factors is None:
+        return weights
+    parts = zip(weights, factors, pairs, strict=True)
+    return [scale_by_example(weight, factor, batch.pivot, pair) for weight, factor, pair in parts]
+
+
 def _entry(source: str, domain: str, sums: _Sums) -> Helping:
     gold_source, gold_pivot = (nats / max(1, count) for nats, count in (sums.source, sums.pivot))
     match_rate, weight = sums.matched / max(1, sums.rows), sums.weight / max(1, sums.matched)
@@ -96,10 +106,8 @@ def _gold(rows: LogitRows, inside: Tensor) -> tuple[float, float]:
 
     The last row of an example is left out: it predicts the end of turn, or text beyond the cut. NaN where a row's is.
     """
-    last = torch.ones(len(rows), dtype=torch.bool)
-    last[:-1] = rows.example[1:] != rows.example[:-1]
     chosen = inside[rows.example]
-    return rows.gold[chosen & ~last].double().sum().item(), float(rows.prefix[last & chosen].sum())
+    return rows.gold[chosen & ~rows.is_last].double().sum().item(), float(rows.prefix[rows.is_last & chosen].sum())
 
 
 def _add(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:

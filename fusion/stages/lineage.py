@@ -26,7 +26,7 @@ def lineage(job: Job) -> dict[str, Any]:
         "seed": config.seed,
         "models": {name: _model(job, name) for name in job.models},
         "data": {
-            "train": how_many(job.train, config.data.easiest or 1.0),
+            "train": how_many(job.train, config.data.easiest_fraction or 1.0),
             "heldout": datasets.by_domain(job.heldout),
             "hub": list(dict.fromkeys(data.path for data in config.data.train if datasets.on_hub(data.path))),
         },
@@ -45,7 +45,7 @@ def _model(job: Job, name: str) -> dict[str, Any]:
         "parameters": loading.parameters(model.ref) if backend.weights else None,
         "vocab": loading.vocabulary(job.tokenizers[name]),
         "model_type": loading.load_config(model.ref).model_type if backend.weights else backend.kind,
-        "licence": model.licence,
+        "licence": model.license,
         "fingerprint": job.fingerprints[name],
     }
 

@@ -10,7 +10,7 @@ from fusion.models.loading import load_model
 from fusion.runtime.artifacts import finish, finished, made, refuse_other, write_json
 from fusion.runtime.console import counter
 from fusion.stages.context import Job
-from fusion.training import pairwise
+from fusion.training import pairwise_name
 
 MERGED = "pairwise/merged"
 
@@ -18,7 +18,7 @@ MERGED = "pairwise/merged"
 def merge_all(job: Job) -> bool:
     """Merge all pairwise models; whether there was something to do."""
     folder = job.config.folder / "train" / MERGED
-    parts = [job.config.folder / "train" / pairwise(source.name) for source in job.config.sources]
+    parts = [job.config.folder / "train" / pairwise_name(source.name) for source in job.config.sources]
     key = {"method": job.config.merge.model_dump(), "models": [made(part) for part in parts]}
     if finished(folder, key, "fusion merge"):
         return False

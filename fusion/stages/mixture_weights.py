@@ -1,11 +1,11 @@
 """How much of a text each source explains that the pivot does not: shares of a mixture, found on validation examples.
 
-The text is cut at the boundaries that all models share. With l[s, n] the log-probability of stretch n under model s, the
+The text is cut at the boundaries that all models share. With l[s, n] the log-probability of span n under model s, the
 shares w are those that make the mean over n of
 
     log sum_s w_s exp(l[s, n])                                       w >= 0, sum of w = 1
 
-greatest. It is concave, so there is one greatest value, and EM climbs to it: w_s becomes the mean, over the stretches, of the
+greatest. It is concave, so there is one greatest value, and EM climbs to it: w_s becomes the mean, over the spans, of the
 posterior of s (Dempster et al. 1977). With g_s the mean of exp(l[s, n]) / sum of w exp(l), no shares are better than w
 by more than max g - 1: that says when to stop.
 """
@@ -21,14 +21,14 @@ from torch import Tensor
 from fusion.alignment import Alignment, align
 from fusion.core.rows import LogitRows, Pairs
 from fusion.stages.helping import Batch
-from fusion.weighting import EVERY, likelihoods
+from fusion.weighting import ALL_DOMAINS, span_likelihoods
 
 GAP, ROUNDS = 1e-6, 20_000
 """Nats that may be missing from the greatest mean, and steps of EM at the most."""
 
 
-def shares(batches: Iterable[Batch], alignment: Alignment, by_domain: bool) -> dict[str, list[float]]:
-    """Each source's share of the mixture with the pivot, in the order of the sources, for each domain or for `EVERY`.
+def find_shares(batches: Iterable[Batch], alignment: Alignment, by_domain: bool) -> dict[str, list[float]]:
+    """Each source's share of the mixture with the pivot, in the order of the sources, for each domain or for `ALL_DOMAINS`.
 
     What is missing from 1 is the pivot's share. Rounded to four digits, so that they name a training.
     """
@@ -36,24 +36,24 @@ def shares(batches: Iterable[Batch], alignment: Alignment, by_domain: bool) -> d
     for batch in batches:
         sources = list(batch.sources.values())
         pairs = [align(alignment, batch.pivot, rows, batch.texts) for rows in sources]
-        score, example = stretches_of(batch.pivot, sources, pairs)
+        score, example = spans_of(batch.pivot, sources, pairs)
         for number, domain in enumerate(batch.domains):
-            found.setdefault(domain if by_domain else EVERY, []).append(score[:, example == number])
+            found.setdefault(domain if by_domain else ALL_DOMAINS, []).append(score[:, example == number])
     return {name: [round(w, 4) for w in mixture(torch.cat(parts, 1))[1:].tolist()] for name, parts in found.items()}
 
 
-def stretches_of(
+def spans_of(
     pivot: LogitRows, sources: Sequence[LogitRows], pairs: Sequence[Pairs]
 ) -> tuple[Float[Tensor, "S n"], Int[Tensor, " n"]]:
-    """Log-likelihood of each stretch under the pivot (first) and the sources, -inf for one that takes no part; its example."""
+    """Log-likelihood of each span under the pivot (first) and the sources, -inf for one that takes no part; its example."""
     own = torch.arange(len(pivot))
-    score, stretch = likelihoods(pivot, [pivot, *sources], [Pairs(own, own), *pairs], "span")
-    return score, pivot.example.new_zeros(score.shape[1]).scatter(0, stretch, pivot.example)
+    score, span = span_likelihoods(pivot, [pivot, *sources], [Pairs(own, own), *pairs], "span")
+    return score, pivot.example.new_zeros(score.shape[1]).scatter(0, span, pivot.example)
 
 
 def mixture(score: Float[Tensor, "S n"]) -> Float[Tensor, " S"]:
     """The shares that make the mean log-likelihood of the mixture greatest, within `GAP`, from log-likelihoods in nats."""
-    likely = (score.double() - score.double().amax(0)).exp()  # a factor on a stretch changes nothing
+    likely = (score.double() - score.double().amax(0)).exp()  # a factor on a span changes nothing
     w = torch.full((len(score),), 1 / len(score), dtype=torch.float64)
     for _ in range(ROUNDS):
         better = (likely / (w @ likely)).mean(1)

@@ -29,17 +29,19 @@ def lacking(
 
     `transforms` are those of each source, by name.
     """
-    readers = [(f"objectives[{i}] ({o.kind})", o.needs, "another input") for i, o in enumerate(objectives)]
+    readers = [
+        (f"objectives[{i}] ({o.kind})", o.required_source_fields, "another input") for i, o in enumerate(objectives)
+    ]
     readers += [
-        (f"objectives[{i}].select ({o.select.kind})", o.select.needs, "another selection")
+        (f"objectives[{i}].select ({o.select.kind})", o.select.required_source_fields, "another selection")
         for i, o in enumerate(objectives)
         if isinstance(o, JoinedObjective) and o.select
     ]
-    readers.append((f"weighting ({weighting.kind})", weighting.needs, "kind: sum or mean"))
+    readers.append((f"weighting ({weighting.kind})", weighting.required_source_fields, "kind: sum or mean"))
     found = []
     for name, known in sources.items():
         own = [
-            (f"transforms[{i}] ({t.kind})", t.needs, "no such transform")
+            (f"transforms[{i}] ({t.kind})", t.required_source_fields, "no such transform")
             for i, t in enumerate(transforms.get(name, ()))
         ]
         for reader, needs, instead in [*readers, *own]:
@@ -50,10 +52,10 @@ def lacking(
                     f"{way_out}, or take this source's rows from a backend that knows it."
                 )
         for i, objective in enumerate(objectives):
-            own = objective.unit == "row"  # reads the pivot's rows alone
-            if not own and objective.entries and objective.entries > known.entries:
+            needed = objective.requirements.source_top_k
+            if needed and needed > known.entries:
                 found.append(
-                    f"objectives[{i}] ({objective.kind}) reads {objective.entries} entries of each row, and some of source "
+                    f"objectives[{i}] ({objective.kind}) reads {needed} entries of each row, and some of source "
                     f"{name} have only {known.entries}. Lower its top_k, or take rows from a backend that gives more."
                 )
     return found

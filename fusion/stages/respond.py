@@ -119,7 +119,7 @@ def choose(job: Job) -> bool:
         "reads": {name: reads(job, name).key for name in job.readers},
         "responses": job.written.model_dump(),
         "checks": [data.check.model_dump() for data in job.config.data.train],
-        "examples": fingerprint({"ids": [[e.id, e.domain, e.tests] for e in job.asked]}),
+        "examples": fingerprint({"ids": [[e.id, e.domain, e.tests] for e in job.original_examples]}),
     }
     with distributed.main_first():
         if not (folder / "done.json").exists():  # nothing was left to learn from: another choice is no contradiction
@@ -150,8 +150,8 @@ def _checked(job: Job) -> list[Question]:
     written = {name: answers(job, name).read() for name in job.writers}
     read_by = {name: reads(job, name).read() for name in job.readers}
     found = []
-    with bar("answers checked", len(job.asked)) as advance:
-        for example, check in zip(job.asked, job.checks, strict=True):
+    with bar("answers checked", len(job.original_examples)) as advance:
+        for example, check in zip(job.original_examples, job.checks, strict=True):
             responses = _responses(job, example.asked, written, read_by)
             found.append(Question(example, responses, check(example, responses)))
             advance(1)
@@ -182,13 +182,13 @@ def _model(job: Job, name: str) -> dict[str, Any]:
 
 
 def _lines(job: Job, name: str, key: dict[str, Any]) -> Lines:
-    ids, shard = list(_prompts(job)), job.config.extract.shard
+    ids, shard = list(_prompts(job)), job.config.extract.shard_size
     return Lines(job.store.artifact_folder("responses", name, keyed(key, ids, shard)), key, ids, shard, REDO)
 
 
 def _prompts(job: Job) -> dict[str, Example]:
     """One example of each prompt, by what is asked."""
-    return {example.asked: example for example in reversed(job.asked)}
+    return {example.asked: example for example in reversed(job.original_examples)}
 
 
 def _wanted(job: Job, name: str) -> Wanted:

@@ -1,11 +1,24 @@
-"""Training the pivot to agree with the text and with its sources."""
+"""Training the pivot to agree with the text and with its sources.
 
-from fusion.training.batch_targets import Collator, Reference
-from fusion.training.engine import ACCUMULATED, SIZE, step_size
-from fusion.training.fit import Recipe, train
-from fusion.training.strategies import BASELINE, fine_tuned, pairwise, trainings
+batch_targets   examples and cached rows -> a batch       loss      a batch -> the terms of the loss
+trainer         transformers' Trainer with that loss      fit       one whole training: model, resume, what it leaves
+"""
+
+from fusion.training.batch_targets import FusionCollator, TrainingSource
+from fusion.training.engine import ACCUMULATION, BATCH_SIZE, examples_per_step
+from fusion.training.fit import TrainingSpec, train
+from fusion.training.strategies import BASELINE, fine_tuning_name, pairwise_name, trainings_of
 
 __all__ = [
-    "ACCUMULATED", "BASELINE", "SIZE", "Collator", "Recipe", "Reference", "fine_tuned", "pairwise", "step_size", "train",
-    "trainings",
-]  # fmt: skip
+    "ACCUMULATION",
+    "BASELINE",
+    "BATCH_SIZE",
+    "FusionCollator",
+    "TrainingSource",
+    "TrainingSpec",
+    "examples_per_step",
+    "fine_tuning_name",
+    "pairwise_name",
+    "train",
+    "trainings_of",
+]

@@ -15,28 +15,28 @@ from fusion.models.loading import ModelRef, load_model
 
 
 class LoRA(Settings):
-    """W + (alpha / rank) B A in place of each targeted W, where only A and B are trained."""
+    """W + (lora_alpha / r) B A in place of each targeted W, where only A and B are trained."""
 
     kind: Literal["lora"] = "lora"
-    rank: int = Field(default=16, gt=0)
-    """Rows of A, columns of B."""
-    alpha: float = Field(default=32.0, gt=0)
-    """Scale of what is added, divided by the rank."""
-    dropout: float = Field(default=0.0, ge=0, lt=1)
+    r: int = Field(default=16, gt=0)
+    """Rank: rows of A, columns of B."""
+    lora_alpha: float = Field(default=32.0, gt=0)
+    """Scale of what is added, divided by r."""
+    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of A's inputs that are dropped in training."""
     target_modules: Literal["all-linear"] | list[str] = "all-linear"
     """Names of linear layers, such as q_proj; all-linear takes every one but the head."""
-    rank_stabilized: bool = False
-    """Divide alpha by the square root of the rank instead (Kalajdzievski 2023, arXiv:2312.03732)."""
+    use_rslora: bool = False
+    """Divide lora_alpha by the square root of the rank instead (Kalajdzievski 2023, arXiv:2312.03732)."""
 
 
 class QLoRA(LoRA):
     """LoRA over weights that are kept in 4 bits; needs a GPU and bitsandbytes. Merged into the weights as they were before."""
 
     kind: Literal["qlora"] = "qlora"  # type: ignore[assignment]
-    values: Literal["nf4", "fp4"] = "nf4"
+    bnb_4bit_quant_type: Literal["nf4", "fp4"] = "nf4"
     """The 16 values of a weight."""
-    double_quantization: bool = True
+    bnb_4bit_use_double_quant: bool = True
     """Quantize the scales too."""
 
 
@@ -51,11 +51,11 @@ def load_pivot(ref: ModelRef, dtype: str, device: str, adapter: LoRA | None) -> 
     quantization = _quantization(adapter, dtype) if isinstance(adapter, QLoRA) else None
     model = load_model(ref, dtype, device, quantization)
     config = peft.LoraConfig(
-        r=adapter.rank,
-        lora_alpha=adapter.alpha,
-        lora_dropout=adapter.dropout,
+        r=adapter.r,
+        lora_alpha=adapter.lora_alpha,
+        lora_dropout=adapter.lora_dropout,
         target_modules=_targets(model, adapter),
-        use_rslora=adapter.rank_stabilized,
+        use_rslora=adapter.use_rslora,
         task_type="CAUSAL_LM",
     )
     model.enable_input_require_grads()  # else nothing before the first adapter has a gradient to recompute for
@@ -91,8 +91,8 @@ def _quantization(adapter: QLoRA, dtype: str) -> Any:
         raise ValueError("adapter.kind is qlora, which needs bitsandbytes: pip install bitsandbytes, or use lora.")
     return BitsAndBytesConfig(
         load_in_4bit=True,
-        bnb_4bit_quant_type=adapter.values,
-        bnb_4bit_use_double_quant=adapter.double_quantization,
+        bnb_4bit_quant_type=adapter.bnb_4bit_quant_type,
+        bnb_4bit_use_double_quant=adapter.bnb_4bit_use_double_quant,
         bnb_4bit_compute_dtype=getattr(torch, dtype),
     )
 

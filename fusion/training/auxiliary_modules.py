@@ -1,8 +1,8 @@
-"""Modules that terms own: one for each source that is learned from, part of the model while it trains, and then taken out."""
+"""Modules of the objectives' own, one for each source that is learned from: part of the model while it trains."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -12,93 +12,103 @@ from fusion.cache import Cache
 from fusion.cache.head_recovery import ROWS, audit
 from fusion.models.head import Head, unwrapped
 from fusion.models.loading import ModelRef, load_config, load_model
-from fusion.objectives import AnyObjective, Between, OutputLayer, OwningObjective
-from fusion.training.batch_targets import Reference
+from fusion.objectives import ModuleObjective, ModuleSpec, Objective, OutputLayer
+from fusion.training.batch_targets import TrainingSource
 
-NAME = "fusion_owned"
-BENT = (
+NAME = "fusion_modules"
+NOT_LINEAR = (
     "{} does more to its logits than a matrix and a bias (soft-capping, or a layer of its own kind), so its output layer "
     "cannot be used apart. Leave dual_head out, or the source."
 )
 
 
-def build(
-    objectives: Sequence[AnyObjective], references: Sequence[Reference], width: int, dtype: str, seed: int
+def build_modules(
+    objectives: Sequence[Objective], sources: Sequence[TrainingSource], pivot_width: int, *, dtype: str, seed: int
 ) -> nn.ModuleDict:
-    """The modules of each term that owns some, by its place among the terms, then by source; `width` is the pivot's.
+    """Build the modules of each objective that has some, by its number, then by source.
 
     Every process builds the same, whatever was drawn at random before. Trained parts are float32, frozen ones `dtype`.
     """
-    found = nn.ModuleDict()
+    modules = nn.ModuleDict()
     for number, objective in enumerate(objectives):
-        if isinstance(objective, OwningObjective):
-            found[str(number)] = nn.ModuleDict()
-            for reference in references:
+        if isinstance(objective, ModuleObjective):
+            modules[str(number)] = nn.ModuleDict()
+            for source in sources:
                 with torch.random.fork_rng():
                     torch.manual_seed(seed)
-                    found[str(number)][_key(reference.name)] = objective.own(_between(reference, width, dtype))  # type: ignore[index]
-    return found
+                    module = objective.build_module(_spec(source, pivot_width, dtype))
+                modules[str(number)][_key(source.name)] = module  # type: ignore[index]
+    return modules
 
 
-def numbers(objectives: Sequence[AnyObjective], width: int, source: int, vocabulary: int) -> tuple[int, int]:
-    """How many numbers are trained, and how many are frozen, in the modules for one source of that width and vocabulary."""
+def count_parameters(
+    objectives: Sequence[Objective], pivot_width: int, source_width: int, source_vocabulary: int
+) -> tuple[int, int]:
+    """Count the numbers that are trained, and those that are frozen, in the modules for one source of that size."""
     trained = frozen = 0
     for objective in objectives:
-        if isinstance(objective, OwningObjective) and objective.weight:
+        if isinstance(objective, ModuleObjective) and objective.requirements.trains_module and objective.weight:
             with torch.device("meta"):
-                head = OutputLayer(torch.empty(vocabulary, source))
-                module = objective.own(Between(width, source, vocabulary, lambda _, head=head: head))
+                head = OutputLayer(torch.empty(source_vocabulary, source_width))
+                spec = ModuleSpec(pivot_width, source_width, source_vocabulary, lambda _, head=head: head, nn.Identity)
+                module = objective.build_module(spec)
             trained += sum(weight.numel() for weight in module.parameters())
             frozen += sum(each.numel() for each in module.buffers())
     return trained, frozen
 
 
-def check(
-    objectives: Sequence[AnyObjective], model: ModelRef | None, vocabulary: int, cache: Cache | None = None
+def check_modules(
+    objectives: Sequence[Objective], model: ModelRef | None, vocabulary: int, cache: Cache | None = None
 ) -> None:
-    """Raise ValueError for a module that cannot be made for this source, as far as that is known without its weights."""
+    """Raise ValueError for a module that cannot be built for this source, as far as that is known without its weights."""
     for objective in objectives:
-        if isinstance(objective, OwningObjective) and objective.weight:
+        if isinstance(objective, ModuleObjective) and objective.weight:
             objective.check(vocabulary)
-            if (objective.reads_output_layer or objective.reads_cached_head) and model is not None:
+            layer = objective.requirements.output_layer
+            if layer is not None and model is not None:
                 text = load_config(model).get_text_config()
                 if getattr(text, "final_logit_softcapping", None) is not None:
-                    raise ValueError(BENT.format(model.path))
-            if objective.reads_cached_head and cache is not None:
-                recovered(cache, model, "float32")
+                    raise ValueError(NOT_LINEAR.format(model.path))
+            if layer == "cache" and cache is not None:
+                recover_output_layer(cache, model, "float32")
 
 
-def attach(model: Any, owned: nn.ModuleDict) -> None:
-    """Make the modules part of the model: of what is optimized, spread over processes, saved in checkpoints and resumed."""
-    if len(owned):
-        model.add_module(NAME, owned.to(next(model.parameters()).device))
+def attach_modules(model: Any, modules: nn.ModuleDict) -> None:
+    """Make modules with parameters part of the model: of what is optimized, spread over processes, saved and resumed.
+
+    Modules without parameters (tables) only move to the model's device.
+    """
+    modules.to(next(model.parameters()).device)
+    trained = nn.ModuleDict({number: each for number, each in modules.items() if any(True for _ in each.parameters())})
+    if len(trained):
+        model.add_module(NAME, trained)
 
 
-def detach(model: Any) -> None:
+def detach_modules(model: Any) -> None:
     """Take the modules out again, so that the model is what it would be without them."""
     if hasattr(inside := unwrapped(model), NAME):
         delattr(inside, NAME)
 
 
-def of(owned: nn.ModuleDict, number: int, source: str) -> nn.Module | None:
-    """The module of a term, by its place, for a source; None where it owns none."""
-    return owned[str(number)][_key(source)] if str(number) in owned else None  # type: ignore[index]
+def modules_of(modules: nn.ModuleDict, number: int, sources: Iterable[str]) -> dict[str, nn.Module]:
+    """The modules of the objective with that number, by source; none where it has none."""
+    return {source: modules[str(number)][_key(source)] for source in sources} if str(number) in modules else {}  # type: ignore[index]
 
 
-def output_layer(ref: ModelRef | None, vocabulary: int, dtype: str) -> OutputLayer:
-    """What makes logits of a model's hidden states. Raises ValueError where that is more than a matrix and a bias."""
+def read_output_layer(ref: ModelRef | None, vocabulary: int, dtype: str) -> OutputLayer:
+    """Read what makes logits of a model's hidden states. Raises ValueError where that is more than a matrix and a bias."""
     if ref is None:
         raise ValueError("The source's weights are not here (its backend knows log-probabilities only).")
     head = Head.of(load_model(ref, dtype), vocabulary)
     if head.softcap is not None or type(head.module) is not nn.Linear:
-        raise ValueError(BENT.format(ref.path))
+        raise ValueError(NOT_LINEAR.format(ref.path))
     weight, bias = head.module.weight[:vocabulary], head.module.bias
     layer = OutputLayer(weight * head.scale, None if bias is None else bias[:vocabulary] * head.scale)
     return OutputLayer(*(None if each is None else each.detach().clone() for each in layer))  # type: ignore[arg-type]
 
 
-def recovered(cache: Cache, model: ModelRef | None, dtype: str) -> OutputLayer:
-    """The span of a source's output layer, from whole rows of its cache alone: four for each dimension, if the width is known.
+def recover_output_layer(cache: Cache, model: ModelRef | None, dtype: str) -> OutputLayer:
+    """Recover the span of a source's output layer from whole rows of its cache alone: four for each dimension, if known.
 
     Raises ValueError where they do not tell.
     """
@@ -114,15 +124,15 @@ def recovered(cache: Cache, model: ModelRef | None, dtype: str) -> OutputLayer:
     return OutputLayer(basis.to(getattr(torch, dtype)))
 
 
-def _between(reference: Reference, width: int, dtype: str) -> Between:
-    vocabulary, cache = len(reference.vocabulary_map), reference.cache
+def _spec(source: TrainingSource, pivot_width: int, dtype: str) -> ModuleSpec:
+    vocabulary, cache = len(source.vocabulary_map), source.cache
 
-    def output(where: Literal["source", "cache"]) -> OutputLayer:
+    def output_layer(where: Literal["source", "cache"]) -> OutputLayer:
         if where == "cache":
-            return recovered(cache, reference.model, dtype)
-        return output_layer(reference.model, vocabulary, dtype)
+            return recover_output_layer(cache, source.model, dtype)
+        return read_output_layer(source.model, vocabulary, dtype)
 
-    return Between(width, cache.width, vocabulary, output)
+    return ModuleSpec(pivot_width, cache.width, vocabulary, output_layer, source.spelling_distance)
 
 
 def _key(source: str) -> str:

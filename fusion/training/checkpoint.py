@@ -21,28 +21,28 @@ def last_checkpoint(folder: Path) -> Path | None:
     return max(whole, key=lambda place: int(place.name.split("-")[1])) if whole else None
 
 
-def describe(checkpoint: Path, engine: Engine) -> None:
+def write_engine_file(checkpoint: Path, engine: Engine) -> None:
     """Keep beside a checkpoint which engine made it, in how many processes."""
     write_json(checkpoint / "engine.json", {"engine": engine.name, "processes": distributed.world()})
 
 
-def described(checkpoint: Path) -> dict[str, Any]:
-    """What `describe` kept."""
+def read_engine_file(checkpoint: Path) -> dict[str, Any]:
+    """What `write_engine_file` wrote."""
     return json.loads((checkpoint / "engine.json").read_text())
 
 
-def universal(checkpoint: Path, engine: Engine) -> bool:
-    """Whether DeepSpeed has to load this checkpoint in the form that knows no number of processes; makes that form if so.
+def make_universal(checkpoint: Path, engine: Engine) -> bool:
+    """Convert the checkpoint to DeepSpeed's universal form where the number of processes changed; whether to load that form.
 
     Raises ValueError where another engine made the checkpoint.
     """
-    made = described(checkpoint)
-    if made["engine"] != engine.name and not {made["engine"], engine.name} <= PLAIN:
+    engine_file = read_engine_file(checkpoint)
+    if engine_file["engine"] != engine.name and not {engine_file["engine"], engine.name} <= PLAIN:
         raise ValueError(
-            f"{checkpoint} was made with engine.kind={made['engine']}, this run has {engine.name}. Set engine.kind to "
-            f"{made['engine']} to go on, or delete {checkpoint} to train again from the last step before it."
+            f"{checkpoint} was made with engine.kind={engine_file['engine']}, this run has {engine.name}. Set engine.kind to "
+            f"{engine_file['engine']} to go on, or delete {checkpoint} to train again from the last step before it."
         )
-    if not engine.stage or made["processes"] == distributed.world():
+    if not engine.stage or engine_file["processes"] == distributed.world():
         return False
     with distributed.main_first():
         if distributed.is_main() and not (checkpoint / "latest_universal").exists():
@@ -59,5 +59,5 @@ def _convert(checkpoint: Path) -> None:
     if done.returncode:
         raise ValueError(
             f"{checkpoint} cannot be made to fit another number of processes: {done.stderr.strip().splitlines()[-1]} "
-            f"Go on with {described(checkpoint)['processes']} processes, or see what is wrong: {' '.join(command)}"
+            f"Go on with {read_engine_file(checkpoint)['processes']} processes, or see what is wrong: {' '.join(command)}"
         )

@@ -98,8 +98,8 @@ def keep_whole(engine: Engine, wrapped: Any, module: Any) -> None:
         weight.all_gather()
 
 
-def set_apart(optimizer: Any, groups: list[dict[str, Any]]) -> None:
-    """Give each group of an optimizer its own settings and its own count of steps again.
+def restore_param_groups(optimizer: Any, groups: list[dict[str, Any]]) -> None:
+    """Give each parameter group of an optimizer its own settings and its own count of steps again.
 
     A ZeRO-3 optimizer that was loaded on another number of processes has the settings (weight decay) of the first group in
     all of them, and one tensor that counts the steps of all, so that it counts too many.

@@ -14,105 +14,104 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments, se
 
 from fusion.models.head import BUDGET, Head
 from fusion.models.loading import ModelRef, vocabulary
-from fusion.objectives import AnyObjective, OwningObjective
+from fusion.objectives import Objective
 from fusion.runtime import distributed
 from fusion.training.adapter import LoRA, load_pivot, merge_adapter
-from fusion.training.auxiliary_modules import attach, build, detach
-from fusion.training.batch_targets import Collator
-from fusion.training.checkpoint import last_checkpoint, universal
-from fusion.training.engine import Engine, arguments
+from fusion.training.auxiliary_modules import attach_modules, build_modules, detach_modules
+from fusion.training.batch_targets import FusionCollator
+from fusion.training.checkpoint import last_checkpoint, make_universal
+from fusion.training.engine import Engine, engine_arguments
 from fusion.training.engine_checks import running
-from fusion.training.packing import line_length
-from fusion.training.quantization_aware import AnyStudent, export, prepare, settle
+from fusion.training.packing import max_line_length
+from fusion.training.quantization_aware import AnyQuantizer, export_codes, finalize_weights, quantize_layers
 from fusion.training.trainer import FusionTrainer
 
-PARTS_OUTSIDE = {"ddp_find_unused_parameters": False, "ddp_broadcast_buffers": False}
-"""What DDP must not do where modules of terms are trained: they take part in the loss, not in the model's own output, and hold
-frozen weights that need not be sent around."""
+DDP_WITH_MODULES = {"ddp_find_unused_parameters": False, "ddp_broadcast_buffers": False}
+"""What DDP must not do where modules of objectives are trained: they take part in the loss, not in the model's own output, and
+hold frozen weights that need not be sent around."""
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """What one training is made of."""
+class TrainingSpec:
+    """All that one training is made of."""
 
     pivot: ModelRef
     tokenizer: Any
-    collator: Collator
-    objectives: Sequence[AnyObjective]
+    collator: FusionCollator
+    objectives: Sequence[Objective]
     arguments: dict[str, Any]
     """For TrainingArguments, as the user wrote them."""
     seed: int
     dtype: str
-    chunk: int | None = None
+    _: dataclasses.KW_ONLY
+    logits_chunk: int | None = None
     """Rows whose logits exist at once; see `Head.chunk`."""
-    budget: int = BUDGET
+    logits_budget: int = BUDGET
     """Logits that a step keeps for its backward pass; see `Head.budget`."""
-    line: int | None = None
+    pack_length: int | None = None
     """Tokens of a line in which short texts are packed; None packs nothing."""
     engine: Engine = field(default_factory=Engine)
     adapter: LoRA | None = None
-    student: AnyStudent | None = None
-    """How the trained model's weights are quantised, if they are."""
+    quantizer: AnyQuantizer | None = None
+    """How the trained model's weights are quantized (quantization-aware training), if they are."""
 
 
-def train(recipe: Recipe, folder: Path, callbacks: Sequence[TrainerCallback] = ()) -> Path:
+def train(spec: TrainingSpec, folder: Path, callbacks: Sequence[TrainerCallback] = ()) -> Path:
     """Train a copy of the pivot, continuing from the newest checkpoint in `folder`; returns `folder`/model, a whole model.
 
     Leaves log.json (loss parts, match rates and weights by step), Trainer's checkpoints, TensorBoard files, and adapter/
-    (where there is one; it is merged into model/) in `folder`. A quantised student's codes are in model/quantized/.
+    (where there is one; it is merged into model/) in `folder`. The codes of quantized weights are in model/quantized/.
     Every process of a run calls it. Raises ValueError for a checkpoint that another engine made.
     """
-    with running(recipe.engine):
+    with running(spec.engine):
         checkpoint = last_checkpoint(folder)
-        trainer = _trainer(recipe, folder, checkpoint)
+        trainer = _trainer(spec, folder, checkpoint)
         for callback in callbacks:
             trainer.add_callback(callback)
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-        detach(trainer.model)
-        layers, parameters = settle(trainer.model), sum(p.numel() for p in trainer.model.parameters())  # type: ignore[union-attr]
-        trainer.save_model(str(folder / ("adapter" if recipe.adapter else "model")))
+        detach_modules(trainer.model)
+        layers, parameters = finalize_weights(trainer.model), sum(p.numel() for p in trainer.model.parameters())  # type: ignore[union-attr]
+        trainer.save_model(str(folder / ("adapter" if spec.adapter else "model")))
     if distributed.is_main():
-        if recipe.adapter:
-            merge_adapter(recipe.pivot, recipe.dtype, folder / "adapter", folder / "model")
-            recipe.tokenizer.save_pretrained(folder / "model")
-        if recipe.student:
-            export(folder / "model", layers, recipe.student, parameters)
+        if spec.adapter:
+            merge_adapter(spec.pivot, spec.dtype, folder / "adapter", folder / "model")
+            spec.tokenizer.save_pretrained(folder / "model")
+        if spec.quantizer:
+            export_codes(folder / "model", layers, spec.quantizer, parameters)
         (folder / "log.json").write_text(json.dumps([entry for entry in trainer.state.log_history if "loss" in entry]))
     distributed.barrier()
     return folder / "model"
 
 
-def _trainer(recipe: Recipe, folder: Path, checkpoint: Path | None) -> FusionTrainer:
-    other = checkpoint is not None and universal(checkpoint, recipe.engine)
-    ours = arguments(recipe.engine, recipe.dtype, universal=other)
-    objectives = [objective for objective in recipe.objectives if objective.weight]
-    if any(isinstance(objective, OwningObjective) for objective in objectives):
-        ours |= PARTS_OUTSIDE
-    args = training_arguments(
-        recipe.arguments | ours, folder, recipe.seed
-    )  # before the model: ZeRO-3 loads it in shards
-    set_seed(recipe.seed)
-    device = "cpu" if recipe.engine.shards_weights else distributed.device()
-    model = load_pivot(recipe.pivot, recipe.dtype, device, recipe.adapter)
-    if recipe.student:
-        prepare(model, recipe.student)
-    collator, head = recipe.collator, Head.of(model, vocabulary(recipe.tokenizer), recipe.chunk, recipe.budget)
-    learned = [each for each in collator.references if collator.learn is None or each.name in collator.learn]
-    owned = build(objectives, learned, model.get_output_embeddings().weight.shape[-1], recipe.dtype, recipe.seed)
-    attach(model, owned)
-    if recipe.line is not None:
-        collator = dataclasses.replace(collator, line=line_length(model, recipe.line))
+def _trainer(spec: TrainingSpec, folder: Path, checkpoint: Path | None) -> FusionTrainer:
+    universal = checkpoint is not None and make_universal(checkpoint, spec.engine)
+    ours = engine_arguments(spec.engine, spec.dtype, universal=universal)
+    objectives = [objective for objective in spec.objectives if objective.weight]
+    if any(objective.requirements.trains_module for objective in objectives):
+        ours |= DDP_WITH_MODULES
+    args = training_arguments(spec.arguments | ours, folder, spec.seed)  # before the model: ZeRO-3 loads it in shards
+    set_seed(spec.seed)
+    device = "cpu" if spec.engine.shards_weights else distributed.device()
+    model = load_pivot(spec.pivot, spec.dtype, device, spec.adapter)
+    if spec.quantizer:
+        quantize_layers(model, spec.quantizer)
+    collator, head = spec.collator, Head.of(model, vocabulary(spec.tokenizer), spec.logits_chunk, spec.logits_budget)
+    learned = [s for s in collator.sources if collator.learn_from is None or s.name in collator.learn_from]
+    width = model.get_output_embeddings().weight.shape[-1]
+    modules = build_modules(objectives, learned, width, dtype=spec.dtype, seed=spec.seed)
+    attach_modules(model, modules)
+    if spec.pack_length is not None:
+        collator = dataclasses.replace(collator, line_length=max_line_length(model, spec.pack_length))
     trainer = FusionTrainer(
         model=model,
         head=head,
         objectives=objectives,
-        engine=recipe.engine,
-        words={r.name: r.words for r in collator.references if r.words is not None},
-        owned=owned,
+        engine=spec.engine,
+        modules=modules,
         args=args,
         train_dataset=range(len(collator.examples)),  # type: ignore[arg-type]
         data_collator=collator,  # type: ignore[arg-type]
-        processing_class=recipe.tokenizer,
+        processing_class=spec.tokenizer,
     )
     trainer.remove_callback(PrinterCallback)  # log.json holds what it would print
     return trainer

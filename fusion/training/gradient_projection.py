@@ -1,4 +1,4 @@
-"""Gradients of some terms kept apart from those of the others, and freed of what opposes them before a step is taken."""
+"""Gradients of some terms, kept apart from the others' and projected so that they do not oppose them (as PCGrad does)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Apart:
+class GradientProjection:
     """Gradients of terms that may help the other terms of a step but not oppose them, added up over its micro-batches.
 
     It holds one more number for each weight that these terms reach, and each micro-batch is read backwards twice.
@@ -19,39 +19,42 @@ class Apart:
         self._clear()
 
     def add(self, loss: Tensor, scale: float = 1.0) -> Tensor:
-        """Take the gradients of a loss, times what those of the other terms will be scaled by; gives its value for their sum.
+        """Compute and keep the gradients of a loss, times what those of the other terms will be scaled by.
 
-        From that value only zeros flow back: every weight has a part in the backward pass of the others, as DDP expects.
+        Returns its value for the sum of all terms. From that value only zeros flow back: every weight has a part in the backward pass of the others, as DDP expects.
         """
         with torch.autocast(loss.device.type, enabled=False):  # as in any other backward pass
             found = torch.autograd.grad(loss * scale, self.parameters, retain_graph=True, allow_unused=True)
-        self._kept = [_sum(old, new) for old, new in zip(self._kept, found, strict=True)]
+        self._gradients = [_sum(old, new) for old, new in zip(self._gradients, found, strict=True)]
         return loss.detach() + 0 * loss
 
     def join(self, reduced: Callable[[Tensor], Tensor]) -> None:
-        """Add them, as `aligned` leaves them, to those of the other terms, which are whole. `reduced`: mean over processes."""
+        """Add the kept gradients, as `projected` leaves them, to those of the other terms, which are whole.
+
+        `reduced` is the mean over processes.
+        """
         both = [
-            (weight, reduced(kept))
-            for weight, kept in zip(self.parameters, self._kept, strict=True)
-            if kept is not None
+            (weight, reduced(gradient))
+            for weight, gradient in zip(self.parameters, self._gradients, strict=True)
+            if gradient is not None
         ]
-        others = [torch.zeros_like(mine) if weight.grad is None else weight.grad for weight, mine in both]
-        for (weight, _), mine, theirs in zip(both, aligned([mine for _, mine in both], others), others, strict=True):
-            weight.grad = theirs.add_(mine)
+        others = [torch.zeros_like(own) if weight.grad is None else weight.grad for weight, own in both]
+        for (weight, _), own, other in zip(both, projected([own for _, own in both], others), others, strict=True):
+            weight.grad = other.add_(own)
         self._clear()
 
     def _clear(self) -> None:
-        self._kept: list[Tensor | None] = [None] * len(self.parameters)
+        self._gradients: list[Tensor | None] = [None] * len(self.parameters)
 
 
-def aligned(mine: Sequence[Tensor], others: Sequence[Tensor]) -> list[Tensor]:
-    """`mine` without its part against `others`: g - min(0, g . h) h / |h|^2, each list being one long vector.
+def projected(gradients: Sequence[Tensor], others: Sequence[Tensor]) -> list[Tensor]:
+    """Remove from `gradients` their part against `others`: g - min(0, g . h) h / |h|^2, each list being one long vector.
 
     Source: the gradient alignment of DHKD, Yang et al. 2024, arXiv:2411.08937, after Yu et al. 2020, arXiv:2001.06782.
     """
-    dot, square = (_inner(each, others) for each in (mine, others))
+    dot, square = (_inner(each, others) for each in (gradients, others))
     against = (dot.clamp(max=0) / square.clamp(min=torch.finfo(square.dtype).tiny)).item()
-    return [g - against * h for g, h in zip(mine, others, strict=True)] if against else list(mine)
+    return [g - against * h for g, h in zip(gradients, others, strict=True)] if against else list(gradients)
 
 
 def _inner(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:

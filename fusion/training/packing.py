@@ -12,8 +12,8 @@ from fusion.data.encode import Encoded
 from fusion.models.head import hidden_states, unwrapped
 
 
-def line_length(model: Any, max_length: int) -> int:
-    """Tokens of a line for `Collator.line`: any number where attention does no work across texts, else `max_length`.
+def max_line_length(model: Any, max_length: int) -> int:
+    """Choose `FusionCollator.line_length`: any number where attention does no work across texts, else `max_length` tokens.
 
     Flash attention takes the lengths of the texts in one line; a masked attention computes the whole square of each line.
     """
@@ -21,7 +21,7 @@ def line_length(model: Any, max_length: int) -> int:
 
 
 @torch.no_grad()
-def check_no_cross_talk(model: Any, tolerance: float | None = None) -> None:
+def check_packed_texts_stay_apart(model: Any, tolerance: float | None = None) -> None:
     """Compare two packed texts with the same texts apart; ValueError where a hidden state differs.
 
     transformers tells packed texts apart by their position ids, but not for every architecture (recurrent ones, for

@@ -16,15 +16,15 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-MIDDLE = {1: 0.5, 2: 1.0}
+ZERO_CODE = {1: 0.5, 2: 1.0}
 """Of codes in so many bits, the one that stands for 0: such weights are symmetric, and their zeros need not be stored."""
 
-Groups = Literal["row", "tensor"] | int
+Granularity = Literal["row", "tensor"] | int
 """Weights that share a scale: those of an output (a row), all of a layer, or so many neighbours in a row."""
 
 
 class Codes(NamedTuple):
-    """Groups of quantised weights."""
+    """Groups of quantized weights."""
 
     codes: Int[Tensor, "G n"]
     """From 0 up."""
@@ -66,7 +66,7 @@ def uniform(weight: Float[Tensor, "G n"], bits: int = 4) -> Codes:
     return Codes(codes.to(torch.int8), scale, low)
 
 
-def grouped(weight: Float[Tensor, "O I"], per: Groups) -> Float[Tensor, "G n"]:
+def grouped(weight: Float[Tensor, "O I"], per: Granularity) -> Float[Tensor, "G n"]:
     """The weights of a layer with one group in each row, in float32. Raises ValueError where groups do not fill the rows."""
     if isinstance(per, int) and weight.shape[1] % per:
         raise ValueError(f"rows of {weight.shape[1]} weights cannot be cut into groups of {per}")
@@ -74,51 +74,51 @@ def grouped(weight: Float[Tensor, "O I"], per: Groups) -> Float[Tensor, "G n"]:
     return weight.float().reshape(-1, width)
 
 
-def straight_through(weight: Tensor, quantised: Tensor) -> Tensor:
-    """`quantised`, whose gradient goes to `weight` as it is."""
-    return _StraightThrough.apply(weight, quantised)  # type: ignore[return-value]
+def straight_through(weight: Tensor, quantized: Tensor) -> Tensor:
+    """`quantized`, whose gradient goes to `weight` as it is."""
+    return _StraightThrough.apply(weight, quantized)  # type: ignore[return-value]
 
 
 class _StraightThrough(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, quantised: Tensor) -> Tensor:
-        return quantised.clone()
+    def forward(ctx: Any, weight: Tensor, quantized: Tensor) -> Tensor:
+        return quantized.clone()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         return grads[0], None
 
 
-def save(file: Path, layers: Mapping[str, tuple[Codes, Tensor]], bits: int) -> None:
+def save_codes(file: Path, layers: Mapping[str, tuple[Codes, Tensor]], bits: int) -> None:
     """Write the codes of each layer, `bits` each, with scales and zeros; beside the codes of a layer stands its weight."""
     tensors = {}
     for name, (codes, _) in layers.items():
-        tensors |= {f"{name}.codes": pack(codes.codes, bits), f"{name}.scale": codes.scale}
-        tensors |= {} if bits in MIDDLE else {f"{name}.zero": codes.zero}
+        tensors |= {f"{name}.codes": pack_codes(codes.codes, bits), f"{name}.scale": codes.scale}
+        tensors |= {} if bits in ZERO_CODE else {f"{name}.zero": codes.zero}
     shapes = {name: [*weight.shape] for name, (_, weight) in layers.items()}
     about = {
-        "quantised": json.dumps({"bits": bits, "shapes": shapes})
+        "quantized": json.dumps({"bits": bits, "shapes": shapes})
     }  # one key: the order of several differs from run to run
     file.parent.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file, metadata=about)
 
 
-def load(file: Path) -> dict[str, Float[Tensor, "O I"]]:
-    """The weights of each layer that `save` wrote, in float32."""
+def load_weights(file: Path) -> dict[str, Float[Tensor, "O I"]]:
+    """The weights of each layer that `save_codes` wrote, in float32."""
     with safe_open(file, "pt") as stored:
-        about = json.loads(stored.metadata()["quantised"])
+        about = json.loads(stored.metadata()["quantized"])
         shapes, bits = about["shapes"], about["bits"]
         found = {}
         for name, shape in shapes.items():
             codes, scale = (stored.get_tensor(f"{name}.{part}") for part in ("codes", "scale"))
-            zero = -MIDDLE[bits] * scale if bits in MIDDLE else stored.get_tensor(f"{name}.zero")
+            zero = -ZERO_CODE[bits] * scale if bits in ZERO_CODE else stored.get_tensor(f"{name}.zero")
             count = shape[0] * shape[1]
-            groups = Codes(unpack(codes, bits, count).view(len(scale), -1), scale, zero)
+            groups = Codes(unpack_codes(codes, bits, count).view(len(scale), -1), scale, zero)
             found[name] = groups.values().view(*shape)
         return found
 
 
-def pack(codes: Int[Tensor, "G n"], bits: int) -> UInt8[Tensor, " bytes"]:
+def pack_codes(codes: Int[Tensor, "G n"], bits: int) -> UInt8[Tensor, " bytes"]:
     """Codes of 1, 2 or 4 bits, one after another, lowest bits first."""
     each = 8 // bits
     flat = codes.flatten().to(torch.uint8)
@@ -126,7 +126,7 @@ def pack(codes: Int[Tensor, "G n"], bits: int) -> UInt8[Tensor, " bytes"]:
     return (whole << (torch.arange(each, dtype=torch.uint8, device=flat.device) * bits)).sum(-1, dtype=torch.uint8)
 
 
-def unpack(packed: UInt8[Tensor, " bytes"], bits: int, count: int) -> Int[Tensor, " count"]:
-    """`pack` undone."""
+def unpack_codes(packed: UInt8[Tensor, " bytes"], bits: int, count: int) -> Int[Tensor, " count"]:
+    """Undo `pack_codes`."""
     shift = torch.arange(8 // bits, dtype=torch.uint8) * bits
     return ((packed[:, None] >> shift) & ((1 << bits) - 1)).flatten()[:count].to(torch.int8)

@@ -8,7 +8,7 @@ BASELINE = "fine-tuned"
 """The pivot trained on the text alone."""
 
 
-def trainings(strategies: Sequence[str], baseline: bool, sources: Sequence[str]) -> dict[str, list[str]]:
+def trainings_of(strategies: Sequence[str], baseline: bool, sources: Sequence[str]) -> dict[str, list[str]]:
     """The trainings that the strategies ask for, and the names of the sources each learns from.
 
     `unified` is one training on all sources at once, whose losses add up (InfiFusion_u); `pairwise` is one training for
@@ -18,15 +18,15 @@ def trainings(strategies: Sequence[str], baseline: bool, sources: Sequence[str])
     if "unified" in strategies:
         found["unified"] = list(sources)
     if "pairwise" in strategies:
-        found |= {pairwise(source): [source] for source in sources}
+        found |= {pairwise_name(source): [source] for source in sources}
     return found
 
 
-def fine_tuned(source: str, part: int | None = None) -> str:
+def fine_tuning_name(source: str, part: int | None = None) -> str:
     """Name of the training of this source itself, before it teaches; where there are several, that without one part."""
     return f"sources/{source}" if part is None else f"sources/{source}/without-{part}"
 
 
-def pairwise(source: str) -> str:
+def pairwise_name(source: str) -> str:
     """Name of the training on this source alone."""
     return f"pairwise/{source}"

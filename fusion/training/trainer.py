@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +10,15 @@ import torch
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback
 
-from fusion.alignment import Words
 from fusion.models.head import Head, hidden_states, unwrapped
-from fusion.objectives import AnyObjective
+from fusion.objectives import BatchTargets, Objective
 from fusion.runtime import distributed
-from fusion.training.batch_targets import Targets
-from fusion.training.checkpoint import describe
+from fusion.training.checkpoint import write_engine_file
 from fusion.training.engine import Engine
-from fusion.training.engine_checks import check, keep_whole, set_apart, shard_on_cpu
-from fusion.training.gradient_projection import Apart
-from fusion.training.loss import Counts, Terms
-from fusion.training.packing import check_no_cross_talk
+from fusion.training.engine_checks import check, keep_whole, restore_param_groups, shard_on_cpu
+from fusion.training.gradient_projection import GradientProjection
+from fusion.training.loss import Counts, Loss
+from fusion.training.packing import check_packed_texts_stay_apart
 
 
 class FusionTrainer(Trainer):
@@ -34,21 +32,20 @@ class FusionTrainer(Trainer):
         self,
         *,
         head: Head,
-        objectives: Sequence[AnyObjective],
+        objectives: Sequence[Objective],
         engine: Engine | None = None,
-        words: Mapping[str, Words] | None = None,
-        owned: nn.ModuleDict | None = None,
+        modules: nn.ModuleDict | None = None,
         **kwargs: Any,
     ):
         self.engine = engine or Engine()
         super().__init__(**kwargs)
         self.add_callback(_Ready(self))  # type: ignore[arg-type]
-        here = {name: each.to(self.args.device) for name, each in (words or {}).items()}
         counted = [objective for objective in objectives if objective.weight]
-        self.terms = Terms(head, counted, here, owned or nn.ModuleDict())
-        self.apart = Apart(self.model.parameters()) if any(each.yields for each in counted) else None  # type: ignore[union-attr]
+        self.loss = Loss(head, counted, nn.ModuleDict() if modules is None else modules)
+        projects = any(objective.requirements.projects_gradient for objective in counted)
+        self.projection = GradientProjection(self.model.parameters()) if projects else None  # type: ignore[union-attr]
         self.loss_is_scaled_for_ga = True  # our means are over the whole accumulated batch already
-        self._parts: dict[str, Tensor] = {}
+        self._metrics: dict[str, Tensor] = {}
         self._logged_at = self.state.global_step
 
     def create_accelerator_and_postprocess(self) -> None:
@@ -68,67 +65,66 @@ class FusionTrainer(Trainer):
     def ready(self) -> None:
         """Called when the model is wrapped and its checkpoint loaded. Raises where either is not what it should be."""
         check(self.engine, self.model_wrapped)
-        keep_whole(self.engine, self.model_wrapped, self.terms.head.module)
+        keep_whole(self.engine, self.model_wrapped, self.loss.head.module)
         if self.engine.stage == 3:
-            set_apart(self.optimizer, self._groups)
+            restore_param_groups(self.optimizer, self._groups)
         mixed = self.args.bf16 or self.args.fp16  # then a float32 model computes in 16 bits
-        self.terms.head.check(self.model_wrapped, 0.1 if mixed else None)
-        if getattr(self.data_collator, "line", None) is not None:
-            check_no_cross_talk(self.model_wrapped, 0.05 if mixed else None)
+        self.loss.head.check(self.model_wrapped, 0.1 if mixed else None)
+        if getattr(self.data_collator, "line_length", None) is not None:
+            check_packed_texts_stay_apart(self.model_wrapped, 0.05 if mixed else None)
         self._logged_at = self.state.global_step
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """The weighted sum of all terms. `num_items_in_batch` are the denominators that `get_batch_samples` counted."""
+        """Compute the weighted sum of all terms; `num_items_in_batch` are the denominators `get_batch_samples` counted."""
         collator: Any = self.data_collator
-        targets: Targets = collator.at_step(inputs["targets"], self.state.global_step).to(self.args.device)
-        counts: Counts = num_items_in_batch or targets.counts()
+        targets: BatchTargets = collator.at_step(inputs["targets"], self.state.global_step).to(self.args.device)
+        counts: Counts = num_items_in_batch or self.loss.counts(targets)
         hidden = hidden_states(model, **{name: value for name, value in inputs.items() if name != "targets"})
         total = hidden.new_zeros((), dtype=torch.float32) + self._head_takes_part()
-        yielding = torch.zeros_like(total)
-        for name, objective, mean in self.terms(hidden, targets, counts, self.state.global_step):
-            if objective.yields:
-                yielding = yielding + objective.weight * mean
+        projected = torch.zeros_like(total)
+        for term in self.loss(hidden, targets, counts, self.state.global_step):
+            if term.projected:
+                projected = projected + term.weight * term.mean
             else:
-                total = total + objective.weight * mean
-            self._note(f"loss/{name}", mean.detach())
+                total = total + term.weight * term.mean
+            self._add_metric(f"loss/{term.name}", term.mean.detach())
         for name, source in targets.sources.items():
-            self._note(f"match/{name}", len(source.pairs) / counts["row"])
-            self._note(f"mapped/{name}", len(source.mapped) / counts["row"])
-            self._note(f"weight/{name}", source.weight.sum() / max(1, counts[f"pair/{name}"]))
+            self._add_metric(f"match/{name}", len(source.pairs) / counts["rows"])
+            self._add_metric(f"mapped/{name}", len(source.mapped) / counts["rows"])
+            self._add_metric(f"weight/{name}", source.weight.sum() / max(1, counts[f"pairs/{name}"]))
         # gradients are averaged over processes, and the denominators above already count all of them
         loss = total * self.accelerator.num_processes
-        if any(objective.yields for objective in self.terms.objectives):
-            assert self.apart is not None
+        if self.projection is not None:
             scale = 1.0 if self.accelerator.scaler is None else self.accelerator.scaler.get_scale()  # of fp16
-            loss = loss + self.apart.add(yielding * self.accelerator.num_processes, scale)
+            loss = loss + self.projection.add(projected * self.accelerator.num_processes, scale)
         return (loss, {}) if return_outputs else loss
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Trainer's own; the last of a step joins the gradients that were kept apart to the others."""
+        """Take Trainer's own step; the last micro-batch of a step adds the projected gradients to the others."""
         loss = super().training_step(*args, **kwargs)
-        if self.apart and self.accelerator.sync_gradients:
-            self.apart.join(lambda gradient: self.accelerator.reduce(gradient, "mean"))  # type: ignore[arg-type, return-value]
+        if self.projection and self.accelerator.sync_gradients:
+            self.projection.join(lambda gradient: self.accelerator.reduce(gradient, "mean"))  # type: ignore[arg-type, return-value]
         return loss
 
     def _head_takes_part(self) -> Tensor | float:
         """0, through the head's weights where no term looks at logits: DDP waits for a gradient of every weight."""
-        if not all("hidden" in objective.reads for objective in self.terms.objectives):
+        if not all("hidden" in objective.requirements.pivot_fields for objective in self.loss.objectives):
             return 0.0
-        return torch.stack([weight.sum() for weight in self.terms.head.module.parameters()]).sum().float() * 0
+        return torch.stack([weight.sum() for weight in self.loss.head.module.parameters()]).sum().float() * 0
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Any:
         """The denominators of this step's means, over all its micro-batches and processes."""
-        every = [batch["targets"].counts() for batch in batch_samples]
-        if not every:
+        counts = [self.loss.counts(batch["targets"]) for batch in batch_samples]
+        if not counts:
             return None
-        sums = torch.tensor([float(sum(counts[name] for counts in every)) for name in every[0]], device=device)
+        sums = torch.tensor([float(sum(each[name] for each in counts)) for name in counts[0]], device=device)
         sums: Any = self.accelerator.reduce(sums, "sum")
-        return dict(zip(every[0], sums.tolist(), strict=True))
+        return dict(zip(counts[0], sums.tolist(), strict=True))
 
-    def _note(self, name: str, value: Tensor | float) -> None:
-        self._parts[name] = self._parts.get(name, torch.zeros((), device=self.args.device)) + value
+    def _add_metric(self, name: str, value: Tensor | float) -> None:
+        self._metrics[name] = self._metrics.get(name, torch.zeros((), device=self.args.device)) + value
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write the whole model as safetensors, whichever engine holds it. Checkpoints of FSDP2 keep their shards apart."""
@@ -143,16 +139,16 @@ class FusionTrainer(Trainer):
         """The last share of a checkpoint: when Trainer marks it as whole after this, all processes have written theirs."""
         super()._save_rng_state(output_dir)
         if distributed.is_main():
-            describe(Path(output_dir), self.engine)
+            write_engine_file(Path(output_dir), self.engine)
         distributed.barrier()
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds each part's mean over the steps since the last log."""
+        """Log Trainer's own, and each metric's mean over the steps since the last log."""
         steps = self.state.global_step - self._logged_at
-        if self._parts and steps > 0:
-            parts: Any = self.accelerator.reduce(torch.stack(list(self._parts.values())), "sum")
-            logs = logs | dict(zip(self._parts, (parts / steps).tolist(), strict=True))
-            self._parts, self._logged_at = {}, self.state.global_step
+        if self._metrics and steps > 0:
+            sums: Any = self.accelerator.reduce(torch.stack(list(self._metrics.values())), "sum")
+            logs = logs | dict(zip(self._metrics, (sums / steps).tolist(), strict=True))
+            self._metrics, self._logged_at = {}, self.state.global_step
         super().log(logs, start_time)
 
 

@@ -6,13 +6,14 @@ import dataclasses
 from typing import Literal
 
 from pydantic import Field
+from typing_extensions import override
 
 from fusion.core.rows import LogitRows
 from fusion.core.tail import Tail, log_power_sum
-from fusion.transforms.base import OwnTransform
+from fusion.transforms.base import SourceTransform
 
 
-class Power(OwnTransform):
+class Power(SourceTransform):
     """Every probability to the power gamma, divided by their sum over the whole vocabulary: softmax(logits gamma).
 
     Done in the source's own vocabulary, for power and map do not commute. The sum needs the whole row; from the largest
@@ -31,8 +32,8 @@ class Power(OwnTransform):
     is one token's; `even`, that all other tokens have the same. The truth lies between the last two."""
 
     @property
-    def entries(self) -> int | None:
-        """The whole vocabulary where the sum is to be exact."""
+    @override
+    def required_top_k(self) -> int | None:
         return None if self.tail == "exact" else 0
 
     def __call__(self, rows: LogitRows, vocabulary: int) -> LogitRows:

@@ -7,13 +7,14 @@ from typing import Literal
 
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
 from fusion.core.rows import LogitRows
 from fusion.core.tail import log_left_over
-from fusion.transforms.base import OwnTransform
+from fusion.transforms.base import SourceTransform
 
 
-class TopKUniform(OwnTransform):
+class TopKUniform(SourceTransform):
     """Keeps the K likeliest entries; all other tokens share what is left over evenly.
 
     How much of a source's worth is in its likeliest tokens? Where the true token is not among them it has an even share,
@@ -27,8 +28,8 @@ class TopKUniform(OwnTransform):
     """How many are kept."""
 
     @property
-    def entries(self) -> int | None:
-        """Those that are kept."""
+    @override
+    def required_top_k(self) -> int | None:
         return self.top_k
 
     def __call__(self, rows: LogitRows, vocabulary: int) -> LogitRows:

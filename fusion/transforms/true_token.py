@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
-from fusion.core.rows import LogitRows
+from fusion.core.rows import MappedRows
 from fusion.core.tail import log_left_over
 from fusion.transforms.base import MappedTransform
 
@@ -28,21 +29,23 @@ class LogitSwap(MappedTransform):
     kind: Literal["logit_swap"] = "logit_swap"
 
     @property
-    def needs(self) -> frozenset[str]:
-        """The probability of the true token."""
+    @override
+    def required_source_fields(self) -> frozenset[str]:
         return frozenset({"gold"})
 
-    def __call__(self, rows: LogitRows) -> LogitRows:
+    def __call__(self, rows: MappedRows) -> MappedRows:
         """The changed rows, with one more entry for a true token that was not among them."""
         rows, is_gold = with_gold_entry(rows)
         best, first = rows.logprobs.max(-1)
         known = is_gold.any(-1)  # where the true token comes first, the exchange is one with itself
         is_first = torch.arange(rows.k, device=first.device) == first[:, None]
-        swapped = torch.where(is_gold, best[:, None], torch.where(is_first, rows.gold[:, None], rows.logprobs))
+        swapped = torch.where(
+            is_gold, best[:, None], torch.where(is_first, rows.pivot_token_logprob[:, None], rows.logprobs)
+        )
         return dataclasses.replace(
             rows,
             logprobs=torch.where(known[:, None], swapped, rows.logprobs),
-            gold=torch.where(known, best, rows.gold),
+            pivot_token_logprob=torch.where(known, best, rows.pivot_token_logprob),
         )
 
 
@@ -62,11 +65,11 @@ class TopKScale(MappedTransform):
     """Share of the distance between the means of the raised and of the other entries that is added."""
 
     @property
-    def needs(self) -> frozenset[str]:
-        """The probability of the true token."""
+    @override
+    def required_source_fields(self) -> frozenset[str]:
         return frozenset({"gold"})
 
-    def __call__(self, rows: LogitRows) -> LogitRows:
+    def __call__(self, rows: MappedRows) -> MappedRows:
         """The changed rows, with one more entry for a true token that was not among them."""
         rows, is_gold = with_gold_entry(rows)
         there = ~rows.logprobs.isneginf()
@@ -75,7 +78,9 @@ class TopKScale(MappedTransform):
         z = scaled(rows.logprobs - level, is_gold, self.top_k, self.largest, self.shift)
         logprobs = z - torch.cat([z, other], dim=1).logsumexp(-1, keepdim=True)
         gold = torch.where(is_gold, logprobs, 0).sum(-1)
-        return dataclasses.replace(rows, logprobs=logprobs, gold=torch.where(is_gold.any(-1), gold, torch.nan))
+        return dataclasses.replace(
+            rows, logprobs=logprobs, pivot_token_logprob=torch.where(is_gold.any(-1), gold, torch.nan)
+        )
 
 
 class GoldOnly(MappedTransform):
@@ -91,25 +96,25 @@ class GoldOnly(MappedTransform):
     kind: Literal["gold_only"] = "gold_only"
 
     @property
-    def needs(self) -> frozenset[str]:
-        """The probability of the true token."""
+    @override
+    def required_source_fields(self) -> frozenset[str]:
         return frozenset({"gold"})
 
-    def __call__(self, rows: LogitRows) -> LogitRows:
+    def __call__(self, rows: MappedRows) -> MappedRows:
         """Rows of one entry, empty where that probability is unknown."""
         assert rows.token is not None
-        known = ~rows.gold.isnan()
-        ids, logprobs = torch.where(known, rows.token, -1), torch.where(known, rows.gold, -torch.inf)
-        return dataclasses.replace(rows, ids=ids[:, None], logprobs=logprobs[:, None], sampled=None)
+        known = ~rows.pivot_token_logprob.isnan()
+        ids, logprobs = torch.where(known, rows.token, -1), torch.where(known, rows.pivot_token_logprob, -torch.inf)
+        return dataclasses.replace(rows, ids=ids[:, None], logprobs=logprobs[:, None], sample_counts=None)
 
 
-def with_gold_entry(rows: LogitRows) -> tuple[LogitRows, Bool[Tensor, "N K"]]:
+def with_gold_entry(rows: MappedRows) -> tuple[MappedRows, Bool[Tensor, "N K"]]:
     """The rows with the true token among their entries, where its probability is known; and which entry it is."""
     assert rows.token is not None
-    missing = ~(rows.ids == rows.token[:, None]).any(-1) & ~rows.gold.isnan()
+    missing = ~(rows.ids == rows.token[:, None]).any(-1) & ~rows.pivot_token_logprob.isnan()
     ids = torch.cat([rows.ids, torch.where(missing, rows.token, -1)[:, None]], dim=1)
-    more = torch.where(missing, rows.gold, -torch.inf)[:, None].to(rows.logprobs)
-    rows = dataclasses.replace(rows, ids=ids, logprobs=torch.cat([rows.logprobs, more], dim=1), sampled=None)
+    more = torch.where(missing, rows.pivot_token_logprob, -torch.inf)[:, None].to(rows.logprobs)
+    rows = dataclasses.replace(rows, ids=ids, logprobs=torch.cat([rows.logprobs, more], dim=1), sample_counts=None)
     return rows, (ids == rows.token[:, None]) & (ids >= 0)  # type: ignore[index]
 
 

@@ -1,36 +1,38 @@
 """How much each source counts at each matched row. Weights are constants: no gradient flows through them."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Union
 
 from pydantic import Field
 
-from fusion.weighting.base import Label, Mean, Sum, Weighting, times
-from fusion.weighting.examples import EVERY, Learned, RandomSource
-from fusion.weighting.likelihood import GoldPosterior, MaxMargin, MinimumCrossEntropy, likelihoods
+from fusion.weighting.base import Mean, Sum, Weighting, scale_by_example
+from fusion.weighting.examples import ALL_DOMAINS, Learned, RandomSource
+from fusion.weighting.likelihood import GoldPosterior, MaxMargin, MinimumCrossEntropy, span_likelihoods
 from fusion.weighting.positions import PowerSum, Product, TokenScaled
 
-AnyWeighting = Annotated[
-    Sum
-    | Mean
-    | GoldPosterior
-    | MinimumCrossEntropy
-    | MaxMargin
-    | TokenScaled
-    | PowerSum
-    | RandomSource
-    | Learned
-    | Product,
-    Field(discriminator="kind"),
-]
+WEIGHTINGS: tuple[type[Weighting], ...] = (
+    Sum,
+    Mean,
+    GoldPosterior,
+    MinimumCrossEntropy,
+    MaxMargin,
+    TokenScaled,
+    PowerSum,
+    RandomSource,
+    Learned,
+    Product,
+)
+"""Every weighting that a configuration may name. A new one is listed here, and nowhere else."""
 
-ALL = (Sum, Mean, GoldPosterior, MinimumCrossEntropy, MaxMargin, TokenScaled, PowerSum, RandomSource, Learned, Product)
+if TYPE_CHECKING:
+    AnyWeighting = Weighting
+else:
+    AnyWeighting = Annotated[Union[WEIGHTINGS], Field(discriminator="kind")]  # noqa: UP007  (a union of a tuple)
 
 __all__ = [
-    "ALL",
-    "EVERY",
+    "ALL_DOMAINS",
+    "WEIGHTINGS",
     "AnyWeighting",
     "GoldPosterior",
-    "Label",
     "Learned",
     "MaxMargin",
     "Mean",
@@ -41,6 +43,6 @@ __all__ = [
     "Sum",
     "TokenScaled",
     "Weighting",
-    "likelihoods",
-    "times",
+    "scale_by_example",
+    "span_likelihoods",
 ]

@@ -3,45 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from typing_extensions import override
 
-from fusion.core.rows import LogitRows, Pairs
+from fusion.core.example import ExampleInfo
+from fusion.core.rows import LogitRows, Pairs, Positions
 from fusion.core.settings import Settings
 
 
-class Label(NamedTuple):
-    """What is known of an example besides its rows."""
-
-    domain: str
-    id: str = ""
-
-
 class Weighting(Settings):
-    """Gives each pair of each source a weight, in float32."""
+    """Gives each pair of each source a weight, in float32: a constant, through which no gradient flows."""
+
+    if TYPE_CHECKING:
+        kind: Any
 
     @property
-    def needs(self) -> frozenset[str]:
+    def required_source_fields(self) -> frozenset[str]:
         """Fields of the sources' rows that must be known: of gold, mean and std."""
         return frozenset()
 
     @property
-    def reads_pivot(self) -> bool:
-        """Whether the pivot's rows must hold what it said before training; else they hold no numbers."""
-        return False
+    def required_pivot_fields(self) -> frozenset[str]:
+        """Fields that the pivot's rows must hold as it was before training; without any they hold no numbers."""
+        return frozenset()
 
     @property
-    def accepts_sampled(self) -> bool:
-        """Whether a source's entries may be drawn at random."""
-        return True
-
-    @property
-    def entries(self) -> int | None:
+    def required_top_k(self) -> int | None:
         """How many entries each row must keep: 0 for none, None for the whole vocabulary."""
         return 0
+
+    @property
+    def exact_entries(self) -> bool:
+        """Whether a source's entries must be its largest, not drawn at random."""
+        return False
 
     def __call__(
         self, pivot: LogitRows, sources: Sequence[LogitRows], pairs: Sequence[Pairs]
@@ -52,7 +50,9 @@ class Weighting(Settings):
         """
         return [torch.ones(len(pair), device=pair.pivot.device) for pair in pairs]
 
-    def by_example(self, examples: Sequence[Label], sources: int, step: int | None) -> Float[Tensor, "S E"] | None:
+    def example_factors(
+        self, examples: Sequence[ExampleInfo], sources: int, step: int | None
+    ) -> Float[Tensor, "S E"] | None:
         """A factor on the weights of all pairs of a source in an example, at a step of training; None for 1 everywhere.
 
         Without a step it is the mean over all steps.
@@ -60,25 +60,20 @@ class Weighting(Settings):
         return None
 
     @property
-    def unfound(self) -> Literal["domain", "all"] | None:
+    def missing_shares(self) -> Literal["domain", "all"] | None:
         """Whether shares are still to be found on validation examples: of each domain, or of all together."""
         return None
 
-    def with_shares(self, found: Mapping[str, Sequence[float]]) -> Any:
-        """The same, with these shares where some were to be found."""
+    def with_shares(self, shares: Mapping[str, Sequence[float]]) -> Any:
+        """Return the same weighting with these shares where some were to be found."""
         return self
 
 
-def times(
-    weights: Sequence[Float[Tensor, " _"]],
-    factor: Float[Tensor, "S E"] | None,
-    pivot: LogitRows,
-    pairs: Sequence[Pairs],
-) -> list[Float[Tensor, " _"]]:
-    """Weights of pairs, with the factor of the example that each pair is in."""
-    if factor is None:
-        return list(weights)
-    return [w * f.to(w)[pivot.example[pair.pivot]] for w, f, pair in zip(weights, factor, pairs, strict=True)]
+def scale_by_example(
+    weight: Float[Tensor, " M"], factor: Float[Tensor, " E"], positions: Positions, pairs: Pairs
+) -> Float[Tensor, " M"]:
+    """Multiply the weight of each pair by the factor of the example that it is in; `positions` are the pivot's."""
+    return weight * factor.to(weight)[positions.example[pairs.pivot]]
 
 
 class Sum(Weighting):
@@ -92,8 +87,8 @@ class Mean(Weighting):
 
     kind: Literal["mean"] = "mean"
 
+    @override
     def __call__(
         self, pivot: LogitRows, sources: Sequence[LogitRows], pairs: Sequence[Pairs]
     ) -> list[Float[Tensor, " _"]]:
-        """All 1 / S."""
         return [torch.full((len(pair),), 1 / len(pairs), device=pair.pivot.device) for pair in pairs]

@@ -12,10 +12,12 @@ import torch
 from jaxtyping import Float
 from pydantic import Field, field_validator
 from torch import Tensor
+from typing_extensions import override
 
-from fusion.weighting.base import Label, Weighting
+from fusion.core.example import ExampleInfo
+from fusion.weighting.base import Weighting
 
-EVERY = "*"
+ALL_DOMAINS = "*"
 """Stands for all domains that are not named."""
 
 
@@ -45,15 +47,16 @@ class RandomSource(Weighting):
             raise ValueError(f"must not be negative and sum to 1, got {value}, which sum to {sum(value):g}")
         return value
 
-    def by_example(self, examples: Sequence[Label], sources: int, step: int | None) -> Float[Tensor, "S E"]:
+    @override
+    def example_factors(self, examples: Sequence[ExampleInfo], sources: int, step: int | None) -> Float[Tensor, "S E"]:
         """1 for the source that is drawn and 0 for the others; without a step the probabilities."""
         chance = self.probabilities or [1 / sources] * sources
         if step is None:
             return torch.tensor(chance)[:, None].expand(-1, len(examples))
-        drawn = torch.tensor([self._drawn(chance, step, example) for example in examples], dtype=torch.long)
+        drawn = torch.tensor([self._draw(chance, step, example) for example in examples], dtype=torch.long)
         return (torch.arange(sources)[:, None] == drawn).float()
 
-    def _drawn(self, chance: Sequence[float], step: int, example: Label) -> int:
+    def _draw(self, chance: Sequence[float], step: int, example: ExampleInfo) -> int:
         if step < self.start:
             return 0
         what = f"{self.seed}/{step}/{example.id}" if self.per == "example" else f"{self.seed}/{step}"
@@ -69,32 +72,33 @@ class Learned(Weighting):
     """
 
     kind: Literal["learned"] = "learned"
-    by: Literal["domain", "all"] = "domain"
+    per: Literal["domain", "all"] = "domain"
     """Whether each domain has its shares (each must then be in data.validation), or all have the same."""
     shares: dict[str, list[float]] | None = None
     """Of each domain, one for each source in their order, `*` for domains that are not named; if not said, they are found
     on data.validation before training."""
 
     @property
-    def needs(self) -> frozenset[str]:
-        """The likelihood of the true text, where shares are to be found."""
+    @override
+    def required_source_fields(self) -> frozenset[str]:
         return frozenset({"gold"} if self.shares is None else ())
 
     @property
-    def unfound(self) -> Literal["domain", "all"] | None:
-        """Those that were not given."""
-        return self.by if self.shares is None else None
+    @override
+    def missing_shares(self) -> Literal["domain", "all"] | None:
+        return self.per if self.shares is None else None
 
-    def with_shares(self, found: Mapping[str, Sequence[float]]) -> Any:
-        """Given ones stay."""
+    @override
+    def with_shares(self, shares: Mapping[str, Sequence[float]]) -> Any:
         return (
-            self.model_copy(update={"shares": {name: list(each) for name, each in found.items()}})
-            if self.unfound
+            self.model_copy(update={"shares": {name: list(each) for name, each in shares.items()}})
+            if self.missing_shares
             else self
         )
 
-    def by_example(self, examples: Sequence[Label], sources: int, step: int | None) -> Float[Tensor, "S E"]:
+    @override
+    def example_factors(self, examples: Sequence[ExampleInfo], sources: int, step: int | None) -> Float[Tensor, "S E"]:
         """The shares of each example's domain."""
         assert self.shares is not None, "shares are found before anything is weighed"
-        found = [self.shares.get(example.domain, self.shares.get(EVERY)) for example in examples]
+        found = [self.shares.get(example.domain, self.shares.get(ALL_DOMAINS)) for example in examples]
         return torch.tensor(found).reshape(len(examples), sources).T

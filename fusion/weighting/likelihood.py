@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
 from fusion.core.rows import LogitRows, Pairs
 from fusion.weighting.base import Weighting
@@ -35,8 +36,8 @@ class GoldPosterior(Weighting):
     """Divides the log-likelihoods: above 1 the weights are more even."""
 
     @property
-    def needs(self) -> frozenset[str]:
-        """The likelihood of the true text."""
+    @override
+    def required_source_fields(self) -> frozenset[str]:
         return frozenset({"gold"})
 
     @torch.no_grad()
@@ -49,7 +50,7 @@ class GoldPosterior(Weighting):
         if self.level == "position":
             score, place = _gold_at(pivot, sources, pairs), torch.arange(len(pivot), device=pivot.prefix.device)
         else:
-            score, place = likelihoods(pivot, sources, pairs, self.level)
+            score, place = span_likelihoods(pivot, sources, pairs, self.level)
         return _at_pairs((score / self.temperature).softmax(0), place, pairs)
 
 
@@ -59,8 +60,8 @@ class MinimumCrossEntropy(Weighting):
     kind: Literal["minimum_cross_entropy"] = "minimum_cross_entropy"
 
     @property
-    def needs(self) -> frozenset[str]:
-        """The likelihood of the true text."""
+    @override
+    def required_source_fields(self) -> frozenset[str]:
         return frozenset({"gold"})
 
     @torch.no_grad()
@@ -70,7 +71,7 @@ class MinimumCrossEntropy(Weighting):
         """1 or 0. Raises ValueError where a source's `gold` is not finite."""
         if not sources:
             return []
-        score, place = likelihoods(pivot, sources, pairs, "example")
+        score, place = span_likelihoods(pivot, sources, pairs, "example")
         best = torch.zeros_like(score).scatter(0, score.argmax(0, keepdim=True), 1.0)
         return _at_pairs(best, place, pairs)
 
@@ -87,14 +88,14 @@ class MaxMargin(Weighting):
     """How much text a comparison looks at: the text between shared boundaries, or all of it (the paper's)."""
 
     @property
-    def needs(self) -> frozenset[str]:
-        """The likelihood of the true text."""
+    @override
+    def required_source_fields(self) -> frozenset[str]:
         return frozenset({"gold"})
 
     @property
-    def reads_pivot(self) -> bool:
-        """It does."""
-        return True
+    @override
+    def required_pivot_fields(self) -> frozenset[str]:
+        return frozenset({"gold"})
 
     @torch.no_grad()
     def __call__(
@@ -109,13 +110,13 @@ class MaxMargin(Weighting):
                 "log-probability of the true token. Give the pivot's rows as extracted before training."
             )
         itself = torch.arange(len(pivot), device=pivot.prefix.device)
-        score, place = likelihoods(pivot, [*sources, pivot], [*pairs, Pairs(itself, itself)], self.level)
+        score, place = span_likelihoods(pivot, [*sources, pivot], [*pairs, Pairs(itself, itself)], self.level)
         margin = (score[:-1] - score[-1]).abs().masked_fill(score[:-1].isneginf(), -1)
         best = torch.zeros_like(margin).scatter(0, margin.argmax(0, keepdim=True), 1.0)
         return _at_pairs(best, place, pairs)
 
 
-def likelihoods(
+def span_likelihoods(
     pivot: LogitRows, sources: Sequence[LogitRows], pairs: Sequence[Pairs], level: Literal["span", "example"]
 ) -> tuple[Float[Tensor, "S spans"], Int[Tensor, " N"]]:
     """Log-likelihood of each span under each source, in nats, and the number of the span that each pivot row lies in.

@@ -15,10 +15,12 @@ import torch
 from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
+from fusion.core.example import ExampleInfo
 from fusion.core.rows import LogitRows, Pairs
 from fusion.core.tail import log_power_sum
-from fusion.weighting.base import Label, Mean, Sum, Weighting
+from fusion.weighting.base import Mean, Sum, Weighting
 from fusion.weighting.examples import Learned, RandomSource
 from fusion.weighting.likelihood import GoldPosterior, MaxMargin, MinimumCrossEntropy, finite_gold
 
@@ -36,8 +38,8 @@ class TokenScaled(Weighting):
     """Divides the cross-entropies, in nats: higher ones make weights more even. The paper's value."""
 
     @property
-    def needs(self) -> frozenset[str]:
-        """The likelihood of the true token."""
+    @override
+    def required_source_fields(self) -> frozenset[str]:
         return frozenset({"gold"})
 
     @torch.no_grad()
@@ -67,14 +69,14 @@ class PowerSum(Weighting):
     """What is assumed of the mass outside a row's entries; see `log_power_sum`. `exact` needs whole rows."""
 
     @property
-    def entries(self) -> int | None:
-        """The whole vocabulary where the sum is to be exact."""
+    @override
+    def required_top_k(self) -> int | None:
         return None if self.tail == "exact" else 0
 
     @property
-    def accepts_sampled(self) -> bool:
-        """A power of an estimate is biased."""
-        return False
+    @override
+    def exact_entries(self) -> bool:
+        return True  # a power of an estimate is biased
 
     @torch.no_grad()
     def __call__(
@@ -99,50 +101,53 @@ class Product(Weighting):
     """The product of several weightings: say, how much each source counts, times how much each position does."""
 
     kind: Literal["product"] = "product"
-    of: list[AnyFactor] = Field(min_length=1)
-    """The factors."""
+    factors: list[AnyFactor] = Field(min_length=1)
+    """The weightings whose weights are multiplied."""
 
     @property
-    def needs(self) -> frozenset[str]:
-        """What any factor needs."""
-        return frozenset().union(*(factor.needs for factor in self.of))
+    @override
+    def required_source_fields(self) -> frozenset[str]:
+        return frozenset().union(*(factor.required_source_fields for factor in self.factors))
 
     @property
-    def entries(self) -> int | None:
-        """The most that any factor needs."""
-        each = [factor.entries for factor in self.of]
+    @override
+    def required_top_k(self) -> int | None:
+        each = [factor.required_top_k for factor in self.factors]
         return None if None in each else max(e for e in each if e is not None)
 
     @property
-    def accepts_sampled(self) -> bool:
-        """Where all factors do."""
-        return all(factor.accepts_sampled for factor in self.of)
+    @override
+    def exact_entries(self) -> bool:
+        return any(factor.exact_entries for factor in self.factors)
 
     @property
-    def reads_pivot(self) -> bool:
-        """Whether any factor does."""
-        return any(factor.reads_pivot for factor in self.of)
+    @override
+    def required_pivot_fields(self) -> frozenset[str]:
+        return frozenset().union(*(factor.required_pivot_fields for factor in self.factors))
 
     def __call__(
         self, pivot: LogitRows, sources: Sequence[LogitRows], pairs: Sequence[Pairs]
     ) -> list[Float[Tensor, " _"]]:
         """The product of the factors' weights of each pair."""
-        each = [factor(pivot, sources, pairs) for factor in self.of]
+        each = [factor(pivot, sources, pairs) for factor in self.factors]
         return [functools.reduce(operator.mul, weights) for weights in zip(*each, strict=True)]
 
-    def by_example(self, examples: Sequence[Label], sources: int, step: int | None) -> Float[Tensor, "S E"] | None:
+    @override
+    def example_factors(
+        self, examples: Sequence[ExampleInfo], sources: int, step: int | None
+    ) -> Float[Tensor, "S E"] | None:
         """The product of those that the factors have."""
-        each = [factor.by_example(examples, sources, step) for factor in self.of]
+        each = [factor.example_factors(examples, sources, step) for factor in self.factors]
         return functools.reduce(lambda a, b: b if a is None else a if b is None else a * b, each)
 
     @property
-    def unfound(self) -> Literal["domain", "all"] | None:
-        """Those of the first factor that has any."""
-        return next(filter(None, (factor.unfound for factor in self.of)), None)
+    @override
+    def missing_shares(self) -> Literal["domain", "all"] | None:
+        return next(filter(None, (factor.missing_shares for factor in self.factors)), None)
 
-    def with_shares(self, found: Mapping[str, Sequence[float]]) -> Any:
-        """In all its factors."""
-        return self.model_copy(update={"of": [factor.with_shares(found) for factor in self.of]})
+    @override
+    def with_shares(self, shares: Mapping[str, Sequence[float]]) -> Any:
+        return self.model_copy(update={"factors": [factor.with_shares(shares) for factor in self.factors]})
 
 
 def token_scaled(cost: Float[Tensor, " M"], example: Int[Tensor, " M"], temperature: float) -> Float[Tensor, " M"]:

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from fusion.alignment import join, map_rows, translate
-from fusion.alignment.map_to_pivot import ends
+from fusion.alignment import map_entries, map_to_pivot, match_prefixes
+from fusion.alignment.map_to_pivot import token_ends
 from fusion.core.rows import LogitRows
 from tests.helpers.rows import random_rows
 
@@ -32,16 +32,16 @@ IDENTITY = torch.arange(20)
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_translation_is_what_a_slow_search_finds(seed):
+def test_the_mapped_rows_are_what_a_slow_search_finds(seed):
     pivot = LogitRows.cat([random_cut(e, 3 * seed + e) for e in range(3)])
     source = LogitRows.cat([random_cut(e, 1000 + 3 * seed + e) for e in (2, 0, 1)])
-    pairs = join(pivot, source)
-    chosen, rows = translate(pivot, source, pairs, IDENTITY)
-    plain, expected = map_rows(source, IDENTITY), {}
+    pairs = match_prefixes(pivot, source)
+    chosen, rows = map_to_pivot(pivot, source, pairs, IDENTITY)
+    (ids, logprobs, _), expected = map_entries(source, IDENTITY), {}
     for m, (t, u) in enumerate(zip(pairs.pivot.tolist(), pairs.source.tolist(), strict=True)):
         here = [v for v in range(len(source)) if source.example[v] == pivot.example[t]]
         if pivot.prefix[t] == LENGTH or (source.prefix[u] < LENGTH and source.prefix[u + 1] >= pivot.prefix[t + 1]):
-            expected[m] = (plain.ids[u].tolist(), plain.logprobs[u].tolist())
+            expected[m] = (ids[u].tolist(), logprobs[u].tolist())
         elif closing := [v for v in here if source.prefix[v] == pivot.prefix[t + 1]]:
             total = sum(source.gold[v].item() for v in range(u, closing[0]))
             expected[m] = ([pivot.token[t].item(), -1, -1, -1], [total, *[-torch.inf] * 3])
@@ -54,20 +54,20 @@ def test_translation_is_what_a_slow_search_finds(seed):
 def test_the_three_cases_by_hand():
     pivot, source = cut(0, [4, 8], seed=1), cut(0, [2, 4, 10], seed=2)
     #  pivot   0...4...8...12    source  0.2.4.....10..12      pairs at 0, 4 and 12
-    chosen, rows = translate(pivot, source, join(pivot, source), IDENTITY)
+    chosen, rows = map_to_pivot(pivot, source, match_prefixes(pivot, source), IDENTITY)
     assert chosen.tolist() == [0, 1, 2]
     assert rows.ids[0].tolist() == [pivot.token[0].item(), -1, -1, -1]  # 0.2.4 spells 0...4
     assert rows.logprobs[0, 0] == pytest.approx((source.gold[0] + source.gold[1]).item())
     assert torch.equal(rows.ids[1], source.ids[2])  # 4.....10 reaches beyond 4...8
-    chosen, _ = translate(source, pivot, join(source, pivot), IDENTITY)
+    chosen, _ = map_to_pivot(source, pivot, match_prefixes(source, pivot), IDENTITY)
     assert chosen.tolist() == [0, 2]  # 4...8 ends within 4.....10, and nothing of the source ends at 10
 
 
-def test_equal_tokens_translate_row_by_row():
+def test_equal_tokens_are_mapped_row_by_row():
     rows = LogitRows.cat([random_cut(e, e) for e in range(3)])
-    chosen, translated = translate(rows, rows, join(rows, rows), IDENTITY)
+    chosen, mapped = map_to_pivot(rows, rows, match_prefixes(rows, rows), IDENTITY)
     assert chosen.tolist() == list(range(len(rows)))
-    assert torch.equal(translated.ids, rows.ids)
+    assert torch.equal(mapped.ids, rows.ids)
 
 
 def test_probability_of_the_pivots_token_is_kept_by_splitting_it():
@@ -77,14 +77,14 @@ def test_probability_of_the_pivots_token_is_kept_by_splitting_it():
     gold = split.gold.clone()
     gold[0], gold[1] = -0.25, whole.gold[0] + 0.25
     split = LogitRows(**{**vars(split), "gold": gold})
-    _, rows = translate(pivot, split, join(pivot, split), IDENTITY)
+    _, rows = map_to_pivot(pivot, split, match_prefixes(pivot, split), IDENTITY)
     assert rows.logprobs[0, 0] == pytest.approx(whole.gold[0].item())
 
 
 def test_a_cut_source_says_nothing_beyond_its_end():
     pivot, source = cut(0, [4, 8], seed=1), cut(0, [4, 8], seed=2)
     short = source.select(slice(0, 2))  # its second row predicts text of unknown length
-    chosen, _ = translate(pivot, short, join(pivot, short), IDENTITY)
+    chosen, _ = map_to_pivot(pivot, short, match_prefixes(pivot, short), IDENTITY)
     assert chosen.tolist() == [0]
 
 
@@ -93,25 +93,25 @@ def test_rows_at_no_true_boundary_are_not_compared():
     prefix = pivot.prefix.clone()
     prefix[1] = -1
     pivot = LogitRows(**{**vars(pivot), "prefix": prefix})
-    chosen, _ = translate(pivot, source, join(pivot, source), IDENTITY)
-    assert join(pivot, source).pivot[chosen].tolist() == [2, 3]
+    chosen, _ = map_to_pivot(pivot, source, match_prefixes(pivot, source), IDENTITY)
+    assert match_prefixes(pivot, source).pivot[chosen].tolist() == [2, 3]
 
 
-def test_ends_are_the_next_prefix():
-    assert ends(cut(0, [4, 8])).tolist()[:-1] == [4, 8, 12]
+def test_token_ends_are_the_next_prefix():
+    assert token_ends(cut(0, [4, 8])).tolist()[:-1] == [4, 8, 12]
 
 
-def test_gold_is_what_the_source_gives_to_the_pivots_token():
+def test_the_pivot_tokens_logprob_is_what_the_source_gives_to_the_pivots_token():
     """An entry of it; else the source's own token, which begins with it, if that is left over; else unknown."""
     pivot, source = cut(0, [4, 8], seed=1), cut(0, [4, 8], seed=2, k=3)
-    pairs = join(pivot, source)
+    pairs = match_prefixes(pivot, source)
 
     def golds(own, token):
         given = LogitRows(**{**vars(source), "gold": torch.full((4,), own, dtype=torch.float64)})
-        asked = LogitRows(**{**vars(pivot), "token": token})
-        _, rows = translate(asked, given, pairs, IDENTITY)
+        pivot_rows = LogitRows(**{**vars(pivot), "token": token})
+        _, rows = map_to_pivot(pivot_rows, given, pairs, IDENTITY)
         assert torch.equal(rows.token, token)
-        return rows.gold
+        return rows.pivot_token_logprob
 
     named = source.ids[:, 1]
     torch.testing.assert_close(golds(-50.0, named), source.logprobs[:, 1])
@@ -124,7 +124,7 @@ def test_gold_is_what_the_source_gives_to_the_pivots_token():
     assert golds(source.logprobs.max().item(), absent).isnan().all()  # it is an entry, but one that maps elsewhere
 
 
-def test_gold_of_a_spelled_token_is_the_product_that_spells_it():
+def test_the_logprob_of_a_token_in_pieces_is_the_product_that_spells_it():
     pivot, source = cut(0, [4, 8], seed=1), cut(0, [2, 4, 10], seed=2)
-    _, rows = translate(pivot, source, join(pivot, source), IDENTITY)
-    assert rows.gold[0] == pytest.approx((source.gold[0] + source.gold[1]).item())
+    _, rows = map_to_pivot(pivot, source, match_prefixes(pivot, source), IDENTITY)
+    assert rows.pivot_token_logprob[0] == pytest.approx((source.gold[0] + source.gold[1]).item())

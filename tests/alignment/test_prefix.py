@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fusion.alignment import ALIGNMENTS, align, join, truncate
+from fusion.alignment import ALIGNMENTS, align, match_prefixes, truncate
 from tests.helpers.alignment_cases import rows, rows_of_texts
 from tests.helpers.tiny_tokenizers import ALL, BYTES, byte_level, gemma_style, llama_style, mistral_style
 
@@ -40,13 +40,13 @@ def some_rows(draw, numbers):
 @settings(max_examples=200, deadline=None)
 def test_join_matches_a_slow_loop_on_any_rows_in_any_order_of_examples(data):
     pivot, source = (data.draw(st.composite(some_rows)(numbers)) for numbers in ([0, 1, 7, 2**40], [1, 7, 2**40, 3]))
-    assert listed(join(pivot, source)) == slow_join(pivot, source)
+    assert listed(match_prefixes(pivot, source)) == slow_join(pivot, source)
 
 
 @pytest.mark.parametrize("kind", BYTES)
 def test_identical_tokenizers_match_at_all_places(kind):
     both = rows_of_texts(BYTES[kind](), TEXTS)
-    pairs = join(both, both)
+    pairs = match_prefixes(both, both)
     assert pairs.pivot.equal(pairs.source)
     keys = set(zip(both.example.tolist(), both.prefix.tolist(), strict=True))
     assert len(pairs) == len(keys)  # fewer than rows only where a space before the text makes two rows of one prefix
@@ -56,13 +56,13 @@ def test_a_bos_or_a_template_on_one_side_changes_nothing():
     chat, plain = (rows_of_texts(llama_style(), TEXTS, template=template) for template in ("chat", "plain"))
     other = rows_of_texts(byte_level(), TEXTS)
     assert len(chat) == len(plain)
-    assert listed(join(chat, other)) == listed(join(plain, other))
+    assert listed(match_prefixes(chat, other)) == listed(match_prefixes(plain, other))
 
 
 @pytest.mark.parametrize(("one", "two"), itertools.combinations(ALL, 2))
 def test_every_pair_has_the_same_bytes_before_it_and_no_shared_border_is_missed(one, two):
     pivot, source = (rows_of_texts(ALL[kind](), TEXTS) for kind in (one, two))
-    pairs = join(pivot, source)
+    pairs = match_prefixes(pivot, source)
     assert pivot.example[pairs.pivot].equal(source.example[pairs.source])
     assert pivot.prefix[pairs.pivot].equal(source.prefix[pairs.source])
     assert int(pivot.prefix[pairs.pivot].min()) == 0
@@ -76,7 +76,7 @@ def test_every_pair_has_the_same_bytes_before_it_and_no_shared_border_is_missed(
 def test_words_after_an_accent_still_match(one, two):
     """`café` is where aligners that compare token strings lose the rest of the text."""
     text = "The café sat on the mat. " * 3
-    pairs = join(*(rows_of_texts(make(), {0: text}) for make in (one, two)))
+    pairs = match_prefixes(*(rows_of_texts(make(), {0: text}) for make in (one, two)))
     pivot = rows_of_texts(one(), {0: text})
     found = set(pivot.prefix[pairs.pivot].tolist())
     after_words = {len(text[:place].encode()) for place, letter in enumerate(text) if letter == " "}
@@ -86,30 +86,30 @@ def test_words_after_an_accent_still_match(one, two):
 def test_split_characters_match_inside_only_where_both_have_consumed_the_same_bytes():
     """Bytes of `👩x`: F0 9F 91 A9 78. One model has a row inside the character for sure, one cannot know where."""
     known, partly, whole = rows([0] * 6, [0, 1, 2, 3, 4, 5]), rows([0] * 4, [0, -1, 4, 5]), rows([0] * 3, [0, 4, 5])
-    assert listed(join(known, partly)) == [(0, 0), (4, 2), (5, 3)]
-    assert listed(join(partly, whole)) == [(0, 0), (2, 1), (3, 2)]
-    assert listed(join(known, rows([0] * 3, [0, 2, 5]))) == [(0, 0), (2, 1), (5, 2)]
+    assert listed(match_prefixes(known, partly)) == [(0, 0), (4, 2), (5, 3)]
+    assert listed(match_prefixes(partly, whole)) == [(0, 0), (2, 1), (3, 2)]
+    assert listed(match_prefixes(known, rows([0] * 3, [0, 2, 5]))) == [(0, 0), (2, 1), (5, 2)]
 
 
 def test_of_rows_with_one_prefix_the_last_counts_on_either_side():
     once, twice = rows([5, 5], [0, 3]), rows([5, 5, 5], [0, 0, 3])
-    assert listed(join(once, twice)) == [(0, 1), (1, 2)]
-    assert listed(join(twice, once)) == [(1, 0), (2, 1)]
-    assert listed(join(twice, twice)) == [(1, 1), (2, 2)]
+    assert listed(match_prefixes(once, twice)) == [(0, 1), (1, 2)]
+    assert listed(match_prefixes(twice, once)) == [(1, 0), (2, 1)]
+    assert listed(match_prefixes(twice, twice)) == [(1, 1), (2, 2)]
 
 
 def test_the_row_behind_a_space_put_before_the_text_meets_the_first_row():
     text = {0: "Zebra"}  # no token of its own for ` Z`, so the space is a token of no bytes
     spaced, plain = rows_of_texts(mistral_style(), text), rows_of_texts(byte_level(), text)
     assert spaced.prefix[:2].tolist() == [0, 0]
-    assert listed(join(plain, spaced))[0] == (0, 1)
+    assert listed(match_prefixes(plain, spaced))[0] == (0, 1)
 
 
 def test_rows_of_other_examples_change_no_pair():
     pivot, source = rows([1, 1], [0, 2]), rows([1, 1], [0, 2])
     among = rows([8, 1, 1, 2], [0, 0, 2, 2])
-    assert listed(join(pivot, among)) == [(0, 1), (1, 2)]
-    assert listed(join(pivot, source)) == [(0, 0), (1, 1)]
+    assert listed(match_prefixes(pivot, among)) == [(0, 1), (1, 2)]
+    assert listed(match_prefixes(pivot, source)) == [(0, 0), (1, 1)]
 
 
 @pytest.mark.parametrize("kind", ALIGNMENTS)
@@ -126,7 +126,7 @@ def test_a_million_rows_are_joined_in_seconds():
     many = dataclasses.replace(many, example=examples, prefix=prefixes * 3)
     other = dataclasses.replace(many, prefix=prefixes * 2)
     begin = time.process_time()
-    pairs = join(many, other)
+    pairs = match_prefixes(many, other)
     assert time.process_time() - begin < 5
     assert len(pairs) == 2000 * 167
 
@@ -135,7 +135,7 @@ def test_align_calls_the_alignment_it_was_asked_for():
     pivot, source = rows([0] * 3, [0, 1, 3]), rows([0] * 3, [0, 2, 3])
     texts = {0: b"abc"}
     assert ALIGNMENTS == ("prefix", "truncate", "dtw")
-    assert listed(align("prefix", pivot, source, texts)) == listed(join(pivot, source)) == [(0, 0), (2, 2)]
+    assert listed(align("prefix", pivot, source, texts)) == listed(match_prefixes(pivot, source)) == [(0, 0), (2, 2)]
     assert (
         listed(align("truncate", pivot, source, texts)) == listed(truncate(pivot, source)) == [(0, 0), (1, 1), (2, 2)]
     )

@@ -7,8 +7,8 @@ import random
 import pytest
 import torch
 
-from fusion.alignment import Words
-from fusion.alignment.tokenizer_pair import words
+from fusion.alignment import SpellingDistance
+from fusion.alignment.tokenizer_pair import spelling_distance
 from fusion.data.encode import end_of_turn
 from fusion.quickstart import tokens
 from fusion.tokenizers import spellings
@@ -31,7 +31,9 @@ def vocabulary(seed: int, count: int) -> list[bytes | None]:
 @pytest.mark.parametrize(("ours", "theirs"), [(40, 60), (1, 1), (2, 1), (3, 2), (300, 5)])
 def test_every_distance_is_that_of_the_definition(ours, theirs):
     pivot, source = vocabulary(1, ours), vocabulary(2, theirs)
-    found = Words.of(pivot, source).distance(torch.arange(len(pivot))[None], torch.arange(len(source))[None])[0]
+    found = SpellingDistance.from_token_bytes(pivot, source)(
+        torch.arange(len(pivot))[None], torch.arange(len(source))[None]
+    )[0]
     known = [[slow(theirs, mine) for mine in pivot] for theirs in source]
     torch.testing.assert_close(found.double(), torch.tensor(known, dtype=torch.float64), atol=1e-6, rtol=0)
 
@@ -39,21 +41,25 @@ def test_every_distance_is_that_of_the_definition(ours, theirs):
 def test_the_distance_is_a_metric():
     pieces = sorted({word for word in vocabulary(3, 60) if word})
     every = torch.arange(len(pieces))[None]
-    d = Words.of(pieces, pieces).distance(every, every)[0]
+    d = SpellingDistance.from_token_bytes(pieces, pieces)(every, every)[0]
     assert torch.equal(d, d.T)
     assert torch.equal(d == 0, torch.eye(len(pieces), dtype=torch.bool))
     assert (d[:, None, :] <= d[:, :, None] + d[None, :, :] + 1e-6).all()
 
 
 def test_tokens_of_one_role_are_one_word_and_other_control_tokens_are_unlike_everything():
-    made = Words.of([b"a", None, None], [None, b"a", None], roles=[(2, 1)])
+    made = SpellingDistance.from_token_bytes([b"a", None, None], [None, b"a", None], control_tokens=[(2, 1)])
     distance = made.distance(torch.tensor([[0, 1, 2, -1]]), torch.tensor([[0, 1, 2, -1]]))[0]
     assert distance.tolist() == [[1, 1, 1, 1], [0, 1, 1, 1], [1, 0, 1, 1], [1, 1, 1, 1]]
 
 
 def test_vocabularies_without_any_text_have_distances_too():
-    assert Words.of([None], [None]).distance(torch.tensor([[0]]), torch.tensor([[0]])).tolist() == [[[1.0]]]
-    assert Words.of([None], [None], [(0, 0)]).distance(torch.tensor([[0]]), torch.tensor([[0]])).tolist() == [[[0.0]]]
+    assert SpellingDistance.from_token_bytes([None], [None])(torch.tensor([[0]]), torch.tensor([[0]])).tolist() == [
+        [[1.0]]
+    ]
+    assert SpellingDistance.from_token_bytes([None], [None], [(0, 0)])(
+        torch.tensor([[0]]), torch.tensor([[0]])
+    ).tolist() == [[[0.0]]]
 
 
 def test_two_real_tokenizers_meet_in_bytes():
@@ -62,7 +68,7 @@ def test_two_real_tokenizers_meet_in_bytes():
     common = sorted(({w for w in mine if w} & {w for w in theirs if w}), key=len)[-5:]
     assert len(common[0]) > 1
     ids = [torch.tensor([[table.index(word) for word in common]]) for table in (mine, theirs)]
-    distance = words(source, pivot, ("auto", "auto")).distance(*ids)[0]
+    distance = spelling_distance(source, pivot, ("auto", "auto"))(*ids)[0]
     assert torch.equal(distance == 0, torch.eye(5, dtype=torch.bool))
     ends = [torch.tensor([[end_of_turn(each)]]) for each in (pivot, source)]
-    assert words(source, pivot, ("auto", "auto")).distance(*ends).item() == 0
+    assert spelling_distance(source, pivot, ("auto", "auto"))(*ends).item() == 0

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from fusion.alignment import coverage, exact_map, first_piece_map, map_rows
+from fusion.alignment import coverage, exact_map, first_piece_map, map_entries
 from fusion.core.rows import LogitRows
 from fusion.tokenizers import spellings, tokenize
 from tests.helpers.alignment_cases import rows
@@ -39,7 +39,7 @@ def test_a_run_of_bytes_that_is_not_all_of_them_has_no_say():
 
 
 def test_roles_join_control_tokens_and_overrule_bytes():
-    assert exact_map([None, b"a"], [b"a", None], roles=[(0, 1)]).tolist() == [1, 0]
+    assert exact_map([None, b"a"], [b"a", None], control_tokens=[(0, 1)]).tolist() == [1, 0]
     assert first_piece_map([None, b"a"], [b"a", None], lambda texts: [[0] for _ in texts], [(0, 1)]).tolist() == [1, 0]
 
 
@@ -142,16 +142,16 @@ def rows_with(ids: list[list[int]], probabilities: list[list[float]], **fields) 
 
 
 def test_entries_that_land_on_one_id_become_one_with_the_mass_of_all():
-    found = map_rows(rows_with([[0, 1, 2, 3]], [[0.4, 0.3, 0.2, 0.05]]), torch.tensor([7, 9, 7, -1]))
-    assert found.ids.tolist() == [[7, 9, -1, -1]]
-    torch.testing.assert_close(found.logprobs.exp(), torch.tensor([[0.6, 0.3, 0.0, 0.0]], dtype=torch.float64))
-    assert found.logprobs[0, 2:].tolist() == [-math.inf, -math.inf]
+    ids, logprobs, _ = map_entries(rows_with([[0, 1, 2, 3]], [[0.4, 0.3, 0.2, 0.05]]), torch.tensor([7, 9, 7, -1]))
+    assert ids.tolist() == [[7, 9, -1, -1]]
+    torch.testing.assert_close(logprobs.exp(), torch.tensor([[0.6, 0.3, 0.0, 0.0]], dtype=torch.float64))
+    assert logprobs[0, 2:].tolist() == [-math.inf, -math.inf]
 
 
 def test_empty_entries_stay_empty_and_take_no_mass():
-    found = map_rows(rows_with([[1, -1, -1]], [[0.5, 0.0, 0.0]]), torch.tensor([3, 4]))
-    assert found.ids.tolist() == [[4, -1, -1]]
-    assert found.logprobs.exp().tolist() == [[0.5, 0.0, 0.0]]
+    ids, logprobs, _ = map_entries(rows_with([[1, -1, -1]], [[0.5, 0.0, 0.0]]), torch.tensor([3, 4]))
+    assert ids.tolist() == [[4, -1, -1]]
+    assert logprobs.exp().tolist() == [[0.5, 0.0, 0.0]]
 
 
 @given(data=st.data())
@@ -162,10 +162,8 @@ def test_a_map_keeps_the_mass_of_every_pivot_id(data):
     weights = [[1.0 / (2 + 3 * slot) ** 9 for slot in range(k)] for _ in range(number)]
     table = data.draw(st.lists(st.integers(-1, 3), min_size=size, max_size=size))
     given_rows = rows_with(ids, weights) if number else rows([], [])
-    found = map_rows(given_rows, torch.tensor(table))
-    for before, after, mass, values in zip(
-        ids, found.ids.tolist(), weights, found.logprobs.exp().tolist(), strict=True
-    ):
+    found_ids, logprobs, _ = map_entries(given_rows, torch.tensor(table))
+    for before, after, mass, values in zip(ids, found_ids.tolist(), weights, logprobs.exp().tolist(), strict=True):
         wanted = [sum(m for i, m in zip(before, mass, strict=True) if table[i] == target) for target in range(4)]
         got = [sum(v for i, v in zip(after, values, strict=True) if i == target) for target in range(4)]
         assert got == pytest.approx(wanted, rel=1e-12)
@@ -175,23 +173,20 @@ def test_a_map_keeps_the_mass_of_every_pivot_id(data):
 
 def test_merging_is_exact_where_probabilities_would_underflow():
     values = torch.tensor([[-1.0, -900.0, -900.0]])
-    found = map_rows(rows_with([[0, 1, 2]], [[1.0] * 3], logprobs=values), torch.tensor([0, 1, 1]))
-    torch.testing.assert_close(found.logprobs[0, 1], torch.tensor(-900.0 + math.log(2)))
+    _, logprobs, _ = map_entries(rows_with([[0, 1, 2]], [[1.0] * 3], logprobs=values), torch.tensor([0, 1, 1]))
+    torch.testing.assert_close(logprobs[0, 1], torch.tensor(-900.0 + math.log(2)))
 
 
 def test_counts_of_sampled_rows_are_added_up():
-    given_rows = rows_with([[0, 1, 2]], [[0.5, 0.25, 0.25]], sampled=torch.tensor([[5, 2, 1]]))
-    assert map_rows(given_rows, torch.tensor([4, -1, 4])).sampled.tolist() == [[6, 0, 0]]
+    given_rows = rows_with([[0, 1, 2]], [[0.5, 0.25, 0.25]], sample_counts=torch.tensor([[5, 2, 1]]))
+    assert map_entries(given_rows, torch.tensor([4, -1, 4]))[2].tolist() == [[6, 0, 0]]
 
 
-def test_mapping_leaves_every_other_field_as_it_was():
-    given_rows = rows_with([[0, 1]], [[0.5, 0.25]], token=torch.tensor([1]), hidden=torch.ones(1, 3))
-    found = map_rows(given_rows, torch.tensor([4, 5]))
-    for field in ("gold", "mean", "std", "prefix", "example", "token", "hidden"):
-        assert getattr(found, field) is getattr(given_rows, field)
-    assert found.ids.dtype == given_rows.ids.dtype
+def test_ids_keep_their_type():
+    given_rows = rows_with([[0, 1]], [[0.5, 0.25]])
+    assert map_entries(given_rows, torch.tensor([4, 5]))[0].dtype == given_rows.ids.dtype
 
 
 def test_ids_that_the_map_does_not_reach_are_refused():
     with pytest.raises(ValueError, match=r"token id 2, the vocabulary map ends at 1"):
-        map_rows(rows_with([[2]], [[1.0]]), torch.tensor([0, 1]))
+        map_entries(rows_with([[2]], [[1.0]]), torch.tensor([0, 1]))

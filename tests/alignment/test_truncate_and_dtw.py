@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fusion.alignment import dtw, truncate
-from fusion.alignment.dtw import _by_example, _costs, _path, edit_distance
+from fusion.alignment.dtw import _costs, _path, _tokens_by_example, edit_distance
 from tests.alignment.test_prefix import listed
 from tests.helpers.alignment_cases import rows, rows_of_texts
 from tests.helpers.tiny_tokenizers import byte_level, gemma_style
@@ -80,7 +80,7 @@ def test_dtw_of_identical_tokenizers_is_the_identity_in_any_order_of_examples():
 def test_dtw_compares_tokens_without_the_spaces_around_them():
     """Pivot `a|    b|EOT` and source `a    |b|EOT` are the same words."""
     sides = rows([0] * 3, [0, 1, 6]), rows([0] * 3, [0, 5, 6])
-    words = [dict(_by_example(side, {0: b"a    b"}))[0][1] for side in sides]
+    words = [dict(_tokens_by_example(side, {0: b"a    b"}))[0][1] for side in sides]
     assert words == [[b"a", b"b", b""]] * 2
 
 

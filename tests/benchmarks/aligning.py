@@ -27,7 +27,7 @@ def measure() -> Iterable[Figure]:
     one, other = (tiny.TOKENIZERS[kind](tiny.TEXTS) for kind in ("llama", "gpt_neox"))
     pivot, source = _rows(one, text, 1), _rows(other, text, 1)
     shared = (set(pivot.prefix.tolist()) & set(source.prefix.tolist())) - {-1}
-    found = set(pivot.prefix[join(pivot, source).pivot].tolist())
+    found = set(pivot.prefix[match_prefixes(pivot, source).pivot].tolist())
     yield Figure("shared byte boundaries found", f"{len(found & shared):,} of {len(shared):,}", "all", "by brute force")
     slow = len(pivot) / seconds(lambda: dtw(pivot, source, {0: text.encode()}))
     many = _rows(one, text, 50), _rows(other, text, 50)

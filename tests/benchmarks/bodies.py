@@ -57,4 +57,4 @@ def random_rows(examples: int, rows_each: int, vocabulary: int, k: int = 10) -> 
     ids = torch.randint(vocabulary, (count, k), generator=generator)
     place = torch.arange(count)
     gold, mean, std = logprobs[:, 3], torch.full((count,), -14.0), torch.full((count,), 2.5)
-    return LogitRows(logprobs, ids, gold, mean, std, place % rows_each * 2, place // rows_each)
+    return LogitRows(logprobs, ids, gold, mean, std, prefix=place % rows_each * 2, example=place // rows_each)

@@ -12,7 +12,7 @@ import torch
 
 from benchmarks import bodies
 from benchmarks.measure import Figure, best
-from fusion.alignment import join, translate
+from fusion.alignment import map_to_pivot, match_prefixes
 from fusion.alignment.tokenizer_pair import vocabulary_map
 from fusion.cache.codec import bytes_per_row, decode, encode
 from fusion.core.rows import LogitRows
@@ -77,12 +77,12 @@ def _on_real_models(folder: Path) -> Iterable[Figure]:
     (tokenizer, pivot, about), (other, source, _) = (
         _read(folder / name, texts.values()) for name in ("smollm2-135m-instruct", "qwen2.5-coder-0.5b-instruct")
     )
-    pairs = join(pivot, source)
+    pairs = match_prefixes(pivot, source)
     mapped = vocabulary_map("first_piece", other, tokenizer, ("plain", "plain"))
     packed = decode(encode(source, "packed", VOCABULARY), source.example, 10, VOCABULARY)
     outcomes = []
     for rows in (source, packed):
-        at, theirs = translate(about, rows, pairs, mapped)
+        at, theirs = map_to_pivot(about, rows, pairs, mapped)
         kl = ForwardKL()(_asked(folder, tokenizer, texts.values(), pairs.pivot[at], theirs), theirs)
         mine = pivot.select(pairs.pivot)
         outcomes.append([kl, InfiFusion()(mine, rows.select(pairs.source)), GLD()(pivot, rows, len(texts))])
@@ -115,4 +115,4 @@ def _rows(logits: torch.Tensor, place: torch.Tensor) -> LogitRows:
     logprobs = logits.log_softmax(-1)
     values, ids = logprobs.topk(10)
     std, mean = torch.std_mean(logprobs, -1, correction=0)
-    return LogitRows(values, ids, logprobs[:, 7], mean, std, place % 100, place // 100)
+    return LogitRows(values, ids, logprobs[:, 7], mean, std, prefix=place % 100, example=place // 100)

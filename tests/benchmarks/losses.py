@@ -47,7 +47,7 @@ def _pair_loss(rows: int) -> Callable[[Tensor], Tensor]:
     def loss(logits: Tensor) -> Tensor:
         found = describe(logits, torch.zeros(rows, dtype=torch.long), torch.empty(rows, 0, dtype=torch.long), 10, False)
         place = torch.zeros(rows, dtype=torch.long)
-        mine = LogitRows(found.logprobs, found.ids, found.gold, found.mean, found.std, place, place)
+        mine = LogitRows(found.logprobs, found.ids, found.gold, found.mean, found.std, prefix=place, example=place)
         return objective(mine, source).mean()
 
     return loss

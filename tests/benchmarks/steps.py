@@ -13,7 +13,7 @@ from benchmarks import bodies
 from benchmarks.measure import Figure, Ratio, best, paired
 from fusion.models.head import Head
 from fusion.objectives import GLD, AnyObjective, CrossEntropy, ForwardKL, InfiFusion
-from fusion.training import Collator, Reference
+from fusion.training import FusionCollator, Reference
 from fusion.training.fit import training_arguments
 from fusion.training.trainer import FusionTrainer
 from fusion.weighting import GoldPosterior, Sum
@@ -56,8 +56,8 @@ def _ratio(model: Any, place: Path, objectives: list[AnyObjective], weighting: A
         Reference(name, bodies.cache(place / name, examples, TOKENS - PROMPT, size), _mapped(size))
         for name, size in VOCABULARIES.items()
     ]
-    fused = _step(model, place, Collator(examples, encoded, references, weighting), objectives, chunk)
-    plain = _step(model, place, Collator(examples, encoded, [], Sum()), [CrossEntropy()], chunk)
+    fused = _step(model, place, FusionCollator(examples, encoded, references, weighting), objectives, chunk)
+    plain = _step(model, place, FusionCollator(examples, encoded, [], Sum()), [CrossEntropy()], chunk)
     return paired(fused, plain, runs=9)
 
 
@@ -79,8 +79,8 @@ def _beside_the_body(model: Any, place: Path, objectives: list[AnyObjective], we
     ]
     hidden = torch.randn(EXAMPLES, TOKENS, 576)
     ways = (
-        (Collator(examples, encoded, references, weighting), objectives),
-        (Collator(examples, encoded, [], Sum()), None),
+        (FusionCollator(examples, encoded, references, weighting), objectives),
+        (FusionCollator(examples, encoded, [], Sum()), None),
     )
     times = []
     for collator, terms in ways:

@@ -29,7 +29,7 @@ def random_rows(count=500, k=10, vocabulary=V, spread=4.0, seed=0):
     prefix = (prefix - prefix[:, :1]).flatten()
     gold = full.gather(1, torch.randint(3000, (count, 1), generator=generator))[:, 0].float()
     mean, std = full.mean(-1).float(), full.std(-1, correction=0).float()
-    return LogitRows(logprobs, ids, gold, mean, std, prefix, torch.arange(count) // 50)
+    return LogitRows(logprobs, ids, gold, mean, std, prefix=prefix, example=torch.arange(count) // 50)
 
 
 def there_and_back(rows, vocabulary=V):

@@ -160,7 +160,7 @@ def caches(tmp_path_factory):
     """Folder of caches of whole rows (a model with RMS norm, one with LayerNorm), of the largest, and the models' folder."""
     folder = tmp_path_factory.mktemp("leak")
     objectives = [{"kind": "forward_kl"}]
-    raw = runs.raw(folder, extract={"top_k": "all", "values": "float32"}, objectives=objectives)
+    raw = runs.raw(folder, extract={"top_k": "all", "value_format": "float32"}, objectives=objectives)
     whole = pipeline.run(runs.loading.parse(raw, "test"), "extract")
     some = pipeline.run(runs.config(folder, name="some", objectives=objectives), "extract")
     return whole / "cache", some / "cache", folder

@@ -24,7 +24,7 @@ def rows_of(ids, tau=1.0, draws=20):
     gold, mean, std = -statistics[0], -statistics[1], statistics[2]
     prefix = torch.tensor([7 * r for id in ids for r in range(int(id[2:]) % 3 + 1)])
     ids_ = torch.where(found.ids >= 0, found.ids * 800, -1)
-    return LogitRows(found.logprobs, ids_, gold, mean, std, prefix, example, sampled=found.counts)
+    return LogitRows(found.logprobs, ids_, gold, mean, std, prefix=prefix, example=example, sample_counts=found.counts)
 
 
 def written(folder, values, tau=1.0, shard=4):
@@ -46,11 +46,11 @@ def test_counts_and_ids_come_back_without_loss_in_any_order(tmp_path, values, ta
     got = cache.rows(wanted)
     for number, id in enumerate(wanted):
         mine, theirs = got.select(got.example == number), rows.select(rows.example == IDS.index(id))
-        k = int((theirs.sampled > 0).sum(-1).max())
+        k = int((theirs.sample_counts > 0).sum(-1).max())
         assert torch.equal(mine.ids[:, :k], theirs.ids[:, :k])
-        assert torch.equal(mine.sampled[:, :k], theirs.sampled[:, :k])
+        assert torch.equal(mine.sample_counts[:, :k], theirs.sample_counts[:, :k])
         torch.testing.assert_close(mine.logprobs[:, :k], theirs.logprobs[:, :k], atol=tolerance, rtol=0)
-        assert (mine.sampled[:, k:] == 0).all()
+        assert (mine.sample_counts[:, k:] == 0).all()
         assert (mine.ids[:, k:] == -1).all()
         assert mine.logprobs[:, k:].isneginf().all()
         assert torch.equal(mine.prefix, theirs.prefix)
@@ -61,14 +61,14 @@ def test_at_tau_one_a_target_has_mass_one(tmp_path):
     cache, _ = written(tmp_path, "packed")
     got = cache.rows(IDS)
     torch.testing.assert_close(got.logprobs.exp().sum(-1), torch.ones(len(got)))
-    assert torch.equal(got.sampled.sum(-1), torch.full((len(got),), 20))
+    assert torch.equal(got.sample_counts.sum(-1), torch.full((len(got),), 20))
 
 
 def test_no_wider_than_the_widest_row_that_is_read(tmp_path):
     cache, rows = written(tmp_path, "packed")
     for id in IDS:
         mine = rows.select(rows.example == IDS.index(id))
-        assert cache.rows([id]).k == (mine.sampled > 0).sum(-1).max()
+        assert cache.rows([id]).k == (mine.sample_counts > 0).sum(-1).max()
 
 
 def test_the_size_of_shards_changes_nothing_that_is_read(tmp_path):
@@ -80,7 +80,7 @@ def test_the_size_of_shards_changes_nothing_that_is_read(tmp_path):
 def test_an_entry_takes_three_bytes_and_a_row_one_more():
     rows = rows_of(IDS)
     tensors = encode(rows, "packed", V)
-    different = int((rows.sampled > 0).sum())
+    different = int((rows.sample_counts > 0).sum())
     assert tensors["drawn"].shape == (different, 3)
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     each = bytes_per_row(0, "packed", V) + sampled_entries.bytes_per_row(different / len(rows), V)
@@ -90,11 +90,14 @@ def test_an_entry_takes_three_bytes_and_a_row_one_more():
 def test_127_draws_of_one_id_fit_and_128_are_refused():
     rows = rows_of(IDS[:1]).top(2)
     fits = dataclasses.replace(
-        rows, logprobs=torch.tensor([[0.0, -torch.inf]]), ids=torch.tensor([[5, -1]]), sampled=torch.tensor([[127, 0]])
+        rows,
+        logprobs=torch.tensor([[0.0, -torch.inf]]),
+        ids=torch.tensor([[5, -1]]),
+        sample_counts=torch.tensor([[127, 0]]),
     )
     assert sampled_entries.decode([sampled_entries.encode(fits, V)], V)[2].tolist() == [[127]]
     with pytest.raises(ValueError, match=r"drawn 128 times .* at most 127 \(extract.sampling.draws\)"):
-        sampled_entries.encode(dataclasses.replace(fits, sampled=fits.sampled + torch.tensor([1, 0])), V)
+        sampled_entries.encode(dataclasses.replace(fits, sampled=fits.sample_counts + torch.tensor([1, 0])), V)
 
 
 def test_a_cache_of_drawn_entries_says_so(tmp_path):

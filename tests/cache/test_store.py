@@ -30,7 +30,11 @@ def rows_of(ids, k=4):
         value = -torch.arange(n * k, dtype=torch.float32).reshape(n, k) / 7 - i % 12
         numbers = torch.arange(n)
         tokens, example = numbers[:, None] + torch.arange(k) * 1000 + 200_000, torch.full((n,), number)
-        parts.append(LogitRows(value, tokens, value[:, 0], value[:, 1], value[:, 2].abs(), numbers * 5 - 1, example))
+        parts.append(
+            LogitRows(
+                value, tokens, value[:, 0], value[:, 1], value[:, 2].abs(), prefix=numbers * 5 - 1, example=example
+            )
+        )
     return LogitRows.cat(parts)
 
 

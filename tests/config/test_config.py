@@ -42,7 +42,7 @@ def test_an_objective_that_a_backend_cannot_serve_is_refused_before_anything_run
     "backend", [{"kind": "openai", "url": "http://here/v1", "model": "m"}, {"kind": "vllm"}, {"kind": "imported"}]
 )
 def test_hidden_states_of_a_backend_that_has_none_are_refused(backend):
-    raw = changed(["extract", "hidden"], True)
+    raw = changed(["extract", "hidden_states"], True)
     raw["sources"][1]["backend"] = backend
     message = f"extract.hidden is true, and source two cannot give hidden states: its backend {backend['kind']} knows"
     with pytest.raises(ConfigError, match=message):
@@ -55,7 +55,7 @@ def test_an_objective_that_looks_at_hidden_states_needs_them_in_the_cache():
         ConfigError, match=r"objectives\[1\] \(affinity\) looks at hidden .*; set extract.hidden to true"
     ):
         loading.parse(raw, "x.yaml")
-    raw["extract"] = {"hidden": True}
+    raw["extract"] = {"hidden_states": True}
     assert loading.parse(raw, "x.yaml").objectives[1].needs == {"hidden"}
 
 

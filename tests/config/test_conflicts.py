@@ -30,7 +30,7 @@ from fusion.objectives import (
 from fusion.transforms import GoldOnly, LogitSwap, Power, TopKUniform
 from fusion.weighting import GoldPosterior, Learned, MaxMargin, PowerSum, Product, RandomSource, Sum, TokenScaled
 from tests.helpers import runs
-from tests.helpers.contract import OBJECTIVES, case
+from tests.helpers.contract import EXAMPLES, case
 
 
 def choices(**changed) -> Choices:
@@ -48,7 +48,7 @@ def choices(**changed) -> Choices:
 ALIGN = AlignDistil(expert="a", opposite="b")
 OFFENCES = [
     ({"weighting": PowerSum(gamma=0.5)}, r"weighting \(power_sum\) with tail: exact .* keeps 10 entries"),
-    ({"weighting": Product(of=[Sum(), PowerSum(gamma=0.5)])}, r"weighting \(product\) with tail: exact"),
+    ({"weighting": Product(factors=[Sum(), PowerSum(gamma=0.5)])}, r"weighting \(product\) with tail: exact"),
     ({"transforms": {"a": [Power(gamma=0.5)]}}, r"sources\[0\] \(a\).transforms\[0\] \(power\) with tail: exact"),
     (
         {"transforms": {"a": [TopKUniform(top_k=11)]}},
@@ -61,7 +61,7 @@ OFFENCES = [
     ({"objectives": [ALIGN], "transforms": {"a": []}, "strategies": ["unified"]}, r"names source b; the sources are a"),
     ({"objectives": [ALIGN]}, r"objectives\[0\] \(aligndistil\) needs 2 sources at once, .* strategies: \[unified\]"),
     (
-        {"objectives": [ALIGN], "strategies": ["unified"], "weighting": Product(of=[Sum(), MaxMargin()])},
+        {"objectives": [ALIGN], "strategies": ["unified"], "weighting": Product(factors=[Sum(), MaxMargin()])},
         r"\(aligndistil\) needs 2 sources at each row, and weighting: max_margin lets one count",
     ),
     (
@@ -88,7 +88,7 @@ OFFENCES = [
         {"objectives": [InfiFusion()], "sampled": True},
         r"objectives\[0\] \(infifusion\) reads ranks, ratios, .* at random",
     ),
-    ({"objectives": [Mixture(of=ReverseKL())], "sampled": True}, r"objectives\[0\] \(mixture\) reads ranks"),
+    ({"objectives": [Mixture(objective=ReverseKL())], "sampled": True}, r"objectives\[0\] \(mixture\) reads ranks"),
     ({"objectives": [ForwardKL(tail="residual_to_gold")], "sampled": True}, r"\(forward_kl\) reads ranks"),
     (
         {"objectives": [ForwardKL(select=Confident(threshold=0.5))], "sampled": True},
@@ -96,7 +96,7 @@ OFFENCES = [
     ),
     ({"weighting": PowerSum(gamma=0.5, tail="single"), "sampled": True}, r"weighting \(power_sum\) reads ranks"),
     (
-        {"weighting": Product(of=[Sum(), PowerSum(gamma=0.5, tail="single")]), "sampled": True},
+        {"weighting": Product(factors=[Sum(), PowerSum(gamma=0.5, tail="single")]), "sampled": True},
         r"weighting \(product\) reads ranks",
     ),
     ({"transforms": {"a": [LogitSwap()]}, "sampled": True}, r"\(logit_swap\) reads ranks.* no transform"),
@@ -105,7 +105,7 @@ OFFENCES = [
         r"weighting \(random_source\).probabilities has 1 numbers, one is needed for each of a, b",
     ),
     (
-        {"weighting": Product(of=[Sum(), Learned(shares={"*": [0.1, 0.2, 0.3]})])},
+        {"weighting": Product(factors=[Sum(), Learned(shares={"*": [0.1, 0.2, 0.3]})])},
         r"weighting \(learned\).shares.\* has 3 numbers, one is needed for each of a, b",
     ),
     ({"weighting": RandomSource()}, r"random_source draws among all sources, .* use strategies: \[unified\]"),
@@ -150,8 +150,8 @@ FINE = [
     {"transforms": {"a": [Power(gamma=0.5)]}, "objectives": [Matcher()], "top_k": "all"},  # its term sees temperatures
     {"alignment": "truncate"},
     {"objectives": [CrossEntropy(), USKD(), SpanLikelihood(), ForwardKL(), Mixture()], "sampled": True},
-    {"objectives": [ForwardKL(select=Confident(threshold=0.5, of="pivot"), tail="none")], "sampled": True},
-    {"weighting": Product(of=[GoldPosterior(), TokenScaled()]), "sampled": True},
+    {"objectives": [ForwardKL(select=Confident(threshold=0.5, model="pivot"), tail="none")], "sampled": True},
+    {"weighting": Product(factors=[GoldPosterior(), TokenScaled()]), "sampled": True},
     {"transforms": {"a": [TopKUniform(top_k=10)]}, "objectives": [InfiFusion(top_k=10)]},
     {"weighting": RandomSource(probabilities=[0.2, 0.8]), "strategies": ["unified"]},
     {"weighting": Learned(shares={"x": [0.1, 0.2], "*": [0.0, 0.0]}), "domains": ["x", "y"]},
@@ -197,7 +197,7 @@ def test_the_pivot_may_be_a_source_of_itself_where_transforms_change_what_it_say
 
 
 @pytest.mark.parametrize(
-    "objective", [o for o in OBJECTIVES if o.unit in ("mapped", "pair", "spelled", "relation", "example")], ids=repr
+    "objective", [o for o in EXAMPLES if o.unit in ("mapped", "pair", "spelled", "relation", "example")], ids=repr
 )
 def test_a_term_is_said_to_be_blind_to_scale_exactly_if_a_factor_on_the_sources_logits_changes_nothing(objective):
     tried = case(objective, dtype=torch.float64)

@@ -16,7 +16,7 @@ def rows(n: int, k: int, vocabulary: int, dtype=torch.float64) -> LogitRows:
     nothing = torch.zeros(n, dtype=dtype)
     place = torch.zeros(n, dtype=torch.long)
     ids, drawn = torch.randint(-1, vocabulary, (n, k)), torch.randint(0, 9, (n, k))
-    return LogitRows(logprobs, ids, nothing, nothing, nothing, place, place, sampled=drawn)
+    return LogitRows(logprobs, ids, nothing, nothing, nothing, prefix=place, example=place, sample_counts=drawn)
 
 
 def one_by_one(ids: list[int], logprobs: list[float], sampled: list[int]) -> tuple[list[int], list[float], list[int]]:
@@ -33,10 +33,12 @@ def test_pooled_rows_are_those_of_a_loop(n, k, vocabulary):
     given = rows(n, k, vocabulary)
     found = given.pooled()
     for i in range(n):
-        ids, logs, counts = one_by_one(given.ids[i].tolist(), given.logprobs[i].tolist(), given.sampled[i].tolist())
+        ids, logs, counts = one_by_one(
+            given.ids[i].tolist(), given.logprobs[i].tolist(), given.sample_counts[i].tolist()
+        )
         assert found.ids[i].tolist() == ids
         assert found.logprobs[i].tolist() == pytest.approx(logs, rel=1e-12)
-        assert found.sampled[i].tolist() == counts
+        assert found.sample_counts[i].tolist() == counts
 
 
 def test_small_probabilities_beside_a_large_one_are_kept():

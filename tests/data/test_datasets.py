@@ -111,7 +111,7 @@ def test_an_id_names_the_content_and_nothing_else():
 
 def test_builtin_data_is_the_same_every_time_and_noise_changes_answers_only():
     clean = datasets.load("builtin:sums", domain="sums", split="fusion", limit=50, shuffle=1)
-    noisy = datasets.load("builtin:sums", domain="sums", split="fusion", limit=50, shuffle=1, noise=0.5)
+    noisy = datasets.load("builtin:sums", domain="sums", split="fusion", limit=50, shuffle=1, label_noise=0.5)
     assert clean == datasets.load("builtin:sums", domain="sums", split="fusion", limit=50, shuffle=1)
     assert [e.prompt for e in clean] == [e.prompt for e in noisy]
     assert 10 < sum(a.response != b.response for a, b in zip(clean, noisy, strict=True)) < 40

@@ -42,7 +42,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("easiest")
     raw = runs.raw(folder)
     training = {name: value for name, value in raw["training"].items() if name != "max_steps"} | {"num_train_epochs": 1}
-    config = runs.config(folder, data=raw["data"] | {"easiest": 0.5}, training=training)
+    config = runs.config(folder, data=raw["data"] | {"easiest_fraction": 0.5}, training=training)
     pipeline.run(config, until="train")
     return Job(config)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from fusion.core.rows import LogitRows
+from fusion.core.rows import LogitRows, MappedRows, Positions
 from fusion.objectives import (
     GLD,
     L1,
@@ -19,9 +19,10 @@ from fusion.objectives import (
     USKD,
     Affinity,
     AlignDistil,
-    Between,
+    AllSourcesObjective,
     CrossEntropy,
     DualHead,
+    ExampleObjective,
     ForwardKL,
     GromovWasserstein,
     HiddenProjector,
@@ -29,27 +30,31 @@ from fusion.objectives import (
     InfiFusion,
     JensenShannon,
     LumiNet,
+    MappedObjective,
     Matcher,
     Mixture,
+    ModuleObjective,
+    ModuleSpec,
     Objective,
     OneVsRest,
     OptimalTransport,
     OutputLayer,
-    OwningObjective,
     PlackettLuce,
+    RelationObjective,
     ReverseKL,
+    RowObjective,
     SkewedKL,
     SpanLikelihood,
+    SpanObjective,
     SpanRelations,
-    SpelledObjective,
     TopKContrastive,
     TopKDecoupled,
     ZScoreKL,
 )
-from tests.helpers.rows import asked, random_rows, rows_of
+from tests.helpers.rows import as_mapped, query, random_rows, rows_of
 
 E, V, W, K = 3, 23, 31, 6  # examples, the pivot's vocabulary, a source's, kept entries
-OBJECTIVES: list[Objective] = [
+EXAMPLES: list[Objective] = [
     CrossEntropy(),
     ULD(),
     ULD(pivot_temperature=2.0, source_temperature=0.5),
@@ -69,7 +74,10 @@ OBJECTIVES: list[Objective] = [
     SkewedKL(skew=0.0),
     SpanLikelihood(),
     SpanLikelihood(temperature=20.0),
-    *(Mixture(of=of) for of in (ForwardKL(), ForwardKL(top_k=2), ReverseKL(), L1(), PlackettLuce(), NKD())),
+    *(
+        Mixture(objective=inner)
+        for inner in (ForwardKL(), ForwardKL(top_k=2), ReverseKL(), L1(), PlackettLuce(), NKD())
+    ),
     *(PlackettLuce(top_k=k) for k in (None, 2)),
     *(NKD(top_k=k) for k in (None, 2)),
     NKD(gamma=0.0),
@@ -83,7 +91,7 @@ OBJECTIVES: list[Objective] = [
     TopKContrastive(),
     *(MSE(top_k=k) for k in (None, 3)),
     Hungarian(top_k=4, candidates=6),
-    Hungarian(top_k=6, candidates=3, spelling=0.5, of="probabilities", loss="l1"),
+    Hungarian(top_k=6, candidates=3, spelling=0.5, difference="probabilities", loss="l1"),
     Hungarian(top_k=3, candidates=3, probability=0.0),
     LumiNet(rows=2),
     LumiNet(rows=3, columns=5),
@@ -99,7 +107,7 @@ OBJECTIVES: list[Objective] = [
     HiddenProjector(disparity=0.9),
     *(DualHead(loss=loss) for loss in ("binary_kl_norm", "binary_kl", "kl")),
     DualHead(loss="kl", temperature=2.0),
-    *(Matcher(of=of) for of in (ForwardKL(top_k=2), PlackettLuce())),
+    *(Matcher(objective=inner) for inner in (ForwardKL(top_k=2), PlackettLuce())),
 ]
 
 SPELLING = torch.rand(W, V, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
@@ -110,7 +118,7 @@ NOT_LEAST_AT_EQUALITY: dict[str, Callable[[Objective], bool]] = {
     "cross_entropy": lambda _: True,  # least where the following token is certain, and so are the next two
     "plackett_luce": lambda _: True,
     "nkd": lambda _: True,
-    "mixture": lambda o: o.of.kind in ("plackett_luce", "nkd"),  # type: ignore[attr-defined]
+    "mixture": lambda o: o.objective.kind in ("plackett_luce", "nkd"),  # type: ignore[attr-defined]
     "uskd": lambda _: True,  # looks at no source
     "topkd_contrastive": lambda _: True,  # least where positions are told apart
     "optimal_transport": lambda _: True,  # its plan is blurred
@@ -131,13 +139,13 @@ HOLDS_CONSTANT = {
 
 @dataclasses.dataclass
 class Case:
-    """A pivot's logits, and the rows of sources as the objective wants them: one, or several for `sources`."""
+    """A pivot's logits, and the rows of sources as the objective wants them: one, or several for all at once."""
 
     objective: Objective
     logits: Tensor
-    about: LogitRows
-    source: LogitRows
-    others: list[LogitRows] = dataclasses.field(default_factory=list)
+    positions: Positions
+    source: LogitRows | MappedRows
+    others: list[MappedRows] = dataclasses.field(default_factory=list)
     share: Tensor | None = None
     names: tuple[str, ...] = ("source0", "source1")
     module: torch.nn.Module | None = None
@@ -146,98 +154,98 @@ class Case:
     def pivot(self) -> LogitRows:
         """Its rows; the logits themselves serve as hidden states, for an objective that looks at such."""
         rows = self._numbers()
-        hidden = self.logits if "hidden" in self.objective.reads else None
-        return dataclasses.replace(rows, hidden=hidden, prefix=self.about.prefix)
+        hidden = self.logits if "hidden" in self.objective.required_pivot_fields else None
+        return dataclasses.replace(rows, hidden=hidden, prefix=self.positions.prefix)
 
     def _numbers(self) -> LogitRows:
-        if self.objective.unit == "mapped":
-            return asked(self.logits, self.source.ids, self.about)
-        if self.objective.unit == "sources":
-            return asked(self.logits, torch.cat([s.ids for s in (self.source, *self.others)], dim=1), self.about)
-        entries = V if self.objective.entries is None else self.objective.entries
-        if isinstance(self.objective, SpelledObjective):
-            entries = self.objective.candidates
-        return rows_of(self.logits, entries, self.about.token, self.about.example)
+        if isinstance(self.objective, MappedObjective):
+            return query(self.logits, self.source.ids, self.positions)
+        if isinstance(self.objective, AllSourcesObjective):
+            return query(self.logits, torch.cat([s.ids for s in (self.source, *self.others)], dim=1), self.positions)
+        entries = self.objective.requirements.pivot_top_k
+        return rows_of(self.logits, V if entries is None else entries, self.positions.token, self.positions.example)
 
     def values(self) -> Tensor:
         pivot, source = self.pivot, self.source
         own = {} if self.module is None else {"module": self.module}
-        match self.objective.unit:
-            case "row":
+        match self.objective:
+            case RowObjective():
                 return self.objective(pivot)
-            case "span":
+            case SpanObjective():
                 return self.objective(pivot.gold, source.gold)
-            case "example" | "relation":
+            case ExampleObjective() | RelationObjective():
                 return self.objective(pivot, source, E, **own)
-            case "sources":
+            case AllSourcesObjective():
                 named = dict(zip(self.names, (source, *self.others), strict=True))
                 return self.objective(pivot, named, self.share)
-            case "spelled":
-                return self.objective(pivot, source, spelled(source.ids, pivot.ids))
             case _:
                 return self.objective(pivot, source, **own)
 
     def reordered(self, order: Tensor) -> Case:
         """The same rows in another order; those of a whole example on its source's side stay."""
-        joined = self.objective.unit != "example"
+        joined = not isinstance(self.objective, ExampleObjective)
         return dataclasses.replace(
             self,
             logits=self.logits.detach()[order].requires_grad_(),
-            about=self.about.select(order),
+            positions=self.positions.select(order),
             source=self.source.select(order) if joined else self.source,
             others=[other.select(order) for other in self.others],
             share=None if self.share is None else self.share[:, order],
         )
 
 
-def spelled(source: Tensor, pivot: Tensor) -> Tensor:
+class Spelling(torch.nn.Module):
     """Distances between the tokens of both sides: [M, K, L]."""
-    return SPELLING[source[:, :, None], pivot[:, None, :]]
+
+    def forward(self, pivot: Tensor, source: Tensor) -> Tensor:
+        return SPELLING[source[:, :, None], pivot[:, None, :]]
 
 
 def case(objective: Objective, N: int = 11, dtype: torch.dtype = torch.float32) -> Case:
-    """Random rows. The source's differ in precision, and in length and vocabulary where the unit allows it."""
-    about = random_rows(N, 0, V, dtype, seed=1, examples=E)
+    """Random rows. The source's differ in precision, and in length and vocabulary where the kind allows it."""
+    positions = random_rows(N, 0, V, dtype, seed=1, examples=E)
     logits = torch.randn(N, V, generator=torch.Generator().manual_seed(2)).to(dtype).requires_grad_()
     other = torch.float64 if dtype == torch.float32 else torch.float32  # the source's precision must not leak out
-    if objective.unit in ("mapped", "sources"):
-        sources = [_mapped(about, other, objective, seed) for seed in (3, 5)]
-        several = objective.unit == "sources"
+    if objective.requirements.mapped_rows:
+        sources = [_mapped(positions, other, objective, seed) for seed in (3, 5)]
+        several = isinstance(objective, AllSourcesObjective)
         share = torch.rand(2, N, generator=torch.Generator().manual_seed(7)).to(dtype)
         return Case(
             objective,
             logits,
-            about,
+            positions,
             sources[0],
             sources[1:] if several else [],
             share / share.sum(0) if several else None,
             module=module(objective, W, dtype),
         )
-    count = N + 4 if objective.unit == "example" and N else N  # whole examples may differ in length
-    source = random_rows(count, W if objective.entries is None else K, W, other, 3, examples=E)
+    count = N + 4 if isinstance(objective, ExampleObjective) and N else N  # whole examples may differ in length
+    source = random_rows(count, W if objective.required_top_k is None else K, W, other, 3, examples=E)
     hidden = torch.randn(count, W, generator=torch.Generator().manual_seed(8)).to(other)
-    found = Case(objective, logits, about, dataclasses.replace(source, hidden=hidden))
+    found = Case(objective, logits, positions, dataclasses.replace(source, hidden=hidden))
     return dataclasses.replace(found, module=module(objective, W, dtype))
 
 
 def module(objective: Objective, width: int, dtype: torch.dtype) -> torch.nn.Module | None:
     """What the objective owns, for the pivot and a source of that width and vocabulary whose head is the identity."""
-    if not isinstance(objective, OwningObjective):
+    if not isinstance(objective, ModuleObjective):
         return None
+    spec = ModuleSpec(V, width, width, lambda _: OutputLayer(torch.eye(width, dtype=torch.float64)), Spelling)
     with torch.random.fork_rng():
         torch.manual_seed(9)
-        made = objective.own(Between(V, width, width, lambda _: OutputLayer(torch.eye(width, dtype=torch.float64))))
-    return made.double() if dtype == torch.float64 else made.float()
+        built = objective.build_module(spec)
+    return built.double() if dtype == torch.float64 else built.float()
 
 
-def _mapped(about: LogitRows, dtype: torch.dtype, objective: Objective, seed: int) -> LogitRows:
-    """Rows about the same text as `about`, a share of their entries empty and some golds unknown."""
-    generator, N = torch.Generator().manual_seed(seed), len(about)
+def _mapped(positions: LogitRows, dtype: torch.dtype, objective: Objective, seed: int) -> MappedRows:
+    """Rows about the same text as `positions`, a share of their entries empty."""
+    generator, N = torch.Generator().manual_seed(seed), len(positions)
     logits = torch.randn(N, V, generator=generator, dtype=torch.float64) * 3
-    rows = rows_of(logits.to(dtype), V if objective.entries is None else K, about.token, about.example)
-    if "hidden" in objective.needs:
+    entries = V if objective.required_top_k is None else K
+    rows = as_mapped(rows_of(logits.to(dtype), entries, positions.token, positions.example))
+    if "hidden" in objective.required_source_fields:
         rows = dataclasses.replace(rows, hidden=torch.randn(N, W, generator=generator).to(dtype))
-    if not N or objective.entries is None:
+    if not N or objective.required_top_k is None:
         return rows
     empty = torch.rand(rows.ids.shape, generator=generator) < 0.3
     return dataclasses.replace(
@@ -251,12 +259,13 @@ def equal(objective: Objective, logits: Tensor) -> Case:
     """A source that says what the pivot says."""
     N = len(logits)
     token = torch.arange(N) % V
-    about = rows_of(logits.detach(), 0, token, torch.arange(N) * E // N)
-    rows = rows_of(logits.detach(), V if objective.entries is None else K, token, about.example)
+    positions = rows_of(logits.detach(), 0, token, torch.arange(N) * E // N)
+    rows = rows_of(logits.detach(), V if objective.required_top_k is None else K, token, positions.example)
     rows = dataclasses.replace(rows, hidden=logits.detach())
-    several = objective.unit == "sources"
+    rows = as_mapped(rows) if objective.requirements.mapped_rows else rows
+    several = isinstance(objective, AllSourcesObjective)
     share = torch.full((2, N), 0.5, dtype=logits.dtype) if several else None
-    found = Case(objective, logits, about, rows, [rows] if several else [], share)
+    found = Case(objective, logits, positions, rows, [rows] if several else [], share)
     return dataclasses.replace(found, module=module(objective, V, logits.dtype))
 
 

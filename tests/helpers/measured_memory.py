@@ -7,7 +7,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from fusion.core.rows import LogitRows
+from fusion.core.rows import Positions
 from fusion.models.head import Head, hidden_states
 from fusion.plan import facts
 
@@ -67,12 +67,8 @@ def saved_bytes(model, inputs):
 def loss(model, head, inputs):
     """A loss that reads the gold token, the ten largest entries and the moments of every row."""
     hidden, ids = hidden_states(model, **inputs).flatten(0, 1), inputs["input_ids"].flatten()
-    nothing = torch.zeros(len(ids))
-    about = LogitRows(
-        logprobs=torch.zeros(len(ids), 0), ids=torch.zeros(len(ids), 0, dtype=torch.long), gold=nothing, mean=nothing,
-        std=nothing, prefix=torch.arange(len(ids)), example=torch.zeros_like(ids), token=ids,
-    )  # fmt: skip
-    rows, _ = head.rows(hidden, about, 10)
+    positions = Positions(prefix=torch.arange(len(ids)), example=torch.zeros_like(ids), token=ids)
+    rows, _ = head.rows(hidden, positions, 10)
     return rows.gold.sum() + rows.logprobs.sum() + rows.mean.sum()
 
 

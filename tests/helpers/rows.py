@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fusion.core.rows import LogitRows
+from fusion.core.rows import LogitRows, MappedRows, Positions
 
 
 def rows_of(logits: Tensor, k: int, token: Tensor | None = None, example: Tensor | None = None) -> LogitRows:
@@ -17,7 +17,7 @@ def rows_of(logits: Tensor, k: int, token: Tensor | None = None, example: Tensor
     values, ids = logprobs.topk(k, dim=-1)
     gold = logprobs.gather(1, token[:, None])[:, 0]
     mean, std = logprobs.mean(-1), torch.std(logprobs, -1, correction=0) if number else logprobs.sum(-1)
-    return LogitRows(values, ids, gold, mean, std, torch.arange(number), example, token)
+    return LogitRows(values, ids, gold, mean, std, prefix=torch.arange(number), example=example, token=token)
 
 
 def log_softmax(logits: Tensor) -> Tensor:
@@ -37,9 +37,15 @@ def random_rows(
     return rows_of(logits.to(dtype), K, token, example)
 
 
-def asked(logits: Tensor, ids: Tensor, about: LogitRows) -> LogitRows:
+def query(logits: Tensor, ids: Tensor, positions: Positions) -> LogitRows:
     """What the model with these logits says of `ids` [N, K], with gradients; anything where an id is -1."""
     logprobs = log_softmax(logits)
-    rows = rows_of(logits, 0, about.token, about.example)
+    rows = rows_of(logits, 0, positions.token, positions.example)
     values = logprobs.gather(1, ids.clamp(min=0))
-    return LogitRows(values, ids, rows.gold, rows.mean, rows.std, about.prefix, about.example, about.token)
+    return LogitRows.at(positions, logprobs=values, ids=ids, gold=rows.gold, mean=rows.mean, std=rows.std)
+
+
+def as_mapped(rows: LogitRows, **changes: Tensor | None) -> MappedRows:
+    """The rows of a source that has the pivot's own vocabulary and tokens."""
+    fields = {name: value for name, value in vars(rows).items() if name != "gold"}
+    return MappedRows(**{**fields, "pivot_token_logprob": rows.gold, **changes})

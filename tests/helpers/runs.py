@@ -44,7 +44,7 @@ def raw(folder: Path, **changes: Any) -> dict[str, Any]:
             "train": [{"path": train, "domain": f"d{i}", "where": {"domain": i}} for i in range(2)],
             "heldout": [{"path": held, "domain": f"d{i}", "where": {"domain": i}} for i in range(2)],
         },
-        "extract": {"top_k": 10, "shard": 5, "batch_tokens": 256},
+        "extract": {"top_k": 10, "shard_size": 5, "batch_tokens": 256},
         "objectives": [
             {"kind": "cross_entropy", "weight": 0.5},
             {"kind": "infifusion", "weight": 0.1},

@@ -10,8 +10,8 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from fusion.core.rows import LogitRows
-from fusion.objectives import ALL, AnyObjective
-from tests.helpers.contract import HOLDS_CONSTANT, NOT_LEAST_AT_EQUALITY, OBJECTIVES, E, V, case, equal, extremes
+from fusion.objectives import OBJECTIVES, AnyObjective
+from tests.helpers.contract import HOLDS_CONSTANT, NOT_LEAST_AT_EQUALITY, E, V, case, equal, extremes
 
 
 def those(*units: str):

@@ -25,15 +25,15 @@ PIVOT, SOURCE = rows(0.9, 0.1, 0.9, 0.1), rows(0.1, 0.1, 0.9, 0.9)
     ("of", "counts"), [("pivot", [True, False, True, False]), ("source", [False, False, True, True])]
 )
 def test_the_most_likely_token_decides(of, counts):
-    assert Confident(threshold=0.5, of=of)(PIVOT, SOURCE).tolist() == counts
+    assert Confident(threshold=0.5, model=of)(PIVOT, SOURCE).tolist() == counts
 
 
 @pytest.mark.parametrize("threshold", [0.05, 0.5, 0.95])
 def test_with_either_all_rows_count_that_count_for_the_source_alone(threshold):
     either = Confident(threshold=threshold)(PIVOT, SOURCE)
-    alone = Confident(threshold=threshold, of="source")(PIVOT, SOURCE)
+    alone = Confident(threshold=threshold, model="source")(PIVOT, SOURCE)
     assert (either | ~alone).all()
-    assert torch.equal(either, alone | Confident(threshold=threshold, of="pivot")(PIVOT, SOURCE))
+    assert torch.equal(either, alone | Confident(threshold=threshold, model="pivot")(PIVOT, SOURCE))
 
 
 def test_the_papers_mask_read_literally_is_least_at_zero():
@@ -48,7 +48,7 @@ def test_the_papers_mask_read_literally_is_least_at_zero():
 def test_selection_is_a_setting_of_every_joined_term():
     confident = {"kind": "confident", "threshold": 0.5}
     assert ForwardKL.model_validate({"select": confident}).select == Confident(threshold=0.5)
-    assert ForwardKL.model_validate({"select": {"kind": "knows_more"}}).select == KnowsMore(by=0)
+    assert ForwardKL.model_validate({"select": {"kind": "knows_more"}}).select == KnowsMore(margin=0)
     with pytest.raises(ValidationError, match="less than or equal to 1"):
         Confident(threshold=1.5)
 
@@ -60,8 +60,8 @@ def with_gold(*gold: float):
 def test_the_likelihood_of_the_true_token_decides_who_knows_more():
     pivot, source = with_gold(-1.0, -1.0, -1.0, -1.0), with_gold(-0.5, -1.0, -2.0, float("nan"))
     assert KnowsMore()(pivot, source).tolist() == [True, False, False, False]
-    assert KnowsMore(by=0.6)(pivot, source).tolist() == [False] * 4
-    assert KnowsMore(by=-1.5)(pivot, source).tolist() == [True, True, True, False]
+    assert KnowsMore(margin=0.6)(pivot, source).tolist() == [False] * 4
+    assert KnowsMore(margin=-1.5)(pivot, source).tolist() == [True, True, True, False]
 
 
 def test_where_the_source_knows_more_a_step_never_lowers_the_true_token():

@@ -62,7 +62,7 @@ def test_counts_are_those_of_the_tokenizers(folder):
 
 def test_hidden_states_of_sources_are_counted_on_the_disk(folder):
     plain = plan(Job(runs.config(folder)))
-    with_states = plan(Job(runs.config(folder, extract={"hidden": True})))
+    with_states = plan(Job(runs.config(folder, extract={"hidden_states": True})))
     rows = sum(text.rows for text in Job(runs.config(folder)).encoded("qwen"))
     assert stage(with_states, "extract qwen").disk - stage(plain, "extract qwen").disk == rows * 32 * 2
     assert stage(with_states, "extract pivot").disk == stage(plain, "extract pivot").disk
@@ -79,7 +79,7 @@ def test_weights_of_a_training_are_those_of_the_model(folder):
 
 def test_modules_of_terms_are_counted_and_only_engines_that_train_them_are_offered(folder):
     own = [{"kind": "cross_entropy"}, {"kind": "hidden_projector"}, {"kind": "dual_head"}]
-    changes = {"extract": {"hidden": True}, "plan": {"gpus": 2}}
+    changes = {"extract": {"hidden_states": True}, "plan": {"gpus": 2}}
     plain, more = (plan(Job(runs.config(folder, objectives=o, **changes))) for o in (own[:1], own))
     one, other = (stage(each, "train unified").memory for each in (plain, more))
     layers = 2 * 2 * (32 * 32 + 32) + 2 * (32 * 32 + 32)  # two sources: two layers, and a projector

@@ -126,7 +126,7 @@ def test_the_rows_are_the_same_on_every_machine():
     [
         ({"skill": "chess"}, "Unknown skill 'chess'; choose one of sums, sort, lumi"),
         ({"split": "train"}, "Unknown split 'train'; choose one of pretrain, fusion, validation, heldout"),
-        ({"noise": 1.5}, "between 0 and 1; got 1.5"),
+        ({"label_noise": 1.5}, "between 0 and 1; got 1.5"),
         ({"count": 20_000}, r"sums has \d+ questions in split pretrain, 20000 were asked for"),
     ],
 )

@@ -45,7 +45,7 @@ def test_an_unfinished_folder_is_not_marked_as_whole(tmp_path):
     assert not one.complete
 
 
-@pytest.mark.parametrize("change", [{"key": {"model": "other"}}, {"ids": ["a"]}, {"shard": 3}])
+@pytest.mark.parametrize("change", [{"key": {"model": "other"}}, {"ids": ["a"]}, {"shard_size": 3}])
 def test_another_key_other_prompts_or_shards_are_refused(tmp_path, change):
     lines(tmp_path)
     with pytest.raises(ValueError, match=r"was made from something else.*run `fusion respond` again"):

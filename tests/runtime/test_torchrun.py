@@ -18,7 +18,7 @@ COMMAND = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--npr
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
     folder = tmp_path_factory.mktemp("torchrun")
-    engine = {"kind": "zero2", "batch": 4}
+    engine = {"kind": "zero2", "global_batch_size": 4}
     training = {"max_steps": 40, "learning_rate": 1e-3, "save_strategy": "steps", "save_steps": 4}
     raw = runs.raw(folder, strategies=["unified"], baseline=False, engine=engine, training=training)
     raw["sources"][0]["fine_tune"] = {"training": {"max_steps": 4, "save_strategy": "no"}}

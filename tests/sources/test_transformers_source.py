@@ -76,7 +76,7 @@ def sampled(open_, texts, **sampling):
 
 
 def same_draws(one, other):
-    return torch.equal(one.ids, other.ids) and torch.equal(one.sampled, other.sampled)
+    return torch.equal(one.ids, other.ids) and torch.equal(one.sample_counts, other.sample_counts)
 
 
 def test_drawn_rows_know_the_text_and_the_moments_as_others_do(wanted):
@@ -85,7 +85,7 @@ def test_drawn_rows_know_the_text_and_the_moments_as_others_do(wanted):
     for name in ("gold", "mean", "std"):
         torch.testing.assert_close(getattr(drawn, name), getattr(rows, name), atol=1e-5, rtol=0)
     assert torch.equal(drawn.prefix, rows.prefix)
-    assert torch.equal(drawn.sampled.sum(-1), torch.full((len(rows),), 50))
+    assert torch.equal(drawn.sample_counts.sum(-1), torch.full((len(rows),), 50))
 
 
 def test_a_text_is_drawn_alike_whatever_is_read_beside_it(wanted):

@@ -13,7 +13,7 @@ def text(example, prefix, gold):
     n = len(prefix)
     nan, gold = torch.full((n,), torch.nan), torch.tensor(gold)
     ids = torch.zeros(n, 1, dtype=torch.long)
-    return LogitRows(gold[:, None], ids, gold, nan, nan, torch.tensor(prefix), torch.full((n,), example))
+    return LogitRows(gold[:, None], ids, gold, nan, nan, prefix=torch.tensor(prefix), example=torch.full((n,), example))
 
 
 def test_every_figure_by_hand():

@@ -125,7 +125,7 @@ def test_extraction_says_that_the_rows_must_be_imported(folder):
 
 
 def test_a_cache_with_hidden_states_says_so_and_its_key_too(folder):
-    extract = runs.raw(folder)["extract"] | {"hidden": True}
+    extract = runs.raw(folder)["extract"] | {"hidden_states": True}
     run = pipeline.run(runs.config(folder, name="hidden", extract=extract), until="extract")
     assert facts(run / "cache/qwen")["hidden states"] == "32 numbers of float16 a row"
     assert facts(run / "cache/qwen")["made of: hidden"] == "true"

@@ -15,7 +15,7 @@ from fusion.data.encode import encode_prompt, first_rows
 from fusion.stages import train
 from fusion.stages.context import Job
 from fusion.stages.lineage import lineage
-from fusion.training import Collator
+from fusion.training import FusionCollator
 from fusion.weighting import Mean
 from tests.helpers import runs
 
@@ -32,8 +32,8 @@ def config(folder, look_ahead=RICH, looks=("neox",), **changes):
 
 
 def collated(job, caches):
-    references = [train.reference(job, name, cache) for name, cache in caches.items() if name != "pivot"]
-    return Collator(job.train, job.encoded("pivot"), references, Mean())(range(8))
+    references = [train.training_source(job, name, cache) for name, cache in caches.items() if name != "pivot"]
+    return FusionCollator(job.train, job.encoded("pivot"), references, Mean())(range(8))
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +155,7 @@ def test_what_is_shown_and_who_looks_must_go_together(folder):
 def test_validation_examples_are_read_ahead_where_their_data_set_says_so(folder):
     path = runs.write_data(folder, "validation.jsonl", 4, start=300)
     given = {"path": path, "domain": "d0", "prompt": "{prompt}", "response": "{response}"}
-    weighting = {"kind": "learned", "by": "all"}
+    weighting = {"kind": "learned", "per": "all"}
     for look_ahead in (RICH, None):
         data = {"validation": [given | ({"look_ahead": look_ahead} if look_ahead else {})]}
         job = Job(config(folder, data=data, weighting=weighting, name="validated"))

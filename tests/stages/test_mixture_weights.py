@@ -14,7 +14,7 @@ from fusion.config.loading import ConfigError
 from fusion.core.rows import LogitRows
 from fusion.stages.context import Job
 from fusion.stages.helping import Batch
-from fusion.stages.mixture_weights import mixture, shares
+from fusion.stages.mixture_weights import mixture
 from tests.helpers import runs
 
 
@@ -41,12 +41,12 @@ def test_no_shares_are_better_than_those_that_are_found(S, n):
 
 def test_models_that_each_know_their_own_text_share_by_its_amount():
     score = torch.full((3, 10), -50.0)
-    for model, stretches in enumerate([range(0, 2), range(2, 7), range(7, 10)]):
-        score[model, list(stretches)] = -1.0
+    for model, spans in enumerate([range(0, 2), range(2, 7), range(7, 10)]):
+        score[model, list(spans)] = -1.0
     torch.testing.assert_close(mixture(score), torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64), atol=1e-6, rtol=0)
 
 
-def test_two_models_and_two_stretches_are_solved_by_hand():
+def test_two_models_and_two_spans_are_solved_by_hand():
     """w p + (1-w) q with likelihoods (4, 1) and (1, 2): the derivative 3/(1+3w) = 1/(2-w) at w = 5/6."""
     score = torch.tensor([[4.0, 1.0], [1.0, 2.0]]).log()
     assert mixture(score)[0].item() == pytest.approx(5 / 6, abs=1e-3)
@@ -59,7 +59,7 @@ def test_a_model_that_is_nowhere_better_gets_nothing_and_equal_models_share_equa
     torch.testing.assert_close(mixture(score.expand(4, -1)), torch.full((4,), 0.25, dtype=torch.float64))
 
 
-def test_a_factor_on_a_stretch_and_the_order_of_models_and_stretches_change_nothing():
+def test_a_factor_on_a_span_and_the_order_of_models_and_spans_change_nothing():
     score = torch.randn(3, 30, dtype=torch.float64) * 2
     known = mixture(score)
     torch.testing.assert_close(mixture(score + torch.randn(30) * 100), known)
@@ -78,7 +78,13 @@ def text(example, prefix, gold):
     n = len(prefix)
     nan, gold = torch.full((n,), torch.nan), torch.tensor(gold)
     return LogitRows(
-        gold[:, None], torch.zeros(n, 1).long(), gold, nan, nan, torch.tensor(prefix), torch.full((n,), example)
+        gold[:, None],
+        torch.zeros(n, 1).long(),
+        gold,
+        nan,
+        nan,
+        prefix=torch.tensor(prefix),
+        example=torch.full((n,), example),
     )
 
 
@@ -90,18 +96,18 @@ def batch(domains=("a", "b")):
 
 
 def test_the_source_gets_the_domain_it_knows_and_the_pivot_the_other():
-    found = shares([batch()], "prefix", by_domain=True)
+    found = find_shares([batch()], "prefix", by_domain=True)
     assert list(found) == ["a", "b"]
     assert found["a"] == [pytest.approx(1, abs=1e-3)]
     assert found["b"] == [pytest.approx(0, abs=1e-3)]
-    (both,) = shares([batch()], "prefix", by_domain=False)["*"]
+    (both,) = find_shares([batch()], "prefix", by_domain=False)["*"]
     assert both == pytest.approx(0.5, abs=0.1)
 
 
-def test_batches_add_up_and_stretches_run_from_boundary_to_boundary():
+def test_batches_add_up_and_spans_run_from_boundary_to_boundary():
     one, other = batch(("a", "b")), batch(("b", "a"))
-    assert shares([one, other], "prefix", True)["a"] == shares([other, one], "prefix", True)["a"]
-    assert shares([one], "prefix", False) == shares([one, one], "prefix", False)
+    assert find_shares([one, other], "prefix", True)["a"] == find_shares([other, one], "prefix", True)["a"]
+    assert find_shares([one], "prefix", False) == find_shares([one, one], "prefix", False)
 
 
 def validated(folder, **changes):

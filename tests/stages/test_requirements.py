@@ -10,19 +10,19 @@ from fusion.core.rows import LogitRows
 from fusion.objectives import GLD, Affinity, CrossEntropy, ForwardKL, InfiFusion
 from fusion.stages.requirements import lacking
 from fusion.transforms import LogitSwap, Power
-from fusion.weighting import ALL as WEIGHTINGS
+from fusion.weighting import WEIGHTINGS as WEIGHTINGS
 from fusion.weighting import GoldPosterior, MinimumCrossEntropy, Sum
-from tests.helpers.contract import OBJECTIVES as EVERY
+from tests.helpers.contract import EXAMPLES as EVERY
 
 WHOLE = Known(rows=10, gold=10, moments=10, entries=10)
-OBJECTIVES = [CrossEntropy(), ForwardKL(), InfiFusion(), GLD()]
+EXAMPLES = [CrossEntropy(), ForwardKL(), InfiFusion(), GLD()]
 PLAIN = [kind() for kind in WEIGHTINGS if not any(f.is_required() for f in kind.model_fields.values())]
 
 
 def rows(gold, mean, ids):
     gold, mean, ids = torch.tensor(gold), torch.tensor(mean), torch.tensor(ids)
     number = torch.zeros(len(gold), dtype=torch.long)
-    return LogitRows(-ids.float(), ids, gold, mean, mean, number, number)
+    return LogitRows(-ids.float(), ids, gold, mean, mean, prefix=number, example=number)
 
 
 def test_known_counts_what_is_there():
@@ -40,7 +40,7 @@ def test_known_counts_finite_hidden_states():
 
 def test_nothing_is_lacking_where_all_is_known():
     for weighting in (Sum(), GoldPosterior(), MinimumCrossEntropy()):
-        assert lacking(OBJECTIVES, weighting, {"a": WHOLE, "b": WHOLE}) == []
+        assert lacking(EXAMPLES, weighting, {"a": WHOLE, "b": WHOLE}) == []
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_nothing_is_lacking_where_all_is_known():
     ],
 )
 def test_what_is_lacking_is_named_with_reader_source_and_way_out(source, weighting, message):
-    found = lacking(OBJECTIVES, weighting, {"a": WHOLE, "b": source})
+    found = lacking(EXAMPLES, weighting, {"a": WHOLE, "b": source})
     assert any(sentence.startswith(message) for sentence in found), found
     assert all("source b" in sentence for sentence in found)
     assert all("backend" in sentence for sentence in found)

@@ -248,6 +248,6 @@ def test_the_baseline_learns_from_the_data_s_own_responses(folder):
 
 def test_the_easiest_are_those_of_the_data_s_own_responses(folder):
     raw = runs.raw(folder)
-    raw["data"] |= {"responses": WRITTEN, "easiest": 0.5}
+    raw["data"] |= {"responses": WRITTEN, "easiest_fraction": 0.5}
     with pytest.raises(ConfigError, match="data.easiest is for the data's own responses"):
         runs.loading.parse(raw, "test")

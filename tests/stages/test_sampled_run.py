@@ -14,7 +14,7 @@ from fusion.stages.context import Job
 from fusion.stages.import_cache import facts
 from tests.helpers import runs
 
-SAMPLED = {"sampling": {"draws": 30}, "shard": 5, "batch_tokens": 256}
+SAMPLED = {"sampling": {"draws": 30}, "shard_size": 5, "batch_tokens": 256}
 OBJECTIVES = [{"kind": "cross_entropy", "weight": 0.5}, {"kind": "forward_kl", "weight": 0.5}]
 
 
@@ -49,7 +49,7 @@ def test_batches_and_shards_change_no_draw(folder, trained):
     ids = Job(config(folder)).ids
     one, two = (Cache(run / "cache/qwen").rows(ids) for run in (trained, other))
     assert torch.equal(one.ids, two.ids)
-    assert torch.equal(one.sampled, two.sampled)
+    assert torch.equal(one.sample_counts, two.sample_counts)
 
 
 def test_the_training_reads_the_draws(trained):
@@ -60,8 +60,8 @@ def test_the_training_reads_the_draws(trained):
 
 def test_every_row_holds_all_its_draws(folder, trained):
     rows = Cache(trained / "cache/qwen").rows(Job(config(folder)).ids)
-    assert torch.equal(rows.sampled.sum(-1), torch.full((len(rows),), 30))
-    assert Cache(trained / "cache/pivot").rows(Job(config(folder)).ids).sampled is None
+    assert torch.equal(rows.sample_counts.sum(-1), torch.full((len(rows),), 30))
+    assert Cache(trained / "cache/pivot").rows(Job(config(folder)).ids).sample_counts is None
 
 
 def test_a_cache_says_that_its_entries_were_drawn(trained):
@@ -80,18 +80,20 @@ def test_mapped_rows_know_which_of_them_were_drawn(folder, trained):
     job = Job(config(folder))
     cache = Cache(trained / "cache/neox")
     mapped = vocabulary_map("first_piece", job.tokenizers["neox"], job.tokenizers["pivot"], ("auto", "auto"))
-    reference = train.reference(job, "neox", cache)
+    reference = train.training_source(job, "neox", cache)
     assert torch.equal(reference.vocabulary_map, mapped)
-    targets = train.Collator(job.train, job.encoded("pivot"), [reference], job.config.weighting)(range(16))["targets"]
+    targets = train.FusionCollator(job.train, job.encoded("pivot"), [reference], job.config.weighting)(range(16))[
+        "targets"
+    ]
     source = targets.sources["neox"]
-    rows, drawn = source.mapped, (source.mapped.sampled > 0).any(-1)
+    rows, drawn = source.mapped, (source.mapped.sample_counts > 0).any(-1)
     spelled = ~drawn & (rows.ids >= 0).any(-1)
     assert drawn.sum() > 0
     assert spelled.sum() > 0
     assert ((rows.ids[spelled] >= 0).sum(-1) == 1).all()  # the pivot's own token alone, spelled by the source's
     everywhere, _ = source.everywhere(targets.about)
-    assert torch.equal(everywhere.sampled[source.at], rows.sampled)
-    assert everywhere.sampled.sum() == rows.sampled.sum()
+    assert torch.equal(everywhere.sample_counts[source.at], rows.sample_counts)
+    assert everywhere.sample_counts.sum() == rows.sample_counts.sum()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from torch import nn
 
 from fusion.config.loading import ConfigError
 from fusion.training import checkpoint
-from fusion.training.engine import DEEPSPEED, FILES, Engine, arguments, deepspeed_config
+from fusion.training.engine import DEEPSPEED, FILES, Engine, engine_arguments, read_deepspeed_config
 from fusion.training.engine_checks import check, engine_of, running
 from fusion.training.fit import training_arguments
 from tests.helpers import runs
@@ -31,7 +31,7 @@ def test_auto_is_one_model_in_each_process(monkeypatch):
 
 @pytest.mark.parametrize(("kind", "offload"), FILES)
 def test_each_deepspeed_file_is_of_its_stage_and_leaves_sizes_to_trainer(kind, offload):
-    config = arguments(Engine(kind=kind, offload=offload), "float32")["deepspeed"]
+    config = engine_arguments(Engine(kind=kind, offload=offload), "float32")["deepspeed"]
     zero = config["zero_optimization"]
     assert zero["stage"] == int(kind[-1])
     assert ("offload_optimizer" in zero, "offload_param" in zero) == (offload != "none", offload == "all")
@@ -44,23 +44,23 @@ def test_every_deepspeed_file_that_is_shipped_is_used():
 
 
 def test_deepspeed_keeps_bfloat16_weights_with_float32_copies():
-    assert arguments(Engine(kind="zero2"), "bfloat16")["bf16"] is True
-    assert "bf16" not in arguments(Engine(kind="zero2"), "float32")
+    assert engine_arguments(Engine(kind="zero2"), "bfloat16")["bf16"] is True
+    assert "bf16" not in engine_arguments(Engine(kind="zero2"), "float32")
 
 
 def test_a_checkpoint_for_any_number_of_processes_is_announced_to_deepspeed():
-    made = arguments(Engine(kind="zero1"), "float32", universal=True)
+    made = engine_arguments(Engine(kind="zero1"), "float32", universal=True)
     assert made["deepspeed"]["checkpoint"] == {"load_universal": True}
 
 
 def test_a_file_of_the_users_own_must_be_of_the_stage_that_is_asked_for(tmp_path):
     mine = tmp_path / "mine.json"
     mine.write_text(json.dumps({"zero_optimization": {"stage": 2}, "steps_per_print": 7}))
-    assert deepspeed_config(Engine(kind="zero2", config=str(mine)))["steps_per_print"] == 7
+    assert read_deepspeed_config(Engine(kind="zero2", config=str(mine)))["steps_per_print"] == 7
     with pytest.raises(ValueError, match=r"mine.json asks for ZeRO stage 2, engine.kind is zero3"):
-        deepspeed_config(Engine(kind="zero3", config=str(mine)))
+        read_deepspeed_config(Engine(kind="zero3", config=str(mine)))
     with pytest.raises(ValueError, match=r"there is no file /no/such.json; ours are in .*deepspeed"):
-        deepspeed_config(Engine(kind="zero3", config="/no/such.json"))
+        read_deepspeed_config(Engine(kind="zero3", config="/no/such.json"))
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,10 @@ def test_settings_that_contradict_each_other_are_refused(given, message):
     ("changes", "message"),
     [
         ({"engine": {"kind": "zero4"}}, "engine.kind"),
-        ({"engine": {"batch": 8}, "training": {"gradient_accumulation_steps": 2}}, "leave out training.gradient_acc"),
+        (
+            {"engine": {"global_batch_size": 8}, "training": {"gradient_accumulation_steps": 2}},
+            "leave out training.gradient_acc",
+        ),
         ({"engine": {"kind": "zero3"}, "adapter": {"kind": "qlora"}}, "zero3 cannot shard weights of 4 bits"),
         ({"engine": {"kind": "zero3"}, "pivot": {"path": "a.gguf"}}, "zero3 loads what it trains in shards"),
         ({"training": {"deepspeed": "x.json"}}, "training: deepspeed is chosen by engine"),

@@ -12,10 +12,9 @@ from fusion.models.loading import vocabulary
 from fusion.objectives import CrossEntropy, DualHead, ForwardKL
 from fusion.stages import train
 from fusion.stages.context import Job
-from fusion.training import Collator
-from fusion.training.auxiliary_modules import attach, build
+from fusion.training import FusionCollator
 from fusion.training.fit import training_arguments
-from fusion.training.gradient_projection import Apart, aligned
+from fusion.training.gradient_projection import GradientProjection, projected
 from fusion.training.trainer import FusionTrainer
 from tests.helpers import runs, spread
 
@@ -33,7 +32,7 @@ def test_what_opposes_the_others_is_taken_out_and_all_else_stays():
     opposed = 0
     for seed in range(40):
         mine, others = random_pair(seed)
-        left, dot = aligned(mine, others), inner(mine, others)
+        left, dot = projected(mine, others), inner(mine, others)
         if dot >= 0:
             assert all(torch.equal(a, b) for a, b in zip(left, mine, strict=True))
             continue
@@ -48,14 +47,14 @@ def test_what_opposes_the_others_is_taken_out_and_all_else_stays():
 def test_all_layers_are_one_vector():
     """Of two layers, one of which opposes, none is changed where the whole does not oppose."""
     mine, others = [torch.tensor([-1.0]), torch.tensor([3.0])], [torch.tensor([1.0]), torch.tensor([1.0])]
-    assert aligned(mine, others) == mine
+    assert projected(mine, others) == mine
     mine = [torch.tensor([-3.0]), torch.tensor([1.0])]
-    assert aligned(mine, others) == [torch.tensor([-2.0]), torch.tensor([2.0])]
+    assert projected(mine, others) == [torch.tensor([-2.0]), torch.tensor([2.0])]
 
 
 def test_where_the_others_have_no_gradient_nothing_is_taken():
     mine, _ = random_pair(0)
-    left = aligned(mine, [torch.zeros_like(each) for each in mine])
+    left = projected(mine, [torch.zeros_like(each) for each in mine])
     assert all(torch.equal(a, b) for a, b in zip(left, mine, strict=True))
 
 
@@ -67,7 +66,7 @@ def test_gradients_are_added_up_over_micro_batches_before_they_are_compared():
         gradient, weight.grad = weight.grad, None
         return None if gradient is None else gradient.tolist()
 
-    apart = Apart([weight, untouched])
+    apart = GradientProjection([weight, untouched])
     for mine in ([-2.0, 1.0], [3.0, 1.0]):
         value = apart.add((weight * torch.tensor(mine)).sum())
         (value + weight[0]).backward()
@@ -92,8 +91,8 @@ def made(folder):
     """A trainer's class for some objectives, on eight examples with both sources."""
     job = Job(runs.config(folder))
     names = [source.name for source in job.config.sources]
-    references = [train.reference(job, name, Cache(job.config.folder / "cache" / name)) for name in names]
-    collator = Collator(job.train, job.encoded("pivot"), references, job.weighting)
+    references = [train.training_source(job, name, Cache(job.config.folder / "cache" / name)) for name in names]
+    collator = FusionCollator(job.train, job.encoded("pivot"), references, job.weighting)
 
     def make(*objectives, **training):
         model = train.load_model(job.config.pivot.ref, "float32")
@@ -132,7 +131,7 @@ def test_in_training_the_second_heads_gradient_is_aligned_and_nothing_else_is(ma
     head = "lm_head.weight"
     shared = [name for name in text if name != head]
     assert inner([text[name] for name in shared], [term[name] for name in shared]) < 0  # else this shows nothing
-    left = dict(zip(shared, aligned([term[n] for n in shared], [text[n] for n in shared]), strict=True))
+    left = dict(zip(shared, projected([term[n] for n in shared], [text[n] for n in shared]), strict=True))
     found, loss = gradients(made(CrossEntropy(), DualHead(gradient_alignment=True, **OPPOSED)), range(8))
     both, same = gradients(made(CrossEntropy(), DualHead(**OPPOSED)), range(8))
     assert loss == pytest.approx(same)

@@ -21,7 +21,7 @@ from fusion.stages.context import Job
 from fusion.training import auxiliary_modules
 from tests.helpers import runs, spread, tiny
 
-STATES = {"extract": {"top_k": 10, "shard": 5, "batch_tokens": 256, "hidden": True}}
+STATES = {"extract": {"top_k": 10, "shard_size": 5, "batch_tokens": 256, "hidden_states": True}}
 TRAINING = {"max_steps": 12, "learning_rate": 3e-3, "save_strategy": "no", "per_device_train_batch_size": 16}
 KINDS = [
     {"kind": "affinity"},
@@ -59,7 +59,7 @@ def trained(folder, name, *objectives, **training):
         )
     )
     caches = {source.name: Cache(job.config.folder / "cache" / source.name) for source in job.config.sources}
-    references = [train.reference(job, source, cache) for source, cache in caches.items()]
+    references = [train.training_source(job, source, cache) for source, cache in caches.items()]
     train.train_one(job, name, references, list(caches))
     place = job.config.folder / "train" / name
     return place, json.loads((place / "log.json").read_text())
@@ -144,7 +144,7 @@ def test_learning_from_one_source_makes_modules_for_it_alone(folder):
         runs.config(folder, **STATES, objectives=OWNING, training=TRAINING | {"max_steps": 1, "save_strategy": "steps"})
     )
     caches = {name: Cache(job.config.folder / "cache" / name) for name in ("neox", "qwen")}
-    train.train_one(job, "one", [train.reference(job, name, cache) for name, cache in caches.items()], ["qwen"])
+    train.train_one(job, "one", [train.training_source(job, name, cache) for name, cache in caches.items()], ["qwen"])
     place = job.config.folder / "train/one"
     kept = {name for name in load_file(place / "checkpoint-1/model.safetensors") if auxiliary_modules.NAME in name}
     assert kept == {
@@ -157,7 +157,7 @@ def test_learning_from_one_source_makes_modules_for_it_alone(folder):
 @pytest.fixture(scope="module")
 def references(folder):
     job = Job(runs.config(folder, **STATES))
-    return [train.reference(job, name, Cache(job.config.folder / "cache" / name)) for name in ("neox", "qwen")]
+    return [train.training_source(job, name, Cache(job.config.folder / "cache" / name)) for name in ("neox", "qwen")]
 
 
 def test_modules_are_the_same_whatever_was_drawn_before_and_disturb_nothing(references):

@@ -13,23 +13,23 @@ from fusion.objectives import Confident, CrossEntropy, ForwardKL, InfiFusion, Kn
 from fusion.stages import train
 from fusion.stages.context import Job
 from fusion.stages.lineage import lineage
-from fusion.training import Collator
+from fusion.training import FusionCollator
 from fusion.training.auxiliary_modules import build
 from fusion.training.fit import training_arguments
 from fusion.training.trainer import FusionTrainer
 from fusion.transforms import LogitSwap, Power
 from fusion.weighting import GoldPosterior, MaxMargin, Mean, Sum
 from tests.helpers import runs, tiny
-from tests.helpers.contract import OBJECTIVES
+from tests.helpers.contract import EXAMPLES
 
-FUSED = list({objective.kind: objective for objective in OBJECTIVES if objective.entries is not None}.values())
+FUSED = list({objective.kind: objective for objective in EXAMPLES if objective.entries is not None}.values())
 every_objective = pytest.mark.parametrize("objective", FUSED, ids=repr)
 
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory):
     folder = tmp_path_factory.mktemp("terms")
-    job = Job(runs.config(folder, extract=runs.raw(folder)["extract"] | {"hidden": True}))
+    job = Job(runs.config(folder, extract=runs.raw(folder)["extract"] | {"hidden_states": True}))
     job.record.keep(**lineage(job))
     return job
 
@@ -37,7 +37,7 @@ def job(tmp_path_factory):
 @pytest.fixture(scope="module")
 def references(job):
     caches = pipeline.extract(job)
-    found = [train.reference(job, name, cache) for name, cache in caches.items() if name != "pivot"]
+    found = [train.training_source(job, name, cache) for name, cache in caches.items() if name != "pivot"]
     return [dataclasses.replace(each, hidden=True) for each in found]
 
 
@@ -58,7 +58,7 @@ def trainer(job, references, tmp_path_factory):
 
 
 def batch(job, references, numbers=range(8), weighting=None):
-    return Collator(job.train, job.encoded("pivot"), references, weighting or GoldPosterior())(numbers)
+    return FusionCollator(job.train, job.encoded("pivot"), references, weighting or GoldPosterior())(numbers)
 
 
 def terms(trainer, given, objectives, hidden=None, counts=None):
@@ -176,7 +176,7 @@ def rest(trainer, given, *others):
     """What each row counts in a cross-entropy that takes the rest: from its gradient by the log-probability of the text."""
     hidden = hidden_states(trainer.model, **{n: v for n, v in given.items() if n != "targets"}).detach()
     targets, rows = given["targets"], []
-    every = [CrossEntropy(rest=True), *others]
+    every = [CrossEntropy(use_remaining_weight=True), *others]
     trainer.terms = dataclasses.replace(trainer.terms, objectives=every, owned=trainer.build([]))
     original = CrossEntropy.__call__
 
@@ -198,7 +198,7 @@ def test_the_rest_is_all_where_no_other_term_counts(job, references, trainer):
     silent = ForwardKL(weight=0.8, select=Confident(threshold=1.0))
     assert torch.equal(rest(trainer, given, silent), torch.ones(len(given["targets"].about)))
     plain, _ = terms(trainer, given, [CrossEntropy()])
-    every, _ = terms(trainer, given, [CrossEntropy(rest=True), silent])
+    every, _ = terms(trainer, given, [CrossEntropy(use_remaining_weight=True), silent])
     assert every["cross_entropy"] == plain["cross_entropy"]
 
 
@@ -260,7 +260,9 @@ def test_transformed_rows_train(job, references, trainer):
 
 
 def test_max_margin_compares_with_what_the_pivot_said_before_training(job, references):
-    collator = Collator(job.train, job.encoded("pivot"), references, MaxMargin(), pivot=pipeline.extract(job)["pivot"])
+    collator = FusionCollator(
+        job.train, job.encoded("pivot"), references, MaxMargin(), pivot=pipeline.extract(job)["pivot"]
+    )
     sources = collator(range(8))["targets"].sources
     for e in range(8):
         weights = [source.weight[source.rows.example[source.pairs.source] == e] for source in sources.values()]
@@ -276,7 +278,7 @@ def test_a_run_may_learn_from_its_own_pivot_with_swapped_logits_and_a_product_of
     config = runs.config(
         tmp_path,
         sources=[*raw["sources"], itself],
-        weighting={"kind": "product", "of": factors},
+        weighting={"kind": "product", "factors": factors},
         objectives=[{"kind": "forward_kl"}, {"kind": "span_likelihood"}, {"kind": "mixture"}],
         training=raw["training"] | {"max_steps": 2},
     )
@@ -313,7 +315,7 @@ def test_two_sources_with_the_pivots_tokenizer_are_composed(tmp_path):
         {"name": n, "path": str(tiny.folder("llama", tmp_path / n, seed))} for seed, n in ((7, "dpo"), (8, "rev"))
     ]
     objectives = [{"kind": "cross_entropy"}, {"kind": "aligndistil", "expert": "dpo", "opposite": "rev", "weight": 0.1}]
-    whole = {"top_k": "all", "values": "float32", "shard": 5, "batch_tokens": 256}
+    whole = {"top_k": "all", "value_format": "float32", "shard_size": 5, "batch_tokens": 256}
     config = runs.config(
         tmp_path, sources=sources, objectives=objectives, extract=whole, training=raw["training"] | {"max_steps": 2}
     )

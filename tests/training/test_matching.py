@@ -12,7 +12,7 @@ from fusion.models.loading import load_model
 from fusion.objectives.modules.matcher import matched
 from fusion.stages import train
 from fusion.stages.context import Job
-from fusion.training import Collator, auxiliary_modules
+from fusion.training import FusionCollator, auxiliary_modules
 
 STEPS = 150
 SETTINGS = [
@@ -30,14 +30,14 @@ def trained(tmp_path_factory):
     """The recipe's run so far, its model with the matchers in it, and what training sees of its examples."""
     config = loading.load("matcher", [*SETTINGS, f"runs={tmp_path_factory.mktemp('matching')}"])
     place, job = pipeline.run(config, until="train"), Job(config)
-    references = [train.reference(job, s.name, Cache(place / "cache" / s.name)) for s in config.sources]
+    references = [train.training_source(job, s.name, Cache(place / "cache" / s.name)) for s in config.sources]
     model, modules = (
         load_model(config.pivot.ref, "float32"),
         auxiliary_modules.build(config.objectives, references, 128, "float32", 0),
     )
     auxiliary_modules.attach(model, modules)
     model.load_state_dict(load_file(place / f"train/unified/checkpoint-{STEPS}/model.safetensors"), strict=False)
-    collator = Collator(job.train, job.encoded("pivot"), references, job.weighting, config.alignment)
+    collator = FusionCollator(job.train, job.encoded("pivot"), references, job.weighting, config.alignment)
     return model, modules, collator
 
 

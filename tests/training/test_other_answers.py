@@ -10,7 +10,7 @@ from fusion.cache import Cache
 from fusion.config import loading
 from fusion.stages import extract, train
 from fusion.stages.context import Job
-from fusion.training import Collator
+from fusion.training import FusionCollator
 from tests.helpers import runs
 
 TRANSPORT = {"kind": "optimal_transport", "other_answers": True}
@@ -25,7 +25,7 @@ def raw(folder, *objectives, prompts=6, **changes):
     given = runs.raw(
         folder,
         name="answers",
-        extract={"hidden": True, "shard": 5},
+        extract={"hidden_states": True, "shard_size": 5},
         objectives=[{"kind": "cross_entropy", "weight": 0.2}, *objectives],
         training={"max_steps": 12, "learning_rate": 3e-3, "save_strategy": "no", "per_device_train_batch_size": 13},
         **changes,
@@ -52,13 +52,13 @@ def job(folder):
 
 def references(job):
     place = job.config.folder / "cache"
-    return [train.reference(job, name, Cache(place / name)) for name in ("neox", "qwen")]
+    return [train.training_source(job, name, Cache(place / name)) for name in ("neox", "qwen")]
 
 
 def test_each_example_meets_the_sources_states_of_the_other_answer(job):
     learned = references(job)
     others = train._other_answers(job, job.config.objectives)
-    collator = Collator(job.train, job.encoded("pivot"), learned, job.weighting, others=others)
+    collator = FusionCollator(job.train, job.encoded("pivot"), learned, job.weighting, others=others)
     numbers = [7, 12, 0, 4]  # a thought, the prompt with one answer, two short answers
     partners = [1, None, 6, 10]
     for reference in learned:
@@ -75,7 +75,7 @@ def test_each_example_meets_the_sources_states_of_the_other_answer(job):
 def test_where_no_term_asks_or_nobody_answers_otherwise_there_are_no_rows(job):
     learned, others = references(job), train._other_answers(job, job.config.objectives)
     for given, numbers in ((None, [0, 7]), (others, [12])):
-        collator = Collator(job.train, job.encoded("pivot"), learned, job.weighting, others=given)
+        collator = FusionCollator(job.train, job.encoded("pivot"), learned, job.weighting, others=given)
         targets = collator(numbers)["targets"].to("cpu")
         assert all(len(source.other) == 0 for source in targets.sources.values())
     assert train._other_answers(job, job.config.objectives[:1]) is None

@@ -23,7 +23,7 @@ def test_packed_texts_do_not_see_each_other(kind, attention):
     if kind == "gemma2":  # soft-caps its attention, which sdpa cannot do
         attention = "eager"
     model.set_attn_implementation(attention)
-    packing.check_no_cross_talk(model)
+    packing.check_packed_texts_stay_apart(model)
 
 
 def test_a_model_that_mixes_packed_texts_is_refused(monkeypatch):
@@ -32,7 +32,7 @@ def test_a_model_that_mixes_packed_texts_is_refused(monkeypatch):
 
     monkeypatch.setattr(packing, "hidden_states", without_positions)
     with pytest.raises(ValueError, match="does not keep packed texts apart.*Set packing to false"):
-        packing.check_no_cross_talk(tiny.model("llama"))
+        packing.check_packed_texts_stay_apart(tiny.model("llama"))
 
 
 def test_a_line_is_limited_where_attention_computes_its_whole_square():
@@ -48,7 +48,7 @@ def test_packing_changes_no_loss_and_no_weight_beyond_rounding(tmp_path):
         job = Job(runs.config(tmp_path, name=f"pack-{packs}", packing=packs, baseline=False))
         job.record.keep(**lineage(job))
         caches = pipeline.extract(job)
-        references = [train.reference(job, name, cache) for name, cache in caches.items() if name != "pivot"]
+        references = [train.training_source(job, name, cache) for name, cache in caches.items() if name != "pivot"]
         assert train.train_one(job, "unified", references, ["neox", "qwen"], caches["pivot"])
         folder = job.config.folder / "train/unified"
         logs.append(json.loads((folder / "log.json").read_text()))

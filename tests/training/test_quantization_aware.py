@@ -23,7 +23,7 @@ OBJECTIVES = [{"kind": "cross_entropy", "weight": 0.5}, {"kind": "forward_kl", "
 
 def config(folder, student=None, **changes):
     student = {"kind": "ternary"} if student is None else student
-    return runs.config(folder, student=student, objectives=OBJECTIVES, **changes)
+    return runs.config(folder, quantization_aware_training=student, objectives=OBJECTIVES, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -210,10 +210,13 @@ def test_a_model_without_a_layer_to_quantise_is_refused(model):
             {"strategies": ["unified", "pairwise"]},
             r"a merge of quantised models is not quantised; use strategies: \[unified\]",
         ),
-        ({"student": {"kind": "terniary"}}, r"student.kind: there is no terniary; did you mean ternary\?"),
-        ({"student": {"kind": "ternary", "per": "column"}}, "student.per"),
-        ({"student": {"kind": "ternary", "per": 0}}, "student.per"),
-        ({"student": {"kind": "ternary", "threshold": 1.0}}, "student.threshold.*less than 1"),
+        (
+            {"quantization_aware_training": {"kind": "terniary"}},
+            r"student.kind: there is no terniary; did you mean ternary\?",
+        ),
+        ({"quantization_aware_training": {"kind": "ternary", "per": "column"}}, "student.per"),
+        ({"quantization_aware_training": {"kind": "ternary", "per": 0}}, "student.per"),
+        ({"quantization_aware_training": {"kind": "ternary", "threshold": 1.0}}, "student.threshold.*less than 1"),
     ],
 )
 def test_what_does_not_go_together_is_refused_when_the_configuration_is_read(folder, changes, message):

@@ -17,7 +17,7 @@ from tests.helpers import runs, tiny
 
 HEAD = {"kind": "dual_head", "head": "cache", "loss": "kl", "temperature": 2.0}
 WHOLE = {
-    "extract": {"top_k": "all", "values": "float32"},
+    "extract": {"top_k": "all", "value_format": "float32"},
     "objectives": [{"kind": "cross_entropy", "weight": 0.1}, HEAD],
 }
 TRAINING = {"max_steps": 12, "learning_rate": 3e-3, "save_strategy": "no", "per_device_train_batch_size": 16}
@@ -42,7 +42,7 @@ def caches(folder):
 @pytest.fixture
 def references(folder, caches):
     this = job(folder)
-    return [train.reference(this, name, cache) for name, cache in caches.items()]
+    return [train.training_source(this, name, cache) for name, cache in caches.items()]
 
 
 def test_the_frozen_head_spans_what_the_sources_own_does_and_is_made_without_it(folder, references, monkeypatch):

@@ -20,7 +20,7 @@ SMOOTH = [
     {"kind": "gld", "weight": 0.1},
     {"kind": "forward_kl", "weight": 0.4},
 ]
-PLAIN = {"objectives": SMOOTH, "head_chunk": 7}
+PLAIN = {"objectives": SMOOTH, "logits_chunk": 7}
 LORA = {"objectives": [SMOOTH[0], SMOOTH[2]], "adapter": {"kind": "lora", "rank": 4}}
 SHORT = {"max_steps": 6}
 

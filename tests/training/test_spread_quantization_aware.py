@@ -10,7 +10,7 @@ from tests.helpers import spread
 from tests.helpers.spread import HALF
 
 OBJECTIVES = [{"kind": "cross_entropy", "weight": 0.5}, {"kind": "forward_kl", "weight": 0.5}]
-TERNARY = {"objectives": OBJECTIVES, "student": {"kind": "ternary"}}
+TERNARY = {"objectives": OBJECTIVES, "quantization_aware_training": {"kind": "ternary"}}
 SHORT = {"max_steps": 6}
 
 

@@ -15,7 +15,7 @@ from fusion.objectives import GLD, CrossEntropy, ForwardKL, InfiFusion
 from fusion.stages import train
 from fusion.stages.context import Job
 from fusion.stages.lineage import lineage
-from fusion.training import Collator
+from fusion.training import FusionCollator
 from fusion.training.fit import training_arguments
 from fusion.training.trainer import FusionTrainer
 from fusion.weighting import GoldPosterior
@@ -33,11 +33,11 @@ def job(tmp_path_factory):
 @pytest.fixture(scope="module")
 def references(job):
     caches = pipeline.extract(job)
-    return [train.reference(job, name, cache) for name, cache in caches.items() if name != "pivot"]
+    return [train.training_source(job, name, cache) for name, cache in caches.items() if name != "pivot"]
 
 
 def collator(job, references):
-    return Collator(job.train, job.encoded("pivot"), references, job.config.weighting)
+    return FusionCollator(job.train, job.encoded("pivot"), references, job.config.weighting)
 
 
 def trainer(job, references, objectives, tmp_path, kind=FusionTrainer, **arguments):
@@ -178,7 +178,7 @@ def test_prompts_and_padding_contribute_nothing(job, references, tmp_path):
 
 
 def test_a_source_learned_alone_counts_as_it_does_among_the_others(job, references):
-    everyone = Collator(job.train, job.encoded("pivot"), references, GoldPosterior())
+    everyone = FusionCollator(job.train, job.encoded("pivot"), references, GoldPosterior())
     alone = dataclasses.replace(everyone, learn=["qwen"])
     together, single = everyone(range(8))["targets"].sources, alone(range(8))["targets"].sources
     assert list(single) == ["qwen"]

@@ -12,10 +12,19 @@ from pydantic import TypeAdapter, ValidationError
 from fusion.core.rows import LogitRows
 from fusion.core.tail import log_left_over
 from fusion.objectives import ForwardKL
-from fusion.transforms import ALL, AnyTransform, GoldOnly, LogitSwap, MappedTransform, Power, TopKScale, TopKUniform
+from fusion.transforms import (
+    TRANSFORMS,
+    AnyTransform,
+    GoldOnly,
+    LogitSwap,
+    MappedTransform,
+    Power,
+    TopKScale,
+    TopKUniform,
+)
 from fusion.transforms.true_token import scaled, with_gold_entry
 from tests.helpers.mapped_rows import mapped
-from tests.helpers.rows import asked, random_rows, rows_of
+from tests.helpers.rows import query, random_rows, rows_of
 
 TRANSFORMS = [
     *(Power(gamma=0.6, tail=tail) for tail in ("single", "even")),
@@ -32,8 +41,8 @@ def applied(transform, rows: LogitRows, vocabulary: int = 40) -> LogitRows:
 
 
 def test_every_class_is_tried():
-    assert {type(transform) for transform in TRANSFORMS} == set(ALL)
-    assert len(ALL) == 5
+    assert {type(transform) for transform in TRANSFORMS} == set(TRANSFORMS)
+    assert len(TRANSFORMS) == 5
     for transform in TRANSFORMS:
         assert TypeAdapter(AnyTransform).validate_python(transform.model_dump()) == transform
     with pytest.raises(ValidationError, match="Extra inputs"):
@@ -79,7 +88,7 @@ def test_an_agreeing_pivot_pays_nothing_for_the_changed_source(transform):
     free = torch.ones(30, 40, dtype=torch.bool).scatter(1, rows.ids.clamp(min=0), False)
     spare = free.float().argmax(-1)  # all that is left over on one token that no entry names
     whole[torch.arange(30), spare] = rest
-    pivot = asked(whole[:, :40], rows.ids, rows)
+    pivot = query(whole[:, :40], rows.ids, rows)
     assert ForwardKL()(pivot, rows).abs().max() < 1e-9
 
 
@@ -115,7 +124,7 @@ def test_ttm_is_kd_at_temperature_t_with_an_entropy_of_the_pivot():
     """KL(P_T ‖ p) = T KL(P_T ‖ p_T) - (T-1) H_1/T(p) + (T-1) H(P_T), H_a the Rényi entropy."""
     T, theirs, mine = 3.0, *torch.randn(2, 9, 12, dtype=torch.float64)
     source = Power(gamma=1 / T)(rows_of(theirs, 12), 12)
-    ttm = ForwardKL(tail="none")(asked(mine, source.ids, source), source)
+    ttm = ForwardKL(tail="none")(query(mine, source.ids, source), source)
     P, p_T = (theirs / T).softmax(-1), (mine / T).log_softmax(-1)
     kl = (P * (P.log() - p_T)).sum(-1)
     renyi = (mine.softmax(-1) ** (1 / T)).sum(-1).log() / (1 - 1 / T)
@@ -127,7 +136,7 @@ def test_the_gradient_of_ttm_is_the_pivot_minus_the_tempered_source():
     theirs, mine = torch.randn(2, 9, 12, dtype=torch.float64)
     mine.requires_grad_()
     source = Power(gamma=0.4)(rows_of(theirs, 12), 12)
-    loss = ForwardKL(tail="none")(asked(mine, source.ids, source), source).sum()
+    loss = ForwardKL(tail="none")(query(mine, source.ids, source), source).sum()
     torch.testing.assert_close(
         torch.autograd.grad(loss, mine)[0], (mine.softmax(-1) - (0.4 * theirs).softmax(-1)).detach()
     )

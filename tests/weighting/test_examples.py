@@ -7,16 +7,17 @@ import torch
 from pydantic import ValidationError
 from scipy.stats import chisquare
 
+from fusion.core.example import ExampleInfo
 from fusion.core.rows import Pairs
-from fusion.weighting import Label, Learned, Mean, Product, RandomSource, Sum, times
+from fusion.weighting import Learned, Mean, Product, RandomSource, Sum
 from tests.helpers.rows import random_rows
 
-EXAMPLES = [Label("a", f"example {n}") for n in range(40)]
+EXAMPLES = [ExampleInfo("a", f"example {n}") for n in range(40)]
 
 
 def drawn(weighting, steps, examples=EXAMPLES, sources=3):
     """The number of the source that counts: [steps, E]."""
-    factors = torch.stack([weighting.by_example(examples, sources, step) for step in steps])
+    factors = torch.stack([weighting.example_factors(examples, sources, step) for step in steps])
     assert torch.equal(factors.sum(1), torch.ones(len(steps), len(examples)))
     assert set(factors.unique().tolist()) == {0.0, 1.0}
     return factors.argmax(1)
@@ -47,7 +48,7 @@ def test_a_draw_hangs_on_seed_step_and_example_and_on_nothing_else():
     assert torch.equal(drawn(RandomSource(per="example", seed=1), range(30)), draws)
     assert torch.equal(drawn(one, range(30), EXAMPLES[::-1]), draws.flip(1))
     assert torch.equal(drawn(one, [7], EXAMPLES[3:5]), draws[7:8, 3:5])
-    assert torch.equal(drawn(one, [7], [Label("another domain", EXAMPLES[3].id)]), draws[7:8, 3:4])
+    assert torch.equal(drawn(one, [7], [ExampleInfo("another domain", EXAMPLES[3].id)]), draws[7:8, 3:4])
     for other in (drawn(RandomSource(per="example", seed=2), range(30)), drawn(one, range(30, 60))):
         assert (other != draws).float().mean() > 0.3
     assert draws[:2, :8].tolist() == KNOWN
@@ -67,7 +68,7 @@ def test_before_the_start_only_the_first_source_counts():
 
 def test_without_a_step_the_mean_is_told():
     weighting = RandomSource(probabilities=[0.25, 0.5, 0.25], start=3)
-    assert weighting.by_example(EXAMPLES[:2], 3, None).tolist() == [[0.25] * 2, [0.5] * 2, [0.25] * 2]
+    assert weighting.example_factors(EXAMPLES[:2], 3, None).tolist() == [[0.25] * 2, [0.5] * 2, [0.25] * 2]
 
 
 @pytest.mark.parametrize("wrong", [[0.5, 0.4], [1.5, -0.5], []])
@@ -78,17 +79,17 @@ def test_probabilities_that_are_none_are_refused(wrong):
 
 def test_each_domain_has_its_shares_and_the_star_stands_for_the_others():
     weighting = Learned(shares={"a": [0.1, 0.9], "*": [0.3, 0.0]})
-    found = weighting.by_example([Label("a"), Label("x"), Label("a")], 2, 5)
+    found = weighting.example_factors([ExampleInfo("a"), ExampleInfo("x"), ExampleInfo("a")], 2, 5)
     torch.testing.assert_close(found, torch.tensor([[0.1, 0.3, 0.1], [0.9, 0.0, 0.9]]))
-    assert weighting.by_example([], 2, None).shape == (2, 0)
+    assert weighting.example_factors([], 2, None).shape == (2, 0)
 
 
 def test_shares_are_filled_in_where_they_were_to_be_found_and_only_there():
     found = {"a": [0.2, 0.3]}
-    both = Product(of=[Sum(), Learned(by="all")])
-    assert (Sum().unfound, Learned().unfound, both.unfound) == (None, "domain", "all")
+    both = Product(factors=[Sum(), Learned(per="all")])
+    assert (Sum().missing_shares, Learned().missing_shares, both.missing_shares) == (None, "domain", "all")
     assert both.with_shares(found).of[1].shares == found
-    assert both.with_shares(found).unfound is None
+    assert both.with_shares(found).missing_shares is None
     given = Learned(shares={"*": [1.0, 1.0]})
     assert given.with_shares(found) == given
     assert Sum().with_shares(found) == Sum()
@@ -97,10 +98,10 @@ def test_shares_are_filled_in_where_they_were_to_be_found_and_only_there():
 
 def test_a_product_multiplies_factors_of_examples_too():
     chance, shares = RandomSource(probabilities=[0.5, 0.5]), Learned(shares={"a": [0.2, 0.6]})
-    both = Product(of=[Mean(), chance, shares])
-    expected = chance.by_example(EXAMPLES, 2, 3) * shares.by_example(EXAMPLES, 2, 3)
-    torch.testing.assert_close(both.by_example(EXAMPLES, 2, 3), expected)
-    assert Product(of=[Sum(), Mean()]).by_example(EXAMPLES, 2, 3) is None
+    both = Product(factors=[Mean(), chance, shares])
+    expected = chance.example_factors(EXAMPLES, 2, 3) * shares.example_factors(EXAMPLES, 2, 3)
+    torch.testing.assert_close(both.example_factors(EXAMPLES, 2, 3), expected)
+    assert Product(factors=[Sum(), Mean()]).example_factors(EXAMPLES, 2, 3) is None
 
 
 def test_the_factor_of_an_example_reaches_all_its_pairs_and_no_others():

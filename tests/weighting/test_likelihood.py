@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from fusion.core.rows import LogitRows, Pairs
 from fusion.weighting import (
-    ALL,
+    WEIGHTINGS,
     AnyWeighting,
     GoldPosterior,
     Learned,
@@ -24,14 +24,13 @@ from fusion.weighting import (
     RandomSource,
     Sum,
     TokenScaled,
-    likelihoods,
 )
 from tests.helpers import reference
 
 LEVELS = ("position", "span", "example")
 SHARES = [Sum(), Mean(), *(GoldPosterior(level=level) for level in LEVELS), MinimumCrossEntropy()]
 SHARES += [MaxMargin(level="span"), MaxMargin()]
-BY_GOLD = [*SHARES[2:], TokenScaled(), Product(of=[Mean(), GoldPosterior()])]
+BY_GOLD = [*SHARES[2:], TokenScaled(), Product(factors=[Mean(), GoldPosterior()])]
 WEIGHTINGS = [*SHARES[:2], *BY_GOLD, PowerSum(gamma=0.5, tail="single"), RandomSource(), Learned(shares={"*": [0.5]})]
 every_weighting = pytest.mark.parametrize("weighting", WEIGHTINGS, ids=repr)
 
@@ -42,10 +41,10 @@ def rows(boundaries: Sequence[tuple[int, Sequence[int]]], gold: Sequence[float] 
     prefix = torch.tensor([b for _, prefixes in boundaries for b in prefixes], dtype=torch.long)
     values = torch.as_tensor(gold, dtype=torch.float32)
     nothing = torch.empty(len(example), 0)
-    return LogitRows(nothing, nothing.long(), values, values, values, prefix, example)
+    return LogitRows(nothing, nothing.long(), values, values, values, prefix=prefix, example=example)
 
 
-def join(pivot: LogitRows, source: LogitRows) -> Pairs:
+def match_prefixes(pivot: LogitRows, source: LogitRows) -> Pairs:
     """Rows with the same example and prefix, every pair of them looked at; no pair where the prefix is unknown."""
     found = [
         (n, m)
@@ -80,7 +79,7 @@ def random_batch(seed: int, sources: int, examples: Sequence[int] = (4, 9, 2), j
 
     pivot = model(examples, complete=True)
     others = [model([*reversed(examples), 7], complete=False) for _ in range(sources)]
-    pairs = [join(pivot, other) for other in others]
+    pairs = [match_prefixes(pivot, other) for other in others]
     kept = [torch.rand(len(pair), generator=generator) < joined for pair in pairs]
     return pivot, others, [Pairs(p.pivot[keep], p.source[keep]) for p, keep in zip(pairs, kept, strict=True)]
 
@@ -112,7 +111,7 @@ def test_the_random_texts_hold_every_difficulty():
     assert any(4 not in source.example for source in sources)
     assert any(0 < max(source.prefix[source.example == 9].tolist(), default=0) < 29 for source in sources)
     assert any(0 not in pair.pivot and len(pair) for _, _, pairs in batches for pair in pairs)
-    assert all(3 < likelihoods(*batch, "span")[0].shape[1] < len(batch[0]) for batch in batches)
+    assert all(3 < span_likelihoods(*batch, "span")[0].shape[1] < len(batch[0]) for batch in batches)
 
 
 @every_weighting
@@ -160,7 +159,7 @@ def two_sources() -> tuple[LogitRows, list[LogitRows], list[Pairs]]:
     pivot = rows([(0, [0, 2, 4, 6])], [0.0] * 4)
     first = rows([(0, [0, 2, 4, 6])], [-1.0, -2.0, -0.5, -0.1])
     second = rows([(0, [0, 1, 4, 5, 6])], [-0.25, -0.5, -3.0, -1.0, -0.2])
-    return pivot, [first, second], [join(pivot, first), join(pivot, second)]
+    return pivot, [first, second], [match_prefixes(pivot, first), match_prefixes(pivot, second)]
 
 
 def share(mine: float, theirs: float) -> float:
@@ -193,7 +192,7 @@ def test_example_weights_of_a_worked_example():
 def test_the_source_that_stops_early_is_compared_on_what_it_has_read():
     pivot, (first, second), _ = two_sources()
     first = first.select(slice(0, 3))  # reads up to byte 4; the second's rows at 5 and 6 are left out
-    pairs = [join(pivot, first), join(pivot, second)]
+    pairs = [match_prefixes(pivot, first), match_prefixes(pivot, second)]
     weights = GoldPosterior(level="example")(pivot, [first, second], pairs)[0]
     torch.testing.assert_close(weights, torch.full((3,), share(-3.5, -3.75)))
 
@@ -203,14 +202,14 @@ def test_a_source_without_the_example_takes_no_part_in_it():
     absent = rows([(1, [0, 6])], [0.0, 0.0])
     for weighting in SHARES[2:]:
         alone = weighting(pivot, others, pairs)
-        *same, none = weighting(pivot, [*others, absent], [*pairs, join(pivot, absent)])
+        *same, none = weighting(pivot, [*others, absent], [*pairs, match_prefixes(pivot, absent)])
         assert len(none) == 0
         assert all(torch.equal(a, b) for a, b in zip(alone, same, strict=True))
 
 
 def test_of_equally_likely_sources_the_first_counts():
     pivot, (first, _), _ = two_sources()
-    pairs = [join(pivot, first)] * 3
+    pairs = [match_prefixes(pivot, first)] * 3
     weights = MinimumCrossEntropy()(pivot, [first] * 3, pairs)
     assert [float(w.sum()) for w in weights] == [4.0, 0.0, 0.0]
 
@@ -242,7 +241,7 @@ def test_other_examples_in_the_batch_change_nothing(weighting):
     pivot, others, pairs = random_batch(5, 3)
     whole = weighting(pivot, others, pairs)
     alone = pivot.select(pivot.example == 9)
-    part = weighting(alone, others, [join(alone, other) for other in others])
+    part = weighting(alone, others, [match_prefixes(alone, other) for other in others])
     for all_weights, pair, weights in zip(whole, pairs, part, strict=True):
         torch.testing.assert_close(all_weights[pivot.example[pair.pivot] == 9], weights)
 
@@ -260,7 +259,7 @@ def test_no_sources_and_no_rows_give_no_weights(weighting):
     assert weighting(nothing, [], []) == []
     pivot, others, _ = random_batch(5, 2)
     for first, rest in [(nothing, others), (pivot, [nothing, nothing]), (nothing, [nothing])]:
-        weights = weighting(first, rest, [join(first, other) for other in rest])
+        weights = weighting(first, rest, [match_prefixes(first, other) for other in rest])
         assert [len(w) for w in weights] == [0] * len(rest)
 
 
@@ -287,8 +286,8 @@ def test_long_batches_keep_their_precision():
 
 
 def test_every_kind_is_read_from_its_name_and_checked():
-    assert len(ALL) == 10
-    assert {type(weighting) for weighting in WEIGHTINGS} == set(ALL)
+    assert len(WEIGHTINGS) == 10
+    assert {type(weighting) for weighting in WEIGHTINGS} == set(WEIGHTINGS)
     for weighting in WEIGHTINGS:
         assert TypeAdapter(AnyWeighting).validate_python(weighting.model_dump()) == weighting
     with pytest.raises(ValidationError, match="greater than 0"):
@@ -328,16 +327,16 @@ def test_a_pivot_without_numbers_cannot_be_differed_from():
     with pytest.raises(ValueError, match="max_margin compares sources with the pivot, and 4 of 4 rows"):
         MaxMargin()(silent, others, pairs)
     assert MaxMargin().reads_pivot
-    assert Product(of=[Sum(), MaxMargin()]).reads_pivot
-    assert not Product(of=[Sum(), TokenScaled()]).reads_pivot
+    assert Product(factors=[Sum(), MaxMargin()]).reads_pivot
+    assert not Product(factors=[Sum(), TokenScaled()]).reads_pivot
 
 
 def test_a_product_multiplies_and_needs_what_its_factors_need():
     pivot, others, pairs = random_batch(3, 3)
     factors = [GoldPosterior(), TokenScaled()]
     one, other = (factor(pivot, others, pairs) for factor in factors)
-    both = Product(of=factors)(pivot, others, pairs)
+    both = Product(factors=factors)(pivot, others, pairs)
     for a, b, c in zip(one, other, both, strict=True):
         torch.testing.assert_close(a * b, c)
-    assert Product(of=[Sum(), PowerSum(gamma=0.5)]).entries is None
-    assert Product(of=[Sum(), TokenScaled()]).needs == {"gold"}
+    assert Product(factors=[Sum(), PowerSum(gamma=0.5)]).entries is None
+    assert Product(factors=[Sum(), TokenScaled()]).needs == {"gold"}

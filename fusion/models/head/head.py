@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from fusion.core.rows import LogitRows
+from fusion.core.rows import LogitRows, Positions
 from fusion.models.head.logits import Described, describe
 from fusion.models.head.moments import Spread
 from fusion.models.head.sampling import draw
@@ -74,20 +74,20 @@ class Head:
     def rows(
         self,
         hidden: Float[Tensor, "N D"],
-        about: LogitRows,
+        about: Positions,
         k: int,
         ask: Int[Tensor, "N G"] | None = None,
         moments: bool = True,
     ) -> tuple[LogitRows, Float[Tensor, "N G"]]:
         """The rows of `hidden`, differentiable, and the log-probabilities of the ids in `ask` (anything where ask < 0).
 
-        `about` says which rows they are: its token, prefix and example are kept, its numbers replaced. With
+        `about` says where the rows stand. With
         `moments=False` mean and std are NaN, which saves two passes over the logits. Memory for logits does not grow with
         N beyond the budget: then chunks are computed again in the backward pass.
         """
         if about.token is None:
             raise ValueError("Rows need the token that follows each of them; `about.token` is None.")
-        ask = about.ids.new_empty(len(about), 0) if ask is None else ask
+        ask = about.token.new_empty(len(about), 0) if ask is None else ask
         with_gradient = torch.is_grad_enabled()
         fits = with_gradient and self.chunk is None and len(about) * self.vocabulary <= self.budget
         step = max(1, len(about)) if fits else self.chunk or max(16, AT_ONCE // self.vocabulary)
@@ -97,11 +97,11 @@ class Head:
             again = with_gradient and len(about) > step
             parts.append(checkpoint(self._describe, *inputs, use_reentrant=False) if again else self._describe(*inputs))
         logprobs, ids, gold, mean, std, asked = (torch.cat(field) for field in zip(*parts, strict=True))
-        return dataclasses.replace(about, logprobs=logprobs, ids=ids, gold=gold, mean=mean, std=std), asked
+        return LogitRows.at(about, logprobs=logprobs, ids=ids, gold=gold, mean=mean, std=std), asked
 
     @torch.no_grad()
     def drawn(
-        self, hidden: Float[Tensor, "N D"], about: LogitRows, uniform: Float[Tensor, "N S"], tau: float
+        self, hidden: Float[Tensor, "N D"], about: Positions, uniform: Float[Tensor, "N S"], tau: float
     ) -> LogitRows:
         """The rows of `hidden` with S entries drawn at random, see `draw`; gold and moments as in `rows`. No gradient."""
         assert about.token is not None
@@ -113,8 +113,7 @@ class Head:
             found = self._described(logits, hidden[some], token, token.new_empty(len(token), 0), 0, True)
             parts.append((*draw(logits, uniform[some], tau), found.gold, found.mean, found.std))
         logprobs, ids, counts, gold, mean, std = (torch.cat(field) for field in zip(*parts, strict=True))
-        numbers = {"logprobs": logprobs, "gold": gold, "mean": mean, "std": std}
-        return dataclasses.replace(about, ids=ids, sampled=counts, **numbers)
+        return LogitRows.at(about, logprobs=logprobs, ids=ids, sample_counts=counts, gold=gold, mean=mean, std=std)
 
     def _describe(self, hidden: Tensor, token: Tensor, ask: Tensor, k: int, moments: bool) -> Described:
         return self._described(self.logits(hidden), hidden, token, ask, k, moments)

@@ -17,15 +17,19 @@ abstract and figures leave them open. The lower bound is the first of Mémoli 20
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
 from pydantic import Field, field_validator
 from torch import Tensor
+from typing_extensions import override
 
 from fusion.core.rows import LogitRows
-from fusion.objectives.base import ExampleObjective, as_target, full_top, standardised
+from fusion.objectives.base import Requirements
+from fusion.objectives.checks import as_target, full_top, standardise_by_row
+from fusion.objectives.kinds import ExampleObjective
 
 COLLAPSING = {
     "z_scored": "rows standardised over their own top_k sum to zero, so C 1 = 0 and the term is identically zero",
@@ -57,21 +61,26 @@ class GraphObjective(ExampleObjective):
         return value
 
     @property
-    def entries(self) -> int | None:
-        """`top_k`."""
+    @override
+    def required_top_k(self) -> int | None:
         return self.top_k
 
     @property
-    def needs(self) -> frozenset[str]:
-        """The moments, to standardise with."""
+    @override
+    def required_source_fields(self) -> frozenset[str]:
         return frozenset({"mean", "std"} if self.input == "standardised" else ())
+
+    @property
+    @override
+    def requirements(self) -> Requirements:
+        return dataclasses.replace(super().requirements, logit_scale=self.input != "standardised")
 
     def _values(self, rows: LogitRows, side: str) -> Float[Tensor, "N K"]:
         if self.input == "raw":
             return rows.logprobs
         if self.input == "probabilities":
             return rows.logprobs.exp()
-        return standardised(rows.logprobs, rows, side, type(self).model_fields["kind"].default)
+        return standardise_by_row(rows.logprobs, rows, side, type(self).model_fields["kind"].default)
 
 
 class GLD(GraphObjective):

@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fusion.core.rows import LogitRows
-from fusion.objectives.base import as_target, full_top
+from fusion.objectives.checks import as_target, full_top
 from fusion.objectives.graph.gld import GraphObjective
 
 

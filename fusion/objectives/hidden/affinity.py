@@ -10,11 +10,11 @@ from pydantic import Field
 from torch import Tensor
 
 from fusion.core.rows import LogitRows
-from fusion.objectives.base import RelationObjective
-from fusion.objectives.hidden.states import DrawingObjective, directions, drawn, side_by_side, states
+from fusion.objectives.hidden.states import RandomObjective, directions, drawn, side_by_side, states
+from fusion.objectives.kinds import RelationObjective
 
 
-class Affinity(DrawingObjective, RelationObjective):
+class Affinity(RandomObjective, RelationObjective):
     """Distance of the models' affinities: matrices of the cosines between the hidden states of an example's joined rows.
 
     G = F F' with the directions of n states as F [n, D], so widths may differ and nothing is projected. Of order 2 it is the

@@ -8,14 +8,15 @@ import torch
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
+from typing_extensions import override
 
 from fusion.core.rows import LogitRows
-from fusion.objectives.base import PairObjective
 from fusion.objectives.hidden.states import HiddenObjective, directions, present, side_by_side, states
-from fusion.objectives.modules.base import Between, OwningObjective
+from fusion.objectives.kinds import PairObjective
+from fusion.objectives.modules.base import ModuleObjective, ModuleSpec
 
 
-class HiddenProjector(HiddenObjective, OwningObjective, PairObjective):
+class HiddenProjector(HiddenObjective, ModuleObjective, PairObjective):
     """Mean squared difference, over the source's width, between its hidden state and what a projector makes of the pivot's.
 
     The projector has two layers and is trained with the pivot, one for each source. Where both widths are the same it adds to
@@ -31,9 +32,10 @@ class HiddenProjector(HiddenObjective, OwningObjective, PairObjective):
     """Weigh each row by its 1 - cosine, divided by this quantile of its example's and at most 1. 0.9 is usual; None weighs
     all alike."""
 
-    def own(self, between: Between) -> Projector:
+    @override
+    def build_module(self, spec: ModuleSpec) -> Projector:
         """Two layers from the pivot's width to the source's."""
-        return Projector(*between.widths)
+        return Projector(*spec.widths)
 
     def __call__(self, pivot: LogitRows, source: LogitRows, module: nn.Module | None = None) -> Float[Tensor, " M"]:
         """One value for each joined row, never negative."""

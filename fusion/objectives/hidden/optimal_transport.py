@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+import dataclasses
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from typing_extensions import override
 
 from fusion.core.rows import LogitRows
-from fusion.objectives.base import ExampleObjective
+from fusion.objectives.base import Requirements
 from fusion.objectives.graph.gld import has_rows
 from fusion.objectives.hidden.states import HiddenObjective, directions, present, side_by_side, states
-from fusion.objectives.modules.base import Between, OwningObjective, linear
+from fusion.objectives.kinds import ExampleObjective
+from fusion.objectives.modules.base import ModuleObjective, ModuleSpec, linear
+from fusion.objectives.targets import ObjectiveInputs
 
 
-class OptimalTransport(HiddenObjective, OwningObjective, ExampleObjective):
+class OptimalTransport(HiddenObjective, ModuleObjective, ExampleObjective):
     """Cost of the entropic transport plan between an example's states in the pivot and, projected, in the source.
 
     Each row has the same mass within its model. Neither tokenizers nor alignment matter: only that both models read one text.
@@ -35,8 +39,6 @@ class OptimalTransport(HiddenObjective, OwningObjective, ExampleObjective):
     keeps the last states.
     """
 
-    later: ClassVar[frozenset[str]] = frozenset({"other_answers"})
-
     kind: Literal["optimal_transport"] = "optimal_transport"
     cost: Literal["cosine", "attention", "euclidean"] = "cosine"
     """Of moving one state onto another: 1 - cosine; 1 - softmax over the source's rows of the scaled product; or distance."""
@@ -49,13 +51,19 @@ class OptimalTransport(HiddenObjective, OwningObjective, ExampleObjective):
     costs, so that all four of the paper's weigh the same."""
 
     @property
-    def reads_other_answers(self) -> bool:
-        """As set."""
-        return self.other_answers
+    @override
+    def requirements(self) -> Requirements:
+        return dataclasses.replace(super().requirements, other_answers=self.other_answers)
 
-    def own(self, between: Between) -> nn.Module:
+    @override
+    def extra_arguments(self, inputs: ObjectiveInputs, name: str) -> dict[str, Any]:
+        other = {"other": inputs.targets.sources[name].other_answer} if self.other_answers else {}
+        return super().extra_arguments(inputs, name) | other
+
+    @override
+    def build_module(self, spec: ModuleSpec) -> nn.Module:
         """The projector."""
-        pivot, source = between.widths
+        pivot, source = spec.widths
         return linear(source, pivot, bias=False)
 
     def __call__(

@@ -10,13 +10,13 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from fusion.core.rows import LogitRows
-from fusion.objectives.base import PairObjective
-from fusion.objectives.hidden.states import DrawingObjective, directions, drawn, places, states
+from fusion.objectives.hidden.states import RandomObjective, directions, drawn, row_numbers, states
+from fusion.objectives.kinds import PairObjective
 from fusion.objectives.token.llp import margins
 from fusion.objectives.token.outcomes import Outcomes, divergence, log_softmax
 
 
-class SpanRelations(DrawingObjective, PairObjective):
+class SpanRelations(RandomObjective, PairObjective):
     """A margin for every two positions of which one is more like the anchor in the source, and the divergence over all of them.
 
     Each joined row is an anchor. Its context is the joined rows before and after it, and some of the same example drawn at
@@ -62,7 +62,7 @@ class SpanRelations(DrawingObjective, PairObjective):
 
     def _context(self, rows: LogitRows) -> tuple[Int[Tensor, "M C"], Bool[Tensor, "M C"]]:
         """The rows in each row's context, and which of them there are."""
-        place, row = places(rows), torch.arange(len(rows), device=rows.example.device)
+        place, row = row_numbers(rows), torch.arange(len(rows), device=rows.example.device)
         examples, longest = (int(number.max()) + 1 if len(row) else 1 for number in (rows.example, place))
         count = torch.bincount(rows.example, minlength=examples)[rows.example][:, None]
         steps = torch.cat([torch.arange(-self.window, 0), torch.arange(1, self.window + 1)]).to(row.device)

@@ -2,58 +2,66 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator
+
 import torch
 from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
-from fusion.core.rows import LogitRows
-from fusion.objectives.base import Objective, Term
+from fusion.core.rows import EntryRows, LogitRows
+from fusion.objectives.base import Objective, Requirements, Term
+from fusion.objectives.targets import ObjectiveInputs
 
 LEAST = 1e-6  # a state shorter than this has no direction
 BLOCK = 64  # rows that random numbers are drawn for at once
 
 
 class HiddenObjective(Objective):
-    """Looks at the hidden states of both models, so at no entries."""
+    """Looks at the hidden states of both models, so at no entries, and no factor on the logits changes anything."""
 
     @property
-    def entries(self) -> int | None:
-        """None."""
+    @override
+    def required_top_k(self) -> int | None:
         return 0
 
     @property
-    def accepts_sampled(self) -> bool:
-        """Entries, however they are chosen, are not read."""
-        return True
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """The hidden state."""
+    @override
+    def required_source_fields(self) -> frozenset[str]:
         return frozenset({"hidden"})
 
+    @property
+    @override
+    def requirements(self) -> Requirements:
+        return dataclasses.replace(super().requirements, exact_entries=False, logit_scale=False)
 
-class DrawingObjective(HiddenObjective):
-    """Draws at random, alike in all processes and micro-batches of a step."""
+
+class RandomObjective(HiddenObjective):
+    """Draws random numbers, alike in all processes and micro-batches of a step."""
 
     seed: int = Field(default=0, ge=0)
-    """Of what is drawn."""
+    """Seed of what is drawn."""
     fresh: bool = True
     """Draw anew at each step; else once for all."""
 
-    def at_step(self: Term, step: int) -> Term:
-        """The term with what it draws at this step."""
-        return self.model_copy(update={"seed": self.seed + step}) if self.fresh else self  # type: ignore[attr-defined]
+    @override
+    def terms(self, inputs: ObjectiveInputs) -> Iterator[Term]:
+        at_step = self.model_copy(update={"seed": self.seed + inputs.step}) if self.fresh else self
+        yield from super(RandomObjective, at_step).terms(inputs)
 
 
-def states(pivot: LogitRows, source: LogitRows) -> tuple[Float[Tensor, "N D"], Float[Tensor, "R D2"]]:
+def states(pivot: EntryRows, source: EntryRows) -> tuple[Float[Tensor, "N D"], Float[Tensor, "R D2"]]:
     """Hidden states of both in float32, or float64 where the pivot's are; the source's as constants.
 
     Raises ValueError where a side has none.
     """
     for rows, side in ((pivot, "pivot"), (source, "source")):
         if rows.hidden is None:
-            raise ValueError(f"The {side}'s rows hold no hidden states; extract the sources with extract.hidden: true.")
+            raise ValueError(
+                f"The {side}'s rows hold no hidden states; extract the sources with extract.hidden_states: true."
+            )
     assert pivot.hidden is not None
     assert source.hidden is not None
     wide = torch.float64 if pivot.hidden.dtype == torch.float64 else torch.float32
@@ -66,7 +74,7 @@ def directions(hidden: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
     return torch.where(length > LEAST, hidden / length.masked_fill(length <= LEAST, 1), 0)
 
 
-def places(rows: LogitRows) -> Int[Tensor, " N"]:
+def row_numbers(rows: LogitRows) -> Int[Tensor, " N"]:
     """Place of each row among those of its example, from 0, in the order of the text."""
     order = rows.prefix.argsort(stable=True)
     order = order[rows.example[order].argsort(stable=True)]
@@ -77,7 +85,7 @@ def places(rows: LogitRows) -> Int[Tensor, " N"]:
 
 def side_by_side(values: Float[Tensor, "N D"], rows: LogitRows, examples: int) -> Float[Tensor, "E T D"]:
     """The values of each example's rows in the order of the text, 0 after the last; T is the most rows of an example."""
-    place = places(rows)
+    place = row_numbers(rows)
     longest = int(place.max()) + 1 if len(place) else 1
     return values.new_zeros(examples, longest, values.shape[1]).index_put((rows.example, place), values)
 

@@ -1,16 +1,20 @@
-"""Terms with trainable parts of their own: a module for each source, trained with the pivot and left out of what it becomes."""
+"""Objectives with a module of their own: one for each source, trained with the pivot and left out of what it becomes."""
 
 from __future__ import annotations
 
+import dataclasses
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor, nn
+from typing_extensions import override
 
-from fusion.objectives.base import Objective
+from fusion.objectives.base import Requirements
+from fusion.objectives.kinds import SourcewiseObjective
+from fusion.objectives.targets import ObjectiveInputs
 
 
 class OutputLayer(NamedTuple):
@@ -21,50 +25,53 @@ class OutputLayer(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Between:
-    """The pivot and the source that a module is made for."""
+class ModuleSpec:
+    """What a module is built from: the sizes of the pivot and of the source, and what is read of the source on demand."""
 
-    pivot: int
+    pivot_width: int
     """Width of the pivot's hidden states."""
-    source: int | None
+    source_width: int | None
     """Width of the source's, where its cache keeps them."""
-    vocabulary: int
+    source_vocabulary: int
     """Tokens of the source."""
-    output: Callable[[Literal["source", "cache"]], OutputLayer]
-    """The source's output layer: `source` reads it, `cache` recovers its span from the source's cached rows. Raises ValueError
-    where that is not possible."""
+    output_layer: Callable[[Literal["source", "cache"]], OutputLayer]
+    """Reads the source's output layer (`source`), or recovers its span from the source's cached rows (`cache`). Raises
+    ValueError where that is not possible."""
+    spelling_distance: Callable[[], nn.Module]
+    """Builds the distance of spellings between the pivot's tokens and the source's; see `alignment.SpellingDistance`."""
 
     @property
     def widths(self) -> tuple[int, int]:
-        """Of both. Raises ValueError where the source's is not known."""
-        if self.source is None:
-            raise ValueError("The source's cache keeps no hidden states; extract it again with extract.hidden: true.")
-        return self.pivot, self.source
+        """The pivot's and the source's. Raises ValueError where the source's is not known."""
+        if self.source_width is None:
+            raise ValueError(
+                "The source's cache keeps no hidden states; extract it again with extract.hidden_states: true."
+            )
+        return self.pivot_width, self.source_width
 
 
-class OwningObjective(Objective):
-    """A term whose call takes a module of its own as well, one for each source."""
-
-    @property
-    def reads_output_layer(self) -> bool:
-        """Whether the module is made from the source's output layer."""
-        return False
+class ModuleObjective(SourcewiseObjective):
+    """An objective whose formula also takes a module, one for each source."""
 
     @property
-    def reads_cached_head(self) -> bool:
-        """Whether it is made from what whole cached rows tell of that layer."""
-        return False
+    @override
+    def requirements(self) -> Requirements:
+        return dataclasses.replace(super().requirements, trains_module=True)
 
-    def check(self, vocabulary: int) -> None:
-        """Raise ValueError for what can be known to be wrong before a module is made; `vocabulary` is the source's size."""
+    def check(self, source_vocabulary: int) -> None:
+        """Raise ValueError for what can be known to be wrong before a module is built."""
 
     @abstractmethod
-    def own(self, between: Between) -> nn.Module:
-        """A new module. Its parameters are trained; what it holds besides is no part of a checkpoint."""
+    def build_module(self, spec: ModuleSpec) -> nn.Module:
+        """Build a new module. Its parameters are trained; what it holds besides is no part of a checkpoint."""
+
+    @override
+    def extra_arguments(self, inputs: ObjectiveInputs, name: str) -> dict[str, Any]:
+        return super().extra_arguments(inputs, name) | {"module": inputs.modules.get(name)}
 
 
 def linear(inputs: int, outputs: int, bias: bool = True) -> nn.Linear:
-    """A linear layer that changes nothing at first where both widths are the same, else at random."""
+    """Build a linear layer that changes nothing at first where both widths are the same, and is random elsewhere."""
     layer = nn.Linear(inputs, outputs, bias)
     if inputs == outputs:
         nn.init.eye_(layer.weight)

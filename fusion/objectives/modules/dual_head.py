@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -14,18 +14,21 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 from torch.utils.checkpoint import checkpoint
+from typing_extensions import override
 
 from fusion.core.rows import LogitRows
 from fusion.core.tail import with_other
-from fusion.objectives.base import PairObjective, as_target
-from fusion.objectives.modules.base import Between, OutputLayer, OwningObjective, linear
+from fusion.objectives.base import Requirements
+from fusion.objectives.checks import as_target
+from fusion.objectives.kinds import PairObjective
+from fusion.objectives.modules.base import ModuleObjective, ModuleSpec, OutputLayer, linear
 from fusion.objectives.token.outcomes import divergence
 
-AT_ONCE = 2**25  # numbers of a chunk: 128 MiB of float32
+MAX_CHUNK_NUMBERS = 2**25  # 128 MiB of float32
 BASIS = "basis"
 
 
-class DualHead(OwningObjective, PairObjective):
+class DualHead(ModuleObjective, PairObjective):
     """The pivot's hidden state through a trained projector and the source's own, frozen output layer, against the source's row.
 
     The second head is in the *source's* vocabulary, so no token is mapped; only positions are joined. It is evaluated at the
@@ -53,8 +56,6 @@ class DualHead(OwningObjective, PairObjective):
     backward passes. To end the term early, as the paper does on ImageNet, train in two runs.
     """
 
-    later: ClassVar[frozenset[str]] = frozenset({"gradient_alignment"})
-
     kind: Literal["dual_head"] = "dual_head"
     loss: Literal["binary_kl_norm", "binary_kl", "kl"] = "binary_kl_norm"
     """What is compared, see above."""
@@ -72,77 +73,69 @@ class DualHead(OwningObjective, PairObjective):
         return self.temperature or (1.0 if self.loss == "kl" else 2.0)
 
     @property
-    def entries(self) -> int | None:
-        """None of the pivot's; of the source's as many as there are, all of them for `kl` at another temperature than 1."""
+    @override
+    def required_top_k(self) -> int | None:
         return None if self.loss == "kl" and self.t != 1 else 0
 
     @property
-    def needs(self) -> frozenset[str]:
-        """The mean of the logits, to know their level."""
+    @override
+    def required_source_fields(self) -> frozenset[str]:
         return frozenset({"mean"} if self.loss != "kl" else ())
 
     @property
-    def reads(self) -> frozenset[str]:
-        """The pivot's hidden state."""
+    @override
+    def required_pivot_fields(self) -> frozenset[str]:
         return frozenset({"hidden"})
 
     @property
-    def reads_output_layer(self) -> bool:
-        """As set."""
-        return self.head == "source"
-
-    @property
-    def reads_cached_head(self) -> bool:
-        """As set."""
-        return self.head == "cache"
-
-    @property
     def file(self) -> Path | None:
-        """The one that `head` names, if it does."""
+        """The file that `head` names, if it does."""
         return None if self.head in ("source", "cache") else Path(self.head)
 
     @property
-    def yields(self) -> bool:
-        """As set."""
-        return self.gradient_alignment
+    @override
+    def requirements(self) -> Requirements:
+        return dataclasses.replace(
+            super().requirements,
+            output_layer=None if self.head not in ("source", "cache") else self.head,  # type: ignore[arg-type]
+            projects_gradient=self.gradient_alignment,
+            files=() if self.file is None else (self.file,),
+        )
 
-    def identity(self) -> dict[str, Any]:
-        """Settings, and the file that `head` names."""
-        if self.file is None:
-            return super().identity()
-        with self.file.open("rb") as file:
-            return super().identity() | {"basis": hashlib.file_digest(file, "sha256").hexdigest()}
-
-    def check(self, vocabulary: int) -> None:
-        """The file that `head` names is there and fits."""
+    @override
+    def check(self, source_vocabulary: int) -> None:
         if self.file is not None:
-            read_basis(self.file, vocabulary)
+            read_basis(self.file, source_vocabulary)
 
-    def own(self, between: Between) -> SecondHead:
-        """The projector, and the output layer. Raises ValueError for a file without it."""
+    @override
+    def build_module(self, spec: ModuleSpec) -> SecondHead:
         if self.file is not None:
-            return SecondHead(between.pivot, read_basis(self.file, between.vocabulary))
-        return SecondHead(between.pivot, between.output("cache" if self.reads_cached_head else "source"))
+            return SecondHead(spec.pivot_width, read_basis(self.file, spec.source_vocabulary))
+        return SecondHead(spec.pivot_width, spec.output_layer("cache" if self.head == "cache" else "source"))
 
     def __call__(self, pivot: LogitRows, source: LogitRows, module: SecondHead | None = None) -> Float[Tensor, " M"]:
         """One value for each joined row, never negative. Raises ValueError without a module."""
         if module is None or pivot.hidden is None:
-            raise ValueError("dual_head compares through a module, made by `own`, and the pivot's hidden states.")
+            raise ValueError(
+                "dual_head compares through a module, made by `build_module`, and the pivot's hidden states."
+            )
         wide = torch.float64 if pivot.hidden.dtype == torch.float64 else torch.float32
         hidden, source = module.projector(pivot.hidden.to(wide)), as_target(source, pivot)
         empty = (source.ids < 0) | source.logprobs.isneginf()
-        z, theirs = module.logits(hidden, source.ids.clamp(min=0)), source.logprobs.to(wide)
+        z, source_logprobs = module.logits(hidden, source.ids.clamp(min=0)), source.logprobs.to(wide)
         if self.loss == "kl":
-            value = self._kl(z, module.log_sum_exp(hidden, self.t), theirs.masked_fill(empty, -torch.inf), empty)
+            value = self._kl(
+                z, module.log_sum_exp(hidden, self.t), source_logprobs.masked_fill(empty, -torch.inf), empty
+            )
         else:
-            level = theirs.masked_fill(empty, 0) - source.mean[:, None].to(wide)
+            level = source_logprobs.masked_fill(empty, 0) - source.mean[:, None].to(wide)
             binary = log_cosh if self.loss == "binary_kl_norm" else two_sigmoids
             value = self.t**2 * binary(z / self.t, level / self.t).masked_fill(empty, 0).sum(-1)
         return value.to(pivot.gold.dtype)
 
-    def _kl(self, z: Tensor, lse: Tensor, theirs: Tensor, empty: Tensor) -> Float[Tensor, " M"]:
+    def _kl(self, z: Tensor, lse: Tensor, source_logprobs: Tensor, empty: Tensor) -> Float[Tensor, " M"]:
         log_q = (z / self.t - lse[:, None]).masked_fill(empty, -torch.inf)
-        log_p = theirs if self.t == 1 else (theirs / self.t).log_softmax(-1)
+        log_p = source_logprobs if self.t == 1 else (source_logprobs / self.t).log_softmax(-1)
         return self.t**2 * divergence(with_other(log_p), with_other(log_q))
 
 
@@ -213,5 +206,5 @@ def read_basis(file: Path, vocabulary: int) -> OutputLayer:
 
 def _in_chunks(function: Callable[..., Tensor], width: int, *inputs: Tensor) -> Tensor:
     """The function of so many rows at once that `width` numbers of each fit; computed again in the backward pass."""
-    chunks = zip(*(each.split(max(1, AT_ONCE // max(1, width))) for each in inputs), strict=True)
+    chunks = zip(*(each.split(max(1, MAX_CHUNK_NUMBERS // max(1, width))) for each in inputs), strict=True)
     return torch.cat([checkpoint(function, *chunk, use_reentrant=False) for chunk in chunks])  # type: ignore[misc]

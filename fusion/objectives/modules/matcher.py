@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Literal
 
 import torch
@@ -9,16 +10,18 @@ from jaxtyping import Float
 from pydantic import field_validator
 from torch import Tensor, nn
 from torch.nn.functional import softplus
+from typing_extensions import override
 
-from fusion.core.rows import LogitRows
-from fusion.objectives.base import MappedObjective
-from fusion.objectives.hidden.states import directions, places, present, side_by_side, states
-from fusion.objectives.modules.base import Between, OwningObjective, linear
+from fusion.core.rows import LogitRows, MappedRows
+from fusion.objectives.base import Requirements
+from fusion.objectives.hidden.states import directions, present, row_numbers, side_by_side, states
+from fusion.objectives.kinds import MappedObjective
+from fusion.objectives.modules.base import ModuleObjective, ModuleSpec, linear
 from fusion.objectives.token.divergences import ForwardKL
 from fusion.objectives.token.mixture import AnyMapped
 
 
-class Matcher(OwningObjective, MappedObjective):
+class Matcher(ModuleObjective, MappedObjective):
     """A term on mapped rows, each counting by how sure a matcher is that both its rows are about the same text.
 
     The matcher gives the pivot's state h and the source's h' the score sigmoid(a cos(P h, h') + b), P being a projector from
@@ -37,51 +40,55 @@ class Matcher(OwningObjective, MappedObjective):
     """
 
     kind: Literal["matcher"] = "matcher"
-    of: AnyMapped = ForwardKL()
-    """The term."""
+    objective: AnyMapped = ForwardKL()
+    """The objective on mapped rows."""
 
-    @field_validator("of")
+    @field_validator("objective")
     @classmethod
-    def _weighted_once(cls, of: AnyMapped) -> AnyMapped:
-        if of.weight != 1 or of.select is not None:
-            raise ValueError("set weight and select on the matcher, not inside `of`")
-        return of
+    def _weighted_once(cls, objective: AnyMapped) -> AnyMapped:
+        if objective.weight != 1 or objective.select is not None:
+            raise ValueError("set weight and select on the matcher, not inside `objective`")
+        return objective
 
     @property
-    def entries(self) -> int | None:
-        """What the term reads."""
-        return self.of.entries
+    @override
+    def required_top_k(self) -> int | None:
+        return self.objective.required_top_k
 
     @property
-    def needs(self) -> frozenset[str]:
-        """The hidden state, and what the term needs."""
-        return self.of.needs | {"hidden"}
+    @override
+    def required_source_fields(self) -> frozenset[str]:
+        return self.objective.required_source_fields | {"hidden"}
 
     @property
-    def reads(self) -> frozenset[str]:
-        """The hidden state, and what the term reads."""
-        return self.of.reads | {"hidden"}
+    @override
+    def required_pivot_fields(self) -> frozenset[str]:
+        return self.objective.required_pivot_fields | {"hidden"}
 
     @property
-    def accepts_sampled(self) -> bool:
-        """Where the term does."""
-        return self.of.accepts_sampled
+    @override
+    def requirements(self) -> Requirements:
+        inner = self.objective.requirements
+        return dataclasses.replace(
+            super().requirements, exact_entries=inner.exact_entries, logit_scale=inner.logit_scale
+        )
 
-    def own(self, between: Between) -> Match:
+    @override
+    def build_module(self, spec: ModuleSpec) -> PairMatcher:
         """The matcher."""
-        return Match(*between.widths)
+        return PairMatcher(*spec.widths)
 
-    def __call__(self, pivot: LogitRows, source: LogitRows, module: Match | None = None) -> Float[Tensor, " M"]:
+    def __call__(self, pivot: LogitRows, source: MappedRows, module: PairMatcher | None = None) -> Float[Tensor, " M"]:
         """One value for each row. Raises ValueError without a module."""
         if module is None:
-            raise ValueError("matcher tells pairs apart by a module, made by `own`.")
-        mine, theirs = states(pivot, source)
-        score, entropy = matched(module(mine.detach(), theirs, pivot), pivot)
-        value = score.detach() * self.of(pivot, source).to(score.dtype) + entropy
+            raise ValueError("matcher tells pairs apart by a module, made by `build_module`.")
+        pivot_states, source_states = states(pivot, source)
+        score, entropy = matched(module(pivot_states.detach(), source_states, pivot), pivot)
+        value = score.detach() * self.objective(pivot, source).to(score.dtype) + entropy
         return value.to(pivot.gold.dtype)
 
 
-class Match(nn.Module):
+class PairMatcher(nn.Module):
     """a cos(P h, h') + b: the log-odds that two states belong together. a is 10 at first, b 0, and P trained too.
 
     Source: the form is that of Zhai et al. 2023, arXiv:2303.15343 (SigLIP).
@@ -110,7 +117,7 @@ def matched(odds: Float[Tensor, "E T T"], rows: LogitRows) -> tuple[Float[Tensor
     apart = there[:, None, :] & ~torch.eye(there.shape[1], dtype=torch.bool, device=there.device)
     others = (softplus(odds) * apart).sum(-1) / apart.sum(-1).clamp(min=1)
     itself = odds.diagonal(dim1=1, dim2=2)
-    at = rows.example, places(rows)
+    at = rows.example, row_numbers(rows)
     return itself.sigmoid()[at], ((softplus(-itself) + others) / 2)[at]
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from pydantic import Field, field_validator
 from torch import Tensor
+from typing_extensions import override
 
 from fusion.core.rows import LogitRows
-from fusion.objectives.base import PairObjective, as_target, full_top
+from fusion.objectives.base import Requirements
+from fusion.objectives.checks import as_target, full_top
+from fusion.objectives.kinds import PairObjective
 
 
 class InfiFusion(PairObjective):
@@ -23,7 +27,6 @@ class InfiFusion(PairObjective):
     """
 
     kind: Literal["infifusion"] = "infifusion"
-    later: ClassVar[frozenset[str]] = frozenset({"zscore"})
     top_k: int = Field(default=10, json_schema_extra={"minimum": 3})
     """Entries of each row that are compared, at least 3."""
     zscore: bool = True
@@ -46,9 +49,14 @@ class InfiFusion(PairObjective):
         return top_k
 
     @property
-    def entries(self) -> int | None:
-        """`top_k`."""
+    @override
+    def required_top_k(self) -> int | None:
         return self.top_k
+
+    @property
+    @override
+    def requirements(self) -> Requirements:
+        return dataclasses.replace(super().requirements, logit_scale=not self.zscore)
 
     def __call__(self, pivot: LogitRows, source: LogitRows) -> Float[Tensor, " M"]:
         """One value for each pair. Raises ValueError where a row has fewer than `top_k` entries."""

@@ -8,9 +8,11 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import pad
+from typing_extensions import override
 
 from fusion.core.rows import LogitRows
-from fusion.objectives.base import PairObjective, as_target, require_whole
+from fusion.objectives.checks import as_target, require_whole
+from fusion.objectives.kinds import PairObjective
 
 
 class ULD(PairObjective):
@@ -23,8 +25,8 @@ class ULD(PairObjective):
     """Divides the source's logits before the softmax."""
 
     @property
-    def entries(self) -> int | None:
-        """The whole vocabulary."""
+    @override
+    def required_top_k(self) -> int | None:
         return None
 
     def __call__(self, pivot: LogitRows, source: LogitRows) -> Float[Tensor, " M"]:

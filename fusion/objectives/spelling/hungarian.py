@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Literal
 
 import numpy as np
@@ -9,15 +10,19 @@ import torch
 from jaxtyping import Float, Int
 from pydantic import Field
 from scipy.optimize import linear_sum_assignment
-from torch import Tensor
+from torch import Tensor, nn
+from typing_extensions import override
 
 from fusion.core.rows import LogitRows
 from fusion.core.tail import with_other
-from fusion.objectives.base import SpelledObjective, as_target
+from fusion.objectives.base import Requirements
+from fusion.objectives.checks import as_target
+from fusion.objectives.kinds import PairObjective
+from fusion.objectives.modules.base import ModuleObjective, ModuleSpec
 from fusion.objectives.token.outcomes import divergence
 
 
-class Hungarian(SpelledObjective):
+class Hungarian(ModuleObjective, PairObjective):
     """Each of the source's likeliest tokens is compared with the one of the pivot's that it is matched with.
 
     The matching is the one with the least sum of costs
@@ -43,22 +48,39 @@ class Hungarian(SpelledObjective):
     """Cost of a difference between probabilities."""
     spelling: float = Field(default=5.0, ge=0)
     """Cost of a difference between spellings, whose greatest is 1."""
-    of: Literal["logarithms", "probabilities"] = "logarithms"
+    difference: Literal["logarithms", "probabilities"] = "logarithms"
     """What is subtracted for the first cost: nats, or probabilities."""
     loss: Literal["kl", "l1"] = "kl"
     """What is made of the matched: KL(source ‖ pivot) over the pairs and `other`, or the sum of differences of probability."""
 
     @property
-    def entries(self) -> int | None:
-        """Of the source's."""
+    @override
+    def required_top_k(self) -> int | None:
         return self.top_k
 
-    def __call__(self, pivot: LogitRows, source: LogitRows, distance: Float[Tensor, "M K L"]) -> Float[Tensor, " M"]:
-        """One value for each pair, never negative: in nats, or (l1) from 0 to 2."""
-        target = as_target(source, pivot).top(self.top_k)
-        mine = pivot.logprobs[:, : self.candidates]
-        cost = self.cost(target.logprobs, mine.detach(), distance[:, : self.top_k, : self.candidates])
-        log_p, log_q = (with_other(each) for each in matched(target.logprobs, mine, assign(cost)))
+    @property
+    @override
+    def requirements(self) -> Requirements:
+        # the tables of spellings are a module without parameters
+        return dataclasses.replace(super().requirements, pivot_top_k=self.candidates, trains_module=False)
+
+    @override
+    def build_module(self, spec: ModuleSpec) -> nn.Module:
+        return spec.spelling_distance()
+
+    def __call__(self, pivot: LogitRows, source: LogitRows, module: nn.Module | None = None) -> Float[Tensor, " M"]:
+        """Compute one value for each pair, never negative: in nats, or (l1) from 0 to 2.
+
+        `module` gives the distance of spellings, 0 to 1, of pivot ids [M, L] and source ids [M, K] as [M, K, L]. Raises
+        ValueError without it.
+        """
+        if module is None:
+            raise ValueError("hungarian compares spellings through a module, made by `build_module`.")
+        target, candidates = as_target(source, pivot).top(self.top_k), pivot.ids[:, : self.candidates]
+        distance = module(candidates, target.ids)
+        pivot_logprobs = pivot.logprobs[:, : self.candidates]
+        cost = self.cost(target.logprobs, pivot_logprobs.detach(), distance)
+        log_p, log_q = (with_other(each) for each in matched(target.logprobs, pivot_logprobs, assign(cost)))
         return divergence(log_p, log_q) if self.loss == "kl" else (log_p.exp() - log_q.exp()).abs().sum(-1)
 
     def cost(
@@ -67,7 +89,7 @@ class Hungarian(SpelledObjective):
         """Of matching each of the source's tokens with each of the pivot's; infinite where either entry is empty."""
         theirs, mine = (each.double() for each in (source, pivot))
         empty = theirs.isneginf()[:, :, None] | mine.isneginf()[:, None, :]
-        if self.of == "probabilities":
+        if self.difference == "probabilities":
             theirs, mine = theirs.exp(), mine.exp()
         apart = (theirs[:, :, None] - mine[:, None, :]).abs()
         return (self.probability * apart + self.spelling * distance).masked_fill(empty, torch.inf)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
@@ -9,13 +10,16 @@ import torch
 from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor
+from typing_extensions import override
 
-from fusion.core.rows import LogitRows
-from fusion.objectives.base import SourcesObjective, as_target
+from fusion.core.rows import LogitRows, MappedRows
+from fusion.objectives.base import Requirements
+from fusion.objectives.checks import as_target
+from fusion.objectives.kinds import AllSourcesObjective
 from fusion.objectives.token.outcomes import divergence, log_softmax
 
 
-class AlignDistil(SourcesObjective):
+class AlignDistil(AllSourcesObjective):
     """KL(pivot ‖ composed source), weighted: the composed logits are z + a (z - z'), z the expert's and z' the opposite's.
 
     The further apart the two are at a position, the more is added (a) and the less the pivot is held to it (beta / a). Meant
@@ -45,17 +49,17 @@ class AlignDistil(SourcesObjective):
         return self
 
     @property
-    def entries(self) -> int | None:
-        """The whole vocabulary."""
+    @override
+    def required_top_k(self) -> int | None:
         return None
 
     @property
-    def named(self) -> frozenset[str]:
-        """The two sources."""
-        return frozenset({self.expert, self.opposite})
+    @override
+    def requirements(self) -> Requirements:
+        return dataclasses.replace(super().requirements, source_names=frozenset({self.expert, self.opposite}))
 
     def __call__(
-        self, pivot: LogitRows, sources: Mapping[str, LogitRows], share: Float[Tensor, "S M"]
+        self, pivot: LogitRows, sources: Mapping[str, MappedRows], share: Float[Tensor, "S M"]
     ) -> Float[Tensor, " M"]:
         """One value for each row, in nats, never negative."""
         places = {name: place for place, name in enumerate(sources)}
@@ -63,7 +67,7 @@ class AlignDistil(SourcesObjective):
         expert, opposite = (as_target(sources[name], pivot).select(both) for name in (self.expert, self.opposite))
         start = sum(rows.k for rows in list(sources.values())[: places[self.expert]])
         log_q = pivot.logprobs[both, start : start + expert.k]  # what the pivot says of the expert's ids
-        log_n = says_of(opposite, expert.ids)
+        log_n = logprobs_of(opposite, expert.ids)
         missing = expert.logprobs.isneginf() | log_n.isneginf()
         a = extrapolation(expert.logprobs, log_n, self.ratio, self.eps)
         teacher = log_softmax(compose(expert.logprobs, log_n, a), missing)
@@ -88,7 +92,7 @@ def compose(
     return z + a[:, None] * (z - other)
 
 
-def says_of(rows: LogitRows, ids: Int[Tensor, "M V"]) -> Float[Tensor, "M V"]:
+def logprobs_of(rows: MappedRows, ids: Int[Tensor, "M V"]) -> Float[Tensor, "M V"]:
     """The rows' log-probability of each of `ids`; -inf where they do not name it."""
     width = 1 + max(int(each.max()) if each.numel() else 0 for each in (ids, rows.ids))
     by_id = rows.logprobs.new_full((len(rows), width + 1), -torch.inf)

@@ -6,9 +6,10 @@ from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor
+from typing_extensions import override
 
 from fusion.core.rows import LogitRows
-from fusion.objectives.base import RowObjective
+from fusion.objectives.kinds import RowObjective
 
 
 class CrossEntropy(RowObjective):
@@ -17,8 +18,8 @@ class CrossEntropy(RowObjective):
     kind: Literal["cross_entropy"] = "cross_entropy"
 
     @property
-    def entries(self) -> int | None:
-        """None of the largest: the gold log-probability is all it reads."""
+    @override
+    def required_top_k(self) -> int | None:
         return 0
 
     def __call__(self, pivot: LogitRows) -> Float[Tensor, " N"]:

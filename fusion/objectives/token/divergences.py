@@ -13,6 +13,7 @@ Each is never negative, 0 where the two agree, and never above what it is on the
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from abc import abstractmethod
 from typing import Literal
@@ -21,10 +22,12 @@ import torch
 from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
-from fusion.core.rows import LogitRows
+from fusion.core.rows import LogitRows, MappedRows
 from fusion.core.tail import log_left_over
-from fusion.objectives.base import MappedObjective
+from fusion.objectives.base import Requirements
+from fusion.objectives.kinds import MappedObjective
 from fusion.objectives.token.outcomes import compare, divergence
 
 
@@ -34,7 +37,7 @@ class Divergence(MappedObjective):
     top_k: int | None = Field(default=None, ge=1)
     """Use at most this many of the source's entries, the most likely ones; None uses all that are mapped."""
 
-    def __call__(self, pivot: LogitRows, source: LogitRows) -> Float[Tensor, " M"]:
+    def __call__(self, pivot: LogitRows, source: MappedRows) -> Float[Tensor, " M"]:
         """One value for each pair."""
         both = compare(pivot, source, self.top_k).with_other()
         return self.between(both.source, both.pivot)
@@ -53,12 +56,14 @@ class ForwardKL(Divergence):
     `residual_to_gold`, onto the token that really follows; `none`, nowhere, which is not a KL and may be negative."""
 
     @property
-    def accepts_sampled(self) -> bool:
-        """Save for a constant it is linear in the source's probabilities, of all its entries."""
-        by_source = self.select is not None and self.select.reads_entries
-        return self.tail != "residual_to_gold" and self.top_k is None and not by_source
+    @override
+    def requirements(self) -> Requirements:
+        # save for a constant it is linear in the source's probabilities, if all its entries are read
+        selected = self.select is not None and self.select.exact_entries
+        exact = self.tail == "residual_to_gold" or self.top_k is not None or selected
+        return dataclasses.replace(super().requirements, exact_entries=exact)
 
-    def __call__(self, pivot: LogitRows, source: LogitRows) -> Float[Tensor, " M"]:
+    def __call__(self, pivot: LogitRows, source: MappedRows) -> Float[Tensor, " M"]:
         """One value for each pair, in nats. Raises ValueError when the tail needs the following token and has none.
 
         Entries drawn at random are the whole of a target: it has no `other`, whatever the tail. Its gradient, on average, is
@@ -66,7 +71,11 @@ class ForwardKL(Divergence):
         """
         both = compare(pivot, source, self.top_k)
         if self.tail == "bucket":
-            both = both.with_other() if source.sampled is None else both.with_other(~(source.sampled > 0).any(-1))
+            both = (
+                both.with_other()
+                if source.sample_counts is None
+                else both.with_other(~(source.sample_counts > 0).any(-1))
+            )
             return self.between(both.source, both.pivot)
         if self.tail == "none":
             return self.between(both.source, both.pivot)

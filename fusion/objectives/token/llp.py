@@ -9,8 +9,8 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from fusion.core.rows import LogitRows
-from fusion.objectives.base import MappedObjective
+from fusion.core.rows import LogitRows, MappedRows
+from fusion.objectives.kinds import MappedObjective
 from fusion.objectives.token.outcomes import Outcomes, compare, divergence, log_softmax
 
 
@@ -37,7 +37,7 @@ class LLP(MappedObjective):
     top_k: int = Field(default=10, ge=2, le=64)
     """Use at most this many of the source's entries; pairs grow with its square."""
 
-    def __call__(self, pivot: LogitRows, source: LogitRows) -> Float[Tensor, " M"]:
+    def __call__(self, pivot: LogitRows, source: MappedRows) -> Float[Tensor, " M"]:
         """One value for each pair of rows, in nats, never negative."""
         both = compare(pivot, source, self.top_k)
         over = (log_softmax(values / self.temperature, both.empty) for values in (both.source, both.pivot))

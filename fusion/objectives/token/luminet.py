@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+import dataclasses
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
-from fusion.core.rows import LogitRows
-from fusion.objectives.base import MappedObjective
+from fusion.core.rows import LogitRows, MappedRows
+from fusion.objectives.base import Requirements
+from fusion.objectives.kinds import MappedObjective
 from fusion.objectives.token.outcomes import compare, divergence, log_softmax
 
 
@@ -26,7 +29,6 @@ class LumiNet(MappedObjective):
     """
 
     kind: Literal["luminet"] = "luminet"
-    looks_across: ClassVar[bool] = True
     temperature: float = Field(default=0.7, gt=0)
     """Divides the standardised logits of both."""
     alpha: float = Field(default=2.0, gt=0)
@@ -38,7 +40,12 @@ class LumiNet(MappedObjective):
     eps: float = Field(default=1e-5, ge=0)
     """Added to the variance of a column."""
 
-    def __call__(self, pivot: LogitRows, source: LogitRows) -> Float[Tensor, " M"]:
+    @property
+    @override
+    def requirements(self) -> Requirements:
+        return dataclasses.replace(super().requirements, whole_batch=True)
+
+    def __call__(self, pivot: LogitRows, source: MappedRows) -> Float[Tensor, " M"]:
         """One value for each pair, never negative; 0 where none of its entries is in a column that takes part."""
         both = compare(pivot, source)
         column, observed = self._columns(source.ids, both.empty)

@@ -8,8 +8,8 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 
-from fusion.core.rows import LogitRows
-from fusion.objectives.base import MappedObjective
+from fusion.core.rows import LogitRows, MappedRows
+from fusion.objectives.kinds import MappedObjective
 from fusion.objectives.token.outcomes import compare
 
 
@@ -29,7 +29,7 @@ class MSE(MappedObjective):
     top_k: int | None = Field(default=None, ge=1)
     """Use at most this many of the source's entries, the most likely ones; None uses all that are mapped."""
 
-    def __call__(self, pivot: LogitRows, source: LogitRows) -> Float[Tensor, " M"]:
+    def __call__(self, pivot: LogitRows, source: MappedRows) -> Float[Tensor, " M"]:
         """One value for each pair, in square nats: 0 where the two differ by a constant over the entries, or have none."""
         both = compare(pivot, source, self.top_k)
         there = ~both.empty

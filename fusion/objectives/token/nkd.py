@@ -8,10 +8,11 @@ import torch
 from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
-from fusion.core.rows import LogitRows
+from fusion.core.rows import LogitRows, MappedRows
 from fusion.core.tail import log1mexp
-from fusion.objectives.base import MappedObjective, RowObjective
+from fusion.objectives.kinds import MappedObjective, RowObjective
 from fusion.objectives.token.outcomes import cross_entropy, gold_first
 
 
@@ -34,11 +35,11 @@ class NKD(MappedObjective):
     """Use at most this many of the source's entries, the most likely ones; None uses all that are mapped."""
 
     @property
-    def needs(self) -> frozenset[str]:
-        """The source's probability of the true token."""
+    @override
+    def required_source_fields(self) -> frozenset[str]:
         return frozenset({"gold"})
 
-    def __call__(self, pivot: LogitRows, source: LogitRows) -> Float[Tensor, " M"]:
+    def __call__(self, pivot: LogitRows, source: MappedRows) -> Float[Tensor, " M"]:
         """One value for each pair, in nats, never negative."""
         both = gold_first(pivot, source, self.top_k).with_other()
         target = cross_entropy(both.source[:, :1], both.pivot[:, :1])
@@ -66,8 +67,8 @@ class USKD(RowObjective):
     """How many others follow Zipf's law; the whole vocabulary would be noise. A guess."""
 
     @property
-    def entries(self) -> int | None:
-        """One more than `top_k`, for the true token may be among them."""
+    @override
+    def required_top_k(self) -> int | None:
         return self.top_k + 1
 
     def __call__(self, pivot: LogitRows) -> Float[Tensor, " N"]:

@@ -8,8 +8,8 @@ from jaxtyping import Float
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from fusion.core.rows import LogitRows
-from fusion.objectives.base import MappedObjective
+from fusion.core.rows import LogitRows, MappedRows
+from fusion.objectives.kinds import MappedObjective
 from fusion.objectives.span.span_likelihood import two_outcomes
 from fusion.objectives.token.outcomes import compare
 
@@ -44,7 +44,7 @@ class OneVsRest(MappedObjective):
             )
         return value
 
-    def __call__(self, pivot: LogitRows, source: LogitRows) -> Float[Tensor, " M"]:
+    def __call__(self, pivot: LogitRows, source: MappedRows) -> Float[Tensor, " M"]:
         """One value for each pair, in nats, never negative."""
         both = compare(pivot, source, self.top_k).with_other()
         log_p, log_q = both.source.masked_fill(both.empty, -1), both.pivot.masked_fill(both.empty, -1)

@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from fusion.core.rows import LogitRows
+from fusion.core.rows import LogitRows, MappedRows
 from fusion.core.tail import with_other
-from fusion.objectives.base import as_target
+from fusion.objectives.checks import as_target
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Outcomes:
         return Outcomes(self.source.gather(1, columns), self.pivot.gather(1, columns), self.is_gold.gather(1, columns))
 
 
-def compare(pivot: LogitRows, source: LogitRows, top_k: int | None = None) -> Outcomes:
+def compare(pivot: LogitRows, source: MappedRows, top_k: int | None = None) -> Outcomes:
     """The mapped entries, or the `top_k` that the source finds most likely."""
     source = as_target(source, pivot)
     empty = (source.ids < 0) | source.logprobs.isneginf()
@@ -61,11 +61,12 @@ def compare(pivot: LogitRows, source: LogitRows, top_k: int | None = None) -> Ou
     return both if top_k is None or top_k >= source.k else both.gather(both.source.topk(top_k, dim=-1).indices)
 
 
-def gold_first(pivot: LogitRows, source: LogitRows, top_k: int | None = None) -> Outcomes:
+def gold_first(pivot: LogitRows, source: MappedRows, top_k: int | None = None) -> Outcomes:
     """The same with the following token as the first outcome, empty where the source's log-probability of it is unknown."""
     both, target = compare(pivot, source, top_k), as_target(source, pivot)
-    unknown = target.gold.isnan()[:, None]
-    gold = [rows.gold[:, None].masked_fill(unknown, -torch.inf) for rows in (target, pivot)]
+    unknown = target.pivot_token_logprob.isnan()[:, None]
+    both_gold = (target.pivot_token_logprob, pivot.gold)
+    gold = [logprob[:, None].masked_fill(unknown, -torch.inf) for logprob in both_gold]
     entries = [values.masked_fill(both.is_gold, -torch.inf) for values in (both.source, both.pivot)]
     is_gold = torch.cat([~unknown, torch.zeros_like(both.is_gold)], dim=1)
     return Outcomes(torch.cat([gold[0], entries[0]], dim=1), torch.cat([gold[1], entries[1]], dim=1), is_gold)

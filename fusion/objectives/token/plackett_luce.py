@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
-from fusion.core.rows import LogitRows
-from fusion.objectives.base import MappedObjective
+from fusion.core.rows import LogitRows, MappedRows, RowsT
+from fusion.objectives.kinds import MappedObjective
 from fusion.objectives.token.outcomes import gold_first
 
 
@@ -31,11 +32,11 @@ class PlackettLuce(MappedObjective):
     """Use at most this many of the source's entries, the most likely ones; None uses all that are mapped."""
 
     @property
-    def needs(self) -> frozenset[str]:
-        """The source's probability of the true token, which weighs the first choice."""
+    @override
+    def required_source_fields(self) -> frozenset[str]:
         return frozenset({"gold"})
 
-    def __call__(self, pivot: LogitRows, source: LogitRows) -> Float[Tensor, " M"]:
+    def __call__(self, pivot: LogitRows, source: MappedRows) -> Float[Tensor, " M"]:
         """One value for each pair, in nats, never negative."""
         both = gold_first(*by_likelihood(pivot, source, self.top_k)).with_other()
         return plackett_luce(both.source.exp(), both.pivot)
@@ -51,13 +52,15 @@ def plackett_luce(worth: Float[Tensor, "M L"], logits: Float[Tensor, "M L"]) -> 
     return (worth * (rest - logits).masked_fill(worth == 0, 0)).sum(-1)
 
 
-def by_likelihood(pivot: LogitRows, source: LogitRows, top_k: int | None) -> tuple[LogitRows, LogitRows]:
-    """Both with the source's entries in falling order, equal ones by id, and no more than `top_k` of them."""
+def by_likelihood(pivot: LogitRows, source: MappedRows, top_k: int | None) -> tuple[LogitRows, MappedRows]:
+    """Sort the entries of both by the source's falling probability, equal ones by id, and keep no more than `top_k` of them."""
     by_id = source.ids.argsort(dim=-1, stable=True)
     falling = source.logprobs.gather(1, by_id).argsort(dim=-1, descending=True, stable=True)
     order = by_id.gather(1, falling)[:, :top_k]
-    moved = [
-        dataclasses.replace(rows, logprobs=rows.logprobs.gather(1, order), ids=rows.ids.gather(1, order), sampled=None)
-        for rows in (pivot, source)
-    ]
-    return moved[0], moved[1]
+    return _reordered(pivot, order), _reordered(source, order)
+
+
+def _reordered(rows: RowsT, order: Int[Tensor, "M L"]) -> RowsT:
+    return dataclasses.replace(
+        rows, logprobs=rows.logprobs.gather(1, order), ids=rows.ids.gather(1, order), sample_counts=None
+    )

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+import dataclasses
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
-from fusion.core.rows import LogitRows
-from fusion.objectives.base import MappedObjective
+from fusion.core.rows import LogitRows, MappedRows
+from fusion.objectives.base import Requirements
+from fusion.objectives.kinds import MappedObjective
 from fusion.objectives.token.outcomes import Outcomes, compare
 
 LEAST = 3  # a direction in fewer dimensions says next to nothing
@@ -37,11 +40,16 @@ class TopKDecoupled(MappedObjective):
     cache keeps are not the least likely ones. The paper has such a group."""
 
     @property
-    def entries(self) -> int | None:
-        """The whole vocabulary where its least likely tokens are asked for."""
+    @override
+    def required_top_k(self) -> int | None:
         return None if self.negative else 0
 
-    def __call__(self, pivot: LogitRows, source: LogitRows) -> Float[Tensor, " M"]:
+    @property
+    @override
+    def requirements(self) -> Requirements:
+        return dataclasses.replace(super().requirements, logit_scale=False)
+
+    def __call__(self, pivot: LogitRows, source: MappedRows) -> Float[Tensor, " M"]:
         """One value for each pair, between 0 and twice the sum of the weights."""
         both = compare(pivot, source)
         both = both.gather(both.source.argsort(dim=-1, descending=True, stable=True))
@@ -64,13 +72,17 @@ class TopKContrastive(MappedObjective):
     """
 
     kind: Literal["topkd_contrastive"] = "topkd_contrastive"
-    looks_across: ClassVar[bool] = True
     temperature: float = Field(default=0.1, gt=0)
     """Divides the cosines. A guess."""
     rows: int = Field(default=1024, ge=2)
     """At most so many positions are compared, spread evenly; the others count as these do on average. A guess."""
 
-    def __call__(self, pivot: LogitRows, source: LogitRows) -> Float[Tensor, " M"]:
+    @property
+    @override
+    def requirements(self) -> Requirements:
+        return dataclasses.replace(super().requirements, logit_scale=False, whole_batch=True)
+
+    def __call__(self, pivot: LogitRows, source: MappedRows) -> Float[Tensor, " M"]:
         """One value for each pair, in nats, never negative."""
         both, count = compare(pivot, source), min(len(source), self.rows)
         at = torch.linspace(0, max(len(source) - 1, 0), count, device=source.ids.device).long()

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
-from fusion.core.rows import LogitRows
-from fusion.objectives.base import EPS, MappedObjective, as_target, standardised
+from fusion.core.rows import LogitRows, MappedRows
+from fusion.objectives.base import Requirements
+from fusion.objectives.checks import EPS, as_target, standardise_by_row
+from fusion.objectives.kinds import MappedObjective
 from fusion.objectives.token.outcomes import compare, divergence, log_softmax
 
 
@@ -33,22 +37,27 @@ class ZScoreKL(MappedObjective):
     """Use at most this many of the source's entries, the most likely ones; None uses all that are mapped."""
 
     @property
-    def needs(self) -> frozenset[str]:
-        """The moments, to standardise with."""
+    @override
+    def required_source_fields(self) -> frozenset[str]:
         return frozenset({"mean", "std"} if self.over == "vocabulary" else ())
 
-    def __call__(self, pivot: LogitRows, source: LogitRows) -> Float[Tensor, " M"]:
+    @property
+    @override
+    def requirements(self) -> Requirements:
+        return dataclasses.replace(super().requirements, logit_scale=False)
+
+    def __call__(self, pivot: LogitRows, source: MappedRows) -> Float[Tensor, " M"]:
         """One value for each pair, in nats, never negative. Raises ValueError where moments are needed and NaN."""
         both = compare(pivot, source, self.top_k)
         sides = ((both.source, as_target(source, pivot), "source"), (both.pivot, pivot, "pivot"))
         return divergence(*(log_softmax(self._scores(*side, both.empty), both.empty) for side in sides))
 
     def _scores(
-        self, values: Float[Tensor, "M K"], rows: LogitRows, side: str, empty: Bool[Tensor, "M K"]
+        self, values: Float[Tensor, "M K"], rows: LogitRows | MappedRows, side: str, empty: Bool[Tensor, "M K"]
     ) -> Float[Tensor, "M K"]:
         if self.over == "support":
             return over_entries(values, empty)
-        return standardised(values.masked_fill(empty, 0), rows, side, self.kind)
+        return standardise_by_row(values.masked_fill(empty, 0), rows, side, self.kind)
 
 
 def over_entries(values: Float[Tensor, "M K"], empty: Bool[Tensor, "M K"]) -> Float[Tensor, "M K"]:

@@ -46,8 +46,8 @@ class Told:
         unknown = torch.full((text.rows,), torch.nan)
         mean, std = (unknown if field is None else field[here].float() for field in (self.mean, self.std))
         gold = among(logprobs, ids, token) if self.gold is None else self.gold[here].float()
-        about = torch.tensor(text.prefix), torch.zeros(text.rows, dtype=torch.long), token
-        return LogitRows(logprobs[:, :k], ids[:, :k], gold, mean, std, *about)
+        prefix, example = torch.tensor(text.prefix), torch.zeros(text.rows, dtype=torch.long)
+        return LogitRows(logprobs[:, :k], ids[:, :k], gold, mean, std, prefix=prefix, example=example, token=token)
 
 
 def best(

@@ -15,7 +15,7 @@ from fusion.data import datasets
 from fusion.data.encode import encode
 from fusion.extras.draft import Draft, DraftSettings, Shape, acceptance, command, generate, load, save
 from fusion.extras.draft.generate import Speculator
-from fusion.extras.draft.train import Collator
+from fusion.extras.draft.train import FusionCollator
 from fusion.models.head import Head, hidden_states
 from fusion.models.loading import ModelRef, load_model, load_tokenizer
 from tests.helpers import runs, tiny
@@ -190,7 +190,7 @@ def test_a_model_of_another_width_is_refused(folder, trained, tmp_path):
 def test_places_answer_for_the_rows_of_the_response(folder):
     tokenizer = load_tokenizer(ModelRef(str(folder / "pivot")))
     texts = [encode(tokenizer, e.messages, e.response) for e in examples(folder)[:3]]
-    batch = Collator(texts, 0)([0, 1, 2])
+    batch = FusionCollator(texts, 0)([0, 1, 2])
     width = batch["input_ids"].shape[1] - 1
     expected = [
         b * width + t - 1 for b, x in enumerate(texts) for t in range(x.start - 1, len(x.input_ids) - 1) if t > 0

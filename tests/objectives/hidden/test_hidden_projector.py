@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from fusion.objectives import Between, HiddenProjector
+from fusion.objectives import HiddenProjector, ModuleSpec
 from fusion.objectives.hidden.hidden_projector import disparity
 from tests.helpers.hidden_rows import random_states, rows_with
 
 
 def module(pivot, source):
-    return HiddenProjector().own(Between(pivot, source, 100, lambda: None)).double()
+    return HiddenProjector().build_module(ModuleSpec(pivot, source, 100, lambda: None)).double()
 
 
 def test_equal_states_of_equal_width_give_zero_at_the_start_and_only_they():

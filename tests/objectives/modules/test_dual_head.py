@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fusion.objectives import Between, DualHead, OutputLayer
+from fusion.objectives import DualHead, ModuleSpec, OutputLayer
 from fusion.objectives.modules.dual_head import SecondHead, log_cosh, read_basis, two_sigmoids
 from tests.helpers.hidden_rows import random_states
 from tests.helpers.rows import rows_of
@@ -133,7 +133,7 @@ def test_a_recovered_basis_teaches_as_well_as_the_true_head(tmp_path):
     save_file({"basis": (layer.weight @ turn).contiguous()}, tmp_path / "basis.safetensors")
     term = DualHead(head=str(tmp_path / "basis.safetensors"))
     assert not term.reads_output_layer
-    module = term.own(Between(D, None, V, lambda: pytest.fail("the output layer was read"))).double()
+    module = term.build_module(ModuleSpec(D, None, V, lambda: pytest.fail("the output layer was read"))).double()
     with torch.no_grad():
         module.projector.weight.copy_(torch.linalg.inv(turn))
     assert term(dataclasses.replace(rows, hidden=hidden), rows, module).abs().max() < 1e-12

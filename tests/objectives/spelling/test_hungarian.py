@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fusion.alignment import Words
+from fusion.alignment import SpellingDistance
 from fusion.objectives import ULD, Hungarian
 from fusion.objectives.spelling.hungarian import assign
 from tests.helpers import reference
@@ -68,7 +68,7 @@ def test_infinite_costs_are_never_paid_and_as_many_as_can_be_are_matched():
 @pytest.mark.parametrize(("k", "candidates"), [(4, 5), (4, 4), (5, 3)])
 def test_the_value_is_that_of_the_definition(loss, of, k, candidates):
     source, pivot, distance = rows(k, seed=1), rows(candidates, V=20, seed=2), random_distance(M, k, candidates)
-    objective = Hungarian(top_k=k, candidates=candidates, probability=0.7, spelling=2.0, of=of, loss=loss)
+    objective = Hungarian(top_k=k, candidates=candidates, probability=0.7, spelling=2.0, difference=of, loss=loss)
     match = assign(objective.cost(source.logprobs, pivot.logprobs, distance))
     known = []
     for m in range(M):
@@ -89,12 +89,12 @@ def test_the_value_is_that_of_the_definition(loss, of, k, candidates):
 @pytest.mark.parametrize(("V", "W"), [(6, 6), (7, 7), (5, 8), (8, 5)])
 def test_probabilities_alone_give_uld(V, W):
     """On whole rows the term is ULD where both have as many tokens; on the K largest, ULD of those."""
-    objective = Hungarian(top_k=W, candidates=V, spelling=0.0, of="probabilities", loss="l1")
+    objective = Hungarian(top_k=W, candidates=V, spelling=0.0, difference="probabilities", loss="l1")
     pivot, source = rows(V, V=V, seed=1), rows(W, V=W, seed=2)
     distance = random_distance(M, W, V)
     if V == W:
         torch.testing.assert_close(objective(pivot, source, distance), ULD()(pivot, source))
-    few = Hungarian(top_k=4, candidates=4, spelling=0.0, of="probabilities", loss="l1")
+    few = Hungarian(top_k=4, candidates=4, spelling=0.0, difference="probabilities", loss="l1")
     mine, theirs = rows(4, seed=1), rows(4, V=50, seed=2)
     rest = ((1 - theirs.logprobs.exp().sum(-1)) - (1 - mine.logprobs.exp().sum(-1))).abs()
     known = [
@@ -130,7 +130,11 @@ def test_without_a_cost_of_probability_some_cheapest_matching_pairs_every_common
     for _ in range(60):
         pool = sorted({bytes(draw.choices(b"ab", k=draw.randint(1, 4))) for _ in range(9)})
         theirs, mine = (draw.sample(pool, 4) for _ in range(2))
-        distance = Words.of(mine, theirs).distance(torch.arange(4)[None], torch.arange(4)[None])[0].double()
+        distance = (
+            SpellingDistance.from_token_bytes(mine, theirs)
+            .distance(torch.arange(4)[None], torch.arange(4)[None])[0]
+            .double()
+        )
         common = set(theirs) & set(mine)
         with_itself = [
             sum(distance[i, j].item() for i, j in enumerate(order))

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from fusion.objectives import AlignDistil, ReverseKL
 from fusion.objectives.token.aligndistil import compose, extrapolation, says_of
-from tests.helpers.rows import asked, rows_of
+from tests.helpers.rows import query, rows_of
 
 OBJECTIVE = AlignDistil(expert="dpo", opposite="reversed")
 
@@ -25,7 +25,7 @@ def value(mine, sources, objective=OBJECTIVE, share=None):
     ids = torch.cat([each.ids for each in rows.values()], dim=1)
     about = next(iter(rows.values()))
     share = torch.full((len(rows), len(mine)), 1 / len(rows), dtype=mine.dtype) if share is None else share
-    return objective(asked(mine, ids, about), rows, share)
+    return objective(query(mine, ids, about), rows, share)
 
 
 def test_the_value_is_the_weighted_reverse_kl_to_the_composed_source():
@@ -42,7 +42,7 @@ def test_the_value_is_the_weighted_reverse_kl_to_the_composed_source():
 def test_where_expert_and_opposite_agree_it_is_the_reverse_kl_to_the_expert():
     mine, dpo = logits(2)
     source = rows_of(dpo, 12)
-    plain = ReverseKL()(asked(mine, source.ids, source), source)
+    plain = ReverseKL()(query(mine, source.ids, source), source)
     torch.testing.assert_close(value(mine, {"dpo": dpo, "reversed": dpo}), 0.1 / 1e-3 * plain, rtol=1e-6, atol=1e-9)
 
 
@@ -119,7 +119,7 @@ def test_tokens_that_one_of_them_lacks_take_no_part():
     share = torch.full((2, 9), 0.5, dtype=torch.float64)
 
     def value(given):
-        return OBJECTIVE(asked(given, ids, rows["dpo"]), {"dpo": rows["dpo"], "reversed": lacking}, share)
+        return OBJECTIVE(query(given, ids, rows["dpo"]), {"dpo": rows["dpo"], "reversed": lacking}, share)
 
     more = mine + 5 * torch.nn.functional.one_hot(torch.full((9,), 3), 12)
     assert (value(mine) > 0).all()

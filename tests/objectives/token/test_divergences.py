@@ -12,7 +12,7 @@ from fusion.objectives import L1, ForwardKL, JensenShannon, ReverseKL, SkewedKL
 from fusion.objectives.token.divergences import mix
 from tests.helpers import reference_outcomes as slow
 from tests.helpers.mapped_rows import agreeing, mapped
-from tests.helpers.rows import asked, rows_of
+from tests.helpers.rows import query, rows_of
 
 MEMBERS = [
     (ForwardKL(), slow.kl),
@@ -45,7 +45,7 @@ def test_fewer_entries_never_raise_a_divergence(objective, definition):
 def swapped(objective, a, b):
     """What the objective says with the roles of two whole rows of logits exchanged."""
     source, other = rows_of(a, a.shape[1]), rows_of(b, b.shape[1])
-    return objective(asked(b, source.ids, source), source), objective(asked(a, other.ids, other), other)
+    return objective(query(b, source.ids, source), source), objective(query(a, other.ids, other), other)
 
 
 @pytest.mark.parametrize("objective", [JensenShannon(), L1()])
@@ -62,7 +62,7 @@ def test_reverse_kl_is_forward_kl_with_the_roles_exchanged():
 def test_jensen_shannon_never_exceeds_log_2_and_l1_never_2():
     apart = torch.tensor([[40.0, 0, 0, 0], [0, 0, 0, 40.0]], dtype=torch.float64)
     source = rows_of(apart, 4)
-    pivot = asked(apart.flip(0), source.ids, source)
+    pivot = query(apart.flip(0), source.ids, source)
     torch.testing.assert_close(JensenShannon()(pivot, source), torch.full((2,), math.log(2), dtype=torch.float64))
     torch.testing.assert_close(L1()(pivot, source), torch.full((2,), 2.0, dtype=torch.float64))
 
@@ -76,7 +76,7 @@ def test_without_skew_the_skewed_kl_is_the_plain_one(direction, plain):
 def test_the_skewed_kl_is_at_most_the_log_of_the_inverse_of_its_skew():
     apart = torch.tensor([[400.0, 0, 0, 0]], dtype=torch.float64)
     source = rows_of(apart, 2)
-    pivot = asked(apart.flip(1), source.ids, source)
+    pivot = query(apart.flip(1), source.ids, source)
     assert ForwardKL()(pivot, source).item() > 100
     assert SkewedKL(skew=0.2)(pivot, source).item() == pytest.approx(math.log(5))
 

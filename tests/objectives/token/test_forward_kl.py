@@ -14,7 +14,7 @@ from fusion.core.rows import LogitRows
 from fusion.core.tail import log1mexp
 from fusion.objectives import ForwardKL
 from tests.helpers import reference
-from tests.helpers.rows import asked, random_rows, rows_of
+from tests.helpers.rows import query, random_rows, rows_of
 
 TAILS = ["bucket", "residual_to_gold", "none"]
 
@@ -28,7 +28,7 @@ def mapped(M: int, K: int, V: int, dtype=torch.float64, empty: float = 0.3) -> t
     logprobs = source.logprobs.masked_fill(gaps, -torch.inf)
     ids = source.ids.masked_fill(gaps & (torch.arange(K) % 2 == 1), -1)  # either sign of emptiness is enough
     logits = torch.randn(M, V, generator=torch.Generator().manual_seed(4), dtype=torch.float64).to(dtype) * 2
-    pivot = asked(logits, ids, about)
+    pivot = query(logits, ids, about)
     pivot = dataclasses.replace(pivot, logprobs=pivot.logprobs.masked_fill(gaps, torch.nan))
     return pivot, dataclasses.replace(source, logprobs=logprobs, ids=ids)
 
@@ -53,7 +53,7 @@ def test_forward_kl_is_never_negative(tail, K):
 def test_forward_kl_is_zero_where_pivot_and_source_agree(tail):
     logits = torch.randn(9, 20, dtype=torch.float64)
     source = rows_of(logits, 6)
-    values = ForwardKL(tail=tail)(asked(logits, source.ids, source), source)
+    values = ForwardKL(tail=tail)(query(logits, source.ids, source), source)
     torch.testing.assert_close(values, torch.zeros_like(values))
 
 
@@ -62,14 +62,14 @@ def test_residual_to_gold_is_zero_where_the_pivot_has_the_residual_on_the_gold_t
     source = rows_of(p.log(), 2)
     believed = torch.tensor([[0.5, 0.2, 0.3, 1e-12, 1e-12]], dtype=torch.float64)
     about = dataclasses.replace(source, token=torch.tensor([2]))
-    values = ForwardKL(tail="residual_to_gold")(asked(believed.log(), source.ids, about), source)
+    values = ForwardKL(tail="residual_to_gold")(query(believed.log(), source.ids, about), source)
     torch.testing.assert_close(values, torch.zeros_like(values), atol=1e-9, rtol=0)
 
 
 def test_the_whole_vocabulary_gives_torchs_kl():
     mine, theirs = torch.randn(7, 13, dtype=torch.float64), torch.randn(7, 13, dtype=torch.float64)
     source = rows_of(theirs, 13)
-    ours = ForwardKL(tail="none")(asked(mine, source.ids, source), source)
+    ours = ForwardKL(tail="none")(query(mine, source.ids, source), source)
     log_q, log_p = mine.log_softmax(-1), theirs.log_softmax(-1)
     torch.testing.assert_close(
         ours, torch.nn.functional.kl_div(log_q, log_p, reduction="none", log_target=True).sum(-1)
@@ -78,7 +78,7 @@ def test_the_whole_vocabulary_gives_torchs_kl():
 
 def test_a_worked_example():
     source = rows_of(torch.tensor([[0.5, 0.3, 0.2]], dtype=torch.float64).log(), 1)
-    pivot = asked(torch.tensor([[0.25, 0.7, 0.05]], dtype=torch.float64).log(), source.ids, source)
+    pivot = query(torch.tensor([[0.25, 0.7, 0.05]], dtype=torch.float64).log(), source.ids, source)
     known = 0.5 * math.log(2) + 0.5 * math.log(0.5 / 0.75)
     assert ForwardKL()(pivot, source).item() == pytest.approx(known)
     assert ForwardKL(tail="none")(pivot, source).item() == pytest.approx(0.5 * math.log(2))
@@ -110,12 +110,12 @@ def test_kept_mass_that_rounds_to_one_leaves_value_and_gradient_finite(tail, dty
     logits[:, 0] = sharp
     logits.requires_grad_()
     source = random_rows(3, 4, 8, dtype)
-    values = ForwardKL(tail=tail)(asked(logits, source.ids, source), source)
+    values = ForwardKL(tail=tail)(query(logits, source.ids, source), source)
     values.sum().backward()
     assert values.isfinite().all()
     assert logits.grad.isfinite().all()
-    certain = asked(logits.detach(), source.ids, source)
-    assert ForwardKL(tail=tail)(asked(torch.randn(3, 8, dtype=dtype), source.ids, source), certain).isfinite().all()
+    certain = query(logits.detach(), source.ids, source)
+    assert ForwardKL(tail=tail)(query(torch.randn(3, 8, dtype=dtype), source.ids, source), certain).isfinite().all()
 
 
 @pytest.mark.parametrize("tail", TAILS)
@@ -125,7 +125,7 @@ def test_a_row_without_any_mapped_entry_has_a_finite_value_and_gradient(tail):
         source, ids=torch.full_like(source.ids, -1), logprobs=torch.full_like(source.logprobs, -torch.inf)
     )
     logits = torch.randn(3, 8, dtype=torch.float64, requires_grad=True)
-    values = ForwardKL(tail=tail, top_k=2)(asked(logits, nothing.ids, pivot), nothing)
+    values = ForwardKL(tail=tail, top_k=2)(query(logits, nothing.ids, pivot), nothing)
     values.sum().backward()
     on_gold = -logits.log_softmax(-1).gather(1, pivot.token[:, None])[:, 0]
     torch.testing.assert_close(values, on_gold if tail == "residual_to_gold" else torch.zeros_like(on_gold))

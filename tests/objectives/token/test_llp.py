@@ -8,7 +8,7 @@ import torch
 from fusion.objectives import LLP
 from tests.helpers import reference_outcomes as slow
 from tests.helpers.mapped_rows import agreeing, mapped
-from tests.helpers.rows import asked, rows_of
+from tests.helpers.rows import query, rows_of
 
 
 @pytest.mark.parametrize(("M", "K", "V"), [(30, 4, 11), (1, 1, 3), (20, 10, 257)])
@@ -29,13 +29,13 @@ def test_margins_are_zero_once_every_pair_has_its_margin_and_only_then():
     source, rank = rows_of(theirs, 3), LLP(delta=0.5, distribution=0.0)
     for spread, zero in ((0.25, False), (0.5, True), (50.0, True)):
         mine = torch.tensor([[2.0, 1.0, 0.0, -9.0, -9.0]], dtype=torch.float64) * spread
-        assert (rank(asked(mine, source.ids, source), source).item() == pytest.approx(0, abs=1e-12)) == zero
+        assert (rank(query(mine, source.ids, source), source).item() == pytest.approx(0, abs=1e-12)) == zero
 
 
 def test_pairs_that_the_source_does_not_tell_apart_take_no_part():
     source = rows_of(torch.tensor([[1.0, 0.9, 0.8, -5.0]], dtype=torch.float64), 3)
     mine = torch.randn(1, 4, dtype=torch.float64)
-    assert LLP(delta=0.5, distribution=0.0)(asked(mine, source.ids, source), source).item() == 0
+    assert LLP(delta=0.5, distribution=0.0)(query(mine, source.ids, source), source).item() == 0
 
 
 def test_the_divergence_is_zero_where_the_logits_differ_by_a_constant_over_the_list():
@@ -45,4 +45,4 @@ def test_the_divergence_is_zero_where_the_logits_differ_by_a_constant_over_the_l
     elsewhere.scatter_add_(
         1, source.ids, torch.full((9, 6), 2.0, dtype=torch.float64)
     )  # more mass on the list as a whole
-    assert LLP(rank=0.0)(asked(elsewhere, source.ids, source), source).abs().max() < 1e-12
+    assert LLP(rank=0.0)(query(elsewhere, source.ids, source), source).abs().max() < 1e-12

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from fusion.objectives import ForwardKL, Mixture, ReverseKL
 from fusion.objectives.token.mixture import mixture
-from tests.helpers.rows import asked, rows_of
+from tests.helpers.rows import query, rows_of
 
 
 def sources(M: int, V: int, k: int, count: int = 3):
@@ -53,8 +53,8 @@ def test_with_some_entries_none_is_above_the_true_mixture_and_what_is_left_over_
 def test_the_mixture_of_one_source_is_that_source(of):
     _, rows, _ = sources(9, 20, 5)
     mine, source = torch.randn(9, 20, dtype=torch.float64), rows["s1"]
-    pivot = asked(mine, source.ids, source)
-    alone = Mixture(of=of)(pivot, {"s1": source}, torch.ones(1, 9, dtype=torch.float64))
+    pivot = query(mine, source.ids, source)
+    alone = Mixture(objective=of)(pivot, {"s1": source}, torch.ones(1, 9, dtype=torch.float64))
     torch.testing.assert_close(alone, of(pivot, source))
 
 
@@ -67,7 +67,7 @@ def test_a_source_with_no_share_changes_nothing_whatever_its_rows_hold():
     def value(second):
         given = rows | {"s1": second}
         ids = torch.cat([each.ids for each in given.values()], dim=1)
-        return Mixture()(asked(mine, ids, rows["s0"]), given, share)
+        return Mixture()(query(mine, ids, rows["s0"]), given, share)
 
     torch.testing.assert_close(value(silent), value(rows["s2"]))
     assert mixture(rows | {"s1": silent}, share).gold.isfinite().all()
@@ -78,11 +78,11 @@ def test_teaching_the_mixture_is_never_dearer_than_teaching_each_source():
     _, rows, share = sources(40, 30, 30)
     mine = torch.randn(40, 30, dtype=torch.float64)
     ids = torch.cat([each.ids for each in rows.values()], dim=1)
-    one = Mixture()(asked(mine, ids, rows["s0"]), rows, share)
-    each = torch.stack([ForwardKL()(asked(mine, row.ids, row), row) for row in rows.values()])
+    one = Mixture()(query(mine, ids, rows["s0"]), rows, share)
+    each = torch.stack([ForwardKL()(query(mine, row.ids, row), row) for row in rows.values()])
     assert (one <= (share * each).sum(0) + 1e-12).all()
 
 
 def test_a_weight_inside_the_mixture_is_refused():
     with pytest.raises(ValidationError, match="set weight on the mixture"):
-        Mixture(of=ForwardKL(weight=0.5))
+        Mixture(objective=ForwardKL(weight=0.5))

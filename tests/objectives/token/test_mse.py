@@ -11,7 +11,7 @@ import torch
 from fusion.objectives import MSE
 from tests.helpers import reference_outcomes as slow
 from tests.helpers.mapped_rows import agreeing, mapped
-from tests.helpers.rows import asked
+from tests.helpers.rows import query
 
 
 @pytest.mark.parametrize(("M", "K", "V"), [(30, 4, 11), (1, 1, 3), (20, 10, 257)])
@@ -47,8 +47,8 @@ def test_it_is_zero_where_the_pivot_differs_by_more_mass_on_the_entries_as_a_who
     logits = torch.randn(9, 20, dtype=torch.float64)
     _, source = agreeing(logits, 6)
     elsewhere = logits.scatter_add(1, source.ids, torch.full((9, 6), 2.0, dtype=torch.float64))
-    assert MSE()(asked(elsewhere, source.ids, source), source).abs().max() < 1e-12
-    assert MSE()(asked(logits * 2, source.ids, source), source).min() > 1e-3
+    assert MSE()(query(elsewhere, source.ids, source), source).abs().max() < 1e-12
+    assert MSE()(query(logits * 2, source.ids, source), source).min() > 1e-3
 
 
 def test_one_entry_says_nothing():

@@ -11,7 +11,7 @@ from fusion.objectives import NKD, USKD
 from fusion.objectives.token.nkd import own_target
 from tests.helpers import reference_outcomes as slow
 from tests.helpers.mapped_rows import agreeing, mapped
-from tests.helpers.rows import asked, random_rows, rows_of
+from tests.helpers.rows import query, random_rows, rows_of
 
 
 @pytest.mark.parametrize(("M", "K", "V"), [(30, 4, 11), (1, 1, 3), (40, 16, 257)])
@@ -29,14 +29,14 @@ def test_with_gamma_one_minus_p_it_is_cross_entropy_without_the_binary_term():
     source = rows_of(theirs, 13)
     P, p = source.gold.exp().item(), mine.log_softmax(-1)[0, source.token[0]].exp()
     whole = -(theirs.softmax(-1) * mine.log_softmax(-1)).sum()
-    value = NKD(gamma=1 - P)(asked(mine, source.ids, source), source)
+    value = NKD(gamma=1 - P)(query(mine, source.ids, source), source)
     torch.testing.assert_close(value[0], whole + (1 - P) * torch.log(1 - p))
 
 
 def test_the_term_on_the_others_does_not_move_the_true_tokens_logit():
     logits = torch.randn(9, 20, dtype=torch.float64, requires_grad=True)
     source = rows_of(torch.randn(9, 20, dtype=torch.float64), 6)
-    both = [NKD(gamma=gamma)(asked(logits, source.ids, source), source).sum() for gamma in (0.0, 1.0)]
+    both = [NKD(gamma=gamma)(query(logits, source.ids, source), source).sum() for gamma in (0.0, 1.0)]
     (gradient,) = torch.autograd.grad(both[1] - both[0], logits)
     assert gradient.gather(1, source.token[:, None]).abs().max() < 1e-12
     assert gradient.abs().max() > 1e-3
@@ -48,7 +48,7 @@ def test_the_term_on_the_others_is_least_where_their_ratios_agree_whatever_the_t
     gold = torch.nn.functional.one_hot(source.token, 20)
 
     def others(given):
-        at = asked(given, source.ids, source)
+        at = query(given, source.ids, source)
         return NKD(gamma=1.0)(at, source) - NKD(gamma=0.0)(at, source)
 
     least = others(logits)
@@ -59,7 +59,7 @@ def test_the_term_on_the_others_is_least_where_their_ratios_agree_whatever_the_t
 def test_nkd_is_not_least_where_pivot_and_source_agree():
     logits = torch.randn(9, 20, dtype=torch.float64)
     pivot, source = agreeing(logits, 6)
-    surer = asked(logits + torch.nn.functional.one_hot(source.token, 20), source.ids, source)
+    surer = query(logits + torch.nn.functional.one_hot(source.token, 20), source.ids, source)
     assert (NKD()(surer, source) < NKD()(pivot, source)).all()
 
 

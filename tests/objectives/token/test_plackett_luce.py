@@ -12,7 +12,7 @@ from fusion.objectives import PlackettLuce
 from fusion.objectives.token.plackett_luce import plackett_luce
 from tests.helpers import reference_outcomes as slow
 from tests.helpers.mapped_rows import agreeing, mapped
-from tests.helpers.rows import asked, rows_of
+from tests.helpers.rows import query, rows_of
 
 
 @pytest.mark.parametrize(("M", "K", "V"), [(30, 4, 11), (1, 1, 3), (40, 16, 257)])
@@ -64,7 +64,7 @@ def test_the_first_terms_of_the_list_with_a_tail_are_those_of_the_whole_vocabula
     source = rows_of(theirs, 30, theirs.argmax(-1))
     few = rows_of(theirs, 4, theirs.argmax(-1))
     about = dataclasses.replace(source, token=theirs.argmax(-1))
-    whole, cut = (PlackettLuce()(asked(mine, rows.ids, about), rows) for rows in (source, few))
+    whole, cut = (PlackettLuce()(query(mine, rows.ids, about), rows) for rows in (source, few))
     order = source.ids
     worth = torch.cat([source.logprobs.exp()[:, :4], torch.zeros(8, 26).double()], dim=1)
     torch.testing.assert_close(cut, plackett_luce(worth, mine.gather(1, order)))
@@ -90,7 +90,7 @@ def test_equal_probabilities_are_ordered_by_id_so_that_runs_repeat():
     mine = torch.randn(1, 5, dtype=torch.float64)
     source = rows_of(tied, 5, torch.tensor([4]))
     shuffled = dataclasses.replace(source, ids=source.ids[:, torch.randperm(5)])
-    values = [PlackettLuce(top_k=3)(asked(mine, rows.ids, rows), rows) for rows in (source, shuffled)]
+    values = [PlackettLuce(top_k=3)(query(mine, rows.ids, rows), rows) for rows in (source, shuffled)]
     torch.testing.assert_close(*values)
 
 
@@ -99,4 +99,4 @@ def test_it_is_not_least_where_pivot_and_source_agree():
     logits = torch.randn(9, 20, dtype=torch.float64)
     pivot, source = agreeing(logits, 6)
     surer = logits + 2.0 * torch.nn.functional.one_hot(source.token, 20)
-    assert (PlackettLuce()(asked(surer, source.ids, source), source) < PlackettLuce()(pivot, source)).any()
+    assert (PlackettLuce()(query(surer, source.ids, source), source) < PlackettLuce()(pivot, source)).any()

@@ -10,12 +10,12 @@ import torch
 from fusion.alignment import map_rows
 from fusion.core.rows import LogitRows
 from fusion.objectives import ForwardKL, MappedObjective, Mixture
-from tests.helpers.contract import OBJECTIVES
-from tests.helpers.rows import asked, rows_of
+from tests.helpers.contract import EXAMPLES
+from tests.helpers.rows import query, rows_of
 
 V, D = 4, 3  # tokens, draws
 
-MAPPED = [objective for objective in OBJECTIVES if isinstance(objective, MappedObjective | Mixture)]
+MAPPED = [objective for objective in EXAMPLES if isinstance(objective, MappedObjective | Mixture)]
 COUNTS = torch.tensor([c for c in itertools.product(range(D + 1), repeat=V) if sum(c) == D])  # every outcome of D draws
 
 
@@ -38,7 +38,7 @@ def drawn(p, tau=1.0):
 def gradient(objective, logits, source, weight):
     """Gradient, with respect to the pivot's logits [V], of the weighted sum of values over the source's rows."""
     logits = logits.clone().requires_grad_()
-    pivot = asked(logits.expand(len(source), -1), source.ids, source)
+    pivot = query(logits.expand(len(source), -1), source.ids, source)
     if isinstance(objective, Mixture):
         values = objective(pivot, {"a": source}, torch.ones(1, len(source), dtype=logits.dtype))
     else:
@@ -66,12 +66,14 @@ def test_the_outcomes_have_probability_one_and_the_right_mean(p):
 @pytest.mark.parametrize("objective", MAPPED, ids=repr)
 def test_a_term_accepts_drawn_rows_exactly_if_its_gradient_is_that_of_the_whole_row_on_average(objective, p, logits):
     if objective.looks_across or objective.needs or objective.entries is None:
-        assert not objective.accepts_sampled  # one row says nothing of it; or it reads what mapped rows only estimate
+        assert (
+            not objective.exact_entries_TODO
+        )  # one row says nothing of it; or it reads what mapped rows only estimate
         return
     whole = rows_of(p.log()[None], V, torch.zeros(1, dtype=torch.long))
     exact = gradient(objective, logits, whole, torch.ones(1, dtype=torch.float64))
     right = [torch.allclose(gradient(objective, logits, *drawn(p, tau)), exact, rtol=1e-5) for tau in (1.0, 0.7)]
-    assert all(right) == objective.accepts_sampled
+    assert all(right) == objective.exact_entries_TODO
 
 
 @pytest.mark.parametrize("tau", [1.0, 1.4])
@@ -89,7 +91,7 @@ def test_at_tau_one_the_value_is_a_divergence_from_the_sample():
     rows, _ = drawn(p)
     share = COUNTS / D
     expected = torch.special.xlogy(share, share) - share * q.log()
-    values = ForwardKL()(asked(q.log().expand(len(rows), V), rows.ids, rows), rows)
+    values = ForwardKL()(query(q.log().expand(len(rows), V), rows.ids, rows), rows)
     torch.testing.assert_close(values, expected.sum(-1).double())
     assert (values >= 0).all()
 
@@ -97,16 +99,16 @@ def test_at_tau_one_the_value_is_a_divergence_from_the_sample():
 def test_a_row_that_was_not_drawn_keeps_its_tail_beside_others(p, logits):
     """Such as one that spells the pivot's token in the source's: one exact entry."""
     rows, _ = drawn(p)
-    exact = dataclasses.replace(rows_of(p.log()[None], 1), sampled=torch.zeros(1, 1, dtype=torch.long))
+    exact = dataclasses.replace(rows_of(p.log()[None], 1), sample_counts=torch.zeros(1, 1, dtype=torch.long))
     wide = dataclasses.replace(
         exact,
         logprobs=torch.cat([exact.logprobs, torch.full((1, V - 1), -torch.inf)], 1),
         ids=torch.cat([exact.ids, torch.full((1, V - 1), -1)], 1),
-        sampled=torch.zeros(1, V, dtype=torch.long),
+        sample_counts=torch.zeros(1, V, dtype=torch.long),
     )
     both = LogitRows.cat([rows.select(slice(0, 1)), wide])
     weight = torch.tensor([0.0, 1.0], dtype=torch.float64)
-    alone = dataclasses.replace(exact, sampled=None)
+    alone = dataclasses.replace(exact, sample_counts=None)
     torch.testing.assert_close(
         gradient(ForwardKL(), logits, both, weight), gradient(ForwardKL(), logits, alone, torch.ones(1).double())
     )
@@ -148,7 +150,7 @@ def test_a_mixture_of_drawn_sources_is_right_on_average(p, logits):
     share = torch.tensor([[0.3], [0.7]], dtype=torch.float64).expand(2, n * m)
     free = logits.clone().requires_grad_()
     ids = torch.cat([rows.ids for rows in sources.values()], dim=1)
-    pivot = asked(free.expand(n * m, -1), ids, sources["a"])
+    pivot = query(free.expand(n * m, -1), ids, sources["a"])
     values = Mixture()(pivot, sources, share)
     (chance_one[left] * chance_two[right] * values).sum().backward()
     torch.testing.assert_close(free.grad, logits.softmax(-1) - (0.3 * p + 0.7 * other))

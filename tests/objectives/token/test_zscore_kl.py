@@ -9,7 +9,7 @@ import torch
 
 from fusion.objectives import ZScoreKL
 from tests.helpers.mapped_rows import mapped
-from tests.helpers.rows import asked, rows_of
+from tests.helpers.rows import query, rows_of
 
 
 def z(logits):
@@ -23,7 +23,7 @@ def test_with_whole_rows_it_is_the_published_term():
         z(mine).log_softmax(-1), z(theirs).log_softmax(-1), reduction="none", log_target=True
     )
     for over in ("vocabulary", "support"):
-        ours = ZScoreKL(over=over)(asked(mine, source.ids, source), source)
+        ours = ZScoreKL(over=over)(query(mine, source.ids, source), source)
         torch.testing.assert_close(ours, known.sum(-1), rtol=1e-6, atol=1e-9)
 
 
@@ -33,8 +33,8 @@ def test_a_positive_factor_and_a_constant_on_either_side_change_nothing(over, K)
     mine, theirs = torch.randn(2, 9, 20, dtype=torch.float64)
     source = rows_of(theirs, K)
     moved = rows_of(theirs * 0.3 - 2, K)
-    values = ZScoreKL(over=over)(asked(mine, source.ids, source), source)
-    other = ZScoreKL(over=over)(asked(mine * 5 + 1, moved.ids, moved), moved)
+    values = ZScoreKL(over=over)(query(mine, source.ids, source), source)
+    other = ZScoreKL(over=over)(query(mine * 5 + 1, moved.ids, moved), moved)
     torch.testing.assert_close(other, values, rtol=1e-5, atol=1e-7)
     assert (values > 1e-4).all()
 
@@ -43,8 +43,8 @@ def test_a_positive_factor_and_a_constant_on_either_side_change_nothing(over, K)
 def test_it_is_zero_exactly_where_one_row_is_such_a_transform_of_the_other(over):
     logits = torch.randn(9, 20, dtype=torch.float64)
     source = rows_of(logits, 6)
-    assert ZScoreKL(over=over)(asked(4 * logits + 3, source.ids, source), source).abs().max() < 1e-9
-    assert (ZScoreKL(over=over)(asked(logits**3, source.ids, source), source) > 1e-4).all()
+    assert ZScoreKL(over=over)(query(4 * logits + 3, source.ids, source), source).abs().max() < 1e-9
+    assert (ZScoreKL(over=over)(query(logits**3, source.ids, source), source) > 1e-4).all()
 
 
 def test_over_the_support_empty_entries_do_not_count():

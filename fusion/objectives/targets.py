@@ -1,0 +1,122 @@
+"""What a batch is compared with, as the collator makes it, and what an objective gets to see of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from fusion.core.example import ExampleInfo
+from fusion.core.rows import LogitRows, MappedRows, Pairs, Positions
+from fusion.core.spans import AlignedSpans
+
+
+@dataclass(frozen=True)
+class SourceTargets:
+    """One source's share of a batch."""
+
+    rows: LogitRows
+    """All its rows, ids in its own vocabulary, after its transforms."""
+    pairs: Pairs
+    """M pairs of a pivot's row and a source's row that predict the same text."""
+    weight: Float[Tensor, " M"]
+    """How much each pair counts."""
+    mapped_pairs: Int[Tensor, " C"]
+    """Numbers of the pairs that can be compared token by token; see `alignment.map_to_pivot`."""
+    mapped: MappedRows
+    """The C rows of these pairs, ids in the pivot's vocabulary."""
+    spans: AlignedSpans
+    """The text between boundaries that both models share."""
+    other_answer: LogitRows
+    """Its rows of another answer to the prompts of the batch, numbered as these; none where nobody reads them."""
+
+    @property
+    def pivot_index(self) -> Int[Tensor, " C"]:
+        """The pivot's row of each mapped row."""
+        return self.pairs.pivot[self.mapped_pairs]
+
+    def scatter_to_pivot(self, values: Tensor, positions: Positions, empty: float) -> Tensor:
+        """Put what belongs to the C mapped rows at the N rows of the pivot, and `empty` at the others."""
+        scattered = values.new_full((len(positions), *values.shape[1:]), empty)
+        return scattered.index_copy(0, self.pivot_index, values)
+
+    def rows_at_pivot(self, positions: Positions) -> MappedRows:
+        """The mapped rows at all N rows of the pivot: empty rows where there is none, moments unknown."""
+        mapped = self.mapped
+        counts, unknown = mapped.sample_counts, self.scatter_to_pivot(mapped.pivot_token_logprob, positions, torch.nan)
+        return MappedRows(
+            logprobs=self.scatter_to_pivot(mapped.logprobs, positions, -torch.inf),
+            ids=self.scatter_to_pivot(mapped.ids, positions, -1),
+            sample_counts=None if counts is None else self.scatter_to_pivot(counts, positions, 0),
+            pivot_token_logprob=unknown,
+            mean=torch.full_like(unknown, torch.nan),
+            std=torch.full_like(unknown, torch.nan),
+            prefix=positions.prefix,
+            example=positions.example,
+            token=positions.token,
+        )
+
+    def weight_at_pivot(self, positions: Positions) -> Float[Tensor, " N"]:
+        """How much the mapped row at each row of the pivot counts, 0 where there is none."""
+        return self.scatter_to_pivot(self.weight[self.mapped_pairs], positions, 0)
+
+    def to(self, device: Any) -> SourceTargets:
+        """Return the same on another device."""
+        return SourceTargets(*(getattr(self, f.name).to(device) for f in dataclasses.fields(self)))
+
+
+@dataclass(frozen=True)
+class BatchTargets:
+    """What a batch is compared with."""
+
+    row_positions: Int[Tensor, " N"]
+    """Where each row of the pivot lies among the flattened [lines * T] positions of the batch."""
+    positions: Positions
+    """Where each of these rows stands in the text."""
+    sources: Mapping[str, SourceTargets]
+    examples: Sequence[ExampleInfo]
+
+    def to(self, device: Any, **_: Any) -> BatchTargets:
+        """Return the same on another device."""
+        sources = {name: source.to(device) for name, source in self.sources.items()}
+        return BatchTargets(self.row_positions.to(device), self.positions.to(device), sources, self.examples)
+
+    def counts(self) -> dict[str, int]:
+        """How many rows and, by source, pairs there are: what logged rates are divided by."""
+        return {"rows": len(self.positions)} | {f"pairs/{name}": len(s.pairs) for name, s in self.sources.items()}
+
+    @property
+    def query_ids(self) -> Int[Tensor, "N G"]:
+        """Ids of the pivot's vocabulary that sources name at each row, one source's after another's; -1 where none does."""
+        none = torch.full((len(self.positions), 0), -1, device=self.row_positions.device)
+        ids = [source.scatter_to_pivot(source.mapped.ids, self.positions, -1) for source in self.sources.values()]
+        return torch.cat([none, *ids], dim=1)
+
+    @property
+    def mapped_positions(self) -> Int[Tensor, " R"]:
+        """The pivot's rows that have a mapped row of any source, in order."""
+        none = self.row_positions[:0]
+        return torch.cat([none, *(source.pivot_index for source in self.sources.values())]).unique()
+
+
+@dataclass(frozen=True)
+class ObjectiveInputs:
+    """What an objective computes the terms of a batch from."""
+
+    pivot: LogitRows
+    """N rows with gradients, of as many largest entries as any objective of the loss requires."""
+    query_logprobs: Mapping[str, Float[Tensor, "N K"]]
+    """By source: the pivot's log-probability of each id in `SourceTargets.rows_at_pivot`; anything where that is -1."""
+    targets: BatchTargets
+    remaining_weight: Float[Tensor, " N"]
+    """1 less what the objectives before count at each row, with their weights and those of sources and selections."""
+    modules: Mapping[str, nn.Module] = field(default_factory=lambda: MappingProxyType({}))
+    """By source: the module of this objective's own, if it has one."""
+    step: int = 0
+    """Steps of the optimizer before this one."""
