@@ -248,8 +248,8 @@ def _known(number: int, objective: AnyObjective, source: SourceSettings) -> None
 def _quantization_is_possible(config: Config, kind: str) -> None:
     if config.adapter is not None:
         raise ValueError(
-            f"quantization_aware_training.kind {kind} trains the pivot's own weights, adapter.kind {config.adapter.kind} leaves "
-            "them as they are; leave one of them out"
+            f"quantization_aware_training.kind {kind} trains the pivot's own weights, adapter.kind {config.adapter.kind} "
+            "leaves them as they are; leave one of them out"
         )
     if config.engine.kind in ("zero3", "fsdp2"):
         raise ValueError(

@@ -44,8 +44,8 @@ class Extract(Settings):
     def _whole_rows_are_floats(self) -> Extract:
         if self.top_k == "all" and self.value_format == "packed":
             raise ValueError(
-                "value_format: packed is for the largest entries; the errors of a whole row's would add up. Set it to float16 or "
-                "float32 with top_k: all"
+                "value_format: packed is for the largest entries; the errors of a whole row's would add up. Set it to float16 "
+                "or float32 with top_k: all"
             )
         return self
 

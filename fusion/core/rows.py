@@ -163,6 +163,10 @@ class MappedRows(EntryRows):
     """Population standard deviation of the same logits."""
 
 
+AnyRows = TypeVar("AnyRows", bound=EntryRows)
+"""Rows of either kind, in signatures of functions that give back the kind that they are given."""
+
+
 @dataclass(frozen=True)
 class Pairs:
     """Matched rows: row `pivot[m]` of the pivot and row `source[m]` of a source predict the same text."""

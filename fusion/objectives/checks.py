@@ -8,13 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fusion.core.rows import LogitRows, MappedRows, RowsT
+from fusion.core.rows import AnyRows, LogitRows, MappedRows
 
 MISSING = 1e-3  # kept mass may fall this far below 1 by rounding; less of it means that entries are missing
 EPS = 1e-7  # a row of equal logits has no spread to divide by; its entries count as 0
 
 
-def as_target(source: RowsT, pivot: LogitRows) -> RowsT:
+def as_target(source: AnyRows, pivot: LogitRows) -> AnyRows:
     """Return the source's rows as constants, log-probabilities and moments in the pivot's dtype (hidden states as they are)."""
     source, dtype = source.detach(), pivot.logprobs.dtype
     numbers = {

@@ -41,7 +41,7 @@ class SourceTargets:
         """The pivot's row of each mapped row."""
         return self.pairs.pivot[self.mapped_pairs]
 
-    def scatter_to_pivot(self, values: Tensor, positions: Positions, empty: float) -> Tensor:
+    def scatter_to_pivot(self, values: Tensor, positions: Positions, empty: int | float) -> Tensor:
         """Put what belongs to the C mapped rows at the N rows of the pivot, and `empty` at the others."""
         scattered = values.new_full((len(positions), *values.shape[1:]), empty)
         return scattered.index_copy(0, self.pivot_index, values)

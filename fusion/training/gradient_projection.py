@@ -21,7 +21,8 @@ class GradientProjection:
     def add(self, loss: Tensor, scale: float = 1.0) -> Tensor:
         """Compute and keep the gradients of a loss, times what those of the other terms will be scaled by.
 
-        Returns its value for the sum of all terms. From that value only zeros flow back: every weight has a part in the backward pass of the others, as DDP expects.
+        Returns its value, for the sum of all terms. From that value only zeros flow back: every weight has a part in the
+        backward pass of the others, as DDP expects.
         """
         with torch.autocast(loss.device.type, enabled=False):  # as in any other backward pass
             found = torch.autograd.grad(loss * scale, self.parameters, retain_graph=True, allow_unused=True)

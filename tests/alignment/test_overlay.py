@@ -14,7 +14,8 @@ def rows(prefix: list[int], token: list[int] | None, ids: list[list[int]], p: li
     n, nan = len(prefix), torch.full((len(prefix),), torch.nan)
     found = LogitRows(
         torch.tensor(p).log(), torch.tensor(ids), torch.tensor(gold).log(), nan, nan,
-        prefix=torch.tensor(prefix), example=torch.zeros(n, dtype=torch.long), token=None if token is None else torch.tensor(token),
+        prefix=torch.tensor(prefix), example=torch.zeros(n, dtype=torch.long),
+        token=None if token is None else torch.tensor(token),
     )  # fmt: skip
     return found
 

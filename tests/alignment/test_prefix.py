@@ -1,4 +1,4 @@
-"""The byte join against a slow loop, and against what must hold for any two tokenizers."""
+"""Matching by bytes against a slow loop, and against what must hold for any two tokenizers."""
 
 import dataclasses
 import itertools
@@ -16,7 +16,7 @@ from tests.helpers.tiny_tokenizers import ALL, BYTES, byte_level, gemma_style, l
 TEXTS = {3: "The café is at 12:30 👩\u200d👧.\r\n", 0: "", 9: "日本語 \0\t\u2581 x", 4: "</s> the end <|im_end|>"}
 
 
-def slow_join(pivot, source) -> list[tuple[int, int]]:
+def slow_match(pivot, source) -> list[tuple[int, int]]:
     last = {(e, p): n for n, (e, p) in enumerate(zip(source.example.tolist(), source.prefix.tolist(), strict=True))}
     of_pivot = {(e, p): n for n, (e, p) in enumerate(zip(pivot.example.tolist(), pivot.prefix.tolist(), strict=True))}
     return sorted((n, last[key]) for key, n in of_pivot.items() if key in last and key[1] >= 0)
@@ -38,9 +38,9 @@ def some_rows(draw, numbers):
 
 @given(data=st.data())
 @settings(max_examples=200, deadline=None)
-def test_join_matches_a_slow_loop_on_any_rows_in_any_order_of_examples(data):
+def test_pairs_are_those_of_a_slow_loop_on_any_rows_in_any_order_of_examples(data):
     pivot, source = (data.draw(st.composite(some_rows)(numbers)) for numbers in ([0, 1, 7, 2**40], [1, 7, 2**40, 3]))
-    assert listed(match_prefixes(pivot, source)) == slow_join(pivot, source)
+    assert listed(match_prefixes(pivot, source)) == slow_match(pivot, source)
 
 
 @pytest.mark.parametrize("kind", BYTES)
@@ -119,7 +119,7 @@ def test_nothing_is_paired_with_nothing(kind):
         assert listed(align(kind, pivot, source, {0: b"a", 1: b"b"})) == []
 
 
-def test_a_million_rows_are_joined_in_seconds():
+def test_a_million_rows_are_matched_in_seconds():
     examples = torch.arange(1_000_000) // 500
     prefixes = torch.arange(1_000_000) % 500
     many = rows([0], [0]).select(torch.zeros(1_000_000, dtype=torch.long))
@@ -134,7 +134,7 @@ def test_a_million_rows_are_joined_in_seconds():
 def test_align_calls_the_alignment_it_was_asked_for():
     pivot, source = rows([0] * 3, [0, 1, 3]), rows([0] * 3, [0, 2, 3])
     texts = {0: b"abc"}
-    assert ALIGNMENTS == ("prefix", "truncate", "dtw")
+    assert tuple(ALIGNMENTS) == ("prefix", "truncate", "dtw")
     assert listed(align("prefix", pivot, source, texts)) == listed(match_prefixes(pivot, source)) == [(0, 0), (2, 2)]
     assert (
         listed(align("truncate", pivot, source, texts)) == listed(truncate(pivot, source)) == [(0, 0), (1, 1), (2, 2)]

@@ -49,7 +49,7 @@ def test_the_distance_is_a_metric():
 
 def test_tokens_of_one_role_are_one_word_and_other_control_tokens_are_unlike_everything():
     made = SpellingDistance.from_token_bytes([b"a", None, None], [None, b"a", None], control_tokens=[(2, 1)])
-    distance = made.distance(torch.tensor([[0, 1, 2, -1]]), torch.tensor([[0, 1, 2, -1]]))[0]
+    distance = made(torch.tensor([[0, 1, 2, -1]]), torch.tensor([[0, 1, 2, -1]]))[0]
     assert distance.tolist() == [[1, 1, 1, 1], [0, 1, 1, 1], [1, 0, 1, 1], [1, 1, 1, 1]]
 
 

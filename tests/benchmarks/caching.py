@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import tempfile
 from collections.abc import Iterable
@@ -15,13 +16,14 @@ from benchmarks.measure import Figure, best
 from fusion.alignment import map_to_pivot, match_prefixes
 from fusion.alignment.tokenizer_pair import vocabulary_map
 from fusion.cache.codec import bytes_per_row, decode, encode
-from fusion.core.rows import LogitRows
+from fusion.core.rows import LogitRows, MappedRows, Positions
 from fusion.data.batching import pad
 from fusion.data.encode import encode as encode_text
 from fusion.models.head import Head, hidden_states
 from fusion.models.loading import ModelRef, load_model, load_tokenizer, vocabulary
 from fusion.objectives import GLD, ForwardKL, InfiFusion
 from fusion.sources import TransformersSource
+from tests.helpers.rows import as_mapped
 
 VOCABULARY = 151_936
 
@@ -59,11 +61,14 @@ def _errors() -> Iterable[Figure]:
     again = decode(encode(source, "packed", VOCABULARY), source.example, 10, VOCABULARY)
     error = (again.logprobs - source.logprobs).abs()
     yield Figure("largest error of a log-probability", f"{error.max():.4f} nat", "≤ 0.03", f"mean {error.mean():.4f}")
-    mapped = LogitRows(
-        **{**vars(pivot), "logprobs": logits[0].log_softmax(-1).gather(1, source.ids), "ids": source.ids}
+    queried = dataclasses.replace(pivot, logprobs=logits[0].log_softmax(-1).gather(1, source.ids), ids=source.ids)
+    cases = (
+        (InfiFusion(), pivot, (source, again), ()),
+        (ForwardKL(), queried, (as_mapped(source), as_mapped(again)), ()),
+        (GLD(), pivot, (source, again), (20,)),
     )
-    for objective, mine, more in ((InfiFusion(), pivot, ()), (ForwardKL(), mapped, ()), (GLD(), pivot, (20,))):
-        exact, packed = (objective(mine, rows, *more).mean().item() for rows in (source, again))
+    for objective, mine, both, more in cases:
+        exact, packed = (objective(mine, rows, *more).mean().item() for rows in both)
         yield Figure(
             f"{objective.kind}: loss on packed rows / on exact rows", f"{packed / exact:.4f}", "", "2,000 rows"
         )
@@ -74,7 +79,7 @@ def _on_real_models(folder: Path) -> Iterable[Figure]:
     """SmolLM2 compared with Qwen2.5-Coder on this project's own pages."""
     pages = sorted(Path(__file__).parents[2].glob("docs/*.md"))
     texts = {i: page.read_text()[:1500] for i, page in enumerate(pages)}
-    (tokenizer, pivot, about), (other, source, _) = (
+    (tokenizer, pivot, positions), (other, source, _) = (
         _read(folder / name, texts.values()) for name in ("smollm2-135m-instruct", "qwen2.5-coder-0.5b-instruct")
     )
     pairs = match_prefixes(pivot, source)
@@ -82,8 +87,8 @@ def _on_real_models(folder: Path) -> Iterable[Figure]:
     packed = decode(encode(source, "packed", VOCABULARY), source.example, 10, VOCABULARY)
     outcomes = []
     for rows in (source, packed):
-        at, theirs = map_to_pivot(about, rows, pairs, mapped)
-        kl = ForwardKL()(_asked(folder, tokenizer, texts.values(), pairs.pivot[at], theirs), theirs)
+        at, theirs = map_to_pivot(positions, rows, pairs, mapped)
+        kl = ForwardKL()(_queried(folder, tokenizer, texts.values(), pairs.pivot[at], theirs), theirs)
         mine = pivot.select(pairs.pivot)
         outcomes.append([kl, InfiFusion()(mine, rows.select(pairs.source)), GLD()(pivot, rows, len(texts))])
     for name, exact, again in zip(("forward_kl", "infifusion", "gld"), *outcomes, strict=True):
@@ -93,8 +98,8 @@ def _on_real_models(folder: Path) -> Iterable[Figure]:
         )
 
 
-def _read(folder: Path, texts: Iterable[str]) -> tuple[Any, LogitRows, LogitRows]:
-    """A model's tokenizer, its rows on these texts, and the rows without numbers."""
+def _read(folder: Path, texts: Iterable[str]) -> tuple[Any, LogitRows, Positions]:
+    """A model's tokenizer, its rows on these texts, and where they stand."""
     ref = ModelRef(str(folder))
     tokenizer, model = load_tokenizer(ref), load_model(ref)
     encoded = [encode_text(tokenizer, [], text, template="plain") for text in texts]
@@ -102,13 +107,13 @@ def _read(folder: Path, texts: Iterable[str]) -> tuple[Any, LogitRows, LogitRows
     return tokenizer, rows, pad(encoded, "cpu")[2]
 
 
-def _asked(folder: Path, tokenizer: Any, texts: Iterable[str], at: torch.Tensor, theirs: LogitRows) -> LogitRows:
+def _queried(folder: Path, tokenizer: Any, texts: Iterable[str], at: torch.Tensor, theirs: MappedRows) -> LogitRows:
     """What SmolLM2 says of a source's ids at these of its rows."""
     model = load_model(ModelRef(str(folder / "smollm2-135m-instruct")))
-    inputs, where, about = pad([encode_text(tokenizer, [], text, template="plain") for text in texts], "cpu")
+    inputs, where, positions = pad([encode_text(tokenizer, [], text, template="plain") for text in texts], "cpu")
     hidden = hidden_states(model, **inputs).flatten(0, 1)[where]
-    rows, asked = Head.of(model, vocabulary(tokenizer)).rows(hidden[at], about.select(at), 0, theirs.ids)
-    return LogitRows(**{**vars(rows), "logprobs": asked, "ids": theirs.ids})
+    rows, asked = Head.of(model, vocabulary(tokenizer)).rows(hidden[at], positions.select(at), 0, theirs.ids)
+    return dataclasses.replace(rows, logprobs=asked, ids=theirs.ids)
 
 
 def _rows(logits: torch.Tensor, place: torch.Tensor) -> LogitRows:

@@ -13,7 +13,7 @@ from benchmarks import bodies
 from benchmarks.measure import Figure, Ratio, best, paired
 from fusion.models.head import Head
 from fusion.objectives import GLD, AnyObjective, CrossEntropy, ForwardKL, InfiFusion
-from fusion.training import FusionCollator, Reference
+from fusion.training import FusionCollator, TrainingSource
 from fusion.training.fit import training_arguments
 from fusion.training.trainer import FusionTrainer
 from fusion.weighting import GoldPosterior, Sum
@@ -53,7 +53,7 @@ def measure() -> Iterable[Figure]:
 def _ratio(model: Any, place: Path, objectives: list[AnyObjective], weighting: Any, chunk: int | None) -> Ratio:
     examples, encoded = bodies.texts(EXAMPLES, TOKENS, PROMPT)
     references = [
-        Reference(name, bodies.cache(place / name, examples, TOKENS - PROMPT, size), _mapped(size))
+        TrainingSource(name, bodies.cache(place / name, examples, TOKENS - PROMPT, size), _mapped(size))
         for name, size in VOCABULARIES.items()
     ]
     fused = _step(model, place, FusionCollator(examples, encoded, references, weighting), objectives, chunk)
@@ -74,7 +74,7 @@ def _beside_the_body(model: Any, place: Path, objectives: list[AnyObjective], we
     """Seconds that fusion adds, and that a plain step takes, without the body of the model: what does not differ is noise."""
     examples, encoded = bodies.texts(EXAMPLES, TOKENS, PROMPT)
     references = [
-        Reference(name, bodies.cache(place / name, examples, TOKENS - PROMPT, size), _mapped(size))
+        TrainingSource(name, bodies.cache(place / name, examples, TOKENS - PROMPT, size), _mapped(size))
         for name, size in VOCABULARIES.items()
     ]
     hidden = torch.randn(EXAMPLES, TOKENS, 576)
@@ -89,7 +89,8 @@ def _beside_the_body(model: Any, place: Path, objectives: list[AnyObjective], we
         def work(trainer=trainer, collator=collator) -> None:
             targets = collator(range(EXAMPLES))["targets"]
             x = hidden.clone().requires_grad_()
-            sum(term.weight * mean for _, term, mean in trainer.terms(x, targets, targets.counts())).backward()
+            terms = trainer.loss(x, targets, trainer.loss.counts(targets))
+            sum(term.weight * term.mean for term in terms).backward()
             model.zero_grad()
 
         times.append(best(work, runs=9))
@@ -101,7 +102,7 @@ def _mapped(size: int) -> torch.Tensor:
 
 
 def _trainer(
-    model: Any, place: Path, collator: Collator, objectives: list[AnyObjective], chunk: int | None
+    model: Any, place: Path, collator: FusionCollator, objectives: list[AnyObjective], chunk: int | None
 ) -> FusionTrainer:
     given = {"max_steps": 1000, "report_to": [], "logging_steps": 1000, "learning_rate": 1e-6}
     return FusionTrainer(
@@ -114,7 +115,7 @@ def _trainer(
     )
 
 
-def _step(model: Any, place: Path, collator: Collator, objectives: list[AnyObjective], chunk: int | None) -> Any:
+def _step(model: Any, place: Path, collator: FusionCollator, objectives: list[AnyObjective], chunk: int | None) -> Any:
     trainer = _trainer(model, place, collator, objectives, chunk)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
 

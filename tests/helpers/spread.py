@@ -62,7 +62,7 @@ def train(folder: Path, place: str, stop_at: int | None = None, copy_to: str | N
     from transformers import TrainerCallback
 
     from fusion.cache import Cache
-    from fusion.training import FusionCollator, Recipe
+    from fusion.training import FusionCollator, TrainingSpec
     from fusion.training import train as fit
 
     class KilledError(RuntimeError):
@@ -76,13 +76,13 @@ def train(folder: Path, place: str, stop_at: int | None = None, copy_to: str | N
     config = runs.config(folder, training=TRAINING | changes.pop("training", {}), **changes)
     job = Job(config)
     caches = {source.name: Cache(config.folder / "cache" / source.name) for source in config.sources}
-    references = [train_stage.training_source(job, source, cache) for source, cache in caches.items()]
-    collator = FusionCollator(job.train, job.encoded("pivot"), references, config.weighting)
+    sources = [train_stage.training_source(job, source, cache) for source, cache in caches.items()]
+    collator = FusionCollator(job.train, job.encoded("pivot"), sources, config.weighting)
     how = (job.training, config.seed, config.dtype, config.logits_chunk)
-    spread_over = {"engine": config.engine, "adapter": config.adapter, "quantization_aware_training": config.student}
+    spread_over = {"engine": config.engine, "adapter": config.adapter, "quantizer": config.quantization_aware_training}
     try:
         fit(
-            Recipe(config.pivot.ref, job.tokenizers["pivot"], collator, config.objectives, *how, **spread_over),
+            TrainingSpec(config.pivot.ref, job.tokenizers["pivot"], collator, config.objectives, *how, **spread_over),
             folder / place,
             [Kill()],
         )

@@ -1,4 +1,4 @@
-"""What every objective promises, whatever it computes; one that is listed in `contract.OBJECTIVES` is held to it."""
+"""What every objective promises, whatever it computes; one that is listed in `contract.EXAMPLES` is held to it."""
 
 from __future__ import annotations
 
@@ -9,32 +9,49 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from fusion.core.rows import LogitRows
-from fusion.objectives import OBJECTIVES, AnyObjective
-from tests.helpers.contract import HOLDS_CONSTANT, NOT_LEAST_AT_EQUALITY, E, V, case, equal, extremes
+from fusion.core.rows import MappedRows
+from fusion.objectives import (
+    OBJECTIVES,
+    AllSourcesObjective,
+    AnyObjective,
+    ExampleObjective,
+    MappedObjective,
+    Objective,
+    RelationObjective,
+)
+from tests.helpers.contract import EXAMPLES, HOLDS_CONSTANT, NOT_LEAST_AT_EQUALITY, E, V, case, equal, extremes
 
 
-def those(*units: str):
-    chosen = [objective for objective in OBJECTIVES if not units or objective.unit in units]
+def those(*kinds: type[Objective]):
+    chosen = [objective for objective in EXAMPLES if isinstance(objective, kinds)]
     return pytest.mark.parametrize("objective", chosen, ids=repr)
 
 
-every_objective = those()
-SIZES = {"example": E, "relation": E}
+every_objective = those(Objective)
 REFUSE_UNKNOWN = {"gld", "gromov_wasserstein", "zscore_kl"}
 
 
+def is_by_example(objective: Objective) -> bool:
+    """Whether its values are those of examples, not of rows."""
+    return isinstance(objective, ExampleObjective | RelationObjective)
+
+
+def gold_name(rows) -> str:
+    """Field of a source's log-probability of the true token."""
+    return "pivot_token_logprob" if isinstance(rows, MappedRows) else "gold"
+
+
 def test_every_class_is_tried():
-    assert len(ALL) >= 5
-    assert {type(objective) for objective in OBJECTIVES} == set(ALL)
-    assert len({repr(objective) for objective in OBJECTIVES}) == len(OBJECTIVES) > 30
+    assert len(OBJECTIVES) >= 5
+    assert {type(objective) for objective in EXAMPLES} == set(OBJECTIVES)
+    assert len({repr(objective) for objective in EXAMPLES}) == len(EXAMPLES) > 30
 
 
 @every_objective
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
 def test_there_is_one_finite_value_for_each_unit_in_the_pivots_dtype(objective, dtype):
     values = case(objective, dtype=dtype).values()
-    assert values.shape == (SIZES.get(objective.unit, 11),)
+    assert values.shape == (E if is_by_example(objective) else 11,)
     assert values.dtype == dtype
     assert values.isfinite().all()
 
@@ -42,7 +59,7 @@ def test_there_is_one_finite_value_for_each_unit_in_the_pivots_dtype(objective, 
 @every_objective
 def test_the_gradient_reaches_the_pivot_and_never_the_source(objective):
     tried = case(objective)
-    floats = {f.name: getattr(tried.source, f.name) for f in dataclasses.fields(LogitRows)}
+    floats = {f.name: getattr(tried.source, f.name) for f in dataclasses.fields(tried.source)}
     leaves = {n: v.clone().requires_grad_() for n, v in floats.items() if v is not None and v.is_floating_point()}
     tried.source = dataclasses.replace(tried.source, **leaves)
     tried.values().sum().backward()
@@ -88,17 +105,17 @@ def test_extreme_rows_give_finite_values_and_gradients(objective, dtype):
             assert tried.logits.grad.isfinite().all(), name
 
 
-@those("mapped", "sources")
+@those(MappedObjective, AllSourcesObjective)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_rows_without_any_entry_give_finite_values_and_gradients(objective, dtype):
-    if objective.entries is None:
+    if objective.required_top_k is None:
         pytest.skip("refuses rows that are not whole")
     tried = case(objective, dtype=dtype)
     tried.source = dataclasses.replace(
         tried.source,
         ids=torch.full_like(tried.source.ids, -1),
         logprobs=torch.full_like(tried.source.logprobs, -torch.inf),
-        gold=torch.full_like(tried.source.gold, torch.nan),
+        pivot_token_logprob=torch.full_like(tried.source.pivot_token_logprob, torch.nan),
     )
     tried.values().sum().backward()
     assert tried.values().isfinite().all()
@@ -107,20 +124,20 @@ def test_rows_without_any_entry_give_finite_values_and_gradients(objective, dtyp
 
 @every_objective
 def test_rows_of_other_examples_change_neither_value_nor_gradient(objective):
-    if objective.looks_across:
+    if objective.requirements.whole_batch:
         pytest.skip("says that it depends on the whole micro-batch")
     tried = case(objective)
-    other = tried.about.example != 1
+    other = tried.positions.example != 1
     changed = dataclasses.replace(tried, logits=(tried.logits.detach() * torch.where(other, 3.0, 1.0)[:, None]))
     changed.logits.requires_grad_()
     there = tried.source.example != 1
-    if objective.entries is not None:  # a whole vocabulary that does not sum to one would be refused
+    if objective.required_top_k is not None:  # a whole vocabulary that does not sum to one would be refused
         fainter = tried.source.logprobs - torch.where(there, 0.1, 0.0)[:, None]
         changed.source = dataclasses.replace(tried.source, logprobs=fainter)
     if tried.source.hidden is not None:
         longer = tried.source.hidden.flip(1).where(there[:, None], tried.source.hidden)
         changed.source = dataclasses.replace(changed.source, hidden=longer)
-    mine = torch.tensor([False, True, False]) if objective.unit in SIZES else ~other
+    mine = torch.tensor([False, True, False]) if is_by_example(objective) else ~other
     before, after = tried.values()[mine], changed.values()[mine]
     assert torch.equal(before, after)
     before.sum().backward()
@@ -133,13 +150,13 @@ def test_rows_of_other_examples_change_neither_value_nor_gradient(objective):
 def test_the_order_of_the_rows_changes_nothing(objective):
     tried = case(objective, dtype=torch.float64)
     order = torch.cat([torch.randperm(4), 4 + torch.randperm(4), 8 + torch.randperm(3)])  # examples stay together
-    assert torch.equal(tried.about.example[order], tried.about.example)
+    assert torch.equal(tried.positions.example[order], tried.positions.example)
     moved = tried.reordered(order)
-    values = tried.values() if objective.unit in SIZES else tried.values()[order]
+    values = tried.values() if is_by_example(objective) else tried.values()[order]
     torch.testing.assert_close(moved.values(), values)
 
 
-@those("sources")
+@those(AllSourcesObjective)
 def test_the_order_of_sources_changes_nothing(objective):
     tried = case(objective, dtype=torch.float64)
     swapped = dataclasses.replace(
@@ -150,19 +167,19 @@ def test_the_order_of_sources_changes_nothing(objective):
 
 @every_objective
 def test_a_constant_on_the_logits_changes_nothing(objective):
-    if "hidden" in objective.reads:
+    if "hidden" in objective.required_pivot_fields:
         pytest.skip("the logits serve as hidden states, whose level means something")
     tried = case(objective, dtype=torch.float64)
     moved = dataclasses.replace(tried, logits=tried.logits + torch.arange(11.0)[:, None] * 7)
     torch.testing.assert_close(moved.values(), tried.values())
 
 
-@those("mapped")
+@those(MappedObjective)
 def test_the_order_of_mapped_entries_and_what_the_pivot_says_at_empty_ones_change_nothing(objective):
     tried = case(objective, dtype=torch.float64)
     pivot, source, order = tried.pivot, tried.source, torch.randperm(tried.source.k)
     empty = (source.ids < 0) | source.logprobs.isneginf()
-    assert empty.any() or objective.entries is None
+    assert empty.any() or objective.required_top_k is None
     blank = dataclasses.replace(
         pivot, logprobs=pivot.logprobs.masked_fill(empty, torch.nan)[:, order], ids=pivot.ids[:, order]
     )
@@ -175,11 +192,12 @@ def test_the_order_of_mapped_entries_and_what_the_pivot_says_at_empty_ones_chang
 @pytest.mark.parametrize("field", ["gold", "mean", "std", "hidden"])
 def test_a_field_of_the_source_is_read_exactly_if_it_is_declared(objective, field):
     tried = case(objective)
-    unknown = torch.full_like(tried.logits if field == "hidden" else tried.source.gold, torch.nan)
+    unknown = torch.full_like(tried.logits if field == "hidden" else tried.source.mean, torch.nan)
     if field == "hidden" and tried.source.hidden is not None:
         unknown = torch.full_like(tried.source.hidden, torch.nan)
-    blind = dataclasses.replace(tried, source=dataclasses.replace(tried.source, **{field: unknown}))
-    if field not in objective.needs:
+    name = gold_name(tried.source) if field == "gold" else field
+    blind = dataclasses.replace(tried, source=dataclasses.replace(tried.source, **{name: unknown}))
+    if field not in objective.required_source_fields:
         assert torch.equal(blind.values(), tried.values())
         return
     if objective.kind in REFUSE_UNKNOWN:
@@ -192,17 +210,18 @@ def test_a_field_of_the_source_is_read_exactly_if_it_is_declared(objective, fiel
 @every_objective
 def test_nothing_to_compare_gives_no_values_or_zeros(objective):
     values = case(objective, N=0).values()
-    assert values.shape == (SIZES.get(objective.unit, 0),)
+    assert values.shape == (E if is_by_example(objective) else 0,)
     assert (values == 0).all()
 
 
 @every_objective
 def test_rows_are_left_as_they_were(objective):
     tried = case(objective)
-    fields = ("logprobs", "ids", "gold", "mean", "std")
-    before = [getattr(rows, name).clone() for rows in (tried.pivot, tried.source) for name in fields]
+    both = tried.pivot, tried.source
+    fields = [(rows, name) for rows in both for name in ("logprobs", "ids", gold_name(rows), "mean", "std")]
+    before = [getattr(rows, name).clone() for rows, name in fields]
     tried.values()
-    after = [getattr(rows, name) for rows in (tried.pivot, tried.source) for name in fields]
+    after = [getattr(rows, name) for rows, name in fields]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
@@ -211,7 +230,7 @@ def test_settings_survive_being_written_down_and_read(objective):
     assert TypeAdapter(AnyObjective).validate_python(objective.model_dump()) == objective
 
 
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("kind", OBJECTIVES)
 def test_a_negative_weight_and_an_unknown_key_are_refused(kind):
     with pytest.raises(ValidationError, match="greater than or equal to 0"):
         kind(weight=-0.1)

@@ -1,4 +1,4 @@
-"""Which joined rows count: those of a sure model, or those where the source knows more than the pivot."""
+"""Which matched rows count: those of a sure model, or those where the source knows more than the pivot."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from pydantic import ValidationError
 
 from fusion.objectives import Confident, ForwardKL, KnowsMore
-from tests.helpers.rows import random_rows
+from tests.helpers.rows import as_mapped, random_rows
 
 
 def rows(*largest: float):
@@ -18,22 +18,27 @@ def rows(*largest: float):
     return dataclasses.replace(found, logprobs=logprobs)
 
 
+def counted(selection, pivot, source):
+    """Which rows count where the source's log-probability of the token that follows is that of its own tokens."""
+    return selection(pivot, source, source.gold)
+
+
 PIVOT, SOURCE = rows(0.9, 0.1, 0.9, 0.1), rows(0.1, 0.1, 0.9, 0.9)
 
 
 @pytest.mark.parametrize(
-    ("of", "counts"), [("pivot", [True, False, True, False]), ("source", [False, False, True, True])]
+    ("model", "counts"), [("pivot", [True, False, True, False]), ("source", [False, False, True, True])]
 )
-def test_the_most_likely_token_decides(of, counts):
-    assert Confident(threshold=0.5, model=of)(PIVOT, SOURCE).tolist() == counts
+def test_the_most_likely_token_decides(model, counts):
+    assert counted(Confident(threshold=0.5, model=model), PIVOT, SOURCE).tolist() == counts
 
 
 @pytest.mark.parametrize("threshold", [0.05, 0.5, 0.95])
 def test_with_either_all_rows_count_that_count_for_the_source_alone(threshold):
-    either = Confident(threshold=threshold)(PIVOT, SOURCE)
-    alone = Confident(threshold=threshold, model="source")(PIVOT, SOURCE)
+    either = counted(Confident(threshold=threshold), PIVOT, SOURCE)
+    alone = counted(Confident(threshold=threshold, model="source"), PIVOT, SOURCE)
     assert (either | ~alone).all()
-    assert torch.equal(either, alone | Confident(threshold=threshold, model="pivot")(PIVOT, SOURCE))
+    assert torch.equal(either, alone | counted(Confident(threshold=threshold, model="pivot"), PIVOT, SOURCE))
 
 
 def test_the_papers_mask_read_literally_is_least_at_zero():
@@ -45,7 +50,7 @@ def test_the_papers_mask_read_literally_is_least_at_zero():
     assert (cost < (others * disparity).sum(-1) + 0.1 * others.sum(-1)).all()
 
 
-def test_selection_is_a_setting_of_every_joined_term():
+def test_selection_is_a_setting_of_every_term_on_matched_rows():
     confident = {"kind": "confident", "threshold": 0.5}
     assert ForwardKL.model_validate({"select": confident}).select == Confident(threshold=0.5)
     assert ForwardKL.model_validate({"select": {"kind": "knows_more"}}).select == KnowsMore(margin=0)
@@ -59,9 +64,9 @@ def with_gold(*gold: float):
 
 def test_the_likelihood_of_the_true_token_decides_who_knows_more():
     pivot, source = with_gold(-1.0, -1.0, -1.0, -1.0), with_gold(-0.5, -1.0, -2.0, float("nan"))
-    assert KnowsMore()(pivot, source).tolist() == [True, False, False, False]
-    assert KnowsMore(margin=0.6)(pivot, source).tolist() == [False] * 4
-    assert KnowsMore(margin=-1.5)(pivot, source).tolist() == [True, True, True, False]
+    assert counted(KnowsMore(), pivot, source).tolist() == [True, False, False, False]
+    assert counted(KnowsMore(margin=0.6), pivot, source).tolist() == [False] * 4
+    assert counted(KnowsMore(margin=-1.5), pivot, source).tolist() == [True, True, True, False]
 
 
 def test_where_the_source_knows_more_a_step_never_lowers_the_true_token():
@@ -75,9 +80,10 @@ def test_where_the_source_knows_more_a_step_never_lowers_the_true_token():
     source = dataclasses.replace(source, gold=log_p.gather(1, truth[:, None])[:, 0], token=truth)
     log_q = logits.log_softmax(-1)
     pivot = dataclasses.replace(source, logprobs=log_q.gather(1, ids), gold=log_q.gather(1, truth[:, None])[:, 0])
-    counts = KnowsMore()(pivot, source)
+    mapped = as_mapped(source)
+    counts = KnowsMore()(pivot, mapped, mapped.pivot_token_logprob)
     assert 50 < counts.sum() < 450
-    (ForwardKL()(pivot, source) * counts).sum().backward()
+    (ForwardKL()(pivot, mapped) * counts).sum().backward()
     of_truth = logits.grad.gather(1, truth[:, None])[:, 0]
     assert (of_truth[counts] < 0).all()
     assert (logits.grad[~counts] == 0).all()

@@ -32,8 +32,8 @@ def config(folder, look_ahead=RICH, looks=("neox",), **changes):
 
 
 def collated(job, caches):
-    references = [train.training_source(job, name, cache) for name, cache in caches.items() if name != "pivot"]
-    return FusionCollator(job.train, job.encoded("pivot"), references, Mean())(range(8))
+    sources = [train.training_source(job, name, cache) for name, cache in caches.items() if name != "pivot"]
+    return FusionCollator(job.train, job.encoded("pivot"), sources, Mean())(range(8))
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +78,9 @@ def test_the_pivots_batch_is_the_same_whatever_sources_are_shown(made):
     for batch in batches.values():
         for name in ("input_ids", "attention_mask"):
             assert torch.equal(batch[name], plain[name])
-        assert torch.equal(batch["targets"].at, plain["targets"].at)
-        for field in dataclasses.fields(plain["targets"].about):
-            ours, theirs = (getattr(each["targets"].about, field.name) for each in (batch, plain))
+        assert torch.equal(batch["targets"].row_positions, plain["targets"].row_positions)
+        for field in dataclasses.fields(plain["targets"].positions):
+            ours, theirs = (getattr(each["targets"].positions, field.name) for each in (batch, plain))
             assert ours is theirs is None or torch.equal(ours.nan_to_num(), theirs.nan_to_num())
         for name, source in plain["targets"].sources.items():
             assert torch.equal(batch["targets"].sources[name].pairs.pivot, source.pairs.pivot)

@@ -80,9 +80,9 @@ def test_mapped_rows_know_which_of_them_were_drawn(folder, trained):
     job = Job(config(folder))
     cache = Cache(trained / "cache/neox")
     mapped = vocabulary_map("first_piece", job.tokenizers["neox"], job.tokenizers["pivot"], ("auto", "auto"))
-    reference = train.training_source(job, "neox", cache)
-    assert torch.equal(reference.vocabulary_map, mapped)
-    targets = train.FusionCollator(job.train, job.encoded("pivot"), [reference], job.config.weighting)(range(16))[
+    source = train.training_source(job, "neox", cache)
+    assert torch.equal(source.vocabulary_map, mapped)
+    targets = train.FusionCollator(job.train, job.encoded("pivot"), [source], job.config.weighting)(range(16))[
         "targets"
     ]
     source = targets.sources["neox"]
@@ -91,9 +91,9 @@ def test_mapped_rows_know_which_of_them_were_drawn(folder, trained):
     assert drawn.sum() > 0
     assert spelled.sum() > 0
     assert ((rows.ids[spelled] >= 0).sum(-1) == 1).all()  # the pivot's own token alone, spelled by the source's
-    everywhere, _ = source.everywhere(targets.about)
-    assert torch.equal(everywhere.sample_counts[source.at], rows.sample_counts)
-    assert everywhere.sample_counts.sum() == rows.sample_counts.sum()
+    at_pivot = source.rows_at_pivot(targets.positions)
+    assert torch.equal(at_pivot.sample_counts[source.pivot_index], rows.sample_counts)
+    assert at_pivot.sample_counts.sum() == rows.sample_counts.sum()
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from tests.helpers import runs, tiny
 def trained(tmp_path_factory):
     """A job whose baseline was trained with an adapter, and its folder."""
     folder = tmp_path_factory.mktemp("adapter")
-    adapter = {"kind": "lora", "rank": 3, "alpha": 6, "target_modules": ["q_proj", "down_proj"]}
+    adapter = {"kind": "lora", "r": 3, "lora_alpha": 6, "target_modules": ["q_proj", "down_proj"]}
     job = Job(runs.config(folder, adapter=adapter))
     train.train_one(job, "fine-tuned", [], [])
     return job, job.config.folder / "train" / "fine-tuned"
@@ -37,7 +37,7 @@ def test_the_merged_model_is_the_pivot_plus_the_scaled_product(trained):
 
 
 def test_only_the_adapter_is_trained(tmp_path):
-    model = load_pivot(ModelRef(str(tiny.folder("llama", tmp_path))), "float32", "cpu", LoRA(rank=2))
+    model = load_pivot(ModelRef(str(tiny.folder("llama", tmp_path))), "float32", "cpu", LoRA(r=2))
     trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
     assert trained
     assert all(".lora_" in name for name in trained)

@@ -56,11 +56,11 @@ def test_a_checkpoint_for_any_number_of_processes_is_announced_to_deepspeed():
 def test_a_file_of_the_users_own_must_be_of_the_stage_that_is_asked_for(tmp_path):
     mine = tmp_path / "mine.json"
     mine.write_text(json.dumps({"zero_optimization": {"stage": 2}, "steps_per_print": 7}))
-    assert read_deepspeed_config(Engine(kind="zero2", config=str(mine)))["steps_per_print"] == 7
+    assert read_deepspeed_config(Engine(kind="zero2", deepspeed_config=str(mine)))["steps_per_print"] == 7
     with pytest.raises(ValueError, match=r"mine.json asks for ZeRO stage 2, engine.kind is zero3"):
-        read_deepspeed_config(Engine(kind="zero3", config=str(mine)))
+        read_deepspeed_config(Engine(kind="zero3", deepspeed_config=str(mine)))
     with pytest.raises(ValueError, match=r"there is no file /no/such.json; ours are in .*deepspeed"):
-        read_deepspeed_config(Engine(kind="zero3", config="/no/such.json"))
+        read_deepspeed_config(Engine(kind="zero3", deepspeed_config="/no/such.json"))
 
 
 @pytest.mark.parametrize(
@@ -71,10 +71,10 @@ def test_a_file_of_the_users_own_must_be_of_the_stage_that_is_asked_for(tmp_path
             "zero1 cannot offload all; possible are zero2 with optimizer, zero3 with all",
         ),
         (
-            {"kind": "ddp", "config": "x.json"},
+            {"kind": "ddp", "deepspeed_config": "x.json"},
             "config is a DeepSpeed JSON, kind is ddp; set kind to zero1, zero2 or zero3",
         ),
-        ({"kind": "zero3", "config": "x.json", "offload": "all"}, "offload is said by your own config"),
+        ({"kind": "zero3", "deepspeed_config": "x.json", "offload": "all"}, "offload is said by your own config"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(given, message):
@@ -102,16 +102,16 @@ def test_configurations_that_cannot_be_are_refused(tmp_path, changes, message):
 
 
 def test_a_step_has_the_same_examples_whatever_the_number_of_processes(monkeypatch):
-    engine, given = Engine(batch=24), {"per_device_train_batch_size": 4}
+    engine, given = Engine(global_batch_size=24), {"per_device_train_batch_size": 4}
     found = {}
     for count in (1, 2, 3, 24):
         processes(monkeypatch, count)
-        made = engine.batches(given)
+        made = engine.batch_arguments(given)
         found[count] = made["per_device_train_batch_size"], made["gradient_accumulation_steps"]
     assert found == {1: (4, 6), 2: (4, 3), 3: (4, 2), 24: (1, 1)}
     processes(monkeypatch, 5)
-    with pytest.raises(ValueError, match="engine.batch is 24, which 5 processes cannot share equally"):
-        engine.batches(given)
+    with pytest.raises(ValueError, match="engine.global_batch_size is 24, which 5 processes cannot share equally"):
+        engine.batch_arguments(given)
 
 
 def test_engines_that_do_not_go_with_the_number_of_processes_are_refused(monkeypatch):

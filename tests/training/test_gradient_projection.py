@@ -8,11 +8,12 @@ from torch import nn
 from fusion import pipeline
 from fusion.cache import Cache
 from fusion.models.head import Head
-from fusion.models.loading import vocabulary
+from fusion.models.loading import load_model, vocabulary
 from fusion.objectives import CrossEntropy, DualHead, ForwardKL
 from fusion.stages import train
 from fusion.stages.context import Job
 from fusion.training import FusionCollator
+from fusion.training.auxiliary_modules import attach_modules, build_modules
 from fusion.training.fit import training_arguments
 from fusion.training.gradient_projection import GradientProjection, projected
 from fusion.training.trainer import FusionTrainer
@@ -91,19 +92,21 @@ def made(folder):
     """A trainer's class for some objectives, on eight examples with both sources."""
     job = Job(runs.config(folder))
     names = [source.name for source in job.config.sources]
-    references = [train.training_source(job, name, Cache(job.config.folder / "cache" / name)) for name in names]
-    collator = FusionCollator(job.train, job.encoded("pivot"), references, job.weighting)
+    sources = [train.training_source(job, name, Cache(job.config.folder / "cache" / name)) for name in names]
+    collator = FusionCollator(job.train, job.encoded("pivot"), sources, job.weighting)
 
     def make(*objectives, **training):
-        model = train.load_model(job.config.pivot.ref, "float32")
-        owned = build(objectives, references, model.get_output_embeddings().weight.shape[-1], "float32", 0)
+        model = load_model(job.config.pivot.ref, "float32")
+        modules = build_modules(
+            objectives, sources, model.get_output_embeddings().weight.shape[-1], dtype="float32", seed=0
+        )
         with torch.no_grad():
-            for weight in owned.parameters():
+            for weight in modules.parameters():
                 weight.neg_()  # what helps the one head now harms the other
-        attach(model, owned)
+        attach_modules(model, modules)
         arguments = {"max_steps": 1, "save_strategy": "no", "report_to": [], "learning_rate": 0.0} | training
         return FusionTrainer(
-            model=model, head=Head.of(model, vocabulary(job.tokenizers["pivot"])), objectives=objectives, owned=owned,
+            model=model, head=Head.of(model, vocabulary(job.tokenizers["pivot"])), objectives=objectives, modules=modules,
             args=training_arguments(arguments, folder / "made", 0), train_dataset=range(8), data_collator=collator,
         )  # fmt: skip
 
@@ -127,7 +130,7 @@ def test_in_training_the_second_heads_gradient_is_aligned_and_nothing_else_is(ma
     """A sum of three known gradients: of the text alone, of the term alone, and of both with alignment."""
     text, _ = gradients(made(CrossEntropy()), range(8))
     term, _ = gradients(made(DualHead(**OPPOSED)), range(8))
-    term = {name.replace("fusion_owned.0", "fusion_owned.1"): gradient for name, gradient in term.items()}
+    term = {name.replace("fusion_modules.0", "fusion_modules.1"): gradient for name, gradient in term.items()}
     head = "lm_head.weight"
     shared = [name for name in text if name != head]
     assert inner([text[name] for name in shared], [term[name] for name in shared]) < 0  # else this shows nothing
@@ -173,12 +176,6 @@ def test_scaled_gradients_are_scaled_on_both_sides(made):
     assert loss == pytest.approx(same)
     for name, gradient in whole.items():
         torch.testing.assert_close(scaled[name], 1024 * gradient)
-
-
-def test_a_term_that_does_not_yield_is_the_same_training_as_before_there_was_a_choice():
-    assert "gradient_alignment" not in DualHead().identity()
-    assert DualHead(gradient_alignment=True).identity()["gradient_alignment"] is True
-    assert DualHead().identity() == DualHead().model_dump(exclude={"gradient_alignment"})
 
 
 def test_two_processes_take_an_aligned_step_as_one(folder):

@@ -59,8 +59,8 @@ def trained(folder, name, *objectives, **training):
         )
     )
     caches = {source.name: Cache(job.config.folder / "cache" / source.name) for source in job.config.sources}
-    references = [train.training_source(job, source, cache) for source, cache in caches.items()]
-    train.train_one(job, name, references, list(caches))
+    sources = [train.training_source(job, source, cache) for source, cache in caches.items()]
+    train.train_one(job, name, sources, list(caches))
     place = job.config.folder / "train" / name
     return place, json.loads((place / "log.json").read_text())
 
@@ -155,40 +155,40 @@ def test_learning_from_one_source_makes_modules_for_it_alone(folder):
 
 
 @pytest.fixture(scope="module")
-def references(folder):
+def sources(folder):
     job = Job(runs.config(folder, **STATES))
     return [train.training_source(job, name, Cache(job.config.folder / "cache" / name)) for name in ("neox", "qwen")]
 
 
-def test_modules_are_the_same_whatever_was_drawn_before_and_disturb_nothing(references):
+def test_modules_are_the_same_whatever_was_drawn_before_and_disturb_nothing(sources):
     terms = [Affinity(), OptimalTransport(), HiddenProjector()]
     torch.manual_seed(1)
-    first = auxiliary_modules.build(terms, references, 24, "float32", 5)
+    first = auxiliary_modules.build_modules(terms, sources, 24, dtype="float32", seed=5)
     drawn = torch.rand(1)
     torch.manual_seed(1)
     assert torch.equal(torch.rand(1), drawn)
-    second = auxiliary_modules.build(terms, references[::-1], 24, "float32", 5)
+    second = auxiliary_modules.build_modules(terms, sources[::-1], 24, dtype="float32", seed=5)
     assert first.state_dict().keys() == second.state_dict().keys()
     assert all(torch.equal(weight, second.state_dict()[name]) for name, weight in first.state_dict().items())
-    assert auxiliary_modules.of(first, 0, "neox") is None
-    assert auxiliary_modules.of(first, 1, "neox").weight.shape == (24, 32)
+    assert auxiliary_modules.modules_of(first, 0, ["neox"])["neox"] is None
+    assert auxiliary_modules.modules_of(first, 1, ["neox"])["neox"].weight.shape == (24, 32)
     assert not torch.equal(
         first["2"]["neox"].first.weight,
-        auxiliary_modules.build(terms, references, 24, "float32", 6)["2"]["neox"].first.weight,
+        auxiliary_modules.build_modules(terms, sources, 24, dtype="float32", seed=6)["2"]["neox"].first.weight,
     )
 
 
-def test_a_source_whose_name_has_dots_has_a_module(references):
-    dotted = dataclasses.replace(references[0], name="a.b-1.5")
-    made = auxiliary_modules.build([HiddenProjector()], [dotted], 24, "float32", 0)
-    assert auxiliary_modules.of(made, 0, "a.b-1.5") is not None
+def test_a_source_whose_name_has_dots_has_a_module(sources):
+    dotted = dataclasses.replace(sources[0], name="a.b-1.5")
+    made = auxiliary_modules.build_modules([HiddenProjector()], [dotted], 24, dtype="float32", seed=0)
+    assert auxiliary_modules.modules_of(made, 0, ["a.b-1.5"])["a.b-1.5"] is not None
 
 
-def test_nothing_of_a_dual_head_reaches_the_pivots_own_head(folder, references):
+def test_nothing_of_a_dual_head_reaches_the_pivots_own_head(folder, sources):
     """Gradients on its weights are those of cross-entropy alone, to the bit."""
     model = AutoModelForCausalLM.from_pretrained(folder / "pivot")
-    term, rows = DualHead(), references[0].cache.rows([next(iter(references[0].cache._place))])
-    module = auxiliary_modules.build([term], references[:1], 32, "float32", 0)["0"]["neox"]
+    term, rows = DualHead(), sources[0].cache.rows([next(iter(sources[0].cache._place))])
+    module = auxiliary_modules.build_modules([term], sources[:1], 32, dtype="float32", seed=0)["0"]["neox"]
     hidden = hidden_states(model, input_ids=torch.arange(len(rows))[None])[0]
     term(dataclasses.replace(rows, hidden=hidden), rows, module=module).sum().backward()
     assert model.lm_head.weight.grad is None

@@ -7,14 +7,22 @@ import pytest
 import torch
 
 from fusion import pipeline
-from fusion.alignment.tokenizer_pair import words
 from fusion.models.head import Head, hidden_states
-from fusion.objectives import Confident, CrossEntropy, ForwardKL, InfiFusion, KnowsMore, Mixture, SpanLikelihood
+from fusion.objectives import (
+    Confident,
+    CrossEntropy,
+    ForwardKL,
+    InfiFusion,
+    KnowsMore,
+    Mixture,
+    SourcewiseObjective,
+    SpanLikelihood,
+)
 from fusion.stages import train
 from fusion.stages.context import Job
 from fusion.stages.lineage import lineage
 from fusion.training import FusionCollator
-from fusion.training.auxiliary_modules import build
+from fusion.training.auxiliary_modules import build_modules
 from fusion.training.fit import training_arguments
 from fusion.training.trainer import FusionTrainer
 from fusion.transforms import LogitSwap, Power
@@ -22,7 +30,7 @@ from fusion.weighting import GoldPosterior, MaxMargin, Mean, Sum
 from tests.helpers import runs, tiny
 from tests.helpers.contract import EXAMPLES
 
-FUSED = list({objective.kind: objective for objective in EXAMPLES if objective.entries is not None}.values())
+FUSED = list({o.kind: o for o in EXAMPLES if o.requirements.source_top_k is not None}.values())
 every_objective = pytest.mark.parametrize("objective", FUSED, ids=repr)
 
 
@@ -35,14 +43,14 @@ def job(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def references(job):
+def sources(job):
     caches = pipeline.extract(job)
     found = [train.training_source(job, name, cache) for name, cache in caches.items() if name != "pivot"]
-    return [dataclasses.replace(each, hidden=True) for each in found]
+    return [dataclasses.replace(each, read_hidden=True) for each in found]
 
 
 @pytest.fixture(scope="module")
-def trainer(job, references, tmp_path_factory):
+def trainer(job, sources, tmp_path_factory):
     model = tiny.AutoModelForCausalLM.from_pretrained(job.config.pivot.path)
     vocabulary = max(job.tokenizers["pivot"].get_vocab().values()) + 1
     made = FusionTrainer(
@@ -51,30 +59,30 @@ def trainer(job, references, tmp_path_factory):
         train_dataset=range(len(job.train)),
         head=Head.of(model, vocabulary),
         objectives=[],
-        words={r.name: words(job.tokenizers[r.name], job.tokenizers["pivot"], ("auto", "auto")) for r in references},
     )
-    made.build = lambda objectives: build(objectives, references, model.config.hidden_size, "float32", 0)
+    width = model.config.hidden_size
+    made.build = lambda objectives: build_modules(objectives, sources, width, dtype="float32", seed=0)
     return made
 
 
-def batch(job, references, numbers=range(8), weighting=None):
-    return FusionCollator(job.train, job.encoded("pivot"), references, weighting or GoldPosterior())(numbers)
+def batch(job, sources, numbers=range(8), weighting=None):
+    return FusionCollator(job.train, job.encoded("pivot"), sources, weighting or GoldPosterior())(numbers)
 
 
 def terms(trainer, given, objectives, hidden=None, counts=None):
     """Values of the terms by name, and the gradient at the hidden states."""
-    trainer.terms = dataclasses.replace(trainer.terms, objectives=objectives, owned=trainer.build(objectives))
+    trainer.loss = dataclasses.replace(trainer.loss, objectives=objectives, modules=trainer.build(objectives))
     inputs = {name: value for name, value in given.items() if name != "targets"}
     hidden = (hidden_states(trainer.model, **inputs) if hidden is None else hidden).detach().requires_grad_()
-    found = list(trainer.terms(hidden, given["targets"], counts or given["targets"].counts()))
-    sum((term.weight * mean for _, term, mean in found), torch.zeros(())).backward()
-    return {name: mean.item() for name, _, mean in found}, hidden.grad
+    found = trainer.loss(hidden, given["targets"], counts or trainer.loss.counts(given["targets"]))
+    sum((term.weight * term.mean for term in found), torch.zeros(())).backward()
+    return {term.name: term.mean.item() for term in found}, hidden.grad
 
 
 @every_objective
-def test_every_term_is_finite_and_teaches(job, references, trainer, objective):
-    found, gradient = terms(trainer, batch(job, references), [objective])
-    count = 1 if objective.unit in ("row", "sources") else len(references)
+def test_every_term_is_finite_and_teaches(job, sources, trainer, objective):
+    found, gradient = terms(trainer, batch(job, sources), [objective])
+    count = len(sources) if isinstance(objective, SourcewiseObjective) else 1
     assert len(found) == count
     assert all(value == value and abs(value) < 1e6 for value in found.values())
     assert gradient.isfinite().all()
@@ -82,37 +90,38 @@ def test_every_term_is_finite_and_teaches(job, references, trainer, objective):
 
 
 @every_objective
-def test_the_number_of_rows_computed_at_once_changes_nothing(job, references, trainer, objective):
-    given = batch(job, references)
+def test_the_number_of_rows_computed_at_once_changes_nothing(job, sources, trainer, objective):
+    given = batch(job, sources)
     whole, gradient = terms(trainer, given, [objective])
-    before = trainer.terms
-    trainer.terms = dataclasses.replace(before, head=dataclasses.replace(before.head, chunk=7))
+    before = trainer.loss
+    trainer.loss = dataclasses.replace(before, head=dataclasses.replace(before.head, chunk=7))
     chunked, other = terms(trainer, given, [objective])
-    trainer.terms = before
+    trainer.loss = before
     assert chunked == pytest.approx(whole, rel=1e-4, abs=1e-7)
     torch.testing.assert_close(other, gradient, rtol=1e-3, atol=1e-6)
 
 
-@pytest.mark.parametrize("objective", [o for o in FUSED if not o.looks_across], ids=repr)
-def test_micro_batches_with_shared_denominators_add_up_to_the_whole_batch(job, references, trainer, objective):
-    parts = [batch(job, references, numbers) for numbers in (range(8), range(8, 11), range(11, 16))]
-    counts = [part["targets"].counts() for part in parts]
+@pytest.mark.parametrize("objective", [o for o in FUSED if not o.requirements.whole_batch], ids=repr)
+def test_micro_batches_with_shared_denominators_add_up_to_the_whole_batch(job, sources, trainer, objective):
+    parts = [batch(job, sources, numbers) for numbers in (range(8), range(8, 11), range(11, 16))]
+    loss = dataclasses.replace(trainer.loss, objectives=[objective])
+    counts = [loss.counts(part["targets"]) for part in parts]
     total = {name: sum(count[name] for count in counts) for name in counts[0]}
     each = [terms(trainer, part, [objective], counts=total)[0] for part in parts]
-    whole, _ = terms(trainer, batch(job, references, range(16)), [objective])
+    whole, _ = terms(trainer, batch(job, sources, range(16)), [objective])
     assert {name: sum(part[name] for part in each) for name in whole} == pytest.approx(whole, rel=1e-4, abs=1e-7)
 
 
 @every_objective
-def test_the_order_of_sources_and_of_examples_changes_no_term(job, references, trainer, objective):
-    forward, _ = terms(trainer, batch(job, references), [objective])
-    backward, _ = terms(trainer, batch(job, references[::-1], list(range(8))[::-1]), [objective])
+def test_the_order_of_sources_and_of_examples_changes_no_term(job, sources, trainer, objective):
+    forward, _ = terms(trainer, batch(job, sources), [objective])
+    backward, _ = terms(trainer, batch(job, sources[::-1], list(range(8))[::-1]), [objective])
     assert backward == pytest.approx(forward, rel=1e-3, abs=1e-6)
 
 
 @every_objective
-def test_a_term_means_the_same_alone_and_among_others(job, references, trainer, objective):
-    given = batch(job, references)
+def test_a_term_means_the_same_alone_and_among_others(job, sources, trainer, objective):
+    given = batch(job, sources)
     alone, _ = terms(trainer, given, [objective])
     others = [CrossEntropy(), InfiFusion(), ForwardKL(), SpanLikelihood(), Mixture()]
     among, _ = terms(trainer, given, [*[other for other in others if other.kind != objective.kind], objective])
@@ -120,13 +129,13 @@ def test_a_term_means_the_same_alone_and_among_others(job, references, trainer, 
 
 
 @every_objective
-def test_positions_without_rows_contribute_nothing(job, references, trainer, objective):
+def test_positions_without_rows_contribute_nothing(job, sources, trainer, objective):
     """Hidden states of prompts and padding may be anything, NaN even, and get no gradient."""
-    given = batch(job, references)
+    given = batch(job, sources)
     inputs = {name: value for name, value in given.items() if name != "targets"}
     hidden = hidden_states(trainer.model, **inputs).detach()
     used = torch.zeros(hidden.shape[:2], dtype=torch.bool).flatten()
-    used[given["targets"].at] = True
+    used[given["targets"].row_positions] = True
     poisoned = hidden.flatten(0, 1).masked_fill(~used[:, None], torch.nan).view_as(hidden)
     clean, _ = terms(trainer, given, [objective], hidden)
     found, gradient = terms(trainer, given, [objective], poisoned)
@@ -134,34 +143,34 @@ def test_positions_without_rows_contribute_nothing(job, references, trainer, obj
     assert gradient.flatten(0, 1)[~used].abs().max() == 0
 
 
-def test_a_source_weighted_zero_contributes_nothing_to_any_term(job, references, trainer):
-    given = batch(job, references)
+def test_a_source_weighted_zero_contributes_nothing_to_any_term(job, sources, trainer):
+    given = batch(job, sources)
     targets = given["targets"]
     silent = dataclasses.replace(targets.sources["qwen"], weight=torch.zeros_like(targets.sources["qwen"].weight))
     muted = dataclasses.replace(targets, sources=targets.sources | {"qwen": silent})
-    found, _ = terms(trainer, given | {"targets": muted}, [o for o in FUSED if o.unit not in ("row", "sources")][:6])
+    found, _ = terms(trainer, given | {"targets": muted}, [o for o in FUSED if isinstance(o, SourcewiseObjective)][:6])
     assert all(value == 0 for name, value in found.items() if name.endswith("/qwen"))
     mixed, _ = terms(trainer, given | {"targets": muted}, [Mixture()])
     alone = dataclasses.replace(targets, sources={"neox": targets.sources["neox"]})
-    counts = targets.counts()
+    counts = dataclasses.replace(trainer.loss, objectives=[Mixture()]).counts(targets)
     known, _ = terms(trainer, given | {"targets": alone}, [Mixture()], counts=counts)
     assert mixed == pytest.approx(known, rel=1e-4)
 
 
-def test_stretches_use_rows_that_no_source_matches(job, references, trainer):
-    given = batch(job, references, weighting=Mean())
-    targets, matched = given["targets"], torch.zeros(len(given["targets"].about), dtype=torch.bool)
+def test_spans_use_rows_that_no_source_matches(job, sources, trainer):
+    given = batch(job, sources, weighting=Mean())
+    targets, matched = given["targets"], torch.zeros(len(given["targets"].positions), dtype=torch.bool)
     for source in targets.sources.values():
         matched[source.pairs.pivot] = True
     assert not matched.all()
     _, gradient = terms(trainer, given, [SpanLikelihood()])
-    reached = gradient.flatten(0, 1)[targets.at].abs().sum(-1) > 0
+    reached = gradient.flatten(0, 1)[targets.row_positions].abs().sum(-1) > 0
     assert reached[~matched].any()
     assert reached[matched].float().mean() > 0.9
 
 
-def test_rows_where_nobody_is_sure_are_left_out_and_stay_in_the_denominator(job, references, trainer):
-    given = batch(job, references, weighting=Mean())
+def test_rows_where_nobody_is_sure_are_left_out_and_stay_in_the_denominator(job, sources, trainer):
+    given = batch(job, sources, weighting=Mean())
     for kind in (ForwardKL, InfiFusion):
         every, _ = terms(trainer, given, [kind()])
         loosest, _ = terms(trainer, given, [kind(select=Confident(threshold=1e-9))])
@@ -172,12 +181,13 @@ def test_rows_where_nobody_is_sure_are_left_out_and_stay_in_the_denominator(job,
         assert all(0 < known[name] < value for name, value in every.items())
 
 
-def rest(trainer, given, *others):
-    """What each row counts in a cross-entropy that takes the rest: from its gradient by the log-probability of the text."""
+def remaining(trainer, given, *others):
+    """What each row counts in a cross-entropy with the remaining weight: from its gradient by the rows' values."""
     hidden = hidden_states(trainer.model, **{n: v for n, v in given.items() if n != "targets"}).detach()
     targets, rows = given["targets"], []
     every = [CrossEntropy(use_remaining_weight=True), *others]
-    trainer.terms = dataclasses.replace(trainer.terms, objectives=every, owned=trainer.build([]))
+    trainer.loss = dataclasses.replace(trainer.loss, objectives=every, modules=trainer.build([]))
+    counts = trainer.loss.counts(targets)
     original = CrossEntropy.__call__
 
     def kept(self, pivot):
@@ -186,89 +196,87 @@ def rest(trainer, given, *others):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(CrossEntropy, "__call__", kept)
-        mean = next(
-            mean for name, _, mean in trainer.terms(hidden, targets, targets.counts()) if name == "cross_entropy"
-        )
-    return torch.autograd.grad(mean, rows[0])[0] * targets.counts()["row"]
+        mean = next(term.mean for term in trainer.loss(hidden, targets, counts) if term.name == "cross_entropy")
+    return torch.autograd.grad(mean, rows[0])[0] * counts["rows"]
 
 
-def test_the_rest_is_all_where_no_other_term_counts(job, references, trainer):
-    given = batch(job, references, weighting=Mean())
-    assert torch.equal(rest(trainer, given), torch.ones(len(given["targets"].about)))
+def test_the_remaining_weight_is_all_where_no_other_term_counts(job, sources, trainer):
+    given = batch(job, sources, weighting=Mean())
+    assert torch.equal(remaining(trainer, given), torch.ones(len(given["targets"].positions)))
     silent = ForwardKL(weight=0.8, select=Confident(threshold=1.0))
-    assert torch.equal(rest(trainer, given, silent), torch.ones(len(given["targets"].about)))
+    assert torch.equal(remaining(trainer, given, silent), torch.ones(len(given["targets"].positions)))
     plain, _ = terms(trainer, given, [CrossEntropy()])
     every, _ = terms(trainer, given, [CrossEntropy(use_remaining_weight=True), silent])
     assert every["cross_entropy"] == plain["cross_entropy"]
 
 
 @pytest.mark.parametrize("other", [ForwardKL(weight=0.8), InfiFusion(weight=0.5), SpanLikelihood(weight=0.8)], ids=repr)
-def test_the_rest_is_what_other_terms_and_their_sources_leave_of_each_row(job, references, trainer, other):
-    given = batch(job, references)
-    targets, expected = given["targets"], torch.ones(len(given["targets"].about))
+def test_the_remaining_weight_is_what_other_terms_and_their_sources_leave_of_each_row(job, sources, trainer, other):
+    given = batch(job, sources)
+    targets, expected = given["targets"], torch.ones(len(given["targets"].positions))
     for source in targets.sources.values():
         if isinstance(other, SpanLikelihood):
-            for row, stretch in enumerate(source.stretches.pivot.tolist()):
-                expected[row] -= other.weight * source.weight[source.stretches.at[stretch]] if stretch >= 0 else 0
+            for row, span in enumerate(source.spans.pivot_span.tolist()):
+                expected[row] -= other.weight * source.weight[source.spans.pair[span]] if span >= 0 else 0
         else:
             pairs = zip(source.pairs.pivot.tolist(), source.weight.tolist(), strict=True)
-            kept = set(source.at.tolist()) if isinstance(other, ForwardKL) else set(source.pairs.pivot.tolist())
+            kept = (
+                set(source.pivot_index.tolist()) if isinstance(other, ForwardKL) else set(source.pairs.pivot.tolist())
+            )
             for row, weight in pairs:
                 expected[row] -= other.weight * weight if row in kept else 0
-    found = rest(trainer, given, other)
+    found = remaining(trainer, given, other)
     torch.testing.assert_close(found, expected.clamp(min=0))
     assert found.min() < 1 - 0.9 * other.weight
     assert found.max() == 1
 
 
-def test_two_terms_leave_less_and_never_less_than_nothing(job, references, trainer):
-    given = batch(job, references)
-    one, both = (rest(trainer, given, *([ForwardKL(weight=0.4)] * n)) for n in (1, 2))
+def test_two_terms_leave_less_and_never_less_than_nothing(job, sources, trainer):
+    given = batch(job, sources)
+    one, both = (remaining(trainer, given, *([ForwardKL(weight=0.4)] * n)) for n in (1, 2))
     torch.testing.assert_close(1 - both, 2 * (1 - one))
-    mixed = rest(trainer, given, Mixture(weight=0.8))
+    mixed = remaining(trainer, given, Mixture(weight=0.8))
     torch.testing.assert_close(mixed, both)
-    every = batch(job, references, weighting=Sum())
-    assert rest(trainer, every, ForwardKL(weight=0.8)).min() == 0
+    every = batch(job, sources, weighting=Sum())
+    assert remaining(trainer, every, ForwardKL(weight=0.8)).min() == 0
 
 
-def test_transforms_change_the_rows_that_objectives_see_and_no_weight(job, references):
-    plain = batch(job, references)["targets"].sources["qwen"]
-    changed = [
-        dataclasses.replace(each, transforms=[Power(gamma=0.5, tail="even"), LogitSwap()]) for each in references
-    ]
+def test_transforms_change_the_rows_that_objectives_see_and_no_weight(job, sources):
+    plain = batch(job, sources)["targets"].sources["qwen"]
+    changed = [dataclasses.replace(each, transforms=[Power(gamma=0.5, tail="even"), LogitSwap()]) for each in sources]
     source = batch(job, changed)["targets"].sources["qwen"]
     assert torch.equal(source.weight, plain.weight)
     ratio = plain.rows.logprobs[:, :1] - plain.rows.logprobs
     torch.testing.assert_close(source.rows.logprobs[:, :1] - source.rows.logprobs, ratio / 2, atol=1e-4, rtol=1e-4)
     first = source.mapped.ids.gather(1, source.mapped.logprobs.argmax(-1, keepdim=True))[:, 0]
-    known = ~source.mapped.gold.isnan()
+    known = ~source.mapped.pivot_token_logprob.isnan()
     assert known.float().mean() > 0.5
     assert torch.equal(first[known], source.mapped.token[known])
     before = plain.mapped.ids.gather(1, plain.mapped.logprobs.argmax(-1, keepdim=True))[:, 0]
     assert not torch.equal(before[known], plain.mapped.token[known])
 
 
-def test_transformed_rows_train(job, references, trainer):
-    changed = [dataclasses.replace(each, transforms=[LogitSwap()]) for each in references]
+def test_transformed_rows_train(job, sources, trainer):
+    changed = [dataclasses.replace(each, transforms=[LogitSwap()]) for each in sources]
     objectives = [ForwardKL(), Mixture(), InfiFusion()]
     found, gradient = terms(trainer, batch(job, changed), objectives)
-    plain, _ = terms(trainer, batch(job, references), objectives)
+    plain, _ = terms(trainer, batch(job, sources), objectives)
     assert gradient.isfinite().all()
     assert {name for name in found if found[name] != pytest.approx(plain[name])} == {
         "forward_kl/neox", "forward_kl/qwen", "mixture",
     }  # fmt: skip
 
 
-def test_max_margin_compares_with_what_the_pivot_said_before_training(job, references):
+def test_max_margin_compares_with_what_the_pivot_said_before_training(job, sources):
     collator = FusionCollator(
-        job.train, job.encoded("pivot"), references, MaxMargin(), pivot=pipeline.extract(job)["pivot"]
+        job.train, job.encoded("pivot"), sources, MaxMargin(), pivot_cache=pipeline.extract(job)["pivot"]
     )
     sources = collator(range(8))["targets"].sources
     for e in range(8):
         weights = [source.weight[source.rows.example[source.pairs.source] == e] for source in sources.values()]
         assert sorted(weight.mean().item() for weight in weights) == [0.0, 1.0]
     with pytest.raises(ValueError, match="max_margin compares sources with the pivot"):
-        dataclasses.replace(collator, pivot=None)(range(8))
+        dataclasses.replace(collator, pivot_cache=None)(range(8))
 
 
 def test_a_run_may_learn_from_its_own_pivot_with_swapped_logits_and_a_product_of_weightings(tmp_path):
@@ -288,7 +296,7 @@ def test_a_run_may_learn_from_its_own_pivot_with_swapped_logits_and_a_product_of
         assert name in log
 
 
-def test_inspect_shows_how_each_source_rescales_the_examples(job, references):
+def test_inspect_shows_how_each_source_rescales_the_examples(job, sources):
     from fusion.analysis import rescaling_all
 
     found = rescaling_all(job, share=0.5)

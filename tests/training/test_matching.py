@@ -30,14 +30,14 @@ def trained(tmp_path_factory):
     """The recipe's run so far, its model with the matchers in it, and what training sees of its examples."""
     config = loading.load("matcher", [*SETTINGS, f"runs={tmp_path_factory.mktemp('matching')}"])
     place, job = pipeline.run(config, until="train"), Job(config)
-    references = [train.training_source(job, s.name, Cache(place / "cache" / s.name)) for s in config.sources]
+    sources = [train.training_source(job, s.name, Cache(place / "cache" / s.name)) for s in config.sources]
     model, modules = (
         load_model(config.pivot.ref, "float32"),
-        auxiliary_modules.build(config.objectives, references, 128, "float32", 0),
+        auxiliary_modules.build_modules(config.objectives, sources, 128, dtype="float32", seed=0),
     )
     auxiliary_modules.attach(model, modules)
     model.load_state_dict(load_file(place / f"train/unified/checkpoint-{STEPS}/model.safetensors"), strict=False)
-    collator = FusionCollator(job.train, job.encoded("pivot"), references, job.weighting, config.alignment)
+    collator = FusionCollator(job.train, job.encoded("pivot"), sources, job.weighting, alignment=config.alignment)
     return model, modules, collator
 
 
@@ -52,9 +52,9 @@ def test_a_pair_of_unequal_bytes_is_mostly_scored_below_one_of_equal_bytes(train
         targets = batch["targets"]
         hidden = hidden_states(model, input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
         theirs = targets.sources[source]
-        mine = targets.about.select(theirs.at)
+        mine = targets.positions.select(theirs.pivot_index)
         odds = auxiliary_modules.of(modules, 1, source)(
-            hidden.flatten(0, 1)[targets.at][theirs.at], theirs.mapped.hidden, mine
+            hidden.flatten(0, 1)[targets.row_positions][theirs.pivot_index], theirs.mapped.hidden, mine
         )
         scores.append(matched(odds, mine)[0])
         right.append(theirs.rows.prefix[theirs.pairs.source[theirs.comparable]] == mine.prefix)

@@ -50,34 +50,34 @@ def job(folder):
     return Job(loading.parse(raw(folder, TRANSPORT), "test"))
 
 
-def references(job):
+def sources(job):
     place = job.config.folder / "cache"
     return [train.training_source(job, name, Cache(place / name)) for name in ("neox", "qwen")]
 
 
 def test_each_example_meets_the_sources_states_of_the_other_answer(job):
-    learned = references(job)
+    learned = sources(job)
     others = train._other_answers(job, job.config.objectives)
     collator = FusionCollator(job.train, job.encoded("pivot"), learned, job.weighting, others=others)
     numbers = [7, 12, 0, 4]  # a thought, the prompt with one answer, two short answers
     partners = [1, None, 6, 10]
-    for reference in learned:
-        found = collator(numbers)["targets"].sources[reference.name].other
+    for source in learned:
+        found = collator(numbers)["targets"].sources[source.name].other_answer
         assert found.example.unique().tolist() == [0, 2, 3]
         for place, partner in enumerate(partners):
             if partner is not None:
-                there = reference.cache.rows([job.train[partner].id], hidden=True)
+                there = source.cache.rows([job.train[partner].id], hidden=True)
                 mine = found.select(found.example == place)
                 assert torch.equal(mine.hidden, there.hidden)
                 assert torch.equal(mine.prefix, there.prefix)
 
 
 def test_where_no_term_asks_or_nobody_answers_otherwise_there_are_no_rows(job):
-    learned, others = references(job), train._other_answers(job, job.config.objectives)
+    learned, others = sources(job), train._other_answers(job, job.config.objectives)
     for given, numbers in ((None, [0, 7]), (others, [12])):
         collator = FusionCollator(job.train, job.encoded("pivot"), learned, job.weighting, others=given)
         targets = collator(numbers)["targets"].to("cpu")
-        assert all(len(source.other) == 0 for source in targets.sources.values())
+        assert all(len(source.other_answer) == 0 for source in targets.sources.values())
     assert train._other_answers(job, job.config.objectives[:1]) is None
 
 
@@ -85,8 +85,8 @@ def test_the_term_falls_and_is_another_than_that_of_the_same_answers_alone(folde
     logs = {}
     for name, term in (("across", TRANSPORT), ("same", {"kind": "optimal_transport"})):
         this = Job(loading.parse(raw(folder, term), "test"))
-        learned = references(this)
-        train.train_one(this, name, learned, [reference.name for reference in learned])
+        learned = sources(this)
+        train.train_one(this, name, learned, [source.name for source in learned])
         logs[name] = json.loads((this.config.folder / "train" / name / "log.json").read_text())
     for source in ("neox", "qwen"):
         values = [entry[f"loss/optimal_transport/{source}"] for entry in logs["across"]]

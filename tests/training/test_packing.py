@@ -37,9 +37,9 @@ def test_a_model_that_mixes_packed_texts_is_refused(monkeypatch):
 
 def test_a_line_is_limited_where_attention_computes_its_whole_square():
     model = tiny.model("llama")
-    assert packing.line_length(model, 128) == 128
+    assert packing.max_line_length(model, 128) == 128
     model.config._attn_implementation = "flash_attention_2"
-    assert packing.line_length(model, 128) > 10**9
+    assert packing.max_line_length(model, 128) > 10**9
 
 
 def test_packing_changes_no_loss_and_no_weight_beyond_rounding(tmp_path):
@@ -48,8 +48,8 @@ def test_packing_changes_no_loss_and_no_weight_beyond_rounding(tmp_path):
         job = Job(runs.config(tmp_path, name=f"pack-{packs}", packing=packs, baseline=False))
         job.record.keep(**lineage(job))
         caches = pipeline.extract(job)
-        references = [train.training_source(job, name, cache) for name, cache in caches.items() if name != "pivot"]
-        assert train.train_one(job, "unified", references, ["neox", "qwen"], caches["pivot"])
+        sources = [train.training_source(job, name, cache) for name, cache in caches.items() if name != "pivot"]
+        assert train.train_one(job, "unified", sources, ["neox", "qwen"], caches["pivot"])
         folder = job.config.folder / "train/unified"
         logs.append(json.loads((folder / "log.json").read_text()))
         weights.append(dict(tiny.AutoModelForCausalLM.from_pretrained(folder / "model").named_parameters()))

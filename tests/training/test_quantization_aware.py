@@ -14,21 +14,29 @@ from fusion.models.loading import ModelRef, load_model
 from fusion.stages import train
 from fusion.stages.context import Job
 from fusion.training import quantized_weights
-from fusion.training.quantization_aware import CODES, Binary, Int4, Ternary, prepare, settle, size
+from fusion.training.quantization_aware import (
+    CODES,
+    Binary,
+    Int4,
+    Ternary,
+    finalize_weights,
+    quantize_layers,
+    read_sizes,
+)
 from tests.helpers import runs, tiny
 
 LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 OBJECTIVES = [{"kind": "cross_entropy", "weight": 0.5}, {"kind": "forward_kl", "weight": 0.5}]
 
 
-def config(folder, student=None, **changes):
-    student = {"kind": "ternary"} if student is None else student
-    return runs.config(folder, quantization_aware_training=student, objectives=OBJECTIVES, **changes)
+def config(folder, quantizer=None, **changes):
+    quantizer = {"kind": "ternary"} if quantizer is None else quantizer
+    return runs.config(folder, quantization_aware_training=quantizer, objectives=OBJECTIVES, **changes)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("student")
+    return tmp_path_factory.mktemp("quantizer")
 
 
 @pytest.fixture(scope="module")
@@ -62,14 +70,17 @@ def load_model_keys(finished):
 
 
 def test_the_codes_give_exactly_the_written_weights(finished):
-    weights, codes = load_file(finished / "fused/model.safetensors"), quantized_weights.load(finished / "fused" / CODES)
+    weights, codes = (
+        load_file(finished / "fused/model.safetensors"),
+        quantized_weights.load_weights(finished / "fused" / CODES),
+    )
     assert {f"{name}.weight" for name in codes} == {name for name in weights if is_linear(name)}
     for name, weight in codes.items():
         assert torch.equal(weight, weights[f"{name}.weight"])
 
 
 def test_the_size_is_two_bits_a_weight_and_the_scales(finished):
-    found = size(finished / "fused")
+    found = read_sizes(finished / "fused")
     weights = load_file(finished / "fused/model.safetensors")
     linear = [weight for name, weight in weights.items() if is_linear(name)]
     assert found["kind"] == "ternary"
@@ -81,12 +92,12 @@ def test_the_size_is_two_bits_a_weight_and_the_scales(finished):
     assert 0 < found["bytes"] - sum(t.nbytes for t in stored.values()) < 5000  # names and shapes
 
 
-def test_the_evaluated_model_is_the_quantised_one(finished):
+def test_the_evaluated_model_is_the_quantized_one(finished):
     assert (finished / "eval/unified/heldout.json").exists()
     assert len(json.loads((finished / "train/unified/log.json").read_text())) == 4
 
 
-def test_full_weights_are_trained_behind_the_quantised_ones(finished):
+def test_full_weights_are_trained_behind_the_quantized_ones(finished):
     (checkpoint,) = finished.glob("train/unified/checkpoint-4")
     kept = load_file(checkpoint / "model.safetensors")
     full = {n: w for n, w in kept.items() if n.endswith("weight.original")}
@@ -112,24 +123,24 @@ def test_a_killed_training_ends_with_the_same_weights(folder, finished, tmp_path
         ).read_bytes()
 
 
-def test_an_untrained_student_computes_with_the_quantised_pivot(model):
+def test_an_untrained_student_computes_with_the_quantized_pivot(model):
     weights = {name: p.detach().clone() for name, p in model.named_parameters()}
-    prepare(model, Ternary())
+    quantize_layers(model, Ternary())
     ids = torch.arange(7)[None]
     with torch.no_grad():
         seen = model(input_ids=ids).logits
-    settle(model)
+    finalize_weights(model)
     with torch.no_grad():
         assert torch.equal(model(input_ids=ids).logits, seen)
     for name, weight in model.named_parameters():
         assert torch.equal(weight, Ternary().values(weights[name]) if is_linear(name) else weights[name])
 
 
-def test_the_gradient_of_a_full_weight_is_that_of_the_quantised_one(model):
+def test_the_gradient_of_a_full_weight_is_that_of_the_quantized_one(model):
     copy = tiny.model("llama")
-    prepare(model, Ternary())
-    prepare(copy, Ternary())
-    settle(copy)
+    quantize_layers(model, Ternary())
+    quantize_layers(copy, Ternary())
+    finalize_weights(copy)
     ids = torch.arange(7)[None]
     for each in (model, copy):
         each(input_ids=ids).logits.square().sum().backward()
@@ -139,33 +150,41 @@ def test_the_gradient_of_a_full_weight_is_that_of_the_quantised_one(model):
 
 
 @pytest.mark.parametrize(
-    "student", [Binary(), Int4(), Int4(per=8), Ternary(per=8), Ternary(per="tensor"), Ternary(threshold=0)]
+    "quantizer",
+    [
+        Binary(),
+        Int4(),
+        Int4(granularity=8),
+        Ternary(granularity=8),
+        Ternary(granularity="tensor"),
+        Ternary(threshold=0),
+    ],
 )
-def test_other_students_settle_to_what_their_codes_say(model, student, tmp_path):
-    prepare(model, student)
-    layers = settle(model)
+def test_other_students_settle_to_what_their_codes_say(model, quantizer, tmp_path):
+    quantize_layers(model, quantizer)
+    layers = finalize_weights(model)
     assert len(layers) == 14
-    quantized_weights.save(tmp_path / "codes", layers, student.bits)
-    again, weights = quantized_weights.load(tmp_path / "codes"), dict(model.named_parameters())
+    quantized_weights.save_codes(tmp_path / "codes", layers, quantizer.bits)
+    again, weights = quantized_weights.load_weights(tmp_path / "codes"), dict(model.named_parameters())
     assert all(torch.equal(weight, weights[f"{name}.weight"]) for name, weight in again.items())
-    if student.per == "row":
-        assert max(len(row.unique()) for row in weights["model.layers.0.mlp.up_proj.weight"]) <= 1 << student.bits
+    if quantizer.granularity == "row":
+        assert max(len(row.unique()) for row in weights["model.layers.0.mlp.up_proj.weight"]) <= 1 << quantizer.bits
 
 
 def test_sixteen_bit_weights_stay_sixteen_bit_and_are_told_by_their_codes(model, tmp_path):
     model = model.to(torch.bfloat16)
-    prepare(model, Ternary())
-    layers = settle(model)
-    quantized_weights.save(tmp_path / "codes", layers, 2)
+    quantize_layers(model, Ternary())
+    layers = finalize_weights(model)
+    quantized_weights.save_codes(tmp_path / "codes", layers, 2)
     weights = dict(model.named_parameters())
-    for name, weight in quantized_weights.load(tmp_path / "codes").items():
+    for name, weight in quantized_weights.load_weights(tmp_path / "codes").items():
         assert weights[f"{name}.weight"].dtype == torch.bfloat16
         assert torch.equal(weight.bfloat16(), weights[f"{name}.weight"])
 
 
 def test_layers_can_be_kept_and_the_head_and_the_embeddings_taken_in(model):
-    prepare(model, Ternary(keep=["o_proj", "down_proj"], head=True, embeddings=True))
-    names = set(settle(model))
+    quantize_layers(model, Ternary(modules_to_not_convert=["o_proj", "down_proj"], lm_head=True, embeddings=True))
+    names = set(finalize_weights(model))
     assert {"lm_head", "model.embed_tokens"} < names
     assert len(names) == 10 + 2
     assert not any(name.endswith(("o_proj", "down_proj")) for name in names)
@@ -173,34 +192,43 @@ def test_layers_can_be_kept_and_the_head_and_the_embeddings_taken_in(model):
 
 def test_a_head_that_is_the_embedding_is_refused():
     with pytest.raises(
-        ValueError, match="student.head and student.embeddings: Qwen2ForCausalLM has one weight for both"
+        ValueError,
+        match="quantization_aware_training.lm_head and .embeddings: Qwen2ForCausalLM has one weight for both",
     ):
-        prepare(tiny.model("qwen2"), Ternary(head=True))
+        quantize_layers(tiny.model("qwen2"), Ternary(lm_head=True))
 
 
 def test_a_group_that_does_not_fill_a_row_is_named(model):
     with pytest.raises(
-        ValueError, match=r"student.per is 5: rows of 32 weights .* \(model.layers.0.*\); take a divisor, or row"
+        ValueError,
+        match=r"quantization_aware_training.per is 5: rows of 32 weights .* \(model.layers.0.*\); take a divisor, or row",
     ):
-        prepare(model, Ternary(per=5))
+        quantize_layers(model, Ternary(granularity=5))
 
 
 def test_a_layer_that_is_not_there_is_named(model):
     with pytest.raises(
-        ValueError, match="student.keep: there is no linear layer o_prox; there are down_proj, gate_proj"
+        ValueError,
+        match="modules_to_not_convert: there is no linear layer o_prox; there are down_proj, gate_proj",
     ):
-        prepare(model, Ternary(keep=["o_prox"]))
+        quantize_layers(model, Ternary(modules_to_not_convert=["o_prox"]))
 
 
-def test_a_model_without_a_layer_to_quantise_is_refused(model):
-    with pytest.raises(ValueError, match="student.kind is int4, and LlamaForCausalLM has no linear layer to quantise"):
-        prepare(model, Int4(keep=list(LAYERS)))
+def test_a_model_without_a_layer_to_quantize_is_refused(model):
+    with pytest.raises(
+        ValueError,
+        match="kind is int4, and LlamaForCausalLM has no linear layer to quantize",
+    ):
+        quantize_layers(model, Int4(modules_to_not_convert=list(LAYERS)))
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"adapter": {"kind": "lora"}}, "student.kind ternary trains .* own weights, adapter.kind lora leaves them"),
+        (
+            {"adapter": {"kind": "lora"}},
+            "kind ternary trains .* own weights, adapter.kind lora leaves them",
+        ),
         (
             {"engine": {"kind": "zero3"}},
             "needs the whole of each weight, which engine.kind zero3 shards; use ddp or zero2",
@@ -208,15 +236,24 @@ def test_a_model_without_a_layer_to_quantise_is_refused(model):
         ({"engine": {"kind": "fsdp2"}}, "engine.kind fsdp2 shards"),
         (
             {"strategies": ["unified", "pairwise"]},
-            r"a merge of quantised models is not quantised; use strategies: \[unified\]",
+            r"a merge of quantized models is not quantized; use strategies: \[unified\]",
         ),
         (
             {"quantization_aware_training": {"kind": "terniary"}},
-            r"student.kind: there is no terniary; did you mean ternary\?",
+            r"quantization_aware_training.kind: there is no terniary; did you mean ternary\?",
         ),
-        ({"quantization_aware_training": {"kind": "ternary", "per": "column"}}, "student.per"),
-        ({"quantization_aware_training": {"kind": "ternary", "per": 0}}, "student.per"),
-        ({"quantization_aware_training": {"kind": "ternary", "threshold": 1.0}}, "student.threshold.*less than 1"),
+        (
+            {"quantization_aware_training": {"kind": "ternary", "granularity": "column"}},
+            "quantization_aware_training.granularity",
+        ),
+        (
+            {"quantization_aware_training": {"kind": "ternary", "granularity": 0}},
+            "quantization_aware_training.granularity",
+        ),
+        (
+            {"quantization_aware_training": {"kind": "ternary", "threshold": 1.0}},
+            "threshold.*less than 1",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_refused_when_the_configuration_is_read(folder, changes, message):
@@ -226,5 +263,5 @@ def test_what_does_not_go_together_is_refused_when_the_configuration_is_read(fol
 
 def test_a_training_with_another_student_is_refused(folder, finished):
     job = Job(config(folder, {"kind": "binary"}))
-    with pytest.raises(ValueError, match="student .kind: .ternary. there, .binary. here"):
+    with pytest.raises(ValueError, match="quantization_aware_training .kind: .ternary. there, .binary. here"):
         train.train_one(job, "fine-tuned", [], [])

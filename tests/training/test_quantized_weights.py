@@ -8,7 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fusion.training import quantized_weights
-from fusion.training.quantized_weights import Codes, binary, grouped, pack, straight_through, ternary, uniform, unpack
+from fusion.training.quantized_weights import (
+    Codes,
+    binary,
+    grouped,
+    pack_codes,
+    straight_through,
+    ternary,
+    uniform,
+    unpack_codes,
+)
 
 SIZES = [(5, 33), (1, 1), (3, 2), (2, 700)]
 
@@ -109,9 +118,9 @@ def test_codes_come_back_from_bits(data, bits):
     codes = torch.tensor(
         data.draw(st.lists(st.integers(0, (1 << bits) - 1), min_size=1, max_size=40)), dtype=torch.int8
     )
-    packed = pack(codes[None], bits)
+    packed = pack_codes(codes[None], bits)
     assert len(packed) == math.ceil(len(codes) * bits / 8)
-    assert torch.equal(unpack(packed, bits, len(codes)), codes)
+    assert torch.equal(unpack_codes(packed, bits, len(codes)), codes)
     assert int(packed[0]) & ((1 << bits) - 1) == codes[0]  # lowest bits first
 
 
@@ -122,7 +131,7 @@ def test_a_file_of_codes_gives_exactly_the_weights(tmp_path, quantiser, bits, pe
     for name, w in {"a.b": weights(6, 21).float(), "c": weights(3, 7).float()}.items():
         codes: Codes = quantiser(grouped(w, per))
         layers[name] = codes, codes.values().view_as(w)
-    quantized_weights.save(tmp_path / "new" / "codes.safetensors", layers, bits)
-    again = quantized_weights.load(tmp_path / "new" / "codes.safetensors")
+    quantized_weights.save_codes(tmp_path / "new" / "codes.safetensors", layers, bits)
+    again = quantized_weights.load_weights(tmp_path / "new" / "codes.safetensors")
     assert again.keys() == layers.keys()
     assert all(torch.equal(again[name], weight) for name, (_, weight) in layers.items())

@@ -40,30 +40,32 @@ def caches(folder):
 
 
 @pytest.fixture
-def references(folder, caches):
+def sources(folder, caches):
     this = job(folder)
     return [train.training_source(this, name, cache) for name, cache in caches.items()]
 
 
-def test_the_frozen_head_spans_what_the_sources_own_does_and_is_made_without_it(folder, references, monkeypatch):
-    weights = {r.name: load_model(ModelRef(str(folder / r.name))).get_output_embeddings().weight for r in references}
+def test_the_frozen_head_spans_what_the_sources_own_does_and_is_made_without_it(folder, sources, monkeypatch):
+    weights = {r.name: load_model(ModelRef(str(folder / r.name))).get_output_embeddings().weight for r in sources}
     monkeypatch.setattr(auxiliary_modules, "load_model", lambda *_: pytest.fail("weights of a source were read"))
-    made = auxiliary_modules.build([DualHead.model_validate(HEAD)], references, 32, "float32", 0)
-    for reference in references:
-        module, size = auxiliary_modules.of(made, 0, reference.name), len(reference.vocabulary_map)
+    made = auxiliary_modules.build_modules([DualHead.model_validate(HEAD)], sources, 32, dtype="float32", seed=0)
+    for source in sources:
+        module, size = auxiliary_modules.modules_of(made, 0, [source.name])[source.name], len(source.vocabulary_map)
         assert module.weight.shape == (size, 32)
         assert module.weight.dtype == torch.float32
-        assert principal_angles(module.weight, weights[reference.name][:size].detach()).max() < 0.1
+        assert principal_angles(module.weight, weights[source.name][:size].detach()).max() < 0.1
         assert [name for name, _ in module.named_parameters()] == ["projector.weight", "projector.bias"]
 
 
-def test_some_state_makes_each_of_the_sources_rows_through_the_recovered_head(references):
+def test_some_state_makes_each_of_the_sources_rows_through_the_recovered_head(sources):
     """Up to softmax every row of the source is in the span: nothing of it is lost with the basis."""
-    reference = references[1]
+    source = sources[1]
     module = auxiliary_modules.of(
-        auxiliary_modules.build([DualHead.model_validate(HEAD)], references, 32, "float32", 0), 0, reference.name
+        auxiliary_modules.build_modules([DualHead.model_validate(HEAD)], sources, 32, dtype="float32", seed=0),
+        0,
+        source.name,
     )
-    rows = reference.cache.rows(reference.cache.ids)
+    rows = source.cache.rows(source.cache.ids)
     logits = torch.zeros(len(rows), rows.k).scatter(1, rows.ids, rows.logprobs)
     logits = (logits - logits.mean(-1, keepdim=True)).double()
     centred = (module.weight - module.weight.mean(0)).double()
@@ -72,9 +74,9 @@ def test_some_state_makes_each_of_the_sources_rows_through_the_recovered_head(re
     assert left.abs().max() < 1e-3
 
 
-def test_the_term_falls_and_the_exported_model_is_an_ordinary_one(folder, references):
+def test_the_term_falls_and_the_exported_model_is_an_ordinary_one(folder, sources):
     this = job(folder)
-    train.train_one(this, "falls", references, [reference.name for reference in references])
+    train.train_one(this, "falls", sources, [source.name for source in sources])
     place = this.config.folder / "train/falls"
     log = json.loads((place / "log.json").read_text())
     for name in ("neox", "qwen"):

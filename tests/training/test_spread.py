@@ -21,7 +21,7 @@ SMOOTH = [
     {"kind": "forward_kl", "weight": 0.4},
 ]
 PLAIN = {"objectives": SMOOTH, "logits_chunk": 7}
-LORA = {"objectives": [SMOOTH[0], SMOOTH[2]], "adapter": {"kind": "lora", "rank": 4}}
+LORA = {"objectives": [SMOOTH[0], SMOOTH[2]], "adapter": {"kind": "lora", "r": 4}}
 SHORT = {"max_steps": 6}
 
 

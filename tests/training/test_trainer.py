@@ -8,7 +8,7 @@ from transformers import Trainer
 
 from fusion import pipeline
 from fusion.config import plain_fine_tuning
-from fusion.core.rows import LogitRows
+from fusion.core.rows import Positions
 from fusion.data.batching import pad
 from fusion.models.head import Head
 from fusion.objectives import GLD, CrossEntropy, ForwardKL, InfiFusion
@@ -31,23 +31,23 @@ def job(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def references(job):
+def sources(job):
     caches = pipeline.extract(job)
     return [train.training_source(job, name, cache) for name, cache in caches.items() if name != "pivot"]
 
 
-def collator(job, references):
-    return FusionCollator(job.train, job.encoded("pivot"), references, job.config.weighting)
+def collator(job, sources):
+    return FusionCollator(job.train, job.encoded("pivot"), sources, job.config.weighting)
 
 
-def trainer(job, references, objectives, tmp_path, kind=FusionTrainer, **arguments):
+def trainer(job, sources, objectives, tmp_path, kind=FusionTrainer, **arguments):
     model = tiny.AutoModelForCausalLM.from_pretrained(job.config.pivot.path)
     given = {"max_steps": 3, "per_device_train_batch_size": 8, "learning_rate": 1e-2, "report_to": [], **arguments}
     shared = {
         "model": model,
         "args": training_arguments(given, tmp_path, 0),
         "train_dataset": range(len(job.train)),
-        "data_collator": collator(job, references),
+        "data_collator": collator(job, sources),
     }
     if kind is FusionTrainer:
         vocabulary = max(job.tokenizers["pivot"].get_vocab().values()) + 1
@@ -61,25 +61,25 @@ def weights(*args, **kwargs):
     return {name: weight.detach().clone() for name, weight in made.model.named_parameters()}, made.state.log_history
 
 
-def test_all_fusion_weights_at_zero_are_plain_fine_tuning_to_the_bit(job, references, tmp_path):
+def test_all_fusion_weights_at_zero_are_plain_fine_tuning_to_the_bit(job, sources, tmp_path):
     silent = [CrossEntropy(weight=1.0), InfiFusion(weight=0.0), GLD(weight=0.0), ForwardKL(weight=0.0)]
-    fused, _ = weights(job, references, silent, tmp_path)
+    fused, _ = weights(job, sources, silent, tmp_path)
     plain, _ = weights(job, [], plain_fine_tuning(), tmp_path)
     assert all(torch.equal(fused[name], weight) for name, weight in plain.items())
 
 
-def test_a_fusion_term_with_any_weight_is_not_plain_fine_tuning(job, references, tmp_path):
+def test_a_fusion_term_with_any_weight_is_not_plain_fine_tuning(job, sources, tmp_path):
     for objective in (InfiFusion(weight=1e-3), GLD(weight=1e-3), ForwardKL(weight=1e-3)):
-        fused, _ = weights(job, references, [CrossEntropy(), objective], tmp_path)
+        fused, _ = weights(job, sources, [CrossEntropy(), objective], tmp_path)
         plain, _ = weights(job, [], plain_fine_tuning(), tmp_path)
         assert not all(torch.equal(fused[name], weight) for name, weight in plain.items())
 
 
 @pytest.mark.parametrize("line", [None, 60])
-def test_mixed_precision_trains_about_as_float32_does(job, references, tmp_path, line):
-    _, whole = weights(job, references, [CrossEntropy(), ForwardKL()], tmp_path)
-    made = trainer(job, references, [CrossEntropy(), ForwardKL()], tmp_path, bf16=True)
-    made.data_collator = dataclasses.replace(made.data_collator, line=line)
+def test_mixed_precision_trains_about_as_float32_does(job, sources, tmp_path, line):
+    _, whole = weights(job, sources, [CrossEntropy(), ForwardKL()], tmp_path)
+    made = trainer(job, sources, [CrossEntropy(), ForwardKL()], tmp_path, bf16=True)
+    made.data_collator = dataclasses.replace(made.data_collator, line_length=line)
     made.train()
     for entry, expected in zip(made.state.log_history[:3], whole[:3], strict=True):
         assert entry["loss"] == pytest.approx(expected["loss"], rel=0.02)
@@ -114,10 +114,10 @@ def test_cross_entropy_trains_as_transformers_own_loss_does(job, tmp_path):
 EVERYTHING = [CrossEntropy(weight=0.5), InfiFusion(weight=0.2), GLD(weight=0.1), ForwardKL(weight=0.3)]
 
 
-def test_the_number_of_micro_batches_does_not_change_the_step(job, references, tmp_path):
-    _, log = weights(job, references, EVERYTHING, tmp_path, per_device_train_batch_size=16, max_steps=1)
+def test_the_number_of_micro_batches_does_not_change_the_step(job, sources, tmp_path):
+    _, log = weights(job, sources, EVERYTHING, tmp_path, per_device_train_batch_size=16, max_steps=1)
     _, other = weights(
-        job, references, EVERYTHING, tmp_path,
+        job, sources, EVERYTHING, tmp_path,
         per_device_train_batch_size=4, gradient_accumulation_steps=4, max_steps=1,
     )  # fmt: skip
     for name in log[0].keys() & other[0].keys() - {"epoch"}:
@@ -125,17 +125,17 @@ def test_the_number_of_micro_batches_does_not_change_the_step(job, references, t
     assert log[0]["loss"] > 0
 
 
-def test_gradient_checkpointing_does_not_change_the_step(job, references, tmp_path):
-    plain, log = weights(job, references, EVERYTHING, tmp_path)
-    again, other = weights(job, references, EVERYTHING, tmp_path, gradient_checkpointing=True)
+def test_gradient_checkpointing_does_not_change_the_step(job, sources, tmp_path):
+    plain, log = weights(job, sources, EVERYTHING, tmp_path)
+    again, other = weights(job, sources, EVERYTHING, tmp_path, gradient_checkpointing=True)
     assert [entry["loss"] for entry in log[:-1]] == [entry["loss"] for entry in other[:-1]]
     assert all(torch.equal(weight, again[name]) for name, weight in plain.items())
 
 
-def test_unified_with_equal_sources_adds_them_up(job, references, tmp_path):
+def test_unified_with_equal_sources_adds_them_up(job, sources, tmp_path):
     """(1 - lambda) SFT + S lambda pair: a sum over sources, not their mean."""
-    made = trainer(job, references, EVERYTHING, tmp_path)
-    twins = [dataclasses.replace(references[0], name=name) for name in "abc"]
+    made = trainer(job, sources, EVERYTHING, tmp_path)
+    twins = [dataclasses.replace(sources[0], name=name) for name in "abc"]
     objectives = [CrossEntropy(weight=0.9), InfiFusion(weight=0.1)]
     alone, three = (loss_of(made, job, chosen, objectives) for chosen in (twins[:1], twins))
     sft, pair = alone["cross_entropy"], alone["infifusion/a"]
@@ -143,13 +143,13 @@ def test_unified_with_equal_sources_adds_them_up(job, references, tmp_path):
     assert three["total"] == pytest.approx(0.9 * sft + 3 * 0.1 * pair, rel=1e-5)
 
 
-def loss_of(made, job, references, objectives):
-    made.terms = dataclasses.replace(made.terms, objectives=objectives)
-    batch = collator(job, references)(range(8))
+def loss_of(made, job, sources, objectives):
+    made.loss = dataclasses.replace(made.loss, objectives=objectives)
+    batch = collator(job, sources)(range(8))
     hidden = tiny_hidden(made, batch)
-    terms = list(made.terms(hidden, batch["targets"], batch["targets"].counts()))
-    found = {name: mean.item() for name, _, mean in terms}
-    return found | {"total": sum(term.weight * mean.item() for _, term, mean in terms)}
+    terms = made.loss(hidden, batch["targets"], made.loss.counts(batch["targets"]))
+    found = {term.name: term.mean.item() for term in terms}
+    return found | {"total": sum(term.weight * term.mean.item() for term in terms)}
 
 
 def tiny_hidden(made, batch):
@@ -158,17 +158,16 @@ def tiny_hidden(made, batch):
     return hidden_states(made.model, input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
 
 
-def test_prompts_and_padding_contribute_nothing(job, references, tmp_path):
+def test_prompts_and_padding_contribute_nothing(job, sources, tmp_path):
     """Hidden states at positions without rows may be anything, NaN even, and get no gradient."""
-    made = trainer(job, references, EVERYTHING, tmp_path)
-    batch = collator(job, references)(range(8))
+    made = trainer(job, sources, EVERYTHING, tmp_path)
+    batch = collator(job, sources)(range(8))
     hidden = tiny_hidden(made, batch).detach()
     used = torch.zeros(hidden.shape[:2], dtype=torch.bool).flatten()
-    used[batch["targets"].at] = True
+    used[batch["targets"].row_positions] = True
     poisoned = hidden.flatten(0, 1).masked_fill(~used[:, None], torch.nan).view_as(hidden).requires_grad_()
-    total = sum(
-        term.weight * mean for _, term, mean in made.terms(poisoned, batch["targets"], batch["targets"].counts())
-    )
+    terms = made.loss(poisoned, batch["targets"], made.loss.counts(batch["targets"]))
+    total = sum(term.weight * term.mean for term in terms)
     total.backward()
     assert total.isfinite()
     gradient = poisoned.grad.flatten(0, 1)
@@ -177,20 +176,20 @@ def test_prompts_and_padding_contribute_nothing(job, references, tmp_path):
     assert (gradient[used].abs().sum(-1) > 0).float().mean() > 0.9
 
 
-def test_a_source_learned_alone_counts_as_it_does_among_the_others(job, references):
-    everyone = FusionCollator(job.train, job.encoded("pivot"), references, GoldPosterior())
-    alone = dataclasses.replace(everyone, learn=["qwen"])
+def test_a_source_learned_alone_counts_as_it_does_among_the_others(job, sources):
+    everyone = FusionCollator(job.train, job.encoded("pivot"), sources, GoldPosterior())
+    alone = dataclasses.replace(everyone, learn_from=["qwen"])
     together, single = everyone(range(8))["targets"].sources, alone(range(8))["targets"].sources
     assert list(single) == ["qwen"]
     assert torch.equal(single["qwen"].weight, together["qwen"].weight)
     assert 0 < single["qwen"].weight.mean() < 1
 
 
-def test_a_batch_pairs_rows_of_the_same_text(job, references):
-    targets = collator(job, references)([3, 1, 7])["targets"]
+def test_a_batch_pairs_rows_of_the_same_text(job, sources):
+    targets = collator(job, sources)([3, 1, 7])["targets"]
     for source in targets.sources.values():
-        pivot, theirs = targets.about.select(source.pairs.pivot), source.rows.select(source.pairs.source)
+        pivot, theirs = targets.positions.select(source.pairs.pivot), source.rows.select(source.pairs.source)
         assert torch.equal(pivot.prefix, theirs.prefix)
         assert torch.equal(pivot.example, theirs.example)
         assert len(source.pairs) >= 6
-    assert isinstance(targets.about, LogitRows)
+    assert isinstance(targets.positions, Positions)

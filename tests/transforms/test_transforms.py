@@ -9,7 +9,7 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from fusion.core.rows import LogitRows
+from fusion.core.rows import LogitRows, MappedRows
 from fusion.core.tail import log_left_over
 from fusion.objectives import ForwardKL
 from fusion.transforms import (
@@ -24,26 +24,44 @@ from fusion.transforms import (
 )
 from fusion.transforms.true_token import scaled, with_gold_entry
 from tests.helpers.mapped_rows import mapped
-from tests.helpers.rows import query, random_rows, rows_of
+from tests.helpers.rows import as_mapped, query, random_rows, rows_of
 
-TRANSFORMS = [
+EXAMPLES = [
     *(Power(gamma=0.6, tail=tail) for tail in ("single", "even")),
     *(TopKUniform(top_k=k) for k in (1, 4)),
     LogitSwap(),
     TopKScale(top_k=3),
     GoldOnly(),
 ]
-every_transform = pytest.mark.parametrize("transform", TRANSFORMS, ids=repr)
+every_transform = pytest.mark.parametrize("transform", EXAMPLES, ids=repr)
 
 
-def applied(transform, rows: LogitRows, vocabulary: int = 40) -> LogitRows:
+def rows_for(transform, M: int, K: int, V: int, unknown: float = 0.0) -> LogitRows | MappedRows:
+    """Rows of the type that the transform takes, a share of their entries empty; the numbers are the same in both."""
+    _, rows = mapped(M, K, V, unknown=unknown)
+    if isinstance(transform, MappedTransform):
+        return rows
+    numbers = {"logprobs": rows.logprobs, "ids": rows.ids, "mean": rows.mean, "std": rows.std}
+    return LogitRows.at(rows, **numbers, gold=rows.pivot_token_logprob)
+
+
+def gold_name(rows: LogitRows | MappedRows) -> str:
+    """Field of the true token's log-probability."""
+    return "pivot_token_logprob" if isinstance(rows, MappedRows) else "gold"
+
+
+def gold_of(rows: LogitRows | MappedRows) -> torch.Tensor:
+    return getattr(rows, gold_name(rows))
+
+
+def applied(transform, rows: LogitRows | MappedRows, vocabulary: int = 40) -> LogitRows | MappedRows:
     return transform(rows) if isinstance(transform, MappedTransform) else transform(rows, vocabulary)
 
 
 def test_every_class_is_tried():
-    assert {type(transform) for transform in TRANSFORMS} == set(TRANSFORMS)
+    assert {type(transform) for transform in EXAMPLES} == set(TRANSFORMS)
     assert len(TRANSFORMS) == 5
-    for transform in TRANSFORMS:
+    for transform in EXAMPLES:
         assert TypeAdapter(AnyTransform).validate_python(transform.model_dump()) == transform
     with pytest.raises(ValidationError, match="Extra inputs"):
         LogitSwap(weight=1.0)
@@ -51,28 +69,29 @@ def test_every_class_is_tried():
 
 @every_transform
 def test_what_comes_out_is_a_distribution_about_the_same_text(transform):
-    _, source = mapped(60, 6, 40, unknown=0.3)
-    before = [field.clone() for field in (source.logprobs, source.ids, source.gold.nan_to_num())]
+    source = rows_for(transform, 60, 6, 40, unknown=0.3)
+    before = [field.clone() for field in (source.logprobs, source.ids, gold_of(source).nan_to_num())]
     rows = applied(transform, source)
     assert (rows.logprobs.exp().sum(-1) <= 1 + 1e-9).all()
     assert torch.equal(rows.logprobs.isneginf(), rows.ids < 0)
-    assert torch.equal(rows.gold.isnan(), source.gold.isnan())
+    assert type(rows) is type(source)
+    assert torch.equal(gold_of(rows).isnan(), gold_of(source).isnan())
     for name in ("prefix", "example", "token"):
         assert torch.equal(getattr(rows, name), getattr(source, name))
-    assert all(map(torch.equal, before, (source.logprobs, source.ids, source.gold.nan_to_num())))
+    assert all(map(torch.equal, before, (source.logprobs, source.ids, gold_of(source).nan_to_num())))
     is_gold = rows.ids == rows.token[:, None]
     gold = torch.where(is_gold, rows.logprobs, 0).sum(-1)
-    torch.testing.assert_close(gold[is_gold.any(-1)], rows.gold[is_gold.any(-1)])
+    torch.testing.assert_close(gold[is_gold.any(-1)], gold_of(rows)[is_gold.any(-1)])
 
 
 @every_transform
 def test_rows_of_nothing_and_no_rows_stay_so(transform):
-    _, source = mapped(5, 6, 40)
+    source = rows_for(transform, 5, 6, 40)
     nothing = dataclasses.replace(
         source,
         ids=torch.full_like(source.ids, -1),
         logprobs=torch.full_like(source.logprobs, -torch.inf),
-        gold=torch.full_like(source.gold, torch.nan),
+        **{gold_name(source): torch.full_like(gold_of(source), torch.nan)},
     )
     assert applied(transform, nothing).logprobs.isneginf().all()
     assert len(applied(transform, source.select(slice(0, 0)))) == 0
@@ -80,8 +99,8 @@ def test_rows_of_nothing_and_no_rows_stay_so(transform):
 
 @every_transform
 def test_an_agreeing_pivot_pays_nothing_for_the_changed_source(transform):
-    _, source = mapped(30, 6, 40)
-    rows = applied(transform, source)
+    rows = applied(transform, rows_for(transform, 30, 6, 40))
+    rows = rows if isinstance(rows, MappedRows) else as_mapped(rows)
     rest = log_left_over(rows.logprobs)
     whole = torch.full((30, 41), -30.0, dtype=torch.float64)
     whole.scatter_(1, torch.where(rows.ids < 0, 40, rows.ids), rows.logprobs)
@@ -116,14 +135,14 @@ def test_only_gamma_one_leaves_rows_as_they_are():
     rows = random_rows(9, 5, 20, torch.float64)
     torch.testing.assert_close(Power(gamma=1.0, tail="single")(rows, 20).logprobs, rows.logprobs)
     assert not torch.allclose(Power(gamma=0.9, tail="single")(rows, 20).logprobs, rows.logprobs)
-    assert Power(gamma=0.5).entries is None
-    assert Power(gamma=0.5, tail="even").entries == 0
+    assert Power(gamma=0.5).required_top_k is None
+    assert Power(gamma=0.5, tail="even").required_top_k == 0
 
 
 def test_ttm_is_kd_at_temperature_t_with_an_entropy_of_the_pivot():
     """KL(P_T ‖ p) = T KL(P_T ‖ p_T) - (T-1) H_1/T(p) + (T-1) H(P_T), H_a the Rényi entropy."""
     T, theirs, mine = 3.0, *torch.randn(2, 9, 12, dtype=torch.float64)
-    source = Power(gamma=1 / T)(rows_of(theirs, 12), 12)
+    source = as_mapped(Power(gamma=1 / T)(rows_of(theirs, 12), 12))
     ttm = ForwardKL(tail="none")(query(mine, source.ids, source), source)
     P, p_T = (theirs / T).softmax(-1), (mine / T).log_softmax(-1)
     kl = (P * (P.log() - p_T)).sum(-1)
@@ -135,7 +154,7 @@ def test_ttm_is_kd_at_temperature_t_with_an_entropy_of_the_pivot():
 def test_the_gradient_of_ttm_is_the_pivot_minus_the_tempered_source():
     theirs, mine = torch.randn(2, 9, 12, dtype=torch.float64)
     mine.requires_grad_()
-    source = Power(gamma=0.4)(rows_of(theirs, 12), 12)
+    source = as_mapped(Power(gamma=0.4)(rows_of(theirs, 12), 12))
     loss = ForwardKL(tail="none")(query(mine, source.ids, source), source).sum()
     torch.testing.assert_close(
         torch.autograd.grad(loss, mine)[0], (mine.softmax(-1) - (0.4 * theirs).softmax(-1)).detach()
@@ -147,20 +166,21 @@ def test_the_gradient_of_ttm_is_the_pivot_minus_the_tempered_source():
 
 def test_after_a_swap_the_true_token_comes_first_and_the_sorted_values_are_the_same():
     _, source = mapped(200, 6, 40, unknown=0.2)
-    known = ~source.gold.isnan()
+    known = ~source.pivot_token_logprob.isnan()
     rows = LogitSwap()(source)
     best = rows.ids.gather(1, rows.logprobs.argmax(-1, keepdim=True))[:, 0]
     assert torch.equal(best[known], source.token[known])
     before, after = (with_gold_entry(source)[0].logprobs, rows.logprobs)
     torch.testing.assert_close(before.sort(-1).values, after.sort(-1).values)
     torch.testing.assert_close(log_left_over(after), log_left_over(before))
-    torch.testing.assert_close(rows.gold[known], before.max(-1).values[known])
+    torch.testing.assert_close(rows.pivot_token_logprob[known], before.max(-1).values[known])
     unchanged = rows.select(~known)
     assert torch.equal(unchanged.logprobs[:, :6], source.select(~known).logprobs)
 
 
 def test_a_source_that_is_right_is_left_alone_and_a_tie_is_right():
-    right = rows_of(torch.tensor([[3.0, 1.0, 0.0], [2.0, 2.0, 0.0]], dtype=torch.float64), 3, torch.tensor([0, 1]))
+    logits = torch.tensor([[3.0, 1.0, 0.0], [2.0, 2.0, 0.0]], dtype=torch.float64)
+    right = as_mapped(rows_of(logits, 3, torch.tensor([0, 1])))
     rows = LogitSwap()(right)
     assert torch.equal(rows.logprobs[:, :3], right.logprobs)
     assert torch.equal(rows.ids[:, :3], right.ids)
@@ -168,11 +188,11 @@ def test_a_source_that_is_right_is_left_alone_and_a_tie_is_right():
 
 
 def test_swapping_back_with_the_old_first_choice_restores_the_row():
-    source = rows_of(torch.randn(30, 9, dtype=torch.float64), 9)
+    source = as_mapped(rows_of(torch.randn(30, 9, dtype=torch.float64), 9))
     first = source.ids[:, 0]
     once = LogitSwap()(source)
     gold = torch.where(once.ids == first[:, None], once.logprobs, 0).sum(-1)
-    back = LogitSwap()(dataclasses.replace(once, token=first, gold=gold))
+    back = LogitSwap()(dataclasses.replace(once, token=first, pivot_token_logprob=gold))
     torch.testing.assert_close(back.logprobs[:, :9], source.logprobs)
 
 
@@ -240,7 +260,7 @@ def test_where_the_source_is_wrong_the_true_token_comes_closer_to_the_first():
 
 
 def test_what_is_left_over_keeps_its_ratio_to_entries_that_are_not_raised():
-    source = rows_of(torch.randn(30, 40, dtype=torch.float64), 8)
+    source = as_mapped(rows_of(torch.randn(30, 40, dtype=torch.float64), 8))
     rows = TopKScale(top_k=3)(source)
     at = (source.ids != source.token[:, None])[:, 7] & (rows.ids[:, 8] < 0)
     before, after = (
@@ -256,9 +276,9 @@ def test_what_is_left_over_keeps_its_ratio_to_entries_that_are_not_raised():
 def test_gold_only_keeps_the_true_tokens_probability_exactly_and_nothing_of_the_others():
     _, source = mapped(30, 6, 40, unknown=0.3)
     rows = GoldOnly()(source)
-    known = ~source.gold.isnan()
+    known = ~source.pivot_token_logprob.isnan()
     assert rows.k == 1
-    assert torch.equal(rows.logprobs[known, 0], source.gold[known])
+    assert torch.equal(rows.logprobs[known, 0], source.pivot_token_logprob[known])
     assert torch.equal(rows.ids[known, 0], source.token[known])
     assert (rows.ids[~known] == -1).all()
     other = dataclasses.replace(source, logprobs=source.logprobs - 1)

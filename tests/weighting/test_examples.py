@@ -9,7 +9,7 @@ from scipy.stats import chisquare
 
 from fusion.core.example import ExampleInfo
 from fusion.core.rows import Pairs
-from fusion.weighting import Learned, Mean, Product, RandomSource, Sum
+from fusion.weighting import Learned, Mean, Product, RandomSource, Sum, scale_by_example
 from tests.helpers.rows import random_rows
 
 EXAMPLES = [ExampleInfo("a", f"example {n}") for n in range(40)]
@@ -88,12 +88,12 @@ def test_shares_are_filled_in_where_they_were_to_be_found_and_only_there():
     found = {"a": [0.2, 0.3]}
     both = Product(factors=[Sum(), Learned(per="all")])
     assert (Sum().missing_shares, Learned().missing_shares, both.missing_shares) == (None, "domain", "all")
-    assert both.with_shares(found).of[1].shares == found
+    assert both.with_shares(found).factors[1].shares == found
     assert both.with_shares(found).missing_shares is None
     given = Learned(shares={"*": [1.0, 1.0]})
     assert given.with_shares(found) == given
     assert Sum().with_shares(found) == Sum()
-    assert (Learned().needs, given.needs) == ({"gold"}, set())
+    assert (Learned().required_source_fields, given.required_source_fields) == ({"gold"}, set())
 
 
 def test_a_product_multiplies_factors_of_examples_too():
@@ -109,7 +109,6 @@ def test_the_factor_of_an_example_reaches_all_its_pairs_and_no_others():
     pairs = [Pairs(torch.tensor([0, 5, 11]), torch.tensor([1, 2, 3])), Pairs(torch.tensor([4]), torch.tensor([0]))]
     weights = [torch.tensor([1.0, 2.0, 3.0]), torch.tensor([5.0])]
     factor = torch.tensor([[0.0, 10.0, 100.0], [1.0, 0.5, 7.0]])
-    first, second = times(weights, factor, pivot, pairs)
+    first, second = (scale_by_example(w, f, pivot, pair) for w, f, pair in zip(weights, factor, pairs, strict=True))
     assert first.tolist() == [0.0, 20.0, 300.0]
     assert second.tolist() == [2.5]
-    assert all(map(torch.equal, times(weights, None, pivot, pairs), weights))

@@ -24,6 +24,7 @@ from fusion.weighting import (
     RandomSource,
     Sum,
     TokenScaled,
+    span_likelihoods,
 )
 from tests.helpers import reference
 
@@ -31,8 +32,8 @@ LEVELS = ("position", "span", "example")
 SHARES = [Sum(), Mean(), *(GoldPosterior(level=level) for level in LEVELS), MinimumCrossEntropy()]
 SHARES += [MaxMargin(level="span"), MaxMargin()]
 BY_GOLD = [*SHARES[2:], TokenScaled(), Product(factors=[Mean(), GoldPosterior()])]
-WEIGHTINGS = [*SHARES[:2], *BY_GOLD, PowerSum(gamma=0.5, tail="single"), RandomSource(), Learned(shares={"*": [0.5]})]
-every_weighting = pytest.mark.parametrize("weighting", WEIGHTINGS, ids=repr)
+EXAMPLES = [*SHARES[:2], *BY_GOLD, PowerSum(gamma=0.5, tail="single"), RandomSource(), Learned(shares={"*": [0.5]})]
+every_weighting = pytest.mark.parametrize("weighting", EXAMPLES, ids=repr)
 
 
 def rows(boundaries: Sequence[tuple[int, Sequence[int]]], gold: Sequence[float] | torch.Tensor) -> LogitRows:
@@ -56,7 +57,7 @@ def match_prefixes(pivot: LogitRows, source: LogitRows) -> Pairs:
     return Pairs(both[:, 0], both[:, 1])
 
 
-def random_batch(seed: int, sources: int, examples: Sequence[int] = (4, 9, 2), joined: float = 1.0):
+def random_batch(seed: int, sources: int, examples: Sequence[int] = (4, 9, 2), matched: float = 1.0):
     """A pivot and sources that cut the same texts at random, and a share of their matching rows.
 
     Some sources lack an example, some stop early, some prefixes are -1.
@@ -80,16 +81,16 @@ def random_batch(seed: int, sources: int, examples: Sequence[int] = (4, 9, 2), j
     pivot = model(examples, complete=True)
     others = [model([*reversed(examples), 7], complete=False) for _ in range(sources)]
     pairs = [match_prefixes(pivot, other) for other in others]
-    kept = [torch.rand(len(pair), generator=generator) < joined for pair in pairs]
+    kept = [torch.rand(len(pair), generator=generator) < matched for pair in pairs]
     return pivot, others, [Pairs(p.pivot[keep], p.source[keep]) for p, keep in zip(pairs, kept, strict=True)]
 
 
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("sources", [1, 2, 4])
-@pytest.mark.parametrize("joined", [1.0, 0.8])
+@pytest.mark.parametrize("matched", [1.0, 0.8])
 @pytest.mark.parametrize("level", LEVELS)
-def test_the_gold_posterior_matches_the_definition(seed, sources, joined, level):
-    pivot, others, pairs = random_batch(seed, sources, joined=joined)
+def test_the_gold_posterior_matches_the_definition(seed, sources, matched, level):
+    pivot, others, pairs = random_batch(seed, sources, matched=matched)
     ours = GoldPosterior(level=level, temperature=2.5)(pivot, others, pairs)
     for mine, slow in zip(ours, reference.gold_posterior(pivot, others, pairs, level, 2.5), strict=True):
         torch.testing.assert_close(mine, slow)
@@ -105,7 +106,7 @@ def test_minimum_cross_entropy_matches_the_definition(seed, sources):
 
 
 def test_the_random_texts_hold_every_difficulty():
-    batches = [random_batch(seed, 4, joined=0.8) for seed in range(8)]
+    batches = [random_batch(seed, 4, matched=0.8) for seed in range(8)]
     sources = [source for _, others, _ in batches for source in others]
     assert any((source.prefix < 0).any() for source in sources)
     assert any(4 not in source.example for source in sources)
@@ -287,8 +288,8 @@ def test_long_batches_keep_their_precision():
 
 def test_every_kind_is_read_from_its_name_and_checked():
     assert len(WEIGHTINGS) == 10
-    assert {type(weighting) for weighting in WEIGHTINGS} == set(WEIGHTINGS)
-    for weighting in WEIGHTINGS:
+    assert {type(weighting) for weighting in EXAMPLES} == set(WEIGHTINGS)
+    for weighting in EXAMPLES:
         assert TypeAdapter(AnyWeighting).validate_python(weighting.model_dump()) == weighting
     with pytest.raises(ValidationError, match="greater than 0"):
         GoldPosterior(temperature=0)
@@ -299,8 +300,8 @@ def test_every_kind_is_read_from_its_name_and_checked():
 def test_what_a_weighting_reads_is_declared():
     pivot, others, pairs = two_sources()
     blind = [dataclasses.replace(other, gold=torch.full_like(other.gold, torch.nan)) for other in others]
-    for weighting in WEIGHTINGS:
-        if "gold" in weighting.needs:
+    for weighting in EXAMPLES:
+        if "gold" in weighting.required_source_fields:
             with pytest.raises(ValueError, match="finite"):
                 weighting(pivot, blind, pairs)
         else:
@@ -326,9 +327,9 @@ def test_a_pivot_without_numbers_cannot_be_differed_from():
     silent = dataclasses.replace(pivot, gold=torch.full_like(pivot.gold, torch.nan))
     with pytest.raises(ValueError, match="max_margin compares sources with the pivot, and 4 of 4 rows"):
         MaxMargin()(silent, others, pairs)
-    assert MaxMargin().reads_pivot
-    assert Product(factors=[Sum(), MaxMargin()]).reads_pivot
-    assert not Product(factors=[Sum(), TokenScaled()]).reads_pivot
+    assert MaxMargin().required_pivot_fields == {"gold"}
+    assert Product(factors=[Sum(), MaxMargin()]).required_pivot_fields == {"gold"}
+    assert not Product(factors=[Sum(), TokenScaled()]).required_pivot_fields
 
 
 def test_a_product_multiplies_and_needs_what_its_factors_need():
@@ -338,5 +339,5 @@ def test_a_product_multiplies_and_needs_what_its_factors_need():
     both = Product(factors=factors)(pivot, others, pairs)
     for a, b, c in zip(one, other, both, strict=True):
         torch.testing.assert_close(a * b, c)
-    assert Product(factors=[Sum(), PowerSum(gamma=0.5)]).entries is None
-    assert Product(factors=[Sum(), TokenScaled()]).needs == {"gold"}
+    assert Product(factors=[Sum(), PowerSum(gamma=0.5)]).required_top_k is None
+    assert Product(factors=[Sum(), TokenScaled()]).required_source_fields == {"gold"}

@@ -105,5 +105,5 @@ def test_what_is_assumed_of_the_rest_brackets_the_exact_power_sum(gamma, k):
 def test_at_gamma_one_every_position_counts_the_same():
     (weight,) = PowerSum(gamma=1.0, tail="single")(*batch())
     torch.testing.assert_close(weight, torch.ones(12))
-    assert PowerSum(gamma=0.5).entries is None
-    assert PowerSum(gamma=0.5, tail="single").entries == 0
+    assert PowerSum(gamma=0.5).required_top_k is None
+    assert PowerSum(gamma=0.5, tail="single").required_top_k == 0

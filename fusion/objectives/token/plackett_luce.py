@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 from typing_extensions import override
 
-from fusion.core.rows import LogitRows, MappedRows, RowsT
+from fusion.core.rows import AnyRows, LogitRows, MappedRows
 from fusion.objectives.kinds import MappedObjective
 from fusion.objectives.token.outcomes import gold_first
 
@@ -60,7 +60,7 @@ def by_likelihood(pivot: LogitRows, source: MappedRows, top_k: int | None) -> tu
     return _reordered(pivot, order), _reordered(source, order)
 
 
-def _reordered(rows: RowsT, order: Int[Tensor, "M L"]) -> RowsT:
+def _reordered(rows: AnyRows, order: Int[Tensor, "M L"]) -> AnyRows:
     return dataclasses.replace(
         rows, logprobs=rows.logprobs.gather(1, order), ids=rows.ids.gather(1, order), sample_counts=None
     )

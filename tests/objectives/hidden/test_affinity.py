@@ -79,14 +79,15 @@ def test_a_wide_sketch_is_close_to_the_whole():
     assert found[0] == pytest.approx(np.linalg.norm(apart) / n, rel=0.02)
 
 
-def test_a_fresh_sketch_is_drawn_at_each_step_and_a_fixed_one_is_not():
+def test_a_fresh_sketch_is_drawn_at_each_step_and_a_fixed_one_is_not(total_at_step):
     mine, theirs = random_states(9, 6), random_states(9, 4, seed=1)
     fresh, fixed = Affinity(sketch=3), Affinity(sketch=3, fresh=False)
     rows = rows_with(mine), rows_with(theirs)
-    each = [fresh.at_step(step)(*rows, 1).item() for step in (0, 1, 2, 1)]
+    each = [total_at_step(fresh, step, *rows).item() for step in (0, 1, 2, 1)]
     assert len(set(each)) == 3
     assert each[1] == each[3]
-    assert len({fixed.at_step(step)(*rows, 1).item() for step in range(3)}) == 1
+    assert each[:3] == [Affinity(sketch=3, seed=seed)(*rows, 1).item() for seed in range(3)]
+    assert {total_at_step(fixed, step, *rows).item() for step in range(3)} == {fixed(*rows, 1).item()}
 
 
 def test_the_sketch_of_an_example_does_not_depend_on_the_others_in_the_batch():
@@ -117,7 +118,7 @@ def test_a_step_along_the_gradient_lowers_it():
 
 def test_rows_without_hidden_states_are_refused():
     rows = rows_with(random_states(5, 6))
-    with pytest.raises(ValueError, match=r"The source's rows hold no hidden states; .* extract.hidden: true"):
+    with pytest.raises(ValueError, match=r"The source's rows hold no hidden states; .* extract.hidden_states: true"):
         Affinity()(rows, dataclasses.replace(rows, hidden=None), 1)
     with pytest.raises(ValueError, match=r"The pivot's rows hold no hidden states"):
         Affinity()(dataclasses.replace(rows, hidden=None), rows, 1)

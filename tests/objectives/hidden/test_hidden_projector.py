@@ -10,7 +10,7 @@ from tests.helpers.hidden_rows import random_states, rows_with
 
 
 def module(pivot, source):
-    return HiddenProjector().build_module(ModuleSpec(pivot, source, 100, lambda: None)).double()
+    return HiddenProjector().build_module(ModuleSpec(pivot, source, 100, lambda _: None, lambda: None)).double()
 
 
 def test_equal_states_of_equal_width_give_zero_at_the_start_and_only_they():

@@ -124,7 +124,7 @@ def test_a_step_along_the_gradient_of_projector_and_states_lowers_it():
         rows_with(random_states(9, 6).requires_grad_()),
         rows_with(random_states(8, 4, seed=1)),
     )
-    module = term.build_module(ModuleSpec(6, 4, 100, lambda: None)).double()
+    module = term.build_module(ModuleSpec(6, 4, 100, lambda _: None, lambda: None)).double()
     before = term(x, y, 1, module)
     gradient = torch.autograd.grad(before.sum(), [x.hidden, module.weight])
     with torch.no_grad():
@@ -135,14 +135,18 @@ def test_a_step_along_the_gradient_of_projector_and_states_lowers_it():
 
 def test_the_projector_changes_nothing_at_first_where_widths_agree():
     term, x, y = OptimalTransport(), rows_with(random_states(9, 6)), rows_with(random_states(8, 6, seed=1))
-    assert torch.equal(term(x, y, 1, term.build_module(ModuleSpec(6, 6, 100, lambda: None)).double()), term(x, y, 1))
+    assert torch.equal(
+        term(x, y, 1, term.build_module(ModuleSpec(6, 6, 100, lambda _: None, lambda: None)).double()), term(x, y, 1)
+    )
     turned = rows_with(x.hidden @ rotation(6)), rows_with(y.hidden @ rotation(6))
     torch.testing.assert_close(term(*turned, 1), term(x, y, 1))
 
 
 def test_a_source_without_hidden_states_has_no_projector():
-    with pytest.raises(ValueError, match="cache keeps no hidden states; extract it again with extract.hidden: true"):
-        OptimalTransport().build_module(ModuleSpec(6, None, 100, lambda: None))
+    with pytest.raises(
+        ValueError, match="cache keeps no hidden states; extract it again with extract.hidden_states: true"
+    ):
+        OptimalTransport().build_module(ModuleSpec(6, None, 100, lambda _: None, lambda: None))
 
 
 def test_with_another_answer_the_value_is_the_mean_of_both_costs_and_elsewhere_that_of_one():
@@ -161,13 +165,15 @@ def test_with_another_answer_the_value_is_the_mean_of_both_costs_and_elsewhere_t
 def test_another_answer_goes_through_the_same_projector():
     mine, theirs, other = (rows_with(random_states(5, d, seed=i)) for i, d in enumerate((6, 4, 4)))
     term = OptimalTransport(other_answers=True)
-    module = term.build_module(ModuleSpec(6, 4, 100, lambda _: None)).double()
+    module = term.build_module(ModuleSpec(6, 4, 100, lambda _: None, lambda: None)).double()
     projected = [dataclasses.replace(rows, hidden=module(rows.hidden)) for rows in (theirs, other)]
     torch.testing.assert_close(
         term(mine, theirs, 1, module, other=other), term(mine, projected[0], 1, other=projected[1])
     )
 
 
-def test_a_term_without_other_answers_is_the_same_training_as_before_there_was_a_choice():
-    assert "other_answers" not in OptimalTransport().identity()
-    assert OptimalTransport(other_answers=True).identity()["other_answers"] is True
+def test_a_term_with_other_answers_reads_them_and_is_another_training():
+    plain, both = OptimalTransport(), OptimalTransport(other_answers=True)
+    assert not plain.requirements.other_answers
+    assert both.requirements.other_answers
+    assert both.model_dump() == plain.model_dump() | {"other_answers": True}

@@ -74,12 +74,14 @@ def test_the_random_context_is_other_rows_of_the_same_example():
         assert set(context[row].tolist()) == set(range(7)) - {row}
 
 
-def test_random_context_is_drawn_anew_at_each_step_unless_it_is_fixed():
+def test_random_context_is_drawn_anew_at_each_step_unless_it_is_fixed(total_at_step):
     rows = rows_with(random_states(40, 6)), rows_with(random_states(40, 4, seed=1))
     fresh, fixed = SpanRelations(window=0), SpanRelations(window=0, fresh=False)
-    assert not torch.equal(fresh.at_step(0)(*rows), fresh.at_step(1)(*rows))
-    assert torch.equal(fresh.at_step(1)(*rows), fresh.at_step(1)(*rows))
-    assert torch.equal(fixed.at_step(0)(*rows), fixed.at_step(1)(*rows))
+    each = [total_at_step(fresh, step, *rows) for step in (0, 1, 1)]
+    assert not torch.equal(each[0], each[1])
+    assert torch.equal(each[1], each[2])
+    assert torch.equal(each[1], SpanRelations(window=0, seed=1)(*rows).sum())
+    assert torch.equal(total_at_step(fixed, 0, *rows), total_at_step(fixed, 1, *rows))
 
 
 def test_too_small_a_context_is_refused():

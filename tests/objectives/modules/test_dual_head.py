@@ -96,7 +96,7 @@ def test_values_are_the_definition_over_the_whole_vocabulary(loss, t):
 
 def test_divergence_at_a_temperature_is_that_of_the_whole_tempered_rows():
     _, rows, layer = source(k=V)
-    assert DualHead(loss="kl", temperature=2.0).entries is None
+    assert DualHead(loss="kl", temperature=2.0).required_top_k is None
     module = SecondHead(8, layer).double()
     pivot = dataclasses.replace(rows, hidden=random_states(11, 8, seed=3))
     q = (module.projector(pivot.hidden) @ layer.weight.T / 2).log_softmax(-1).gather(1, rows.ids)
@@ -110,7 +110,7 @@ def test_the_number_of_rows_done_at_once_changes_nothing(monkeypatch):
     module = SecondHead(8, layer).double()
     found = []
     for at_once in (2**25, 100):
-        monkeypatch.setattr("fusion.objectives.modules.dual_head.AT_ONCE", at_once)
+        monkeypatch.setattr("fusion.objectives.modules.dual_head.MAX_CHUNK_NUMBERS", at_once)
         hidden = random_states(11, 8, seed=3).requires_grad_()
         for loss in ("binary_kl_norm", "kl"):
             values = DualHead(loss=loss)(dataclasses.replace(rows, hidden=hidden), rows, module)
@@ -132,8 +132,12 @@ def test_a_recovered_basis_teaches_as_well_as_the_true_head(tmp_path):
     turn = random_states(D, D, seed=7)
     save_file({"basis": (layer.weight @ turn).contiguous()}, tmp_path / "basis.safetensors")
     term = DualHead(head=str(tmp_path / "basis.safetensors"))
-    assert not term.reads_output_layer
-    module = term.build_module(ModuleSpec(D, None, V, lambda: pytest.fail("the output layer was read"))).double()
+    assert term.requirements.output_layer is None
+
+    def read(*_):
+        pytest.fail("something of the source was read")
+
+    module = term.build_module(ModuleSpec(D, None, V, read, read)).double()
     with torch.no_grad():
         module.projector.weight.copy_(torch.linalg.inv(turn))
     assert term(dataclasses.replace(rows, hidden=hidden), rows, module).abs().max() < 1e-12
@@ -166,6 +170,6 @@ def test_a_call_without_a_module_or_hidden_states_is_refused():
     hidden, rows, layer = source()
     for pivot, module in ((dataclasses.replace(rows, hidden=hidden), None), (rows, SecondHead(D, layer))):
         with pytest.raises(
-            ValueError, match="dual_head compares through a module, made by `own`, and the pivot's hidden"
+            ValueError, match="dual_head compares through a module, made by `build_module`, and the pivot's hidden"
         ):
             DualHead()(pivot, rows, module)

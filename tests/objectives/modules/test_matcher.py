@@ -8,9 +8,9 @@ import torch
 from pydantic import ValidationError
 
 from fusion.objectives import Confident, ForwardKL, Matcher, ModuleSpec
-from fusion.objectives.modules.matcher import Match, matched
+from fusion.objectives.modules.matcher import PairMatcher, matched
 from tests.helpers.hidden_rows import random_states, rotation
-from tests.helpers.rows import query, random_rows, rows_of
+from tests.helpers.rows import as_mapped, query, random_rows, rows_of
 
 V, D, WIDTH = 9, 6, 4
 EXAMPLE = torch.tensor([0] * 5 + [1] + [2] * 3)
@@ -22,7 +22,7 @@ def pair(seed=0, example=EXAMPLE):
     logits = random_states(n, V, seed=seed).requires_grad_()
     about = dataclasses.replace(random_rows(n, 0, V, torch.float64, seed=seed), example=example, prefix=torch.arange(n))
     source = rows_of(random_states(n, V, seed=seed + 1), 3, about.token, example)
-    source = dataclasses.replace(source, hidden=random_states(n, WIDTH, seed=seed + 2))
+    source = as_mapped(source, hidden=random_states(n, WIDTH, seed=seed + 2))
     pivot = dataclasses.replace(
         query(logits, source.ids, about), hidden=random_states(n, D, seed=seed + 3).requires_grad_()
     )
@@ -31,7 +31,7 @@ def pair(seed=0, example=EXAMPLE):
 
 def module(term=None):
     torch.manual_seed(1)
-    return (term or Matcher()).build_module(ModuleSpec(D, WIDTH, V, lambda _: None)).double()
+    return (term or Matcher()).build_module(ModuleSpec(D, WIDTH, V, lambda _: None, lambda: None)).double()
 
 
 def loops(module, pivot, source):
@@ -103,7 +103,7 @@ def test_a_trained_matcher_finds_the_pairs_that_were_matched_wrongly():
     theirs[wrong] = theirs[wrong].roll(1, 0)
     pivot, source = dataclasses.replace(pivot.detach(), hidden=states), dataclasses.replace(source, hidden=theirs)
     torch.manual_seed(2)
-    made = Matcher().build_module(ModuleSpec(12, 12, V, lambda _: None)).double()
+    made = Matcher().build_module(ModuleSpec(12, 12, V, lambda _: None, lambda: None)).double()
 
     def scores():
         return matched(made(pivot.hidden, source.hidden, pivot), pivot)[0].detach()
@@ -120,19 +120,19 @@ def test_a_trained_matcher_finds_the_pairs_that_were_matched_wrongly():
 
 def test_a_call_without_a_module_and_a_weight_inside_are_refused():
     _, pivot, source = pair()
-    with pytest.raises(ValueError, match="matcher tells pairs apart by a module, made by `own`"):
+    with pytest.raises(ValueError, match="matcher tells pairs apart by a module, made by `build_module`"):
         Matcher()(pivot, source)
     for term in (ForwardKL(weight=0.5), ForwardKL(select=Confident(threshold=0.5))):
-        with pytest.raises(ValidationError, match="set weight and select on the matcher, not inside `of`"):
+        with pytest.raises(ValidationError, match="set weight and select on the matcher, not inside `objective`"):
             Matcher(objective=term)
     with pytest.raises(ValueError, match="no hidden states"):
         Matcher()(dataclasses.replace(pivot, hidden=None), source, module())
 
 
 def test_what_the_term_needs_is_needed_beside_hidden_states():
-    assert Matcher().needs == {"hidden"}
-    term = Matcher.model_validate({"of": {"kind": "plackett_luce"}})
-    assert term.needs == term.reads == {"hidden", "gold"}
-    assert Matcher().exact_entries_TODO
-    assert not term.exact_entries_TODO
-    assert isinstance(term.build_module(ModuleSpec(D, WIDTH, V, lambda _: None)), Match)
+    assert Matcher().required_source_fields == {"hidden"}
+    term = Matcher.model_validate({"objective": {"kind": "plackett_luce"}})
+    assert term.required_source_fields == term.required_pivot_fields == {"hidden", "gold"}
+    assert not Matcher().requirements.exact_entries
+    assert term.requirements.exact_entries
+    assert isinstance(term.build_module(ModuleSpec(D, WIDTH, V, lambda _: None, lambda: None)), PairMatcher)

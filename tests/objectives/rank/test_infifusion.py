@@ -9,7 +9,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from fusion.objectives import GLD, InfiFusion
+from fusion.objectives import GLD, ExampleObjective, InfiFusion
 from fusion.objectives.rank.infifusion import rank_distance, standardise
 from tests.helpers import reference
 from tests.helpers.rows import random_rows, rows_of
@@ -97,7 +97,7 @@ def test_fewer_than_three_entries_are_refused_with_the_reason(k):
 @pytest.mark.parametrize("objective", [InfiFusion(top_k=4), GLD(top_k=4)], ids=["infifusion", "gld"])
 def test_rows_with_too_few_or_empty_entries_are_refused(objective):
     pivot, source = random_rows(3, 4, 9), random_rows(3, 4, 9)
-    more = (1,) if objective.unit == "example" else ()
+    more = (1,) if isinstance(objective, ExampleObjective) else ()
     with pytest.raises(ValueError, match="keep 3 entries each, 4 were asked for"):
         objective(pivot, source.top(3), *more)
     source.ids[1, 3], source.logprobs[1, 3] = -1, -torch.inf

@@ -9,8 +9,8 @@ import torch
 from pydantic import ValidationError
 
 from fusion.objectives import AlignDistil, ReverseKL
-from fusion.objectives.token.aligndistil import compose, extrapolation, says_of
-from tests.helpers.rows import query, rows_of
+from fusion.objectives.token.aligndistil import compose, extrapolation, logprobs_of
+from tests.helpers.rows import as_mapped, query, rows_of
 
 OBJECTIVE = AlignDistil(expert="dpo", opposite="reversed")
 
@@ -21,7 +21,7 @@ def logits(count, M=9, V=12):
 
 def value(mine, sources, objective=OBJECTIVE, share=None):
     """With whole rows of the sources, by name."""
-    rows = {name: rows_of(each, each.shape[1]) for name, each in sources.items()}
+    rows = {name: as_mapped(rows_of(each, each.shape[1])) for name, each in sources.items()}
     ids = torch.cat([each.ids for each in rows.values()], dim=1)
     about = next(iter(rows.values()))
     share = torch.full((len(rows), len(mine)), 1 / len(rows), dtype=mine.dtype) if share is None else share
@@ -41,7 +41,7 @@ def test_the_value_is_the_weighted_reverse_kl_to_the_composed_source():
 
 def test_where_expert_and_opposite_agree_it_is_the_reverse_kl_to_the_expert():
     mine, dpo = logits(2)
-    source = rows_of(dpo, 12)
+    source = as_mapped(rows_of(dpo, 12))
     plain = ReverseKL()(query(mine, source.ids, source), source)
     torch.testing.assert_close(value(mine, {"dpo": dpo, "reversed": dpo}), 0.1 / 1e-3 * plain, rtol=1e-6, atol=1e-9)
 
@@ -107,14 +107,14 @@ def test_rows_where_either_is_missing_count_nothing():
 
 def test_tokens_that_one_of_them_lacks_take_no_part():
     mine, dpo, opposite = logits(3)
-    rows = {name: rows_of(each, 12) for name, each in (("dpo", dpo), ("reversed", opposite))}
+    rows = {name: as_mapped(rows_of(each, 12)) for name, each in (("dpo", dpo), ("reversed", opposite))}
     gone = rows["reversed"].ids == 3
     lacking = dataclasses.replace(
         rows["reversed"],
         logprobs=rows["reversed"].logprobs.masked_fill(gone, -torch.inf),
         ids=rows["reversed"].ids.masked_fill(gone, -1),
     )
-    assert says_of(lacking, rows["dpo"].ids).isneginf().sum() == 9
+    assert logprobs_of(lacking, rows["dpo"].ids).isneginf().sum() == 9
     ids = torch.cat([rows["dpo"].ids, lacking.ids], dim=1)
     share = torch.full((2, 9), 0.5, dtype=torch.float64)
 
@@ -129,4 +129,4 @@ def test_tokens_that_one_of_them_lacks_take_no_part():
 def test_one_source_cannot_be_both():
     with pytest.raises(ValidationError, match="expert and opposite are both a"):
         AlignDistil(expert="a", opposite="a")
-    assert OBJECTIVE.named == {"dpo", "reversed"}
+    assert OBJECTIVE.requirements.source_names == {"dpo", "reversed"}

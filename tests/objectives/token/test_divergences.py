@@ -12,7 +12,7 @@ from fusion.objectives import L1, ForwardKL, JensenShannon, ReverseKL, SkewedKL
 from fusion.objectives.token.divergences import mix
 from tests.helpers import reference_outcomes as slow
 from tests.helpers.mapped_rows import agreeing, mapped
-from tests.helpers.rows import query, rows_of
+from tests.helpers.rows import as_mapped, query, rows_of
 
 MEMBERS = [
     (ForwardKL(), slow.kl),
@@ -44,7 +44,7 @@ def test_fewer_entries_never_raise_a_divergence(objective, definition):
 
 def swapped(objective, a, b):
     """What the objective says with the roles of two whole rows of logits exchanged."""
-    source, other = rows_of(a, a.shape[1]), rows_of(b, b.shape[1])
+    source, other = (as_mapped(rows_of(each, each.shape[1])) for each in (a, b))
     return objective(query(b, source.ids, source), source), objective(query(a, other.ids, other), other)
 
 
@@ -61,7 +61,7 @@ def test_reverse_kl_is_forward_kl_with_the_roles_exchanged():
 
 def test_jensen_shannon_never_exceeds_log_2_and_l1_never_2():
     apart = torch.tensor([[40.0, 0, 0, 0], [0, 0, 0, 40.0]], dtype=torch.float64)
-    source = rows_of(apart, 4)
+    source = as_mapped(rows_of(apart, 4))
     pivot = query(apart.flip(0), source.ids, source)
     torch.testing.assert_close(JensenShannon()(pivot, source), torch.full((2,), math.log(2), dtype=torch.float64))
     torch.testing.assert_close(L1()(pivot, source), torch.full((2,), 2.0, dtype=torch.float64))
@@ -75,7 +75,7 @@ def test_without_skew_the_skewed_kl_is_the_plain_one(direction, plain):
 
 def test_the_skewed_kl_is_at_most_the_log_of_the_inverse_of_its_skew():
     apart = torch.tensor([[400.0, 0, 0, 0]], dtype=torch.float64)
-    source = rows_of(apart, 2)
+    source = as_mapped(rows_of(apart, 2))
     pivot = query(apart.flip(1), source.ids, source)
     assert ForwardKL()(pivot, source).item() > 100
     assert SkewedKL(skew=0.2)(pivot, source).item() == pytest.approx(math.log(5))

@@ -10,16 +10,16 @@ from itertools import pairwise
 import pytest
 import torch
 
-from fusion.core.rows import LogitRows
+from fusion.core.rows import EntryRows, LogitRows, MappedRows
 from fusion.core.tail import log1mexp
 from fusion.objectives import ForwardKL
 from tests.helpers import reference
-from tests.helpers.rows import query, random_rows, rows_of
+from tests.helpers.rows import as_mapped, query, random_rows, rows_of
 
 TAILS = ["bucket", "residual_to_gold", "none"]
 
 
-def mapped(M: int, K: int, V: int, dtype=torch.float64, empty: float = 0.3) -> tuple[LogitRows, LogitRows]:
+def mapped(M: int, K: int, V: int, dtype=torch.float64, empty: float = 0.3) -> tuple[LogitRows, MappedRows]:
     """A pivot and a source about the same ids, a share of them empty; NaN in the pivot where an entry is."""
     source = random_rows(M, K, V, dtype, seed=1)
     about = random_rows(M, 0, V, dtype, seed=2)
@@ -30,7 +30,7 @@ def mapped(M: int, K: int, V: int, dtype=torch.float64, empty: float = 0.3) -> t
     logits = torch.randn(M, V, generator=torch.Generator().manual_seed(4), dtype=torch.float64).to(dtype) * 2
     pivot = query(logits, ids, about)
     pivot = dataclasses.replace(pivot, logprobs=pivot.logprobs.masked_fill(gaps, torch.nan))
-    return pivot, dataclasses.replace(source, logprobs=logprobs, ids=ids)
+    return pivot, as_mapped(source, logprobs=logprobs, ids=ids)
 
 
 @pytest.mark.parametrize(("M", "K", "V"), [(5, 4, 11), (1, 1, 3), (123, 16, 257), (4, 3, 4)])
@@ -52,14 +52,14 @@ def test_forward_kl_is_never_negative(tail, K):
 @pytest.mark.parametrize("tail", ["bucket", "none"])
 def test_forward_kl_is_zero_where_pivot_and_source_agree(tail):
     logits = torch.randn(9, 20, dtype=torch.float64)
-    source = rows_of(logits, 6)
+    source = as_mapped(rows_of(logits, 6))
     values = ForwardKL(tail=tail)(query(logits, source.ids, source), source)
     torch.testing.assert_close(values, torch.zeros_like(values))
 
 
 def test_residual_to_gold_is_zero_where_the_pivot_has_the_residual_on_the_gold_token():
     p = torch.tensor([[0.5, 0.2, 0.1, 0.1, 0.1]], dtype=torch.float64)
-    source = rows_of(p.log(), 2)
+    source = as_mapped(rows_of(p.log(), 2))
     believed = torch.tensor([[0.5, 0.2, 0.3, 1e-12, 1e-12]], dtype=torch.float64)
     about = dataclasses.replace(source, token=torch.tensor([2]))
     values = ForwardKL(tail="residual_to_gold")(query(believed.log(), source.ids, about), source)
@@ -68,7 +68,7 @@ def test_residual_to_gold_is_zero_where_the_pivot_has_the_residual_on_the_gold_t
 
 def test_the_whole_vocabulary_gives_torchs_kl():
     mine, theirs = torch.randn(7, 13, dtype=torch.float64), torch.randn(7, 13, dtype=torch.float64)
-    source = rows_of(theirs, 13)
+    source = as_mapped(rows_of(theirs, 13))
     ours = ForwardKL(tail="none")(query(mine, source.ids, source), source)
     log_q, log_p = mine.log_softmax(-1), theirs.log_softmax(-1)
     torch.testing.assert_close(
@@ -77,7 +77,7 @@ def test_the_whole_vocabulary_gives_torchs_kl():
 
 
 def test_a_worked_example():
-    source = rows_of(torch.tensor([[0.5, 0.3, 0.2]], dtype=torch.float64).log(), 1)
+    source = as_mapped(rows_of(torch.tensor([[0.5, 0.3, 0.2]], dtype=torch.float64).log(), 1))
     pivot = query(torch.tensor([[0.25, 0.7, 0.05]], dtype=torch.float64).log(), source.ids, source)
     known = 0.5 * math.log(2) + 0.5 * math.log(0.5 / 0.75)
     assert ForwardKL()(pivot, source).item() == pytest.approx(known)
@@ -95,7 +95,7 @@ def test_the_largest_entries_are_used_whatever_their_order(tail):
     pivot, source = mapped(20, 6, 40)
     order = torch.randperm(6)
 
-    def reordered(rows: LogitRows) -> LogitRows:
+    def reordered(rows: EntryRows) -> EntryRows:
         return dataclasses.replace(rows, logprobs=rows.logprobs[:, order], ids=rows.ids[:, order])
 
     objective = ForwardKL(tail=tail, top_k=3)
@@ -109,12 +109,12 @@ def test_kept_mass_that_rounds_to_one_leaves_value_and_gradient_finite(tail, dty
     logits = torch.zeros(3, 8, dtype=dtype)
     logits[:, 0] = sharp
     logits.requires_grad_()
-    source = random_rows(3, 4, 8, dtype)
+    source = as_mapped(random_rows(3, 4, 8, dtype))
     values = ForwardKL(tail=tail)(query(logits, source.ids, source), source)
     values.sum().backward()
     assert values.isfinite().all()
     assert logits.grad.isfinite().all()
-    certain = query(logits.detach(), source.ids, source)
+    certain = as_mapped(query(logits.detach(), source.ids, source))
     assert ForwardKL(tail=tail)(query(torch.randn(3, 8, dtype=dtype), source.ids, source), certain).isfinite().all()
 
 

@@ -8,7 +8,7 @@ import torch
 from fusion.objectives import LLP
 from tests.helpers import reference_outcomes as slow
 from tests.helpers.mapped_rows import agreeing, mapped
-from tests.helpers.rows import query, rows_of
+from tests.helpers.rows import as_mapped, query, rows_of
 
 
 @pytest.mark.parametrize(("M", "K", "V"), [(30, 4, 11), (1, 1, 3), (20, 10, 257)])
@@ -26,14 +26,14 @@ def test_both_parts_match_their_definitions(M, K, V, delta, temperature):
 
 def test_margins_are_zero_once_every_pair_has_its_margin_and_only_then():
     theirs = torch.tensor([[4.0, 2.0, 0.0, -9.0, -9.0]], dtype=torch.float64)
-    source, rank = rows_of(theirs, 3), LLP(delta=0.5, distribution=0.0)
+    source, rank = as_mapped(rows_of(theirs, 3)), LLP(delta=0.5, distribution=0.0)
     for spread, zero in ((0.25, False), (0.5, True), (50.0, True)):
         mine = torch.tensor([[2.0, 1.0, 0.0, -9.0, -9.0]], dtype=torch.float64) * spread
         assert (rank(query(mine, source.ids, source), source).item() == pytest.approx(0, abs=1e-12)) == zero
 
 
 def test_pairs_that_the_source_does_not_tell_apart_take_no_part():
-    source = rows_of(torch.tensor([[1.0, 0.9, 0.8, -5.0]], dtype=torch.float64), 3)
+    source = as_mapped(rows_of(torch.tensor([[1.0, 0.9, 0.8, -5.0]], dtype=torch.float64), 3))
     mine = torch.randn(1, 4, dtype=torch.float64)
     assert LLP(delta=0.5, distribution=0.0)(query(mine, source.ids, source), source).item() == 0
 

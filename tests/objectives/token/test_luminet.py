@@ -8,7 +8,7 @@ import torch
 from fusion.objectives import LumiNet
 from fusion.objectives.token.luminet import perceive
 from tests.helpers.mapped_rows import mapped
-from tests.helpers.rows import query, rows_of
+from tests.helpers.rows import as_mapped, query, rows_of
 
 
 def dense(mine, theirs, temperature, alpha, eps=1e-5):
@@ -21,7 +21,7 @@ def dense(mine, theirs, temperature, alpha, eps=1e-5):
 
 def test_with_all_columns_it_is_the_published_formula_on_log_probabilities():
     mine, theirs = torch.randn(2, 40, 13, dtype=torch.float64) * 2
-    source = rows_of(theirs, 13)
+    source = as_mapped(rows_of(theirs, 13))
     ours = LumiNet(temperature=4.0, alpha=3.0)(query(mine, source.ids, source), source)
     torch.testing.assert_close(ours, dense(mine.log_softmax(-1), theirs.log_softmax(-1), 4.0, 3.0))
 
@@ -29,7 +29,7 @@ def test_with_all_columns_it_is_the_published_formula_on_log_probabilities():
 def test_a_rows_constant_would_change_it_were_it_not_removed_first():
     mine, theirs = torch.randn(2, 40, 13, dtype=torch.float64)
     shifted = mine + torch.randn(40, 1).double() * 5
-    source = rows_of(theirs, 13)
+    source = as_mapped(rows_of(theirs, 13))
     assert not torch.allclose(dense(shifted, theirs, 1.0, 1.0), dense(mine, theirs, 1.0, 1.0), rtol=0.1)
     ours = [LumiNet()(query(logits, source.ids, source), source) for logits in (mine, shifted)]
     torch.testing.assert_close(*ours)
@@ -92,7 +92,7 @@ def test_fewer_rows_than_a_column_needs_teach_nothing():
 
 def test_only_the_most_frequent_columns_take_part():
     logits = torch.randn(40, 13, dtype=torch.float64)
-    source = rows_of(torch.randn(40, 13, dtype=torch.float64), 6)
+    source = as_mapped(rows_of(torch.randn(40, 13, dtype=torch.float64), 6))
     pivot = query(logits, source.ids, source)
     few, all_of_them = LumiNet(columns=3)(pivot, source), LumiNet(columns=50)(pivot, source)
     assert (few == 0).any()

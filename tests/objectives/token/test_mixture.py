@@ -10,13 +10,13 @@ from pydantic import ValidationError
 
 from fusion.objectives import ForwardKL, Mixture, ReverseKL
 from fusion.objectives.token.mixture import mixture
-from tests.helpers.rows import query, rows_of
+from tests.helpers.rows import as_mapped, query, rows_of
 
 
 def sources(M: int, V: int, k: int, count: int = 3):
     """Whole logits of some sources, their rows, and shares of which some are 0."""
     logits = torch.randn(count, M, V, dtype=torch.float64) * 2
-    rows = {f"s{i}": rows_of(each, k) for i, each in enumerate(logits)}
+    rows = {f"s{i}": as_mapped(rows_of(each, k)) for i, each in enumerate(logits)}
     share = torch.rand(count, M, dtype=torch.float64) * (torch.rand(count, M) < 0.7)
     share[0] += 0.1
     return logits, rows, share / share.sum(0)
@@ -34,7 +34,7 @@ def test_with_whole_rows_it_is_the_sum_of_share_times_probability():
     one = mixture(rows, share)
     torch.testing.assert_close(dense(one, 11), known)
     token = rows["s0"].token
-    torch.testing.assert_close(one.gold.exp(), known.gather(1, token[:, None])[:, 0])
+    torch.testing.assert_close(one.pivot_token_logprob.exp(), known.gather(1, token[:, None])[:, 0])
     assert all(len(set(ids)) == 11 for ids in [[i for i in row if i >= 0] for row in one.ids.tolist()])
 
 
@@ -49,20 +49,20 @@ def test_with_some_entries_none_is_above_the_true_mixture_and_what_is_left_over_
     )
 
 
-@pytest.mark.parametrize("of", [ForwardKL(), ForwardKL(top_k=2), ReverseKL()])
-def test_the_mixture_of_one_source_is_that_source(of):
+@pytest.mark.parametrize("objective", [ForwardKL(), ForwardKL(top_k=2), ReverseKL()])
+def test_the_mixture_of_one_source_is_that_source(objective):
     _, rows, _ = sources(9, 20, 5)
     mine, source = torch.randn(9, 20, dtype=torch.float64), rows["s1"]
     pivot = query(mine, source.ids, source)
-    alone = Mixture(objective=of)(pivot, {"s1": source}, torch.ones(1, 9, dtype=torch.float64))
-    torch.testing.assert_close(alone, of(pivot, source))
+    alone = Mixture(objective=objective)(pivot, {"s1": source}, torch.ones(1, 9, dtype=torch.float64))
+    torch.testing.assert_close(alone, objective(pivot, source))
 
 
 def test_a_source_with_no_share_changes_nothing_whatever_its_rows_hold():
     _, rows, _ = sources(9, 20, 5)
     mine = torch.randn(9, 20, dtype=torch.float64)
     share = torch.stack([torch.ones(9), torch.zeros(9), torch.zeros(9)]).double()
-    silent = dataclasses.replace(rows["s1"], gold=torch.full((9,), torch.nan))
+    silent = dataclasses.replace(rows["s1"], pivot_token_logprob=torch.full((9,), torch.nan))
 
     def value(second):
         given = rows | {"s1": second}
@@ -70,7 +70,7 @@ def test_a_source_with_no_share_changes_nothing_whatever_its_rows_hold():
         return Mixture()(query(mine, ids, rows["s0"]), given, share)
 
     torch.testing.assert_close(value(silent), value(rows["s2"]))
-    assert mixture(rows | {"s1": silent}, share).gold.isfinite().all()
+    assert mixture(rows | {"s1": silent}, share).pivot_token_logprob.isfinite().all()
 
 
 def test_teaching_the_mixture_is_never_dearer_than_teaching_each_source():

@@ -7,11 +7,18 @@ import dataclasses
 import pytest
 import torch
 
+from fusion.core.rows import LogitRows
 from fusion.objectives import NKD, USKD
 from fusion.objectives.token.nkd import own_target
 from tests.helpers import reference_outcomes as slow
 from tests.helpers.mapped_rows import agreeing, mapped
-from tests.helpers.rows import query, random_rows, rows_of
+from tests.helpers.rows import as_mapped, query, random_rows, rows_of
+
+
+def in_own_tokens(source):
+    """The same numbers as `reference_outcomes` reads them, with `gold` for what is said of the pivot's token."""
+    numbers = {name: getattr(source, name) for name in ("logprobs", "ids", "mean", "std")}
+    return LogitRows.at(source, **numbers, gold=source.pivot_token_logprob)
 
 
 @pytest.mark.parametrize(("M", "K", "V"), [(30, 4, 11), (1, 1, 3), (40, 16, 257)])
@@ -19,15 +26,15 @@ from tests.helpers.rows import query, random_rows, rows_of
 def test_nkd_matches_the_definition(M, K, V, top_k, gamma):
     pivot, source = mapped(M, K, V, unknown=0.3)
     ours = NKD(top_k=top_k, gamma=gamma)(pivot, source)
-    known = slow.each_row(slow.gold_outcomes(pivot, source, top_k), lambda p, q: slow.nkd(p, q, gamma))
+    known = slow.each_row(slow.gold_outcomes(pivot, in_own_tokens(source), top_k), lambda p, q: slow.nkd(p, q, gamma))
     torch.testing.assert_close(ours, known)
 
 
 def test_with_gamma_one_minus_p_it_is_cross_entropy_without_the_binary_term():
     """CE(P, p) = -P_y log p_y - (1-P_y) log(1-p_y) + (1-P_y) CE of the others, each normalised."""
     mine, theirs = torch.randn(2, 1, 13, dtype=torch.float64) * 2
-    source = rows_of(theirs, 13)
-    P, p = source.gold.exp().item(), mine.log_softmax(-1)[0, source.token[0]].exp()
+    source = as_mapped(rows_of(theirs, 13))
+    P, p = source.pivot_token_logprob.exp().item(), mine.log_softmax(-1)[0, source.token[0]].exp()
     whole = -(theirs.softmax(-1) * mine.log_softmax(-1)).sum()
     value = NKD(gamma=1 - P)(query(mine, source.ids, source), source)
     torch.testing.assert_close(value[0], whole + (1 - P) * torch.log(1 - p))
@@ -35,7 +42,7 @@ def test_with_gamma_one_minus_p_it_is_cross_entropy_without_the_binary_term():
 
 def test_the_term_on_the_others_does_not_move_the_true_tokens_logit():
     logits = torch.randn(9, 20, dtype=torch.float64, requires_grad=True)
-    source = rows_of(torch.randn(9, 20, dtype=torch.float64), 6)
+    source = as_mapped(rows_of(torch.randn(9, 20, dtype=torch.float64), 6))
     both = [NKD(gamma=gamma)(query(logits, source.ids, source), source).sum() for gamma in (0.0, 1.0)]
     (gradient,) = torch.autograd.grad(both[1] - both[0], logits)
     assert gradient.gather(1, source.token[:, None]).abs().max() < 1e-12

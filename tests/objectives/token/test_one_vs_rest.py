@@ -11,7 +11,7 @@ from fusion.objectives.span.span_likelihood import two_outcomes
 from fusion.objectives.token.outcomes import compare
 from tests.helpers import reference_outcomes as slow
 from tests.helpers.mapped_rows import mapped
-from tests.helpers.rows import query, rows_of
+from tests.helpers.rows import as_mapped, query, rows_of
 
 
 @pytest.mark.parametrize(("M", "K", "V"), [(30, 4, 11), (1, 1, 3), (40, 16, 257)])
@@ -25,7 +25,7 @@ def test_one_vs_rest_matches_the_definition(M, K, V, top_k, beta):
 
 def test_of_two_outcomes_it_is_twice_the_kl():
     mine, theirs = torch.randn(2, 9, 2, dtype=torch.float64) * 3
-    source = rows_of(theirs, 1)
+    source = as_mapped(rows_of(theirs, 1))
     pivot = query(mine, source.ids, source)
     torch.testing.assert_close(OneVsRest(beta=0.0)(pivot, source), 2 * ForwardKL()(pivot, source))
 
@@ -37,7 +37,7 @@ def test_unweighted_it_is_never_below_the_kl():
 
 def test_the_weights_are_the_same_with_the_roles_exchanged_and_constant_for_the_gradient():
     logits = torch.randn(9, 20, dtype=torch.float64, requires_grad=True)
-    source = rows_of(torch.randn(9, 20, dtype=torch.float64), 6)
+    source = as_mapped(rows_of(torch.randn(9, 20, dtype=torch.float64), 6))
     pivot = query(logits, source.ids, source)
     (ours,) = torch.autograd.grad(OneVsRest()(pivot, source).sum(), logits, retain_graph=True)
     both = compare(pivot, source).with_other()

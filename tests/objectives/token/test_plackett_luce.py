@@ -8,11 +8,18 @@ from itertools import permutations
 import pytest
 import torch
 
+from fusion.core.rows import LogitRows
 from fusion.objectives import PlackettLuce
 from fusion.objectives.token.plackett_luce import plackett_luce
 from tests.helpers import reference_outcomes as slow
 from tests.helpers.mapped_rows import agreeing, mapped
-from tests.helpers.rows import query, rows_of
+from tests.helpers.rows import as_mapped, query, rows_of
+
+
+def in_own_tokens(source):
+    """The same numbers as `reference_outcomes` reads them, with `gold` for what is said of the pivot's token."""
+    numbers = {name: getattr(source, name) for name in ("logprobs", "ids", "mean", "std")}
+    return LogitRows.at(source, **numbers, gold=source.pivot_token_logprob)
 
 
 @pytest.mark.parametrize(("M", "K", "V"), [(30, 4, 11), (1, 1, 3), (40, 16, 257)])
@@ -20,7 +27,9 @@ from tests.helpers.rows import query, rows_of
 def test_plackett_luce_matches_the_definition(M, K, V, top_k):
     pivot, source = mapped(M, K, V, unknown=0.3)
     ours = PlackettLuce(top_k=top_k)(pivot, source)
-    torch.testing.assert_close(ours, slow.each_row(slow.gold_outcomes(pivot, source, top_k), slow.in_order))
+    torch.testing.assert_close(
+        ours, slow.each_row(slow.gold_outcomes(pivot, in_own_tokens(source), top_k), slow.in_order)
+    )
 
 
 def test_worth_on_the_first_item_alone_is_cross_entropy():
@@ -61,8 +70,7 @@ def test_it_is_convex_along_any_line():
 
 def test_the_first_terms_of_the_list_with_a_tail_are_those_of_the_whole_vocabulary():
     mine, theirs = torch.randn(2, 8, 30, dtype=torch.float64) * 2
-    source = rows_of(theirs, 30, theirs.argmax(-1))
-    few = rows_of(theirs, 4, theirs.argmax(-1))
+    source, few = (as_mapped(rows_of(theirs, k, theirs.argmax(-1))) for k in (30, 4))
     about = dataclasses.replace(source, token=theirs.argmax(-1))
     whole, cut = (PlackettLuce()(query(mine, rows.ids, about), rows) for rows in (source, few))
     order = source.ids
@@ -88,7 +96,7 @@ def test_renaming_the_tokens_changes_nothing():
 def test_equal_probabilities_are_ordered_by_id_so_that_runs_repeat():
     tied = torch.zeros(1, 5, dtype=torch.float64)
     mine = torch.randn(1, 5, dtype=torch.float64)
-    source = rows_of(tied, 5, torch.tensor([4]))
+    source = as_mapped(rows_of(tied, 5, torch.tensor([4])))
     shuffled = dataclasses.replace(source, ids=source.ids[:, torch.randperm(5)])
     values = [PlackettLuce(top_k=3)(query(mine, rows.ids, rows), rows) for rows in (source, shuffled)]
     torch.testing.assert_close(*values)

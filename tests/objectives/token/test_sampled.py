@@ -7,11 +7,11 @@ import math
 import pytest
 import torch
 
-from fusion.alignment import map_rows
-from fusion.core.rows import LogitRows
+from fusion.alignment import map_entries
+from fusion.core.rows import MappedRows
 from fusion.objectives import ForwardKL, MappedObjective, Mixture
 from tests.helpers.contract import EXAMPLES
-from tests.helpers.rows import query, rows_of
+from tests.helpers.rows import as_mapped, query, rows_of
 
 V, D = 4, 3  # tokens, draws
 
@@ -32,7 +32,7 @@ def drawn(p, tau=1.0):
     logprobs = torch.where(there, (COUNTS / D).double().log() + (p / q).log(), -torch.inf)
     whole = rows_of(p.log().expand(len(COUNTS), V), V, torch.zeros(len(COUNTS), dtype=torch.long))
     ids = torch.where(there, torch.arange(V), -1)
-    return dataclasses.replace(whole, logprobs=logprobs, ids=ids, sampled=COUNTS), chance(q)
+    return as_mapped(whole, logprobs=logprobs, ids=ids, sample_counts=COUNTS), chance(q)
 
 
 def gradient(objective, logits, source, weight):
@@ -65,15 +65,14 @@ def test_the_outcomes_have_probability_one_and_the_right_mean(p):
 
 @pytest.mark.parametrize("objective", MAPPED, ids=repr)
 def test_a_term_accepts_drawn_rows_exactly_if_its_gradient_is_that_of_the_whole_row_on_average(objective, p, logits):
-    if objective.looks_across or objective.needs or objective.entries is None:
-        assert (
-            not objective.exact_entries_TODO
-        )  # one row says nothing of it; or it reads what mapped rows only estimate
+    required = objective.requirements
+    if required.whole_batch or required.source_fields or required.source_top_k is None:
+        assert required.exact_entries  # one row says nothing of it; or it reads what mapped rows only estimate
         return
-    whole = rows_of(p.log()[None], V, torch.zeros(1, dtype=torch.long))
+    whole = as_mapped(rows_of(p.log()[None], V, torch.zeros(1, dtype=torch.long)))
     exact = gradient(objective, logits, whole, torch.ones(1, dtype=torch.float64))
     right = [torch.allclose(gradient(objective, logits, *drawn(p, tau)), exact, rtol=1e-5) for tau in (1.0, 0.7)]
-    assert all(right) == objective.exact_entries_TODO
+    assert all(right) == (not required.exact_entries)
 
 
 @pytest.mark.parametrize("tau", [1.0, 1.4])
@@ -99,14 +98,14 @@ def test_at_tau_one_the_value_is_a_divergence_from_the_sample():
 def test_a_row_that_was_not_drawn_keeps_its_tail_beside_others(p, logits):
     """Such as one that spells the pivot's token in the source's: one exact entry."""
     rows, _ = drawn(p)
-    exact = dataclasses.replace(rows_of(p.log()[None], 1), sample_counts=torch.zeros(1, 1, dtype=torch.long))
+    exact = as_mapped(rows_of(p.log()[None], 1), sample_counts=torch.zeros(1, 1, dtype=torch.long))
     wide = dataclasses.replace(
         exact,
         logprobs=torch.cat([exact.logprobs, torch.full((1, V - 1), -torch.inf)], 1),
         ids=torch.cat([exact.ids, torch.full((1, V - 1), -1)], 1),
         sample_counts=torch.zeros(1, V, dtype=torch.long),
     )
-    both = LogitRows.cat([rows.select(slice(0, 1)), wide])
+    both = MappedRows.cat([rows.select(slice(0, 1)), wide])
     weight = torch.tensor([0.0, 1.0], dtype=torch.float64)
     alone = dataclasses.replace(exact, sample_counts=None)
     torch.testing.assert_close(
@@ -117,10 +116,15 @@ def test_a_row_that_was_not_drawn_keeps_its_tail_beside_others(p, logits):
 MAP = torch.tensor([2, 0, 2, -1])  # two tokens to one, one to none
 
 
+def under_the_map(rows):
+    ids, logprobs, counts = map_entries(rows, MAP)
+    return dataclasses.replace(rows, ids=ids, logprobs=logprobs, sample_counts=counts)
+
+
 @pytest.mark.parametrize("tau", [1.0, 0.7])
 def test_drawn_rows_stay_right_on_average_under_a_map_of_many_to_one(tau, p, logits):
     rows, weight = drawn(p, tau)
-    mapped = map_rows(rows, MAP)
+    mapped = under_the_map(rows)
     estimate = torch.zeros(len(rows), V, dtype=torch.float64)
     estimate.scatter_add_(1, mapped.ids.clamp(min=0), mapped.logprobs.exp())
     expected = torch.tensor([p[1], 0, p[0] + p[2], 0], dtype=torch.float64)
@@ -132,7 +136,7 @@ def test_drawn_rows_stay_right_on_average_under_a_map_of_many_to_one(tau, p, log
 def test_dividing_what_was_mapped_by_its_sum_would_be_biased(p):
     """Away from tau 1, where a sum is not the share of the draws that were mapped."""
     rows, weight = drawn(p, tau=0.3)
-    mapped = map_rows(rows, MAP)
+    mapped = under_the_map(rows)
     at, sums = mapped.ids.clamp(min=0), mapped.logprobs.exp().sum(-1, keepdim=True)
     some = (sums > 0)[:, 0]
     ratio = torch.zeros(len(rows), V).double().scatter_add_(1, at, mapped.logprobs.exp() / sums.clamp(min=1e-9))

@@ -11,7 +11,7 @@ import torch
 from fusion.objectives import TopKContrastive, TopKDecoupled
 from fusion.objectives.token.topkd import centred, misdirection, telling_apart
 from tests.helpers.mapped_rows import mapped
-from tests.helpers.rows import query, rows_of
+from tests.helpers.rows import as_mapped, query, rows_of
 
 
 def cosine(a, b):
@@ -21,7 +21,7 @@ def cosine(a, b):
 @pytest.mark.parametrize("top_k", [3, 5])
 def test_the_decoupled_term_is_the_papers_plus_the_constant_that_makes_its_least_value_zero(top_k):
     mine, theirs = torch.randn(2, 9, 40, dtype=torch.float64)
-    source = rows_of(theirs, 12)
+    source = as_mapped(rows_of(theirs, 12))
     pivot = query(mine, source.ids, source)
     ours = TopKDecoupled(top_k=top_k, positive=0.7)(pivot, source)
     for m in range(9):
@@ -32,10 +32,10 @@ def test_the_decoupled_term_is_the_papers_plus_the_constant_that_makes_its_least
 
 def test_with_whole_rows_the_least_likely_tokens_are_a_third_group():
     mine, theirs = torch.randn(2, 9, 40, dtype=torch.float64)
-    source = rows_of(theirs, 40)
+    source = as_mapped(rows_of(theirs, 40))
     pivot = query(mine, source.ids, source)
     objective = TopKDecoupled(top_k=4, negative=0.5)
-    assert objective.entries is None
+    assert objective.required_top_k is None
     for m, value in enumerate(objective(pivot, source).tolist()):
         a, b = (rows.logprobs[m] - rows.logprobs[m].mean() for rows in (pivot, source))
         groups = [(1.0, slice(0, 4)), (1.0, slice(4, 36)), (0.5, slice(36, 40))]

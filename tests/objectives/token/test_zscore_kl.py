@@ -9,7 +9,7 @@ import torch
 
 from fusion.objectives import ZScoreKL
 from tests.helpers.mapped_rows import mapped
-from tests.helpers.rows import query, rows_of
+from tests.helpers.rows import as_mapped, query, rows_of
 
 
 def z(logits):
@@ -18,7 +18,7 @@ def z(logits):
 
 def test_with_whole_rows_it_is_the_published_term():
     mine, theirs = torch.randn(2, 9, 13, dtype=torch.float64) * 3
-    source = rows_of(theirs, 13)
+    source = as_mapped(rows_of(theirs, 13))
     known = torch.nn.functional.kl_div(
         z(mine).log_softmax(-1), z(theirs).log_softmax(-1), reduction="none", log_target=True
     )
@@ -31,8 +31,8 @@ def test_with_whole_rows_it_is_the_published_term():
 @pytest.mark.parametrize("K", [3, 20])
 def test_a_positive_factor_and_a_constant_on_either_side_change_nothing(over, K):
     mine, theirs = torch.randn(2, 9, 20, dtype=torch.float64)
-    source = rows_of(theirs, K)
-    moved = rows_of(theirs * 0.3 - 2, K)
+    source = as_mapped(rows_of(theirs, K))
+    moved = as_mapped(rows_of(theirs * 0.3 - 2, K))
     values = ZScoreKL(over=over)(query(mine, source.ids, source), source)
     other = ZScoreKL(over=over)(query(mine * 5 + 1, moved.ids, moved), moved)
     torch.testing.assert_close(other, values, rtol=1e-5, atol=1e-7)
@@ -42,7 +42,7 @@ def test_a_positive_factor_and_a_constant_on_either_side_change_nothing(over, K)
 @pytest.mark.parametrize("over", ["vocabulary", "support"])
 def test_it_is_zero_exactly_where_one_row_is_such_a_transform_of_the_other(over):
     logits = torch.randn(9, 20, dtype=torch.float64)
-    source = rows_of(logits, 6)
+    source = as_mapped(rows_of(logits, 6))
     assert ZScoreKL(over=over)(query(4 * logits + 3, source.ids, source), source).abs().max() < 1e-9
     assert (ZScoreKL(over=over)(query(logits**3, source.ids, source), source) > 1e-4).all()
 
