@@ -5,8 +5,8 @@ import math
 import torch
 
 from fusion.merging.methods.registry import (
-    ALL,
     DELLA,
+    METHODS,
     SCE,
     TIES,
     Breadcrumbs,
@@ -55,7 +55,7 @@ CASES = {
     "linear": (Linear(), lambda b, m: reference.linear(b, m, [1.0] * len(m))),
     "linear, weights": (Linear(weights=[2, -0.5, 1]), lambda b, m: reference.linear(b, m, [2, -0.5, 1])),
     "linear, sum": (
-        Linear(weights=[2, -0.5, 1], normalise=False),
+        Linear(weights=[2, -0.5, 1], normalize=False),
         lambda b, m: reference.linear(b, m, [2, -0.5, 1], normalise=False),
     ),
     "slerp": (Slerp(), lambda b, m: reference.slerp(b, m, 0.5)),
@@ -77,7 +77,7 @@ CASES = {
         lambda b, m: reference.task_arithmetic(b, m, [1.5, -1, 0]),
     ),
     "task arithmetic, scaled mean": (
-        TaskArithmetic(weights=[1, 2, 3], normalise=True, scale=0.5),
+        TaskArithmetic(weights=[1, 2, 3], normalize=True, lambda_=0.5),
         lambda b, m: reference.joined(b, reference.changes(b, m), [1, 2, 3], normalise=True, scale=0.5),
     ),
     "ties": (TIES(), lambda b, m: reference.ties(b, m, [1 / len(m)] * len(m), 0.6)),
@@ -86,7 +86,7 @@ CASES = {
         lambda b, m: reference.ties(b, m, [3, 0, 1], 0.29),
     ),
     "ties, densities and a sum": (
-        TIES(weights=[1, 1, 1], density=[0.2, 1, 0.7], normalise=False, scale=2),
+        TIES(weights=[1, 1, 1], density=[0.2, 1, 0.7], normalize=False, lambda_=2),
         lambda b, m: reference.joined(
             b,
             [reference.largest(c, d) for c, d in zip(reference.changes(b, m), (0.2, 1, 0.7), strict=True)],
@@ -133,7 +133,7 @@ def grown(shape, models=3, seed=0, dtype=torch.float32):
 
 def every(models, **others):
     """Each method that can merge that many models, with settings under which it can."""
-    fit = [m for m in ALL if m.fewest <= models <= (m.most or models)]
+    fit = [m for m in METHODS if m.min_models <= models <= (m.max_models or models)]
     return [method(select_topk=1) if method is SCE and models == 1 else method(**others) for method in fit]
 
 

@@ -68,7 +68,7 @@ def test_adapters_and_models_merge_and_nothing_is_rounded_on_the_way(tmp_path, m
     base = save(tmp_path / "base", dtype=torch.bfloat16)
     save(tmp_path / "m1", seed=1, like=base, dtype=torch.bfloat16)
     tensors = adapter(tmp_path / "a")
-    monkeypatch.setattr("fusion.merging.methods.tiles.TILE", 64)
+    monkeypatch.setattr("fusion.merging.methods.tiles.TILE_ENTRIES", 64)
     merge(tmp_path / "base", [tmp_path / "a", tmp_path / "m1"], TIES(), tmp_path / "out", dtype="float32")
     origin, model = load_file(tmp_path / "base" / WEIGHTS), everything(tmp_path / "m1")
     expected = folded(tmp_path / "base", tensors, 2)
@@ -131,7 +131,7 @@ def grow(folder):
         ({"bias": "all"}, {}, None, ValueError, "bias is 'all', which is more"),
         ({}, {f"{BASE}other.lora_A.weight": torch.zeros(3, 2)}, None, ValueError, "other.lora_A.weight is neither low-rank"),
         ({}, {}, lose_half, ValueError, r"q_proj.lora_B.weight has no \S+lora_A.weight beside it"),
-        ({}, {}, grow, ValueError, r"its change of \S+q_proj.weight has shape \(17, 16\), the base \S+ has \(16, 16\)"),
+        ({}, {}, grow, ValueError, r"its update of \S+q_proj.weight has shape \(17, 16\), the base \S+ has \(16, 16\)"),
         ({}, {}, pickle, ValueError, "pickled weights only"),
         ({}, {}, lambda f: (f / "adapter_model.safetensors").unlink(), FileNotFoundError, "but no adapter_model.safetensors"),
         (

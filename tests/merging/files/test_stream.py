@@ -12,15 +12,15 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
-from fusion.merging.files import merge_record, output
+from fusion.merging.files import checkpoint_writer, merge_record
 from fusion.merging.files.stream import merge
 from fusion.merging.methods import tiles
-from fusion.merging.methods.registry import ALL, SCE, TIES, DARETies, Karcher, Linear, MultiSlerp
-from fusion.merging.recipes import recipe
+from fusion.merging.methods.registry import METHODS, SCE, TIES, DARETies, Karcher, Linear, MultiSlerp
+from fusion.merging.recipes.merge_recipe import load_recipe
 from tests.helpers.families import WEIGHTS, change, everything, save
 
 
-@pytest.mark.parametrize("method", [method() for method in ALL], ids=lambda method: method.kind)
+@pytest.mark.parametrize("method", [method() for method in METHODS], ids=lambda method: method.kind)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 def test_streaming_gives_what_the_method_gives_in_memory(tmp_path, method, dtype):
     base = save(tmp_path / "base", dtype=dtype)
@@ -28,7 +28,7 @@ def test_streaming_gives_what_the_method_gives_in_memory(tmp_path, method, dtype
     for number, folder in enumerate(models):
         save(folder, seed=number, like=base, dtype=dtype)
     result = merge(tmp_path / "base", models, method, tmp_path / "out")
-    assert result.made
+    assert result.created
     assert result.folder == tmp_path / "out"
     origin, grown, merged = (
         load_file(tmp_path / "base" / WEIGHTS),
@@ -77,7 +77,7 @@ def test_sharded_models_and_shards_written_hold_the_same_tensors(family, tmp_pat
         LlamaForCausalLM.from_pretrained(folder).save_pretrained(folder, max_shard_size="4KB")
         (folder / WEIGHTS).unlink()
         assert len(list(folder.glob("model-*.safetensors"))) > 2
-    monkeypatch.setattr(output, "SHARD_BYTES", 5000)
+    monkeypatch.setattr(checkpoint_writer, "SHARD_BYTES", 5000)
     merge(base, models, TIES(), tmp_path / "out_many")
     files = sorted((tmp_path / "out_many").glob("*.safetensors"))
     assert len(files) > 2
@@ -121,8 +121,8 @@ def test_progress_counts_tensors(family, tmp_path):
 @pytest.mark.parametrize("method", [TIES(), SCE(), Karcher(), DARETies()], ids=lambda method: method.kind)
 def test_neither_threads_nor_tasks_change_a_bit(family, tmp_path, monkeypatch, method):
     merge(*family, method, tmp_path / "out_one", threads=1)
-    monkeypatch.setattr(tiles, "TASK", 64)
-    monkeypatch.setattr(tiles, "TILE", 64)
+    monkeypatch.setattr(tiles, "TASK_ENTRIES", 64)
+    monkeypatch.setattr(tiles, "TILE_ENTRIES", 64)
     merge(*family, method, tmp_path / "out_four", threads=4)
     one, four = (everything(tmp_path / name) for name in ("out_one", "out_four"))
     assert all(torch.equal(one[name], four[name]) for name in one)
@@ -136,7 +136,9 @@ def test_without_a_base_the_first_model_gives_all_but_the_weights(family, tmp_pa
     without, based = everything(tmp_path / "out"), everything(tmp_path / "out_base")
     assert all(torch.equal(without[name], based[name]) for name in based)
     assert (tmp_path / "out/tokenizer.json").is_file()
-    with pytest.raises(ValueError, match="ties compares the models with the model they grew from; name it with --base"):
+    with pytest.raises(
+        ValueError, match="ties compares the models with the model they grew from; name it with --base-model"
+    ):
         merge(None, models, TIES(), tmp_path / "out_ties")
     with pytest.raises(ValueError, match="multislerp compares the models"):
         merge(None, models, MultiSlerp(origin="base"), tmp_path / "out_slerp")
@@ -180,10 +182,12 @@ def test_the_folder_carries_a_card_and_a_recipe_that_makes_it_again(family, tmp_
     front = yaml.safe_load(card.split("---")[1])
     assert front == {"library_name": "transformers", "tags": ["merge"], "license": "apache-2.0"}
     assert "3 models merged by `ties`" in card
-    made = json.loads((tmp_path / "out/merge.json").read_text())
-    assert made["base"]["xxh3"][WEIGHTS] == xxhash.xxh3_128((base / WEIGHTS).read_bytes()).hexdigest()
-    assert made["models"][2]["xxh3"][WEIGHTS][:16] in card
-    again = recipe.load(tmp_path / "out/recipe.yaml")
-    assert again.base is not None
-    merge(Path(again.base), [Path(m.path) for m in again.models], again.settled(), tmp_path / "out_again")
+    record = json.loads((tmp_path / "out/merge.json").read_text())
+    assert record["base_model"]["xxh3"][WEIGHTS] == xxhash.xxh3_128((base / WEIGHTS).read_bytes()).hexdigest()
+    assert record["models"][2]["xxh3"][WEIGHTS][:16] in card
+    again = load_recipe(tmp_path / "out/recipe.yaml")
+    assert again.base_model is not None
+    merge(
+        Path(again.base_model), [Path(m.model) for m in again.models], again.resolved_method(), tmp_path / "out_again"
+    )
     assert (tmp_path / "out_again" / WEIGHTS).read_bytes() == (tmp_path / "out" / WEIGHTS).read_bytes()

@@ -67,7 +67,7 @@ def test_padding_lets_tokens_be_absent_but_not_change_their_meaning(pair, tmp_pa
     base, model = pair
     tokenizer(base)
     tokenizer(model, added=[(3, "<end>")])
-    assert merge(base, [model], Linear(), tmp_path / "out", vocabulary="pad").made
+    assert merge(base, [model], Linear(), tmp_path / "out", vocabulary="pad").created
     tokenizer(model, {"b": 0, "a": 1, "c": 2})
     with pytest.raises(ValueError, match="token 0 is 'b'"):
         merge(base, [model], Linear(), tmp_path / "out2", vocabulary="pad")
@@ -95,7 +95,7 @@ def test_rows_a_model_lacks_are_the_bases_and_rows_the_base_lacks_are_left_out(t
     base = save(tmp_path / "base")
     save(tmp_path / "m1", seed=1, like=base)
     other_size(base, tmp_path / "m2", rows)
-    monkeypatch.setattr("fusion.merging.methods.tiles.TILE", 64)
+    monkeypatch.setattr("fusion.merging.methods.tiles.TILE_ENTRIES", 64)
     models = [tmp_path / "m1", tmp_path / "m2"]
     merge(tmp_path / "base", models, method, tmp_path / "out", vocabulary="pad")
     origin, first, second = (everything(folder) for folder in (tmp_path / "base", *models))

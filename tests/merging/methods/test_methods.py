@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from fusion.merging.methods import tiles
 from fusion.merging.methods.registry import (
-    ALL,
+    METHODS,
     SCE,
     TIES,
     AnyMethod,
@@ -34,12 +34,12 @@ def test_every_method_of_the_configuration_is_in_the_list_and_has_a_case_here():
         for option in TypeAdapter(AnyMethod).json_schema()["$defs"].values()
         if "kind" in option["properties"]
     }
-    assert kinds == {method().kind for method in ALL}
-    assert len(ALL) == 15
+    assert kinds == {method().kind for method in METHODS}
+    assert len(METHODS) == 15
     assert kinds - {method.kind for method, _ in CASES.values()} == {
         "karcher"
     }  # which is tested by what it makes small
-    for method in ALL:
+    for method in METHODS:
         assert TypeAdapter(AnyMethod).validate_python({"kind": method().kind}) == method()
 
 
@@ -48,7 +48,7 @@ def test_every_method_of_the_configuration_is_in_the_list_and_has_a_case_here():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 def test_every_method_matches_its_definition(case, shape, dtype):
     method, expected = CASES[case]
-    base, models = grown(shape, method.most or 3, dtype=dtype, seed=math.prod(shape))
+    base, models = grown(shape, method.max_models or 3, dtype=dtype, seed=math.prod(shape))
     merged = method(base, models, NAME)
     assert merged.dtype == torch.float32
     assert merged.shape == base.shape
@@ -58,12 +58,12 @@ def test_every_method_matches_its_definition(case, shape, dtype):
 @pytest.mark.parametrize("case", CASES)
 def test_the_size_of_the_tiles_changes_nothing(case, monkeypatch):
     method, _ = CASES[case]
-    base, models = grown((11, 13), method.most or 3)
+    base, models = grown((11, 13), method.max_models or 3)
     whole = method(base, models)
-    monkeypatch.setattr(tiles, "TILE", 30)
-    monkeypatch.setattr(tiles, "TASK", 60)
+    monkeypatch.setattr(tiles, "TILE_ENTRIES", 30)
+    monkeypatch.setattr(tiles, "TASK_ENTRIES", 60)
     torch.testing.assert_close(method(base, models), whole, rtol=1e-6, atol=0)
-    monkeypatch.setattr(tiles, "REMEMBERED", 0)
+    monkeypatch.setattr(tiles, "TILE_CACHE_BYTES", 0)
     torch.testing.assert_close(method(base, models), whole, rtol=1e-6, atol=0)  # not equal: ω sums in another order
 
 
@@ -93,7 +93,7 @@ FULL = {"density": 1.0, "select_topk": 1.0, "epsilon": 0.0, "gamma": 0.0}
 """Settings with which nothing is left out."""
 
 
-@pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind().kind)
+@pytest.mark.parametrize("kind", METHODS, ids=lambda kind: kind().kind)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 def test_identical_models_return_themselves_where_nothing_is_left_out(kind, dtype):
     base, (model, *_) = grown((6, 5), dtype=dtype)
@@ -101,17 +101,17 @@ def test_identical_models_return_themselves_where_nothing_is_left_out(kind, dtyp
     assert torch.equal(kind(**full)(base, [model] * 2), model.float())
 
 
-@pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind().kind)
+@pytest.mark.parametrize("kind", METHODS, ids=lambda kind: kind().kind)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bfloat16", "float16"])
 def test_identical_models_of_16_bits_come_back_bit_for_bit_whatever_the_weights(kind, dtype):
     base, (model, *_) = grown((60, 50), dtype=dtype)
-    count = kind.most or 3
+    count = kind.max_models or 3
     full = {
         name: value
         for name, value in (FULL | {"weights": [0.3, 0.1, 0.6][:count]}).items()
         if name in kind.model_fields
     }
-    full |= {"normalise": True} if "normalise" in kind.model_fields else {}
+    full |= {"normalize": True} if "normalize" in kind.model_fields else {}
     assert torch.equal(kind(**full)(base, [model] * count).to(dtype), model)
 
 
@@ -149,7 +149,7 @@ def test_a_single_model_is_returned_up_to_trimming_and_scale(method):
 @pytest.mark.parametrize("method", every(2) + every(3), ids=by_kind)
 def test_models_equal_to_the_base_give_the_base(method):
     base, _ = grown((9, 4))
-    assert torch.equal(method(base, [base] * (method.most or 3)), base)
+    assert torch.equal(method(base, [base] * (method.max_models or 3)), base)
 
 
 @pytest.mark.parametrize("method", [m for m in every(4) if m.kind not in RANDOM], ids=by_kind)
@@ -222,8 +222,8 @@ def test_no_models_other_counts_and_other_shapes_are_refused():
         ({"kind": "slerp", "t": 1.5}, "less than or equal to 1"),
         ({"kind": "nuslerp", "weights": [1, -1]}, "sum to 0"),
         ({"kind": "dare_ties", "weights": [-1.0, 2.0]}, "greater than or equal to 0"),
-        ({"kind": "della", "density": 0.9, "epsilon": 0.2}, "gives chances from 0.7 to 1.1"),
-        ({"kind": "della", "density": 0.1}, "gives chances from -0.05 to 0.25"),
+        ({"kind": "della", "density": 0.9, "epsilon": 0.2}, "gives probabilities from 0.7 to 1.1"),
+        ({"kind": "della", "density": 0.1}, "gives probabilities from -0.05 to 0.25"),
         ({"kind": "breadcrumbs", "gamma": 1}, "less than 1"),
         ({"kind": "task_arithmetic", "weights": [{"layers": []}]}, "at least 1 item"),
         ({"kind": "model_stock", "origin": "zero"}, "Input should be 'base'"),
