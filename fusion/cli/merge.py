@@ -35,12 +35,12 @@ def merge(
     ] = None,
     base_model: Annotated[Path | None, typer.Option(help="The model they grew from.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the merged model.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; the base's if not said.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; by default the base's.")] = None,
     vocabulary: Annotated[str | None, typer.Option(help="refuse or pad models with more or fewer tokens.")] = None,
     search: Annotated[
         str | None, typer.Option(metavar="DATA", help="Choose the weights on this validation file, such as dev.jsonl.")
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="As many as cores if not said.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="By default as many as cores.")] = None,
 ) -> None:
     """Merge models: those of a run, of a recipe, or of the command line.
 

@@ -5,12 +5,12 @@ import math
 
 import pytest
 
-from fusion.cli.merge import run_recipe, validation_examples
+from fusion.cli.merge import run_recipe
 from fusion.merging.recipes.merge_recipe import parse_recipe
 from fusion.merging.recipes.search_settings import GridSearch, NelderMead
 from fusion.merging.search import initial_weights, minimize_score
 from tests.helpers import tiny
-from tests.helpers.families import change
+from tests.helpers.families import edit_weights
 
 
 def bowl(weights):
@@ -59,7 +59,7 @@ def spoil(folder):
     def louder(tensors):
         tensors["lm_head.weight"] *= 6  # sure of itself, and wrong
 
-    change(folder, louder)
+    edit_weights(folder, louder)
 
 
 def searching(folder, **changes):

@@ -173,28 +173,30 @@ def _architecture_problems(base: Checkpoint, model: Checkpoint, pad: bool) -> li
 
 
 def _tensor_problems(base: Checkpoint, model: Checkpoint, pad: bool) -> list[str]:
-    problems = []
-    for name, entry in base.entries.items():
-        found = model.find(name)
-        if found is None:
-            problems.append(f"{model.folder}: {name} is missing; the base {base.folder} has it")
-        elif found.shape != entry.shape and not (pad and _differs_in_vocabulary_only(name, found, entry)):
-            hint = (
-                "; --vocabulary pad lets rows of tokens differ"
-                if _differs_in_vocabulary_only(name, found, entry)
-                else ""
-            )
-            shapes = f"has shape {found.shape}, the base {base.folder} has {entry.shape}"
-            problems.append(f"{model.folder}: {name} {shapes}{hint}")
-        elif found.dtype != entry.dtype and not (found.is_floating and entry.is_floating):
-            problems.append(f"{model.folder}: {name} is {found.dtype}, the base {base.folder} has {entry.dtype}")
+    problems = [problem for name in base.entries if (problem := _tensor_problem(base, model, name, pad=pad))]
     extra = [name for name in model.entries if name not in base.entries and not _repeats_embedding(base, model, name)]
     return problems + [f"{model.folder}: {name} is extra; the base {base.folder} lacks it" for name in extra]
 
 
-def _differs_in_vocabulary_only(name: str, found: TensorEntry, entry: TensorEntry) -> bool:
-    has_token_rows = name.endswith((HEAD_NAME, *EMBEDDING_NAMES)) and found.is_floating and entry.is_floating
-    return has_token_rows and len(entry.shape) == 2 and found.shape[1:] == entry.shape[1:]
+def _tensor_problem(base: Checkpoint, model: Checkpoint, name: str, *, pad: bool) -> str | None:
+    """Why the model's tensor cannot be merged with the base's, or None where it can."""
+    expected, actual = base.entries[name], model.find(name)
+    if actual is None:
+        return f"{model.folder}: {name} is missing; the base {base.folder} has it"
+    if actual.shape != expected.shape:
+        rows_differ = _differs_in_vocabulary_only(name, actual, expected)
+        hint = "; --vocabulary pad lets rows of tokens differ" if rows_differ else ""
+        shapes = f"has shape {actual.shape}, the base {base.folder} has {expected.shape}"
+        if not (pad and rows_differ):
+            return f"{model.folder}: {name} {shapes}{hint}"
+    if actual.dtype != expected.dtype and not (actual.is_floating and expected.is_floating):
+        return f"{model.folder}: {name} is {actual.dtype}, the base {base.folder} has {expected.dtype}"
+    return None
+
+
+def _differs_in_vocabulary_only(name: str, actual: TensorEntry, expected: TensorEntry) -> bool:
+    has_token_rows = name.endswith((HEAD_NAME, *EMBEDDING_NAMES)) and actual.is_floating and expected.is_floating
+    return has_token_rows and len(expected.shape) == 2 and actual.shape[1:] == expected.shape[1:]
 
 
 def _repeats_embedding(base: Checkpoint, model: Checkpoint, name: str) -> bool:

@@ -45,7 +45,7 @@ class TIES(SignElectionMethod):
     )
     adaptive: bool = Field(
         default=False,
-        description="Let each tensor's density follow how much it changed and how skewed its changes are: our guess at "
+        description="Let each tensor's density follow how much it changed and how skewed its delta is: our guess at "
         "InfiFusion's RSAF, whose formula is not public; see `adaptive_densities`.",
     )
 

@@ -35,8 +35,8 @@ class SCE(MergeMethod):
     select_topk: float = Field(
         default=0.1, gt=0, le=1, description="Fraction of the entries that vary which is merged."
     )
-    selection: Literal["changes", "weights"] = Field(
-        default="changes",
+    selection: Literal["deltas", "weights"] = Field(
+        default="deltas",
         description="What the selection applies to: the deltas themselves, as in mergekit, or only the weights ω, so "
         "that entries that were not selected are merged too, as in FuseAI's own code.",
     )

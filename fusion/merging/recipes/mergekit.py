@@ -16,7 +16,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "linear": {"normalize": True},
     "nuslerp": {},
 }
-"""Where mergekit's default is not ours, or is a choice."""
+"""mergekit's defaults where ours are others, or where it leaves the choice to the method."""
 WITHOUT_EFFECT = {"int8_mask": (True, False), "normalize_weights": (True,), "nuslerp_flatten": (True,), "rescale": ()}
 """Parameters that change nothing in the result, with the values of which that holds."""
 KEYS = {

@@ -18,7 +18,7 @@ class GridSearch(Settings):
 
 
 class NelderMead(Settings):
-    """The downhill simplex, from the weights that stand in the recipe, or the method's default."""
+    """The downhill simplex, from the weights in the recipe, or the method's default ones."""
 
     kind: Literal["nelder_mead"] = "nelder_mead"
     evaluations: int = Field(default=30, ge=2)

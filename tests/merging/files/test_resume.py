@@ -12,7 +12,7 @@ from transformers import LlamaForCausalLM
 from fusion.merging.files import checkpoint_writer, stream
 from fusion.merging.files.stream import merge
 from fusion.merging.methods.registry import TIES, Linear
-from tests.helpers.families import EMBEDDING, WEIGHTS, change, nothing_new
+from tests.helpers.families import EMBEDDING, WEIGHTS, edit_weights, no_output_in
 
 
 def test_the_same_merge_again_does_nothing_wherever_the_folders_moved(family, tmp_path):
@@ -35,7 +35,7 @@ def test_a_result_of_other_inputs_is_refused_and_left_alone(family, tmp_path, wh
     if what == "base_model":
         (base / "tokenizer.json").write_text("another")
     if what == "models":
-        change(models[2], lambda t: t[EMBEDDING].add_(1))
+        edit_weights(models[2], lambda t: t[EMBEDDING].add_(1))
     with pytest.raises(FileExistsError, match=f"merged with another {what}; give another folder"):
         merge(base, models, method, tmp_path / "out", dtype=dtype)
     assert (tmp_path / "out" / WEIGHTS).read_bytes() == before
@@ -93,7 +93,7 @@ def test_what_another_merge_left_is_not_gone_on_with(family, tmp_path, monkeypat
         merge(base, models, TIES(), tmp_path / "out", progress=stopping)
     method, dtype = TIES(density=0.5) if what == "method" else TIES(), "float16" if what == "dtype" else None
     if what in ("input", "base"):
-        change(models[1] if what == "input" else base, lambda t: t[EMBEDDING].add_(1))
+        edit_weights(models[1] if what == "input" else base, lambda t: t[EMBEDDING].add_(1))
     merge(base, models, method, tmp_path / "out", dtype=dtype)
     merge(base, models, method, tmp_path / "out_whole", dtype=dtype)
     assert (tmp_path / "out" / WEIGHTS).read_bytes() == (tmp_path / "out_whole" / WEIGHTS).read_bytes()
@@ -107,14 +107,14 @@ def test_an_input_that_changes_while_it_is_merged_is_refused(family, tmp_path):
 
     with pytest.raises(ValueError, match=r"m2/model.safetensors was changed while it was merged"):
         merge(base, models, Linear(), tmp_path / "out", progress=touch)
-    assert nothing_new(tmp_path)
+    assert no_output_in(tmp_path)
 
 
 def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(family, tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint_writer.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10, 10, 0))
     with pytest.raises(OSError, match=r"has 0.0 GB free, the merged model takes 0.0 GB; free some"):
         merge(*family, Linear(), tmp_path / "out")
-    assert nothing_new(tmp_path)
+    assert no_output_in(tmp_path)
 
 
 @pytest.mark.parametrize("after", [1, 8, 12, 20, 21])

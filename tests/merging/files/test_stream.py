@@ -17,23 +17,23 @@ from fusion.merging.files.stream import merge
 from fusion.merging.methods import tiles
 from fusion.merging.methods.registry import METHODS, SCE, TIES, DARETies, Karcher, Linear, MultiSlerp
 from fusion.merging.recipes.merge_recipe import load_recipe
-from tests.helpers.families import WEIGHTS, change, everything, save
+from tests.helpers.families import WEIGHTS, edit_weights, load_tensors, save_tiny_llama
 
 
 @pytest.mark.parametrize("method", [method() for method in METHODS], ids=lambda method: method.kind)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 def test_streaming_gives_what_the_method_gives_in_memory(tmp_path, method, dtype):
-    base = save(tmp_path / "base", dtype=dtype)
+    base = save_tiny_llama(tmp_path / "base", dtype=dtype)
     models = [tmp_path / "m1", tmp_path / "m2"]  # all methods can merge two
     for number, folder in enumerate(models):
-        save(folder, seed=number, like=base, dtype=dtype)
+        save_tiny_llama(folder, seed=number, like=base, dtype=dtype)
     result = merge(tmp_path / "base", models, method, tmp_path / "out")
     assert result.created
     assert result.folder == tmp_path / "out"
     origin, grown, merged = (
         load_file(tmp_path / "base" / WEIGHTS),
-        [everything(m) for m in models],
-        everything(result.folder),
+        [load_tensors(m) for m in models],
+        load_tensors(result.folder),
     )
     assert merged.keys() == origin.keys()
     assert len(merged) == 21
@@ -83,7 +83,7 @@ def test_sharded_models_and_shards_written_hold_the_same_tensors(family, tmp_pat
     assert len(files) > 2
     assert files[0].name == f"model-00001-of-{len(files):05}.safetensors"
     assert all(sum(t.nbytes for t in load_file(file).values()) <= 5000 for file in files)
-    one, many = everything(tmp_path / "out_one"), everything(tmp_path / "out_many")
+    one, many = load_tensors(tmp_path / "out_one"), load_tensors(tmp_path / "out_many")
     assert one.keys() == many.keys()
     assert all(torch.equal(one[name], many[name]) for name in one)
     index = json.loads((tmp_path / "out_many/model.safetensors.index.json").read_text())
@@ -94,22 +94,22 @@ def test_sharded_models_and_shards_written_hold_the_same_tensors(family, tmp_pat
 
 def test_a_chosen_dtype_reaches_weights_and_config(family, tmp_path):
     base, models = family
-    change(base, lambda t: t.update(step=torch.tensor(3)))
+    edit_weights(base, lambda t: t.update(step=torch.tensor(3)))
     for model in models:
-        change(model, lambda t: t.update(step=torch.tensor(3)))
+        edit_weights(model, lambda t: t.update(step=torch.tensor(3)))
     merge(base, models, Linear(), tmp_path / "out", dtype="bfloat16")
-    merged = everything(tmp_path / "out")
+    merged = load_tensors(tmp_path / "out")
     assert merged.pop("step") == torch.tensor(3)
     assert {tensor.dtype for tensor in merged.values()} == {torch.bfloat16}
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="auto").dtype == torch.bfloat16
 
 
 def test_models_in_another_dtype_than_the_base_are_merged_in_the_bases(tmp_path):
-    base = save(tmp_path / "base", dtype=torch.bfloat16)
-    save(tmp_path / "m1", like=base, dtype=torch.float16)
+    base = save_tiny_llama(tmp_path / "base", dtype=torch.bfloat16)
+    save_tiny_llama(tmp_path / "m1", like=base, dtype=torch.float16)
     merge(tmp_path / "base", [tmp_path / "m1"], Linear(), tmp_path / "out")
-    expected = everything(tmp_path / "m1")
-    assert all(torch.equal(t, expected[name].bfloat16()) for name, t in everything(tmp_path / "out").items())
+    expected = load_tensors(tmp_path / "m1")
+    assert all(torch.equal(t, expected[name].bfloat16()) for name, t in load_tensors(tmp_path / "out").items())
 
 
 def test_progress_counts_tensors(family, tmp_path):
@@ -124,7 +124,7 @@ def test_neither_threads_nor_tasks_change_a_bit(family, tmp_path, monkeypatch, m
     monkeypatch.setattr(tiles, "TASK_ENTRIES", 64)
     monkeypatch.setattr(tiles, "TILE_ENTRIES", 64)
     merge(*family, method, tmp_path / "out_four", threads=4)
-    one, four = (everything(tmp_path / name) for name in ("out_one", "out_four"))
+    one, four = (load_tensors(tmp_path / name) for name in ("out_one", "out_four"))
     assert all(torch.equal(one[name], four[name]) for name in one)
 
 
@@ -133,7 +133,7 @@ def test_without_a_base_the_first_model_gives_all_but_the_weights(family, tmp_pa
     (models[0] / "tokenizer.json").write_bytes((base / "tokenizer.json").read_bytes())
     merge(None, models, Linear(), tmp_path / "out")
     merge(base, models, Linear(), tmp_path / "out_base")
-    without, based = everything(tmp_path / "out"), everything(tmp_path / "out_base")
+    without, based = load_tensors(tmp_path / "out"), load_tensors(tmp_path / "out_base")
     assert all(torch.equal(without[name], based[name]) for name in based)
     assert (tmp_path / "out/tokenizer.json").is_file()
     with pytest.raises(
@@ -170,7 +170,7 @@ def test_a_file_whose_tensors_are_not_aligned_is_read_right(family, tmp_path):
         header += b" " * (1 - len(header) % 2)  # of odd length
         file.write_bytes(struct.pack("<Q", len(header)) + header + content[8 + length :])
     merge(base, models, TIES(), tmp_path / "out")
-    aligned, other = everything(tmp_path / "out_aligned"), everything(tmp_path / "out")
+    aligned, other = load_tensors(tmp_path / "out_aligned"), load_tensors(tmp_path / "out")
     assert all(torch.equal(aligned[name], other[name]) for name in aligned)
 
 
