@@ -249,6 +249,8 @@ def test_a_search_by_name_ends_with_its_weights(children):
     assert "bits per byte" in out.stdout
     best = json.loads((children / "found/search.json").read_text())["best"]
     assert json.loads((children / "found/merge.json").read_text())["method"]["t"] == best[0]
+    again = fusion("merge", *slerp, "--search", children / "dev.jsonl")
+    assert "nothing to do" in again.stdout
 
 
 @pytest.mark.parametrize(

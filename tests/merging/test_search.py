@@ -5,10 +5,10 @@ import math
 
 import pytest
 
-from fusion.cli.merge import run_recipe
+from fusion.data.datasets import load
 from fusion.merging.recipes.merge_recipe import parse_recipe
 from fusion.merging.recipes.search_settings import GridSearch, NelderMead
-from fusion.merging.search import initial_weights, minimize_score
+from fusion.merging.search import check_disjoint, initial_weights, is_searched, minimize_score, search_and_merge
 from tests.helpers import tiny
 from tests.helpers.families import edit_weights
 
@@ -62,43 +62,41 @@ def spoil(folder):
     edit_weights(folder, louder)
 
 
-def searching(folder, **changes):
-    found = {
+def recipe_with_search(folder):
+    search = {
         "validation": {"path": str(folder / "dev.jsonl")},
         "algorithm": {"kind": "grid", "values": [0.0, 0.5, 1.0]},
-    } | changes
-    raw = {
-        "base_model": str(folder / "base"),
-        "models": [str(folder / "good"), str(folder / "bad")],
-        "method": "linear",
     }
-    return parse_recipe(raw | {"search": found}, "r.yaml")
+    models = [str(folder / "good"), str(folder / "bad")]
+    raw = {"base_model": str(folder / "base"), "models": models, "method": "linear", "search": search}
+    return parse_recipe(raw, "r.yaml")
 
 
-def test_a_search_leaves_out_the_model_that_makes_it_worse(trained, tmp_path, capsys):
-    merged = run_recipe(searching(trained), tmp_path / "out")
-    assert merged.created
-    kept = json.loads((tmp_path / "out/search.json").read_text())
-    assert kept["best"][1] == 0
-    assert kept["best"][0] > 0
-    assert len(kept["trials"]) == 8  # of nine pairs, 0 and 0 is refused by the method, and the start is one of them
-    scores = [trial["bits_per_byte"] for trial in kept["trials"]]
-    assert min(scores) == scores[kept["trials"].index(next(t for t in kept["trials"] if t["weights"] == kept["best"]))]
-    again = json.loads((tmp_path / "out/merge.json").read_text())
-    assert again["method"]["weights"] == kept["best"]
+def examples(file):
+    return load(str(file), domain="validation")
+
+
+def test_a_search_leaves_out_the_model_that_makes_it_worse(trained, tmp_path):
+    recipe = recipe_with_search(trained)
+    assert not is_searched(recipe, tmp_path / "out")
+    assert search_and_merge(recipe, tmp_path / "out", examples(trained / "dev.jsonl")).created
+    record = json.loads((tmp_path / "out/search.json").read_text())
+    assert record["best"][1] == 0
+    assert record["best"][0] > 0
+    assert len(record["trials"]) == 8  # of nine pairs, 0 and 0 is refused by the method, and the start is one of them
+    scores = {tuple(trial["weights"]): trial["bits_per_byte"] for trial in record["trials"]}
+    assert min(scores.values()) == scores[tuple(record["best"])]
+    assert json.loads((tmp_path / "out/merge.json").read_text())["method"]["weights"] == record["best"]
     assert not (tmp_path / ".out.trial").exists()
-    assert not run_recipe(searching(trained), tmp_path / "out").created
-    assert "nothing to do" in capsys.readouterr().out
+    assert is_searched(recipe, tmp_path / "out")
+    assert not is_searched(recipe.model_copy(update={"dtype": "bfloat16"}), tmp_path / "out")
 
 
-def test_validation_data_may_not_be_test_data(trained, tmp_path):
+def test_validation_examples_may_not_be_test_examples(trained):
+    dev, test = examples(trained / "dev.jsonl"), examples(trained / "test.jsonl")
+    check_disjoint(dev[:2], test)
     with pytest.raises(ValueError, match="1 of 4 validation examples are test examples too"):
-        run_recipe(searching(trained, test={"path": str(trained / "test.jsonl")}), tmp_path / "out")
-    with pytest.raises(ValueError, match="would be searched on its split `test`"):
-        run_recipe(searching(trained, validation={"path": "openai/gsm8k", "split": "test"}), tmp_path / "out")
-    with pytest.raises(ValueError, match="search.validation.promt: Extra inputs are not permitted"):
-        run_recipe(searching(trained, validation={"path": "x.jsonl", "promt": "{a}"}), tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+        check_disjoint(dev, test)
 
 
 def test_what_has_no_single_number_a_model_is_not_searched(trained):

@@ -67,12 +67,10 @@ class LoraCheckpoint(Checkpoint):
         if not (folder / ADAPTER_WEIGHTS).is_file():
             refuse_pickles(folder)
             raise FileNotFoundError(f"{folder} has {ADAPTER_CONFIG} but no {ADAPTER_WEIGHTS}; copy it there.")
-        stored = {
-            name.removeprefix(PREFIX): entry
-            for name, entry in SafetensorsFile(folder / ADAPTER_WEIGHTS).entries().items()
-        }
+        entries = SafetensorsFile(folder / ADAPTER_WEIGHTS).entries()
+        stored = {name.removeprefix(PREFIX): entry for name, entry in entries.items()}
         b_names = [name for name in stored if ".lora_B." in name or ".lora_embedding_B" in name]
-        updates = dict(_read_update(base, folder, settings, stored, name) for name in b_names)
+        updates = dict(_read_update(base, folder, settings, stored=stored, b_name=name) for name in b_names)
         factors = {*b_names, *map(_a_name, b_names)}
         whole = {name.replace(".modules_to_save", ""): e for name, e in stored.items() if name not in factors}
         for name, entry in whole.items():
@@ -104,7 +102,7 @@ def _read_with_update(entry: TensorEntry, update: LowRankUpdate) -> Callable[[in
 
 
 def _read_update(
-    base: Checkpoint, folder: Path, settings: dict[str, Any], stored: dict[str, TensorEntry], b_name: str
+    base: Checkpoint, folder: Path, settings: dict[str, Any], *, stored: dict[str, TensorEntry], b_name: str
 ) -> tuple[str, LowRankUpdate]:
     """The name of the base's tensor that the factor `b_name` belongs to, and its update."""
     a_name, module = _a_name(b_name), re.split(r"\.lora_(?:embedding_)?B", b_name)[0]

@@ -71,7 +71,7 @@ def merge(
             return MergeResult(out, created=False)
         partial = out.parent / f".{out.name}.partial"
         try:
-            _write_weights(partial, job, inputs, executor, progress)
+            _write_weights(partial, job, inputs, executor=executor, progress=progress)
             _write_auxiliary_files(partial, job, _record(job, inputs), out.name)
             partial.replace(out)
         except (
@@ -83,7 +83,12 @@ def merge(
 
 
 def _write_weights(
-    folder: Path, job: MergeJob, inputs: merge_record.HashedInputs, executor: Executor, progress: MergeProgress | None
+    folder: Path,
+    job: MergeJob,
+    inputs: merge_record.HashedInputs,
+    *,
+    executor: Executor,
+    progress: MergeProgress | None,
 ) -> None:
     specs = [TensorSpec(name, job.result_dtype(name), entry.shape) for name, entry in job.base.entries.items()]
     # sizes and times instead of hashes, which are not known yet
@@ -91,18 +96,21 @@ def _write_weights(
     with CheckpointWriter.open(folder, specs, merge_key) as writer:
         for done, spec in enumerate(specs, start=1):
             if spec.name not in writer.synced:
-                (_merge_tensor if spec.dtype in FLOAT_DTYPES else _copy_equal)(job, spec, writer, executor)
+                if spec.dtype in FLOAT_DTYPES:
+                    _merge_tensor(job, spec, writer, executor=executor)
+                else:
+                    _copy_equal(job, spec, writer)
                 writer.mark_written(spec)
             if progress is not None:
                 progress("tensors", done, len(specs))
     writer.write_index()
 
 
-def _merge_tensor(job: MergeJob, spec: TensorSpec, writer: CheckpointWriter, executor: Executor) -> None:
+def _merge_tensor(job: MergeJob, spec: TensorSpec, writer: CheckpointWriter, *, executor: Executor) -> None:
     size, method = math.prod(spec.shape), job.methods[spec.name]
     base = job.base.reader(spec.name, _NO_READER, size)
     models = [model.reader(spec.name, base, size) for model in job.models]
-    stack = TensorStack(spec.name, spec.shape, base, models, executor, method.always_float64)
+    stack = TensorStack(spec.name, spec.shape, base, models, executor=executor, always_float64=method.always_float64)
 
     def write(tile: Tile, merged: Flat) -> None:
         writer.write(spec.name, tile.start, merged)
@@ -114,7 +122,7 @@ _NO_READER = TensorReader("", torch.float32, lambda start, stop: torch.empty(0))
 """The base lacks no rows of itself."""
 
 
-def _copy_equal(job: MergeJob, spec: TensorSpec, writer: CheckpointWriter, executor: Executor) -> None:
+def _copy_equal(job: MergeJob, spec: TensorSpec, writer: CheckpointWriter) -> None:
     """Copy a tensor of integers or booleans. Raises ValueError where a model's differs from the base's."""
     entry = job.base.entries[spec.name]
     values = entry.read_bytes(0, entry.size)

@@ -35,7 +35,7 @@ class MergeMethod(Settings, ABC):
     """The most models besides the base that it can merge; None for any number."""
 
     def __call__(
-        self, base: AnyShape, models: Sequence[AnyShape], name: str = "the tensor", num_layers: int = 1
+        self, base: AnyShape, models: Sequence[AnyShape], name: str = "the tensor", *, num_layers: int = 1
     ) -> AnyShape:
         """Merge one tensor in memory: float32, in the shape of `base`.
 

@@ -119,7 +119,7 @@ class DELLA(SignElectionMethod, MagPrune):
 def uniform_draws(seed: int, tile: Tile) -> list[Flat]:
     """A uniform random number in [0, 1) for each entry of each model's delta in the tile."""
     streams = [f"{seed}/{tile.stack.name}/{number}" for number in range(len(tile.deltas))]
-    return [uniform(stream, tile.start, tile.stop, tile.base.device) for stream in streams]
+    return [uniform(stream, tile.start, tile.stop, device=tile.base.device) for stream in streams]
 
 
 def drop_and_rescale(delta: Flat, draw: Flat, keep_probability: float | Flat) -> Flat:

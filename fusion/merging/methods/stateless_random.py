@@ -11,7 +11,7 @@ from torch import Tensor
 MASK = 0xFFFFFFFF
 
 
-def uniform(stream: str, start: int, stop: int, device: torch.device | None = None) -> Float[Tensor, " n"]:
+def uniform(stream: str, start: int, stop: int, *, device: torch.device | None = None) -> Float[Tensor, " n"]:
     """Draw numbers `start` to `stop` of the named stream: multiples of 2^-32 in [0, 1), the same on every machine.
 
     A counter is hashed twice, each time with another 32 bits of the stream's name, so that two streams are never the same

@@ -45,9 +45,9 @@ def thresholds(
     """
     results: list[float | None] = [None]
     for stride in (STRIDE, 1):
-        ranges = _ranges(for_each, values, fractions, stride, nonzero)
+        ranges = _ranges(for_each, values, fractions, stride=stride, nonzero=nonzero)
         if max(high - low for low, high in ranges) <= MAX_BINS * BIN:
-            results = _within(for_each, values, fractions, ranges, nonzero)
+            results = _within(for_each, values, fractions, ranges=ranges, nonzero=nonzero)
         if None not in results:
             break
     return [result for result in results if result is not None]
@@ -64,7 +64,7 @@ def largest_below(threshold: float, dtype: torch.dtype = torch.float64) -> float
 
 
 def _ranges(
-    for_each: ForEach[Piece], values: PieceValues[Piece], fractions: Fractions, stride: int, nonzero: bool
+    for_each: ForEach[Piece], values: PieceValues[Piece], fractions: Fractions, *, stride: int, nonzero: bool
 ) -> list[tuple[int, int]]:
     """For each sequence the range [low, high) of bit patterns that holds its threshold."""
     counts, lock = np.zeros((len(fractions), 1 << 15), dtype=np.int64), Lock()
@@ -94,6 +94,7 @@ def _within(
     for_each: ForEach[Piece],
     values: PieceValues[Piece],
     fractions: Fractions,
+    *,
     ranges: list[tuple[int, int]],
     nonzero: bool,
 ) -> list[float | None]:

@@ -44,9 +44,9 @@ def to_recipe_keys(raw: dict[str, Any], origin: str) -> dict[str, Any]:
             "Write base, and --vocabulary pad where models have other numbers of tokens."
         )
     listed = _listed_models(raw, origin)
-    models, base = _split_base(kind, listed, raw.get("base_model"), origin)
+    models, base = _split_base(kind, listed, raw.get("base_model"), origin=origin)
     shared = DEFAULTS.get(kind, {}) | (raw.get("parameters") or {})
-    method = {"kind": kind} | _method_settings(kind, shared, models, origin)
+    method = {"kind": kind} | _method_settings(kind, shared, models, origin=origin)
     if base and kind in ("nuslerp", "multislerp"):
         method["origin"] = "base"
     entries = [{"model": entry["model"], **_weight_and_density(kind, entry, shared)} for entry in models]
@@ -77,7 +77,7 @@ def _listed_models(raw: dict[str, Any], origin: str) -> list[dict[str, Any]]:
 
 
 def _split_base(
-    kind: str, listed: list[dict[str, Any]], base: str | None, origin: str
+    kind: str, listed: list[dict[str, Any]], base: str | None, *, origin: str
 ) -> tuple[list[dict[str, Any]], str | None]:
     """The models that are merged, and the base, which if it is listed as a model takes part in some methods only."""
     if kind == "slerp":  # from the base to the other model
@@ -91,7 +91,7 @@ def _split_base(
     return [entry for entry in listed if entry["model"] != base], base
 
 
-def _method_settings(kind: str, shared: dict[str, Any], models: list[dict[str, Any]], origin: str) -> dict[str, Any]:
+def _method_settings(kind: str, shared: dict[str, Any], models: list[dict[str, Any]], *, origin: str) -> dict[str, Any]:
     """The settings of the method: shared parameters, and those of models where all have the same value."""
     given = {name: value for name, value in shared.items() if name not in ("weight", "density")}
     for name in ("gamma", "epsilon"):
@@ -102,13 +102,13 @@ def _method_settings(kind: str, shared: dict[str, Any], models: list[dict[str, A
     settings = {}
     for name, value in given.items():
         if name in WITHOUT_EFFECT:
-            _check_effect(kind, name, value, origin)
+            _check_effect(kind, name, value, origin=origin)
         else:
             settings[name] = _schedule(value)
     return settings
 
 
-def _check_effect(kind: str, name: str, value: Any, origin: str) -> None:
+def _check_effect(kind: str, name: str, value: Any, *, origin: str) -> None:
     # what random methods keep is always rescaled so that its expectation stays; nothing else ever is
     allowed = (kind.startswith(("dare", "della")),) if name == "rescale" else WITHOUT_EFFECT[name]
     if value not in allowed:

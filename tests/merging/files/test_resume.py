@@ -76,7 +76,9 @@ def test_an_interruption_leaves_no_result_and_the_next_merge_goes_on_from_there(
     merged = []
     once = stream._merge_tensor
     monkeypatch.setattr(
-        stream, "_merge_tensor", lambda job, spec, *rest: (merged.append(spec.name), once(job, spec, *rest))
+        stream,
+        "_merge_tensor",
+        lambda job, spec, *rest, **options: (merged.append(spec.name), once(job, spec, *rest, **options)),
     )
     assert merge(*family, TIES(), tmp_path / "out").created
     assert len(merged) == 21 - 12

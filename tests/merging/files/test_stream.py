@@ -39,7 +39,9 @@ def test_streaming_gives_what_the_method_gives_in_memory(tmp_path, method, dtype
     assert len(merged) == 21
     for name, tensor in merged.items():
         assert tensor.dtype == dtype
-        assert torch.equal(tensor, method(origin[name], [weights[name] for weights in grown], name, 2).to(dtype))
+        assert torch.equal(
+            tensor, method(origin[name], [weights[name] for weights in grown], name, num_layers=2).to(dtype)
+        )
     assert any(not torch.equal(tensor, origin[name]) for name, tensor in merged.items())
 
 

@@ -103,7 +103,7 @@ def test_rows_a_model_lacks_are_the_bases_and_rows_the_base_lacks_are_left_out(t
     for name in (EMBEDDING, HEAD):
         padded = torch.cat([second[name], origin[name][rows:]])[:37]
         assert merged[name].shape == (37, 16)
-        assert torch.equal(merged[name], method(origin[name], [first[name], padded], name, 2))
+        assert torch.equal(merged[name], method(origin[name], [first[name], padded], name, num_layers=2))
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").config.vocab_size == 37
 
 

@@ -24,14 +24,16 @@ def test_weights_by_name_take_the_first_pattern_that_fits():
     assert [method.for_tensor(name, 3).weights[0] for name in names] == [0.2, 0.2, 0.5]
     base, models = base_and_models((4, 5), models=2)
     expected = reference.task_arithmetic(base, models, [0.2, 1.0])
-    torch.testing.assert_close(method(base, models, "a.1.mlp.up", 3).double(), expected, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(
+        method(base, models, "a.1.mlp.up", num_layers=3).double(), expected, rtol=1e-6, atol=1e-7
+    )
 
 
 def test_a_density_may_differ_by_layer():
     base, models = base_and_models((4, 25), models=2)
     method = TIES(density=LayerSchedule(layers=[0.2, 1.0]))
     expected = reference.ties(base, models, [0.5, 0.5], 0.6)
-    torch.testing.assert_close(method(base, models, "h.1.w", 3).double(), expected, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(method(base, models, "h.1.w", num_layers=3).double(), expected, rtol=1e-6, atol=1e-7)
 
 
 def test_a_tensor_that_no_pattern_fits_and_a_number_out_of_range_are_named():
@@ -39,4 +41,4 @@ def test_a_tensor_that_no_pattern_fits_and_a_number_out_of_range_are_named():
     with pytest.raises(ValueError, match=r"no pattern of \*\.mlp\.\* fits the tensor h.norm"):
         Slerp(t=TensorSchedule(tensors={"*.mlp.*": 0.5}))(base, models, "h.norm")
     with pytest.raises(ValueError, match=r"ties at h.1.w: .*less than or equal to 1, got \{'density': 2.0\}"):
-        TIES(density=LayerSchedule(layers=[0.2, 2.0]))(base, models, "h.1.w", 2)
+        TIES(density=LayerSchedule(layers=[0.2, 2.0]))(base, models, "h.1.w", num_layers=2)
