@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from functools import reduce
-from operator import or_
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Union
 
 from pydantic import Field
 
@@ -25,5 +23,5 @@ METHODS: tuple[type[MergeMethod], ...] = (
 if TYPE_CHECKING:
     AnyMethod = MergeMethod
 else:  # built from the list, which a type checker cannot follow
-    AnyMethod = Annotated[reduce(or_, METHODS), Field(discriminator="kind")]
+    AnyMethod = Annotated[Union[METHODS], Field(discriminator="kind")]  # noqa: UP007  (a union of a tuple)
     """What a configuration may name: the union of all methods, told apart by their `kind`."""
