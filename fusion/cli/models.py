@@ -1,62 +1,16 @@
-"""Commands on models: merge them, measure them, draft for them."""
+"""Commands on models: measure them, draft for them."""
 
 from __future__ import annotations
 
 import os
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from fusion.cli.app import Set, app
 from fusion.cli.runs import until
-
-
-@app.command()
-def merge(
-    inputs: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="CONFIG | RECIPE | MODEL[:WEIGHT]...", help="What to merge; see above.", show_default=False
-        ),
-    ],
-    override: Annotated[
-        list[str],
-        typer.Option("--set", metavar="A.B=C", help="Override a value of CONFIG, or set one of --method: density=0.5."),
-    ] = [],  # noqa: B006
-    method: Annotated[
-        str | None, typer.Option(help="Merge the models that follow: linear, ties, sce, slerp, ...")
-    ] = None,
-    base: Annotated[Path | None, typer.Option(help="The model they grew from.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the merged model.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; the base's if not said.")] = None,
-    vocabulary: Annotated[str | None, typer.Option(help="refuse or pad models with more or fewer tokens.")] = None,
-    search: Annotated[
-        str | None, typer.Option(metavar="DATA", help="Choose the weights on this validation file, such as dev.jsonl.")
-    ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="As many as cores if not said.")] = None,
-) -> None:
-    """Merge models: those of a run, of a recipe, or of the command line.
-
-    fusion merge CONFIG: everything of a run up to the merge of its pairwise models.
-
-    fusion merge RECIPE.yaml --out DIR: a merge as a file, ours or mergekit's. A run has a pivot, a recipe has models.
-
-    fusion merge --method ties --base DIR A:0.3 B:0.3 --out DIR: the same without a file.
-    """
-    from fusion.merging.recipes import recipe as recipes
-
-    file = Path(inputs[0])
-    raw = recipes.read(file) if method is None and len(inputs) == 1 and file.is_file() else None
-    if method is None and (raw is None or not recipes.is_recipe(raw)):
-        if len(inputs) > 1 or any(option is not None for option in (base, out, dtype, vocabulary, search, threads)):
-            raise ValueError(
-                f"{inputs[0]} is no recipe of a merge; give a recipe, or --method and the models to merge."
-            )
-        until(inputs[0], override, "merge")
-        return
-    _merge(raw, inputs, override, method, base, out, threads, dtype=dtype, vocabulary=vocabulary, search=search)
 
 
 @app.command()
@@ -149,40 +103,6 @@ def draft(
     else:
         found = command.run(ModelRef(model), examples, heldout, settings, max_length, out, dtype)
     console.print(acceptance_table(str(out), found))
-
-
-def _merge(
-    raw: dict[str, Any] | None,
-    inputs: list[str],
-    settings: list[str],
-    method: str | None,
-    base: Path | None,
-    out: Path | None,
-    threads: int | None,
-    search: str | None,
-    **options: str | None,
-) -> None:
-    from fusion.cli import merge_recipes
-    from fusion.merging.recipes.recipe import parse
-
-    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-    if search is not None:
-        given["search"] = {"validation": {"path": search}}
-    if method is not None:
-        raw, origin = merge_recipes.from_arguments(method, base, inputs, settings, **given), "fusion merge"
-    else:
-        assert raw is not None
-        origin = inputs[0]
-        if settings or base:
-            raise ValueError(
-                f"{origin} is a recipe: write its base and settings there; --base and --set go with --method."
-            )
-    if out is None:
-        raise ValueError("Name the folder of the merged model with --out.")
-    recipe = parse(raw, origin)
-    recipe = recipe if method else parse(recipe.model_dump(exclude_unset=True) | given, origin)
-    merged = merge_recipes.run(recipe, out, threads)
-    typer.echo(f"{out}: merged." if merged.made else f"{out}: there already, from exactly these inputs.")
 
 
 def _only_with_suite(targets: list[str], **given: object) -> None:

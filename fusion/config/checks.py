@@ -33,7 +33,7 @@ def check(config: Config) -> None:
     if config.chosen not in config.strategies:
         raise ValueError(f"result is {config.chosen}, but strategies are {', '.join(config.strategies)}")
     if "pairwise" in config.strategies:
-        config.merge.check(len(config.sources))
+        config.merge.check_models(len(config.sources))
     _rows_hold_what_is_read(config)
     if found := conflicts(_choices(config)):
         raise ValueError("\n".join(found))

@@ -1,6 +1,8 @@
 """The base of everything a user may set: frozen, and strict about names."""
 
 import difflib
+from collections.abc import Sequence
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -21,3 +23,26 @@ def suggest(key: str, allowed: set[str]) -> str:
     if close:
         return f"; did you mean {close[0]}?"
     return f"; allowed are {', '.join(sorted(allowed))}" if 0 < len(allowed) <= 20 else ""
+
+
+def allowed_keys(settings: type[BaseModel], location: Sequence[str | int]) -> set[str]:
+    """The keys that `settings` knows at a location, as pydantic gives it in a mistake; empty where it knows no such place."""
+    schema = settings.model_json_schema()
+    node: dict[str, Any] = schema
+    for part in location:
+        node = _resolved(node, schema)
+        if isinstance(part, int):
+            node = node.get("items", {})
+        elif "discriminator" in node:
+            node = {"$ref": node["discriminator"]["mapping"].get(part, "")}
+        else:
+            node = node.get("properties", {}).get(part, {})
+    return set(_resolved(node, schema).get("properties", {}))
+
+
+def _resolved(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema that a node refers to; of one that may be null, the schema of its value."""
+    options = [option for option in node.get("anyOf", []) if option.get("type") != "null"]
+    if len(options) == 1:
+        node = options[0]
+    return schema["$defs"].get(node["$ref"].rsplit("/", 1)[-1], {}) if "$ref" in node else node

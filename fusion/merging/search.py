@@ -1,78 +1,165 @@
-"""Merge weights chosen by a score on validation data: a grid, or Nelder and Mead's simplex from the weights one has."""
+"""Merge weights chosen by a search: every candidate is merged and scored in bits per byte on validation examples."""
 
 from __future__ import annotations
 
 import itertools
+import json
+import math
+import shutil
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pydantic import Field
+from fusion.merging.files.stream import MergeResult, merge
+from fusion.merging.methods.base import WeightedMethod
+from fusion.merging.recipes.merge_recipe import MergeRecipe
+from fusion.merging.recipes.search_settings import GridSearch, NelderMead
+from fusion.runtime.artifacts import write_json
+from fusion.runtime.console import console, counter
 
-from fusion.core.settings import Settings
+if TYPE_CHECKING:
+    from fusion.data.datasets import Example
 
-Weights = tuple[float, ...]
-
-
-class Grid(Settings):
-    """Every combination of these values."""
-
-    kind: Literal["grid"] = "grid"
-    values: list[float] = Field(default=[0.0, 0.2, 0.4, 0.6, 0.8, 1.0], min_length=1)
-    """What each weight may be."""
-
-
-class NelderMead(Settings):
-    """The downhill simplex, from the weights that stand in the recipe, or the method's default."""
-
-    kind: Literal["nelder_mead"] = "nelder_mead"
-    evaluations: int = Field(default=30, ge=2)
-    """At most so many merges are tried."""
-    spread: float = Field(default=0.2, gt=0)
-    """How far the first steps go, in each weight."""
-
-
-class Search(Settings):
-    """How weights are chosen. Validation data must not be what results are reported on."""
-
-    validation: dict[str, Any]
-    """A data set as in a run configuration: `path`, `domain`, `prompt`, `response`, and so on."""
-    test: dict[str, Any] | None = None
-    """Data that results will be reported on, so that an example in both is refused."""
-    how: Annotated[Grid | NelderMead, Field(discriminator="kind")] = NelderMead()
+SEARCH_RECORD = "search.json"
+MergeWeights = tuple[float, ...]
+"""One weight per model; for slerp its `t` alone."""
 
 
 @dataclass
-class Trials:
-    """What was tried, in order, with its score; lower is better."""
+class SearchTrials:
+    """Weights that were tried, in order, with their scores; lower is better. Calling it scores weights, each only once."""
 
-    score: Callable[[Weights], float]
-    tried: dict[Weights, float] = field(default_factory=dict)
+    score: Callable[[MergeWeights], float]
+    scores: dict[MergeWeights, float] = field(default_factory=dict)
 
     def __call__(self, weights: Sequence[float]) -> float:
-        """The score, worked out once."""
+        """Score these weights, rounded to six digits."""
         key = tuple(round(float(weight), 6) for weight in weights)
-        if key not in self.tried:
-            self.tried[key] = self.score(key)
-        return self.tried[key]
+        if key not in self.scores:
+            self.scores[key] = self.score(key)
+        return self.scores[key]
 
     @property
-    def best(self) -> Weights:
+    def best(self) -> MergeWeights:
         """The first of those with the lowest score."""
-        return min(self.tried, key=lambda weights: self.tried[weights])
+        return min(self.scores, key=lambda weights: self.scores[weights])
 
 
-def search(score: Callable[[Weights], float], start: Sequence[float], how: Grid | NelderMead) -> Trials:
-    """Everything that was tried. The start is always among it, so that the best is never worse than no search."""
-    trials = Trials(score)
-    trials(start)
-    if isinstance(how, Grid):
-        for weights in itertools.product(how.values, repeat=len(start)):
+def minimize_score(
+    score: Callable[[MergeWeights], float], initial: Sequence[float], algorithm: GridSearch | NelderMead
+) -> SearchTrials:
+    """Try weights as the algorithm says. The initial ones are always tried, so that the best is never worse than these."""
+    trials = SearchTrials(score)
+    trials(initial)
+    if isinstance(algorithm, GridSearch):
+        for weights in itertools.product(algorithm.values, repeat=len(initial)):
             trials(weights)
         return trials
     from scipy.optimize import minimize
 
-    simplex = [list(start)] + [[w + how.spread * (i == j) for j, w in enumerate(start)] for i in range(len(start))]
-    options = {"maxfev": how.evaluations - 1, "initial_simplex": simplex, "xatol": 1e-3, "fatol": 1e-6}
-    minimize(lambda weights: trials(weights.tolist()), list(start), method="Nelder-Mead", options=options)
+    step, size = algorithm.initial_step, len(initial)
+    corners = [[w + step * (i == j) for j, w in enumerate(initial)] for i in range(size)]
+    # one evaluation was spent on the initial weights
+    limits = {"maxfev": algorithm.evaluations - 1, "xatol": 1e-3, "fatol": 1e-6}
+    options = {"initial_simplex": [list(initial), *corners], **limits}
+    minimize(lambda weights: trials(weights.tolist()), list(initial), method="Nelder-Mead", options=options)
     return trials
+
+
+def merge_recipe(
+    recipe: MergeRecipe, out: Path, *, threads: int | None = None, show_progress: bool = True
+) -> MergeResult:
+    """Merge as the recipe says, with the weights it has, into the folder `out`; see `stream.merge`."""
+    base, models = (
+        Path(recipe.base_model) if recipe.base_model else None,
+        [Path(entry.model) for entry in recipe.models],
+    )
+    method, options = recipe.resolved_method(), {"dtype": recipe.dtype, "vocabulary": recipe.vocabulary}
+    with counter(f"merge by {method.name}") if show_progress else nullcontext() as progress:
+        return merge(base, models, method, out, threads=threads, progress=progress, **options)
+
+
+def is_searched(recipe: MergeRecipe, out: Path) -> bool:
+    """Whether `out` is the finished result of a search with exactly this recipe."""
+    file = out / SEARCH_RECORD
+    return file.is_file() and json.loads(file.read_text())["recipe"] == recipe.model_dump(mode="json")
+
+
+def search_and_merge(
+    recipe: MergeRecipe, out: Path, validation: Sequence[Example], *, threads: int | None = None
+) -> MergeResult:
+    """Choose the weights with the fewest bits per byte on `validation`, and merge with them into `out`.
+
+    All trials are kept in `search.json` there. Raises ValueError where the method has no weights to search for.
+    """
+    trials = search_weights(recipe, out, validation, threads=threads)
+    best = trials.best
+    console.print(f"Best of {len(trials.scores)} merges: {_listed(best)} with {trials.scores[best]:.4f} bits per byte.")
+    result = merge_recipe(recipe.with_weights(best), out, threads=threads)
+    finite = [{"weights": w, "bits_per_byte": score} for w, score in trials.scores.items() if score < math.inf]
+    write_json(out / SEARCH_RECORD, {"recipe": recipe.model_dump(mode="json"), "best": best, "trials": finite})
+    return result
+
+
+def search_weights(
+    recipe: MergeRecipe, out: Path, validation: Sequence[Example], *, threads: int | None = None
+) -> SearchTrials:
+    """Merge and score candidates, each in a folder beside `out` that is removed; inf where the method refuses the weights."""
+    assert recipe.search is not None
+    trial = out.with_name(f".{out.name}.trial")
+
+    def score(weights: MergeWeights) -> float:
+        shutil.rmtree(trial, ignore_errors=True)
+        try:
+            candidate = recipe.with_weights(weights)
+        except ValueError:  # such as a negative weight in an election
+            return math.inf
+        merge_recipe(candidate, trial, threads=threads, show_progress=False)
+        bits = bits_per_byte(trial, validation)
+        console.print(f"  {_listed(weights)}   {bits:.4f} bits per byte")
+        return bits
+
+    try:
+        return minimize_score(score, initial_weights(recipe), recipe.search.algorithm)
+    finally:
+        shutil.rmtree(trial, ignore_errors=True)
+
+
+def initial_weights(recipe: MergeRecipe) -> list[float]:
+    """Where a search starts: the recipe's weights, or the method's default ones. Raises ValueError without any."""
+    method, count = recipe.resolved_method(), len(recipe.models)
+    if isinstance(method, WeightedMethod):
+        values = method.model_weights(count) if method.weights is None else method.weights
+    elif "t" in type(method).model_fields:
+        values = [getattr(method, "t")]  # noqa: B009
+    else:
+        raise ValueError(f"{method.name} has no weights to search for; leave search out.")
+    numbers = [float(value) for value in values if isinstance(value, (int, float))]
+    if len(numbers) < len(values):
+        raise ValueError("A search starts from one number a model; leave out weights that differ by layer or tensor.")
+    return numbers
+
+
+def check_disjoint(validation: Sequence[Example], test: Sequence[Example]) -> None:
+    """Raise ValueError where an example that weights are chosen on is one that results are reported on."""
+    test_ids = {example.id for example in test}
+    if overlap := sum(example.id in test_ids for example in validation):
+        raise ValueError(
+            f"search: {overlap} of {len(validation)} validation examples are test examples too; take others."
+        )
+
+
+def bits_per_byte(model: Path, examples: Sequence[Example]) -> float:
+    """Bits per byte of the examples' responses under the model in a folder, over all examples together."""
+    from fusion.models.loading import ModelRef
+    from fusion_eval.runners import heldout
+
+    items = heldout.score(ModelRef(str(model)), examples, "auto", heldout.Settings(), lambda units: None)
+    nats = [item.nats for item in items if item.nats is not None]  # held-out examples always have one
+    return sum(nats) / math.log(2) / sum(item.bytes for item in items)
+
+
+def _listed(weights: MergeWeights) -> str:
+    return ", ".join(f"{weight:g}" for weight in weights)

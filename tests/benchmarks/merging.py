@@ -124,7 +124,7 @@ MERGEKIT = (
 START = (  # as the command begins and ends, with nothing between
     "import gc, os; from fusion.cli import COLLECT_AFTER\n"
     "gc.set_threshold(COLLECT_AFTER)\n"
-    "import fusion.cli.merge_recipes, fusion.merging.recipes.recipe\n"
+    "import fusion.cli.merge, fusion.merging.search\n"
     "os._exit(0)\n"
 )
 COPY = (

@@ -214,7 +214,7 @@ def test_merging_by_name_and_by_recipe_give_the_same_folder(children):
     words = [
         "--method",
         "ties",
-        "--base",
+        "--base-model",
         children / "base",
         f"{children}/a:0.3",
         f"{children}/b:0.6",
@@ -225,8 +225,8 @@ def test_merging_by_name_and_by_recipe_give_the_same_folder(children):
     assert out.returncode == 0, out.stderr
     assert "words: merged." in out.stdout
     raw = {
-        "base": str(children / "base"),
-        "models": [{"path": str(children / "a"), "weight": 0.3}, {"path": str(children / "b"), "weight": 0.6}],
+        "base_model": str(children / "base"),
+        "models": [{"model": str(children / "a"), "weight": 0.3}, {"model": str(children / "b"), "weight": 0.6}],
         "method": {"kind": "ties", "density": 0.5},
     }
     (children / "r.yaml").write_text(yaml.safe_dump(raw))
@@ -249,19 +249,21 @@ def test_a_search_by_name_ends_with_its_weights(children):
     assert "bits per byte" in out.stdout
     best = json.loads((children / "found/search.json").read_text())["best"]
     assert json.loads((children / "found/merge.json").read_text())["method"]["t"] == best[0]
+    again = fusion("merge", *slerp, "--search", children / "dev.jsonl")
+    assert "nothing to do" in again.stdout
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--method", "tiez", "a"], "fusion merge: method: "),
-        (["--method", "linear", "a", "--set", "normalise"], "--set normalise: write it as name=value"),
+        (["--method", "linear", "a", "--set", "normalize"], "--set normalize: write it as name=value"),
         (["--method", "linear", "/no/a", "/no/b"], "/no/a is not a model folder"),
         (["--method", "linear", "/no/a", "/no/b:x"], "/no/a is not a model folder"),
         (["a", "b"], "a is no recipe of a merge; give a recipe, or --method"),
         (["quickstart", "--dtype", "float16"], "quickstart is no recipe of a merge"),
-        (["r.yaml", "--set", "density=0.5"], "r.yaml is a recipe: write its base and settings there"),
-        (["r.yaml", "--base", "x"], "r.yaml is a recipe"),
+        (["r.yaml", "--set", "density=0.5"], "r.yaml is a recipe: write its base_model and settings there"),
+        (["r.yaml", "--base-model", "x"], "r.yaml is a recipe"),
     ],
 )
 def test_a_mistake_in_a_merge_is_one_message(tmp_path, monkeypatch, words, message):

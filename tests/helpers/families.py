@@ -10,7 +10,7 @@ WEIGHTS = "model.safetensors"
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 
 
-def save(folder, *, seed=0, tied=False, dtype=torch.float32, like=None, **config):
+def save_tiny_llama(folder, *, seed=0, tied=False, dtype=torch.float32, like=None, **config):
     """A tiny Llama made on the spot; with `like`, that one after a little noise."""
     torch.manual_seed(seed)
     sizes = {"vocab_size": 37, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
@@ -24,7 +24,7 @@ def save(folder, *, seed=0, tied=False, dtype=torch.float32, like=None, **config
     return model.float()
 
 
-def change(folder, edit, metadata=None):
+def edit_weights(folder, edit, metadata=None):
     """Rewrites the weights of a folder after `edit` has changed the dict of tensors."""
     tensors = {name: tensor.clone() for name, tensor in load_file(folder / WEIGHTS).items()}
     edit(tensors)
@@ -36,12 +36,12 @@ def set_config(folder, **values):
     (folder / "config.json").write_text(json.dumps(config | values))
 
 
-def everything(folder):
+def load_tensors(folder):
     """All tensors of a folder, whatever the number of its files."""
     files = sorted(folder.glob("*.safetensors"))
     return {name: tensor for file in files for name, tensor in load_file(file).items()}
 
 
-def nothing_new(tmp_path):
+def no_output_in(tmp_path):
     """Whether neither a result nor a half-written one is there."""
     return not [path.name for path in tmp_path.iterdir() if "out" in path.name]

@@ -5,8 +5,8 @@ import math
 import torch
 
 from fusion.merging.methods.registry import (
-    ALL,
     DELLA,
+    METHODS,
     SCE,
     TIES,
     Breadcrumbs,
@@ -23,39 +23,39 @@ from fusion.merging.methods.registry import (
 )
 from tests.helpers import reference_merge as reference
 
-NAME = "model.layers.1.mlp.up_proj.weight"
+TENSOR_NAME = "model.layers.1.mlp.up_proj.weight"
 
 
-def row(base):
+def row_size(base):
     return math.prod(base.shape[1:]) if base.dim() > 1 else base.numel()
 
 
-def by_rank(b, m, density):
-    streams = [f"0/{NAME}/{s}" for s in range(len(m))]
+def dropped_by_rank(b, m, density):
+    streams = [f"0/{TENSOR_NAME}/{s}" for s in range(len(m))]
     thinned = zip(reference.changes(b, m), streams, strict=True)
-    return [reference.dropped_by_rank(c, density, 0.15, max(1, row(b)), stream) for c, stream in thinned]
+    return [reference.dropped_by_rank(c, density, 0.15, max(1, row_size(b)), stream) for c, stream in thinned]
 
 
-def at_random(b, m, densities, seed=0):
-    streams = [f"{seed}/{NAME}/{s}" for s in range(len(m))]
+def randomly_dropped(b, m, densities, seed=0):
+    streams = [f"{seed}/{TENSOR_NAME}/{s}" for s in range(len(m))]
     return [reference.dropped(*z) for z in zip(reference.changes(b, m), densities, streams, strict=True)]
 
 
-def in_the_middle(b, m, density=0.9, gamma=0.01):
+def middle_magnitudes(b, m, density=0.9, gamma=0.01):
     return [reference.middle(c, density, gamma) for c in reference.changes(b, m)]
 
 
-AGREE = {"elect": True, "normalise": True}
+ELECTED_SIGN = {"elect": True, "normalise": True}
 
 
-THIRDS = [1 / 3] * 3
+EQUAL_WEIGHTS = [1 / 3] * 3
 
 
 CASES = {
     "linear": (Linear(), lambda b, m: reference.linear(b, m, [1.0] * len(m))),
     "linear, weights": (Linear(weights=[2, -0.5, 1]), lambda b, m: reference.linear(b, m, [2, -0.5, 1])),
     "linear, sum": (
-        Linear(weights=[2, -0.5, 1], normalise=False),
+        Linear(weights=[2, -0.5, 1], normalize=False),
         lambda b, m: reference.linear(b, m, [2, -0.5, 1], normalise=False),
     ),
     "slerp": (Slerp(), lambda b, m: reference.slerp(b, m, 0.5)),
@@ -77,7 +77,7 @@ CASES = {
         lambda b, m: reference.task_arithmetic(b, m, [1.5, -1, 0]),
     ),
     "task arithmetic, scaled mean": (
-        TaskArithmetic(weights=[1, 2, 3], normalise=True, scale=0.5),
+        TaskArithmetic(weights=[1, 2, 3], normalize=True, lambda_=0.5),
         lambda b, m: reference.joined(b, reference.changes(b, m), [1, 2, 3], normalise=True, scale=0.5),
     ),
     "ties": (TIES(), lambda b, m: reference.ties(b, m, [1 / len(m)] * len(m), 0.6)),
@@ -86,7 +86,7 @@ CASES = {
         lambda b, m: reference.ties(b, m, [3, 0, 1], 0.29),
     ),
     "ties, densities and a sum": (
-        TIES(weights=[1, 1, 1], density=[0.2, 1, 0.7], normalise=False, scale=2),
+        TIES(weights=[1, 1, 1], density=[0.2, 1, 0.7], normalize=False, lambda_=2),
         lambda b, m: reference.joined(
             b,
             [reference.largest(c, d) for c, d in zip(reference.changes(b, m), (0.2, 1, 0.7), strict=True)],
@@ -95,20 +95,29 @@ CASES = {
             scale=2,
         ),
     ),
-    "dare linear": (DARELinear(), lambda b, m: reference.joined(b, at_random(b, m, [0.5] * 3), [0.3] * 3)),
+    "dare linear": (DARELinear(), lambda b, m: reference.joined(b, randomly_dropped(b, m, [0.5] * 3), [0.3] * 3)),
     "dare linear, densities and a seed": (
         DARELinear(density=[0.1, 0.5, 1.0], seed=7, weights=[1, 2, 3]),
-        lambda b, m: reference.joined(b, at_random(b, m, [0.1, 0.5, 1.0], 7), [1, 2, 3]),
+        lambda b, m: reference.joined(b, randomly_dropped(b, m, [0.1, 0.5, 1.0], 7), [1, 2, 3]),
     ),
-    "dare ties": (DARETies(), lambda b, m: reference.joined(b, at_random(b, m, [0.5] * 3), THIRDS, **AGREE)),
-    "della linear": (DELLALinear(), lambda b, m: reference.joined(b, by_rank(b, m, 0.5), [0.3] * 3)),
-    "della": (DELLA(density=0.3), lambda b, m: reference.joined(b, by_rank(b, m, 0.3), THIRDS, **AGREE)),
-    "breadcrumbs": (Breadcrumbs(), lambda b, m: reference.joined(b, in_the_middle(b, m), [0.3] * 3)),
+    "dare ties": (
+        DARETies(),
+        lambda b, m: reference.joined(b, randomly_dropped(b, m, [0.5] * 3), EQUAL_WEIGHTS, **ELECTED_SIGN),
+    ),
+    "della linear": (DELLALinear(), lambda b, m: reference.joined(b, dropped_by_rank(b, m, 0.5), [0.3] * 3)),
+    "della": (
+        DELLA(density=0.3),
+        lambda b, m: reference.joined(b, dropped_by_rank(b, m, 0.3), EQUAL_WEIGHTS, **ELECTED_SIGN),
+    ),
+    "breadcrumbs": (Breadcrumbs(), lambda b, m: reference.joined(b, middle_magnitudes(b, m), [0.3] * 3)),
     "breadcrumbs, many outliers": (
         Breadcrumbs(density=0.7, gamma=0.1),
-        lambda b, m: reference.joined(b, in_the_middle(b, m, 0.7, 0.1), [0.3] * 3),
+        lambda b, m: reference.joined(b, middle_magnitudes(b, m, 0.7, 0.1), [0.3] * 3),
     ),
-    "breadcrumbs ties": (BreadcrumbsTies(), lambda b, m: reference.joined(b, in_the_middle(b, m), THIRDS, **AGREE)),
+    "breadcrumbs ties": (
+        BreadcrumbsTies(),
+        lambda b, m: reference.joined(b, middle_magnitudes(b, m), EQUAL_WEIGHTS, **ELECTED_SIGN),
+    ),
     "sce": (SCE(), lambda b, m: reference.sce(b, m, 0.1)),
     "sce, all": (SCE(select_topk=1), lambda b, m: reference.sce(b, m, 1)),
     "sce, selected weights": (SCE(selection="weights"), lambda b, m: reference.sce(b, m, 0.1, "weights")),
@@ -118,10 +127,10 @@ CASES = {
 SHAPES = [(), (1,), (7,), (5, 3), (2, 3, 41), (0,), (3, 0)]
 
 
-RANDOM = {"dare_linear", "dare_ties", "della_linear", "della"}
+RANDOM_KINDS = {"dare_linear", "dare_ties", "della_linear", "della"}
 
 
-def grown(shape, models=3, seed=0, dtype=torch.float32):
+def base_and_models(shape, models=3, seed=0, dtype=torch.float32):
     """A base and models that differ from it a little, some entries not at all."""
     draw = torch.Generator().manual_seed(seed)
     base = torch.randn(shape, generator=draw)
@@ -131,11 +140,11 @@ def grown(shape, models=3, seed=0, dtype=torch.float32):
     return base.to(dtype), [(base + change).to(dtype) for change in changes]
 
 
-def every(models, **others):
+def methods_for(models, **others):
     """Each method that can merge that many models, with settings under which it can."""
-    fit = [m for m in ALL if m.fewest <= models <= (m.most or models)]
+    fit = [m for m in METHODS if m.min_models <= models <= (m.max_models or models)]
     return [method(select_topk=1) if method is SCE and models == 1 else method(**others) for method in fit]
 
 
-def by_kind(method):
+def method_kind(method):
     return method.kind

@@ -5,11 +5,12 @@ import math
 
 import pytest
 
-from fusion.cli import merge_recipes
-from fusion.merging.recipes import recipe
-from fusion.merging.search import Grid, NelderMead, search
+from fusion.data.datasets import load
+from fusion.merging.recipes.merge_recipe import parse_recipe
+from fusion.merging.recipes.search_settings import GridSearch, NelderMead
+from fusion.merging.search import check_disjoint, initial_weights, is_searched, minimize_score, search_and_merge
 from tests.helpers import tiny
-from tests.helpers.families import change
+from tests.helpers.families import edit_weights
 
 
 def bowl(weights):
@@ -17,25 +18,25 @@ def bowl(weights):
 
 
 def test_the_simplex_finds_the_bottom_of_a_bowl():
-    trials = search(bowl, [0.3, 0.3], NelderMead(evaluations=80))
+    trials = minimize_score(bowl, [0.3, 0.3], NelderMead(evaluations=80))
     assert trials.best == pytest.approx((0.5, 0.8), abs=0.01)
-    assert len(trials.tried) <= 80
-    assert next(iter(trials.tried)) == (0.3, 0.3)
+    assert len(trials.scores) <= 80
+    assert next(iter(trials.scores)) == (0.3, 0.3)
 
 
 def test_a_grid_tries_every_combination_once_and_the_start():
     tried = []
-    trials = search(lambda w: tried.append(w) or bowl(w), [0.3, 0.3], Grid(values=[0.0, 0.5, 0.75]))
+    trials = minimize_score(lambda w: tried.append(w) or bowl(w), [0.3, 0.3], GridSearch(values=[0.0, 0.5, 0.75]))
     assert len(tried) == len(set(tried)) == 10
     assert trials.best == (0.5, 0.75)
 
 
 def test_the_best_is_never_worse_than_the_start():
-    assert search(lambda w: sum(w), [0.0, 0.0], Grid(values=[1.0])).best == (0.0, 0.0)
+    assert minimize_score(lambda w: sum(w), [0.0, 0.0], GridSearch(values=[1.0])).best == (0.0, 0.0)
 
 
 def test_weights_a_method_refuses_count_as_worst():
-    assert search(lambda w: math.inf if w[0] < 0.4 else w[0], [0.5], NelderMead(evaluations=30)).best[0] >= 0.4
+    assert minimize_score(lambda w: math.inf if w[0] < 0.4 else w[0], [0.5], NelderMead(evaluations=30)).best[0] >= 0.4
 
 
 # On real little models
@@ -58,50 +59,52 @@ def spoil(folder):
     def louder(tensors):
         tensors["lm_head.weight"] *= 6  # sure of itself, and wrong
 
-    change(folder, louder)
+    edit_weights(folder, louder)
 
 
-def searching(folder, **changes):
-    found = {
+def recipe_with_search(folder):
+    search = {
         "validation": {"path": str(folder / "dev.jsonl")},
-        "how": {"kind": "grid", "values": [0.0, 0.5, 1.0]},
-    } | changes
-    raw = {"base": str(folder / "base"), "models": [str(folder / "good"), str(folder / "bad")], "method": "linear"}
-    return recipe.parse(raw | {"search": found}, "r.yaml")
+        "algorithm": {"kind": "grid", "values": [0.0, 0.5, 1.0]},
+    }
+    models = [str(folder / "good"), str(folder / "bad")]
+    raw = {"base_model": str(folder / "base"), "models": models, "method": "linear", "search": search}
+    return parse_recipe(raw, "r.yaml")
 
 
-def test_a_search_leaves_out_the_model_that_makes_it_worse(trained, tmp_path, capsys):
-    merged = merge_recipes.run(searching(trained), tmp_path / "out")
-    assert merged.made
-    kept = json.loads((tmp_path / "out/search.json").read_text())
-    assert kept["best"][1] == 0
-    assert kept["best"][0] > 0
-    assert len(kept["tried"]) == 8  # of nine pairs, 0 and 0 is refused by the method, and the start is one of them
-    scores = [trial["bits_per_byte"] for trial in kept["tried"]]
-    assert min(scores) == scores[kept["tried"].index(next(t for t in kept["tried"] if t["weights"] == kept["best"]))]
-    again = json.loads((tmp_path / "out/merge.json").read_text())
-    assert again["method"]["weights"] == kept["best"]
+def examples(file):
+    return load(str(file), domain="validation")
+
+
+def test_a_search_leaves_out_the_model_that_makes_it_worse(trained, tmp_path):
+    recipe = recipe_with_search(trained)
+    assert not is_searched(recipe, tmp_path / "out")
+    assert search_and_merge(recipe, tmp_path / "out", examples(trained / "dev.jsonl")).created
+    record = json.loads((tmp_path / "out/search.json").read_text())
+    assert record["best"][1] == 0
+    assert record["best"][0] > 0
+    assert len(record["trials"]) == 8  # of nine pairs, 0 and 0 is refused by the method, and the start is one of them
+    scores = {tuple(trial["weights"]): trial["bits_per_byte"] for trial in record["trials"]}
+    assert min(scores.values()) == scores[tuple(record["best"])]
+    assert json.loads((tmp_path / "out/merge.json").read_text())["method"]["weights"] == record["best"]
     assert not (tmp_path / ".out.trial").exists()
-    assert not merge_recipes.run(searching(trained), tmp_path / "out").made
-    assert "nothing to do" in capsys.readouterr().out
+    assert is_searched(recipe, tmp_path / "out")
+    assert not is_searched(recipe.model_copy(update={"dtype": "bfloat16"}), tmp_path / "out")
 
 
-def test_validation_data_may_not_be_test_data(trained, tmp_path):
+def test_validation_examples_may_not_be_test_examples(trained):
+    dev, test = examples(trained / "dev.jsonl"), examples(trained / "test.jsonl")
+    check_disjoint(dev[:2], test)
     with pytest.raises(ValueError, match="1 of 4 validation examples are test examples too"):
-        merge_recipes.run(searching(trained, test={"path": str(trained / "test.jsonl")}), tmp_path / "out")
-    with pytest.raises(ValueError, match="would be searched on its split `test`"):
-        merge_recipes.run(searching(trained, validation={"path": "openai/gsm8k", "split": "test"}), tmp_path / "out")
-    with pytest.raises(ValueError, match="search.validation.promt: Extra inputs are not permitted"):
-        merge_recipes.run(searching(trained, validation={"path": "x.jsonl", "promt": "{a}"}), tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+        check_disjoint(dev, test)
 
 
 def test_what_has_no_single_number_a_model_is_not_searched(trained):
-    plain = {"base": "b", "models": ["x", "y"]}
+    plain = {"base_model": "b", "models": ["x", "y"]}
     with pytest.raises(ValueError, match="sce has no weights to search for"):
-        merge_recipes.start(recipe.parse(plain | {"method": "sce"}, "r"))
+        initial_weights(parse_recipe(plain | {"method": "sce"}, "r"))
     varied = {"kind": "ties", "weights": [{"layers": [0, 1]}, 1]}
     with pytest.raises(ValueError, match="A search starts from one number a model"):
-        merge_recipes.start(recipe.parse(plain | {"method": varied}, "r"))
-    assert merge_recipes.start(recipe.parse(plain | {"method": "slerp"}, "r")) == [0.5]
-    assert merge_recipes.start(recipe.parse(plain | {"method": "task_arithmetic"}, "r")) == [0.3, 0.3]
+        initial_weights(parse_recipe(plain | {"method": varied}, "r"))
+    assert initial_weights(parse_recipe(plain | {"method": "slerp"}, "r")) == [0.5]
+    assert initial_weights(parse_recipe(plain | {"method": "task_arithmetic"}, "r")) == [0.3, 0.3]

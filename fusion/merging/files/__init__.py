@@ -1,1 +1,1 @@
-"""Model folders: read, merged as a stream, written, described."""
+"""Model folders: checkpoints read tensor by tensor, merged as a stream, written, and described."""

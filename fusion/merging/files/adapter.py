@@ -1,4 +1,4 @@
-"""A LoRA adapter as a model: the base with scale · B A added to some of its matrices, never written out in between."""
+"""A LoRA adapter as a model: the base with scale · B A added to some of its matrices as they are read."""
 
 from __future__ import annotations
 
@@ -12,125 +12,136 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from fusion.merging.files.checkpoint import Checkpoint, refuse_pickles
-from fusion.merging.files.mapped import Entry, Mapped
-from fusion.merging.methods.tiles import Part
+from fusion.merging.files.safetensors_file import SafetensorsFile, TensorEntry
+from fusion.merging.methods.tiles import TensorReader
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
-UNKNOWN = {"use_dora": False, "bias": "none", "lora_bias": False, "megatron_config": None}
-"""Settings of an adapter that would need more than B A; each has to have this value, or be absent."""
+REQUIRED_SETTINGS = {"use_dora": False, "bias": "none", "lora_bias": False, "megatron_config": None}
+"""Settings of an adapter that with other values would mean more than B A; each has this value, or is absent."""
 
 
 @dataclass(frozen=True)
-class LowRank:
-    """A change B A of one matrix, as its factors and its factor."""
+class LowRankUpdate:
+    """The update scale · B A of one matrix, as its factors."""
 
-    up: Tensor
-    down: Tensor
+    lora_b: Tensor
+    lora_a: Tensor
     scale: float
     transposed: bool
-    """Whether the base stores the matrix the other way round."""
+    """Whether the base stores the transpose, as for embeddings and `fan_in_fan_out`."""
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Of the matrix it belongs to."""
-        rows, columns = self.up.shape[0], self.down.shape[1]
+        """Shape of the matrix as the base stores it."""
+        rows, columns = self.lora_b.shape[0], self.lora_a.shape[1]
         return (columns, rows) if self.transposed else (rows, columns)
 
     def rows(self, first: int, last: int) -> Tensor:
-        """These rows of the change, in float64."""
+        """Rows `first` to `last` of the update, in float64."""
         if self.transposed:
-            return self.scale * (self.up @ self.down[:, first:last]).T
-        return self.scale * (self.up[first:last] @ self.down)
+            return self.scale * (self.lora_b @ self.lora_a[:, first:last]).T
+        return self.scale * (self.lora_b[first:last] @ self.lora_a)
 
 
 @dataclass(frozen=True)
-class Adapted(Checkpoint):
-    """The base with an adapter folded in, in float64: nothing is rounded to the base's type on the way."""
+class LoraCheckpoint(Checkpoint):
+    """The base with an adapter added in float64: nothing is rounded to the base's type on the way."""
 
     base: Checkpoint
-    changes: dict[str, LowRank]
+    updates: dict[str, LowRankUpdate]
 
     @staticmethod
-    def folds(folder: Path) -> bool:
+    def is_adapter(folder: Path) -> bool:
         """Whether the folder is an adapter rather than a whole model."""
-        return (folder / CONFIG).is_file() and not (folder / "config.json").is_file()
+        return (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file()
 
     @staticmethod
-    def of(base: Checkpoint, folder: Path) -> Adapted:
-        """Raises ValueError where the adapter does not fit this base, or is more than low-rank matrices."""
-        settings = json.loads((folder / CONFIG).read_bytes())
-        _supported(folder, settings)
-        if not (folder / WEIGHTS).is_file():
+    def from_adapter(base: Checkpoint, folder: Path) -> LoraCheckpoint:
+        """Open an adapter. Raises ValueError where it does not fit this base, or is more than low-rank matrices."""
+        settings = json.loads((folder / ADAPTER_CONFIG).read_bytes())
+        _check_supported(folder, settings)
+        if not (folder / ADAPTER_WEIGHTS).is_file():
             refuse_pickles(folder)
-            raise FileNotFoundError(f"{folder} has {CONFIG} but no {WEIGHTS}; copy it there.")
-        stored = {name.removeprefix(PREFIX): entry for name, entry in Mapped(folder / WEIGHTS).entries().items()}
-        ups = [name for name in stored if ".lora_B." in name or ".lora_embedding_B" in name]
-        changes = dict(_change(base, folder, settings, stored, name) for name in ups)
-        pairs = {half for name in ups for half in (name, _other(name))}
-        whole = {name.replace(".modules_to_save", ""): e for name, e in stored.items() if name not in pairs}
+            raise FileNotFoundError(f"{folder} has {ADAPTER_CONFIG} but no {ADAPTER_WEIGHTS}; copy it there.")
+        entries = SafetensorsFile(folder / ADAPTER_WEIGHTS).entries()
+        stored = {name.removeprefix(PREFIX): entry for name, entry in entries.items()}
+        b_names = [name for name in stored if ".lora_B." in name or ".lora_embedding_B" in name]
+        updates = dict(_read_update(base, folder, settings, stored=stored, b_name=name) for name in b_names)
+        factors = {*b_names, *map(_a_name, b_names)}
+        whole = {name.replace(".modules_to_save", ""): e for name, e in stored.items() if name not in factors}
         for name, entry in whole.items():
             if name not in base.entries or base.entries[name].shape != entry.shape:
                 raise ValueError(f"{folder}: {name} is neither low-rank nor a tensor of the base {base.folder}.")
-        return Adapted(folder, base.config, base.entries | whole, base, changes)
+        return LoraCheckpoint(folder, base.config, base.entries | whole, base, updates)
 
     @property
+    @override
     def files(self) -> list[Path]:
-        """The adapter's own two files; the base's are the base's."""
-        return [self.folder / CONFIG, self.folder / WEIGHTS]
+        """The adapter's own two files, without the base's."""
+        return [self.folder / ADAPTER_CONFIG, self.folder / ADAPTER_WEIGHTS]
 
-    def part(self, name: str, base: Part, size: int) -> Part:
-        """The base's entries plus the change, row by row."""
-        entry, change = self.entry(name), self.changes.get(name)
-        if change is None:
-            return Part(str(self.folder), entry.kind, entry.read, entry.release)
-        return Part(str(self.folder), torch.float64, _folded(entry, change), entry.release)
+    @override
+    def reader(self, name: str, base: TensorReader, size: int) -> TensorReader:
+        entry, update = self.entry(name), self.updates.get(name)
+        if update is None:
+            return TensorReader(str(self.folder), entry.torch_dtype, entry.read, entry.release)
+        return TensorReader(str(self.folder), torch.float64, _read_with_update(entry, update), entry.release)
 
 
-def _folded(entry: Entry, change: LowRank) -> Callable[[int, int], Tensor]:
+def _read_with_update(entry: TensorEntry, update: LowRankUpdate) -> Callable[[int, int], Tensor]:
     columns = entry.shape[1]
 
     def read(start: int, stop: int) -> Tensor:
-        return entry.read(start, stop).double() + change.rows(start // columns, stop // columns).reshape(-1)
+        return entry.read(start, stop).double() + update.rows(start // columns, stop // columns).reshape(-1)
 
     return read
 
 
-def _change(
-    base: Checkpoint, folder: Path, settings: dict[str, Any], stored: dict[str, Entry], up: str
-) -> tuple[str, LowRank]:
-    """The tensor of the base that `up` belongs to, and its change. An embedding's factors are stored transposed."""
-    down, module = _other(up), re.split(r"\.lora_(?:embedding_)?B", up)[0]
-    name, embedding = f"{module}.weight", ".lora_embedding_B" in up
-    if down not in stored:
-        raise ValueError(f"{folder}: {up} has no {down} beside it; save or copy the adapter again.")
-    b, a = (stored[half].read(0, stored[half].size).double().view(stored[half].shape) for half in (up, down))
-    rank, transposed = a.shape[0], embedding or settings.get("fan_in_fan_out", False)
-    change = LowRank(b, a, _scale(settings, module, rank), transposed)
+def _read_update(
+    base: Checkpoint, folder: Path, settings: dict[str, Any], *, stored: dict[str, TensorEntry], b_name: str
+) -> tuple[str, LowRankUpdate]:
+    """The name of the base's tensor that the factor `b_name` belongs to, and its update."""
+    a_name, module = _a_name(b_name), re.split(r"\.lora_(?:embedding_)?B", b_name)[0]
+    name, is_embedding = f"{module}.weight", ".lora_embedding_B" in b_name
+    if a_name not in stored:
+        raise ValueError(f"{folder}: {b_name} has no {a_name} beside it; save or copy the adapter again.")
+    b, a = (_read_whole(stored[factor]) for factor in (b_name, a_name))
+    # peft stores the factors of an embedding transposed
+    rank, transposed = a.shape[0], is_embedding or settings.get("fan_in_fan_out", False)
+    update = LowRankUpdate(b, a, _scale(settings, module, rank), transposed)
     entry = base.entries.get(name)
     if entry is None:
-        raise ValueError(f"{folder}: the base {base.folder} has no {name} for the adapter's {up}; give its own base.")
-    if entry.shape != change.shape:
         raise ValueError(
-            f"{folder}: its change of {name} has shape {change.shape}, the base {base.folder} has {entry.shape}."
+            f"{folder}: the base {base.folder} has no {name} for the adapter's {b_name}; give its own base."
         )
-    return name, change
+    if entry.shape != update.shape:
+        raise ValueError(
+            f"{folder}: its update of {name} has shape {update.shape}, the base {base.folder} has {entry.shape}."
+        )
+    return name, update
+
+
+def _read_whole(entry: TensorEntry) -> Tensor:
+    """The tensor in its shape, as float64."""
+    return entry.read(0, entry.size).double().view(entry.shape)
 
 
 def _scale(settings: dict[str, Any], module: str, rank: int) -> float:
-    """alpha / rank, or alpha / √rank for rank-stabilised adapters; alpha may differ by module."""
+    """alpha / rank, or alpha / √rank for rank-stabilized adapters; alpha may differ by module."""
     patterns = settings.get("alpha_pattern") or {}
-    fits = (alpha for pattern, alpha in patterns.items() if re.match(rf"(?:.*\.)?(?:{pattern})$", module))
-    alpha = next(fits, settings["lora_alpha"])
+    matching = (alpha for pattern, alpha in patterns.items() if re.match(rf"(?:.*\.)?(?:{pattern})$", module))
+    alpha = next(matching, settings["lora_alpha"])
     return alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank)
 
 
-def _supported(folder: Path, settings: dict[str, Any]) -> None:
+def _check_supported(folder: Path, settings: dict[str, Any]) -> None:
     if settings.get("peft_type") != "LORA":
         raise ValueError(f"{folder}: peft_type is {settings.get('peft_type')!r}; only LORA adapters can be folded in.")
-    for name, value in UNKNOWN.items():
+    for name, value in REQUIRED_SETTINGS.items():
         if settings.get(name, value) != value:
             raise ValueError(
                 f"{folder}: {name} is {settings[name]!r}, which is more than low-rank matrices. Fold the adapter into "
@@ -138,6 +149,6 @@ def _supported(folder: Path, settings: dict[str, Any]) -> None:
             )
 
 
-def _other(up: str) -> str:
-    """Name of the A that belongs to a B."""
-    return up.replace(".lora_B.", ".lora_A.").replace(".lora_embedding_B", ".lora_embedding_A")
+def _a_name(b_name: str) -> str:
+    """The name of the factor A that belongs to a factor B."""
+    return b_name.replace(".lora_B.", ".lora_A.").replace(".lora_embedding_B", ".lora_embedding_A")

@@ -15,22 +15,23 @@ from typing import Any
 import torch
 
 from fusion.merging.files import merge_record
-from fusion.merging.files.auxiliary_files import complete, configuration
-from fusion.merging.files.job import Job, Progress, Vocabulary, checked
-from fusion.merging.files.mapped import FLOATS
-from fusion.merging.files.output import Output, Spec
-from fusion.merging.files.threads import pool
-from fusion.merging.methods.base import Method
-from fusion.merging.methods.tiles import Flat, Part, Stack, Tile
-from fusion.merging.recipes.recipe import Recipe
+from fusion.merging.files.auxiliary_files import config_with_dtype, write_auxiliary_files
+from fusion.merging.files.checkpoint_writer import CheckpointWriter, TensorSpec
+from fusion.merging.files.merge_job import MergeJob, MergeProgress, VocabularyPolicy, prepare_merge
+from fusion.merging.files.safetensors_file import FLOAT_DTYPES
+from fusion.merging.files.threads import tile_executor
+from fusion.merging.methods.base import MergeMethod
+from fusion.merging.methods.tiles import Flat, TensorReader, TensorStack, Tile
+from fusion.merging.recipes.merge_recipe import MergeRecipe
 
 
 @dataclass(frozen=True)
-class Merged(os.PathLike[str]):
-    """The folder with the result, usable as a path, and whether this call made it or found it done."""
+class MergeResult(os.PathLike[str]):
+    """The folder of a merged model, usable as a path."""
 
     folder: Path
-    made: bool
+    created: bool
+    """Whether this call merged it; if not, it was there already from exactly these inputs."""
 
     def __fspath__(self) -> str:
         return str(self.folder)
@@ -39,93 +40,110 @@ class Merged(os.PathLike[str]):
 def merge(
     base: Path | None,
     models: Sequence[Path],
-    method: Method,
+    method: MergeMethod,
     out: Path,
     *,
     dtype: str | None = None,
-    vocabulary: Vocabulary = "refuse",
+    vocabulary: VocabularyPolicy = "refuse",
     threads: int | None = None,
-    progress: Progress | None = None,
-) -> Merged:
-    """Merges `models` into `base` with `method` and writes the model folder `out`.
+    progress: MergeProgress | None = None,
+) -> MergeResult:
+    """Merge `models` into `base` with `method` and write the model folder `out`.
 
     A model is a folder with safetensors, or with a LoRA adapter of the base. Floating tensors keep the dtype the base
     has, or get `dtype` (float32, bfloat16, float16); integers and booleans must be equal in all folders. Everything else
     (configuration, tokenizer, chat template) is the base's; without a base, for methods that need none, the first
-    model's. Tokenizers must agree; with `vocabulary: pad` a model may have more or fewer tokens: rows it lacks count as
+    model's. Tokenizers must agree; with `vocabulary="pad"` a model may have more or fewer tokens: rows it lacks count as
     the base's, rows the base lacks are left out. `threads` are by default as many as cores.
 
     `out` appears by rename when it is whole and on disk, with a card, the recipe and a `merge.json` that names the XXH3
-    of every input file; if it is there already from exactly these inputs, nothing is done. A merge that was killed goes
-    on where it was when it is started again. `progress` hears (stage, done, total) for the stage `tensors`.
+    of every input file; if it is there already from exactly these inputs, nothing is done. A merge that was killed
+    resumes where it was when it is started again. `progress` is called with (stage, done, total) for the stage `tensors`.
 
     Raises ValueError where the inputs do not fit together, hold NaN, or the result overflows `dtype`;
     FileNotFoundError where one is no model folder; FileExistsError where `out` holds something else.
     """
-    job = checked(base, models, method, dtype, vocabulary, progress or (lambda stage, done, total: None))
-    merge_record.check_free(out)
-    with pool(threads) as workers, ThreadPoolExecutor(threads or os.cpu_count()) as readers:
-        inputs = merge_record.Inputs.look(job.files, readers)
-        if (out / merge_record.NAME).is_file() and merge_record.already_made(out, job.decided() | _described(inputs)):
-            return Merged(out, made=False)
+    job = prepare_merge(base, models, method, dtype=dtype, vocabulary=vocabulary)
+    merge_record.check_output_folder(out)
+    with tile_executor(threads) as executor, ThreadPoolExecutor(threads or os.cpu_count()) as hashing:
+        inputs = merge_record.HashedInputs.start(job.input_files, hashing)
+        if (out / merge_record.FILE_NAME).is_file() and merge_record.is_already_merged(out, _record(job, inputs)):
+            return MergeResult(out, created=False)
         partial = out.parent / f".{out.name}.partial"
         try:
-            _write(partial, job, inputs, workers)
-            made_from = job.decided() | _described(inputs)
-            _complete(partial, job, made_from, out.name)
+            _write_weights(partial, job, inputs, executor=executor, progress=progress)
+            _write_auxiliary_files(partial, job, _record(job, inputs), out.name)
             partial.replace(out)
-        except Exception:  # what cannot go on is taken away; what was interrupted stays, to be gone on with
+        except (
+            Exception
+        ):  # an error would come again, so its folder goes; an interrupted merge keeps its own and resumes
             shutil.rmtree(partial, ignore_errors=True)
             raise
-    return Merged(out, made=True)
+    return MergeResult(out, created=True)
 
 
-def _write(folder: Path, job: Job, inputs: merge_record.Inputs, workers: Executor) -> None:
-    specs = [Spec(name, job.letters(name), entry.shape) for name, entry in job.base.entries.items()]
-    quick = json.loads(json.dumps(job.decided() | {"inputs": inputs.quick()}))
-    with Output.open(folder, specs, quick) as output:
+def _write_weights(
+    folder: Path,
+    job: MergeJob,
+    inputs: merge_record.HashedInputs,
+    *,
+    executor: Executor,
+    progress: MergeProgress | None,
+) -> None:
+    specs = [TensorSpec(name, job.result_dtype(name), entry.shape) for name, entry in job.base.entries.items()]
+    # sizes and times instead of hashes, which are not known yet
+    merge_key = json.loads(json.dumps(job.settings() | {"inputs": inputs.file_states()}))
+    with CheckpointWriter.open(folder, specs, merge_key) as writer:
         for done, spec in enumerate(specs, start=1):
-            if spec.name not in output.settled:
-                (_merge_one if spec.dtype in FLOATS else _copy_equal)(job, spec, output, workers)
-                output.finish(spec)
-            job.report("tensors", done, len(specs))
-    output.seal()
+            if spec.name not in writer.synced:
+                if spec.dtype in FLOAT_DTYPES:
+                    _merge_tensor(job, spec, writer, executor=executor)
+                else:
+                    _copy_equal(job, spec, writer)
+                writer.mark_written(spec)
+            if progress is not None:
+                progress("tensors", done, len(specs))
+    writer.write_index()
 
 
-def _merge_one(job: Job, spec: Spec, output: Output, workers: Executor) -> None:
-    base = job.base.part(spec.name, _nothing, math.prod(spec.shape))
-    models = [model.part(spec.name, base, math.prod(spec.shape)) for model in job.models]
-    method, dtype = job.methods[spec.name], FLOATS[spec.dtype]
-    stack = Stack(spec.name, spec.shape, base, models, workers, method.exact)
+def _merge_tensor(job: MergeJob, spec: TensorSpec, writer: CheckpointWriter, *, executor: Executor) -> None:
+    size, method = math.prod(spec.shape), job.methods[spec.name]
+    base = job.base.reader(spec.name, _NO_READER, size)
+    models = [model.reader(spec.name, base, size) for model in job.models]
+    stack = TensorStack(spec.name, spec.shape, base, models, executor=executor, always_float64=method.always_float64)
 
     def write(tile: Tile, merged: Flat) -> None:
-        output.write(spec.name, tile.start, merged)
+        writer.write(spec.name, tile.start, merged)
 
-    stack.apply(method.rule(stack), dtype, write)
-
-
-_nothing = Part("", torch.float32, lambda start, stop: torch.empty(0))
+    stack.apply(method.rule(stack), FLOAT_DTYPES[spec.dtype], write)
 
 
-def _copy_equal(job: Job, spec: Spec, output: Output, workers: Executor) -> None:
+_NO_READER = TensorReader("", torch.float32, lambda start, stop: torch.empty(0))
+"""The base lacks no rows of itself."""
+
+
+def _copy_equal(job: MergeJob, spec: TensorSpec, writer: CheckpointWriter) -> None:
+    """Copy a tensor of integers or booleans. Raises ValueError where a model's differs from the base's."""
     entry = job.base.entries[spec.name]
-    values = entry.raw(0, entry.size)
+    values = entry.read_bytes(0, entry.size)
     for model in job.models:
         other = model.entry(spec.name)
-        if not torch.equal(values, other.raw(0, other.size)):
+        if not torch.equal(values, other.read_bytes(0, other.size)):
             raise ValueError(
                 f"{spec.name} in {model.folder} differs from the base {job.base.folder}: {spec.dtype} values, which cannot "
                 "be averaged and have to be equal in all; give models trained from this base."
             )
-    output.write(spec.name, 0, values)
+    writer.write(spec.name, 0, values)
 
 
-def _complete(folder: Path, job: Job, made_from: dict[str, Any], title: str) -> None:
-    recipe = Recipe.of(job.base.folder, [model.folder for model in job.models], job.method, job.dtype, job.vocabulary)
-    config = configuration(job.base.config, job.dtype)
-    complete(folder, job.base.folder, config, recipe.yaml(), made_from, title)
+def _write_auxiliary_files(folder: Path, job: MergeJob, record: dict[str, Any], title: str) -> None:
+    models = [model.folder for model in job.models]
+    recipe = MergeRecipe.from_merge(job.base.folder, models, job.method, dtype=job.dtype, vocabulary=job.vocabulary)
+    config = config_with_dtype(job.base.config, job.dtype)
+    write_auxiliary_files(folder, job.base.folder, config, recipe=recipe.to_yaml(), record=record, title=title)
 
 
-def _described(inputs: merge_record.Inputs) -> dict[str, Any]:
-    first, *rest = inputs.described()
-    return {"base": first, "models": rest}
+def _record(job: MergeJob, inputs: merge_record.HashedInputs) -> dict[str, Any]:
+    """Settings and hashes of the inputs, for which this waits, as they go into `merge.json`."""
+    base, *models = inputs.by_folder()
+    return job.settings() | {"base_model": base, "models": models}

@@ -1,4 +1,4 @@
-"""Threads that merge tiles, and the memory they use again."""
+"""The threads that merge tiles, set up so that they reuse memory."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 
 
 @contextmanager
-def pool(threads: int | None) -> Iterator[Executor]:
-    """Threads that leave torch's own alone: each works on tiles of its own, with no threads inside."""
+def tile_executor(threads: int | None) -> Iterator[Executor]:
+    """An executor of `threads` threads, by default one per core, each with a single torch thread of its own."""
     count, before = threads or len(os.sched_getaffinity(0)), torch.get_num_threads()
     _keep_freed_memory()
     try:

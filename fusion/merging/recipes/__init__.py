@@ -1,1 +1,1 @@
-"""A merge as a file: our recipes, and mergekit's."""
+"""A merge as a YAML file: our recipes, and mergekit's."""

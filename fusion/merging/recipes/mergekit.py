@@ -1,4 +1,4 @@
-"""mergekit's YAML, read as a recipe of ours, for the methods that both have; what would come out otherwise is refused."""
+"""mergekit's YAML as a recipe of ours, for the methods that both have; what would give another result is refused."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-SPARSE = (
+TASK_VECTOR_KINDS = (
     "task_arithmetic", "ties", "dare_linear", "dare_ties", "della_linear", "della", "breadcrumbs", "breadcrumbs_ties",
 )  # fmt: skip
-SHARED = ("linear", "slerp", "nuslerp", "multislerp", "karcher", "model_stock", *SPARSE, "sce")
+SHARED_KINDS = ("linear", "slerp", "nuslerp", "multislerp", "karcher", "model_stock", *TASK_VECTOR_KINDS, "sce")
 DEFAULTS: dict[str, dict[str, Any]] = {
-    **{name: {"normalize": name == "ties"} for name in SPARSE},
+    **{name: {"normalize": name == "ties"} for name in TASK_VECTOR_KINDS},
     "sce": {"select_topk": 1.0},
     "linear": {"normalize": True},
     "nuslerp": {},
 }
-"""Where mergekit's default is not ours, or is a choice."""
-OURS = {"normalize": "normalise", "lambda": "scale", "max_iter": "steps"}
+"""mergekit's defaults where ours are others, or where it leaves the choice to the method."""
 WITHOUT_EFFECT = {"int8_mask": (True, False), "normalize_weights": (True,), "nuslerp_flatten": (True,), "rescale": ()}
 """Parameters that change nothing in the result, with the values of which that holds."""
 KEYS = {
@@ -25,16 +24,16 @@ KEYS = {
 }  # fmt: skip
 
 
-def wrote(raw: dict[str, Any]) -> bool:
-    """Whether these are mergekit's keys."""
+def is_mergekit(raw: dict[str, Any]) -> bool:
+    """Whether these are the keys of a mergekit configuration."""
     return "merge_method" in raw
 
 
-def translated(raw: dict[str, Any], origin: str) -> dict[str, Any]:
-    """The keys of a recipe. Raises ValueError for what has no counterpart."""
+def to_recipe_keys(raw: dict[str, Any], origin: str) -> dict[str, Any]:
+    """Convert to the keys of a recipe; `origin` names the file in messages. Raises ValueError for what has no counterpart."""
     kind = raw["merge_method"]
-    if kind not in SHARED:
-        raise ValueError(f"{origin}: there is no merge_method {kind} here; there are {', '.join(SHARED)}.")
+    if kind not in SHARED_KINDS:
+        raise ValueError(f"{origin}: there is no merge_method {kind} here; there are {', '.join(SHARED_KINDS)}.")
     if unknown := raw.keys() - KEYS:
         raise ValueError(
             f"{origin}: {', '.join(sorted(unknown))} cannot be taken over; leave it out, or write a recipe."
@@ -44,20 +43,20 @@ def translated(raw: dict[str, Any], origin: str) -> dict[str, Any]:
             f"{origin}: tokenizer_source is {raw['tokenizer_source']}; the result always has the base's tokenizer. "
             "Write base, and --vocabulary pad where models have other numbers of tokens."
         )
-    parts = _parts(raw, origin)
-    models, base = _placed(kind, parts, raw.get("base_model"), origin)
+    listed = _listed_models(raw, origin)
+    models, base = _split_base(kind, listed, raw.get("base_model"), origin=origin)
     shared = DEFAULTS.get(kind, {}) | (raw.get("parameters") or {})
-    method = {"kind": kind} | _method(kind, shared, models, origin)
+    method = {"kind": kind} | _method_settings(kind, shared, models, origin=origin)
     if base and kind in ("nuslerp", "multislerp"):
         method["origin"] = "base"
-    entries = [{"path": part["model"], **_weight(kind, part, shared)} for part in models]
+    entries = [{"model": entry["model"], **_weight_and_density(kind, entry, shared)} for entry in models]
     dtype = raw.get("out_dtype") or raw.get("dtype")
-    found = {"base": base, "models": entries, "method": method, "dtype": dtype}
-    return {name: value for name, value in found.items() if value is not None}
+    keys = {"base_model": base, "models": entries, "method": method, "dtype": dtype}
+    return {key: value for key, value in keys.items() if value is not None}
 
 
-def _parts(raw: dict[str, Any], origin: str) -> list[dict[str, Any]]:
-    """Models with their parameters; from a single slice that is the whole model too."""
+def _listed_models(raw: dict[str, Any], origin: str) -> list[dict[str, Any]]:
+    """The entries of models with their parameters, also from a single slice that is the whole model."""
     if "slices" not in raw:
         return raw.get("models") or []
     if len(raw["slices"]) != 1:
@@ -77,61 +76,61 @@ def _parts(raw: dict[str, Any], origin: str) -> list[dict[str, Any]]:
     return sources
 
 
-def _placed(
-    kind: str, parts: list[dict[str, Any]], base: str | None, origin: str
+def _split_base(
+    kind: str, listed: list[dict[str, Any]], base: str | None, *, origin: str
 ) -> tuple[list[dict[str, Any]], str | None]:
-    """The models that are merged, and the base: a base among the models takes part in some methods and not in others."""
+    """The models that are merged, and the base, which if it is listed as a model takes part in some methods only."""
     if kind == "slerp":  # from the base to the other model
-        first = [part for part in parts if part["model"] == base] or [{"model": base}]
-        rest = [part for part in parts if part["model"] != base]
-        if base is None or len(rest) != 1:
+        first = [entry for entry in listed if entry["model"] == base] or [{"model": base}]
+        others = [entry for entry in listed if entry["model"] != base]
+        if base is None or len(others) != 1:
             raise ValueError(f"{origin}: slerp takes a base_model and one other model.")
-        return [*first, *rest], None
+        return [*first, *others], None
     if kind in ("linear", "karcher"):
-        return parts, base
-    return [part for part in parts if part["model"] != base], base
+        return listed, base
+    return [entry for entry in listed if entry["model"] != base], base
 
 
-def _method(kind: str, shared: dict[str, Any], models: list[dict[str, Any]], origin: str) -> dict[str, Any]:
-    """Settings of the method: shared parameters, and those of models where all say the same."""
-    found = {name: value for name, value in shared.items() if name not in ("weight", "density")}
+def _method_settings(kind: str, shared: dict[str, Any], models: list[dict[str, Any]], *, origin: str) -> dict[str, Any]:
+    """The settings of the method: shared parameters, and those of models where all have the same value."""
+    given = {name: value for name, value in shared.items() if name not in ("weight", "density")}
     for name in ("gamma", "epsilon"):
-        values = [part["parameters"][name] for part in models if name in (part.get("parameters") or {})]
+        values = [entry["parameters"][name] for entry in models if name in (entry.get("parameters") or {})]
         if values and (len(values) < len(models) or any(value != values[0] for value in values)):
             raise ValueError(f"{origin}: {name} differs from model to model; here it is one for all.")
-        found |= {name: values[0]} if values else {}
+        given |= {name: values[0]} if values else {}
     settings = {}
-    for name, value in found.items():
+    for name, value in given.items():
         if name in WITHOUT_EFFECT:
-            _check_effect(kind, name, value, origin)
+            _check_effect(kind, name, value, origin=origin)
         else:
-            settings[OURS.get(name, name)] = _schedule(value)
+            settings[name] = _schedule(value)
     return settings
 
 
-def _check_effect(kind: str, name: str, value: Any, origin: str) -> None:
-    # what random methods leave is always enlarged so that its expectation stays; nothing else ever is
+def _check_effect(kind: str, name: str, value: Any, *, origin: str) -> None:
+    # what random methods keep is always rescaled so that its expectation stays; nothing else ever is
     allowed = (kind.startswith(("dare", "della")),) if name == "rescale" else WITHOUT_EFFECT[name]
     if value not in allowed:
         raise ValueError(f"{origin}: {name} {value} cannot be taken over for {kind}; only {allowed[0]} can.")
 
 
-def _weight(kind: str, part: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
-    """Weight and density of one model."""
-    own = {name: v for name, v in shared.items() if name in ("weight", "density")} | (part.get("parameters") or {})
-    if kind in SPARSE and kind != "task_arithmetic":
+def _weight_and_density(kind: str, entry: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
+    """The keys `weight` and `density` of one model, its own or the shared ones."""
+    own = {name: v for name, v in shared.items() if name in ("weight", "density")} | (entry.get("parameters") or {})
+    if kind in TASK_VECTOR_KINDS and kind != "task_arithmetic":
         own = {"density": 1.0} | own
     return {name: _schedule(own[name]) for name in ("weight", "density") if name in own}
 
 
 def _schedule(value: Any) -> Any:
-    """A number, numbers along the layers, or the first filter that occurs in the tensor's name."""
+    """Convert a number, a gradient along the layers, or filters, of which the first that occurs in a tensor's name counts."""
     if not isinstance(value, list):
         return value
     if all(isinstance(v, (int, float)) for v in value):
         return {"layers": value}
     patterns = {}
     for condition in value:
-        wanted = condition.get("filter")
-        patterns["*" if wanted in (None, "*") else f"*{wanted}*"] = _schedule(condition["value"])
+        substring = condition.get("filter")
+        patterns["*" if substring in (None, "*") else f"*{substring}*"] = _schedule(condition["value"])
     return {"tensors": patterns}

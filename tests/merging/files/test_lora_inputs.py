@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from fusion.merging.files.stream import merge
 from fusion.merging.methods.registry import TIES, Linear, TaskArithmetic
-from tests.helpers.families import EMBEDDING, WEIGHTS, change, everything, nothing_new, save
+from tests.helpers.families import EMBEDDING, WEIGHTS, edit_weights, load_tensors, no_output_in, save_tiny_llama
 
 Q = "model.layers.0.self_attn.q_proj"
 UP = "model.layers.1.mlp.up_proj"
@@ -56,54 +56,54 @@ def folded(base, tensors, scale, up_scale=None):
     ids=["alpha over rank", "rank-stabilised", "its own alpha"],
 )
 def test_an_adapter_is_the_base_with_its_changes_added(tmp_path, settings, scale, up_scale):
-    save(tmp_path / "base")
+    save_tiny_llama(tmp_path / "base")
     tensors = adapter(tmp_path / "a", **settings)
     merge(tmp_path / "base", [tmp_path / "a"], Linear(), tmp_path / "out")
     expected = folded(tmp_path / "base", tensors, scale, up_scale)
-    for name, merged in everything(tmp_path / "out").items():
+    for name, merged in load_tensors(tmp_path / "out").items():
         torch.testing.assert_close(merged, expected[name].float())
 
 
 def test_adapters_and_models_merge_and_nothing_is_rounded_on_the_way(tmp_path, monkeypatch):
-    base = save(tmp_path / "base", dtype=torch.bfloat16)
-    save(tmp_path / "m1", seed=1, like=base, dtype=torch.bfloat16)
+    base = save_tiny_llama(tmp_path / "base", dtype=torch.bfloat16)
+    save_tiny_llama(tmp_path / "m1", seed=1, like=base, dtype=torch.bfloat16)
     tensors = adapter(tmp_path / "a")
-    monkeypatch.setattr("fusion.merging.methods.tiles.TILE", 64)
+    monkeypatch.setattr("fusion.merging.methods.tiles.TILE_ENTRIES", 64)
     merge(tmp_path / "base", [tmp_path / "a", tmp_path / "m1"], TIES(), tmp_path / "out", dtype="float32")
-    origin, model = load_file(tmp_path / "base" / WEIGHTS), everything(tmp_path / "m1")
+    origin, model = load_file(tmp_path / "base" / WEIGHTS), load_tensors(tmp_path / "m1")
     expected = folded(tmp_path / "base", tensors, 2)
-    for name, merged in everything(tmp_path / "out").items():
+    for name, merged in load_tensors(tmp_path / "out").items():
         alone = TIES()(origin[name].double(), [expected[name], model[name].double()])
         torch.testing.assert_close(merged, alone, rtol=1e-6, atol=1e-7)
 
 
 def test_two_adapters_add_up_by_task_arithmetic(tmp_path):
-    save(tmp_path / "base")
+    save_tiny_llama(tmp_path / "base")
     one, two = adapter(tmp_path / "a"), adapter(tmp_path / "b", seed=1)
     merge(tmp_path / "base", [tmp_path / "a", tmp_path / "b"], TaskArithmetic(weights=[1, 0.5]), tmp_path / "out")
     origin = load_file(tmp_path / "base" / WEIGHTS)
     first, second = folded(tmp_path / "base", one, 2), folded(tmp_path / "base", two, 2)
-    for name, merged in everything(tmp_path / "out").items():
+    for name, merged in load_tensors(tmp_path / "out").items():
         expected = first[name] + 0.5 * (second[name] - origin[name].double())
         torch.testing.assert_close(merged, expected.float(), rtol=1e-5, atol=1e-6)
 
 
 def test_modules_an_adapter_saved_whole_replace_the_bases(tmp_path):
-    save(tmp_path / "base")
+    save_tiny_llama(tmp_path / "base")
     head = torch.ones(37, 16)
     adapter(tmp_path / "a", extra={f"{BASE}lm_head.weight": head})
     merge(tmp_path / "base", [tmp_path / "a"], Linear(), tmp_path / "out")
-    assert torch.equal(everything(tmp_path / "out")["lm_head.weight"], head)
+    assert torch.equal(load_tensors(tmp_path / "out")["lm_head.weight"], head)
 
 
 def test_a_matrix_stored_the_other_way_round_takes_the_transpose(tmp_path):
-    save(tmp_path / "base")
-    change(tmp_path / "base", lambda t: t.update({f"{UP}.weight": t[f"{UP}.weight"].T.contiguous()}))
+    save_tiny_llama(tmp_path / "base")
+    edit_weights(tmp_path / "base", lambda t: t.update({f"{UP}.weight": t[f"{UP}.weight"].T.contiguous()}))
     tensors = adapter(tmp_path / "a", fan_in_fan_out=True)
     merge(tmp_path / "base", [tmp_path / "a"], Linear(), tmp_path / "out")
     origin = load_file(tmp_path / "base" / WEIGHTS)[f"{UP}.weight"].double()
     b, a = tensors[f"{BASE}{UP}.lora_B.weight"].double(), tensors[f"{BASE}{UP}.lora_A.weight"].double()
-    torch.testing.assert_close(everything(tmp_path / "out")[f"{UP}.weight"], (origin + 2 * (b @ a).T).float())
+    torch.testing.assert_close(load_tensors(tmp_path / "out")[f"{UP}.weight"], (origin + 2 * (b @ a).T).float())
 
 
 def lose_half(folder):
@@ -131,7 +131,7 @@ def grow(folder):
         ({"bias": "all"}, {}, None, ValueError, "bias is 'all', which is more"),
         ({}, {f"{BASE}other.lora_A.weight": torch.zeros(3, 2)}, None, ValueError, "other.lora_A.weight is neither low-rank"),
         ({}, {}, lose_half, ValueError, r"q_proj.lora_B.weight has no \S+lora_A.weight beside it"),
-        ({}, {}, grow, ValueError, r"its change of \S+q_proj.weight has shape \(17, 16\), the base \S+ has \(16, 16\)"),
+        ({}, {}, grow, ValueError, r"its update of \S+q_proj.weight has shape \(17, 16\), the base \S+ has \(16, 16\)"),
         ({}, {}, pickle, ValueError, "pickled weights only"),
         ({}, {}, lambda f: (f / "adapter_model.safetensors").unlink(), FileNotFoundError, "but no adapter_model.safetensors"),
         (
@@ -144,10 +144,10 @@ def grow(folder):
     ],
 )  # fmt: skip
 def test_an_adapter_that_does_not_fit_is_named(tmp_path, settings, extra, spoil, error, message):
-    save(tmp_path / "base")
+    save_tiny_llama(tmp_path / "base")
     adapter(tmp_path / "a", extra=extra, **settings)
     if spoil:
         spoil(tmp_path / "a")
     with pytest.raises(error, match=message):
         merge(tmp_path / "base", [tmp_path / "a"], Linear(), tmp_path / "out")
-    assert nothing_new(tmp_path)
+    assert no_output_in(tmp_path)

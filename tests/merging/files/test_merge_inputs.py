@@ -10,7 +10,16 @@ from transformers import AutoModelForCausalLM
 
 from fusion.merging.files.stream import merge
 from fusion.merging.methods.registry import SCE, TIES, Linear, TaskArithmetic
-from tests.helpers.families import EMBEDDING, HEAD, WEIGHTS, change, everything, nothing_new, save, set_config
+from tests.helpers.families import (
+    EMBEDDING,
+    HEAD,
+    WEIGHTS,
+    edit_weights,
+    load_tensors,
+    no_output_in,
+    save_tiny_llama,
+    set_config,
+)
 
 # Tied output heads
 
@@ -18,33 +27,33 @@ from tests.helpers.families import EMBEDDING, HEAD, WEIGHTS, change, everything,
 @pytest.mark.parametrize("silent", [False, True], ids=["config says so", "config is silent"])
 def test_a_model_that_lacks_its_head_because_it_is_tied_gives_its_embedding(family, tmp_path, silent):
     base, models = family
-    change(models[0], lambda t: t.pop(HEAD))
+    edit_weights(models[0], lambda t: t.pop(HEAD))
     config = json.loads((models[0] / "config.json").read_text())
     config.pop("tie_word_embeddings", None)
     (models[0] / "config.json").write_text(json.dumps(config if silent else config | {"tie_word_embeddings": True}))
     merge(base, models[:1], Linear(), tmp_path / "out")
-    merged = everything(tmp_path / "out")
+    merged = load_tensors(tmp_path / "out")
     assert torch.equal(merged[HEAD], load_file(models[0] / WEIGHTS)[EMBEDDING])
 
 
 def test_a_model_that_lacks_its_head_though_untied_is_refused(family, tmp_path):
     base, models = family
-    change(models[0], lambda t: t.pop(HEAD))
+    edit_weights(models[0], lambda t: t.pop(HEAD))
     set_config(models[0], tie_word_embeddings=False)
     with pytest.raises(ValueError, match=r"m1: lm_head.weight is missing"):
         merge(base, models, Linear(), tmp_path / "out")
 
 
 def test_a_tied_base_takes_a_stored_head_only_if_it_repeats_the_embedding(tmp_path):
-    base = save(tmp_path / "base", tied=True)
-    save(tmp_path / "m1", like=base, tied=True)
+    base = save_tiny_llama(tmp_path / "base", tied=True)
+    save_tiny_llama(tmp_path / "m1", like=base, tied=True)
     assert HEAD not in load_file(tmp_path / "base" / WEIGHTS)
-    change(tmp_path / "m1", lambda t: t.update({HEAD: t[EMBEDDING].clone()}))
+    edit_weights(tmp_path / "m1", lambda t: t.update({HEAD: t[EMBEDDING].clone()}))
     merge(tmp_path / "base", [tmp_path / "m1"], Linear(), tmp_path / "out")
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert loaded.lm_head.weight is loaded.model.embed_tokens.weight
     assert torch.equal(loaded.lm_head.weight, load_file(tmp_path / "m1" / WEIGHTS)[EMBEDDING])
-    change(tmp_path / "m1", lambda t: t[HEAD].add_(1))
+    edit_weights(tmp_path / "m1", lambda t: t[HEAD].add_(1))
     with pytest.raises(ValueError, match=r"m1: lm_head.weight is extra"):
         merge(tmp_path / "base", [tmp_path / "m1"], Linear(), tmp_path / "out2")
 
@@ -53,27 +62,27 @@ def test_a_tied_base_takes_a_stored_head_only_if_it_repeats_the_embedding(tmp_pa
 
 
 def lose(folder):
-    change(folder, lambda t: t.pop("model.norm.weight"))
+    edit_weights(folder, lambda t: t.pop("model.norm.weight"))
 
 
 def add(folder):
-    change(folder, lambda t: t.update(surplus=torch.zeros(1)))
+    edit_weights(folder, lambda t: t.update(surplus=torch.zeros(1)))
 
 
 def reshape(folder):
-    change(folder, lambda t: t.update({EMBEDDING: torch.zeros(40, 16)}))
+    edit_weights(folder, lambda t: t.update({EMBEDDING: torch.zeros(40, 16)}))
 
 
 def make_nan(folder):
-    change(folder, lambda t: t["model.norm.weight"].__setitem__(3, float("nan")))
+    edit_weights(folder, lambda t: t["model.norm.weight"].__setitem__(3, float("nan")))
 
 
 def make_infinite(folder):
-    change(folder, lambda t: t["model.norm.weight"].__setitem__(3, -float("inf")))
+    edit_weights(folder, lambda t: t["model.norm.weight"].__setitem__(3, -float("inf")))
 
 
 def make_whole(folder):
-    change(folder, lambda t: t.update({"model.norm.weight": torch.zeros(16, dtype=torch.int64)}))
+    edit_weights(folder, lambda t: t.update({"model.norm.weight": torch.zeros(16, dtype=torch.int64)}))
 
 
 def pickle(folder):
@@ -141,14 +150,14 @@ def test_a_model_that_does_not_fit_is_named_and_nothing_is_written(family, tmp_p
     spoil(models[1])
     with pytest.raises(error, match=message):
         merge(base, models, TIES(), tmp_path / "out")
-    assert nothing_new(tmp_path)
+    assert no_output_in(tmp_path)
 
 
 def test_a_nan_in_the_base_is_named(family, tmp_path):
     make_nan(family[0])
     with pytest.raises(ValueError, match=r"model.norm.weight in \S+base has 1 values"):
         merge(*family, TIES(), tmp_path / "out")
-    assert nothing_new(tmp_path)
+    assert no_output_in(tmp_path)
 
 
 def test_all_mistakes_are_shown_at_once(family, tmp_path):
@@ -164,26 +173,26 @@ def test_all_mistakes_are_shown_at_once(family, tmp_path):
 def test_whole_numbers_that_differ_are_refused(family, tmp_path, kind):
     base, models = family
     for number, folder in enumerate([base, *models]):
-        change(folder, lambda t, number=number: t.update(flags=torch.tensor([1, number // 3], dtype=kind)))
+        edit_weights(folder, lambda t, number=number: t.update(flags=torch.tensor([1, number // 3], dtype=kind)))
     with pytest.raises(ValueError, match=r"flags in \S+m3 differs from the base"):
         merge(base, models, Linear(), tmp_path / "out")
-    assert nothing_new(tmp_path)
+    assert no_output_in(tmp_path)
 
 
 def test_eight_bit_floats_are_refused(family, tmp_path):
     base, models = family
     for folder in (base, *models):
-        change(folder, lambda t: t.update({HEAD: t[HEAD].to(torch.float8_e4m3fn)}))
+        edit_weights(folder, lambda t: t.update({HEAD: t[HEAD].to(torch.float8_e4m3fn)}))
     with pytest.raises(ValueError, match=r"base: lm_head.weight is F8_E4M3; .* dequantize first"):
         merge(base, models, Linear(), tmp_path / "out")
 
 
 def test_a_result_that_overflows_the_dtype_is_refused(family, tmp_path):
     base, models = family
-    change(models[0], lambda t: t[HEAD].fill_(1e6))
+    edit_weights(models[0], lambda t: t[HEAD].fill_(1e6))
     with pytest.raises(ValueError, match=r"lm_head.weight overflows torch.float16 after merging; choose"):
         merge(base, models, Linear(), tmp_path / "out", dtype="float16")
-    assert nothing_new(tmp_path)
+    assert no_output_in(tmp_path)
 
 
 def test_unknown_dtypes_wrong_counts_and_lone_selections_are_refused_before_reading(tmp_path):

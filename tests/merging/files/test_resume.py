@@ -9,10 +9,10 @@ import sys
 import pytest
 from transformers import LlamaForCausalLM
 
-from fusion.merging.files import output, stream
+from fusion.merging.files import checkpoint_writer, stream
 from fusion.merging.files.stream import merge
 from fusion.merging.methods.registry import TIES, Linear
-from tests.helpers.families import EMBEDDING, WEIGHTS, change, nothing_new
+from tests.helpers.families import EMBEDDING, WEIGHTS, edit_weights, no_output_in
 
 
 def test_the_same_merge_again_does_nothing_wherever_the_folders_moved(family, tmp_path):
@@ -21,21 +21,21 @@ def test_the_same_merge_again_does_nothing_wherever_the_folders_moved(family, tm
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").iterdir()}
     base.rename(tmp_path / "moved")
     again = merge(tmp_path / "moved", models, TIES(density=0.6), tmp_path / "out")
-    assert not again.made
+    assert not again.created
     assert os.fspath(again) == str(tmp_path / "out")
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "out").iterdir()} == before
 
 
-@pytest.mark.parametrize("what", ["method", "models", "dtype", "base"])
+@pytest.mark.parametrize("what", ["method", "models", "dtype", "base_model"])
 def test_a_result_of_other_inputs_is_refused_and_left_alone(family, tmp_path, what):
     base, models = family
     merge(base, models, TIES(), tmp_path / "out")
     before = (tmp_path / "out" / WEIGHTS).read_bytes()
     method, dtype = TIES(density=0.5) if what == "method" else TIES(), "float16" if what == "dtype" else None
-    if what == "base":
+    if what == "base_model":
         (base / "tokenizer.json").write_text("another")
     if what == "models":
-        change(models[2], lambda t: t[EMBEDDING].add_(1))
+        edit_weights(models[2], lambda t: t[EMBEDDING].add_(1))
     with pytest.raises(FileExistsError, match=f"merged with another {what}; give another folder"):
         merge(base, models, method, tmp_path / "out", dtype=dtype)
     assert (tmp_path / "out" / WEIGHTS).read_bytes() == before
@@ -57,7 +57,7 @@ def test_a_folder_with_other_things_and_a_file_are_refused_but_an_empty_folder_i
         merge(*family, Linear(), tmp_path / "notes" / "mine.txt")
     assert (tmp_path / "notes" / "mine.txt").read_text() == "keep me"
     (tmp_path / "empty").mkdir()
-    assert merge(*family, Linear(), tmp_path / "empty").made
+    assert merge(*family, Linear(), tmp_path / "empty").created
 
 
 # Killed midway
@@ -74,16 +74,18 @@ def test_an_interruption_leaves_no_result_and_the_next_merge_goes_on_from_there(
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / ".out.partial/config.json").exists()  # nothing loads it
     merged = []
-    once = stream._merge_one
+    once = stream._merge_tensor
     monkeypatch.setattr(
-        stream, "_merge_one", lambda job, spec, *rest: (merged.append(spec.name), once(job, spec, *rest))
+        stream,
+        "_merge_tensor",
+        lambda job, spec, *rest, **options: (merged.append(spec.name), once(job, spec, *rest, **options)),
     )
-    assert merge(*family, TIES(), tmp_path / "out").made
+    assert merge(*family, TIES(), tmp_path / "out").created
     assert len(merged) == 21 - 12
     merge(*family, TIES(), tmp_path / "out_whole")
     assert (tmp_path / "out" / WEIGHTS).read_bytes() == (tmp_path / "out_whole" / WEIGHTS).read_bytes()
     assert not (tmp_path / ".out.partial").exists()
-    assert not (tmp_path / "out/settled.jsonl").exists()
+    assert not (tmp_path / "out/synced.jsonl").exists()
 
 
 @pytest.mark.parametrize("what", ["method", "dtype", "input", "base"])
@@ -93,7 +95,7 @@ def test_what_another_merge_left_is_not_gone_on_with(family, tmp_path, monkeypat
         merge(base, models, TIES(), tmp_path / "out", progress=stopping)
     method, dtype = TIES(density=0.5) if what == "method" else TIES(), "float16" if what == "dtype" else None
     if what in ("input", "base"):
-        change(models[1] if what == "input" else base, lambda t: t[EMBEDDING].add_(1))
+        edit_weights(models[1] if what == "input" else base, lambda t: t[EMBEDDING].add_(1))
     merge(base, models, method, tmp_path / "out", dtype=dtype)
     merge(base, models, method, tmp_path / "out_whole", dtype=dtype)
     assert (tmp_path / "out" / WEIGHTS).read_bytes() == (tmp_path / "out_whole" / WEIGHTS).read_bytes()
@@ -107,14 +109,14 @@ def test_an_input_that_changes_while_it_is_merged_is_refused(family, tmp_path):
 
     with pytest.raises(ValueError, match=r"m2/model.safetensors was changed while it was merged"):
         merge(base, models, Linear(), tmp_path / "out", progress=touch)
-    assert nothing_new(tmp_path)
+    assert no_output_in(tmp_path)
 
 
 def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(family, tmp_path, monkeypatch):
-    monkeypatch.setattr(output.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10, 10, 0))
+    monkeypatch.setattr(checkpoint_writer.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10, 10, 0))
     with pytest.raises(OSError, match=r"has 0.0 GB free, the merged model takes 0.0 GB; free some"):
         merge(*family, Linear(), tmp_path / "out")
-    assert nothing_new(tmp_path)
+    assert no_output_in(tmp_path)
 
 
 @pytest.mark.parametrize("after", [1, 8, 12, 20, 21])
@@ -122,8 +124,8 @@ def test_a_kill_anywhere_leaves_no_result_and_the_next_merge_is_whole(family, tm
     base, models = family
     script = (
         "import sys, time; from pathlib import Path\n"
-        "from fusion.merging.files import output, stream; from fusion.merging.methods.registry import TIES\n"
-        "output.SHARD_BYTES, output.SETTLE_BYTES = 4000, 2000\n"
+        "from fusion.merging.files import checkpoint_writer, stream; from fusion.merging.methods.registry import TIES\n"
+        "checkpoint_writer.SHARD_BYTES, checkpoint_writer.SYNC_BYTES = 4000, 2000\n"
         "def wait(stage, done, total):\n"
         f"    if done == {after}: time.sleep(0.3); print('now', flush=True); time.sleep(60)\n"
         "base, out, *models = map(Path, sys.argv[1:]); stream.merge(base, models, TIES(), out, progress=wait)\n"
@@ -137,14 +139,14 @@ def test_a_kill_anywhere_leaves_no_result_and_the_next_merge_is_whole(family, tm
     process.wait()
     assert not (tmp_path / "out").exists()
     partial = tmp_path / ".out.partial"
-    settled = (partial / "settled.jsonl").read_text().splitlines()[1:]
-    assert len(settled) <= after
-    assert settled or after < 8  # it was killed after some of it was on disk
+    synced = (partial / "synced.jsonl").read_text().splitlines()[1:]
+    assert len(synced) <= after
+    assert synced or after < 8  # it was killed after some of it was on disk
     with pytest.raises(OSError):
         LlamaForCausalLM.from_pretrained(partial)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(output, "SHARD_BYTES", 4000)
-        assert merge(base, models, TIES(), tmp_path / "out").made
+        patch.setattr(checkpoint_writer, "SHARD_BYTES", 4000)
+        assert merge(base, models, TIES(), tmp_path / "out").created
         merge(base, models, TIES(), tmp_path / "out_whole")
     assert not partial.exists()
     for file in (tmp_path / "out_whole").glob("*.safetensors"):

@@ -12,34 +12,36 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
-from fusion.merging.files import merge_record, output
+from fusion.merging.files import checkpoint_writer, merge_record
 from fusion.merging.files.stream import merge
 from fusion.merging.methods import tiles
-from fusion.merging.methods.registry import ALL, SCE, TIES, DARETies, Karcher, Linear, MultiSlerp
-from fusion.merging.recipes import recipe
-from tests.helpers.families import WEIGHTS, change, everything, save
+from fusion.merging.methods.registry import METHODS, SCE, TIES, DARETies, Karcher, Linear, MultiSlerp
+from fusion.merging.recipes.merge_recipe import load_recipe
+from tests.helpers.families import WEIGHTS, edit_weights, load_tensors, save_tiny_llama
 
 
-@pytest.mark.parametrize("method", [method() for method in ALL], ids=lambda method: method.kind)
+@pytest.mark.parametrize("method", [method() for method in METHODS], ids=lambda method: method.kind)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 def test_streaming_gives_what_the_method_gives_in_memory(tmp_path, method, dtype):
-    base = save(tmp_path / "base", dtype=dtype)
+    base = save_tiny_llama(tmp_path / "base", dtype=dtype)
     models = [tmp_path / "m1", tmp_path / "m2"]  # all methods can merge two
     for number, folder in enumerate(models):
-        save(folder, seed=number, like=base, dtype=dtype)
+        save_tiny_llama(folder, seed=number, like=base, dtype=dtype)
     result = merge(tmp_path / "base", models, method, tmp_path / "out")
-    assert result.made
+    assert result.created
     assert result.folder == tmp_path / "out"
     origin, grown, merged = (
         load_file(tmp_path / "base" / WEIGHTS),
-        [everything(m) for m in models],
-        everything(result.folder),
+        [load_tensors(m) for m in models],
+        load_tensors(result.folder),
     )
     assert merged.keys() == origin.keys()
     assert len(merged) == 21
     for name, tensor in merged.items():
         assert tensor.dtype == dtype
-        assert torch.equal(tensor, method(origin[name], [weights[name] for weights in grown], name, 2).to(dtype))
+        assert torch.equal(
+            tensor, method(origin[name], [weights[name] for weights in grown], name, num_layers=2).to(dtype)
+        )
     assert any(not torch.equal(tensor, origin[name]) for name, tensor in merged.items())
 
 
@@ -77,13 +79,13 @@ def test_sharded_models_and_shards_written_hold_the_same_tensors(family, tmp_pat
         LlamaForCausalLM.from_pretrained(folder).save_pretrained(folder, max_shard_size="4KB")
         (folder / WEIGHTS).unlink()
         assert len(list(folder.glob("model-*.safetensors"))) > 2
-    monkeypatch.setattr(output, "SHARD_BYTES", 5000)
+    monkeypatch.setattr(checkpoint_writer, "SHARD_BYTES", 5000)
     merge(base, models, TIES(), tmp_path / "out_many")
     files = sorted((tmp_path / "out_many").glob("*.safetensors"))
     assert len(files) > 2
     assert files[0].name == f"model-00001-of-{len(files):05}.safetensors"
     assert all(sum(t.nbytes for t in load_file(file).values()) <= 5000 for file in files)
-    one, many = everything(tmp_path / "out_one"), everything(tmp_path / "out_many")
+    one, many = load_tensors(tmp_path / "out_one"), load_tensors(tmp_path / "out_many")
     assert one.keys() == many.keys()
     assert all(torch.equal(one[name], many[name]) for name in one)
     index = json.loads((tmp_path / "out_many/model.safetensors.index.json").read_text())
@@ -94,22 +96,22 @@ def test_sharded_models_and_shards_written_hold_the_same_tensors(family, tmp_pat
 
 def test_a_chosen_dtype_reaches_weights_and_config(family, tmp_path):
     base, models = family
-    change(base, lambda t: t.update(step=torch.tensor(3)))
+    edit_weights(base, lambda t: t.update(step=torch.tensor(3)))
     for model in models:
-        change(model, lambda t: t.update(step=torch.tensor(3)))
+        edit_weights(model, lambda t: t.update(step=torch.tensor(3)))
     merge(base, models, Linear(), tmp_path / "out", dtype="bfloat16")
-    merged = everything(tmp_path / "out")
+    merged = load_tensors(tmp_path / "out")
     assert merged.pop("step") == torch.tensor(3)
     assert {tensor.dtype for tensor in merged.values()} == {torch.bfloat16}
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="auto").dtype == torch.bfloat16
 
 
 def test_models_in_another_dtype_than_the_base_are_merged_in_the_bases(tmp_path):
-    base = save(tmp_path / "base", dtype=torch.bfloat16)
-    save(tmp_path / "m1", like=base, dtype=torch.float16)
+    base = save_tiny_llama(tmp_path / "base", dtype=torch.bfloat16)
+    save_tiny_llama(tmp_path / "m1", like=base, dtype=torch.float16)
     merge(tmp_path / "base", [tmp_path / "m1"], Linear(), tmp_path / "out")
-    expected = everything(tmp_path / "m1")
-    assert all(torch.equal(t, expected[name].bfloat16()) for name, t in everything(tmp_path / "out").items())
+    expected = load_tensors(tmp_path / "m1")
+    assert all(torch.equal(t, expected[name].bfloat16()) for name, t in load_tensors(tmp_path / "out").items())
 
 
 def test_progress_counts_tensors(family, tmp_path):
@@ -121,10 +123,10 @@ def test_progress_counts_tensors(family, tmp_path):
 @pytest.mark.parametrize("method", [TIES(), SCE(), Karcher(), DARETies()], ids=lambda method: method.kind)
 def test_neither_threads_nor_tasks_change_a_bit(family, tmp_path, monkeypatch, method):
     merge(*family, method, tmp_path / "out_one", threads=1)
-    monkeypatch.setattr(tiles, "TASK", 64)
-    monkeypatch.setattr(tiles, "TILE", 64)
+    monkeypatch.setattr(tiles, "TASK_ENTRIES", 64)
+    monkeypatch.setattr(tiles, "TILE_ENTRIES", 64)
     merge(*family, method, tmp_path / "out_four", threads=4)
-    one, four = (everything(tmp_path / name) for name in ("out_one", "out_four"))
+    one, four = (load_tensors(tmp_path / name) for name in ("out_one", "out_four"))
     assert all(torch.equal(one[name], four[name]) for name in one)
 
 
@@ -133,10 +135,12 @@ def test_without_a_base_the_first_model_gives_all_but_the_weights(family, tmp_pa
     (models[0] / "tokenizer.json").write_bytes((base / "tokenizer.json").read_bytes())
     merge(None, models, Linear(), tmp_path / "out")
     merge(base, models, Linear(), tmp_path / "out_base")
-    without, based = everything(tmp_path / "out"), everything(tmp_path / "out_base")
+    without, based = load_tensors(tmp_path / "out"), load_tensors(tmp_path / "out_base")
     assert all(torch.equal(without[name], based[name]) for name in based)
     assert (tmp_path / "out/tokenizer.json").is_file()
-    with pytest.raises(ValueError, match="ties compares the models with the model they grew from; name it with --base"):
+    with pytest.raises(
+        ValueError, match="ties compares the models with the model they grew from; name it with --base-model"
+    ):
         merge(None, models, TIES(), tmp_path / "out_ties")
     with pytest.raises(ValueError, match="multislerp compares the models"):
         merge(None, models, MultiSlerp(origin="base"), tmp_path / "out_slerp")
@@ -168,7 +172,7 @@ def test_a_file_whose_tensors_are_not_aligned_is_read_right(family, tmp_path):
         header += b" " * (1 - len(header) % 2)  # of odd length
         file.write_bytes(struct.pack("<Q", len(header)) + header + content[8 + length :])
     merge(base, models, TIES(), tmp_path / "out")
-    aligned, other = everything(tmp_path / "out_aligned"), everything(tmp_path / "out")
+    aligned, other = load_tensors(tmp_path / "out_aligned"), load_tensors(tmp_path / "out")
     assert all(torch.equal(aligned[name], other[name]) for name in aligned)
 
 
@@ -180,10 +184,12 @@ def test_the_folder_carries_a_card_and_a_recipe_that_makes_it_again(family, tmp_
     front = yaml.safe_load(card.split("---")[1])
     assert front == {"library_name": "transformers", "tags": ["merge"], "license": "apache-2.0"}
     assert "3 models merged by `ties`" in card
-    made = json.loads((tmp_path / "out/merge.json").read_text())
-    assert made["base"]["xxh3"][WEIGHTS] == xxhash.xxh3_128((base / WEIGHTS).read_bytes()).hexdigest()
-    assert made["models"][2]["xxh3"][WEIGHTS][:16] in card
-    again = recipe.load(tmp_path / "out/recipe.yaml")
-    assert again.base is not None
-    merge(Path(again.base), [Path(m.path) for m in again.models], again.settled(), tmp_path / "out_again")
+    record = json.loads((tmp_path / "out/merge.json").read_text())
+    assert record["base_model"]["xxh3"][WEIGHTS] == xxhash.xxh3_128((base / WEIGHTS).read_bytes()).hexdigest()
+    assert record["models"][2]["xxh3"][WEIGHTS][:16] in card
+    again = load_recipe(tmp_path / "out/recipe.yaml")
+    assert again.base_model is not None
+    merge(
+        Path(again.base_model), [Path(m.model) for m in again.models], again.resolved_method(), tmp_path / "out_again"
+    )
     assert (tmp_path / "out_again" / WEIGHTS).read_bytes() == (tmp_path / "out" / WEIGHTS).read_bytes()

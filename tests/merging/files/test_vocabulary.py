@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from fusion.merging.files.stream import merge
 from fusion.merging.methods.registry import SCE, TIES, Linear
-from tests.helpers.families import EMBEDDING, HEAD, WEIGHTS, everything, nothing_new, save, set_config
+from tests.helpers.families import EMBEDDING, HEAD, WEIGHTS, load_tensors, no_output_in, save_tiny_llama, set_config
 
 PIECES = {"a": 0, "b": 1, "c": 2}
 
@@ -23,7 +23,7 @@ def tokenizer(folder, vocab=PIECES, added=(), kind="BPE"):
 
 def other_size(base, folder, rows):
     """A child of `base` with another number of rows in its embedding and head."""
-    model = save(folder, seed=5, like=base)
+    model = save_tiny_llama(folder, seed=5, like=base)
     model.resize_token_embeddings(rows, mean_resizing=False)
     model.save_pretrained(folder)
 
@@ -31,8 +31,8 @@ def other_size(base, folder, rows):
 @pytest.fixture
 def pair(tmp_path):
     """A base, and a child of it."""
-    base = save(tmp_path / "base")
-    save(tmp_path / "m1", seed=1, like=base)
+    base = save_tiny_llama(tmp_path / "base")
+    save_tiny_llama(tmp_path / "m1", seed=1, like=base)
     return tmp_path / "base", tmp_path / "m1"
 
 
@@ -60,14 +60,14 @@ def test_other_tokens_are_named(pair, tmp_path, vocab, added, message):
     tokenizer(model, vocab, added)
     with pytest.raises(ValueError, match=message):
         merge(base, [model], Linear(), tmp_path / "out")
-    assert nothing_new(tmp_path)
+    assert no_output_in(tmp_path)
 
 
 def test_padding_lets_tokens_be_absent_but_not_change_their_meaning(pair, tmp_path):
     base, model = pair
     tokenizer(base)
     tokenizer(model, added=[(3, "<end>")])
-    assert merge(base, [model], Linear(), tmp_path / "out", vocabulary="pad").made
+    assert merge(base, [model], Linear(), tmp_path / "out", vocabulary="pad").created
     tokenizer(model, {"b": 0, "a": 1, "c": 2})
     with pytest.raises(ValueError, match="token 0 is 'b'"):
         merge(base, [model], Linear(), tmp_path / "out2", vocabulary="pad")
@@ -92,23 +92,23 @@ def test_a_tokenizer_that_cannot_be_read_is_named(pair, tmp_path):
 @pytest.mark.parametrize("rows", [30, 45])
 @pytest.mark.parametrize("method", [Linear(), TIES(), SCE()], ids=lambda method: method.kind)
 def test_rows_a_model_lacks_are_the_bases_and_rows_the_base_lacks_are_left_out(tmp_path, method, rows, monkeypatch):
-    base = save(tmp_path / "base")
-    save(tmp_path / "m1", seed=1, like=base)
+    base = save_tiny_llama(tmp_path / "base")
+    save_tiny_llama(tmp_path / "m1", seed=1, like=base)
     other_size(base, tmp_path / "m2", rows)
-    monkeypatch.setattr("fusion.merging.methods.tiles.TILE", 64)
+    monkeypatch.setattr("fusion.merging.methods.tiles.TILE_ENTRIES", 64)
     models = [tmp_path / "m1", tmp_path / "m2"]
     merge(tmp_path / "base", models, method, tmp_path / "out", vocabulary="pad")
-    origin, first, second = (everything(folder) for folder in (tmp_path / "base", *models))
-    merged = everything(tmp_path / "out")
+    origin, first, second = (load_tensors(folder) for folder in (tmp_path / "base", *models))
+    merged = load_tensors(tmp_path / "out")
     for name in (EMBEDDING, HEAD):
         padded = torch.cat([second[name], origin[name][rows:]])[:37]
         assert merged[name].shape == (37, 16)
-        assert torch.equal(merged[name], method(origin[name], [first[name], padded], name, 2))
+        assert torch.equal(merged[name], method(origin[name], [first[name], padded], name, num_layers=2))
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").config.vocab_size == 37
 
 
 def test_other_numbers_of_tokens_are_refused_with_the_way_out(tmp_path):
-    base = save(tmp_path / "base")
+    base = save_tiny_llama(tmp_path / "base")
     other_size(base, tmp_path / "m1", 40)
     with pytest.raises(ValueError, match="vocab_size is 40, the base"):
         merge(tmp_path / "base", [tmp_path / "m1"], Linear(), tmp_path / "out")

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from fusion.merging.methods import tiles
 from fusion.merging.methods.registry import (
-    ALL,
+    METHODS,
     SCE,
     TIES,
     AnyMethod,
@@ -25,7 +25,15 @@ from fusion.merging.methods.registry import (
     TaskArithmetic,
 )
 from tests.helpers import reference_merge as reference
-from tests.helpers.merge_examples import CASES, NAME, RANDOM, SHAPES, by_kind, every, grown
+from tests.helpers.merge_examples import (
+    CASES,
+    RANDOM_KINDS,
+    SHAPES,
+    TENSOR_NAME,
+    base_and_models,
+    method_kind,
+    methods_for,
+)
 
 
 def test_every_method_of_the_configuration_is_in_the_list_and_has_a_case_here():
@@ -34,12 +42,12 @@ def test_every_method_of_the_configuration_is_in_the_list_and_has_a_case_here():
         for option in TypeAdapter(AnyMethod).json_schema()["$defs"].values()
         if "kind" in option["properties"]
     }
-    assert kinds == {method().kind for method in ALL}
-    assert len(ALL) == 15
+    assert kinds == {method().kind for method in METHODS}
+    assert len(METHODS) == 15
     assert kinds - {method.kind for method, _ in CASES.values()} == {
         "karcher"
     }  # which is tested by what it makes small
-    for method in ALL:
+    for method in METHODS:
         assert TypeAdapter(AnyMethod).validate_python({"kind": method().kind}) == method()
 
 
@@ -48,8 +56,8 @@ def test_every_method_of_the_configuration_is_in_the_list_and_has_a_case_here():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 def test_every_method_matches_its_definition(case, shape, dtype):
     method, expected = CASES[case]
-    base, models = grown(shape, method.most or 3, dtype=dtype, seed=math.prod(shape))
-    merged = method(base, models, NAME)
+    base, models = base_and_models(shape, method.max_models or 3, dtype=dtype, seed=math.prod(shape))
+    merged = method(base, models, TENSOR_NAME)
     assert merged.dtype == torch.float32
     assert merged.shape == base.shape
     torch.testing.assert_close(merged.double(), expected(base, models), rtol=1e-6, atol=1e-7)
@@ -58,12 +66,12 @@ def test_every_method_matches_its_definition(case, shape, dtype):
 @pytest.mark.parametrize("case", CASES)
 def test_the_size_of_the_tiles_changes_nothing(case, monkeypatch):
     method, _ = CASES[case]
-    base, models = grown((11, 13), method.most or 3)
+    base, models = base_and_models((11, 13), method.max_models or 3)
     whole = method(base, models)
-    monkeypatch.setattr(tiles, "TILE", 30)
-    monkeypatch.setattr(tiles, "TASK", 60)
+    monkeypatch.setattr(tiles, "TILE_ENTRIES", 30)
+    monkeypatch.setattr(tiles, "TASK_ENTRIES", 60)
     torch.testing.assert_close(method(base, models), whole, rtol=1e-6, atol=0)
-    monkeypatch.setattr(tiles, "REMEMBERED", 0)
+    monkeypatch.setattr(tiles, "TILE_CACHE_BYTES", 0)
     torch.testing.assert_close(method(base, models), whole, rtol=1e-6, atol=0)  # not equal: ω sums in another order
 
 
@@ -75,7 +83,7 @@ def test_the_size_of_the_tiles_changes_nothing(case, monkeypatch):
     density=st.floats(0.001, 1),
 )
 def test_any_shape_and_number_of_models_gives_finite_numbers_near_the_definition(shape, models, seed, density):
-    base, others = grown(shape, models, seed)
+    base, others = base_and_models(shape, models, seed)
     equal = [1 / models] * models
     pairs = [
         (Linear(), reference.linear(base, others, equal)),
@@ -93,30 +101,30 @@ FULL = {"density": 1.0, "select_topk": 1.0, "epsilon": 0.0, "gamma": 0.0}
 """Settings with which nothing is left out."""
 
 
-@pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind().kind)
+@pytest.mark.parametrize("kind", METHODS, ids=lambda kind: kind().kind)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 def test_identical_models_return_themselves_where_nothing_is_left_out(kind, dtype):
-    base, (model, *_) = grown((6, 5), dtype=dtype)
+    base, (model, *_) = base_and_models((6, 5), dtype=dtype)
     full = {name: value for name, value in (FULL | {"weights": [0.25, 0.75]}).items() if name in kind.model_fields}
     assert torch.equal(kind(**full)(base, [model] * 2), model.float())
 
 
-@pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind().kind)
+@pytest.mark.parametrize("kind", METHODS, ids=lambda kind: kind().kind)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bfloat16", "float16"])
 def test_identical_models_of_16_bits_come_back_bit_for_bit_whatever_the_weights(kind, dtype):
-    base, (model, *_) = grown((60, 50), dtype=dtype)
-    count = kind.most or 3
+    base, (model, *_) = base_and_models((60, 50), dtype=dtype)
+    count = kind.max_models or 3
     full = {
         name: value
         for name, value in (FULL | {"weights": [0.3, 0.1, 0.6][:count]}).items()
         if name in kind.model_fields
     }
-    full |= {"normalise": True} if "normalise" in kind.model_fields else {}
+    full |= {"normalize": True} if "normalize" in kind.model_fields else {}
     assert torch.equal(kind(**full)(base, [model] * count).to(dtype), model)
 
 
 def test_seven_identical_changes_add_up_or_come_back():
-    base, (model, *_) = grown((6, 5))
+    base, (model, *_) = base_and_models((6, 5))
     same, change = [model] * 7, model - base
     torch.testing.assert_close(TaskArithmetic(weights=[0.5] * 7)(base, same), base + 3.5 * change)
     for method in (Linear(), MultiSlerp(), Karcher(), ModelStock(), TIES(density=1), SCE(select_topk=1)):
@@ -129,16 +137,16 @@ def test_identical_changes_are_trimmed_by_ties_and_not_selected_by_sce():
     assert torch.equal(SCE(select_topk=0.9)(base, [model] * 7), base)
 
 
-@pytest.mark.parametrize("method", every(1), ids=by_kind)
+@pytest.mark.parametrize("method", methods_for(1), ids=method_kind)
 def test_a_single_model_is_returned_up_to_trimming_and_scale(method):
-    base, (model,) = grown((1, 50), models=1)
-    merged, change = method(base, [model], NAME), (model - base).double()
+    base, (model,) = base_and_models((1, 50), models=1)
+    merged, change = method(base, [model], TENSOR_NAME), (model - base).double()
     if method.kind == "ties":
         change = torch.tensor(reference.largest(change[0].tolist(), 0.6))
     if method.kind.startswith("dare"):
-        change = torch.tensor(reference.dropped(change[0].tolist(), 0.5, f"0/{NAME}/0"))
+        change = torch.tensor(reference.dropped(change[0].tolist(), 0.5, f"0/{TENSOR_NAME}/0"))
     if method.kind.startswith("della"):
-        change = torch.tensor(reference.dropped_by_rank(change[0].tolist(), 0.5, 0.15, 50, f"0/{NAME}/0"))
+        change = torch.tensor(reference.dropped_by_rank(change[0].tolist(), 0.5, 0.15, 50, f"0/{TENSOR_NAME}/0"))
     if method.kind.startswith("breadcrumbs"):
         change = torch.tensor(reference.middle(change[0].tolist(), 0.9, 0.01))
     if method.kind in ("task_arithmetic", "dare_linear", "della_linear", "breadcrumbs"):
@@ -146,22 +154,22 @@ def test_a_single_model_is_returned_up_to_trimming_and_scale(method):
     torch.testing.assert_close(merged, (base + change).float())
 
 
-@pytest.mark.parametrize("method", every(2) + every(3), ids=by_kind)
+@pytest.mark.parametrize("method", methods_for(2) + methods_for(3), ids=method_kind)
 def test_models_equal_to_the_base_give_the_base(method):
-    base, _ = grown((9, 4))
-    assert torch.equal(method(base, [base] * (method.most or 3)), base)
+    base, _ = base_and_models((9, 4))
+    assert torch.equal(method(base, [base] * (method.max_models or 3)), base)
 
 
-@pytest.mark.parametrize("method", [m for m in every(4) if m.kind not in RANDOM], ids=by_kind)
+@pytest.mark.parametrize("method", [m for m in methods_for(4) if m.kind not in RANDOM_KINDS], ids=method_kind)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 def test_the_order_of_the_models_changes_nothing(method, dtype):
-    base, models = grown((8, 16), models=4, dtype=dtype)
+    base, models = base_and_models((8, 16), models=4, dtype=dtype)
     first = method(base, models)
     for order in itertools.permutations(models):
         torch.testing.assert_close(method(base, order), first, rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.parametrize("method", [TIES(density=1), SCE(select_topk=1)], ids=by_kind)
+@pytest.mark.parametrize("method", [TIES(density=1), SCE(select_topk=1)], ids=method_kind)
 def test_changes_that_cancel_exactly_elect_nobody_in_any_order(method):
     changes = [torch.tensor([x]) for x in (0.1, 0.7, -0.8125, 0.0125)]
     changes[3] = -(
@@ -172,21 +180,21 @@ def test_changes_that_cancel_exactly_elect_nobody_in_any_order(method):
         assert method(torch.zeros(1), order).item() == 0
 
 
-@pytest.mark.parametrize("method", every(2), ids=by_kind)
+@pytest.mark.parametrize("method", methods_for(2), ids=method_kind)
 def test_merging_mirrored_models_gives_the_mirror_image(method):
-    base, models = grown((10, 10), models=2)
+    base, models = base_and_models((10, 10), models=2)
     torch.testing.assert_close(method(-base, [-model for model in models]), -method(base, models), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("method", [m for m in every(2) if m.kind not in RANDOM], ids=by_kind)
+@pytest.mark.parametrize("method", [m for m in methods_for(2) if m.kind not in RANDOM_KINDS], ids=method_kind)
 def test_a_transposed_tensor_merges_to_the_transpose(method):
-    base, models = grown((6, 9), models=2)
+    base, models = base_and_models((6, 9), models=2)
     torch.testing.assert_close(method(base.T, [model.T for model in models]), method(base, models).T)
 
 
-@pytest.mark.parametrize("method", every(2), ids=by_kind)
+@pytest.mark.parametrize("method", methods_for(2), ids=method_kind)
 def test_a_value_that_is_not_finite_is_refused(method):
-    base, models = grown((6, 9), models=2)
+    base, models = base_and_models((6, 9), models=2)
     models[1][2, 3] = math.nan
     with pytest.raises(ValueError, match=r"the tensor in model 2 has 1 values that are NaN or infinite"):
         method(base, models)
@@ -222,8 +230,8 @@ def test_no_models_other_counts_and_other_shapes_are_refused():
         ({"kind": "slerp", "t": 1.5}, "less than or equal to 1"),
         ({"kind": "nuslerp", "weights": [1, -1]}, "sum to 0"),
         ({"kind": "dare_ties", "weights": [-1.0, 2.0]}, "greater than or equal to 0"),
-        ({"kind": "della", "density": 0.9, "epsilon": 0.2}, "gives chances from 0.7 to 1.1"),
-        ({"kind": "della", "density": 0.1}, "gives chances from -0.05 to 0.25"),
+        ({"kind": "della", "density": 0.9, "epsilon": 0.2}, "gives probabilities from 0.7 to 1.1"),
+        ({"kind": "della", "density": 0.1}, "gives probabilities from -0.05 to 0.25"),
         ({"kind": "breadcrumbs", "gamma": 1}, "less than 1"),
         ({"kind": "task_arithmetic", "weights": [{"layers": []}]}, "at least 1 item"),
         ({"kind": "model_stock", "origin": "zero"}, "Input should be 'base'"),

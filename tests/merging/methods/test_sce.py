@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fusion.merging.methods.registry import SCE
-from tests.helpers.merge_examples import grown
+from tests.helpers.merge_examples import base_and_models
 
 
 def test_sce_gives_the_numbers_worked_on_paper():
@@ -23,7 +23,7 @@ def test_sce_gives_the_numbers_worked_on_paper():
 
 
 def test_sce_leaves_unselected_entries_at_the_base_and_changes_the_selected():
-    base, models = grown((40, 25))
+    base, models = base_and_models((40, 25))
     variance = torch.stack(models).double().var(0, correction=0)
     merged = SCE(select_topk=0.1)(base, models)
     unselected = variance < variance.flatten().sort(descending=True).values[int(0.1 * (variance > 0).sum()) - 1]

@@ -7,7 +7,7 @@ import torch
 
 from fusion.merging.methods.registry import Karcher, ModelStock, Slerp
 from tests.helpers import reference_merge as reference
-from tests.helpers.merge_examples import grown
+from tests.helpers.merge_examples import base_and_models
 
 
 def test_slerp_turns_at_equal_angles_and_keeps_a_common_norm():
@@ -21,7 +21,7 @@ def test_slerp_goes_straight_between_opposite_models():
 
 
 def test_slerp_ends_at_its_models():
-    base, models = grown((5, 6), models=2)
+    base, models = base_and_models((5, 6), models=2)
     assert torch.equal(Slerp(t=0)(base, models), models[0])
     assert torch.equal(Slerp(t=1)(base, models), models[1])
 
@@ -41,7 +41,7 @@ def test_the_karcher_mean_has_the_least_spread_and_the_mean_norm(weights):
 
 
 def test_the_karcher_mean_of_two_is_half_way_by_slerp():
-    base, (a, b) = grown((7, 7), models=2)
+    base, (a, b) = base_and_models((7, 7), models=2)
     torch.testing.assert_close(
         Karcher()(base, [a / a.norm(), b / b.norm()]), Slerp()(base, [a / a.norm(), b / b.norm()])
     )

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fusion.merging.methods.threshold import STRIDE, edge, thresholds
+from fusion.merging.methods.threshold import STRIDE, largest_below, thresholds
 from tests.helpers import reference_merge as reference
 
 
@@ -54,9 +54,9 @@ def test_the_threshold_among_nonzero_numbers_ignores_zeros():
 
 @given(st.floats(2.0**-140, 2.0**120, width=32), st.floats(-3, 3))
 def test_what_lies_above_the_edge_is_what_rounds_to_the_threshold_or_more(limit, ulps):
-    apart = float(np.spacing(np.float32(limit)))
-    for value in (limit + ulps * apart, edge(limit), math.nextafter(edge(limit), math.inf), limit, limit - apart / 2):
-        assert (value > edge(limit)) == (float(np.float32(value)) >= limit)
+    apart, edge = float(np.spacing(np.float32(limit))), largest_below(limit)
+    for value in (limit + ulps * apart, edge, math.nextafter(edge, math.inf), limit, limit - apart / 2):
+        assert (value > edge) == (float(np.float32(value)) >= limit)
 
 
 def counted(each):
@@ -100,5 +100,5 @@ def test_a_sample_that_misleads_costs_two_more_passes_and_changes_nothing():
 
 @given(st.floats(2.0**-140, 2.0**120, width=32))
 def test_the_edge_in_float32_is_the_number_before(limit):
-    assert edge(limit, torch.float32) < limit
-    assert np.nextafter(np.float32(edge(limit, torch.float32)), np.float32(np.inf)) == np.float32(limit)
+    assert largest_below(limit, torch.float32) < limit
+    assert np.nextafter(np.float32(largest_below(limit, torch.float32)), np.float32(np.inf)) == np.float32(limit)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fusion.merging.recipes import recipe
+from fusion.merging.recipes.merge_recipe import parse_recipe
 from tests.merging.recipes.golden_mergekit import CASES, parts, tensors
 
 GOLDEN = json.loads(Path(__file__).with_name("golden_mergekit.json").read_text())
@@ -21,9 +21,9 @@ def ours(case, **changes):
     shared = {name: value for name, value in settings.items() if name not in own}
     named = [{"model": str(i), "parameters": {name: v[i] for name, v in own.items()}} for i in range(count)]
     raw = {"merge_method": kind, "models": named, "parameters": shared} | ({"base_model": "base"} if based else {})
-    read = recipe.parse(raw, case)
+    read = parse_recipe(raw, case)
     states = {str(i): model for i, model in enumerate(models)} | {"base": base}
-    return read.settled()(base, [states[model.path] for model in read.models])
+    return read.resolved_method()(base, [states[entry.model] for entry in read.models])
 
 
 def test_the_golden_file_has_every_case_and_no_other():

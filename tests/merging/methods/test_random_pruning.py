@@ -10,7 +10,7 @@ from scipy.stats import chisquare
 from fusion.merging.methods.registry import DARELinear, DARETies, DELLALinear
 from fusion.merging.methods.stateless_random import uniform
 from tests.helpers import reference_merge as reference
-from tests.helpers.merge_examples import grown
+from tests.helpers.merge_examples import base_and_models
 
 
 def test_random_numbers_depend_on_their_place_alone_and_follow_the_reference():
@@ -45,7 +45,7 @@ def test_della_keeps_the_large_more_often_than_the_small():
 
 
 def test_each_tensor_and_each_seed_drops_other_entries():
-    base, models = grown((30, 30))
+    base, models = base_and_models((30, 30))
     merged = {(name, seed): DARETies(seed=seed)(base, models, name) for name in "ab" for seed in (0, 1)}
     for first, second in itertools.combinations(merged.values(), 2):
         assert not torch.equal(first, second)

@@ -6,19 +6,19 @@ import filecmp
 import json
 from pathlib import Path
 
-OTHERS = ("tokenizer.model", "vocab.json", "merges.txt", "vocab.txt")
+OTHER_TOKENIZER_FILES = ("tokenizer.model", "vocab.json", "merges.txt", "vocab.txt")
 """Files compared byte by byte where a folder has no tokenizer.json."""
 
 
-def disagreements(base: Path, model: Path, *, pad: bool = False) -> list[str]:
-    """What differs, one line a model; nothing where either folder has no tokenizer.
+def tokenizer_problems(base: Path, model: Path, *, pad: bool = False) -> list[str]:
+    """Describe how the model's tokenizer differs from the base's; empty where it does not, or either folder has none.
 
     With `pad` either may have tokens the other lacks, but no id may mean two tokens.
     """
     name = "tokenizer.json"
     if (base / name).is_file() and (model / name).is_file():
-        return _tokens(base, model, pad)
-    shared = [other for other in OTHERS if (base / other).is_file() and (model / other).is_file()]
+        return _vocabulary_problems(base, model, pad)
+    shared = [other for other in OTHER_TOKENIZER_FILES if (base / other).is_file() and (model / other).is_file()]
     return [
         f"{model}: {other} differs from that of the base {base}; merge models of one tokenizer"
         for other in shared
@@ -26,8 +26,8 @@ def disagreements(base: Path, model: Path, *, pad: bool = False) -> list[str]:
     ]
 
 
-def vocabulary(folder: Path) -> dict[int, str]:
-    """Token by id, added tokens included. Raises ValueError for a file that is no tokenizer."""
+def read_vocabulary(folder: Path) -> dict[int, str]:
+    """Read token by id, added tokens included. Raises ValueError for a file that is no tokenizer."""
     file = folder / "tokenizer.json"
     try:
         content = json.loads(file.read_bytes())
@@ -41,19 +41,18 @@ def vocabulary(folder: Path) -> dict[int, str]:
         raise ValueError(f"{file} is no tokenizer that can be read ({error!r}); copy it again.") from error
 
 
-def _tokens(base: Path, model: Path, pad: bool) -> list[str]:
+def _vocabulary_problems(base: Path, model: Path, pad: bool) -> list[str]:
     if filecmp.cmp(base / "tokenizer.json", model / "tokenizer.json", shallow=False):
         return []
-    ours, theirs = vocabulary(base), vocabulary(model)
-    ids = ours.keys() & theirs.keys() if pad else ours.keys() | theirs.keys()
-    wrong = sorted(index for index in ids if ours.get(index) != theirs.get(index))
+    expected, actual = read_vocabulary(base), read_vocabulary(model)
+    common = expected.keys() & actual.keys()
+    ids = common if pad else expected.keys() | actual.keys()
+    wrong = sorted(index for index in ids if expected.get(index) != actual.get(index))
     if not wrong:
         return []
     first = wrong[0]
-    hint = (
-        "" if pad or first in ours.keys() & theirs.keys() else "; --vocabulary pad lets one have tokens the other lacks"
-    )
+    hint = "" if pad or first in common else "; --vocabulary pad lets one have tokens the other lacks"
     return [
-        f"{model}: token {first} is {theirs.get(first)!r}, the base {base} has {ours.get(first)!r}"
+        f"{model}: token {first} is {actual.get(first)!r}, the base {base} has {expected.get(first)!r}"
         f" ({len(wrong)} tokens differ){hint}"
     ]

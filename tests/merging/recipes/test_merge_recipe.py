@@ -3,15 +3,15 @@
 import pytest
 import yaml
 
-from fusion.merging.methods.registry import ALL
-from fusion.merging.methods.schedule import Layers, Tensors
-from fusion.merging.recipes import recipe
+from fusion.merging.methods.registry import METHODS
+from fusion.merging.methods.schedule import LayerSchedule, TensorSchedule
+from fusion.merging.recipes.merge_recipe import is_merge_recipe, load_recipe, parse_recipe
 
-OURS = {"base": "b", "models": ["x", "y"], "method": "ties"}
+OURS = {"base_model": "b", "models": ["x", "y"], "method": "ties"}
 
 
 def parse(raw, **changes):
-    return recipe.parse(raw | changes, "r.yaml")
+    return parse_recipe(raw | changes, "r.yaml")
 
 
 def mergekit(method, models=("x", "y"), base="b", parameters=None, **others):
@@ -26,43 +26,53 @@ def with_parameters(name, **parameters):
 
 def test_a_path_and_a_name_are_enough_and_weights_stand_beside_the_models():
     short = parse(OURS)
-    assert [model.path for model in short.models] == ["x", "y"]
-    assert short.settled().kind == "ties"
-    long = parse(OURS, models=[{"path": "x", "weight": 0.3}, {"path": "y", "weight": 0.6}], method={"kind": "ties"})
-    assert long.settled().weights == [0.3, 0.6]
-    varied = parse(OURS, models=[{"path": "x", "density": {"layers": [0.1, 1]}}, {"path": "y", "density": 0.5}])
-    assert varied.settled().density == [Layers(layers=[0.1, 1]), 0.5]
+    assert [model.model for model in short.models] == ["x", "y"]
+    assert short.resolved_method().kind == "ties"
+    long = parse(OURS, models=[{"model": "x", "weight": 0.3}, {"model": "y", "weight": 0.6}], method={"kind": "ties"})
+    assert long.resolved_method().weights == [0.3, 0.6]
+    varied = parse(OURS, models=[{"model": "x", "density": {"layers": [0.1, 1]}}, {"model": "y", "density": 0.5}])
+    assert varied.resolved_method().density == [LayerSchedule(layers=[0.1, 1]), 0.5]
 
 
-@pytest.mark.parametrize("method", ALL, ids=lambda method: method().kind)
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method().kind)
 def test_a_recipe_written_is_the_recipe_read(tmp_path, method):
     first = parse(OURS, method={"kind": method().kind})
-    (tmp_path / "r.yaml").write_text(first.yaml())
-    assert recipe.load(tmp_path / "r.yaml") == first
-    assert recipe.load(tmp_path / "r.yaml").settled() == method()
+    (tmp_path / "r.yaml").write_text(first.to_yaml())
+    assert load_recipe(tmp_path / "r.yaml") == first
+    assert load_recipe(tmp_path / "r.yaml").resolved_method() == method()
 
 
 def test_new_weights_replace_those_of_the_models_and_slerp_takes_a_share():
-    weighted = parse(OURS, models=[{"path": "x", "weight": 0.3}, {"path": "y", "weight": 0.6}]).with_weights([1.0, 2.0])
-    assert weighted.settled().weights == [1, 2]
-    assert parse(OURS, method="slerp").with_weights([0.25]).settled().t == 0.25
-    thinned = parse(OURS, models=[{"path": "x", "density": 0.3}, {"path": "y", "density": 0.6}]).with_weights(
+    weighted = parse(OURS, models=[{"model": "x", "weight": 0.3}, {"model": "y", "weight": 0.6}]).with_weights(
         [1.0, 2.0]
     )
-    assert thinned.settled().density == [0.3, 0.6]
+    assert weighted.resolved_method().weights == [1, 2]
+    assert parse(OURS, method="slerp").with_weights([0.25]).resolved_method().t == 0.25
+    thinned = parse(OURS, models=[{"model": "x", "density": 0.3}, {"model": "y", "density": 0.6}]).with_weights(
+        [1.0, 2.0]
+    )
+    assert thinned.resolved_method().density == [0.3, 0.6]
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"modles": []}, "r.yaml: modles: Extra inputs are not permitted"),
+        ({"modles": []}, r"r.yaml: unknown key modles; did you mean models\?"),
+        ({"base": "b"}, "r.yaml: unknown key base; it is called base_model now"),
+        ({"models": [{"path": "x"}]}, r"unknown key models\.0\.path; it is called model now"),
+        (
+            {"method": {"kind": "ties", "normalise": True}},
+            "unknown key method.ties.normalise; it is called normalize now",
+        ),
+        ({"method": {"kind": "ties", "scale": 2}}, "unknown key method.ties.scale; it is called lambda now"),
+        ({"search": {"validation": {}, "how": {"kind": "grid"}}}, "unknown key search.how; it is called algorithm now"),
         ({"models": []}, "r.yaml: models: List should have at least 1 item"),
         ({"method": "tiez"}, r"r.yaml: method: .*'tiez'.* does not match any of the expected tags"),
         ({"method": {"kind": "ties", "density": 2}}, "less than or equal to 1, got 2"),
-        ({"models": [{"path": "x", "weight": 1}, "y"]}, "weight is given for some models, not for y"),
-        ({"models": [{"path": "x", "weight": 1}], "method": "sce"}, "sce has no weight; leave it out"),
+        ({"models": [{"model": "x", "weight": 1}, "y"]}, "weight is given for some models, not for y"),
+        ({"models": [{"model": "x", "weight": 1}], "method": "sce"}, "sce has no weight; leave it out"),
         (
-            {"models": [{"path": "x", "weight": 1}], "method": {"kind": "ties", "weights": [1]}},
+            {"models": [{"model": "x", "weight": 1}], "method": {"kind": "ties", "weights": [1]}},
             "weight is given with the models and as method.weights",
         ),
         ({"method": {"kind": "linear", "weights": [1]}}, "linear has 1 weights for 2 models"),
@@ -79,16 +89,16 @@ def test_a_file_that_is_no_recipe_is_named(tmp_path):
     (tmp_path / "list.yaml").write_text("- a")
     (tmp_path / "broken.yaml").write_text("a: [")
     with pytest.raises(ValueError, match=r"list.yaml should hold keys and values, it holds list"):
-        recipe.load(tmp_path / "list.yaml")
+        load_recipe(tmp_path / "list.yaml")
     with pytest.raises(ValueError, match=r"broken.yaml is not valid YAML"):
-        recipe.load(tmp_path / "broken.yaml")
+        load_recipe(tmp_path / "broken.yaml")
 
 
 def test_a_run_is_told_from_a_recipe_by_its_keys():
-    assert recipe.is_recipe(OURS)
-    assert recipe.is_recipe({"merge_method": "slerp", "slices": []})
-    assert not recipe.is_recipe({"pivot": {}, "models": []})
-    assert not recipe.is_recipe({"name": "a"})
+    assert is_merge_recipe(OURS)
+    assert is_merge_recipe({"merge_method": "slerp", "slices": []})
+    assert not is_merge_recipe({"pivot": {}, "models": []})
+    assert not is_merge_recipe({"name": "a"})
 
 
 # mergekit's files
@@ -109,19 +119,19 @@ def test_ties_of_mergekit_takes_its_defaults_and_parameters():
     out_dtype: float16
     """
     found = parse(yaml.safe_load(text))
-    method = found.settled()
-    assert (found.base, found.dtype, [model.path for model in found.models]) == ("b", "float16", ["x", "y"])
-    assert (method.weights, method.density) == ([0.3, Layers(layers=[0, 0.5, 1])], [0.5, 1.0])
-    assert (method.normalise, method.scale) == (False, 0.7)
+    method = found.resolved_method()
+    assert (found.base_model, found.dtype, [model.model for model in found.models]) == ("b", "float16", ["x", "y"])
+    assert (method.weights, method.density) == ([0.3, LayerSchedule(layers=[0, 0.5, 1])], [0.5, 1.0])
+    assert (method.normalize, method.lambda_) == (False, 0.7)
 
 
 @pytest.mark.parametrize(
     "kind", ["task_arithmetic", "ties", "dare_ties", "dare_linear", "breadcrumbs", "breadcrumbs_ties"]
 )
 def test_what_mergekit_takes_for_granted_is_written_out(kind):
-    found = mergekit(kind, parameters={"weight": 0.5}).settled()
+    found = mergekit(kind, parameters={"weight": 0.5}).resolved_method()
     assert found.weights == [0.5, 0.5]
-    assert found.normalise == (kind == "ties")
+    assert found.normalize == (kind == "ties")
     if kind != "task_arithmetic":
         assert found.density == [1.0, 1.0]
 
@@ -129,17 +139,17 @@ def test_what_mergekit_takes_for_granted_is_written_out(kind):
 def test_slerp_of_mergekit_goes_from_its_base_and_filters_become_patterns():
     t = [{"filter": "self_attn", "value": [0, 1]}, {"filter": "mlp", "value": 0.2}, {"value": 0.5}]
     found = mergekit("slerp", ["x", "b"], parameters={"t": t})
-    assert [model.path for model in found.models] == ["b", "x"]
-    patterns = {"*self_attn*": Layers(layers=[0, 1]), "*mlp*": 0.2, "*": 0.5}
-    assert found.settled().t == Tensors(tensors=patterns)
-    assert [m.path for m in mergekit("slerp", ["x"], parameters={"t": 0.5}).models] == ["b", "x"]
+    assert [model.model for model in found.models] == ["b", "x"]
+    patterns = {"*self_attn*": LayerSchedule(layers=[0, 1]), "*mlp*": 0.2, "*": 0.5}
+    assert found.resolved_method().t == TensorSchedule(tensors=patterns)
+    assert [m.model for m in mergekit("slerp", ["x"], parameters={"t": 0.5}).models] == ["b", "x"]
 
 
 def test_a_single_slice_of_all_layers_is_the_whole_model(tmp_path):
     (tmp_path / "config.json").write_text('{"num_hidden_layers": 4}')
     sources = [{"model": str(tmp_path), "layer_range": [0, 4]}, {"model": "y", "layer_range": [0, 4]}]
     found = mergekit("slerp", None, str(tmp_path), {"t": 0.5}, slices=[{"sources": sources}])
-    assert [model.path for model in found.models] == [str(tmp_path), "y"]
+    assert [model.model for model in found.models] == [str(tmp_path), "y"]
     sources[0]["layer_range"] = [0, 3]
     with pytest.raises(ValueError, match=r"layer_range \[0, 3\] of .* is not the whole model"):
         mergekit("slerp", None, str(tmp_path), {"t": 0.5}, slices=[{"sources": sources}])
@@ -148,15 +158,17 @@ def test_a_single_slice_of_all_layers_is_the_whole_model(tmp_path):
 
 
 def test_the_other_methods_of_mergekit_are_read():
-    linear = mergekit("linear", [with_parameters("x", weight=1), with_parameters("y", weight=3)], None).settled()
-    assert (linear.weights, linear.normalise) == ([1, 3], True)
-    assert mergekit("sce").settled().select_topk == 1.0
-    assert mergekit("nuslerp", parameters={"weight": 0.5}).settled().origin == "base"
-    assert mergekit("multislerp", base=None, parameters={"weight": 0.5}).settled().origin == "zero"
-    assert mergekit("karcher", base=None, parameters={"max_iter": 20}).settled().steps == 20
-    assert mergekit("model_stock").settled().kind == "model_stock"
+    linear = mergekit(
+        "linear", [with_parameters("x", weight=1), with_parameters("y", weight=3)], None
+    ).resolved_method()
+    assert (linear.weights, linear.normalize) == ([1, 3], True)
+    assert mergekit("sce").resolved_method().select_topk == 1.0
+    assert mergekit("nuslerp", parameters={"weight": 0.5}).resolved_method().origin == "base"
+    assert mergekit("multislerp", base=None, parameters={"weight": 0.5}).resolved_method().origin == "zero"
+    assert mergekit("karcher", base=None, parameters={"max_iter": 20}).resolved_method().max_iter == 20
+    assert mergekit("model_stock").resolved_method().kind == "model_stock"
     della = [with_parameters(name, weight=1, density=0.5, epsilon=0.1) for name in "xy"]
-    assert mergekit("della", della, parameters={"rescale": True}).settled().epsilon == 0.1
+    assert mergekit("della", della, parameters={"rescale": True}).resolved_method().epsilon == 0.1
 
 
 @pytest.mark.parametrize(
@@ -182,7 +194,10 @@ def test_the_other_methods_of_mergekit_are_read():
             lambda: mergekit("della", [with_parameters("x", epsilon=0.1), with_parameters("y", epsilon=0.2)]),
             "epsilon differs from model to model",
         ),
-        (lambda: mergekit("ties", parameters={"temperature": 1}), "method.ties.temperature: Extra inputs"),
+        (
+            lambda: mergekit("ties", parameters={"temperature": 1}),
+            "unknown key method.ties.temperature; allowed are adaptive",
+        ),
     ],
 )
 def test_what_would_come_out_otherwise_is_refused(call, message):

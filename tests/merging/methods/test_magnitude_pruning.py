@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from fusion.merging.methods import tiles
+from fusion.merging.methods.magnitude_pruning import adaptive_densities
 from fusion.merging.methods.registry import TIES
-from fusion.merging.methods.trimmed import adapted
 
 
 def test_ties_gives_the_numbers_worked_on_paper():
@@ -42,10 +42,10 @@ def test_an_adaptive_density_is_the_density_where_all_changes_are_normal_and_equ
 def test_an_adaptive_density_keeps_more_of_what_changed_more_and_less_of_what_is_skewed():
     draw = torch.Generator().manual_seed(3)
     normal = torch.randn(50_000, generator=draw)
-    stack_ = tiles.Stack.of(
+    stack_ = tiles.TensorStack.from_tensors(
         torch.zeros(50_000), [normal, 3 * normal, normal**3 * normal.abs().mean() / (normal**3).abs().mean()]
     )
-    small, large, skewed = adapted(stack_, [0.2] * 3)
+    small, large, skewed = adaptive_densities(stack_, [0.2] * 3)
     assert large == pytest.approx(3 * small, rel=1e-3)
     assert skewed < 0.5 * small
 

@@ -1,0 +1,150 @@
+"""The command `fusion merge`. A merge alone imports neither transformers nor a tokenizer, so that it starts in seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fusion.cli.app import app
+from fusion.cli.runs import until
+
+if TYPE_CHECKING:
+    from fusion.data.datasets import Example
+    from fusion.merging.files.stream import MergeResult
+    from fusion.merging.recipes.merge_recipe import MergeRecipe
+    from fusion.merging.recipes.search_settings import WeightSearch
+
+
+@app.command()
+def merge(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CONFIG | RECIPE | MODEL[:WEIGHT]...", help="What to merge; see above.", show_default=False
+        ),
+    ],
+    override: Annotated[
+        list[str],
+        typer.Option("--set", metavar="A.B=C", help="Override a value of CONFIG, or set one of --method: density=0.5."),
+    ] = [],  # noqa: B006
+    method: Annotated[
+        str | None, typer.Option(help="Merge the models that follow: linear, ties, sce, slerp, ...")
+    ] = None,
+    base_model: Annotated[Path | None, typer.Option(help="The model they grew from.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the merged model.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; by default the base's.")] = None,
+    vocabulary: Annotated[str | None, typer.Option(help="refuse or pad models with more or fewer tokens.")] = None,
+    search: Annotated[
+        str | None, typer.Option(metavar="DATA", help="Choose the weights on this validation file, such as dev.jsonl.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="By default as many as cores.")] = None,
+) -> None:
+    """Merge models: those of a run, of a recipe, or of the command line.
+
+    fusion merge CONFIG: everything of a run up to the merge of its pairwise models.
+
+    fusion merge RECIPE.yaml --out DIR: a merge as a file, ours or mergekit's. A run has a pivot, a recipe has models.
+
+    fusion merge --method ties --base-model DIR A:0.3 B:0.3 --out DIR: the same without a file.
+    """
+    from fusion.merging.recipes.merge_recipe import is_merge_recipe, parse_recipe, read_yaml
+
+    file = Path(inputs[0])
+    raw = read_yaml(file) if method is None and len(inputs) == 1 and file.is_file() else None
+    if method is None and (raw is None or not is_merge_recipe(raw)):
+        if len(inputs) > 1 or any(
+            option is not None for option in (base_model, out, dtype, vocabulary, search, threads)
+        ):
+            raise ValueError(
+                f"{inputs[0]} is no recipe of a merge; give a recipe, or --method and the models to merge."
+            )
+        until(inputs[0], override, "merge")
+        return
+    options = recipe_options(dtype=dtype, vocabulary=vocabulary, search=search)
+    if method is not None:
+        keys = recipe_keys(method, inputs, base_model=base_model, settings=override)
+        recipe = parse_recipe(keys | options, "fusion merge")
+    else:
+        assert raw is not None
+        if override or base_model:
+            raise ValueError(
+                f"{file} is a recipe: write its base_model and settings there; --base-model and --set go with --method."
+            )
+        recipe = parse_recipe(parse_recipe(raw, str(file)).model_dump(exclude_unset=True) | options, str(file))
+    if out is None:
+        raise ValueError("Name the folder of the merged model with --out.")
+    result = run_recipe(recipe, out, threads)
+    typer.echo(f"{out}: merged." if result.created else f"{out}: there already, from exactly these inputs.")
+
+
+def recipe_options(*, dtype: str | None, vocabulary: str | None, search: str | None) -> dict[str, Any]:
+    """The keys of a recipe that options of the command line set."""
+    options = {"dtype": dtype, "vocabulary": vocabulary, "search": search and {"validation": {"path": search}}}
+    return {key: value for key, value in options.items() if value is not None}
+
+
+def recipe_keys(
+    method: str, models: Sequence[str], *, base_model: Path | None, settings: Sequence[str]
+) -> dict[str, Any]:
+    """The keys of a recipe from the words of a command line: `A:0.3` is a model and its weight, `density=0.5` a setting."""
+    import yaml
+
+    method_keys: dict[str, Any] = {"kind": method}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals:
+            raise ValueError(f"--set {setting}: write it as name=value, for example density=0.5.")
+        method_keys[name] = yaml.safe_load(value)
+    base = {"base_model": str(base_model)} if base_model else {}
+    return base | {"models": [_model_entry(word) for word in models], "method": method_keys}
+
+
+def run_recipe(recipe: MergeRecipe, out: Path, threads: int | None = None) -> MergeResult:
+    """Merge as the recipe says, after a search for the weights where it asks for one."""
+    from fusion.merging.files.stream import MergeResult
+    from fusion.merging.search import is_searched, merge_recipe, search_and_merge
+    from fusion.runtime.console import console
+
+    if recipe.search is None:
+        return merge_recipe(recipe, out, threads=threads)
+    if is_searched(recipe, out):
+        console.print(f"{out} was searched and merged from this recipe; nothing to do.")
+        return MergeResult(out, created=False)
+    return search_and_merge(recipe, out, validation_examples(recipe.search), threads=threads)
+
+
+def validation_examples(search: WeightSearch) -> list[Example]:
+    """Load the examples that weights are chosen on. Raises ValueError where one of them is among the test data."""
+    from fusion.merging.search import check_disjoint
+
+    examples = _load_examples("validation", search.validation)
+    if search.test is not None:
+        check_disjoint(examples, _load_examples("test", search.test))
+    return examples
+
+
+def _load_examples(role: str, data: dict[str, Any]) -> list[Example]:
+    from pydantic import ValidationError
+
+    from fusion.config import DataSettings
+    from fusion.data.datasets import load
+
+    try:
+        settings = DataSettings.model_validate({"domain": role} | data)
+    except ValidationError as error:
+        mistakes = [f"search.{role}.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise ValueError("\n".join(mistakes)) from None
+    if role == "validation" and settings.split == "test":
+        raise ValueError(f"search: {settings.path} would be searched on its split `test`; choose on other data.")
+    return load(**settings.reading)
+
+
+def _model_entry(word: str) -> dict[str, Any]:
+    path, colon, weight = word.rpartition(":")
+    try:
+        return {"model": path, "weight": float(weight)} if colon else {"model": word}
+    except ValueError:
+        return {"model": word}

@@ -1,0 +1,88 @@
+"""A merge of folders, checked before any weight is read: inputs, method, and type of the result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from fusion.merging.files import merge_record
+from fusion.merging.files.adapter import LoraCheckpoint
+from fusion.merging.files.auxiliary_files import find_auxiliary_files
+from fusion.merging.files.checkpoint import Checkpoint, check_mergeable, raise_all
+from fusion.merging.files.tokenizer_check import tokenizer_problems
+from fusion.merging.methods.base import MergeMethod
+
+RESULT_DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+"""Types a result may have, as torch names them, and as safetensors does."""
+
+MergeProgress = Callable[[str, int, int], None]
+"""Called with the stage, how much of it is done, and how much there is."""
+VocabularyPolicy = Literal["refuse", "pad"]
+"""Whether models may have more or fewer tokens than the base."""
+
+
+@dataclass(frozen=True)
+class MergeJob:
+    """Checkpoints that fit together and the method that merges them; see `prepare_merge`."""
+
+    base: Checkpoint
+    models: list[Checkpoint]
+    method: MergeMethod
+    dtype: str | None
+    """Type of the result's floating tensors, as torch names it; None for the base's."""
+    vocabulary: VocabularyPolicy
+    methods: dict[str, MergeMethod]
+    """For each floating tensor, by name, the method with the numbers that hold there."""
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the result besides the inputs; goes into `merge.json`."""
+        settings = {"method": self.method.model_dump(), "dtype": self.dtype, "vocabulary": self.vocabulary}
+        return {"version": merge_record.VERSION, **settings}
+
+    @property
+    def input_files(self) -> list[tuple[Path, list[Path]]]:
+        """Every folder, the base's first, with those of its files that decide the result."""
+        base = (self.base.folder, [*self.base.files, *find_auxiliary_files(self.base.folder)])
+        return [base, *((model.folder, model.files) for model in self.models)]
+
+    def result_dtype(self, name: str) -> str:
+        """Type of the merged tensor `name`, as safetensors names it."""
+        entry = self.base.entries[name]
+        return RESULT_DTYPES[self.dtype] if self.dtype and entry.is_floating else entry.dtype
+
+
+def prepare_merge(
+    base: Path | None,
+    models: Sequence[Path],
+    method: MergeMethod,
+    *,
+    dtype: str | None,
+    vocabulary: VocabularyPolicy,
+) -> MergeJob:
+    """Open the folders, headers only, and check that `method` can merge them.
+
+    Raises ValueError or FileNotFoundError where they do not fit together.
+    """
+    if dtype is not None and dtype not in RESULT_DTYPES:
+        raise ValueError(
+            f"dtype must be one of {', '.join(RESULT_DTYPES)}, or left out to keep the base's; got {dtype!r}."
+        )
+    method.check_models(len(models))
+    if base is None and (method.needs_base or getattr(method, "origin", "zero") == "base"):
+        raise ValueError(f"{method.name} compares the models with the model they grew from; name it with --base-model.")
+    base_checkpoint = Checkpoint.open(base or models[0])
+    checkpoints = [_open(base_checkpoint, model) for model in models]
+    pad = vocabulary == "pad"
+    raise_all([line for model in models for line in tokenizer_problems(base_checkpoint.folder, model, pad=pad)])
+    check_mergeable(base_checkpoint, checkpoints, pad=pad)
+    floating = [name for name, entry in base_checkpoint.entries.items() if entry.is_floating]
+    methods = {name: method.for_tensor(name, base_checkpoint.num_layers) for name in floating}
+    return MergeJob(base_checkpoint, checkpoints, method, dtype=dtype, vocabulary=vocabulary, methods=methods)
+
+
+def _open(base: Checkpoint, folder: Path) -> Checkpoint:
+    if LoraCheckpoint.is_adapter(folder):
+        return LoraCheckpoint.from_adapter(base, folder)
+    return Checkpoint.open(folder)

@@ -1,0 +1,147 @@
+"""A merge as a file: which folders, which method, with which settings. Ours, or mergekit's for the methods both have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from fusion.core.settings import Settings, allowed_keys, suggest
+from fusion.merging.methods.base import MergeMethod, WeightedMethod
+from fusion.merging.methods.registry import AnyMethod
+from fusion.merging.methods.schedule import Schedule
+from fusion.merging.recipes import mergekit
+from fusion.merging.recipes.search_settings import WeightSearch
+
+
+class ModelEntry(Settings):
+    """A model to merge."""
+
+    model: str
+    """Folder of a model in safetensors, or of a LoRA adapter of the base. Relative paths count from the working directory."""
+    weight: Schedule | None = None
+    """How much it counts: a number, `{layers: [...]}` or `{tensors: {PATTERN: ...}}`."""
+    density: Schedule | None = None
+    """Fraction of its delta that is kept, for methods that sparsify."""
+
+
+class MergeRecipe(Settings):
+    """A whole merge."""
+
+    base_model: str | None = None
+    """The model all others grew from. Methods that need none take configuration and tokenizer from the first model."""
+    models: list[ModelEntry] = Field(min_length=1)
+    """What is merged; a path alone stands for a model without weight and density."""
+    method: AnyMethod
+    """A name, or a `kind` with settings."""
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    """Type of the result; the base's where it is left out."""
+    vocabulary: Literal["refuse", "pad"] = "refuse"
+    """Whether models may have more or fewer tokens than the base."""
+    search: WeightSearch | None = None
+    """Choose the weights on validation data."""
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _expand_paths(cls, value: Any) -> Any:
+        if not isinstance(value, list):
+            return value
+        return [{"model": entry} if isinstance(entry, str) else entry for entry in value]
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _expand_kind(cls, value: Any) -> Any:
+        return {"kind": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> MergeRecipe:
+        self.resolved_method()
+        return self
+
+    def resolved_method(self) -> MergeMethod:
+        """The method with the weights and densities of the models. Raises ValueError where these are given twice."""
+        given: dict[str, Any] = {}
+        for field, plural in (("weight", "weights"), ("density", "density")):
+            values = [getattr(model, field) for model in self.models]
+            if all(value is None for value in values):
+                continue
+            lacking = [model.model for model, value in zip(self.models, values, strict=True) if value is None]
+            if lacking:
+                raise ValueError(
+                    f"{field} is given for some models, not for {', '.join(lacking)}; give it to all or none"
+                )
+            if plural not in type(self.method).model_fields:
+                raise ValueError(f"{self.method.name} has no {field}; leave it out")
+            if plural in self.method.model_fields_set:
+                raise ValueError(f"{field} is given with the models and as method.{plural}; leave one out")
+            given[plural] = [v.model_dump() if isinstance(v, Settings) else v for v in values]
+        method = type(self.method).model_validate(self.method.model_dump(exclude_unset=True) | given)
+        method.check_models(len(self.models))
+        return method
+
+    def with_weights(self, weights: Sequence[float]) -> MergeRecipe:
+        """A copy with these weights, or, for slerp, this `t`; without a search."""
+        method = self.resolved_method()
+        weighted = {"weights": list(weights)} if isinstance(method, WeightedMethod) else {"t": weights[0]}
+        models = [{"model": entry.model} for entry in self.models]  # their weights and densities are the method's now
+        changes = {"models": models, "method": method.model_dump() | weighted, "search": None}
+        return MergeRecipe.model_validate(self.model_dump() | changes)
+
+    @staticmethod
+    def from_merge(
+        base: Path, models: Sequence[Path], method: MergeMethod, *, dtype: str | None, vocabulary: str
+    ) -> MergeRecipe:
+        """The recipe of a merge that was called with these arguments."""
+        folders = {"base_model": str(base), "models": [{"model": str(model)} for model in models]}
+        settings = {"method": method.model_dump(), "dtype": dtype, "vocabulary": vocabulary}
+        return MergeRecipe.model_validate(folders | settings)
+
+    def to_yaml(self) -> str:
+        """The text of a file that `load_recipe` reads back."""
+        content = self.model_dump(mode="json", exclude_none=True)
+        return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
+
+
+def load_recipe(file: Path) -> MergeRecipe:
+    """Read a recipe, ours or mergekit's. Raises ValueError with every mistake."""
+    return parse_recipe(read_yaml(file), str(file))
+
+
+def parse_recipe(raw: dict[str, Any], origin: str) -> MergeRecipe:
+    """Check keys that were read elsewhere; `origin` names them in messages. Raises ValueError with every mistake."""
+    if mergekit.is_mergekit(raw):
+        raw = mergekit.to_recipe_keys(raw, origin)
+    try:
+        return MergeRecipe.model_validate(raw)
+    except ValidationError as error:
+        raise ValueError("\n".join(f"{origin}: {_explain(mistake)}" for mistake in error.errors())) from None
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """Read the keys and values of a YAML file. Raises ValueError where it holds something else."""
+    try:
+        raw = yaml.safe_load(file.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file} is not valid YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise ValueError(f"{file} should hold keys and values, it holds {type(raw).__name__}.")
+    return raw
+
+
+def is_merge_recipe(raw: dict[str, Any]) -> bool:
+    """Whether these keys are a merge rather than a whole run, which has a pivot."""
+    return "pivot" not in raw and ("models" in raw or mergekit.is_mergekit(raw))
+
+
+def _explain(mistake: Any) -> str:
+    place = ".".join(str(part) for part in mistake["loc"] if not str(part).startswith("("))  # forms of a schedule
+    if mistake["type"] == "extra_forbidden":
+        *parents, key = mistake["loc"]
+        return f"unknown key {place}{suggest(str(key), allowed_keys(MergeRecipe, parents))}"
+    message = mistake["msg"].removeprefix("Value error, ")
+    value = mistake.get("input")
+    shown = f", got {value!r}" if isinstance(value, (str, int, float, bool)) and repr(value) not in message else ""
+    return f"{place}: {message}{shown}" if place else message
