@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor
 from fusion.objectives import MappedObjective
 from fusion.objectives.token.outcomes import compare
-from fusion.core.rows import LogitRows
+from fusion.core.rows import LogitRows, MappedRows
 """
 
 
@@ -52,8 +52,8 @@ def test_the_example_keeps_the_contract(objective):
 
 
 def test_it_is_the_squared_distance_of_probabilities(objective):
-    from tests.helpers.rows import query, rows_of
+    from tests.helpers.rows import as_mapped, query, rows_of
 
-    source = rows_of(torch.tensor([[0.5, 0.3, 0.2]], dtype=torch.float64).log(), 1)
+    source = as_mapped(rows_of(torch.tensor([[0.5, 0.3, 0.2]], dtype=torch.float64).log(), 1))
     pivot = query(torch.tensor([[0.25, 0.7, 0.05]], dtype=torch.float64).log(), source.ids, source)
     assert objective(pivot, source).item() == pytest.approx(0.25**2 + 0.25**2)
