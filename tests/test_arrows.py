@@ -15,7 +15,7 @@ IMPORTS: dict[str, str] = {
     "__init__": "cache config core pipeline",
     "__main__": "cli",
     "alignment": "core data tokenizers",
-    "analysis": "alignment cache core data models runtime stages tokenizers training transforms weighting",
+    "analysis": "alignment cache core data models objectives runtime stages tokenizers training transforms weighting",
     "cache": "core runtime",
     "cli": (
         "analysis cache config data extras fusion_eval.results fusion_eval.runners fusion_eval.statistics "
@@ -31,7 +31,7 @@ IMPORTS: dict[str, str] = {
     "models": "core data tokenizers",
     "objectives": "core",
     "pipeline": "analysis cache config fusion_eval.results fusion_eval.runners plan report runtime stages training",
-    "plan": "cache config data models objectives responses stages training",
+    "plan": "cache config data models responses stages training",
     "quickstart": "",
     "report": "alignment analysis extras fusion_eval.results fusion_eval.statistics responses",
     "responses": "core data grading models runtime",

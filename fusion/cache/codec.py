@@ -41,7 +41,7 @@ def encode(rows: LogitRows, values: str, vocabulary: int) -> dict[str, Tensor]:
     if len(rows) and rows.k and int(rows.ids.max()) >= vocabulary:
         raise ValueError(f"A row names the token {int(rows.ids.max())}, but the vocabulary has {vocabulary} of them.")
     if rows.sample_counts is not None:
-        return encode(dataclasses.replace(rows.top(0), sampled=None), values, vocabulary) | sampled_entries.encode(
+        return encode(dataclasses.replace(rows.top(0), sample_counts=None), values, vocabulary) | sampled_entries.encode(
             rows, vocabulary
         )
     prefix = rows.prefix.to(torch.int32).contiguous()
