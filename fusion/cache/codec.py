@@ -41,9 +41,9 @@ def encode(rows: LogitRows, values: str, vocabulary: int) -> dict[str, Tensor]:
     if len(rows) and rows.k and int(rows.ids.max()) >= vocabulary:
         raise ValueError(f"A row names the token {int(rows.ids.max())}, but the vocabulary has {vocabulary} of them.")
     if rows.sample_counts is not None:
-        return encode(dataclasses.replace(rows.top(0), sample_counts=None), values, vocabulary) | sampled_entries.encode(
-            rows, vocabulary
-        )
+        return encode(
+            dataclasses.replace(rows.top(0), sample_counts=None), values, vocabulary
+        ) | sampled_entries.encode(rows, vocabulary)
     prefix = rows.prefix.to(torch.int32).contiguous()
     hidden = {} if rows.hidden is None else {"hidden": _half(rows.hidden)}
     if values == "packed":
@@ -92,7 +92,8 @@ def _half(hidden: Tensor) -> Tensor:
     if bool(half.isinf().any()):
         raise ValueError(
             f"Hidden states are kept as float16, which ends at 65504, and {int(half.isinf().any(-1).sum())} of these "
-            f"{len(half)} go beyond it. Set extract.hidden to false and leave out the objectives that look at hidden states."
+            f"{len(half)} go beyond it. Set extract.hidden_states to false and leave out the objectives that read "
+            "hidden states."
         )
     return half
 

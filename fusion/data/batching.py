@@ -25,7 +25,7 @@ def batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
 
 
 def pad(texts: Sequence[Encoded], device: Any, pad_id: int = 0) -> tuple[dict[str, Tensor], Tensor, Positions]:
-    """Pad on the right: model inputs, where each row lies in the flattened [B * T] positions, and where it stands in its text."""
+    """Pad on the right: model inputs, where each row lies in the flattened [B * T] positions, and where in its text."""
     ids, position, begin = _lay(texts, [[b] for b in range(len(texts))], pad_id)
     inputs = {"input_ids": ids.to(device), "attention_mask": (position >= 0).long().to(device)}
     return inputs, *_rows(texts, ids, begin, device)

@@ -16,7 +16,7 @@ NAMES = {
     "std": "their deviation",
     "hidden": "the hidden state",
 }
-WAYS_OUT = {"hidden": "Set extract.hidden to true and extract the source again"}
+WAYS_OUT = {"hidden": "Set extract.hidden_states to true and extract the source again"}
 
 
 def lacking(

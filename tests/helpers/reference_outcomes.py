@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from fusion.core.rows import LogitRows
+from fusion.core.rows import LogitRows, MappedRows
 from tests.helpers.reference import numbers
 
 Distribution = dict[object, float]
 
 
 def outcomes(
-    pivot: LogitRows, source: LogitRows, top_k: int | None = None
+    pivot: LogitRows, source: MappedRows, top_k: int | None = None
 ) -> Iterator[tuple[Distribution, Distribution]]:
     """What source and pivot say of the kept ids and of `other`, row by row."""
     for m in range(len(source)):
@@ -28,11 +28,11 @@ def outcomes(
 
 
 def gold_outcomes(
-    pivot: LogitRows, source: LogitRows, top_k: int | None = None
+    pivot: LogitRows, source: MappedRows, top_k: int | None = None
 ) -> Iterator[tuple[Distribution, Distribution]]:
     """The same with "gold" as an outcome of its own, where the source knows it."""
     for m, (p, q) in enumerate(outcomes(pivot, source, top_k)):
-        gold = float(source.gold[m])
+        gold = float(source.pivot_token_logprob[m])
         for each, value in ((p, gold), (q, float(pivot.gold[m]))):
             each.pop(int(pivot.token[m]), None)  # type: ignore[index]
             each |= {"gold": math.exp(value)} if not math.isnan(gold) else {}

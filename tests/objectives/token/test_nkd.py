@@ -7,7 +7,6 @@ import dataclasses
 import pytest
 import torch
 
-from fusion.core.rows import LogitRows
 from fusion.objectives import NKD, USKD
 from fusion.objectives.token.nkd import own_target
 from tests.helpers import reference_outcomes as slow
@@ -15,18 +14,12 @@ from tests.helpers.mapped_rows import agreeing, mapped
 from tests.helpers.rows import as_mapped, query, random_rows, rows_of
 
 
-def in_own_tokens(source):
-    """The same numbers as `reference_outcomes` reads them, with `gold` for what is said of the pivot's token."""
-    numbers = {name: getattr(source, name) for name in ("logprobs", "ids", "mean", "std")}
-    return LogitRows.at(source, **numbers, gold=source.pivot_token_logprob)
-
-
 @pytest.mark.parametrize(("M", "K", "V"), [(30, 4, 11), (1, 1, 3), (40, 16, 257)])
 @pytest.mark.parametrize(("top_k", "gamma"), [(None, 1.5), (2, 0.3)])
 def test_nkd_matches_the_definition(M, K, V, top_k, gamma):
     pivot, source = mapped(M, K, V, unknown=0.3)
     ours = NKD(top_k=top_k, gamma=gamma)(pivot, source)
-    known = slow.each_row(slow.gold_outcomes(pivot, in_own_tokens(source), top_k), lambda p, q: slow.nkd(p, q, gamma))
+    known = slow.each_row(slow.gold_outcomes(pivot, source, top_k), lambda p, q: slow.nkd(p, q, gamma))
     torch.testing.assert_close(ours, known)
 
 
