@@ -81,11 +81,11 @@ def load(
     conversation whose last assistant turn is the response. `prompt_chars` moves that much of the response's beginning into
     the prompt (cut after a space), `response_chars` limits what is left: with both, raw text becomes continuation. `where`
     keeps the rows whose columns have these values. `look_ahead` is the last message as sources see it that may look ahead,
-    with columns in braces and {asked} for that message as it is. With `as_raw_text` messages and response become one text, a
-    paragraph each, all of which is the response, for no template to wrap. Rows without a response are left out, unless
+    with columns in braces and {asked} for that message as it is. With `as_raw_text` messages and response become one text,
+    a paragraph each, all of which is the response, for no template to wrap. Rows without a response are left out, unless
     `response` is None: then examples are prompts alone, with an empty response. `tests` makes the program that checks an
-    answer; a column that is a list gives a line for each entry. Raises ValueError for a missing column or an empty result, FileNotFoundError
-    for a missing file.
+    answer; a column that is a list gives a line for each entry. Raises ValueError for a missing column or an empty result,
+    FileNotFoundError for a missing file.
     """
     if path.startswith(BUILTIN):
         made = skills.make(

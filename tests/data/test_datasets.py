@@ -87,9 +87,9 @@ def test_conversations_and_chosen_answers_become_one_raw_text(tmp_path):
         ({"response": "{chosen}", "system": "be kind"}, "be kind\nask\ngood"),
         ({"prompt": "", "response": "{chosen}"}, "good"),
     ]:
-        (example,) = datasets.load(str(tmp_path / "x.jsonl"), domain="d", raw=True, **settings)
+        (example,) = datasets.load(str(tmp_path / "x.jsonl"), domain="d", as_raw_text=True, **settings)
         assert example == datasets.Example((), text, "d", "plain")
-    (cut,) = datasets.load(str(tmp_path / "x.jsonl"), domain="d", messages="talk", raw=True, response_chars=5)
+    (cut,) = datasets.load(str(tmp_path / "x.jsonl"), domain="d", messages="talk", as_raw_text=True, response_chars=5)
     assert cut.response == "a\nb\nc"
 
 
