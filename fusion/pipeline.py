@@ -23,7 +23,7 @@ from fusion.cache import Cache
 from fusion.config import Config, loading
 from fusion.plan import plan, tables_of_plan
 from fusion.report.card import model_card
-from fusion.report.command_tables import responses_table
+from fusion.report.console_tables import responses_table
 from fusion.report.page import write_report
 from fusion.report.table import helping_table, tables
 from fusion.runtime import distributed

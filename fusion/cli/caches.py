@@ -31,7 +31,7 @@ def import_(
 ) -> None:
     """Make a source's cache from logits that DistillKit, Megatron-LM, vLLM or a program of yours wrote."""
     from fusion.config import loading
-    from fusion.report.command_tables import facts_table
+    from fusion.report.console_tables import key_value_table
     from fusion.runtime.console import console, quiet
     from fusion.sources.importers import ENDINGS
     from fusion.stages.context import Job
@@ -41,17 +41,17 @@ def import_(
         raise ValueError(f"--format {form}: there are {', '.join(ENDINGS)}.")
     quiet()
     made = import_cache(Job(loading.load(config, override)), source, form, files, codec, tokens, out)
-    console.print(facts_table(made.folder, facts(made.folder)))
+    console.print(key_value_table(str(made.folder), facts(made.folder)))
 
 
 @caches.command()
 def show(folder: CacheFolder) -> None:
     """Say what a cache holds, what its rows do not know, and what it was made of."""
-    from fusion.report.command_tables import facts_table
+    from fusion.report.console_tables import key_value_table
     from fusion.runtime.console import console
     from fusion.stages.import_cache import facts
 
-    console.print(facts_table(folder, facts(folder)))
+    console.print(key_value_table(str(folder), facts(folder)))
 
 
 @caches.command()
@@ -76,9 +76,9 @@ def audit_(
     out: Annotated[Path | None, typer.Option(help="Write the span as `basis` [V, d] to this safetensors file.")] = None,
 ) -> None:
     """Show what whole rows (top_k: all) of a model of yours give away: its width and the span of its output layer."""
-    from fusion.report.command_tables import facts_table
+    from fusion.report.console_tables import key_value_table
     from fusion.runtime.console import console, quiet
     from fusion.stages.import_cache import leak
 
     quiet()
-    console.print(facts_table(folder, leak(folder, rows, model, softcap, width, out)))
+    console.print(key_value_table(str(folder), leak(folder, rows, model, softcap, width, out)))

@@ -133,7 +133,7 @@ def inspect(
     """
     from fusion.analysis import audit_all, classes_all, concepts_all, overview, rescaling_all
     from fusion.config import loading
-    from fusion.report.command_tables import (
+    from fusion.report.inspect_tables import (
         audit_tables,
         classes_table,
         concepts_table,

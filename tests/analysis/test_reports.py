@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 from fusion import pipeline
 from fusion.analysis import classes_all, concept_units, concepts_all
 from fusion.analysis.concepts import CONCEPTS
-from fusion.report import command_tables
+from fusion.report import inspect_tables
 from fusion.stages.context import Job
 from tests.helpers import runs
 
@@ -41,7 +41,7 @@ def test_classes_compare_pivot_and_fused_model_with_each_source(job):
         assert [each.count for each in entries] == sorted((each.count for each in entries), reverse=True)
         nearer = [each.voices["fused"].divergence < each.voices["pivot"].divergence for each in entries]
         assert sum(nearer) > len(nearer) / 2  # thirty steps towards the sources
-    table = shown(command_tables.classes_table("qwen", found["qwen"], job.tokenizers["pivot"]))
+    table = shown(inspect_tables.classes_table("qwen", found["qwen"], job.tokenizers["pivot"]))
     assert "fused KL" in table
     assert "mean" in table
 
@@ -78,7 +78,7 @@ def test_concepts_are_looked_for_in_the_same_places_of_both_models(job, kind):
     assert [f.prevalence for f in pivot.found] == [f.prevalence for f in fused.found]
     assert [f.concept for f in pivot.found] == list(CONCEPTS)
     assert all(f.best <= f.bound + 1e-9 for model in found.values() for f in model.found)
-    table = shown(command_tables.concepts_table(found, kind))
+    table = shown(inspect_tables.concepts_table(found, kind))
     assert "Too rare or too common here" in table
     assert "white space" in table
 

@@ -1,11 +1,11 @@
-"""A small draft model for a fused one: it guesses the next tokens, the fused model checks them all at once."""
+"""A small draft model for a fused one: it proposes the next tokens, the fused model verifies all of them in one pass (speculative decoding)."""
 
 from fusion.extras.draft.generate import Acceptance, acceptance, generate
-from fusion.extras.draft.model import Draft, Shape, load, save
+from fusion.extras.draft.model import Draft, DraftShape, load, save
 from fusion.extras.draft.train import DraftSettings, train
-from fusion.extras.draft.verify import Verdict, verify_greedy, verify_sampled
+from fusion.extras.draft.verify import Verification, verify_greedy, verify_sampled
 
 __all__ = [
-    "Acceptance", "Draft", "DraftSettings", "Shape", "Verdict", "acceptance", "generate", "load", "save", "train",
+    "Acceptance", "Draft", "DraftSettings", "DraftShape", "Verification", "acceptance", "generate", "load", "save", "train",
     "verify_greedy", "verify_sampled",
 ]  # fmt: skip

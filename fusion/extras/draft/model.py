@@ -25,8 +25,8 @@ WEIGHTS, SHAPE = "draft.safetensors", "draft.json"
 
 
 @dataclass(frozen=True)
-class Shape:
-    """Sizes of a draft."""
+class DraftShape:
+    """Sizes of a draft's layer."""
 
     width: int
     """Of the target's hidden states."""
@@ -37,7 +37,7 @@ class Shape:
     """Base of the rotary positions."""
 
     @classmethod
-    def of(cls, target: Any) -> Shape:
+    def from_target(cls, target: Any) -> DraftShape:
         """One layer of the target's own sizes, where its configuration tells them. Head width is even, for rotations."""
         config, width = target.config.get_text_config(), target.get_input_embeddings().weight.shape[1]
         heads = getattr(config, "num_attention_heads", None) or 1
@@ -47,9 +47,9 @@ class Shape:
 
 
 class Draft(nn.Module):
-    """See above. Nothing of the target is in it."""
+    """The draft described above. It holds no weights of the target."""
 
-    def __init__(self, shape: Shape):
+    def __init__(self, shape: DraftShape):
         super().__init__()
         d, m = shape.width, shape.inner
         self.shape = shape
@@ -95,11 +95,11 @@ def rotated(x: Float[Tensor, "B A T C"], theta: float) -> Float[Tensor, "B A T C
     return torch.cat([one * cos - two * sin, two * cos + one * sin], dim=-1)
 
 
-def save(draft: Draft, folder: Path, **about: Any) -> None:
-    """Write a draft and what is to be known of it into a folder."""
+def save(draft: Draft, folder: Path, **metadata: Any) -> None:
+    """Write a draft into a folder, with metadata that JSON can hold."""
     weights = {name: weight.detach().cpu().contiguous() for name, weight in draft.state_dict().items()}
     save_file(weights, folder / WEIGHTS)
-    (folder / SHAPE).write_text(json.dumps({"shape": asdict(draft.shape), **about}, indent=1))
+    (folder / SHAPE).write_text(json.dumps({"shape": asdict(draft.shape), **metadata}, indent=1))
 
 
 def load(folder: Path) -> Draft:
@@ -108,6 +108,6 @@ def load(folder: Path) -> Draft:
         raise FileNotFoundError(
             f"{folder} holds no draft model (no {SHAPE}); `fusion draft MODEL --out {folder}` makes one."
         )
-    draft = Draft(Shape(**json.loads((folder / SHAPE).read_text())["shape"]))
+    draft = Draft(DraftShape(**json.loads((folder / SHAPE).read_text())["shape"]))
     draft.load_state_dict(load_file(folder / WEIGHTS))
     return draft.eval()

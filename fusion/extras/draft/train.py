@@ -17,11 +17,12 @@ from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 from torch.utils.checkpoint import checkpoint
 from transformers import PrinterCallback, Trainer, TrainerCallback, set_seed
+from typing_extensions import override
 
 from fusion.core.settings import Settings
 from fusion.data.batching import pad
 from fusion.data.encode import Encoded
-from fusion.extras.draft.model import Draft, Shape, save
+from fusion.extras.draft.model import Draft, DraftShape, save
 from fusion.models.head import AT_ONCE, Head, hidden_states
 from fusion.training.checkpoint import last_checkpoint
 from fusion.training.fit import training_arguments
@@ -32,32 +33,33 @@ class DraftSettings(Settings):
 
     epochs: float = Field(default=20.0, gt=0)
     """Passes over the data."""
-    steps: int | None = Field(default=None, gt=0)
-    """So many steps instead."""
-    batch: int = Field(default=4, gt=0)
-    """Examples of a step."""
+    max_steps: int | None = Field(default=None, gt=0)
+    """Number of steps, instead of passes."""
+    batch_size: int = Field(default=4, gt=0)
+    """Examples in a step."""
     learning_rate: float = Field(default=5e-5, gt=0)
     """Of AdamW with betas 0.9 and 0.95, falling linearly to 0."""
-    regression: float = Field(default=1.0, ge=0)
+    regression_weight: float = Field(default=1.0, ge=0)
     """Weight of the distance between guessed and true hidden states (smooth L1, mean over entries)."""
-    prediction: float = Field(default=0.1, ge=0)
+    prediction_weight: float = Field(default=0.1, ge=0)
     """Weight of the cross-entropy between the target's distribution and the draft's, in nats."""
     noise: float = Field(default=0.2, ge=0)
-    """Width of the uniform noise on the hidden states that are read, against the errors they will have."""
-    clip: float = Field(default=0.5, gt=0)
+    """Width of the uniform noise on the hidden states that are read, so that it stands the errors they have in decoding."""
+    max_grad_norm: float = Field(default=0.5, gt=0)
     """Largest norm of a gradient."""
     save_steps: int = Field(default=500, gt=0)
     """Steps between checkpoints."""
     depth: int = Field(default=5, gt=0)
-    """Guesses of a chain, where acceptance is measured."""
-    length: int = Field(default=64, gt=1)
-    """Tokens that the target writes after each prompt there."""
+    """Draft tokens proposed at a time, where acceptance is measured."""
+    max_new_tokens: int = Field(default=64, gt=1)
+    """Tokens that the target writes after each prompt, where acceptance is measured."""
     seed: int = 0
+    """Seed of the first weights, the data order, the noise, and the sampled measurement."""
 
 
 @dataclass(frozen=True)
 class Losses:
-    """Of some places, un-reduced."""
+    """Both losses at N positions, unreduced."""
 
     regression: Float[Tensor, " N"]
     prediction: Float[Tensor, " N"]
@@ -90,10 +92,10 @@ class DraftTrainer(Trainer):
         self.target, self.head, self.settings = target, head, settings
         self._parts: dict[str, float] = {}
 
+    @override
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """The weighted sum."""
         at = inputs.pop("at")
         with torch.no_grad():
             features = hidden_states(self.target, **inputs)
@@ -105,16 +107,17 @@ class DraftTrainer(Trainer):
         found = losses(predict, regress, true, self.head)
         regression, prediction = found.regression.mean(), found.prediction.mean()
         self._parts = {"regression": regression.item(), "prediction": prediction.item()}
-        loss = self.settings.regression * regression + self.settings.prediction * prediction
+        loss = self.settings.regression_weight * regression + self.settings.prediction_weight * prediction
         return (loss, {}) if return_outputs else loss
 
+    @override
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds both parts, of the last batch."""
+        # both parts, of the last batch
         super().log(logs | self._parts if "loss" in logs else logs, start_time)
 
 
 @dataclass(frozen=True)
-class Collator:
+class DraftCollator:
     """Texts to a batch: padded ids, and the places of the draft that answer for a row of the response."""
 
     texts: Sequence[Encoded]
@@ -133,6 +136,7 @@ def train(
     head: Head,
     tokenizer: Any,
     texts: Sequence[Encoded],
+    *,
     settings: DraftSettings,
     folder: Path,
     callbacks: Sequence[TrainerCallback] = (),
@@ -141,11 +145,11 @@ def train(
     draft, target = _new(target, settings.seed), target.requires_grad_(False).eval()
     given: dict[str, Any] = {
         "num_train_epochs": settings.epochs,
-        "max_steps": settings.steps or -1,
-        "per_device_train_batch_size": settings.batch,
+        "max_steps": settings.max_steps or -1,
+        "per_device_train_batch_size": settings.batch_size,
         "learning_rate": settings.learning_rate,
         "adam_beta2": 0.95,
-        "max_grad_norm": settings.clip,
+        "max_grad_norm": settings.max_grad_norm,
         "save_steps": settings.save_steps,
     }
     trainer = DraftTrainer(
@@ -155,7 +159,7 @@ def train(
         model=draft,
         args=training_arguments(given, folder, settings.seed),
         train_dataset=range(len(texts)),  # type: ignore[arg-type]
-        data_collator=Collator(texts, tokenizer.pad_token_id or 0),  # type: ignore[arg-type]
+        data_collator=DraftCollator(texts, tokenizer.pad_token_id or 0),  # type: ignore[arg-type]
     )
     trainer.remove_callback(PrinterCallback)
     for callback in callbacks:
@@ -168,4 +172,4 @@ def train(
 
 def _new(target: Any, seed: int) -> Draft:
     set_seed(seed)
-    return Draft(Shape.of(target))
+    return Draft(DraftShape.from_target(target))

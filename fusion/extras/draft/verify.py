@@ -1,7 +1,7 @@
-"""Which of the guessed tokens the target lets stand, and the token after them: functions of distributions alone.
+"""Verification of draft tokens: how many the target accepts, and the token after them. Functions of distributions alone.
 
 Leviathan et al. 2023, arXiv:2211.17192, and Chen et al. 2023, arXiv:2302.01318: what comes out is what the target alone would
-have written, token by token (greedy) or in distribution (sampled), whatever was guessed.
+have written, token by token (greedy) or in distribution (sampled), whatever was proposed.
 """
 
 from __future__ import annotations
@@ -13,42 +13,41 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
-class Verdict(NamedTuple):
-    """What a check of L guesses comes to: accepted + 1 tokens are written."""
+class Verification(NamedTuple):
+    """The outcome for L draft tokens: accepted + 1 tokens are written."""
 
     accepted: int
-    """How many of the guesses stand, from the first on."""
+    """Number of draft tokens accepted, from the first on."""
     token: int
-    """What the target puts after them: in place of the first that fell, or behind the last."""
+    """The target's own token after them: in place of the first that was rejected, or behind the last."""
 
 
-def verify_greedy(guesses: Int[Tensor, " L"], target: Float[Tensor, "L1 V"]) -> Verdict:
-    """Guesses stand as long as each is the target's first choice. `target` is at each guess's place and behind the last."""
+def verify_greedy(tokens: Int[Tensor, " L"], target: Float[Tensor, "L1 V"]) -> Verification:
+    """Accept tokens as long as each is the target's argmax. `target`: logits or probabilities at each token and behind the last."""
     best = target.argmax(-1)
-    stands = (guesses == best[:-1]).long().cumprod(0)
-    accepted = int(stands.sum())
-    return Verdict(accepted, int(best[accepted]))
+    accepted = int((tokens == best[:-1]).long().cumprod(0).sum())
+    return Verification(accepted, int(best[accepted]))
 
 
 def verify_sampled(
-    guesses: Int[Tensor, " L"],
+    tokens: Int[Tensor, " L"],
     draft: Float[Tensor, "L V"],
     target: Float[Tensor, "L1 V"],
     generator: torch.Generator | None = None,
-) -> Verdict:
-    """A guess x, drawn from q, stands with probability min(1, p(x) / q(x)); one that falls is drawn anew from max(0, p - q).
+) -> Verification:
+    """Accept a token x, drawn from q, with probability min(1, p(x) / q(x)); draw a rejected one anew from max(0, p - q).
 
-    `draft` are the probabilities q that the guesses were drawn from, `target` those of the target, p, one row more.
+    `draft` are the probabilities q that the tokens were drawn from, `target` those of the target, p, one row more.
     """
-    for place, guess in enumerate(guesses.tolist()):
-        p, q = target[place], draft[place]
-        if torch.rand((), generator=generator, dtype=p.dtype) * q[guess] < p[guess]:
+    for position, token in enumerate(tokens.tolist()):
+        p, q = target[position], draft[position]
+        if torch.rand((), generator=generator, dtype=p.dtype) * q[token] < p[token]:
             continue
         rest = (p - q).clamp(min=0)
         # no rest means that p and q are equal up to rounding
-        return Verdict(place, _drawn(rest if rest.sum() > 0 else p, generator))
-    return Verdict(len(guesses), _drawn(target[-1], generator))
+        return Verification(position, _sample(rest if rest.sum() > 0 else p, generator))
+    return Verification(len(tokens), _sample(target[-1], generator))
 
 
-def _drawn(weights: Float[Tensor, " V"], generator: torch.Generator | None) -> int:
+def _sample(weights: Float[Tensor, " V"], generator: torch.Generator | None) -> int:
     return int(torch.multinomial(weights, 1, generator=generator))

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from fusion.extras.draft import Draft, Shape, load, save
+from fusion.extras.draft import Draft, DraftShape, load, save
 from fusion.extras.draft.model import rotated
 from fusion.extras.draft.train import losses
 from fusion.models.head import Head
 from tests.helpers import tiny
 
-SHAPE = Shape(width=16, heads=2, inner=24)
+SHAPE = DraftShape(width=16, heads=2, inner=24)
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_rotated_products_depend_on_the_distance_alone():
 
 @pytest.mark.parametrize("kind", ["llama", "gpt_neox", "gemma2", "qwen2"])
 def test_a_draft_has_the_sizes_of_its_target(kind):
-    shape = Shape.of(tiny.model(kind))
+    shape = DraftShape.from_target(tiny.model(kind))
     assert (shape.width, shape.heads, shape.inner) == (32, 2, 48)
 
 

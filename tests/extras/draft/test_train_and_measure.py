@@ -11,22 +11,24 @@ from transformers import TrainerCallback
 from typer.testing import CliRunner
 
 from fusion.cli import app, run
+from fusion.cli.draft import parse_settings
 from fusion.data import datasets
 from fusion.data.encode import encode
-from fusion.extras.draft import Draft, DraftSettings, Shape, acceptance, command, generate, load, save
+from fusion.extras.draft import Draft, DraftSettings, DraftShape, acceptance, generate, load, save, train_and_measure
 from fusion.extras.draft.generate import Speculator
-from fusion.extras.draft.train import FusionCollator
+from fusion.extras.draft.train import DraftCollator
+from fusion.extras.draft.train_and_measure import DraftData
 from fusion.models.head import Head, hidden_states
 from fusion.models.loading import ModelRef, load_model, load_tokenizer
 from tests.helpers import runs, tiny
 
-FAST = DraftSettings(steps=60, learning_rate=3e-3, save_steps=30, depth=3, length=12)
+FAST = DraftSettings(max_steps=60, learning_rate=3e-3, save_steps=30, depth=3, max_new_tokens=12)
 
 
 def speculator(kind="llama", vocabulary=60, seed=0, **how):
     target = tiny.model(kind, vocabulary)
     torch.manual_seed(seed)
-    return Speculator(target, Head.of(target, vocabulary), Draft(Shape.of(target)).eval(), **how)
+    return Speculator(target, Head.of(target, vocabulary), Draft(DraftShape.from_target(target)).eval(), **how)
 
 
 def greedy(target, prompt, length):
@@ -42,17 +44,17 @@ def greedy(target, prompt, length):
 def test_greedy_text_is_the_targets_own_for_any_draft(kind, depth):
     one = speculator(kind, depth=depth)
     for prompt in ([1], [5, 9, 2, 40], list(range(20))):
-        tokens, yields = generate(one, prompt, 15)
+        tokens, tokens_per_check = generate(one, prompt, 15)
         assert tokens == greedy(one.target, prompt, 15)
-        assert sum(yields) >= 14
-        assert all(1 <= n <= depth + 1 for n in yields)
+        assert sum(tokens_per_check) >= 14
+        assert all(1 <= n <= depth + 1 for n in tokens_per_check)
 
 
 class Oracle(Draft):
     """Knows the target: tells the tokens by their embeddings, and says the true next states. `first` is the first of them."""
 
     def __init__(self, target):
-        super().__init__(Shape.of(target))
+        super().__init__(DraftShape.from_target(target))
         self.target, self.first = target, torch.tensor([7])
 
     def forward(self, embedded, features):
@@ -65,18 +67,18 @@ class Oracle(Draft):
 def test_a_draft_that_knows_the_target_has_every_guess_accepted():
     one = speculator(depth=3)
     knows = Speculator(one.target, one.head, Oracle(one.target), depth=3)
-    tokens, yields = generate(knows, [7, 3, 2], 13)
+    tokens, tokens_per_check = generate(knows, [7, 3, 2], 13)
     assert tokens == greedy(one.target, [7, 3, 2], 13)
-    assert yields == [4, 4, 4]
+    assert tokens_per_check == [4, 4, 4]
     measured = acceptance(knows, [[7, 3, 2], [7, 1]], 13)
-    assert (measured.length, measured.stands, measured.checks) == (4.0, [1.0, 1.0, 1.0], 6)
+    assert (measured.acceptance_length, measured.acceptance_rates, measured.checks) == (4.0, [1.0, 1.0, 1.0], 6)
 
 
 def test_text_ends_with_the_stop_token():
     one = speculator(depth=4)
     whole = greedy(one.target, [3, 4], 15)
     stop = whole[6]
-    tokens, _ = generate(one, [3, 4], 15, stop)
+    tokens, _ = generate(one, [3, 4], 15, stop=stop)
     assert tokens == whole[: whole.index(stop) + 1]
 
 
@@ -104,7 +106,7 @@ def test_sampled_text_has_the_targets_distribution():
 def test_without_a_check_the_length_is_unknown():
     found = acceptance(speculator(), [[1]], 1)
     assert found.checks == 0
-    assert math.isnan(found.length)
+    assert math.isnan(found.acceptance_length)
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +123,8 @@ def examples(folder):
 
 
 def made(folder, out, settings=FAST):
-    return command.run(ModelRef(str(folder / "pivot")), examples(folder), 4, settings, 128, out)
+    data = DraftData(examples(folder), heldout=4, max_length=128)
+    return train_and_measure.train_and_measure(ModelRef(str(folder / "pivot")), data, settings, out)
 
 
 @pytest.fixture(scope="module")
@@ -139,11 +142,15 @@ def test_a_trained_draft_guesses_better_than_a_random_one(folder, trained):
     target, tokenizer = load_model(ModelRef(str(folder / "pivot"))), load_tokenizer(ModelRef(str(folder / "pivot")))
     texts = [encode(tokenizer, e.messages, e.response) for e in examples(folder)[-4:]]
     head = Head.of(target, max(tokenizer.get_vocab().values()) + 1)
-    random = command.measure(target, head, Draft(Shape.of(target)), texts, FAST, None)
-    assert measured[0].length > random[0].length + 0.2  # greedy; sampled guesses stand where both are nearly even
+    random = train_and_measure.measure(
+        target, head, Draft(DraftShape.from_target(target)), texts, settings=FAST, stop=None
+    )
+    assert (
+        measured[0].acceptance_length > random[0].acceptance_length + 0.2
+    )  # greedy; sampled ones are accepted where both are even
     for mine in measured:
-        assert mine.stands == sorted(mine.stands, reverse=True)
-        assert mine.length == pytest.approx(1 + sum(mine.stands))
+        assert mine.acceptance_rates == sorted(mine.acceptance_rates, reverse=True)
+        assert mine.acceptance_length == pytest.approx(1 + sum(mine.acceptance_rates))
 
 
 def test_the_target_is_not_changed(folder, trained):
@@ -158,7 +165,7 @@ class Kill(TrainerCallback):
 
 def test_a_killed_training_ends_with_the_same_draft(folder, trained, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
-        patched.setattr(command, "training_bar", lambda _: [Kill()])
+        patched.setattr(train_and_measure, "training_bar", lambda _: [Kill()])
         with pytest.raises(RuntimeError, match="killed"):
             made(folder, tmp_path)
     assert [place.name for place in tmp_path.glob("checkpoint-*")] == ["checkpoint-30"]
@@ -176,21 +183,21 @@ def test_a_second_run_does_nothing_and_another_is_refused(folder, trained, capsy
 
 
 def test_a_draft_is_measured_on_another_model_of_its_width(folder, trained):
-    found = command.measure_again(ModelRef(str(folder / "neox")), trained[0], examples(folder)[-2:], FAST)
+    found = train_and_measure.measure_existing(ModelRef(str(folder / "neox")), trained[0], examples(folder)[-2:], FAST)
     assert [one.temperature for one in found] == [0.0, 1.0]
-    assert all(1 <= one.length <= 4 for one in found)
+    assert all(1 <= one.acceptance_length <= 4 for one in found)
 
 
 def test_a_model_of_another_width_is_refused(folder, trained, tmp_path):
-    save(Draft(Shape(16, 2, 8)), tmp_path)
+    save(Draft(DraftShape(16, 2, 8)), tmp_path)
     with pytest.raises(ValueError, match="reads states of width 16, .*neox has 32: make one for it"):
-        command.measure_again(ModelRef(str(folder / "neox")), tmp_path, examples(folder)[-2:], FAST)
+        train_and_measure.measure_existing(ModelRef(str(folder / "neox")), tmp_path, examples(folder)[-2:], FAST)
 
 
 def test_places_answer_for_the_rows_of_the_response(folder):
     tokenizer = load_tokenizer(ModelRef(str(folder / "pivot")))
     texts = [encode(tokenizer, e.messages, e.response) for e in examples(folder)[:3]]
-    batch = FusionCollator(texts, 0)([0, 1, 2])
+    batch = DraftCollator(texts, 0)([0, 1, 2])
     width = batch["input_ids"].shape[1] - 1
     expected = [
         b * width + t - 1 for b, x in enumerate(texts) for t in range(x.start - 1, len(x.input_ids) - 1) if t > 0
@@ -199,37 +206,38 @@ def test_places_answer_for_the_rows_of_the_response(folder):
 
 
 def test_too_few_examples_are_refused(folder):
-    with pytest.raises(
-        ValueError, match="There are 24 examples, and 24 are held out: give more, or set --heldout lower"
-    ):
-        command.run(ModelRef(str(folder / "pivot")), examples(folder), 24, FAST, 128, folder / "x")
+    data = DraftData(examples(folder), heldout=24, max_length=128)
+    message = "There are 24 examples, and 24 are held out: give more, or set --heldout lower"
+    with pytest.raises(ValueError, match=message):
+        train_and_measure.train_and_measure(ModelRef(str(folder / "pivot")), data, FAST, folder / "x")
 
 
 @pytest.mark.parametrize(
     ("word", "message"),
     [
         ("depth", "--set depth: write it as name=value"),
-        ("deepth=3", r"--set deepth: .* There are epochs, steps"),
+        ("deepth=3", r"no such setting: --set deepth; did you mean depth\?"),
+        ("clip=1", "--set clip; it is called max_grad_norm now"),
         ("depth=0", "--set depth: Input should be greater than 0, got 0"),
     ],
 )
 def test_a_wrong_setting_is_named(word, message):
     with pytest.raises(ValueError, match=message):
-        command.parse([word])
+        parse_settings([word])
 
 
 def test_settings_come_from_words():
-    assert command.parse(["learning_rate=1e-3", "depth=2"]) == DraftSettings(learning_rate=1e-3, depth=2)
+    assert parse_settings(["learning_rate=1e-3", "depth=2"]) == DraftSettings(learning_rate=1e-3, depth=2)
 
 
 def test_the_command_trains_prints_a_table_and_measures_again(folder):
     words = ["draft", str(folder / "pivot"), "--data", str(folder / "texts.jsonl"), "--out", str(folder / "by command")]
-    words += ["--heldout", "2", "--set", "steps=2", "--set", "length=4", "--set", "depth=2"]
+    words += ["--heldout", "2", "--set", "max_steps=2", "--set", "max_new_tokens=4", "--set", "depth=2"]
     for more in ([], ["--only-measure"], ["--out", str(folder / "half"), "--dtype", "bfloat16"]):
         done = CliRunner().invoke(app, words + more)
         assert done.exit_code == 0, done.output
         assert "greedy" in done.output
-        assert "tokens a check" in done.output
+        assert "acceptance length" in done.output
     assert load(folder / "by command").shape.width == 32
 
 

@@ -1,11 +1,10 @@
-"""Tables of the command line: what a run is made of, and how its tokenizers meet."""
+"""Tables of `fusion inspect`: models, alignment, and what each source teaches."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from math import isnan, nan
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -18,8 +17,6 @@ from fusion.analysis.concepts import CUT, SHARE
 from fusion.analysis.overlays import spelling
 from fusion.analysis.rescaling import Rescaling
 from fusion.analysis.token_classes import TokenClass, Voice
-from fusion.extras.draft import Acceptance
-from fusion.responses import Count
 
 
 def overview_table(models: Sequence[Overview]) -> Table:
@@ -31,26 +28,6 @@ def overview_table(models: Sequence[Overview]) -> Table:
     for m in models:
         shares = ["" if share is None else f"{share:.1%}" for share in (m.exact, m.mapped)]
         table.add_row(m.name, m.model_type, f"{m.vocabulary:,}", m.template, *shares, m.cached)
-    return table
-
-
-def facts_table(folder: Path, facts: Mapping[str, str]) -> Table:
-    """One line a fact."""
-    table = Table("", "", title=str(folder), show_header=False)
-    for name, value in facts.items():
-        table.add_row(name, value)
-    return table
-
-
-def responses_table(counts: Sequence[Count]) -> Table:
-    """One line for each source and domain."""
-    table = Table(
-        "source", "domain", "prompts", "answers", "pass", "learned from",
-        title="Responses", caption="answers: neither empty nor cut off; pass: the check of their data set",
-    )  # fmt: skip
-    for c in counts:
-        share = f"{c.passed:,} ({c.passed / c.answers:.0%})" if c.answers else "0"
-        table.add_row(c.source, c.domain, f"{c.prompts:,}", f"{c.answers:,}", share, f"{c.chosen:,}")
     return table
 
 
@@ -80,20 +57,6 @@ def rescaling_table(name: str, entries: Sequence[Rescaling]) -> Table:
     for e in entries:
         cells = (f"{e.low:g} to {e.high:g}", f"{e.rows:,}", f"{e.tenth:.2f}", f"{e.median:.2f}", f"{e.ninetieth:.2f}")
         table.add_row(e.domain, *cells, f"{e.negative:.1%}")
-    return table
-
-
-def acceptance_table(name: str, found: Sequence[Acceptance]) -> Table:
-    """One line for each temperature."""
-    depth = len(found[0].stands)
-    table = Table(
-        title=f"{name}: guesses that stand", caption="tokens a check: the model's own included, at most depth + 1"
-    )
-    for column in ("", "checks", "tokens a check", *(f"{n} stand" for n in range(1, depth + 1))):
-        table.add_column(column, justify="right")
-    for one in found:
-        kind = f"sampled, temperature {one.temperature:g}" if one.temperature else "greedy"
-        table.add_row(kind, f"{one.checks:,}", f"{one.length:.2f}", *(f"{share:.0%}" for share in one.stands))
     return table
 
 

@@ -1,0 +1,116 @@
+"""A draft trained for a model and measured on prompts that it has not seen: what `fusion draft` does."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fusion.data.datasets import Example
+from fusion.data.encode import Encoded, encode, end_of_turn
+from fusion.extras.draft import Acceptance, Draft, DraftSettings, acceptance, load, train
+from fusion.extras.draft.generate import Speculator
+from fusion.models.head import Head
+from fusion.models.loading import ModelRef, load_model, load_tokenizer, vocabulary
+from fusion.models.loading import fingerprint as model_fingerprint
+from fusion.runtime.artifacts import fingerprint, finish, finished, write_json
+from fusion.runtime.console import bar, console, training_bar
+from fusion.runtime.distributed import device
+
+MEASURED = "acceptance.json"
+
+
+@dataclass(frozen=True)
+class DraftData:
+    """The texts that a draft learns from and is measured on."""
+
+    examples: Sequence[Example]
+    heldout: int
+    """The last so many are measured on and not learned from."""
+    max_length: int
+    """Tokens at which prompt and response are cut."""
+
+
+def train_and_measure(
+    ref: ModelRef, data: DraftData, settings: DraftSettings, out: Path, *, dtype: str = "float32"
+) -> list[Acceptance]:
+    """Train a draft of the model in `ref` into the folder `out` and measure its acceptance on the held-out examples.
+
+    The model computes in `dtype`, the draft in float32. A complete draft of the same inputs is not trained again. Raises
+    ValueError where no examples are left to train on, and where `out` was made from other inputs.
+    """
+    if len(data.examples) <= data.heldout:
+        raise ValueError(
+            f"There are {len(data.examples)} examples, and {data.heldout} are held out: give more, or set --heldout lower."
+        )
+    if finished(out, _artifact_key(ref, data, settings, dtype), "fusion draft"):
+        console.print(f"{out} holds this draft already, nothing to do.")
+        return [Acceptance(**entry) for entry in json.loads((out / MEASURED).read_text())]
+    tokenizer, target = load_tokenizer(ref), load_model(ref, dtype, device())
+    head = Head.of(target, vocabulary(tokenizer))
+    head.check(target)
+    texts = _encoded(tokenizer, data.examples, data.max_length)
+    split = len(texts) - data.heldout
+    draft = train(
+        target, head, tokenizer, texts[:split], settings=settings, folder=out, callbacks=training_bar("draft")
+    )
+    measured = measure(target, head, draft, texts[split:], settings=settings, stop=end_of_turn(tokenizer))
+    write_json(out / MEASURED, [dataclasses.asdict(entry) for entry in measured])
+    finish(out)
+    return measured
+
+
+def measure_existing(
+    ref: ModelRef, folder: Path, examples: Sequence[Example], settings: DraftSettings
+) -> list[Acceptance]:
+    """Measure the draft in `folder` on another model than it was trained for, for example after further training.
+
+    Raises ValueError where the model's hidden states have another width than those the draft reads.
+    """
+    tokenizer, target = load_tokenizer(ref), load_model(ref, device=device())
+    texts = _encoded(tokenizer, examples)
+    draft, width = load(folder).to(device()), target.get_input_embeddings().weight.shape[1]
+    if draft.shape.width != width:
+        raise ValueError(
+            f"The draft in {folder} reads states of width {draft.shape.width}, {ref.path} has {width}: make one for it."
+        )
+    head = Head.of(target, vocabulary(tokenizer))
+    return measure(target, head, draft, texts, settings=settings, stop=end_of_turn(tokenizer))
+
+
+def measure(
+    target: Any, head: Head, draft: Draft, texts: Sequence[Encoded], *, settings: DraftSettings, stop: int | None
+) -> list[Acceptance]:
+    """Acceptance after the prompts of `texts`: greedy first, then sampled at temperature 1."""
+    prompts = [text.input_ids[: text.start] for text in texts]
+    found = []
+    with bar("acceptance", 2 * len(prompts)) as advance:
+        for temperature in (0.0, 1.0):
+            generator = torch.Generator().manual_seed(settings.seed)
+            speculator = Speculator(target, head, draft, settings.depth, temperature, generator)
+            found.append(acceptance(speculator, prompts, settings.max_new_tokens, stop=stop, on_prompt_done=advance))
+    return found
+
+
+def _artifact_key(ref: ModelRef, data: DraftData, settings: DraftSettings, dtype: str) -> dict[str, Any]:
+    """Everything that determines the draft and its measurement."""
+    return {
+        "model": model_fingerprint(ref),
+        "examples": fingerprint({"ids": [example.id for example in data.examples]}),
+        "heldout": data.heldout,
+        "max_length": data.max_length,
+        "dtype": dtype,
+        "settings": settings.model_dump(),
+    }
+
+
+def _encoded(tokenizer: Any, examples: Sequence[Example], max_length: int | None = None) -> list[Encoded]:
+    return [
+        encode(tokenizer, e.messages, e.response, template=e.template or "auto", max_length=max_length)
+        for e in examples
+    ]

@@ -1,0 +1,50 @@
+"""Tables that commands print of what they did: values by name, responses, and acceptance of a draft."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.table import Table
+
+from fusion.extras.draft import Acceptance
+from fusion.responses import Count
+
+
+def key_value_table(title: str, values: Mapping[str, str]) -> Table:
+    """One line for each name and its value."""
+    table = Table("", "", title=title, show_header=False)
+    for name, value in values.items():
+        table.add_row(name, value)
+    return table
+
+
+def responses_table(counts: Sequence[Count]) -> Table:
+    """One line for each source and domain."""
+    table = Table(
+        "source", "domain", "prompts", "answers", "pass", "learned from",
+        title="Responses", caption="answers: neither empty nor cut off; pass: the check of their data set",
+    )  # fmt: skip
+    for c in counts:
+        share = f"{c.passed:,} ({c.passed / c.answers:.0%})" if c.answers else "0"
+        table.add_row(c.source, c.domain, f"{c.prompts:,}", f"{c.answers:,}", share, f"{c.chosen:,}")
+    return table
+
+
+def acceptance_table(name: str, measured: Sequence[Acceptance]) -> Table:
+    """One line for each temperature."""
+    depth = len(measured[0].acceptance_rates)
+    table = Table(
+        title=f"{name}: draft tokens accepted",
+        caption="acceptance length: mean tokens a check (one verification pass), the model's own included; at most depth + 1",
+    )
+    for column in ("", "checks", "acceptance length", *(f"{n} accepted" for n in range(1, depth + 1))):
+        table.add_column(column, justify="right")
+    for entry in measured:
+        kind = f"sampled, temperature {entry.temperature:g}" if entry.temperature else "greedy"
+        table.add_row(
+            kind,
+            f"{entry.checks:,}",
+            f"{entry.acceptance_length:.2f}",
+            *(f"{share:.0%}" for share in entry.acceptance_rates),
+        )
+    return table
