@@ -22,10 +22,10 @@ from fusion.analysis import overlays
 from fusion.cache import Cache
 from fusion.config import Config, loading
 from fusion.plan import plan, tables_of_plan
-from fusion.report.card import model_card
 from fusion.report.console_tables import responses_table
-from fusion.report.page import write_report
-from fusion.report.table import helping_table, tables
+from fusion.report.html_page import write_report
+from fusion.report.model_card import model_card
+from fusion.report.score_table import helping_table, terminal_tables
 from fusion.runtime import distributed
 from fusion.runtime.artifacts import write_json, write_text
 from fusion.runtime.console import console
@@ -64,7 +64,7 @@ def run(config: Config, until: str = "report") -> Path:
 
 def learn(job: Job, stages: int) -> None:
     """All that follows once there is something to learn from: extraction, and so many stages after it."""
-    job.record.keep(**lineage(job))
+    job.record.update(**lineage(job))
     caches = extract(job)
     if distributed.is_main():
         keep_caches(job, caches)
@@ -81,7 +81,7 @@ def introduce(job: Job) -> None:
         estimate = plan(job, count=True)
         console.print(*tables_of_plan(estimate, job.config.plan), sep="\n")
         write_text(folder / "config.yaml", loading.dump(job.config))
-        job.record.keep(plan=[asdict(stage) for stage in estimate.stages])
+        job.record.update(plan=[asdict(stage) for stage in estimate.stages])
 
 
 def fine_tune(job: Job) -> None:
@@ -105,7 +105,7 @@ def respond(job: Job) -> None:
             note["skipped"] = not read(job, name)
     with job.record.stage("choose responses") as note:
         note["skipped"] = not choose(job)
-    job.record.keep(responses=[asdict(count) for count in outcome(job)])
+    job.record.update(responses=[asdict(count) for count in outcome(job)])
     console.print(responses_table(outcome(job)))
 
 
@@ -124,7 +124,7 @@ def extract(job: Job) -> dict[str, Cache]:
 
 def keep_caches(job: Job, caches: dict[str, Cache]) -> None:
     """Keep the sizes of the caches, and one example of each domain as they hold it, for the report."""
-    job.record.keep(
+    job.record.update(
         caches={name: {"rows": len(c), "bytes": c.size, "top_k": c.key["top_k"]} for name, c in caches.items()}
     )
     write_json(job.config.folder / "alignment.json", [asdict(one) for one in overlays(job, caches)])
@@ -133,7 +133,7 @@ def keep_caches(job: Job, caches: dict[str, Cache]) -> None:
 def show_helping(job: Job, caches: dict[str, Cache]) -> None:
     """Print and keep the table *is this source helping?*"""
     found = helping(helping_batches(job, caches), job.config.alignment, job.weighting)
-    job.record.keep(helping=[asdict(row) for row in found])
+    job.record.update(helping=[asdict(row) for row in found])
     console.print(helping_table(job.record.read()["helping"]))
 
 
@@ -179,7 +179,7 @@ def report(job: Job, _caches: dict[str, Cache]) -> None:
         fused = job.config.folder / "fused"
         (fused / "README.md").write_text(model_card(job.config.folder))
         page = write_report(job.config.folder)
-    console.print(*tables(results(job), baseline=BASELINE if job.config.baseline else None), sep="\n")
+    console.print(*terminal_tables(results(job), baseline=BASELINE if job.config.baseline else None), sep="\n")
     console.print(f"Fused model: [bold]{fused}[/]   report: [bold]{page}[/]")
 
 

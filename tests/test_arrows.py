@@ -18,7 +18,7 @@ IMPORTS: dict[str, str] = {
     "analysis": "alignment cache core data models objectives runtime stages tokenizers training transforms weighting",
     "cache": "core runtime",
     "cli": (
-        "analysis cache config data extras fusion_eval.results fusion_eval.runners fusion_eval.statistics "
+        "analysis cache config core data extras fusion_eval.results fusion_eval.runners fusion_eval.statistics "
         "fusion_eval.suites fusion_launch grading merging models pipeline plan report runtime sources stages "
         "study"
     ),
@@ -33,7 +33,7 @@ IMPORTS: dict[str, str] = {
     "pipeline": "analysis cache config fusion_eval.results fusion_eval.runners plan report runtime stages training",
     "plan": "cache config data models responses stages training",
     "quickstart": "",
-    "report": "alignment analysis extras fusion_eval.results fusion_eval.statistics responses",
+    "report": "alignment analysis core extras fusion_eval.results fusion_eval.statistics runtime",
     "responses": "core data grading models runtime",
     "runtime": "",
     "sources": "core data models runtime",

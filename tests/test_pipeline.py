@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fusion import pipeline, sources
 from fusion.cache import Cache
-from fusion.report.record import read_run
+from fusion.report.run_contents import read_run
 from fusion.stages import extract, train
 from fusion.stages.context import Job
 from tests.helpers import runs
@@ -104,7 +104,7 @@ def test_the_alignment_shows_one_example_of_each_domain_as_the_caches_hold_it(fo
         examples = [example for example in job.train if example.domain == domain]
         example = max(examples, key=lambda e: len(e.response))
         assert (one["domain"], one["prompt"], one["response"]) == (domain, example.prompt, example.response)
-        for name, lane in one["lanes"].items():
+        for name, lane in one["positions"].items():
             rows = Cache(finished / "cache" / name).rows([example.id])
             assert [p["gold"] for p in lane] == pytest.approx(rows.gold.exp().tolist(), abs=2e-5)
             assert [len(p["top"]) for p in lane] == [rows.k] * len(rows)
@@ -112,7 +112,7 @@ def test_the_alignment_shows_one_example_of_each_domain_as_the_caches_hold_it(fo
             spelled = b"".join(example.response.encode()[p["start"] : p["end"]] for p in known)
             assert spelled.decode() == example.response
         for name in ("neox", "qwen"):
-            starts = [[one["lanes"][lane][i]["start"] for i in side] for lane, side in zip(
+            starts = [[one["positions"][lane][i]["start"] for i in side] for lane, side in zip(
                 ("pivot", name), zip(*one["pairs"][name], strict=True), strict=True)]  # fmt: skip
             assert starts[0] == starts[1]
             assert len(starts[0]) > 3

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from fusion.alignment import Alignment, align
 from fusion.alignment.token_spans import token_spans
+from fusion.core.overlay import Overlay, OverlayPosition
 from fusion.core.rows import LogitRows
 
 BYTES = 400
@@ -19,35 +19,6 @@ DIGITS = 5
 
 Spell = Callable[[int], str]
 """A token id as people read it."""
-
-
-@dataclass(frozen=True)
-class Position:
-    """One row of one model."""
-
-    start: int | None
-    """First byte of the text that the token here stands for; None where a tokenizer changed the text."""
-    end: int | None
-    """The byte after it; equal to `start` at the end of turn."""
-    text: str
-    """The token that really follows."""
-    gold: float
-    """Probability that the model gave to it."""
-    top: list[tuple[str, float]]
-    """The likeliest tokens with their probabilities over the whole vocabulary, the largest first."""
-
-
-@dataclass(frozen=True)
-class Overlay:
-    """One example in the tokens of every model."""
-
-    domain: str
-    prompt: str
-    response: str
-    lanes: dict[str, list[Position]]
-    """Positions of each model in the order of the text, up to the first that begins behind `BYTES`; `pivot` is among them."""
-    pairs: dict[str, list[tuple[int, int]]]
-    """Source -> which position of the pivot meets which of the source."""
 
 
 def overlay(
@@ -63,20 +34,20 @@ def overlay(
     Raises ValueError for rows that do not know which token follows.
     """
     texts = {0: response.encode()}
-    lanes = {name: _positions(name, one, spell[name], texts) for name, one in rows.items()}
+    positions = {name: _positions(name, one, spell[name], texts) for name, one in rows.items()}
     pairs = {name: align(alignment, rows["pivot"], one, texts) for name, one in rows.items() if name != "pivot"}
     joined = {
         name: [
             (ours, theirs)
             for ours, theirs in zip(p.pivot.tolist(), p.source.tolist(), strict=True)
-            if ours < len(lanes["pivot"]) and theirs < len(lanes[name])
+            if ours < len(positions["pivot"]) and theirs < len(positions[name])
         ]
         for name, p in pairs.items()
     }
-    return Overlay(domain, prompt, response, lanes, joined)
+    return Overlay(domain, prompt, response, positions, joined)
 
 
-def _positions(name: str, rows: LogitRows, spell: Spell, texts: Mapping[int, bytes]) -> list[Position]:
+def _positions(name: str, rows: LogitRows, spell: Spell, texts: Mapping[int, bytes]) -> list[OverlayPosition]:
     if rows.token is None:
         raise ValueError(f"The rows of {name} do not say which token follows; encode the example again and add it.")
     found = []
@@ -86,7 +57,7 @@ def _positions(name: str, rows: LogitRows, spell: Spell, texts: Mapping[int, byt
             break
         kept = zip(rows.ids[row].tolist(), rows.logprobs[row].tolist(), strict=True)
         top = sorted(((spell(id), _probability(value)) for id, value in kept if id >= 0), key=lambda pair: -pair[1])
-        found.append(Position(start, end, spell(token), _probability(rows.gold[row].item()), top[:ENTRIES]))
+        found.append(OverlayPosition(start, end, spell(token), _probability(rows.gold[row].item()), top[:ENTRIES]))
     return found
 
 

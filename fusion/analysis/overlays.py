@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from fusion.alignment.overlay import Overlay, Spell, overlay
+from fusion.alignment.overlay import Spell, overlay
 from fusion.cache import Cache
+from fusion.core.overlay import Overlay
 from fusion.core.rows import LogitRows
 from fusion.data.datasets import Example
 from fusion.data.encode import encode

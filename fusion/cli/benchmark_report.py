@@ -14,7 +14,7 @@ from rich.text import Text
 
 from fusion.grading.sandbox import statement
 from fusion.models.loading import ModelRef
-from fusion.report.table import tables
+from fusion.report.score_table import terminal_tables
 from fusion.runtime.artifacts import write_json
 from fusion.runtime.console import bar, console
 from fusion_eval.results import Result
@@ -55,7 +55,7 @@ def benchmark(models: Sequence[str], suite: str, how: Settings, wanted: Wanted, 
     _announce(list(refs), chosen, how)
     results = [_evaluate(name, ref, chosen, how, out) for name, ref in refs.items()]
     others = {result.model: result for result in results[:-1]}
-    console.print(*tables(results, baseline=wanted.baseline), sep="\n")
+    console.print(*terminal_tables(results, baseline=wanted.baseline), sep="\n")
     if wanted.subsets:
         console.print(*(subset_table(parts) for parts in _by_subset(results)), sep="\n")
     if wanted.baseline is not None:

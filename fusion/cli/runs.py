@@ -97,7 +97,7 @@ def report(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, such as runs/quickstart.")],
 ) -> None:
     """Write report.html of a run again from what lies in its folder."""
-    from fusion.report.page import write_report
+    from fusion.report.html_page import write_report
 
     typer.echo(write_report(folder))
 

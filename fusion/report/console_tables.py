@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from rich.table import Table
 
 from fusion.extras.draft import Acceptance
-from fusion.responses import Count
+from fusion.runtime.run_file import ResponseCounts
 
 
 def key_value_table(title: str, values: Mapping[str, str]) -> Table:
@@ -18,7 +18,7 @@ def key_value_table(title: str, values: Mapping[str, str]) -> Table:
     return table
 
 
-def responses_table(counts: Sequence[Count]) -> Table:
+def responses_table(counts: Sequence[ResponseCounts]) -> Table:
     """One line for each source and domain."""
     table = Table(
         "source", "domain", "prompts", "answers", "pass", "learned from",

@@ -5,86 +5,90 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from fusion.report.facts import RunFile
-from fusion.report.figures.gallery import figure_name
-from fusion.report.gains import AllGains, Gains, bounded, gain_cell
-from fusion.report.record import Record
-from fusion.report.table import grid
+from fusion.report.differences import MetricDifferences, SuiteDifferences, bounded, difference_cell
+from fusion.report.figures.run_figures import figure_name
+from fusion.report.run_contents import RunContents
+from fusion.report.score_table import score_table
 from fusion.report.units import duration, percent, size
-from fusion.report.verdict import judge
+from fusion.report.verdict import suite_verdict
+from fusion.runtime.run_file import RunFile
 from fusion_eval.results import MEAN, Item, Result
 from fusion_eval.statistics.metrics import METRICS
 
-ANSWERS = 2
+ANSWERS_PER_DOMAIN = 2
 """Answers shown of each domain."""
-OPEN = 4
+MAX_OPEN_DOMAINS = 4
 """Domains of a suite up to which all answers are laid open; of more domains, those of the first."""
-LONGEST = 800
+MAX_CHARACTERS = 800
 """Characters of a prompt or an answer that are shown."""
 
 
-def suite_section(record: Record, name: str, compared: AllGains, resamples: int) -> dict[str, Any]:
-    """One suite: verdict, a table for each metric, gains and losses, and the names of its figures."""
-    results, baseline = record.results[name], record.baseline(name)
-    numbers = grid(results, None if baseline is None else baseline.model, resamples=resamples)
+def suite_section(contents: RunContents, name: str, compared: SuiteDifferences, resamples: int) -> dict[str, Any]:
+    """One suite: verdict, a table for each metric, differences from the other models, and the names of its figures."""
+    results, baseline = contents.results[name], contents.baseline(name)
+    numbers = score_table(results, None if baseline is None else baseline.model, resamples=resamples)
     shown = [metric for metric in METRICS if any(metric == column for _, column in numbers.columns)]
-    found, missing = judge(record, name, resamples=resamples)
-    found_gains = [compared[name, metric] for metric in shown if (name, metric) in compared]
+    found, missing = suite_verdict(contents, name, resamples=resamples)
+    metric_differences = [compared[name, metric] for metric in shown if (name, metric) in compared]
     return {
         "name": name,
         "verdict": found,
         "no_verdict": f"the verdict on {name}; {missing}",
-        "tables": [(metric, *numbers.of_metric(metric)) for metric in shown],
+        "tables": [(metric, *numbers.for_metric(metric)) for metric in shown],
         "labels": {metric: METRICS[metric].label for metric in shown},
         "caption": numbers.caption,
         "figures": {m: {kind: figure_name(name, m, kind) for kind in ("bars", "radar", "gap")} for m in shown},
-        "gains": [(one, _gain_rows(one)) for one in found_gains],
+        "differences": [(one, _difference_rows(one)) for one in metric_differences],
     }
 
 
-def _gain_rows(numbers: Gains) -> list[dict[str, Any]]:
+def _difference_rows(numbers: MetricDifferences) -> list[dict[str, Any]]:
     """Cells of each domain: the difference from each other model, and the share of the gap that was closed."""
     return [
         {
             "domain": row.domain,
-            "best": row.best,
-            "cells": {name: gain_cell(numbers.metric, row.differences.get(name)) for name in numbers.others},
-            "closed": row.closed,
+            "best_source": row.best_source,
+            "cells": {
+                name: difference_cell(numbers.metric, row.differences.get(name)) for name in numbers.compared_with
+            },
+            "gap_closed": row.gap_closed,
         }
         for row in numbers.rows
     ]
 
 
-def glance(record: Record, suites: Sequence[dict[str, Any]]) -> list[tuple[str, str, str]]:
+def summary_tiles(contents: RunContents, suites: Sequence[dict[str, Any]]) -> list[tuple[str, str, str]]:
     """The run in a few numbers: label, number, and what it is to be compared with."""
-    found = [tile for suite in suites for tile in _suite_tiles(record, suite)]
-    sources = record.run.names("source")
+    found = [tile for suite in suites for tile in _suite_tiles(contents, suite)]
+    sources = contents.run.names_by_role("source")
     if sources:
-        parameters = [record.run.models[name].parameters for name in sources]
+        parameters = [contents.run.models[name].parameters for name in sources]
         known = [count for count in parameters if count is not None]
         found.append(("sources", str(len(sources)), f"{size(sum(known))} parameters in all" if known else ""))
-    if record.run.stages:
-        seconds = sum(stage.seconds for stage in record.run.stages)
-        trained = sum(stage.seconds for stage in record.run.stages if stage.name.startswith("train"))
+    if contents.run.stages:
+        seconds = sum(stage.seconds for stage in contents.run.stages)
+        trained = sum(stage.seconds for stage in contents.run.stages if stage.name.startswith("train"))
         found.append(("wall time", duration(seconds), f"{percent(trained / seconds) if seconds else '–'} training"))
     return found
 
 
-def _suite_tiles(record: Record, suite: dict[str, Any]) -> list[tuple[str, str, str]]:
+def _suite_tiles(contents: RunContents, suite: dict[str, Any]) -> list[tuple[str, str, str]]:
     tiles = []
-    for numbers, _ in suite["gains"]:
+    for numbers, _ in suite["differences"]:
         mean = next((row for row in numbers.rows if row.domain == MEAN), None)
         cells = next(cells for metric, _, _, rows in suite["tables"] if metric == numbers.metric for _, cells in rows)
-        baseline = record.run.baseline
+        baseline = contents.run.baseline
         if mean is None or baseline not in mean.differences:
             continue
-        difference, spread, mark = gain_cell(numbers.metric, mean.differences[baseline])
+        difference, spread, mark = difference_cell(numbers.metric, mean.differences[baseline])
         label = METRICS[numbers.metric].label
         tiles.append(
             (f"{label}, mean of {suite['name']}", cells[-1].value, f"{difference} {spread}{mark} on {baseline}")
         )
-        if bounded(mean.closed):
-            tiles.append((f"gap closed, {label}", percent(mean.closed.value), f"from {baseline} to the best sources"))
+        if bounded(mean.gap_closed):
+            tiles.append(
+                (f"gap closed, {label}", percent(mean.gap_closed.value), f"from {baseline} to the best sources")
+            )
     return tiles
 
 
@@ -121,7 +125,7 @@ def answers(results: Sequence[Result]) -> dict[str, list[dict[str, Any]]]:
     taken: dict[str, list[dict[str, Any]]] = {}
     for each in given.values():
         first = each[0][1]
-        if any(item.answer is not None for _, item in each) and len(taken.get(first.domain, [])) < ANSWERS:
+        if any(item.answer is not None for _, item in each) and len(taken.get(first.domain, [])) < ANSWERS_PER_DOMAIN:
             shown = [(model, passed(item), shortened(item.answer or "")) for model, item in each]
             prompt, expected = shortened(first.prompt), shortened(first.expected)
             taken.setdefault(first.domain, []).append({"prompt": prompt, "expected": expected, "answers": shown})
@@ -138,4 +142,8 @@ def passed(item: Item) -> bool | None:
 
 def shortened(text: str) -> str:
     """The text, or its beginning and how much is left."""
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]} … ({len(text) - LONGEST:,} more characters)"
+    return (
+        text
+        if len(text) <= MAX_CHARACTERS
+        else f"{text[:MAX_CHARACTERS]} … ({len(text) - MAX_CHARACTERS:,} more characters)"
+    )

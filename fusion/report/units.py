@@ -33,7 +33,7 @@ def duration(seconds: int | float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def octets(count: int) -> str:
+def byte_size(count: int) -> str:
     """Bytes in three digits: 812 B, 1.21 MB."""
     return _three_digits(count, ["B", "kB", "MB", "GB", "TB"])
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from fusion.report.facts import Helping
-from fusion.report.record import Record
+from fusion.report.run_contents import RunContents
+from fusion.runtime.run_file import Helping
 from fusion_eval.results import MEAN, Result
 from fusion_eval.statistics.bootstrap import RESAMPLES, Interval
 from fusion_eval.statistics.comparison import compare, summarise
@@ -15,14 +15,14 @@ from fusion_eval.statistics.metrics import METRICS
 EQUAL = 0.01
 """Nats per byte within which source and pivot count as equal: a factor of e in the likelihood of 100 bytes."""
 
-Outcome = Literal["better", "no different", "worse", "mixed"]
+ComparisonLabel = Literal["better", "no different", "worse", "mixed"]
 
 
 @dataclass(frozen=True)
 class Verdict:
     """How one model compares with another on one suite."""
 
-    outcome: Outcome
+    outcome: ComparisonLabel
     """Over all metrics, each averaged over domains; `mixed` where one is better and another worse."""
     headline: str
     details: list[str]
@@ -40,7 +40,7 @@ def verdict(result: Result, baseline: Result, *, resamples: int = RESAMPLES) -> 
     outcome = _together([_outcome(metric, found) for metric, found in differences[MEAN].items()])
     domains = len(differences) - 1
     over = "in the one domain" if domains == 1 else f"on the mean over {domains} domains"
-    headline = f"{result.model} is {outcome_words(outcome)} {baseline.model} {over} of {result.suite}."
+    headline = f"{result.model} is {comparison_phrase(outcome)} {baseline.model} {over} of {result.suite}."
     ours, theirs = (summarise(one, resamples=resamples)[MEAN] for one in (result, baseline))
     details = [
         f"{METRICS[metric].label}: {METRICS[metric].show(ours[metric].value)} against "
@@ -50,20 +50,20 @@ def verdict(result: Result, baseline: Result, *, resamples: int = RESAMPLES) -> 
     return Verdict(outcome, headline, details + _regressions(differences, baseline.model))
 
 
-def judge(record: Record, suite: str, *, resamples: int = RESAMPLES) -> tuple[Verdict | None, str]:
+def suite_verdict(contents: RunContents, suite: str, *, resamples: int = RESAMPLES) -> tuple[Verdict | None, str]:
     """The fused model of a run against its baseline on one suite; or None, and a sentence on what is missing for it."""
-    for role, name in [("result", record.run.result), ("baseline", record.run.baseline)]:
+    for role, name in [("result", contents.run.result), ("baseline", contents.run.baseline)]:
         if name is None:
             return None, f"run.json names no {role} among the evaluated models."
-        if all(result.model != name for result in record.results[suite]):
+        if all(result.model != name for result in contents.results[suite]):
             return None, f"{name}, which run.json names as {role}, was not evaluated on it."
-    result, baseline = record.result(suite), record.baseline(suite)
+    result, baseline = contents.result(suite), contents.baseline(suite)
     if result is None or baseline is None or result is baseline:
         return None, "the result and the baseline are the same model."
     return verdict(result, baseline, resamples=resamples), ""
 
 
-def outcome_words(outcome: Outcome) -> str:
+def comparison_phrase(outcome: ComparisonLabel) -> str:
     """The outcome as it stands before the name of the other model."""
     return {
         "better": "better than",
@@ -88,13 +88,13 @@ def helping_verdict(row: Helping) -> str:
     return "knows more" if difference > 0 else "knows less"
 
 
-def _outcome(metric: str, difference: Interval) -> Outcome:
+def _outcome(metric: str, difference: Interval) -> ComparisonLabel:
     if not difference.excludes(0):
         return "no different"
     return "better" if METRICS[metric].better(difference.value) else "worse"
 
 
-def _together(outcomes: list[Outcome]) -> Outcome:
+def _together(outcomes: list[ComparisonLabel]) -> ComparisonLabel:
     seen = set(outcomes) - {"no different"}
     if not seen:
         return "no different"

@@ -11,6 +11,7 @@ from typing import Any
 from fusion.data.datasets import Example
 from fusion.responses.response import Response
 from fusion.responses.settings import BestSource, EverySource, Written
+from fusion.runtime.run_file import ResponseCounts
 
 
 @dataclass(frozen=True)
@@ -27,20 +28,6 @@ class Question:
         """The first answer of a source, among those that passed unless said otherwise."""
         mine = (r for r, p in zip(self.responses, self.passed, strict=True) if r.source == source and (p or not passed))
         return next(mine, None)
-
-
-@dataclass(frozen=True)
-class Count:
-    """How a source did in a domain."""
-
-    source: str
-    domain: str
-    prompts: int
-    answers: int
-    """That may be learned from at all: neither empty nor cut off."""
-    passed: int
-    chosen: int
-    """Examples that are learned from."""
 
 
 def chosen(questions: Sequence[Question], how: Written, sources: Sequence[str]) -> list[tuple[Example, str | None]]:
@@ -84,7 +71,7 @@ def _every(question: Question, sources: Sequence[str]) -> list[Response]:
 
 def counts(
     questions: Sequence[Question], examples: Sequence[tuple[Example, str | None]], sources: Sequence[str]
-) -> list[Count]:
+) -> list[ResponseCounts]:
     """How every source did in every domain, in the order of both."""
     domains = list(dict.fromkeys(question.example.domain for question in questions))
     return [_count(questions, examples, source, domain) for source in sources for domain in domains]
@@ -92,7 +79,7 @@ def counts(
 
 def _count(
     questions: Sequence[Question], examples: Sequence[tuple[Example, str | None]], source: str, domain: str
-) -> Count:
+) -> ResponseCounts:
     asked = [question for question in questions if question.example.domain == domain]
     mine = [
         good
@@ -101,7 +88,7 @@ def _count(
         if response.source == source
     ]
     learned = sum(wrote == source and example.domain == domain for example, wrote in examples)
-    return Count(source, domain, len(asked), len(mine), sum(mine), learned)
+    return ResponseCounts(source, domain, len(asked), len(mine), sum(mine), learned)
 
 
 def expected(examples: Sequence[Example], how: Written, sources: Sequence[str]) -> list[Example]:

@@ -16,26 +16,26 @@ from fusion.runtime.console import console
 
 
 @dataclass(frozen=True)
-class Record:
-    """The record of the run in one folder."""
+class RunRecord:
+    """Reads and writes run.json in the folder of a run."""
 
     folder: Path
 
     def read(self) -> dict[str, Any]:
-        """The record as it stands; empty before the run."""
+        """The contents of run.json; empty before the first stage has run."""
         file = self.folder / "run.json"
         return json.loads(file.read_text()) if file.exists() else {}
 
-    def keep(self, **facts: Any) -> None:
-        """Put facts into it; the main process does."""
+    def update(self, **entries: Any) -> None:
+        """Set entries of run.json and keep all others; the main process writes, the others do nothing."""
         if not distributed.is_main():
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(self.folder / "run.json", self.read() | facts)
+        write_json(self.folder / "run.json", self.read() | entries)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[dict[str, Any]]:
-        """Times a stage and keeps it. Set `skipped` in what it gives where there was nothing to do."""
+        """Time a stage and record it; set `skipped` in the dict it yields where there was nothing to do."""
         console.print(f"[bold]{name}[/]")
         note: dict[str, Any] = {"name": name, "skipped": False}
         start = time.perf_counter()
@@ -45,4 +45,4 @@ class Record:
         if note["skipped"]:
             console.print("  done before, nothing to do")
             note["seconds"] = before.get(name, note)["seconds"]
-        self.keep(stages=[*(stage for key, stage in before.items() if key != name), note])
+        self.update(stages=[*(stage for key, stage in before.items() if key != name), note])

@@ -20,7 +20,7 @@ from fusion.models import loading
 from fusion.responses import AnyCheck, Reference, Written, expected, restored
 from fusion.runtime import artifacts
 from fusion.runtime.console import bar, console
-from fusion.runtime.run_record import Record
+from fusion.runtime.run_record import RunRecord
 from fusion.runtime.store import ArtifactStore
 from fusion.sources import AnyBackend, Transformers
 from fusion.stages.helping import batches
@@ -45,9 +45,9 @@ class Job:
     """The part of the training data that is left out, and of how many: `fine_tune.folds`."""
 
     @property
-    def record(self) -> Record:
+    def record(self) -> RunRecord:
         """run.json of the run."""
-        return Record(self.config.folder)
+        return RunRecord(self.config.folder)
 
     @property
     def store(self) -> ArtifactStore:

@@ -15,24 +15,8 @@ from fusion.cache import Cache
 from fusion.core.example import ExampleInfo
 from fusion.core.rows import LogitRows, Pairs
 from fusion.data.datasets import Example
+from fusion.runtime.run_file import Helping
 from fusion.weighting import AnyWeighting, scale_by_example
-
-
-@dataclass(frozen=True)
-class Helping:
-    """One source in one domain. Gold figures are log-probabilities of the true text, in nats per byte: never above 0."""
-
-    source: str
-    domain: str
-    rows: int
-    """Rows of the pivot."""
-    match_rate: float
-    """Share of them that has a row of the source."""
-    gold_source: float | None
-    """None where some of the source's rows do not know the log-probability of the true token."""
-    gold_pivot: float
-    weight: float
-    """Mean weight over the matched pairs."""
 
 
 class Batch(NamedTuple):

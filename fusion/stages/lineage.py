@@ -28,7 +28,7 @@ def lineage(job: Job) -> dict[str, Any]:
         "data": {
             "train": how_many(job.train, config.data.easiest_fraction or 1.0),
             "heldout": datasets.by_domain(job.heldout),
-            "hub": list(dict.fromkeys(data.path for data in config.data.train if datasets.on_hub(data.path))),
+            "hub_datasets": list(dict.fromkeys(data.path for data in config.data.train if datasets.on_hub(data.path))),
         },
         "result": config.chosen,
         "baseline": "fine-tuned" if config.baseline else None,
@@ -43,9 +43,9 @@ def _model(job: Job, name: str) -> dict[str, Any]:
         "fine_tuned": model is not given,
         "role": "pivot" if name == "pivot" else "source",
         "parameters": loading.parameters(model.ref) if backend.weights else None,
-        "vocab": loading.vocabulary(job.tokenizers[name]),
+        "vocab_size": loading.vocabulary(job.tokenizers[name]),
         "model_type": loading.load_config(model.ref).model_type if backend.weights else backend.kind,
-        "licence": model.license,
+        "license": model.license,
         "fingerprint": job.fingerprints[name],
     }
 

@@ -19,12 +19,13 @@ from fusion.core.rows import LogitRows
 from fusion.data.datasets import Example
 from fusion.data.encode import Message, Template, encode, encode_prompt, is_chat
 from fusion.models.generate import Answer
-from fusion.responses import Count, Lines, Question, Response, chosen, counts, saved
+from fusion.responses import Lines, Question, Response, chosen, counts, saved
 from fusion.responses.response_store import keyed
 from fusion.runtime import distributed
 from fusion.runtime.artifacts import fingerprint, finish, finished, write_text
 from fusion.runtime.console import bar
 from fusion.runtime.distributed import device
+from fusion.runtime.run_file import ResponseCounts
 from fusion.sources import Source, Wanted
 from fusion.stages.context import CHOSEN, Job
 
@@ -140,9 +141,11 @@ def choose(job: Job) -> bool:
     return True
 
 
-def outcome(job: Job) -> list[Count]:
+def outcome(job: Job) -> list[ResponseCounts]:
     """How every source did in every domain, once the examples are chosen."""
-    return [Count(**each) for each in json.loads((job.config.folder / CHOSEN / "done.json").read_text())["counts"]]
+    return [
+        ResponseCounts(**each) for each in json.loads((job.config.folder / CHOSEN / "done.json").read_text())["counts"]
+    ]
 
 
 def _checked(job: Job) -> list[Question]:

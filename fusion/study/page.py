@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from fusion.report.figures.drawing import BLUE, GREY, INK, ORANGE, STYLE, WIDTH, png
-from fusion.report.table import plain
+from fusion.report.score_table import plain
 from fusion.runtime.artifacts import write_json, write_text
 from fusion.runtime.console import console
 from fusion.study.outcome import Outcome, Row

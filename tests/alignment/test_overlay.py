@@ -28,13 +28,13 @@ SPELL = {"pivot": lambda id: f"p{id}", "s": lambda id: f"s{id}"}
 def test_each_position_has_its_bytes_its_token_its_probability_and_what_was_likeliest():
     found = overlay("d", "?", "abcd", {"pivot": PIVOT, "s": SOURCE}, SPELL, "prefix")
     assert (found.domain, found.prompt, found.response) == ("d", "?", "abcd")
-    pivot = [(p.start, p.end, p.text, p.gold, p.top) for p in found.lanes["pivot"]]
+    pivot = [(p.start, p.end, p.text, p.gold, p.top) for p in found.positions["pivot"]]
     assert pivot == [
         (0, 2, "p1", 0.5, [("p1", 0.5)]),
         (2, 4, "p2", 0.1, [("p3", 0.75)]),
         (4, 4, "p0", 0.25, [("p0", 0.25)]),
     ]
-    source = [(p.start, p.end, p.text, p.top) for p in found.lanes["s"]]
+    source = [(p.start, p.end, p.text, p.top) for p in found.positions["s"]]
     assert source == [(0, 4, "s7", [("s7", 0.9), ("s8", 0.05)]), (4, 4, "s9", [("s8", 0.6)])]  # -1 is an empty entry
 
 
@@ -48,7 +48,7 @@ def test_another_alignment_makes_other_pairs():
 
 def test_a_place_that_is_not_known_is_none():
     odd = dataclasses.replace(PIVOT, prefix=torch.tensor([0, -1, 4]))
-    found = overlay("d", "", "abcd", {"pivot": odd}, SPELL, "prefix").lanes["pivot"]
+    found = overlay("d", "", "abcd", {"pivot": odd}, SPELL, "prefix").positions["pivot"]
     assert [(p.start, p.end) for p in found] == [(0, 4), (None, None), (4, 4)]
 
 
@@ -56,20 +56,20 @@ def test_of_a_long_text_and_a_wide_row_the_beginning_is_kept_and_no_pair_points_
     n, k = BYTES + 7, ENTRIES + 3
     wide = rows(list(range(n)), [0] * n, [list(range(k))] * n, [[0.5 / (1 + i) for i in range(k)]] * n, [0.5] * n)
     found = overlay("d", "", "x" * n, {"pivot": wide, "s": wide}, SPELL, "prefix")
-    assert len(found.lanes["pivot"]) == len(found.lanes["s"]) == len(found.pairs["s"]) == BYTES
-    assert len(found.lanes["pivot"][0].top) == ENTRIES
+    assert len(found.positions["pivot"]) == len(found.positions["s"]) == len(found.pairs["s"]) == BYTES
+    assert len(found.positions["pivot"][0].top) == ENTRIES
 
 
 def test_entries_come_largest_first_also_where_the_rows_have_another_order():
     mixed = rows([0], [1], [[1, 2, 3]], [[0.1, 0.6, 0.2]], [0.1])
-    top = overlay("d", "", "ab", {"pivot": mixed}, SPELL, "prefix").lanes["pivot"][0].top
+    top = overlay("d", "", "ab", {"pivot": mixed}, SPELL, "prefix").positions["pivot"][0].top
     assert [text for text, _ in top] == ["p2", "p3", "p1"]
     assert [p for _, p in top] == pytest.approx([0.6, 0.2, 0.1])
 
 
 def test_rounding_makes_no_probability_above_one():
     sure = dataclasses.replace(PIVOT, gold=torch.full((3,), 1e-4))
-    assert {p.gold for p in overlay("d", "", "abcd", {"pivot": sure}, SPELL, "prefix").lanes["pivot"]} == {1.0}
+    assert {p.gold for p in overlay("d", "", "abcd", {"pivot": sure}, SPELL, "prefix").positions["pivot"]} == {1.0}
     assert math.exp(1e-4) > 1
 
 

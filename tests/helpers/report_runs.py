@@ -38,7 +38,7 @@ def result(model: str, skill: float | None = None, n: int = 40, suite: str = "he
 
 
 def run_json() -> dict:
-    facts = {"hub": True, "parameters": 1_210_000, "vocab": 4096, "model_type": "llama", "licence": "apache-2.0"}
+    facts = {"hub": True, "parameters": 1_210_000, "vocab_size": 4096, "model_type": "llama", "license": "apache-2.0"}
     return {
         "name": "three-skills",
         "created": "2026-01-02T03:04:05+00:00",
@@ -62,8 +62,8 @@ def run_json() -> dict:
             for d, domain in enumerate(DOMAINS)
         ],
         "plan": [
-            {"stage": "extract", "examples": 4500, "tokens": 210_000, "steps": None, "disk": 1,  "work": 5.1e11},
-            {"stage": "train", "examples": 4500, "tokens": 630_000, "steps": 420, "disk": 1,  "work": 4.6e12},
+            {"stage": "extract", "examples": 4500, "tokens": 210_000, "steps": None, "disk": 1,  "flops": 5.1e11},
+            {"stage": "train", "examples": 4500, "tokens": 630_000, "steps": 420, "disk": 1,  "flops": 4.6e12},
         ],
         "caches": {
             "pivot": {"rows": 31_000, "bytes": 570_400, "top_k": 1},
@@ -71,7 +71,7 @@ def run_json() -> dict:
             "tiny-llama": {"rows": 40_000, "bytes": 1_560_000, "top_k": 10},
         },
         "data": {
-            "train": dict.fromkeys(DOMAINS, 1500), "heldout": dict.fromkeys(DOMAINS, 40), "hub": ["org/questions"],
+            "train": dict.fromkeys(DOMAINS, 1500), "heldout": dict.fromkeys(DOMAINS, 40), "hub_datasets": ["org/questions"],
         },
         "result": "unified",
         "baseline": "finetune",
@@ -91,7 +91,7 @@ def overlay(domain: str = "sums") -> dict:
         "domain": domain,
         "prompt": f"a question of {domain}",
         "response": " ab cd",
-        "lanes": {
+        "positions": {
             "pivot": lane((0, 2, " a", 0.9), (2, 3, "b", 0.5), (3, 6, " cd", 0.2), (6, 6, "</s>", 0.8)),
             "smol": lane((0, 3, " ab", 0.7), (3, 5, " c", 0.6), (5, 6, "d", 1.0), (6, 6, "<end>", 0.1)),
             "tiny-llama": lane((0, 2, " a", 0.4), (2, 6, "b cd", 0.3), (6, 6, "<eos>", 0.2)),

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from fusion.report.page import write_report
+from fusion.report.html_page import write_report
 from tests.helpers.browser import CHROMIUM, Browser, browser
 from tests.helpers.report_runs import SKILL, result, write_run
 
@@ -13,7 +13,7 @@ SCRIPTS = "[...document.querySelectorAll('%s')].map(e => e.textContent.trim())"
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory):
+def render_page(tmp_path_factory):
     return write_report(write_run(tmp_path_factory.mktemp("run") / "run"), resamples=100)
 
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from fusion.report.units import duration, grouped, minus, octets, percent, size, visible, work
+from fusion.report.units import byte_size, duration, grouped, minus, percent, size, visible, work
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_counts_have_their_thousands_apart():
     [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (999_600, "1 MB"), (2_850_000, "2.85 MB"), (4 * 10**14, "400 TB")],
 )
 def test_bytes_have_three_digits_and_a_unit(count, text):
-    assert octets(count) == text
+    assert byte_size(count) == text
 
 
 @pytest.mark.parametrize(

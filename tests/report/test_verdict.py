@@ -2,8 +2,8 @@
 
 import pytest
 
-from fusion.report.record import helping_rows, read_run
-from fusion.report.verdict import EQUAL, helping_verdict, judge, verdict
+from fusion.report.run_contents import helping_rows, read_run
+from fusion.report.verdict import EQUAL, helping_verdict, suite_verdict, verdict
 from fusion_eval.results import Item, Result
 from fusion_eval.statistics.comparison import compare
 from tests.helpers.report_runs import change, result, run_json, write_run
@@ -82,13 +82,13 @@ def test_models_without_a_common_metric_are_not_judged(monkeypatch):
 def test_without_both_models_there_is_a_reason_and_no_verdict(tmp_path, keys, why):
     run = write_run(tmp_path / "run")
     change(run, **keys)
-    found, reason = judge(read_run(run), "heldout")
+    found, reason = suite_verdict(read_run(run), "heldout")
     assert found is None
     assert why in reason
 
 
 def test_a_run_is_judged_by_its_result_against_its_baseline(tmp_path):
-    found, reason = judge(read_run(write_run(tmp_path / "run")), "heldout")
+    found, reason = suite_verdict(read_run(write_run(tmp_path / "run")), "heldout")
     assert found == verdict(result("unified"), result("finetune"))
     assert reason == ""
 

@@ -15,7 +15,7 @@ from fusion.data.datasets import Example
 from fusion.data.folds import folds, prompt_of
 from fusion.models.loading import ModelRef, fingerprint, load_model
 from fusion.plan import plan
-from fusion.report.card import model_card
+from fusion.report.model_card import model_card
 from fusion.stages.context import Job
 from tests.helpers import runs
 

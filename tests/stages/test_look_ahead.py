@@ -50,7 +50,7 @@ def made(folder):
         "other": Job(config(folder, look_ahead="{asked}!", name="other")),
     }
     for job in jobs.values():
-        job.record.keep(**lineage(job))
+        job.record.update(**lineage(job))
     return {name: (job, pipeline.extract(job)) for name, job in jobs.items()}
 
 
@@ -99,7 +99,7 @@ def test_both_prompts_are_in_the_key_of_that_sources_cache_alone(made):
 
 def test_a_prompt_that_is_the_same_gives_the_same_records_to_the_byte(made, folder):
     same = Job(config(folder, look_ahead="{asked}", name="same"))
-    same.record.keep(**lineage(same))
+    same.record.update(**lineage(same))
     caches, plain = pipeline.extract(same), made["plain"][1]
     for name, cache in caches.items():
         files = sorted(file.name for file in cache.folder.iterdir())

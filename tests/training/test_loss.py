@@ -38,7 +38,7 @@ every_objective = pytest.mark.parametrize("objective", FUSED, ids=repr)
 def job(tmp_path_factory):
     folder = tmp_path_factory.mktemp("terms")
     job = Job(runs.config(folder, extract=runs.raw(folder)["extract"] | {"hidden_states": True}))
-    job.record.keep(**lineage(job))
+    job.record.update(**lineage(job))
     return job
 
 

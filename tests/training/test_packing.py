@@ -46,7 +46,7 @@ def test_packing_changes_no_loss_and_no_weight_beyond_rounding(tmp_path):
     logs, weights = [], []
     for packs in (False, True):
         job = Job(runs.config(tmp_path, name=f"pack-{packs}", packing=packs, baseline=False))
-        job.record.keep(**lineage(job))
+        job.record.update(**lineage(job))
         caches = pipeline.extract(job)
         sources = [train.training_source(job, name, cache) for name, cache in caches.items() if name != "pivot"]
         assert train.train_one(job, "unified", sources, ["neox", "qwen"], caches["pivot"])

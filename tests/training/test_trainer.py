@@ -26,7 +26,7 @@ from tests.helpers import runs, tiny
 def job(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trainer")
     job = Job(runs.config(folder))
-    job.record.keep(**lineage(job))
+    job.record.update(**lineage(job))
     return job
 
 

@@ -1,4 +1,4 @@
-"""A small draft model for a fused one: it proposes the next tokens, the fused model verifies all of them in one pass (speculative decoding)."""
+"""A draft model for speculative decoding: it proposes tokens, the fused model verifies all of them in one pass."""
 
 from fusion.extras.draft.generate import Acceptance, acceptance, generate
 from fusion.extras.draft.model import Draft, DraftShape, load, save

@@ -48,7 +48,7 @@ class Speculator:
     def draft_tokens(
         self, ids: Int[Tensor, " T1"], features: Float[Tensor, "T D"]
     ) -> tuple[Int[Tensor, " L"], Float[Tensor, "L V"]]:
-        """Propose `depth` tokens after `ids`, with the scores each was chosen from. `features` are of all `ids` but the last."""
+        """Propose `depth` tokens after `ids`, and the scores each was chosen from. `features`: of all `ids` but the last."""
         tokens, scores, dtype = [], [], self.draft.mix.weight.dtype
         for _ in range(self.depth):
             embedded = self.target.get_input_embeddings()(ids[1:])

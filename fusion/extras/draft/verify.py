@@ -23,7 +23,7 @@ class Verification(NamedTuple):
 
 
 def verify_greedy(tokens: Int[Tensor, " L"], target: Float[Tensor, "L1 V"]) -> Verification:
-    """Accept tokens as long as each is the target's argmax. `target`: logits or probabilities at each token and behind the last."""
+    """Accept tokens as long as each is the target's argmax. `target`: scores at each token and behind the last."""
     best = target.argmax(-1)
     accepted = int((tokens == best[:-1]).long().cumprod(0).sum())
     return Verification(accepted, int(best[accepted]))

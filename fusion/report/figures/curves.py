@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fusion.report.figures.drawing import INK, OTHERS, STYLE, WIDTH, Colours
-from fusion.report.record import Log
+from fusion.report.run_contents import Log
 
 POINTS = 120
 """Points of a curve; longer logs are drawn as means of neighbouring entries."""

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fusion.report.facts import Helping
 from fusion.report.figures.drawing import GREY, INK, OTHERS, STYLE, WIDTH, Colours
+from fusion.runtime.run_file import Helping
 from fusion_eval.results import MEAN, Result
 from fusion_eval.statistics.bootstrap import RESAMPLES, Interval
 from fusion_eval.statistics.comparison import summarise

@@ -82,7 +82,7 @@ function expected(model, colour, position) {
 }
 function show(token) {
   const frame = token.closest(".overlay"), overlay = overlays[frame.dataset.overlay];
-  const lane = token.dataset.lane, index = Number(token.dataset.at), position = overlay.lanes[lane][index];
+  const lane = token.dataset.lane, index = Number(token.dataset.at), position = overlay.positions[lane][index];
   const other = lane === "pivot" ? frame.dataset.source : "pivot";
   const partner = token.dataset.partner === undefined ? null : Number(token.dataset.partner);
   const twin = partner === null ? null : frame.querySelector(`[data-lane="${CSS.escape(other)}"][data-at="${partner}"]`);
@@ -96,7 +96,7 @@ function show(token) {
   }
   before.append(part("b", "", visible(position.text)));
   const models = part("div", "models");
-  const both = { [lane]: position, ...(partner === null ? {} : { [other]: overlay.lanes[other][partner] }) };
+  const both = { [lane]: position, ...(partner === null ? {} : { [other]: overlay.positions[other][partner] }) };
   for (const name of ["pivot", frame.dataset.source]) if (both[name]) models.append(expected(name, colour(name), both[name]));
   if (partner === null) models.append(part("div", "note", `No position of ${other} begins here, so nothing is compared.`));
   peek.replaceChildren(before, models);

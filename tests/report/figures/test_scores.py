@@ -11,7 +11,7 @@ import pytest
 from fusion.report.figures import scores
 from fusion.report.figures.curves import POINTS, curves
 from fusion.report.figures.drawing import BLUE, GREY, INK, ORANGE, colours, png, svg
-from fusion.report.table import helping_rows
+from fusion.report.score_table import helping_rows
 from fusion_eval.results import Item, Result
 from fusion_eval.statistics.bootstrap import Interval
 from fusion_eval.statistics.comparison import summarise

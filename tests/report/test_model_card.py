@@ -4,10 +4,10 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from fusion.report.card import CONCLUSION, model_card
-from fusion.report.gains import all_gains
-from fusion.report.record import read_run
-from fusion.report.table import markdown
+from fusion.report.differences import all_differences
+from fusion.report.model_card import CONCLUSION, model_card
+from fusion.report.run_contents import read_run
+from fusion.report.score_table import markdown
 from fusion.report.verdict import verdict
 from fusion_eval.results import Result
 from fusion_eval.statistics.comparison import summarise
@@ -21,7 +21,7 @@ def front(card: str) -> dict:
 
 
 def models(**changes) -> dict:
-    """The models of the run, changed: `smol={"licence": ...}`."""
+    """The models of the run, changed: `smol={"license": ...}`."""
     return {name: facts | changes.get(name.replace("-", "_"), {}) for name, facts in run_json()["models"].items()}
 
 
@@ -72,7 +72,7 @@ def test_without_results_there_is_no_model_index_and_without_hub_data_no_dataset
 def test_the_card_says_how_much_of_the_gap_was_closed_and_what_got_worse_than_the_pivot(tmp_path):
     run = write_run(tmp_path / "run")
     result("smol", 0.95).save(run / "eval" / "smol" / "heldout.json")
-    share = all_gains(read_run(run))["heldout", "exact_match"].rows[-1].closed
+    share = all_differences(read_run(run))["heldout", "exact_match"].rows[-1].gap_closed
     shown = f"{100 * share.value:.0f}% ({100 * share.low:.0f}% to {100 * share.high:.0f}%)"
     card = model_card(run)
     assert f"exact match %: {shown} of the gap between finetune and the best source of each domain is closed." in card
@@ -93,7 +93,7 @@ def test_merged_pairwise_models_are_a_merge(tmp_path):
 @pytest.mark.parametrize("other", ["mit", None])
 def test_where_licences_differ_or_are_not_stated_none_is_claimed(tmp_path, other):
     run = write_run(tmp_path / "run")
-    change(run, models=models(smol={"licence": other}))
+    change(run, models=models(smol={"license": other}))
     card = model_card(run)
     assert "license" not in front(card)
     assert "read each before using or sharing it" in card
@@ -154,7 +154,7 @@ def test_a_model_that_was_not_evaluated_claims_nothing(tmp_path):
 def test_names_and_settings_cannot_break_out_of_their_place(tmp_path):
     run = write_run(tmp_path / "run")
     change(
-        run, name="a\n---\nlicense: mit\n# b", models=models(pivot={"id": "a: [b\n---\nx", "licence": "a|b\n<script>"})
+        run, name="a\n---\nlicense: mit\n# b", models=models(pivot={"id": "a: [b\n---\nx", "license": "a|b\n<script>"})
     )
     (run / "config.yaml").write_text("a: |\n  ```\n  # not a heading\n")
     card = model_card(run)

@@ -1,12 +1,19 @@
 """Tables show the numbers of `statistics`, mark what the paired interval shows, and explain themselves."""
 
-import dataclasses
 import io
 
 import pytest
 from rich.console import Console, Group
 
-from fusion.report.table import grid, helping_cells, helping_rows, helping_table, markdown, tables
+from fusion.report.score_table import (
+    helping_cells,
+    helping_rows,
+    helping_table,
+    markdown,
+    score_table,
+    terminal_tables,
+)
+from fusion.runtime.run_file import Helping
 from fusion_eval.results import Item, Result
 from fusion_eval.statistics.comparison import compare, summarise
 from fusion_eval.statistics.metrics import METRICS
@@ -25,7 +32,7 @@ def all_results() -> list[Result]:
 
 def test_every_cell_is_the_value_and_half_the_interval_of_its_domain_and_metric():
     results = all_results()
-    found = grid(results, "finetune")
+    found = score_table(results, "finetune")
     assert len(found.columns) == 4 * 2  # three domains and their mean, two metrics
     assert found.columns[-1] == ("mean", "exact_match")
     for one, (model, cells) in zip(results, found.rows, strict=True):
@@ -38,7 +45,7 @@ def test_every_cell_is_the_value_and_half_the_interval_of_its_domain_and_metric(
 def test_a_mark_stands_where_the_paired_interval_excludes_zero_and_nowhere_else():
     # near: so like plain fine-tuning that some of its differences do not show
     results = [result("finetune"), result("unified"), result("pivot"), result("near", SKILL["finetune"])]
-    found = grid(results, "finetune")
+    found = score_table(results, "finetune")
     seen = set()
     for one, (_, cells) in zip(results[1:], found.rows[1:], strict=True):
         for (domain, metric), cell in zip(found.columns, cells, strict=True):
@@ -52,13 +59,13 @@ def test_a_mark_stands_where_the_paired_interval_excludes_zero_and_nowhere_else(
 
 
 def test_without_a_baseline_there_are_no_marks_and_no_word_of_them():
-    found = grid(all_results(), None)
+    found = score_table(all_results(), None)
     assert {cell.mark for _, cells in found.rows for cell in cells} == {""}
     assert "★" not in found.caption
 
 
 def test_the_best_of_each_column_is_bold_lowest_bits_and_highest_matches():
-    found = grid(all_results(), None)
+    found = score_table(all_results(), None)
     for column, (_, metric) in enumerate(found.columns):
         values = [cells[column].interval.value for _, cells in found.rows]
         best = min(values) if metric == "bits_per_byte" else max(values)
@@ -67,20 +74,20 @@ def test_the_best_of_each_column_is_bold_lowest_bits_and_highest_matches():
 
 def test_models_that_tie_are_both_bold_and_a_single_model_is_not():
     same = result("a", 0.5)
-    twice = grid([same, same.model_copy(update={"model": "b"})], None)
+    twice = score_table([same, same.model_copy(update={"model": "b"})], None)
     assert all(cell.best for _, cells in twice.rows for cell in cells)
-    assert not any(cell.best for _, cells in grid([same], None).rows for cell in cells)
+    assert not any(cell.best for _, cells in score_table([same], None).rows for cell in cells)
 
 
 def test_the_caption_explains_the_marks_and_counts_the_examples_of_each_domain():
-    caption = grid(all_results(), "finetune").caption
+    caption = score_table(all_results(), "finetune").caption
     assert "★ better, ▼ worse than finetune: the paired 95% interval of the difference excludes 0" in caption
     assert "n: dates 40, lists 40, sums 40, mean 120." in caption
 
 
 def test_the_terminal_table_and_the_markdown_hold_every_cell():
-    results, found = all_results(), grid(all_results(), "finetune")
-    terminal, document = drawn(Group(*tables(results, "finetune"))), markdown(results, "finetune")
+    results, found = all_results(), score_table(all_results(), "finetune")
+    terminal, document = drawn(Group(*terminal_tables(results, "finetune"))), markdown(results, "finetune")
     lines = document.splitlines()
     assert len(lines[:7]) == len(found.rows) + 2
     for line, (model, cells) in zip(lines[2:7], found.rows, strict=True):
@@ -92,23 +99,23 @@ def test_the_terminal_table_and_the_markdown_hold_every_cell():
 
 
 def test_only_the_best_is_bold_in_the_terminal():
-    parts = Console(width=300).render(Group(*tables(all_results(), None)))
+    parts = Console(width=300).render(Group(*terminal_tables(all_results(), None)))
     bold = {part.text.strip() for part in parts if part.style is not None and part.style.bold}
-    cells = [cell for _, cells in grid(all_results(), None).rows for cell in cells]
+    cells = [cell for _, cells in score_table(all_results(), None).rows for cell in cells]
     assert {cell.text for cell in cells} & bold == {cell.text for cell in cells if cell.best}
 
 
 def test_a_narrow_terminal_cuts_no_number():
-    narrow = drawn(Group(*tables(all_results(), "finetune")), width=90)
-    for _, cells in grid(all_results(), "finetune").rows:
+    narrow = drawn(Group(*terminal_tables(all_results(), "finetune")), width=90)
+    for _, cells in score_table(all_results(), "finetune").rows:
         assert all(cell.value in narrow and f"{cell.spread}{cell.mark}" in narrow for cell in cells)
-    assert "…" not in narrow + drawn(Group(*tables(all_results(), "finetune")), width=60)
+    assert "…" not in narrow + drawn(Group(*terminal_tables(all_results(), "finetune")), width=60)
 
 
 def test_a_domain_a_model_was_not_measured_on_stays_empty():
     part = result("part", 0.5)
     part = part.model_copy(update={"items": [item for item in part.items if item.domain != "sums"]})
-    found = grid([result("unified"), part], None)
+    found = score_table([result("unified"), part], None)
     cells = dict(zip(found.columns, found.rows[1][1], strict=True))
     assert cells["sums", "exact_match"].text == "–"
     assert not cells["sums", "exact_match"].best
@@ -118,7 +125,7 @@ def test_a_domain_a_model_was_not_measured_on_stays_empty():
 def test_one_example_is_shown_without_an_end_to_its_interval():
     one = Item(id="1", domain="sums", bytes=1, nats=1.0, exact=None, prompt="", expected="2", answer=None)
     alone = Result(model="a", suite="s", path="a", made={}, items=[one])
-    assert grid([alone], None).rows[0][1][0].text == "1.443 ±∞"
+    assert score_table([alone], None).rows[0][1][0].text == "1.443 ±∞"
 
 
 def test_names_cannot_break_a_markdown_table():
@@ -129,7 +136,7 @@ def test_names_cannot_break_a_markdown_table():
 
 def test_names_are_no_markup_in_the_terminal():
     odd = result("unified").model_copy(update={"model": "[red]name[/red] [/]"})
-    assert "[red]name[/red] [/]" in drawn(Group(*tables([odd], None)))
+    assert "[red]name[/red] [/]" in drawn(Group(*terminal_tables([odd], None)))
 
 
 @pytest.mark.parametrize(
@@ -143,11 +150,11 @@ def test_names_are_no_markup_in_the_terminal():
 )
 def test_results_that_make_no_table_are_refused(results, baseline, why):
     with pytest.raises(ValueError, match=why):
-        grid(results, baseline)
+        score_table(results, baseline)
 
 
 def test_fewer_resamples_reach_the_statistics():
-    few, many = (grid([result("pivot")], None, resamples=n).rows[0][1][0].interval for n in (50, 2000))
+    few, many = (score_table([result("pivot")], None, resamples=n).rows[0][1][0].interval for n in (50, 2000))
     assert few.value == many.value
     assert few.half != many.half
 
@@ -166,10 +173,9 @@ def test_the_helping_table_shows_difference_and_verdict_of_every_row():
     assert "77.0%" in text
 
 
-def test_helping_rows_may_be_objects_with_the_same_attributes():
-    fields = list(run_json()["helping"][0].items())
-    row = dataclasses.make_dataclass("Row", [name for name, _ in fields])(*[value for _, value in fields])
-    assert helping_rows([row]) == helping_rows([dict(fields)])
+def test_helping_rows_may_be_read_already():
+    row = run_json()["helping"][0]
+    assert helping_rows([Helping(**row)]) == helping_rows([row])
 
 
 def test_what_was_not_measured_has_no_verdict():

@@ -13,18 +13,18 @@ from huggingface_hub import EvalResult
 from huggingface_hub.repocard_data import eval_results_to_model_index
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from fusion.report.facts import ModelFacts
-from fusion.report.gains import AllGains, Gains, all_gains, bounded
-from fusion.report.record import Record, read_run
-from fusion.report.table import markdown, plain
+from fusion.report.differences import MetricDifferences, SuiteDifferences, all_differences, bounded
+from fusion.report.run_contents import RunContents, read_run
+from fusion.report.score_table import markdown, plain
 from fusion.report.units import percent
-from fusion.report.verdict import Outcome, judge
+from fusion.report.verdict import ComparisonLabel, suite_verdict
+from fusion.runtime.run_file import ModelFacts
 from fusion_eval.results import MEAN
 from fusion_eval.statistics.bootstrap import RESAMPLES
 from fusion_eval.statistics.comparison import summarise
 from fusion_eval.statistics.metrics import METRICS
 
-CONCLUSION: dict[Outcome, str] = {
+CONCLUSION: dict[ComparisonLabel, str] = {
     "better": "On these measures, fusing was worth it.",
     "no different": "So on this evidence plain fine-tuning, which is simpler, would have done as well.",
     "worse": "So on this evidence plain fine-tuning, which is simpler, is the better choice.",
@@ -35,43 +35,45 @@ _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 def model_card(run: Path, *, resamples: int = RESAMPLES) -> str:
-    """README.md for the folder of the fused model; same run, same card. Raises what `read_run` and `grid` raise."""
-    record = read_run(run)
-    facts, compared = record.run, all_gains(record, resamples=resamples)
+    """README.md for the folder of the fused model; same run, same card. Raises what `read_run` and `score_table` raise."""
+    contents = read_run(run)
+    facts, compared = contents.run, all_differences(contents, resamples=resamples)
     pivot = next((model for model in facts.models.values() if model.role == "pivot"), None)
     return _template().render(
-        front=yaml.safe_dump(front_matter(record), sort_keys=False, allow_unicode=True),
+        front=yaml.safe_dump(front_matter(contents), sort_keys=False, allow_unicode=True),
         run=facts,
         pivot=pivot,
         sources=[model for model in facts.models.values() if model.role == "source"],
         merged=facts.result == "pairwise",
-        licence=common_licence(facts.models),
-        suites=[_suite(record, suite, compared, resamples) for suite in record.results],
+        license=common_license(facts.models),
+        suites=[_suite(contents, suite, compared, resamples) for suite in contents.results],
         conclusion=CONCLUSION,
-        config=record.config,
-        fence=_fence(record.config or ""),
-        measured=_measured(record),
+        config=contents.config,
+        fence=_fence(contents.config or ""),
+        measured=_measured(contents),
     )
 
 
-def front_matter(record: Record) -> dict[str, Any]:
-    """What the hub reads. Base models and data sets are those of the hub; a licence stands there only if all share it."""
-    models, merged = record.run.models, record.run.result == "pairwise"
+def front_matter(contents: RunContents) -> dict[str, Any]:
+    """What the hub reads. Base models and data sets are those of the hub; a license stands there only if all share it."""
+    models, merged = contents.run.models, contents.run.result == "pairwise"
     base = [model.id for model in models.values() if model.hub and _HUB_ID.fullmatch(model.id)]
     front: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
-    if licence := common_licence(models):
-        front["license"] = licence.lower()
+    if license := common_license(models):
+        front["license"] = license.lower()
     if base:
         front |= {"base_model": base, "base_model_relation": "merge" if merged else "finetune"}
-    if datasets := [id for id in (record.run.data.hub if record.run.data else []) if _HUB_ID.fullmatch(id)]:
+    if datasets := [
+        id for id in (contents.run.data.hub_datasets if contents.run.data else []) if _HUB_ID.fullmatch(id)
+    ]:
         front["datasets"] = datasets
     front["tags"] = ["model-fusion", "knowledge-distillation", *(["merge"] if merged else [])]
-    if results := eval_results(record):
-        front["model-index"] = eval_results_to_model_index(" ".join(record.run.name.split()), results)
+    if results := eval_results(contents):
+        front["model-index"] = eval_results_to_model_index(" ".join(contents.run.name.split()), results)
     return front
 
 
-def eval_results(record: Record) -> list[EvalResult]:
+def eval_results(contents: RunContents) -> list[EvalResult]:
     """What the fused model scored, in the hub's terms: each metric of each domain and of their mean, as the tables show it."""
     return [
         EvalResult(
@@ -83,36 +85,39 @@ def eval_results(record: Record) -> list[EvalResult]:
             metric_name=METRICS[metric].label,
             metric_value=float(METRICS[metric].show(interval.value)),
         )
-        for suite in record.results
-        if (result := record.result(suite)) is not None
+        for suite in contents.results
+        if (result := contents.result(suite)) is not None
         for domain, metrics in summarise(result, resamples=1).items()
         for metric, interval in metrics.items()
     ]
 
 
-def common_licence(models: Mapping[str, ModelFacts]) -> str | None:
-    """The licence of all models, or None where one states none or two differ."""
-    stated = {model.licence for model in models.values()}
+def common_license(models: Mapping[str, ModelFacts]) -> str | None:
+    """The license of all models, or None where one states none or two differ."""
+    stated = {model.license for model in models.values()}
     return stated.pop() if len(stated) == 1 else None
 
 
-def _suite(record: Record, name: str, compared: AllGains, resamples: int) -> dict[str, Any]:
-    baseline = record.baseline(name)
-    found, missing = judge(record, name, resamples=resamples)
-    table = markdown(record.results[name], None if baseline is None else baseline.model, resamples=resamples)
+def _suite(contents: RunContents, name: str, compared: SuiteDifferences, resamples: int) -> dict[str, Any]:
+    baseline = contents.baseline(name)
+    found, missing = suite_verdict(contents, name, resamples=resamples)
+    table = markdown(contents.results[name], None if baseline is None else baseline.model, resamples=resamples)
     lines = [
-        line for (suite, _), one in compared.items() if suite == name for line in _gain_lines(one, record.run.baseline)
+        line
+        for (suite, _), one in compared.items()
+        if suite == name
+        for line in _difference_lines(one, contents.run.baseline)
     ]
-    return {"verdict": found, "missing": missing, "table": table, "gains": lines}
+    return {"verdict": found, "missing": missing, "table": table, "differences": lines}
 
 
-def _gain_lines(numbers: Gains, baseline: str | None) -> list[str]:
+def _difference_lines(numbers: MetricDifferences, baseline: str | None) -> list[str]:
     """How much of the gap was closed on the mean, and where the model got worse than what it came from.
 
     Where it got worse than plain fine-tuning is in the verdict already.
     """
     label, lines = METRICS[numbers.metric].label, []
-    mean = next((row.closed for row in numbers.rows if row.domain == MEAN), None)
+    mean = next((row.gap_closed for row in numbers.rows if row.domain == MEAN), None)
     if bounded(mean):
         share = f"{percent(mean.value)} ({percent(mean.low)} to {percent(mean.high)})"
         lines.append(
@@ -122,9 +127,9 @@ def _gain_lines(numbers: Gains, baseline: str | None) -> list[str]:
     return lines + [f"{label}: {numbers.model} is worse than {name} in {', '.join(d)}." for name, d in worse.items()]
 
 
-def _measured(record: Record) -> str:
+def _measured(contents: RunContents) -> str:
     """The suites and their domains."""
-    domains = {s: sorted({item.domain for r in results for item in r.items}) for s, results in record.results.items()}
+    domains = {s: sorted({item.domain for r in results for item in r.items}) for s, results in contents.results.items()}
     return "; ".join(f"{suite} ({', '.join(found)})" for suite, found in domains.items()) or "nothing yet"
 
 
@@ -148,4 +153,4 @@ def _template() -> Any:
         loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
     )
     environment.filters |= {"plain": plain, "code": _code, "counts": _counts}
-    return environment.get_template("card.md.jinja")
+    return environment.get_template("model_card.md.jinja")

@@ -8,17 +8,17 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
+from fusion.report.differences import SuiteDifferences
 from fusion.report.figures import scores
 from fusion.report.figures.curves import curves
 from fusion.report.figures.drawing import Colours
-from fusion.report.gains import AllGains
-from fusion.report.record import Record
+from fusion.report.run_contents import RunContents
 from fusion_eval.statistics.bootstrap import RESAMPLES
 from fusion_eval.statistics.metrics import METRICS
 
 
 @dataclass(frozen=True)
-class Drawn:
+class ReportFigure:
     """A figure."""
 
     figure: Figure
@@ -26,23 +26,27 @@ class Drawn:
     """What it shows, in words."""
 
 
-Gallery = dict[str, Drawn]
+RunFigures = dict[str, ReportFigure]
 """Figures by name."""
 
 CURVES = {"loss": "Loss over steps", "match": "Match rate of each source", "weight": "Weight of each source"}
 
 
-def gallery(record: Record, compared: AllGains, colours: Colours, *, resamples: int = RESAMPLES) -> Gallery:
-    """Every figure that what lies in the run allows; `compared`: gains by suite and metric."""
-    found: Gallery = {}
-    for suite in record.results:
-        found |= _of_suite(record, suite, compared, colours, resamples)
-    if record.run.helping:
+def run_figures(
+    contents: RunContents, compared: SuiteDifferences, colours: Colours, *, resamples: int = RESAMPLES
+) -> RunFigures:
+    """Every figure that the contents of the run allow, by name."""
+    found: RunFigures = {}
+    for suite in contents.results:
+        found |= _of_suite(contents, suite, compared, colours, resamples)
+    if contents.run.helping:
         alt = "Match rate and weight of each source by domain"
-        found["helping"] = Drawn(scores.helping(record.run.helping, colours), alt)
-    keys = {key.split("/")[0] for log in record.logs.values() for entry in log for key in entry}
+        found["helping"] = ReportFigure(scores.helping(contents.run.helping, colours), alt)
+    keys = {key.split("/")[0] for log in contents.logs.values() for entry in log for key in entry}
     return found | {
-        f"training-{key}": Drawn(curves(record.logs, key, colours), alt) for key, alt in CURVES.items() if key in keys
+        f"training-{key}": ReportFigure(curves(contents.logs, key, colours), alt)
+        for key, alt in CURVES.items()
+        if key in keys
     }
 
 
@@ -54,22 +58,30 @@ def figure_name(suite: str, metric: str, kind: str) -> str:
     return f"{slug}-{metric}-{kind}"
 
 
-def _of_suite(record: Record, suite: str, compared: AllGains, colours: Colours, resamples: int) -> Gallery:
-    results, sources = record.results[suite], record.run.names("source")
+def _of_suite(
+    contents: RunContents, suite: str, compared: SuiteDifferences, colours: Colours, resamples: int
+) -> RunFigures:
+    results, sources = contents.results[suite], contents.run.names_by_role("source")
     domains = {item.domain for result in results for item in result.items}
-    found: Gallery = {}
+    found: RunFigures = {}
     for metric, kind in METRICS.items():
         known = any(kind.parts(item) is not None for result in results for item in result.items)
         if not known:
             continue
         name = f"{kind.label} on {suite}"
         bars = scores.bars(results, metric, colours, resamples=resamples)
-        found[figure_name(suite, metric, "bars")] = Drawn(bars, f"{name}: each model in each domain, as in the table")
+        found[figure_name(suite, metric, "bars")] = ReportFigure(
+            bars, f"{name}: each model in each domain, as in the table"
+        )
         if len(domains) >= 3 and not kind.lower_is_better:
             radar = scores.radar(results, metric, sources, colours, resamples=resamples)
-            found[figure_name(suite, metric, "radar")] = Drawn(radar, f"{name}: models over domains, as in the table")
+            found[figure_name(suite, metric, "radar")] = ReportFigure(
+                radar, f"{name}: models over domains, as in the table"
+            )
         numbers = compared.get((suite, metric))
-        if numbers is not None and numbers.way:
-            gap = scores.gap(numbers.way, kind.label, colours)
-            found[figure_name(suite, metric, "gap")] = Drawn(gap, f"{name}: share of the way from pivot to best source")
+        if numbers is not None and numbers.gap_closed_from_pivot:
+            gap = scores.gap(numbers.gap_closed_from_pivot, kind.label, colours)
+            found[figure_name(suite, metric, "gap")] = ReportFigure(
+                gap, f"{name}: share of the way from pivot to best source"
+            )
     return found

@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from fusion.report.facts import Helping, Overlay, RunFile
+from fusion.core.overlay import Overlay
+from fusion.runtime.run_file import Helping, RunFile
 from fusion_eval.results import Result, mistakes
 
 Log = list[dict[str, int | float | None]]
@@ -18,8 +19,8 @@ Log = list[dict[str, int | float | None]]
 
 
 @dataclass(frozen=True)
-class Record:
-    """All that is known of a run."""
+class RunContents:
+    """Everything in the folder of a run that the report shows."""
 
     run: RunFile
     config: str | None
@@ -39,19 +40,19 @@ class Record:
         """Result of plain fine-tuning, or None where it was not evaluated on this suite."""
         return next((r for r in self.results[suite] if r.model == self.run.baseline), None)
 
-    def of_role(self, suite: str, role: Literal["pivot", "source"]) -> list[Result]:
+    def results_by_role(self, suite: str, role: Literal["pivot", "source"]) -> list[Result]:
         """Results of the models that have this role."""
-        names = self.run.names(role)
+        names = self.run.names_by_role(role)
         return [result for result in self.results[suite] if result.model in names]
 
     @property
     def models(self) -> list[str]:
-        """Every model that was evaluated or trained from, each once."""
+        """Names of the models that were evaluated or trained from, each once."""
         evaluated = [result.model for results in self.results.values() for result in results]
         return list(dict.fromkeys([*self.run.models, *evaluated]))
 
 
-def read_run(run: Path) -> Record:
+def read_run(run: Path) -> RunContents:
     """Read what the run has so far; only `run.json` must be there.
 
     Raises FileNotFoundError without it, and ValueError naming the file and every mistake where one cannot be read.
@@ -61,7 +62,7 @@ def read_run(run: Path) -> Record:
         raise FileNotFoundError(f"{path} is missing, so {run} is not the folder of a run. Give the folder of a run.")
     facts = _read(path, RunFile)
     config = run / "config.yaml"
-    return Record(
+    return RunContents(
         run=facts,
         config=config.read_text(encoding="utf-8") if config.is_file() else None,
         logs=_logs(run / "train", facts),
@@ -79,7 +80,7 @@ def _logs(folder: Path, facts: RunFile) -> dict[str, Log]:
 
 
 def _results(folder: Path, facts: RunFile) -> dict[str, list[Result]]:
-    """Results by suite, models in the order in which a reader wants them."""
+    """Results by suite: the fused model first, then the baseline, the pivot, the sources, the others by name."""
     found = [Result.load(path) for path in sorted(folder.glob("*/*.json"))]
     suites: dict[str, list[Result]] = {suite: [] for suite in sorted({result.suite for result in found})}
     for result in sorted(found, key=lambda result: _place(result.model, facts)):
@@ -88,14 +89,14 @@ def _results(folder: Path, facts: RunFile) -> dict[str, list[Result]]:
 
 
 def _place(model: str, facts: RunFile) -> tuple[int, str]:
-    order = [facts.result, facts.baseline, *facts.names("pivot"), *facts.names("source")]
+    order = [facts.result, facts.baseline, *facts.names_by_role("pivot"), *facts.names_by_role("source")]
     return (order.index(model), "") if model in order else (len(order), model)
 
 
 def helping_rows(rows: Iterable[Any]) -> list[Helping]:
-    """Rows of the `helping` list, as read from JSON or as objects with these attributes.
+    """Rows of the `helping` list, checked: as read from JSON, or as they are.
 
-    Raises pydantic's ValidationError (a ValueError) for a row that lacks one.
+    Raises pydantic's ValidationError (a ValueError) for a row that lacks a field.
     """
     return TypeAdapter(list[Helping]).validate_python(list(rows))
 

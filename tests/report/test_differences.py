@@ -1,12 +1,12 @@
-"""Gains and losses are paired differences against pivot, plain fine-tuning and the best source of each domain."""
+"""MetricDifferences and losses are paired differences against pivot, plain fine-tuning and the best source of each domain."""
 
 import math
 
 import numpy as np
 import pytest
 
-from fusion.report.gains import BEST, Gains, all_gains, bounded, gain_cell
-from fusion.report.record import Record, read_run
+from fusion.report.differences import BEST_SOURCE, MetricDifferences, all_differences, bounded, difference_cell
+from fusion.report.run_contents import RunContents, read_run
 from fusion_eval.results import Result
 from fusion_eval.statistics.bootstrap import Interval
 from fusion_eval.statistics.comparison import compare
@@ -14,12 +14,12 @@ from tests.helpers.report_runs import DOMAINS, SKILL, change, result, write_run
 
 
 @pytest.fixture
-def record(tmp_path) -> Record:
+def contents(tmp_path) -> RunContents:
     return read_run(write_run(tmp_path / "run"))
 
 
-def heldout(record: Record, metric: str = "exact_match") -> Gains:
-    return all_gains(record)["heldout", metric]
+def heldout(contents: RunContents, metric: str = "exact_match") -> MetricDifferences:
+    return all_differences(contents)["heldout", metric]
 
 
 def right(model: str, domain: str) -> np.ndarray:
@@ -27,9 +27,9 @@ def right(model: str, domain: str) -> np.ndarray:
     return np.array([item.exact for item in items if item.domain == domain], dtype=float)
 
 
-def test_each_difference_is_that_of_the_statistics(record):
-    found = heldout(record)
-    assert (found.model, found.others) == ("unified", ["pivot", "finetune", BEST])
+def test_each_difference_is_that_of_the_statistics(contents):
+    found = heldout(contents)
+    assert (found.model, found.compared_with) == ("unified", ["pivot", "finetune", BEST_SOURCE])
     assert [row.domain for row in found.rows] == [*DOMAINS, "mean"]
     for other in ("pivot", "finetune"):
         expected = compare(result("unified"), result(other))
@@ -37,14 +37,14 @@ def test_each_difference_is_that_of_the_statistics(record):
         assert mine == {domain: metrics["exact_match"] for domain, metrics in expected.items()}
 
 
-def test_the_best_source_of_a_domain_is_the_one_with_the_best_value_and_on_the_mean_there_is_none(record):
-    *rows, mean = heldout(record).rows
+def test_the_best_source_of_a_domain_is_the_one_with_the_best_value_and_on_the_mean_there_is_none(contents):
+    *rows, mean = heldout(contents).rows
     for row in rows:
         best = max(("smol", "tiny-llama"), key=lambda model: right(model, row.domain).mean())
-        assert row.best == best
-        assert row.differences[BEST] == compare(result("unified"), result(best))[row.domain]["exact_match"]
-    assert mean.best == ""
-    assert BEST not in mean.differences
+        assert row.best_source == best
+        assert row.differences[BEST_SOURCE] == compare(result("unified"), result(best))[row.domain]["exact_match"]
+    assert mean.best_source == ""
+    assert BEST_SOURCE not in mean.differences
 
 
 def share(domain: str, ours: str, start: str, best: str) -> tuple[float, tuple[float, float]]:
@@ -58,12 +58,12 @@ def share(domain: str, ours: str, start: str, best: str) -> tuple[float, tuple[f
     return (f - s) / (b - s), (low, high)
 
 
-def test_the_way_from_pivot_to_best_source_is_that_of_a_slow_bootstrap(record):
-    found = heldout(record)
-    assert list(found.way) == ["unified", "finetune"]
+def test_the_way_from_pivot_to_best_source_is_that_of_a_slow_bootstrap(contents):
+    found = heldout(contents)
+    assert list(found.gap_closed_from_pivot) == ["unified", "finetune"]
     for row in found.rows[:-1]:
-        for model, shares in found.way.items():
-            value, ends = share(row.domain, model, "pivot", row.best)
+        for model, shares in found.gap_closed_from_pivot.items():
+            value, ends = share(row.domain, model, "pivot", row.best_source)
             assert shares[row.domain].value == pytest.approx(value)
             assert (shares[row.domain].low, shares[row.domain].high) == pytest.approx(ends, rel=0.2, abs=0.2)
 
@@ -74,18 +74,18 @@ def test_the_gap_closed_is_the_way_from_plain_fine_tuning(tmp_path):
     for row in heldout(read_run(run)).rows[:-1]:
         smol = [item.exact for item in result("smol", 0.95).items if item.domain == row.domain]
         f, s, b = (np.mean(v) for v in (right("unified", row.domain), right("finetune", row.domain), smol))
-        assert row.closed.value == pytest.approx((f - s) / (b - s))
+        assert row.gap_closed.value == pytest.approx((f - s) / (b - s))
 
 
 def test_where_no_source_is_better_there_is_no_gap(tmp_path):
     found = heldout(read_run(write_run(tmp_path / "run", SKILL | {"pivot": 0.9})))
-    assert {row.closed for row in found.rows} == {None}
-    assert found.way == {}
+    assert {row.gap_closed for row in found.rows} == {None}
+    assert found.gap_closed_from_pivot == {}
 
 
 def test_regressions_are_domains_shown_to_be_worse_than_pivot_or_plain_fine_tuning(tmp_path):
-    record = read_run(write_run(tmp_path / "run", SKILL | {"unified": 0.45}))
-    found = heldout(record, "bits_per_byte").regressions
+    contents = read_run(write_run(tmp_path / "run", SKILL | {"unified": 0.45}))
+    found = heldout(contents, "bits_per_byte").regressions
     worse = [d for d in DOMAINS if compare(result("unified", 0.45), result("finetune"))[d]["bits_per_byte"].low > 0]
     assert worse == list(DOMAINS)
     assert found == {"finetune": worse}  # better than the pivot, worse than the best source, which is no regression
@@ -96,14 +96,14 @@ def test_without_plain_fine_tuning_the_gap_begins_at_the_pivot(tmp_path):
     run = write_run(tmp_path / "run")
     change(run, baseline=None)
     found = heldout(read_run(run))
-    assert found.others == ["pivot", BEST]
-    assert {row.domain: row.closed for row in found.rows} == found.way["unified"]
-    assert list(found.way) == ["unified"]
+    assert found.compared_with == ["pivot", BEST_SOURCE]
+    assert {row.domain: row.gap_closed for row in found.rows} == found.gap_closed_from_pivot["unified"]
+    assert list(found.gap_closed_from_pivot) == ["unified"]
 
 
 def test_without_sources_there_are_differences_and_no_gap(tmp_path):
     found = heldout(read_run(write_run(tmp_path / "run", {"unified": 0.8, "pivot": 0.2})))
-    assert (found.others, found.way) == (["pivot"], {})
+    assert (found.compared_with, found.gap_closed_from_pivot) == (["pivot"], {})
     assert [list(row.differences) for row in found.rows] == [["pivot"]] * 4
 
 
@@ -115,9 +115,9 @@ def test_suites_and_metrics_with_nothing_to_compare_are_left_out(tmp_path):
         read = [item.model_copy(update={"exact": None, "answer": None}) for item in one.items]
         Result.model_copy(one, update={"items": read}).save(run / "eval" / model / "read.json")
     expected = {("heldout", "bits_per_byte"), ("heldout", "exact_match"), ("read", "bits_per_byte")}
-    assert set(all_gains(read_run(run))) == expected
+    assert set(all_differences(read_run(run))) == expected
     change(run, result="never")
-    assert all_gains(read_run(run)) == {}
+    assert all_differences(read_run(run)) == {}
 
 
 def test_a_gap_that_cannot_be_told_from_none_closes_nothing():
@@ -127,7 +127,7 @@ def test_a_gap_that_cannot_be_told_from_none_closes_nothing():
 
 
 def test_a_cell_has_a_sign_a_spread_and_a_mark():
-    assert gain_cell("exact_match", Interval(0.078, 0.05, 0.11, 9)) == ("+7.8", "±3.0", "★")
-    assert gain_cell("bits_per_byte", Interval(0.078, 0.05, 0.11, 9)) == ("+0.078", "±0.030", "▼")
-    assert gain_cell("exact_match", Interval(-0.01, -0.05, 0.03, 9)) == ("-1.0", "±4.0", "")
-    assert gain_cell("exact_match", None) == ("–", "", "")
+    assert difference_cell("exact_match", Interval(0.078, 0.05, 0.11, 9)) == ("+7.8", "±3.0", "★")
+    assert difference_cell("bits_per_byte", Interval(0.078, 0.05, 0.11, 9)) == ("+0.078", "±0.030", "▼")
+    assert difference_cell("exact_match", Interval(-0.01, -0.05, 0.03, 9)) == ("-1.0", "±4.0", "")
+    assert difference_cell("exact_match", None) == ("–", "", "")

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from fusion.report.figures.gallery import figure_name
-from fusion.report.page import TEMPLATES, page, write_report
-from fusion.report.record import helping_rows, read_run
-from fusion.report.sections import ANSWERS, LONGEST, shortened
-from fusion.report.table import helping_cells
+from fusion.report.figures.run_figures import figure_name
+from fusion.report.html_page import TEMPLATES, render_page, write_report
+from fusion.report.run_contents import helping_rows, read_run
+from fusion.report.score_table import helping_cells
+from fusion.report.sections import ANSWERS_PER_DOMAIN, MAX_CHARACTERS, shortened
 from fusion_eval.results import Result
 from fusion_eval.statistics.bootstrap import RESAMPLES
 from fusion_eval.statistics.comparison import summarise
@@ -60,7 +60,7 @@ class Reader(HTMLParser):
 
 
 def read(run: Path, resamples: int = 100) -> Reader:
-    return Reader(page(read_run(run), resamples=resamples)[0])
+    return Reader(render_page(read_run(run), resamples=resamples)[0])
 
 
 @pytest.fixture(scope="module")
@@ -112,15 +112,15 @@ def test_a_model_worse_than_plain_fine_tuning_is_called_so(tmp_path):
 def test_answers_stand_side_by_side_the_first_of_each_domain(full):
     for domain in DOMAINS:
         assert full.text.count(f"Question 0 of {domain}") == full.text.count(f"Question 1 of {domain}") == 1
-        assert f"Question {ANSWERS} of {domain}" not in full.text
+        assert f"Question {ANSWERS_PER_DOMAIN} of {domain}" not in full.text
     items = {model: next(i for i in result(model).items if i.id == "sums-001") for model in SKILL}
     replies = [f"{model} {'✓' if item.exact else '✗'} {item.answer}" for model, item in items.items()]
     assert f"prompt Question 1 of sums: what is 1 + 1? expected 2 {' '.join(replies)}" in full.text
 
 
 def test_a_long_answer_is_shortened_and_says_by_how_much():
-    assert shortened("x" * LONGEST) == "x" * LONGEST
-    assert shortened("x" * (LONGEST + 1234)) == "x" * LONGEST + " … (1,234 more characters)"
+    assert shortened("x" * MAX_CHARACTERS) == "x" * MAX_CHARACTERS
+    assert shortened("x" * (MAX_CHARACTERS + 1234)) == "x" * MAX_CHARACTERS + " … (1,234 more characters)"
 
 
 def test_gains_and_losses_stand_beside_the_gap(full):
@@ -191,12 +191,18 @@ def test_what_a_run_contains_cannot_become_part_of_the_page(tmp_path):
     change(run, name=bad, created=bad, versions={bad: bad}, stages=[{"name": bad, "seconds": 1}])
     change(run, helping=[run_json()["helping"][0] | {"source": bad, "domain": bad}])
     change(run, data={"train": {bad: 1}, "heldout": {}})
-    change(run, models={bad: run_json()["models"]["smol"] | {"id": bad, "licence": bad, "fingerprint": bad}})
+    change(run, models={bad: run_json()["models"]["smol"] | {"id": bad, "license": bad, "fingerprint": bad}})
     lane = [{"start": 0, "end": 1, "text": bad, "gold": 1.0, "top": [[bad, 0.5]]}]
-    odd = {"domain": bad, "prompt": bad, "response": bad, "lanes": {"pivot": lane, bad: lane}, "pairs": {bad: [[0, 0]]}}
+    odd = {
+        "domain": bad,
+        "prompt": bad,
+        "response": bad,
+        "positions": {"pivot": lane, bad: lane},
+        "pairs": {bad: [[0, 0]]},
+    }
     (run / "alignment.json").write_text(json.dumps([odd]))
     (run / "config.yaml").write_text(bad)
-    text, _ = page(read_run(run), resamples=100)
+    text, _ = render_page(read_run(run), resamples=100)
     found = Reader(text)
     assert "img" not in found.tags
     assert found.tags.count("script") == text.count("<script") == 2

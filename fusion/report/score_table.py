@@ -9,9 +9,9 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from fusion.report.facts import Helping
-from fusion.report.record import helping_rows
+from fusion.report.run_contents import helping_rows
 from fusion.report.verdict import helping_verdict, mark
+from fusion.runtime.run_file import Helping
 from fusion_eval.results import MEAN, Result
 from fusion_eval.statistics.bootstrap import COVERAGE, RESAMPLES, Interval
 from fusion_eval.statistics.comparison import Scores, compare, summarise
@@ -46,7 +46,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Grid:
+class ScoreTable:
     """What every form of the table shows: a row for each model as given, a column for each domain and metric."""
 
     columns: list[tuple[str, str]]
@@ -59,7 +59,7 @@ class Grid:
             (domain, f"{METRICS[m].label} {'↓' if METRICS[m].lower_is_better else '↑'}") for domain, m in self.columns
         ]
 
-    def of_metric(self, metric: str) -> tuple[str, list[str], list[tuple[str, list[Cell]]]]:
+    def for_metric(self, metric: str) -> tuple[str, list[str], list[tuple[str, list[Cell]]]]:
         """Columns of one metric: its label with the arrow, its domains, and the rows."""
         at = [index for index, (_, column) in enumerate(self.columns) if column == metric]
         labels = self.labels()
@@ -67,7 +67,7 @@ class Grid:
         return labels[at[0]][1], [labels[index][0] for index in at], rows
 
 
-def grid(results: Sequence[Result], baseline: str | None, *, resamples: int = RESAMPLES) -> Grid:
+def score_table(results: Sequence[Result], baseline: str | None, *, resamples: int = RESAMPLES) -> ScoreTable:
     """Numbers of all models, with marks against the model named `baseline`, or without marks where it is None.
 
     Raises ValueError when there are no results, two of one model, several suites, an unknown baseline, or when a model
@@ -85,15 +85,15 @@ def grid(results: Sequence[Result], baseline: str | None, *, resamples: int = RE
     rows = [
         (model, [_cell(column, model, scores, differences.get(model, {})) for column in columns]) for model in scores
     ]
-    return Grid(columns, rows, _caption(columns, scores, baseline))
+    return ScoreTable(columns, rows, _caption(columns, scores, baseline))
 
 
-def tables(results: Sequence[Result], baseline: str | None, *, resamples: int = RESAMPLES) -> list[Table]:
-    """Tables for the terminal, one a metric; see `grid` for what is in them and for its errors."""
-    numbers = grid(results, baseline, resamples=resamples)
+def terminal_tables(results: Sequence[Result], baseline: str | None, *, resamples: int = RESAMPLES) -> list[Table]:
+    """Tables for the terminal, one a metric; see `score_table` for what is in them and for its errors."""
+    numbers = score_table(results, baseline, resamples=resamples)
     drawn = []
     for metric in dict.fromkeys(metric for _, metric in numbers.columns):
-        label, domains, rows = numbers.of_metric(metric)
+        label, domains, rows = numbers.for_metric(metric)
         drawn.append(Table("model", title=Text(label, style="bold"), title_justify="left"))
         drawn[-1].columns[0].no_wrap = True
         for domain in domains:
@@ -106,7 +106,7 @@ def tables(results: Sequence[Result], baseline: str | None, *, resamples: int = 
 
 def markdown(results: Sequence[Result], baseline: str | None, *, resamples: int = RESAMPLES) -> str:
     """The same as a Markdown table with its caption below, for documents and the model card."""
-    numbers = grid(results, baseline, resamples=resamples)
+    numbers = score_table(results, baseline, resamples=resamples)
     head = ["model", *(f"{plain(domain)} {label}" for domain, label in numbers.labels())]
     lines = [head, ["---", *("---:" for _ in numbers.columns)]]
     for model, cells in numbers.rows:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fusion.report.record import read_run
+from fusion.report.run_contents import read_run
 from tests.helpers.report_runs import change, log, result, write_run
 
 
@@ -16,10 +16,10 @@ def test_models_stand_in_the_order_result_baseline_pivot_sources_others(tmp_path
 def test_each_suite_has_its_results(tmp_path):
     run = write_run(tmp_path / "run")
     result("unified", suite="other").save(run / "eval" / "unified" / "other.json")
-    record = read_run(run)
-    assert [len(record.results[suite]) for suite in ("heldout", "other")] == [5, 1]
-    assert record.baseline("other") is None
-    assert record.result("other") == result("unified", suite="other")
+    contents = read_run(run)
+    assert [len(contents.results[suite]) for suite in ("heldout", "other")] == [5, 1]
+    assert contents.baseline("other") is None
+    assert contents.result("other") == result("unified", suite="other")
 
 
 def test_logs_bear_the_name_of_their_training_and_keep_every_number(tmp_path):
@@ -29,8 +29,8 @@ def test_logs_bear_the_name_of_their_training_and_keep_every_number(tmp_path):
 
 def test_a_run_of_which_there_is_only_run_json_can_be_read(tmp_path):
     (tmp_path / "run.json").write_text('{"name": "a", "created": "today", "seed": 3}')
-    record = read_run(tmp_path)
-    assert (record.config, record.logs, record.results, record.run.stages) == (None, {}, {}, [])
+    contents = read_run(tmp_path)
+    assert (contents.config, contents.logs, contents.results, contents.run.stages) == (None, {}, {}, [])
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path):

@@ -1,0 +1,138 @@
+"""Differences between the fused model and the models it is made of, domain by domain: gains, losses, and the gap closed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeGuard
+
+from fusion.report.run_contents import RunContents
+from fusion.report.verdict import mark
+from fusion_eval.results import MEAN, Result
+from fusion_eval.statistics.bootstrap import RESAMPLES, Interval
+from fusion_eval.statistics.comparison import Scores, compare
+from fusion_eval.statistics.gap import Gap, gap_closed
+from fusion_eval.statistics.metrics import METRICS
+
+BEST_SOURCE = "best source"
+
+
+@dataclass(frozen=True)
+class DomainDifference:
+    """The fused model against the others on one domain, or on the mean over domains, in one metric."""
+
+    domain: str
+    best_source: str
+    """Name of the source with the best value here; empty on the mean, where it is another in each domain."""
+    differences: dict[str, Interval]
+    """Name of another model, or `best source` -> value of the fused model minus its value, paired by item."""
+    gap_closed: Interval | None
+    """Share of the way from plain fine-tuning to the best source that the fused model has gone; None without a gap.
+
+    Where the gap is too small to be told from none, the interval has no ends and the share means nothing.
+    """
+
+
+@dataclass(frozen=True)
+class MetricDifferences:
+    """The fused model against the others on every domain of one suite, in one metric."""
+
+    metric: str
+    model: str
+    rows: list[DomainDifference]
+    compared_with: list[str]
+    """Names of the other models, in the order of the table."""
+    gap_closed_from_pivot: dict[str, dict[str, Interval]]
+    """Fused model and plain fine-tuning -> domain -> share of the way from the pivot to the best source, where bounded."""
+
+    @property
+    def regressions(self) -> dict[str, list[str]]:
+        """Pivot and plain fine-tuning -> domains in which the fused model is shown to be worse; those with any."""
+        found: dict[str, list[str]] = {}
+        for row in self.rows:
+            for name, difference in row.differences.items():
+                if name != BEST_SOURCE and row.domain != MEAN and mark(self.metric, difference) == "▼":
+                    found.setdefault(name, []).append(row.domain)
+        return found
+
+
+SuiteDifferences = dict[tuple[str, str], MetricDifferences]
+"""(suite, metric) -> differences."""
+
+
+def all_differences(contents: RunContents, *, resamples: int = RESAMPLES) -> SuiteDifferences:
+    """Differences by suite and metric, wherever the fused model was evaluated and there is a model to compare it with."""
+    return {
+        (suite, one.metric): one
+        for suite in contents.results
+        for one in differences_on(contents, suite, resamples=resamples)
+    }
+
+
+def differences_on(contents: RunContents, suite: str, *, resamples: int = RESAMPLES) -> list[MetricDifferences]:
+    """Compare the fused model with pivot, plain fine-tuning and sources, in each metric that there is.
+
+    Raises ValueError when they were measured on different items.
+    """
+    fused, fine_tuned = contents.result(suite), contents.baseline(suite)
+    pivot = next(iter(contents.results_by_role(suite, "pivot")), None)
+    sources = contents.results_by_role(suite, "source")
+    others = [one for one in (pivot, fine_tuned) if one is not None and one is not fused]
+    if fused is None or not others + sources:
+        return []
+    scores = {one.model: compare(fused, one, resamples=resamples) for one in [*others, *sources]}
+    gaps = _gaps(fused, fine_tuned or pivot, sources, resamples)
+    from_pivot = {one.model: _gaps(one, pivot, sources, resamples) for one in (fused, fine_tuned) if one is not None}
+    names = [one.model for one in others] + ([BEST_SOURCE] if gaps else [])
+    found = [
+        MetricDifferences(metric, fused.model, _rows(metric, scores, gaps, names), names, _shares(metric, from_pivot))
+        for metric in METRICS
+    ]
+    return [one for one in found if one.rows]
+
+
+def _rows(
+    metric: str, scores: Mapping[str, Scores], gaps: Mapping[tuple[str, str], Gap], names: Sequence[str]
+) -> list[DomainDifference]:
+    domains = dict.fromkeys(domain for one in scores.values() for domain, found in one.items() if metric in found)
+    rows = []
+    for domain in sorted(domains, key=lambda domain: domain == MEAN):
+        gap = gaps.get((metric, domain))
+        best = "" if gap is None else gap.best
+        per_model = {
+            name: scores.get(best if name == BEST_SOURCE else name, {}).get(domain, {}).get(metric) for name in names
+        }
+        differences = {name: found for name, found in per_model.items() if found is not None}
+        rows.append(DomainDifference(domain, best, differences, None if gap is None else gap.closed))
+    return rows
+
+
+def _gaps(
+    result: Result, start: Result | None, sources: Sequence[Result], resamples: int
+) -> dict[tuple[str, str], Gap]:
+    if start is None or not sources or start is result:
+        return {}
+    return {(gap.metric, gap.domain): gap for gap in gap_closed(result, start, sources, resamples=resamples)}
+
+
+def _shares(metric: str, from_pivot: Mapping[str, Mapping[tuple[str, str], Gap]]) -> dict[str, dict[str, Interval]]:
+    found = {
+        model: {domain: gap.closed for (m, domain), gap in gaps.items() if m == metric and bounded(gap.closed)}
+        for model, gaps in from_pivot.items()
+    }
+    return {model: shares for model, shares in found.items() if shares}
+
+
+def bounded(share: Interval | None) -> TypeGuard[Interval]:
+    """Whether there is a share whose interval is finite on both sides."""
+    return share is not None and math.isfinite(share.half)
+
+
+def difference_cell(metric: str, difference: Interval | None) -> tuple[str, str, str]:
+    """Difference with its sign, half its interval, and the mark of what it shows; empty where there is none."""
+    if difference is None:
+        return "–", "", ""
+    show = METRICS[metric].show
+    sign = "" if difference.value < 0 else "+"
+    return f"{sign}{show(difference.value)}", f"±{show(difference.half)}", mark(metric, difference)

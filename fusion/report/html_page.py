@@ -1,0 +1,112 @@
+"""One self-contained page about a run: nothing is fetched, light and dark, fit for print. Its figures lie beside it as PNG."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from fusion.report import units
+from fusion.report.differences import BEST_SOURCE, all_differences, bounded
+from fusion.report.figures.curves import POINTS
+from fusion.report.figures.drawing import colours, png, svg
+from fusion.report.figures.run_figures import RunFigures, run_figures
+from fusion.report.run_contents import RunContents, read_run
+from fusion.report.score_table import HELPING_CAPTION, helping_cells
+from fusion.report.sections import (
+    ANSWERS_PER_DOMAIN,
+    MAX_OPEN_DOMAINS,
+    answers,
+    cache_rows,
+    cost_rows,
+    suite_section,
+    summary_tiles,
+)
+from fusion.report.token_blocks import token_blocks
+from fusion_eval.results import write_whole
+from fusion_eval.statistics.bootstrap import RESAMPLES
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def write_report(run: Path, *, resamples: int = RESAMPLES) -> Path:
+    """Write `report.html` and `report/<figure>.png` into the folder of a run; the page's path. Same run, same page.
+
+    Only `run.json` must be there; the page says what it leaves out. Raises what `read_run` and `score_table` raise.
+    """
+    text, drawn = render_page(read_run(run), resamples=resamples)
+    _write_images(run / "report", drawn)
+    write_whole(run / "report.html", text)
+    return run / "report.html"
+
+
+def render_page(contents: RunContents, *, resamples: int = RESAMPLES) -> tuple[str, RunFigures]:
+    """The page as text, and its figures; everything that comes from the run is escaped."""
+    compared = all_differences(contents, resamples=resamples)
+    drawn = run_figures(contents, compared, palette(contents), resamples=resamples)
+    suites = [suite_section(contents, name, compared, resamples) for name in contents.results]
+    domains = dict.fromkeys([*contents.run.data.train, *contents.run.data.heldout]) if contents.run.data else {}
+    text = (
+        _templates()
+        .get_template("page.html")
+        .render(
+            run=contents.run,
+            contents=contents,
+            colours=palette(contents),
+            suites=suites,
+            best_source=BEST_SOURCE,
+            bounded=bounded,
+            summary_tiles=summary_tiles(contents, suites),
+            figures={name: Markup(svg(one.figure, name, one.alt)) for name, one in drawn.items()},  # matplotlib escapes
+            helping=[helping_cells(row) for row in contents.run.helping],
+            helping_caption=HELPING_CAPTION,
+            data_domains=list(domains),
+            overlays=[(one, {source: token_blocks(one, source) for source in one.pairs}) for one in contents.overlays],
+            overlay_data=[asdict(one) for one in contents.overlays],
+            cost=cost_rows(contents.run),
+            caches=cache_rows(contents.run),
+            answers={suite: answers(results) for suite, results in contents.results.items()},
+            answers_per_domain=ANSWERS_PER_DOMAIN,
+            open_domains=MAX_OPEN_DOMAINS,
+            points=POINTS,
+            seconds=sum(stage.seconds for stage in contents.run.stages),
+        )
+    )
+    return text, drawn
+
+
+def palette(contents: RunContents) -> dict[str, str]:
+    """The colour of each model on the page."""
+    run = contents.run
+    return colours(
+        run.result, run.baseline, run.names_by_role("pivot"), [*run.names_by_role("source"), *contents.models]
+    )
+
+
+def _write_images(folder: Path, drawn: RunFigures) -> None:
+    """PNG of each figure; those of an earlier page that has more of them go."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.png"):
+        if old.stem not in drawn:
+            old.unlink()
+    for name, one in drawn.items():
+        (folder / f"{name}.png").write_bytes(png(one.figure))
+
+
+@cache
+def _templates() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for name in ("size", "grouped", "duration", "byte_size", "work", "percent", "visible", "minus"):
+        environment.filters[name] = getattr(units, name)
+    # the project's own files, which are not to be escaped
+    environment.globals["raw"] = lambda name: Markup((TEMPLATES / name).read_text(encoding="utf-8"))
+    return environment

@@ -1,0 +1,134 @@
+"""The contents of run.json as types: what the stages of a run record, and the report reads back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _RunFilePart(BaseModel):
+    """A part of run.json; keys that nothing reads back are ignored."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+
+
+class ModelFacts(_RunFilePart):
+    """One model of the run: the pivot or a source."""
+
+    id: str
+    """Hub id or folder."""
+    hub: bool = False
+    """Whether `id` is a hub id."""
+    role: Literal["pivot", "source"]
+    parameters: int | None = None
+    vocab_size: int | None = None
+    model_type: str | None = None
+    license: str | None = None
+    fine_tuned: bool = False
+    """Whether it was fine-tuned on the training data before it taught."""
+    fingerprint: str | None = None
+
+
+class Stage(_RunFilePart):
+    """One stage of the pipeline and the wall time it took; `skipped` where its output was already there."""
+
+    name: str
+    seconds: float = Field(ge=0)
+    skipped: bool = False
+
+
+@dataclass(frozen=True)
+class Helping:
+    """What one source knows of one domain, against the pivot before training. Gold figures are never above 0."""
+
+    source: str
+    domain: str
+    rows: int
+    """Rows of the pivot in this domain."""
+    match_rate: float
+    """Share of those rows that are matched with a row of the source, 0 to 1."""
+    gold_source: float | None
+    """Mean log-probability of the true text under the source, in nats per byte; None where some of its rows do not know it."""
+    gold_pivot: float | None
+    """The same under the pivot, on the same text."""
+    weight: float | None = None
+    """Mean weight of the source over its matched rows; None where sources are not weighted."""
+
+
+@dataclass(frozen=True)
+class ResponseCounts:
+    """How the answers of one source to the training prompts of one domain did."""
+
+    source: str
+    domain: str
+    prompts: int
+    answers: int
+    """Answers that may be learned from at all: neither empty nor cut off."""
+    passed: int
+    """Of those, answers that pass the check of their data set."""
+    chosen: int
+    """Examples that are learned from."""
+
+
+class DataCounts(_RunFilePart):
+    """Number of examples in each domain, for training and held out."""
+
+    train: dict[str, int] = {}
+    heldout: dict[str, int] = {}
+    hub_datasets: list[str] = []
+    """Hub ids of the data sets that were trained on."""
+
+
+class PlannedStage(_RunFilePart):
+    """What one stage was expected to take, before anything ran; `fusion plan` estimates more than is read back."""
+
+    stage: str
+    tokens: int
+    steps: int | None = None
+    flops: float
+    """Floating-point operations of all processes together."""
+
+
+class CacheFacts(_RunFilePart):
+    """The cache of one model."""
+
+    rows: int
+    bytes: int
+    """On disk."""
+    top_k: int | Literal["all"]
+    """Entries kept of each row."""
+
+
+class RunFile(_RunFilePart):
+    """The whole of run.json."""
+
+    name: str
+    created: str
+    versions: dict[str, str] = {}
+    models: dict[str, ModelFacts] = {}
+    stages: list[Stage] = []
+    plan: list[PlannedStage] = []
+    caches: dict[str, CacheFacts] = {}
+    helping: list[Helping] = []
+    responses: list[ResponseCounts] = []
+    """Of responses that sources wrote; empty where those of the data were learned from."""
+    data: DataCounts | None = None
+    result: str | None = None
+    """Name of the fused model among the evaluated ones."""
+    baseline: str | None = None
+    """Name of the plainly fine-tuned pivot among the evaluated models, the one that all others are compared with."""
+
+    @property
+    def chosen_responses(self) -> dict[str, int]:
+        """Number of responses that were learned from, by the source that wrote them; sources with none are left out."""
+        counts: dict[str, int] = {}
+        for entry in self.responses:
+            if entry.chosen:
+                counts[entry.source] = counts.get(entry.source, 0) + entry.chosen
+        return counts
+
+    def names_by_role(self, role: Literal["pivot", "source"]) -> list[str]:
+        """Names of the models with this role."""
+        return [name for name, model in self.models.items() if model.role == role]
