@@ -21,7 +21,7 @@ from pathlib import Path
 from fusion.analysis import overlays
 from fusion.cache import Cache
 from fusion.config import Config, loading
-from fusion.plan import plan, tables_of_plan
+from fusion.plan import plan, plan_tables
 from fusion.report.console_tables import responses_table
 from fusion.report.html_page import write_report
 from fusion.report.model_card import model_card
@@ -79,7 +79,7 @@ def introduce(job: Job) -> None:
     folder = job.config.folder
     if not job.record.read():
         estimate = plan(job, count=True)
-        console.print(*tables_of_plan(estimate, job.config.plan), sep="\n")
+        console.print(*plan_tables(estimate, job.config.plan), sep="\n")
         write_text(folder / "config.yaml", loading.dump(job.config))
         job.record.update(plan=[asdict(stage) for stage in estimate.stages])
 

@@ -29,19 +29,19 @@ def plan(
 ) -> None:
     """Say what a run will take, and what would not fit, before anything runs; no weights are read."""
     from fusion.config import loading
-    from fusion.plan import domains, tables_of_plan
+    from fusion.plan import describe_domains, plan_tables
     from fusion.plan import plan as estimate
     from fusion.runtime.console import console, quiet
     from fusion.stages.context import Job
 
     quiet()
     given = {"plan.gpus": gpus, "plan.gpu": gpu, "plan.mfu": mfu}
-    said = [f"{key}={value}" for key, value in given.items() if value is not None]
-    job = Job(loading.load(config, [*override, *said]))
+    overrides = [f"{key}={value}" for key, value in given.items() if value is not None]
+    job = Job(loading.load(config, [*override, *overrides]))
     found = estimate(job, count)
-    console.print(*tables_of_plan(found, job.config.plan), sep="\n")
-    if not found.by_hand:
-        console.print(domains(job))
+    console.print(*plan_tables(found, job.config.plan), sep="\n")
+    if not found.from_settings:
+        console.print(describe_domains(job))
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""How much text a run has: counted from the data by each tokenizer, or said by hand."""
+"""How much text a run has: counted from the data by each tokenizer, or taken from the settings (`plan.tokens`)."""
 
 from __future__ import annotations
 
@@ -9,47 +9,49 @@ from fusion.config import Config, DataSettings
 from fusion.data import datasets
 from fusion.data.easiest import how_many
 from fusion.data.encode import Encoded
-from fusion.plan.work import Counts
+from fusion.plan.flops import Counts
 from fusion.stages.context import Job
 
 
-def training_counts(job: Job, name: str, by_hand: bool, once: bool = False) -> Counts:
-    """What this model reads in training; with `once` in extraction: an example that occurs again once, and validation too."""
+def training_counts(job: Job, name: str, from_settings: bool, *, once: bool = False) -> Counts:
+    """What this model reads in training; with `once`, in extraction: repeated examples once, and validation too."""
     share = job.config.data.easiest_fraction or 1.0
-    if by_hand:
+    if from_settings:
         train = _examples(job.config, "train")
-        return said(job.config, train + _examples(job.config, "validation") if once else math.ceil(share * train))
+        return counts_from_settings(
+            job.config, train + _examples(job.config, "validation") if once else math.ceil(share * train)
+        )
     texts = job.encoded(name)
     if once:
-        return counted(dict(zip(job.ids, texts, strict=True)).values())
-    every = counted(texts[: len(job.train)])
-    return every if share == 1 else _part(every, sum(how_many(job.train, share).values()))
+        return count_tokens(dict(zip(job.ids, texts, strict=True)).values())
+    every = count_tokens(texts[: len(job.train)])
+    return every if share == 1 else _scaled(every, sum(how_many(job.train, share).values()))
 
 
-def _part(counts: Counts, examples: int) -> Counts:
-    """So many examples of those that were counted; which ones is not known yet, so they are as long as all on average."""
+def _scaled(counts: Counts, examples: int) -> Counts:
+    """The counts of so many of the examples; which ones is not known yet, so they are as long as all on average."""
     share = examples / counts.examples
-    sizes = [round(share * each) for each in (counts.tokens, counts.squares, counts.rows)]
+    sizes = [round(share * each) for each in (counts.tokens, counts.squared_lengths, counts.rows)]
     return Counts(examples, sizes[0], sizes[1], sizes[2], counts.longest)
 
 
-def heldout_counts(job: Job, name: str, by_hand: bool) -> Counts:
+def heldout_counts(job: Job, name: str, from_settings: bool) -> Counts:
     """What this model reads of the held-out examples: from their bytes, at the tokens a byte of the training examples."""
-    if by_hand:
-        return said(job.config, _examples(job.config, "heldout"))
+    if from_settings:
+        return counts_from_settings(job.config, _examples(job.config, "heldout"))
     texts = job.encoded(name)
     rows_a_byte = sum(text.rows for text in texts) / max(1, sum(len(e.response.encode()) for e in job.read))
     sizes = [(len(e.prompt.encode()), len(e.response.encode())) for e in job.heldout]
     return _sum([(round((p + r) * rows_a_byte), round(r * rows_a_byte)) for p, r in sizes])
 
 
-def counted(texts: Iterable[Encoded]) -> Counts:
-    """Of tokens at hand."""
+def count_tokens(texts: Iterable[Encoded]) -> Counts:
+    """Counts of encoded texts."""
     return _sum([(len(text.input_ids), text.rows) for text in texts])
 
 
-def said(config: Config, examples: int) -> Counts:
-    """Of examples that all have `plan.tokens` tokens."""
+def counts_from_settings(config: Config, examples: int) -> Counts:
+    """Counts of so many examples that all have `plan.tokens` tokens."""
     tokens = min(config.plan.tokens or 0, config.data.max_length)
     rows = min(config.plan.response or tokens, tokens)
     return Counts(examples, examples * tokens, examples * tokens**2, examples * rows, tokens)
@@ -75,8 +77,8 @@ def _examples(config: Config, part: str) -> int:
     return sum(settings.limit or 0 for settings in data)
 
 
-def domains(job: Job) -> str:
-    """Examples by domain, in words."""
+def describe_domains(job: Job) -> str:
+    """One line with the number of examples in each domain."""
     train = ", ".join(f"{domain} {count}" for domain, count in datasets.by_domain(job.original_examples).items())
     held = ", ".join(f"{domain} {count}" for domain, count in datasets.by_domain(job.heldout).items())
     return f"training: {train}; held out: {held}"

@@ -9,18 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Literal, NamedTuple
 
-from fusion.plan.facts import Architecture
+from fusion.plan.architecture import Architecture
 
 Kind = Literal["single", "ddp", "zero1", "zero2", "zero3", "fsdp2"]
 Offload = Literal["none", "optimizer", "all"]
 Bytes = int | float
-FREE = 0.1
+HEADROOM = 0.1
 """Share of a GPU that is left free for its context, communication and fragmentation. An assumption."""
-BUCKET = 500_000_000  # numbers that ZeRO-1 and 2 reduce at once (reduce_bucket_size)
-LIVE = 1_000_000_000  # numbers that ZeRO-3 keeps gathered (stage3_max_live_parameters)
+REDUCE_BUCKET_SIZE = 500_000_000  # numbers that ZeRO-1 and 2 reduce at once (reduce_bucket_size)
+MAX_LIVE_PARAMETERS = 1_000_000_000  # numbers that ZeRO-3 keeps gathered (stage3_max_live_parameters)
 
 
-class Engine(NamedTuple):
+class EngineOption(NamedTuple):
     """How weights, gradients and optimizer are spread over processes, and what waits in the host's memory."""
 
     kind: Kind
@@ -30,16 +30,23 @@ class Engine(NamedTuple):
         return self.kind if self.offload == "none" else f"{self.kind} {self.offload}"
 
 
-ENGINES = (
-    Engine("single"), Engine("ddp"), Engine("zero1"), Engine("zero2"), Engine("fsdp2"), Engine("zero3"),
-    Engine("zero2", "optimizer"), Engine("fsdp2", "all"), Engine("zero3", "all"),
-)  # fmt: skip
+ENGINE_OPTIONS = (
+    EngineOption("single"),
+    EngineOption("ddp"),
+    EngineOption("zero1"),
+    EngineOption("zero2"),
+    EngineOption("fsdp2"),
+    EngineOption("zero3"),
+    EngineOption("zero2", "optimizer"),
+    EngineOption("fsdp2", "all"),
+    EngineOption("zero3", "all"),
+)
 """From the least communication to the least memory."""
 
 
 @dataclass(frozen=True)
 class Precision:
-    """Bytes of one number."""
+    """Bytes of one number, in the weights and in computation."""
 
     weights: int
     """As the model is loaded (`dtype`)."""
@@ -51,7 +58,7 @@ class Precision:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of one process on its GPU; `host` is beside it."""
+    """Bytes of one process on its GPU; `host` are those in the host's memory."""
 
     weights: Bytes = 0
     gradients: Bytes = 0
@@ -67,15 +74,15 @@ class Memory:
 
     @property
     def total(self) -> Bytes:
-        """On the GPU, at the peak."""
+        """Bytes on the GPU at the peak."""
         return sum(getattr(self, f.name) for f in fields(self) if f.name != "host")
 
     def fits(self, gpu: Bytes) -> bool:
         """Whether a GPU with that many bytes holds it, a tenth left free."""
-        return self.total <= (1 - FREE) * gpu
+        return self.total <= (1 - HEADROOM) * gpu
 
 
-def states(model: Architecture, engine: Engine, precision: Precision, processes: int) -> Memory:
+def model_states(model: Architecture, engine: EngineOption, precision: Precision, processes: int) -> Memory:
     """Weights, gradients, AdamW's moments and buffers.
 
     Torch keeps gradients and both moments in the type of the weights, which accelerate makes float32 for FSDP2 in mixed
@@ -84,7 +91,7 @@ def states(model: Architecture, engine: Engine, precision: Precision, processes:
     arXiv:1910.02054, section 3.
     """
     spread = _torch if engine.kind in ("single", "ddp", "fsdp2") else _deepspeed
-    return _moved(spread(model, engine.kind, precision, processes), engine.offload)
+    return _offloaded(spread(model, engine.kind, precision, processes), engine.offload)
 
 
 def _torch(model: Architecture, kind: Kind, precision: Precision, processes: int) -> Memory:
@@ -103,16 +110,16 @@ def _torch(model: Architecture, kind: Kind, precision: Precision, processes: int
 def _deepspeed(model: Architecture, kind: Kind, precision: Precision, processes: int) -> Memory:
     own, master = model.parameters * precision.compute, model.parameters * 12
     if kind == "zero3":
-        buckets = model.hidden**2 * precision.compute  # what transformers writes for `auto`
+        buckets = model.hidden_size**2 * precision.compute  # what transformers writes for `auto`
         gathered = (
-            min(model.parameters, LIVE + model.vocabulary * model.hidden) * precision.compute
+            min(model.parameters, MAX_LIVE_PARAMETERS + model.vocab_size * model.hidden_size) * precision.compute
         )  # the head stays whole
         return Memory(own / processes, own / processes, master / processes, gathered + buckets)
-    buckets = 2 * BUCKET * precision.compute  # one is filled while the other is reduced
+    buckets = 2 * REDUCE_BUCKET_SIZE * precision.compute  # one is filled while the other is reduced
     return Memory(own, own / processes if kind == "zero2" else own, master / processes, buckets)
 
 
-def _moved(memory: Memory, offload: Offload) -> Memory:
+def _offloaded(memory: Memory, offload: Offload) -> Memory:
     if offload == "none":
         return memory
     gone = memory.optimizer + memory.gradients
@@ -129,20 +136,22 @@ def activations(
     an attention mask, for which fused kernels take one key a head and a row of the mask a token.
     """
     layer = _layer(model, length, precision.compute, padded)
-    ends = 2 * model.hidden * (4 + precision.compute)  # the embedding, the last norm, the rows that the head reads
-    inputs = model.hidden * precision.compute * model.layers
+    ends = 2 * model.hidden_size * (4 + precision.compute)  # the embedding, the last norm, the rows that the head reads
+    inputs = model.hidden_size * precision.compute * model.layers
     return tokens * (ends + (inputs + layer if checkpointed else model.layers * layer))
 
 
 def _layer(model: Architecture, length: int, width: int, padded: bool) -> Bytes:
     """Bytes of one layer for one token: inputs of matrices, both sides of products, float32 insides of norms."""
-    norms = model.norms * (
+    norms = model.norm_size * (
         4 + 2 * width
     )  # the input in float32, scaled in the compute type before and after the weight
-    keys = model.queries if padded and not model.eager else model.keys
-    attention = 2 * width * (model.queries + keys) + 4 * model.heads + (width * length if padded else 0)
-    scores = 8 * model.heads * length if model.eager else 0  # softmax in float32 and what goes in and comes out
-    feed_forward = model.intermediate * width * (4 if model.gated else 2)
+    keys = model.query_size if padded and not model.eager_attention else model.key_size
+    attention = 2 * width * (model.query_size + keys) + 4 * model.heads + (width * length if padded else 0)
+    scores = (
+        8 * model.heads * length if model.eager_attention else 0
+    )  # softmax in float32 and what goes in and comes out
+    feed_forward = model.intermediate_size * width * (4 if model.gated else 2)
     return norms + attention + scores + feed_forward
 
 
@@ -152,11 +161,13 @@ def logits(vocabulary: int, at_once: int, copies: int) -> Bytes:
 
 
 def head_gradient(model: Architecture, precision: Precision) -> Bytes:
-    """Of the head's weights while chunks of logits go back: that of one chunk, and the sum so far."""
-    return 2 * model.vocabulary * model.hidden * min(precision.weights, precision.compute)
+    """Bytes of the gradient of the head's weights: that of the chunk of logits at hand, and the sum so far."""
+    return 2 * model.vocab_size * model.hidden_size * min(precision.weights, precision.compute)
 
 
 def extraction(model: Architecture, tokens: int, width: int, chunk: Bytes) -> Memory:
-    """Of a source that reads `tokens` at once: nothing is kept for a backward pass, but one layer's numbers are there."""
-    at_work = tokens * (width * (2 * model.queries + 2 * model.keys + 3 * model.intermediate) + 8 * model.hidden)
+    """Memory of a source that reads `tokens` at once: nothing is kept for a backward pass but one layer's activations."""
+    at_work = tokens * (
+        width * (2 * model.query_size + 2 * model.key_size + 3 * model.intermediate_size) + 8 * model.hidden_size
+    )
     return Memory(weights=model.parameters * width, activations=at_work, logits=chunk)

@@ -9,30 +9,37 @@ from fusion.cache import sampled_entries
 from fusion.cache.codec import bytes_per_row
 from fusion.config import Extract
 from fusion.plan import memory
+from fusion.plan.architecture import load_architecture
 from fusion.plan.counts import heldout_counts
-from fusion.plan.facts import architecture
+from fusion.plan.estimates import BYTES_PER_NUMBER, Planner, RunPlan, StageEstimate
+from fusion.plan.flops import Counts, forward_flops
 from fusion.plan.memory import Memory
-from fusion.plan.planner import BYTES, Estimate, Plan, Planner
-from fusion.plan.responses import answering, reading, writer
-from fusion.plan.trainings import engine_of, fine_tunings, model_bytes, possible, process, training_stage
-from fusion.plan.work import Counts, forward
+from fusion.plan.response_costs import generation_counts, generation_memory, scoring_counts
+from fusion.plan.trainings import (
+    configured_engine,
+    engine_options,
+    fine_tunings,
+    model_bytes,
+    training_memory,
+    training_stage,
+)
 from fusion.responses import EverySource
 from fusion.stages.context import Job
 from fusion.training import trainings_of
 
 
-def plan(job: Job, count: bool = False) -> Plan:
+def plan(job: Job, count: bool = False) -> RunPlan:
     """Estimates of every stage, in order. With `plan.tokens` and not `count` neither data nor tokenizers are read."""
     job = replace(job, expected=True)
-    sizes = {name: architecture(model.ref) for name, model in job.models.items() if job.backend(name).weights}
+    sizes = {name: load_architecture(model.ref) for name, model in job.models.items() if job.backend(name).weights}
     planner = Planner(job, sizes, job.config.plan.tokens is not None and not count)
     names = list(
         trainings_of(job.config.strategies, job.config.baseline, [source.name for source in job.config.sources])
     )
     own = bool(job.config.training.get("gradient_checkpointing"))
-    engines = {engine: process(planner, engine, own) for engine in possible(job.config)}
-    checkpointed = {engine: process(planner, engine, True) for engine in engines}
-    chosen = engine_of(job.config)
+    engines = {engine: training_memory(planner, engine, own) for engine in engine_options(job.config)}
+    checkpointed = {engine: training_memory(planner, engine, True) for engine in engines}
+    chosen = configured_engine(job.config)
     stages = [
         *fine_tunings(planner, chosen),
         *_responses(planner),
@@ -41,11 +48,11 @@ def plan(job: Job, count: bool = False) -> Plan:
         *_files(planner),
         *_evaluations(planner, names),
     ]
-    shipped = [name for name, size in sizes.items() if size.shipped]
-    return Plan(stages, engines, checkpointed, chosen, planner.by_hand, shipped)
+    bundled = [name for name, size in sizes.items() if size.bundled]
+    return RunPlan(stages, engines, checkpointed, chosen, planner.from_settings, bundled)
 
 
-def _responses(planner: Planner) -> list[Estimate]:
+def _responses(planner: Planner) -> list[StageEstimate]:
     """Of those sources that run here; nothing where the data's own responses are learned from."""
     job = planner.job
     if not job.by_prompt:
@@ -53,34 +60,40 @@ def _responses(planner: Planner) -> list[Estimate]:
     how, copies = job.written, len(job.writers) if isinstance(job.written, EverySource) else 1
     stages = []
     for name in (name for name in job.writers if name in planner.sizes):
-        counts = answering(planner.counts(name, once=True), copies, how.samples, how.max_new_tokens)
+        counts = generation_counts(planner.counts(name, once=True), copies, how.samples, how.max_new_tokens)
         stages.append(_written(planner, f"respond {name}", name, counts))
     for name in (name for name in job.readers if name in planner.sizes):
         others = sum(other != name for other in job.writers)
-        counts = reading(planner.counts(name, once=True), copies, how.samples, how.max_new_tokens, others)
+        counts = scoring_counts(planner.counts(name, once=True), copies, how.samples, how.max_new_tokens, others)
         stages.append(_written(planner, f"read responses {name}", name, counts))
     return stages
 
 
-def _written(planner: Planner, stage: str, name: str, counts: Counts) -> Estimate:
+def _written(planner: Planner, stage: str, name: str, counts: Counts) -> StageEstimate:
     extract, size = planner.config.extract, planner.sizes[name]
     at_once = max(extract.batch_tokens, counts.longest)
-    rank = writer(size, at_once, BYTES[extract.dtype], planner.read_logits(name))
+    memory_estimate = generation_memory(size, at_once, BYTES_PER_NUMBER[extract.dtype], planner.read_logits(name))
     disk = 4 * counts.rows  # about so many bytes of text a token
-    return Estimate(stage, counts.examples, counts.tokens, disk=disk, memory=rank, work=forward(size, counts))
+    return StageEstimate(
+        stage, counts.examples, counts.tokens, disk=disk, memory=memory_estimate, flops=forward_flops(size, counts)
+    )
 
 
-def _extract(planner: Planner, name: str) -> Estimate:
+def _extract(planner: Planner, name: str) -> StageEstimate:
     extract, counts, vocabulary = planner.config.extract, planner.counts(name, once=True), planner.vocabulary(name)
-    width = planner.sizes[name].hidden if extract.hidden_states and name != "pivot" else 0
+    width = planner.sizes[name].hidden_size if extract.hidden_states and name != "pivot" else 0
     disk = round(counts.rows * _row(extract, name == "pivot", vocabulary, width))
-    found = Estimate(f"extract {name}", counts.examples, counts.tokens, disk=disk)
+    found = StageEstimate(f"extract {name}", counts.examples, counts.tokens, disk=disk)
     if name not in planner.sizes:  # runs behind a server, not here
         return found
     size, at_once = planner.sizes[name], max(extract.batch_tokens, counts.longest)
-    rank = memory.extraction(size, at_once, BYTES[extract.dtype], planner.read_logits(name))
+    memory_estimate = memory.extraction(size, at_once, BYTES_PER_NUMBER[extract.dtype], planner.read_logits(name))
     parts = next((s.fine_tune.folds for s in planner.config.sources if s.name == name and s.fine_tune), 1)
-    return replace(found, memory=replace(rank, weights=parts * rank.weights), work=forward(size, counts))
+    return replace(
+        found,
+        memory=replace(memory_estimate, weights=parts * memory_estimate.weights),
+        flops=forward_flops(size, counts),
+    )
 
 
 def _row(extract: Extract, pivot: bool, vocabulary: int, width: int) -> float:
@@ -95,15 +108,15 @@ def _row(extract: Extract, pivot: bool, vocabulary: int, width: int) -> float:
     return float(bytes_per_row(k, extract.codec, vocabulary, width))
 
 
-def _files(planner: Planner) -> list[Estimate]:
+def _files(planner: Planner) -> list[StageEstimate]:
     config, size = planner.config, planner.sizes["pivot"]
     saved = model_bytes(size, config)
     at_once = 4 * (len(config.sources) + 2) * size.largest_tensor  # float32
-    merge = Estimate("merge", disk=2 * saved, memory=Memory(host=at_once))
-    return [*([merge] if "pairwise" in config.strategies else []), Estimate("fuse", disk=saved)]
+    merge = StageEstimate("merge", disk=2 * saved, memory=Memory(host=at_once))
+    return [*([merge] if "pairwise" in config.strategies else []), StageEstimate("fuse", disk=saved)]
 
 
-def _evaluations(planner: Planner, trained: list[str]) -> list[Estimate]:
+def _evaluations(planner: Planner, trained: list[str]) -> list[StageEstimate]:
     """Every model of the run on the held-out examples; answers that are generated are not counted."""
     like = {name: name for name in planner.sizes if planner.config.evaluation.original_models}
     like |= {name: "pivot" for name in trained if not name.startswith("pairwise/")}
@@ -112,10 +125,20 @@ def _evaluations(planner: Planner, trained: list[str]) -> list[Estimate]:
     return [_evaluate(planner, name, kind) for name, kind in like.items()]
 
 
-def _evaluate(planner: Planner, name: str, kind: str) -> Estimate:
-    size, counts = planner.sizes[kind], heldout_counts(planner.job, kind, planner.by_hand)
+def _evaluate(planner: Planner, name: str, kind: str) -> StageEstimate:
+    size, counts = planner.sizes[kind], heldout_counts(planner.job, kind, planner.from_settings)
     at_once = max(planner.config.evaluation.batch_tokens, counts.longest)
-    rank = memory.extraction(size, at_once, BYTES[planner.config.extract.dtype], planner.read_logits(kind))
+    memory_estimate = memory.extraction(
+        size, at_once, BYTES_PER_NUMBER[planner.config.extract.dtype], planner.read_logits(kind)
+    )
     disk = 1000 * counts.examples
-    work = forward(size, counts)
-    return Estimate(f"evaluate {name}", counts.examples, counts.tokens, disk=disk, memory=rank, work=work, shared=False)
+    flops = forward_flops(size, counts)
+    return StageEstimate(
+        f"evaluate {name}",
+        counts.examples,
+        counts.tokens,
+        disk=disk,
+        memory=memory_estimate,
+        flops=flops,
+        parallel=False,
+    )

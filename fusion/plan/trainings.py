@@ -8,28 +8,31 @@ from dataclasses import replace
 from fusion.config import Config
 from fusion.config.conflicts import WHOLE
 from fusion.plan import memory
-from fusion.plan.facts import Architecture
-from fusion.plan.memory import Engine, Memory, Precision
-from fusion.plan.planner import BYTES, Estimate, Planner
-from fusion.plan.work import training
+from fusion.plan.architecture import Architecture
+from fusion.plan.estimates import BYTES_PER_NUMBER, Planner, StageEstimate
+from fusion.plan.flops import training_flops
+from fusion.plan.memory import EngineOption, Memory, Precision
 from fusion.training import BASELINE, auxiliary_modules
 
 
-def engine_of(config: Config) -> Engine:
+def configured_engine(config: Config) -> EngineOption:
     """The engine that the run would use on so many GPUs."""
     kind = config.engine.kind
     plain: memory.Kind = "single" if config.plan.gpus == 1 else "ddp"
-    return Engine(plain if kind == "auto" else kind, config.engine.offload)
+    return EngineOption(plain if kind == "auto" else kind, config.engine.offload)
 
 
-def possible(config: Config) -> list[Engine]:
-    """The configured one; and with one GPU the plain one and those that offload, with several all but the plain one;
-    of those, where terms own modules, the ones that can train them."""
-    one, chosen = config.plan.gpus == 1, engine_of(config)
+def engine_options(config: Config) -> list[EngineOption]:
+    """The engines worth comparing: the configured one, and of the others those that make sense on so many GPUs.
+
+    On one GPU the plain one and those that offload, on several all but the plain one; where objectives bring auxiliary
+    modules, only the engines that can train them.
+    """
+    one, chosen = config.plan.gpus == 1, configured_engine(config)
     whole = any(objective.requirements.trains_module for objective in config.objectives)
     return [
         e
-        for e in memory.ENGINES
+        for e in memory.ENGINE_OPTIONS
         if e == chosen
         or (
             (e.kind == "single" or e.offload != "none" if one else e.kind != "single")
@@ -39,22 +42,22 @@ def possible(config: Config) -> list[Engine]:
 
 
 def _precision(config: Config) -> Precision:
-    width = BYTES[config.dtype]
+    width = BYTES_PER_NUMBER[config.dtype]
     mixed = bool(config.training.get("bf16") or config.training.get("fp16"))
     return Precision(width, 2 if mixed else width, mixed)
 
 
-def process(planner: Planner, engine: Engine, checkpointed: bool) -> Memory:
-    """One process of a training of the pivot."""
+def training_memory(planner: Planner, engine: EngineOption, checkpointed: bool) -> Memory:
+    """Memory of one process in a training of the pivot."""
     config, size = planner.config, planner.sizes["pivot"]
     (batch, _), length = planner.micro_batch(), planner.counts("pivot").longest
     precision = _precision(config)
     kept = memory.activations(size, batch * length, length, precision, batch > 1 and not config.packing, checkpointed)
-    states = memory.states(size, engine, precision, config.plan.gpus)
-    trained, frozen = _module_parameters(planner)
+    states = memory.model_states(size, engine, precision, config.plan.gpus)
+    trained, frozen = _auxiliary_parameters(planner)
     states = replace(  # float32, and never spread over processes
         states,
-        weights=states.weights + 4 * trained + frozen * BYTES[config.dtype],
+        weights=states.weights + 4 * trained + frozen * BYTES_PER_NUMBER[config.dtype],
         gradients=states.gradients + 4 * trained,
         optimizer=states.optimizer + 8 * trained,
     )
@@ -67,54 +70,60 @@ def process(planner: Planner, engine: Engine, checkpointed: bool) -> Memory:
 
 
 def _projects_gradients(config: Config) -> bool:
-    """Whether gradients of some terms are kept beside those of the others."""
+    """Whether an objective projects gradients, for which those of some terms are kept beside those of the others."""
     return any(objective.requirements.projects_gradient and objective.weight for objective in config.objectives)
 
 
-def _module_parameters(planner: Planner) -> tuple[int, int]:
-    """Numbers that the modules of terms hold for all sources: trained and frozen ones."""
-    config, width = planner.config, planner.sizes["pivot"].hidden
+def _auxiliary_parameters(planner: Planner) -> tuple[int, int]:
+    """Trainable and frozen parameters of the auxiliary modules that objectives bring, over all sources."""
+    config, width = planner.config, planner.sizes["pivot"].hidden_size
     sources = [source.name for source in config.sources if source.name in planner.sizes]
     each = [
-        auxiliary_modules.count_parameters(
-            config.objectives, width, planner.sizes[name].hidden, planner.vocabulary(name)
-        )
+        auxiliary_modules.count_parameters(config.objectives, width, planner.sizes[name].hidden_size, planner.vocabulary(name))
         for name in sources
     ]
     return sum(trained for trained, _ in each), sum(frozen for _, frozen in each)
 
 
-def training_stage(planner: Planner, name: str, rank: Memory) -> Estimate:
-    """A training of the pivot, of which one process takes `rank`."""
+def training_stage(planner: Planner, name: str, process_memory: Memory) -> StageEstimate:
+    """The training `name` of the pivot, of which one process takes `process_memory`."""
     config, size, counts = planner.config, planner.sizes["pivot"], planner.counts("pivot")
-    given = config.training
     batch, accumulated = planner.micro_batch()
     each = batch * accumulated * config.plan.gpus
     steps_an_epoch = math.ceil(counts.examples / each)
-    steps = int(given.get("max_steps", -1))
-    epochs = float(given.get("num_train_epochs", 3.0)) if steps < 0 else steps / steps_an_epoch
+    steps = int(config.training.get("max_steps", -1))
+    epochs = float(config.training.get("num_train_epochs", 3.0)) if steps < 0 else steps / steps_an_epoch
     steps = steps if steps >= 0 else math.ceil(epochs * steps_an_epoch)
-    rows = batch * counts.rows / counts.examples
-    again = (
-        rows > config.logits_chunk
-        if config.logits_chunk
-        else rows * planner.vocabulary("pivot") > config.logits_budget << 18
+    flops = epochs * training_flops(
+        size,
+        counts,
+        checkpointed=bool(config.training.get("gradient_checkpointing")),
+        recompute_logits=_recomputes_logits(planner, batch * counts.rows / counts.examples),
+        backward_passes=2 if _projects_gradients(config) and name != BASELINE else 1,
     )
-    back = 2 if _projects_gradients(config) and name != BASELINE else 1
-    work = epochs * training(size, counts, bool(given.get("gradient_checkpointing")), again, back)
     disk = model_bytes(size, config) + _checkpoints(config, steps, steps_an_epoch) * _checkpoint(size, config)
-    return Estimate(f"train {name}", counts.examples, round(epochs * counts.tokens), steps, disk, rank, work)
+    return StageEstimate(
+        f"train {name}", counts.examples, round(epochs * counts.tokens), steps, disk, process_memory, flops
+    )
+
+
+def _recomputes_logits(planner: Planner, rows: float) -> bool:
+    """Whether the logits of so many rows do not exist all at once, so that the backward pass computes them again."""
+    config = planner.config
+    if config.logits_chunk:
+        return rows > config.logits_chunk
+    return rows * planner.vocabulary("pivot") > config.logits_budget << 18
 
 
 def model_bytes(size: Architecture, config: Config) -> int:
-    """Of a saved model."""
-    return size.parameters * BYTES[config.dtype]
+    """Bytes of a saved model."""
+    return size.parameters * BYTES_PER_NUMBER[config.dtype]
 
 
 def _checkpoint(size: Architecture, config: Config) -> int:
     """A model and its optimizer: plain torch keeps both moments in the type of the weights, DeepSpeed 12 bytes a parameter."""
-    width = BYTES[config.dtype]
-    ours = 12 if engine_of(config).kind.startswith("zero") else 2 * width
+    width = BYTES_PER_NUMBER[config.dtype]
+    ours = 12 if configured_engine(config).kind.startswith("zero") else 2 * width
     return size.parameters * (width + ours)
 
 
@@ -129,13 +138,13 @@ def _checkpoints(config: Config, steps: int, steps_an_epoch: int) -> int:
     return saves if limit is None else min(saves, int(limit) + 1)
 
 
-def fine_tunings(planner: Planner, engine: Engine) -> list[Estimate]:
-    """Of the sources that are fine-tuned before they teach."""
+def fine_tunings(planner: Planner, engine: EngineOption) -> list[StageEstimate]:
+    """Trainings of the sources that are fine-tuned before they teach."""
     stages = []
     for source in planner.config.sources:
         for name, job in planner.job.fine_tunings(source).items():
             alone = replace(planner, job=job, sizes={"pivot": planner.sizes[source.name]})
             checkpointed = bool(job.config.training.get("gradient_checkpointing"))
-            found = training_stage(alone, BASELINE, process(alone, engine, checkpointed))
+            found = training_stage(alone, BASELINE, training_memory(alone, engine, checkpointed))
             stages.append(replace(found, stage=f"fine-tune {name.removeprefix('sources/')}"))
     return stages

@@ -1,4 +1,4 @@
-"""Sizes, work and times in words."""
+"""Sizes, FLOPs and times as people read them."""
 
 from __future__ import annotations
 

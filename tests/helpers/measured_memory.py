@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from fusion.core.rows import Positions
 from fusion.models.head import Head, hidden_states
-from fusion.plan import facts
+from fusion.plan import architecture
 
 SMALL = {
     "hidden_size": 64,
@@ -38,7 +38,7 @@ def model(kind="llama", dtype=torch.float32, checkpointed=False, **changes):
     made = AutoModelForCausalLM.from_config(config, dtype=dtype).train()
     if checkpointed:
         made.gradient_checkpointing_enable()
-    return made, facts.describe(config)
+    return made, architecture.describe(config)
 
 
 def text(model, B, T, padded=False):

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from fusion.models.loading import ModelRef
-from fusion.plan import facts, memory
-from fusion.plan.memory import ENGINES, Engine, Memory, Precision
+from fusion.plan import architecture, memory
+from fusion.plan.memory import ENGINE_OPTIONS, EngineOption, Memory, Precision
 from tests.helpers import measured_memory
 
 FLOAT32, BFLOAT16 = Precision(4, 4), Precision(2, 2)
@@ -21,7 +21,7 @@ def test_weights_gradients_and_moments_are_the_bytes_that_torch_allocates(dtype,
     optimizer = torch.optim.AdamW(model.parameters())
     model(**measured_memory.text(model, 1, 8)).logits.sum().backward()
     optimizer.step()
-    found = memory.states(sizes, Engine("single"), precision, 1)
+    found = memory.model_states(sizes, EngineOption("single"), precision, 1)
     assert found.weights == sum(p.nbytes for p in model.parameters())
     assert found.gradients == sum(p.grad.nbytes for p in model.parameters())
     assert found.optimizer == sum(t.nbytes for state in optimizer.state.values() for t in state.values() if t.ndim)
@@ -31,34 +31,34 @@ def test_weights_gradients_and_moments_are_the_bytes_that_torch_allocates(dtype,
 def test_deepspeed_keeps_sixteen_bytes_a_parameter_and_zero3_divides_them_all():
     _, sizes = measured_memory.model()
     for processes in (1, 3, 8):
-        one = memory.states(sizes, Engine("zero3"), MIXED, processes)
+        one = memory.model_states(sizes, EngineOption("zero3"), MIXED, processes)
         whole = processes * (one.weights + one.gradients + one.optimizer)
         assert whole == pytest.approx(16 * sizes.parameters)
 
 
 def test_each_zero_stage_divides_one_thing_more():
     _, sizes = measured_memory.model()
-    one, two, three = (memory.states(sizes, Engine(f"zero{n}"), MIXED, 4) for n in (1, 2, 3))
+    one, two, three = (memory.model_states(sizes, EngineOption(f"zero{n}"), MIXED, 4) for n in (1, 2, 3))
     P = sizes.parameters
     assert (one.weights, one.gradients, one.optimizer) == (2 * P, 2 * P, 12 * P / 4)
     assert (two.weights, two.gradients, two.optimizer) == (2 * P, 2 * P / 4, 12 * P / 4)
     assert (three.weights, three.gradients, three.optimizer) == (2 * P / 4, 2 * P / 4, 12 * P / 4)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", ENGINE_OPTIONS)
 @pytest.mark.parametrize("precision", [FLOAT32, BFLOAT16, MIXED])
 def test_offloading_moves_bytes_and_loses_none(engine, precision):
     _, sizes = measured_memory.model()
-    here = memory.states(sizes, Engine(engine.kind), precision, 4)
-    moved = memory.states(sizes, engine, precision, 4)
+    here = memory.model_states(sizes, EngineOption(engine.kind), precision, 4)
+    moved = memory.model_states(sizes, engine, precision, 4)
     assert moved.total + moved.host == pytest.approx(here.total)
     assert (moved.host > 0) == (engine.offload != "none")
 
 
 def test_sharded_float32_weights_are_what_fsdp2_keeps_of_bfloat16_ones_in_mixed_precision():
     _, sizes = measured_memory.model()
-    assert memory.states(sizes, Engine("fsdp2"), Precision(2, 2, mixed=True), 4).weights == sizes.parameters
-    assert memory.states(sizes, Engine("fsdp2"), BFLOAT16, 4).weights == sizes.parameters / 2
+    assert memory.model_states(sizes, EngineOption("fsdp2"), Precision(2, 2, mixed=True), 4).weights == sizes.parameters
+    assert memory.model_states(sizes, EngineOption("fsdp2"), BFLOAT16, 4).weights == sizes.parameters / 2
 
 
 CLOSE = dict.fromkeys(["llama", "qwen2", "mistral"], 0.02) | {"phi3": 0.12}
@@ -81,15 +81,15 @@ def test_gradient_checkpointing_keeps_the_input_of_each_layer_and_one_layer():
     kept = measured_memory.saved_bytes(model, measured_memory.text(model, 1, 96))
     plain = memory.activations(sizes, 96, 96, FLOAT32, False, checkpointed=False)
     estimate = memory.activations(sizes, 96, 96, FLOAT32, False, checkpointed=True)
-    one_layer = (plain - 96 * 2 * sizes.hidden * 8) / sizes.layers
+    one_layer = (plain - 96 * 2 * sizes.hidden_size * 8) / sizes.layers
     assert estimate - one_layer == pytest.approx(kept, rel=0.15)
 
 
 def total(sizes, B, T, checkpointed, at_once):
     """The sum of the items of a float32 training in one process."""
     kept = memory.activations(sizes, B * T, T, FLOAT32, B > 1, checkpointed)
-    chunk = memory.logits(sizes.vocabulary, at_once, copies=1) + memory.head_gradient(sizes, FLOAT32)
-    states = memory.states(sizes, Engine("single"), FLOAT32, 1)
+    chunk = memory.logits(sizes.vocab_size, at_once, copies=1) + memory.head_gradient(sizes, FLOAT32)
+    states = memory.model_states(sizes, EngineOption("single"), FLOAT32, 1)
     return dataclasses.replace(states, activations=kept, logits=chunk).total
 
 
@@ -120,7 +120,7 @@ def test_a_tenth_of_the_gpu_is_left_free():
 
 
 def test_the_pivot_of_the_papers_takes_what_its_parameters_say():
-    phi = facts.architecture(ModelRef("microsoft/phi-4"))
-    ddp, zero3 = (memory.states(phi, Engine(kind), BFLOAT16, 8) for kind in ("ddp", "zero3"))
+    phi = architecture.load_architecture(ModelRef("microsoft/phi-4"))
+    ddp, zero3 = (memory.model_states(phi, EngineOption(kind), BFLOAT16, 8) for kind in ("ddp", "zero3"))
     assert ddp.weights + ddp.gradients + ddp.optimizer == pytest.approx(8 * 14.66e9, rel=1e-3)
     assert zero3.weights + zero3.gradients + zero3.optimizer == pytest.approx(16 * 14.66e9 / 8, rel=1e-3)

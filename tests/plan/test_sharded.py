@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fusion.plan import memory
-from fusion.plan.memory import Engine, Precision
+from fusion.plan.memory import EngineOption, Precision
 from fusion_launch import Program, Resources, execute, prepare
 from tests.helpers import measured_memory
 
@@ -27,6 +27,6 @@ def test_two_processes_hold_what_the_plan_says(tmp_path, monkeypatch):
         assert found.keys() == {"zero1", "zero2", "zero3", "fsdp2"}
         for kind, parts in found.items():
             precision = Precision(4, 4) if kind == "fsdp2" else Precision(2, 2)
-            expected = memory.states(sizes, Engine(kind), precision, 2)
+            expected = memory.model_states(sizes, EngineOption(kind), precision, 2)
             for part, held in parts.items():
                 assert held == pytest.approx(getattr(expected, part), rel=0.02), (kind, part)  # padding to equal shares

@@ -6,10 +6,10 @@ from fusion.cache.codec import bytes_per_row
 from fusion.config import loading
 from fusion.config.gpus import GPUS
 from fusion.models.loading import ModelRef, load_model, vocabulary
-from fusion.plan import facts, plan, tables_of_plan, trainings
-from fusion.plan.memory import Engine
+from fusion.plan import architecture, plan, plan_tables, trainings
+from fusion.plan.memory import EngineOption
+from fusion.plan.misfits import misfits, smallest_fitting_engine
 from fusion.plan.table import gpu_hours, stages_table
-from fusion.plan.verdict import misfits, smallest
 from fusion.runtime.console import console
 from fusion.stages.context import Job
 from tests.helpers import runs
@@ -25,7 +25,7 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def offline(monkeypatch):
     """Neither hub nor data nor tokenizer: reading any is an error."""
-    monkeypatch.setattr(facts, "_reachable", lambda ref: False)
+    monkeypatch.setattr(architecture, "_reachable", lambda ref: False)
     for name in ("train", "heldout", "tokenizers"):
         monkeypatch.setattr(Job, name, property(lambda self, name=name: pytest.fail(f"{name} was read")))
 
@@ -56,8 +56,8 @@ def test_counts_are_those_of_the_tokenizers(folder):
         k = 1 if name == "pivot" else 10
         size = vocabulary(job.tokenizers[name])
         assert estimate.disk == sum(text.rows for text in texts) * bytes_per_row(k, "packed", size)
-    assert not found.by_hand
-    assert found.shipped == []
+    assert not found.from_settings
+    assert found.bundled == []
 
 
 def test_hidden_states_of_sources_are_counted_on_the_disk(folder):
@@ -98,8 +98,8 @@ def test_gradients_that_are_kept_apart_are_counted_and_so_is_their_backward_pass
     one, other = (stage(each, "train unified") for each in (plain, apart))
     assert other.memory.gradients == 2 * one.memory.gradients
     assert other.memory.weights == one.memory.weights
-    assert 1.2 * one.work < other.work < 1.7 * one.work
-    assert stage(apart, "train fine-tuned").work == stage(plain, "train fine-tuned").work
+    assert 1.2 * one.flops < other.flops < 1.7 * one.flops
+    assert stage(apart, "train fine-tuned").flops == stage(plain, "train fine-tuned").flops
 
 
 def test_more_gpus_make_fewer_steps_of_more_examples(folder):
@@ -132,16 +132,16 @@ def test_disk_of_a_training_counts_the_checkpoints_that_lie_there_at_once(folder
 @pytest.mark.parametrize("name", PAPERS)
 def test_the_papers_recipes_are_planned_without_network_data_or_weights(offline, name):
     found, given = planned(name)
-    assert found.by_hand
-    assert set(found.shipped) == {"pivot", "qwen", "coder", "mistral"}
+    assert found.from_settings
+    assert set(found.bundled) == {"pivot", "qwen", "coder", "mistral"}
     assert (given.gpus, given.gpu) == (8, "h800")
     trained = [e for e in found.stages if e.steps is not None]
     assert {e.examples for e in trained} == {130_000}
     assert {e.tokens for e in trained} == {3 * 130_000 * 4000}
     assert {e.steps for e in trained} == {3 * 1016}  # 130,000 / 128, rounded up
     assert stage(found, "extract mistral").memory.fits(GPUS["h800"].memory)
-    assert found.engines[Engine("zero3")].fits(GPUS["h800"].memory)
-    text = said(*tables_of_plan(found, given))
+    assert found.engines[EngineOption("zero3")].fits(GPUS["h800"].memory)
+    text = said(*plan_tables(found, given))
     for part in ("8 x h800", "plan.mfu, an assumption", "GPU-hours", "not counted", "few this package knows", "zero3"):
         assert part in " ".join(text.split())
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
@@ -152,7 +152,7 @@ def test_planned_gpu_hours_are_near_the_published_ones(offline):
     hours = {}
     for name in ("infifusion_unified_14b", "infifusion_pairwise_14b"):
         found, given = planned(name)
-        hours |= {e.stage: gpu_hours(e.work, given) for e in found.stages}
+        hours |= {e.stage: gpu_hours(e.flops, given) for e in found.stages}
     reading = sum(hours[f"extract {name}"] for name in ("qwen", "coder", "mistral"))
     assert hours["train fine-tuned"] == pytest.approx(145, rel=0.15)
     assert hours["train unified"] + reading == pytest.approx(160, rel=0.25)
@@ -175,9 +175,9 @@ def test_more_gpus_shorten_what_they_share_and_not_evaluations(offline):
 
 def test_counts_said_by_hand_are_left_aside_where_data_are_to_be_counted(folder):
     config = runs.config(folder, plan={"tokens": 7, "examples": 5, "heldout": 3})
-    by_hand, counted = plan(Job(config)), plan(Job(config), count=True)
-    assert stage(by_hand, "extract neox").tokens == 35
-    assert stage(by_hand, "evaluate neox").tokens == 21
+    from_settings, counted = plan(Job(config)), plan(Job(config), count=True)
+    assert stage(from_settings, "extract neox").tokens == 35
+    assert stage(from_settings, "evaluate neox").tokens == 21
     assert stage(counted, "extract neox").examples == 16
     assert stage(counted, "extract neox").tokens > 16 * 7
 
@@ -205,7 +205,7 @@ def test_what_does_not_fit_is_named_with_the_smallest_change_that_does(offline):
     assert sentence.startswith("does not fit: train fine-tuned, train unified with ddp needs 1")
     assert "a process, h800 has 80 GB, of which 10% is left free; smallest that fits: " in sentence
     have = GPUS["h800"].memory
-    engine, checkpointed = smallest(found, have)
+    engine, checkpointed = smallest_fitting_engine(found, have)
     assert sentence.endswith(f"{engine} + gradient checkpointing.")
     assert checkpointed
     assert found.checkpointed[engine].fits(have)
@@ -216,7 +216,7 @@ def test_what_does_not_fit_is_named_with_the_smallest_change_that_does(offline):
 def test_nothing_is_said_to_be_too_large_where_no_gpu_is_named(offline):
     found, given = planned("infifusion_unified_14b", "plan.gpu=null")
     assert list(misfits(found, given)) == []
-    assert "✗" not in said(*tables_of_plan(found, given))
+    assert "✗" not in said(*plan_tables(found, given))
 
 
 def test_a_source_that_does_not_fit_is_named(offline):
@@ -228,14 +228,14 @@ def test_a_source_that_does_not_fit_is_named(offline):
 
 def test_where_nothing_fits_that_is_said(offline):
     found, given = planned("infifusion_unified_14b", "plan.gpu=l4", "training.per_device_train_batch_size=64")
-    assert smallest(found, GPUS["l4"].memory) is None
+    assert smallest_fitting_engine(found, GPUS["l4"].memory) is None
     assert any("nothing fits: take more or larger GPUs" in sentence for sentence in misfits(found, given))
 
 
 def test_one_gpu_is_helped_by_offloading(offline):
     found, _ = planned("infifusion_unified_14b", "plan.gpus=1")
-    assert next(iter(found.engines)) == Engine("single")
-    assert smallest(found, GPUS["h800"].memory) == (Engine("zero2", "optimizer"), False)
+    assert next(iter(found.engines)) == EngineOption("single")
+    assert smallest_fitting_engine(found, GPUS["h800"].memory) == (EngineOption("zero2", "optimizer"), False)
 
 
 def test_an_unknown_gpu_is_named_with_its_neighbour():
@@ -244,11 +244,11 @@ def test_an_unknown_gpu_is_named_with_its_neighbour():
 
 
 def test_one_gpu_is_one_process_and_several_are_not():
-    assert trainings.engine_of(loading.load("quickstart")) == Engine("single")
-    assert trainings.engine_of(loading.load("quickstart", ["plan.gpus=2"])) == Engine("ddp")
+    assert trainings.configured_engine(loading.load("quickstart")) == EngineOption("single")
+    assert trainings.configured_engine(loading.load("quickstart", ["plan.gpus=2"])) == EngineOption("ddp")
 
 
-def test_a_model_whose_folder_is_here_is_not_called_shipped(folder, monkeypatch):
+def test_a_model_whose_folder_is_here_is_not_called_bundled(folder, monkeypatch):
     found = plan(Job(runs.config(folder)))
-    assert "few this package knows" not in said(*tables_of_plan(found, runs.config(folder).plan))
-    assert facts.architecture(ModelRef(str(runs.models(folder)["pivot"]))).shipped is False
+    assert "few this package knows" not in said(*plan_tables(found, runs.config(folder).plan))
+    assert architecture.load_architecture(ModelRef(str(runs.models(folder)["pivot"]))).bundled is False

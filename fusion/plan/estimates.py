@@ -1,4 +1,4 @@
-"""What an estimate is, and what all stages are estimated from."""
+"""Estimates of stages, and what all of them are made from."""
 
 from __future__ import annotations
 
@@ -8,58 +8,60 @@ from fusion.config import Config
 from fusion.models import loading
 from fusion.models.head import AT_ONCE
 from fusion.plan import memory
+from fusion.plan.architecture import Architecture
 from fusion.plan.counts import training_counts
-from fusion.plan.facts import Architecture
-from fusion.plan.memory import Engine, Memory
-from fusion.plan.work import Counts
+from fusion.plan.flops import Counts
+from fusion.plan.memory import EngineOption, Memory
 from fusion.stages.context import Job
 from fusion.training import ACCUMULATION, BATCH_SIZE
 
-NOTHING = Memory()
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+NO_MEMORY = Memory()
+BYTES_PER_NUMBER = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """One stage. Sizes in bytes; None where a stage has no such thing."""
+class StageEstimate:
+    """What one stage will take. Sizes in bytes; None where a stage has no such thing."""
 
     stage: str
     examples: int = 0
     tokens: int = 0
     steps: int | None = None
     disk: int = 0
-    memory: Memory = NOTHING
+    memory: Memory = NO_MEMORY
     """Of one process, at the peak."""
-    work: int | float = 0
+    flops: int | float = 0
     """Floating-point operations of all processes together."""
-    shared: bool = True
-    """Whether all processes share the work; else one does it while the others wait."""
+    parallel: bool = True
+    """Whether all processes divide the work; else one does it while the others wait."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Estimates of all stages, and what they rest on."""
+class RunPlan:
+    """Estimates of all stages of a run, and what they rest on."""
 
-    stages: list[Estimate]
-    engines: dict[Engine, Memory]
-    """A process of a training, by engine, with gradient checkpointing as configured."""
-    checkpointed: dict[Engine, Memory]
+    stages: list[StageEstimate]
+    engines: dict[EngineOption, Memory]
+    """Memory of one process in a training, by engine, with gradient checkpointing as configured."""
+    checkpointed: dict[EngineOption, Memory]
     """The same with gradient checkpointing."""
-    engine: Engine
-    """The configured one."""
-    by_hand: bool
-    """Whether counts were said instead of counted."""
-    shipped: list[str]
-    """Models whose sizes came from facts.json."""
+    engine: EngineOption
+    """The configured engine."""
+    from_settings: bool
+    """Whether counts come from settings (`plan.tokens`) instead of the data."""
+    bundled: list[str]
+    """Models whose sizes came from architectures.json."""
 
 
 @dataclass(frozen=True)
 class Planner:
-    """A run, the sizes of its models, and whether its counts are said by hand."""
+    """What every stage is estimated from: a run, the sizes of its models, and where its counts come from."""
 
     job: Job
     sizes: dict[str, Architecture]
-    by_hand: bool
+    """Models whose weights are read here, by name."""
+    from_settings: bool
+    """Whether counts come from settings (`plan.tokens`) instead of the data."""
 
     @property
     def config(self) -> Config:
@@ -67,12 +69,12 @@ class Planner:
         return self.job.config
 
     def counts(self, name: str, once: bool = False) -> Counts:
-        """What a model reads of the training examples."""
-        return training_counts(self.job, name, self.by_hand, once)
+        """What a model reads of the training examples; see `training_counts`."""
+        return training_counts(self.job, name, self.from_settings, once=once)
 
     def vocabulary(self, name: str) -> int:
         """Tokens that logits are made for."""
-        return self.sizes[name].vocabulary if self.by_hand else loading.vocabulary(self.job.tokenizers[name])
+        return self.sizes[name].vocab_size if self.from_settings else loading.vocabulary(self.job.tokenizers[name])
 
     def read_logits(self, name: str) -> memory.Bytes:
         """Bytes of a chunk of logits that is read and dropped, and of a copy of it."""

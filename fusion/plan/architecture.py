@@ -1,7 +1,7 @@
 """The numbers of an architecture that cost depends on, from its configuration alone; no weights are read.
 
-A configuration comes from the model's folder or the hub. Where neither can be reached, `facts.json` knows the few fields
-of a handful of public models: enough to plan with, and used for nothing else.
+A configuration comes from the model's folder or the hub. Where neither can be reached, `architectures.json` holds the few
+fields of a handful of public models: enough to plan with, and used for nothing else.
 """
 
 from __future__ import annotations
@@ -27,49 +27,52 @@ class Architecture:
     """A causal language model's sizes, in numbers (not bytes)."""
 
     parameters: int
-    """All of them, tied ones once."""
-    multiplied: int
-    """Parameters of the layers that multiply a token: matrices, of a mixture of experts as many as one token visits."""
+    """Number of parameters, tied ones counted once."""
+    active_parameters: int
+    """Parameters of the layers' matrices that one token is multiplied with: of a mixture of experts, those it is routed to."""
     largest_tensor: int
+    """Numbers of the largest parameter tensor."""
     largest_layer: int
+    """Parameters of the largest layer."""
     layers: int
-    hidden: int
-    vocabulary: int
+    hidden_size: int
+    vocab_size: int
     """Rows of the head, padding included."""
     heads: int
-    queries: int
-    """Heads times their width."""
-    keys: int
-    """The same for keys (or values), which several queries may share."""
-    intermediate: int
+    """Attention heads."""
+    query_size: int
+    """Heads times the width of a head."""
+    key_size: int
+    """The same for keys (and for values), which several queries may share (grouped-query attention)."""
+    intermediate_size: int
     gated: bool
     """Whether the feed-forward part multiplies two projections (SwiGLU and its like)."""
-    norms: int
+    norm_size: int
     """Width of all normalisations of one layer together."""
-    eager: bool
+    eager_attention: bool
     """Whether attention scores are written out, because no fused kernel knows the architecture."""
-    shipped: bool = False
-    """Whether this comes from facts.json."""
+    bundled: bool = False
+    """Whether this comes from architectures.json."""
 
 
-def architecture(ref: ModelRef) -> Architecture:
-    """From the model's own configuration, else from facts.json. Raises ValueError with the way out where neither is there."""
-    known = _shipped().get(ref.path)
+def load_architecture(ref: ModelRef) -> Architecture:
+    """Sizes from the model's own configuration, else from architectures.json. Raises ValueError where neither is there."""
+    known = _bundled().get(ref.path)
     if known and ref.local is None and not _reachable(ref):
-        return _describe_shipped(known)
+        return _describe_bundled(known)
     try:
         return describe(load_config(ref), ref.trust_remote_code)
     except ValueError as error:
         if known:  # the hub is there but does not give it: a gated model, for example
-            return _describe_shipped(known)
+            return _describe_bundled(known)
         raise ValueError(
-            f"{error} To plan, a folder with its config.json is enough; without any, {', '.join(_shipped())} are known."
+            f"{error} To plan, a folder with its config.json is enough; without any, {', '.join(_bundled())} are known."
         ) from error
 
 
-def _describe_shipped(fields: dict[str, Any]) -> Architecture:
+def _describe_bundled(fields: dict[str, Any]) -> Architecture:
     rest = {key: value for key, value in fields.items() if key != "model_type"}
-    return describe(AutoConfig.for_model(fields["model_type"], **rest), shipped=True)
+    return describe(AutoConfig.for_model(fields["model_type"], **rest), bundled=True)
 
 
 def _reachable(ref: ModelRef) -> bool:
@@ -79,7 +82,7 @@ def _reachable(ref: ModelRef) -> bool:
 
 @functools.cache
 def _hub_answers() -> bool:
-    """Asked once, and briefly: loading a file from a hub that is not there would try again for half a minute."""
+    """Whether the hub answers within seconds, tried once a process: loading a file without it would retry for half a minute."""
     if constants.HF_HUB_OFFLINE:
         return False
     try:
@@ -91,7 +94,7 @@ def _hub_answers() -> bool:
     return True
 
 
-def describe(config: Any, trust_remote_code: bool = False, shipped: bool = False) -> Architecture:
+def describe(config: Any, trust_remote_code: bool = False, bundled: bool = False) -> Architecture:
     """Sizes of the model that this configuration describes, built without memory for its weights."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
@@ -106,20 +109,20 @@ def describe(config: Any, trust_remote_code: bool = False, shipped: bool = False
     norms = sum(_norm_width(name, module, width, many) for name, module in layers[0].named_modules())
     return Architecture(
         parameters=sum(p.numel() for p in model.parameters()),
-        multiplied=round(sum(matrices.values())),
+        active_parameters=round(sum(matrices.values())),
         largest_tensor=max(p.numel() for p in model.parameters()),
         largest_layer=max(sum(p.numel() for p in layer.parameters()) for layer in layers),
         layers=len(layers),
-        hidden=text.hidden_size,
-        vocabulary=model.get_output_embeddings().weight.shape[0],
+        hidden_size=text.hidden_size,
+        vocab_size=model.get_output_embeddings().weight.shape[0],
         heads=heads,
-        queries=heads * width,
-        keys=shared * width,
-        intermediate=_intermediate(text),
+        query_size=heads * width,
+        key_size=shared * width,
+        intermediate_size=_intermediate(text),
         gated=any("gate" in name for name, _ in layers[0].named_modules()),
-        norms=norms,
-        eager=model.config._attn_implementation == "eager",
-        shipped=shipped,
+        norm_size=norms,
+        eager_attention=model.config._attn_implementation == "eager",
+        bundled=bundled,
     )
 
 
@@ -154,5 +157,5 @@ def _norm_width(name: str, module: nn.Module, width: int, many: dict[str, int]) 
 
 
 @functools.cache
-def _shipped() -> dict[str, dict[str, Any]]:
-    return json.loads((Path(__file__).parent / "facts.json").read_text())
+def _bundled() -> dict[str, dict[str, Any]]:
+    return json.loads((Path(__file__).parent / "architectures.json").read_text())
