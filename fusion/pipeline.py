@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from fusion.analysis import overlays
+from fusion.analysis import example_overlays
 from fusion.cache import Cache
 from fusion.config import Config, loading
 from fusion.plan import plan, plan_tables
@@ -127,7 +127,7 @@ def keep_caches(job: Job, caches: dict[str, Cache]) -> None:
     job.record.update(
         caches={name: {"rows": len(c), "bytes": c.size, "top_k": c.key["top_k"]} for name, c in caches.items()}
     )
-    write_json(job.config.folder / "alignment.json", [asdict(one) for one in overlays(job, caches)])
+    write_json(job.config.folder / "alignment.json", [asdict(one) for one in example_overlays(job, caches)])
 
 
 def show_helping(job: Job, caches: dict[str, Cache]) -> None:

@@ -1,10 +1,18 @@
 """A look at a run: before it costs anything, and at what its models have in them."""
 
-from fusion.analysis.concept_units import Dissected, Units, concepts_all
-from fusion.analysis.overlays import overlays
-from fusion.analysis.overview import Overview, audit_all, overview
-from fusion.analysis.source_effects import classes_all, rescaling_all
+from fusion.analysis.concept_units import Dissection, UnitKind, dissect_models
+from fusion.analysis.overlays import example_overlays
+from fusion.analysis.overview import Overview, audit_by_source, overview
+from fusion.analysis.source_effects import rescaling_by_source, token_classes_by_source
 
 __all__ = [
-    "Dissected", "Overview", "Units", "audit_all", "classes_all", "concepts_all", "overlays", "overview", "rescaling_all",
+    "Dissection",
+    "Overview",
+    "UnitKind",
+    "audit_by_source",
+    "dissect_models",
+    "example_overlays",
+    "overview",
+    "rescaling_by_source",
+    "token_classes_by_source",
 ]  # fmt: skip

@@ -9,51 +9,62 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from fusion.analysis.concepts import CONCEPTS, SHARE, Found, Largest, dissect, holding
-from fusion.analysis.source_effects import SAMPLE, models
+from fusion.analysis.concepts import (
+    ACTIVE_SHARE,
+    CONCEPTS,
+    ConceptDetection,
+    LargestActivations,
+    dissect,
+    label_concepts,
+)
+from fusion.analysis.source_effects import SAMPLE, load_models
 from fusion.data.batching import pad
 from fusion.models.head import unwrapped
 from fusion.runtime.console import bar
 from fusion.stages.context import Job
 
-Units = Literal["mlp", "residual"]
+UnitKind = Literal["mlp", "residual"]
 """What is read in each layer: what enters the last matrix of its MLP, or its output."""
 
 
 @dataclass(frozen=True)
-class Dissected:
-    """One model."""
+class Dissection:
+    """Concepts that the units of one model detect."""
 
     units: int
+    """Number of units that were read."""
     places: int
-    found: list[Found]
+    """Number of positions in the text that they were read at."""
+    concepts: list[ConceptDetection]
 
 
-def concepts_all(job: Job, units: Units, sample: int = SAMPLE) -> dict[str, Dissected]:
+def dissect_models(job: Job, units: UnitKind, sample: int = SAMPLE) -> dict[str, Dissection]:
     """The pivot and the fused model, if there is one, on the responses of the first `sample` training examples."""
     texts = job.encoded("pivot")[: min(sample, len(job.train))]
     rows = [torch.tensor([row for row, prefix in enumerate(text.prefix) if prefix > 0]) for text in texts]
     held = torch.cat(
         [
-            holding(example.response, [text.prefix[row] for row in mine])
+            label_concepts(example.response, [text.prefix[row] for row in mine])
             for example, text, mine in zip(job.train, texts, rows, strict=False)
         ]
     )
-    if len(held) * SHARE < 1:
+    if len(held) * ACTIVE_SHARE < 1:
         raise ValueError(
-            f"{len(held)} places of text are too few to tell the {SHARE:.1%} largest values from the others: it takes "
-            f"{round(1 / SHARE)}. Take a run with more training examples."
+            f"{len(held)} places of text are too few to tell the {ACTIVE_SHARE:.1%} largest values from the others: it takes "
+            f"{round(1 / ACTIVE_SHARE)}. Take a run with more training examples."
         )
     found = {}
-    for which, model in models(job):
+    for which, model in load_models(job):
         with bar(f"units of {which}", len(texts)) as advance:
             largest = _largest(model, _READERS[units], texts, len(held), advance)
-        found[which] = Dissected(len(largest.values), len(held), dissect(largest, held, list(CONCEPTS)))
+        found[which] = Dissection(len(largest.values), len(held), dissect(largest, held, list(CONCEPTS)))
     return found
 
 
 @torch.inference_mode()
-def _largest(model: Any, read: Callable, texts: Sequence, places: int, advance: Callable[[int], None]) -> Largest:
+def _largest(
+    model: Any, read: Callable, texts: Sequence, places: int, advance: Callable[[int], None]
+) -> LargestActivations:
     """The largest values of all units over the places of the texts, one text after another."""
     largest = None
     for start in range(0, len(texts), 8):
@@ -61,7 +72,7 @@ def _largest(model: Any, read: Callable, texts: Sequence, places: int, advance: 
         inputs, at, about = pad(some, model.device)
         chosen = at[about.prefix > 0]
         activations = torch.cat([layer.flatten(0, 1)[chosen].float().cpu() for layer in read(model, inputs)], dim=1)
-        largest = largest or Largest(activations.shape[1], places)
+        largest = largest or LargestActivations(activations.shape[1], places)
         largest.add(activations)
         advance(len(some))
     assert largest is not None, "a run has examples"
@@ -95,4 +106,4 @@ def _mlp(model: Any, inputs: dict[str, Tensor]) -> list[Tensor]:
     return seen
 
 
-_READERS: dict[Units, Callable[[Any, dict[str, Tensor]], list[Tensor]]] = {"mlp": _mlp, "residual": _residual}
+_READERS: dict[UnitKind, Callable[[Any, dict[str, Tensor]], list[Tensor]]] = {"mlp": _mlp, "residual": _residual}

@@ -20,7 +20,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-SHARE, CUT = 0.005, 0.05
+ACTIVE_SHARE = 0.005
+"""Share of the positions at which a unit counts as active: those of its largest activations."""
+IOU_THRESHOLD = 0.05
+"""Intersection over union above which a unit detects a concept."""
 WINDOW = 400  # bytes before a place that are looked at
 _WORD = re.compile(r"\w+\Z")
 
@@ -39,43 +42,43 @@ CONCEPTS: dict[str, Callable[[str, str], bool]] = {
 
 
 @dataclass(frozen=True)
-class Found:
-    """How well a model's units agree with a concept."""
+class ConceptDetection:
+    """How well the units of a model detect one concept; agreement is intersection over union."""
 
     concept: str
     prevalence: float
     """Share of places where it holds."""
-    bound: float
-    """What no unit's agreement can exceed."""
-    detectors: int
-    """Units that agree with it best, and better than the cut."""
-    best: float
+    max_iou: float
+    """The agreement that no unit can exceed at this prevalence."""
+    detecting_units: int
+    """Number of units that agree with it best of all concepts, and above the threshold."""
+    best_iou: float
     """The greatest agreement (intersection over union) of any unit."""
 
 
-class Largest:
+class LargestActivations:
     """The largest values of each unit over many places, and where they were; places come in batches."""
 
-    def __init__(self, units: int, places: int, share: float = SHARE):
-        self.keep, self.seen = int(share * places), 0
-        self.values = torch.full((units, self.keep + 1), -torch.inf)
-        self.places = torch.zeros(units, self.keep + 1, dtype=torch.long)
+    def __init__(self, units: int, places: int, share: float = ACTIVE_SHARE):
+        self.count, self.seen = int(share * places), 0
+        self.values = torch.full((units, self.count + 1), -torch.inf)
+        self.places = torch.zeros(units, self.count + 1, dtype=torch.long)
 
     def add(self, activations: Float[Tensor, "N units"]) -> None:
-        """The units at the next N places."""
+        """Add the activations of all units at the next N positions."""
         here = torch.arange(self.seen, self.seen + len(activations)).expand(activations.shape[1], -1)
         values, places = torch.cat([self.values, activations.T.float()], dim=1), torch.cat([self.places, here], dim=1)
-        self.values, chosen = values.topk(self.keep + 1, dim=1)
+        self.values, chosen = values.topk(self.count + 1, dim=1)
         self.places, self.seen = places.gather(1, chosen), self.seen + len(activations)
 
     @property
-    def on(self) -> Bool[Tensor, "units k"]:
+    def active(self) -> Bool[Tensor, "units k"]:
         """Which of `places` are above the threshold, the largest value that is left out: at most the share of them."""
         return (self.values > self.values[:, -1:]) & self.values.isfinite()
 
 
-def holding(text: str, prefixes: Sequence[int]) -> Bool[Tensor, "places C"]:
-    """Which concepts hold after so many bytes of a text; none at its start and within a character."""
+def label_concepts(text: str, prefixes: Sequence[int]) -> Bool[Tensor, "places C"]:
+    """Which concepts hold after each number of bytes of a text; none at its start and within a character."""
     raw = text.encode()
     held = torch.zeros(len(prefixes), len(CONCEPTS), dtype=torch.bool)
     for row, at in enumerate(prefixes):
@@ -85,25 +88,31 @@ def holding(text: str, prefixes: Sequence[int]) -> Bool[Tensor, "places C"]:
     return held
 
 
-def dissect(largest: Largest, concepts: Bool[Tensor, "N C"], names: Sequence[str], cut: float = CUT) -> list[Found]:
+def dissect(
+    largest: LargestActivations, concepts: Bool[Tensor, "N C"], names: Sequence[str], threshold: float = IOU_THRESHOLD
+) -> list[ConceptDetection]:
     """How the units agree with each concept, `concepts` at the same places in the same order."""
-    agreement = intersection_over_union(largest.places, largest.on, concepts)
+    agreement = intersection_over_union(largest.places, largest.active, concepts)
     best, which = agreement.max(1) if agreement.numel() else (agreement.new_zeros(0), torch.zeros(0, dtype=torch.long))
-    detects = torch.bincount(which[best > cut], minlength=len(names))
+    detects = torch.bincount(which[best > threshold], minlength=len(names))
     prevalence = concepts.double().mean(0)
-    share = largest.keep / max(1, len(concepts))
+    share = largest.count / max(1, len(concepts))
     return [
-        Found(name, c, bound(share, c), int(detects[n]), agreement[:, n].max().item() if len(agreement) else 0.0)
+        ConceptDetection(
+            name, c, bound(share, c), int(detects[n]), agreement[:, n].max().item() if len(agreement) else 0.0
+        )
         for n, (name, c) in enumerate(zip(names, prevalence.tolist(), strict=True))
     ]
 
 
 def intersection_over_union(
-    places: Int[Tensor, "units k"], on: Bool[Tensor, "units k"], concepts: Bool[Tensor, "N C"]
+    places: Int[Tensor, "units k"], active: Bool[Tensor, "units k"], concepts: Bool[Tensor, "N C"]
 ) -> Float[Tensor, "units C"]:
     """Places where a unit is on and a concept holds, over those where either is so; 0 where there are none."""
-    both = torch.stack([(concepts[row] & is_on[:, None]).sum(0) for row, is_on in zip(places, on, strict=True)])
-    either = on.sum(1, keepdim=True) + concepts.sum(0) - both
+    both = torch.stack(
+        [(concepts[row] & is_active[:, None]).sum(0) for row, is_active in zip(places, active, strict=True)]
+    )
+    either = active.sum(1, keepdim=True) + concepts.sum(0) - both
     return both.double() / either.clamp(min=1)
 
 

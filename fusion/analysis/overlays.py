@@ -1,4 +1,4 @@
-"""An example of each domain in the tokens of every model, with what each expected."""
+"""One example of each domain in the tokens of every model, with what each expected."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from fusion.data.encode import encode
 from fusion.stages.context import Job
 from fusion.tokenizers import spellings
 
-AMONG = 20
-"""Examples of a domain among which the one to show is looked for."""
+CANDIDATES = 20
+"""Examples of a domain among which the one to show is chosen."""
 
 
-def overlays(job: Job, caches: Mapping[str, Cache]) -> list[Overlay]:
+def example_overlays(job: Job, caches: Mapping[str, Cache]) -> list[Overlay]:
     """One training example of each domain in the tokens of every model, with what each expected, as cached."""
     shown = _one_of_each_domain(job.train)
-    spell = {name: spelling(tokenizer) for name, tokenizer in job.tokenizers.items()}
+    spell = {name: token_display(tokenizer) for name, tokenizer in job.tokenizers.items()}
     return [
         overlay(
             example.domain,
@@ -39,11 +39,11 @@ def overlays(job: Job, caches: Mapping[str, Cache]) -> list[Overlay]:
 
 
 def _one_of_each_domain(examples: Sequence[Example]) -> list[Example]:
-    """Of the first `AMONG` of each domain the one with the longest response: there is more to see."""
+    """Of the first `CANDIDATES` of each domain the one with the longest response: there is more to see."""
     by_domain: dict[str, list[Example]] = {}
     for example in examples:
         by_domain.setdefault(example.domain, []).append(example)
-    return [max(found[:AMONG], key=lambda example: len(example.response)) for found in by_domain.values()]
+    return [max(found[:CANDIDATES], key=lambda example: len(example.response)) for found in by_domain.values()]
 
 
 def _cached_rows(job: Job, name: str, cache: Cache, example: Example) -> LogitRows:
@@ -54,8 +54,8 @@ def _cached_rows(job: Job, name: str, cache: Cache, example: Example) -> LogitRo
     return dataclasses.replace(cache.rows([example.id]), token=torch.tensor(text.input_ids[text.start :]))
 
 
-def spelling(tokenizer: Any) -> Spell:
-    """How a token is shown to people: the text it stands for, else its name."""
+def token_display(tokenizer: Any) -> Spell:
+    """A function from a token id to what people read: the text it stands for, else its name."""
     spelled = spellings(tokenizer)
 
     def spell(id: int) -> str:

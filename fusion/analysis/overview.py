@@ -17,7 +17,7 @@ from fusion.stages.context import Job
 
 @dataclass(frozen=True)
 class Overview:
-    """One model of a run."""
+    """Type, vocabulary and cache of one model of a run."""
 
     name: str
     model_type: str
@@ -46,7 +46,7 @@ def overview(job: Job) -> list[Overview]:
     return found
 
 
-def audit_all(job: Job) -> dict[str, AlignmentAudit]:
+def audit_by_source(job: Job) -> dict[str, AlignmentAudit]:
     """The alignment audit of each source on the training examples: from tokenizers alone, before any GPU hour."""
     examples = list(unique(job.train))
     place = {id: i for i, id in reversed(list(enumerate(job.ids)))}

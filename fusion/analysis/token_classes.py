@@ -20,30 +20,30 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Voice:
-    """What one model says, in the mean, where a token follows; entropies and divergences in nats."""
+class ClassPrediction:
+    """Mean prediction of one model where a token follows; entropies and divergences in nats."""
 
     entropy: float
-    """Of its mean distribution over the tokens that the source names, and `other`."""
-    rest: float
-    """Of the same without the token itself, as a distribution."""
+    """Entropy of its mean distribution over the tokens that the source names, and `other`."""
+    rest_entropy: float
+    """Entropy of the same without the token itself, renormalised."""
     divergence: float
-    """KL(source ‖ it)."""
-    order: float
+    """KL(source ‖ model) of the mean distributions."""
+    rank_correlation: float
     """Spearman's correlation with the source over the other tokens; NaN for fewer than two."""
 
 
 @dataclass(frozen=True)
 class TokenClass:
-    """A token, how often it follows, and what each model says there. The first model is the source."""
+    """A token, how often it follows, and the prediction of each model there. The first model is the source."""
 
     token: int
     count: int
-    voices: dict[str, Voice]
+    predictions: dict[str, ClassPrediction]
 
 
 def token_classes(
-    label: Int[Tensor, " N"], ids: Int[Tensor, "N K"], models: Mapping[str, Float[Tensor, "N K"]], least: int
+    label: Int[Tensor, " N"], ids: Int[Tensor, "N K"], models: Mapping[str, Float[Tensor, "N K"]], min_rows: int
 ) -> list[TokenClass]:
     """One entry for each label with at least so many rows, the most frequent first.
 
@@ -55,10 +55,10 @@ def token_classes(
     found = []
     labels, counts = label.unique(return_counts=True)
     for n in counts.argsort(descending=True, stable=True).tolist():
-        if counts[n] >= least:
+        if counts[n] >= min_rows:
             inside = label == labels[n]
-            mine = {name: values[inside].masked_fill(empty[inside], -torch.inf) for name, values in models.items()}
-            found.append(_class(int(labels[n]), ids[inside], mine))
+            rows = {name: values[inside].masked_fill(empty[inside], -torch.inf) for name, values in models.items()}
+            found.append(_class(int(labels[n]), ids[inside], rows))
     return found
 
 
@@ -68,16 +68,16 @@ def _class(token: int, ids: Int[Tensor, "N K"], models: Mapping[str, Float[Tenso
     named = next(iter(means.values()))[:-1] > 0
     others = torch.cat([named & (names != token), torch.tensor([True])])  # `other` is one too
     source = next(iter(means.values()))
-    voices = {
-        name: Voice(
+    predictions = {
+        name: ClassPrediction(
             entropy(p),
             entropy(p[others] / p[others].sum()),
             divergence(source, p),
-            order(source[:-1], p[:-1], others[:-1]),
+            rank_correlation(source[:-1], p[:-1], others[:-1]),
         )
         for name, p in means.items()
     }
-    return TokenClass(token, len(ids), voices)
+    return TokenClass(token, len(ids), predictions)
 
 
 def _mean(values: Float[Tensor, "N K"], place: Int[Tensor, " _"], count: int) -> Float[Tensor, " _"]:
@@ -87,7 +87,7 @@ def _mean(values: Float[Tensor, "N K"], place: Int[Tensor, " _"], count: int) ->
 
 
 def entropy(p: Float[Tensor, " K"]) -> float:
-    """Of a distribution, in nats; 0 where there is nothing."""
+    """Entropy of a distribution, in nats; 0 where there is nothing."""
     return -torch.special.xlogy(p, p).sum().item() if bool(p.isfinite().all()) else 0.0
 
 
@@ -96,7 +96,7 @@ def divergence(p: Float[Tensor, " K"], q: Float[Tensor, " K"]) -> float:
     return (torch.special.xlogy(p, p) - torch.special.xlogy(p, q)).sum().item()
 
 
-def order(p: Float[Tensor, " K"], q: Float[Tensor, " K"], among: Tensor) -> float:
+def rank_correlation(p: Float[Tensor, " K"], q: Float[Tensor, " K"], among: Tensor) -> float:
     """Spearman's correlation over the chosen entries: that of the ranks, equal values sharing theirs; NaN where none is."""
     ranks = [torch.from_numpy(rankdata(each[among].numpy())) for each in (p, q)]
     if len(ranks[0]) < 2 or any(bool((each == each[0]).all()) for each in ranks):

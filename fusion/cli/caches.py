@@ -1,4 +1,4 @@
-"""Commands on caches."""
+"""Commands on caches: import, show, verify, audit."""
 
 from __future__ import annotations
 
@@ -30,28 +30,29 @@ def import_(
     out: Annotated[Path | None, typer.Option(help="Another folder than the run's own.")] = None,
 ) -> None:
     """Make a source's cache from logits that DistillKit, Megatron-LM, vLLM or a program of yours wrote."""
+    from fusion.analysis.cache_contents import describe_cache
     from fusion.config import loading
     from fusion.report.console_tables import key_value_table
     from fusion.runtime.console import console, quiet
     from fusion.sources.importers import ENDINGS
     from fusion.stages.context import Job
-    from fusion.stages.import_cache import facts, import_cache
+    from fusion.stages.import_cache import import_cache
 
     if form not in ENDINGS:
         raise ValueError(f"--format {form}: there are {', '.join(ENDINGS)}.")
     quiet()
-    made = import_cache(Job(loading.load(config, override)), source, form, files, codec, tokens, out)
-    console.print(key_value_table(str(made.folder), facts(made.folder)))
+    cache = import_cache(Job(loading.load(config, override)), source, form, files, codec, tokens, out)
+    console.print(key_value_table(str(cache.folder), describe_cache(cache.folder)))
 
 
 @caches.command()
 def show(folder: CacheFolder) -> None:
-    """Say what a cache holds, what its rows do not know, and what it was made of."""
+    """Show what a cache holds, which fields its rows lack, and what it was made of."""
+    from fusion.analysis.cache_contents import describe_cache
     from fusion.report.console_tables import key_value_table
     from fusion.runtime.console import console
-    from fusion.stages.import_cache import facts
 
-    console.print(key_value_table(str(folder), facts(folder)))
+    console.print(key_value_table(str(folder), describe_cache(folder)))
 
 
 @caches.command()
@@ -69,16 +70,18 @@ def audit_(
     folder: CacheFolder,
     rows: Annotated[int, typer.Option(min=2, help="Rows to look at; two for each dimension are needed.")] = 2048,
     model: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Folder or hub id it is said to come from, to compare with.")
+        str | None,
+        typer.Option(metavar="MODEL", help="Folder or hub id of the model it should come from, to compare with."),
     ] = None,
     softcap: Annotated[float | None, typer.Option(min=0, help="The model's final_logit_softcapping.")] = None,
     width: Annotated[int | None, typer.Option(min=1, help="With --softcap: the model's hidden_size.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the span as `basis` [V, d] to this safetensors file.")] = None,
 ) -> None:
     """Show what whole rows (top_k: all) of a model of yours give away: its width and the span of its output layer."""
+    from fusion.analysis.cache_contents import recover_head
     from fusion.report.console_tables import key_value_table
     from fusion.runtime.console import console, quiet
-    from fusion.stages.import_cache import leak
 
     quiet()
-    console.print(key_value_table(str(folder), leak(folder, rows, model, softcap, width, out)))
+    values = recover_head(folder, rows=rows, model=model, softcap=softcap, width=width, out=out)
+    console.print(key_value_table(str(folder), values))

@@ -1,4 +1,4 @@
-"""Commands on configurations: those that come along, how they are written, and many of them compared."""
+"""Commands on configurations: recipes of the package, studies of several, the JSON schema."""
 
 from __future__ import annotations
 
@@ -22,25 +22,29 @@ def recipes() -> None:
 
 @app.command()
 def study(
-    file: Annotated[str, typer.Argument(metavar="STUDY", help="A YAML file, or the name of one that comes along.")],
+    file: Annotated[
+        str, typer.Argument(metavar="STUDY", help="A YAML file, or the name of a study that comes with the package.")
+    ],
     override: Annotated[list[str], typer.Option("--set", metavar="A.B=C", help="Override a value of every run.")] = [],  # noqa: B006
     page: Annotated[
         Path | None, typer.Option("--write", metavar="PAGE", help="A Markdown page to put the tables into.")
     ] = None,
-    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Runs made at once, each in a process.")] = 1,
+    jobs: Annotated[
+        int, typer.Option("--jobs", min=1, help="Number of runs at once, each in a process of its own.")
+    ] = 1,
 ) -> None:
     """Train one pivot in several ways, each tuned alike and from several seeds, and compare them with intervals."""
     from fusion.runtime.console import quiet
-    from fusion.study import Grid, load, run
-    from fusion.study.page import place, put
+    from fusion.study import StudyGrid, load, run
+    from fusion.study.results_page import find_markers, insert_into_page
 
     quiet()
-    found = load(file)
+    settings = load(file)
     if page is not None:
-        place(page, found.name)  # said now, not after hours
-    outcome = run(Grid(found, override), jobs)
+        find_markers(page, settings.name)  # an error now, not after hours
+    results = run(StudyGrid(settings, override), jobs)
     if page is not None:
-        put(page, found.name, outcome)
+        insert_into_page(page, settings.name, results)
 
 
 @app.command()

@@ -131,7 +131,7 @@ def inspect(
     With --rescaling, of extracted sources, the factor on each true token's gradient by domain and certainty of the pivot.
     With --classes and --concepts the pivot, and the fused model if there is one, are run on the first 500 training examples.
     """
-    from fusion.analysis import audit_all, classes_all, concepts_all, overview, rescaling_all
+    from fusion.analysis import audit_by_source, dissect_models, overview, rescaling_by_source, token_classes_by_source
     from fusion.config import loading
     from fusion.report.inspect_tables import (
         audit_tables,
@@ -147,16 +147,16 @@ def inspect(
     job = Job(loading.load(config, override))
     console.print(overview_table(overview(job)))
     if alignment:
-        for name, audit in audit_all(job).items():
+        for name, audit in audit_by_source(job).items():
             console.print(*audit_tables(name, audit))
     if rescaling is not None:
-        for name, entries in rescaling_all(job, rescaling).items():
+        for name, entries in rescaling_by_source(job, rescaling).items():
             console.print(rescaling_table(name, entries))
     if classes is not None:
-        for name, entries in classes_all(job, classes).items():
+        for name, entries in token_classes_by_source(job, classes).items():
             console.print(classes_table(name, entries, job.tokenizers["pivot"]))
     if concepts is not None:
-        console.print(concepts_table(concepts_all(job, concepts), concepts))
+        console.print(concepts_table(dissect_models(job, concepts), concepts))
 
 
 def until(config: str, override: list[str], stage: str) -> None:

@@ -12,11 +12,11 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from fusion.alignment import AlignmentAudit, MatchRate
-from fusion.analysis import Dissected, Overview
-from fusion.analysis.concepts import CUT, SHARE
-from fusion.analysis.overlays import spelling
+from fusion.analysis import Dissection, Overview
+from fusion.analysis.concepts import ACTIVE_SHARE, IOU_THRESHOLD
+from fusion.analysis.overlays import token_display
 from fusion.analysis.rescaling import Rescaling
-from fusion.analysis.token_classes import TokenClass, Voice
+from fusion.analysis.token_classes import ClassPrediction, TokenClass
 
 
 def overview_table(models: Sequence[Overview]) -> Table:
@@ -60,13 +60,13 @@ def rescaling_table(name: str, entries: Sequence[Rescaling]) -> Table:
     return table
 
 
-SHOWN = 20
+MAX_TOKENS = 20
 """Tokens in the table of classes, the most frequent."""
 
 
 def classes_table(name: str, entries: Sequence[TokenClass], tokenizer: Any) -> Table:
     """One line for each of the most frequent tokens, and the mean over all."""
-    models = list(entries[0].voices) if entries else ["source"]
+    models = list(entries[0].predictions) if entries else ["source"]
     table = Table(
         title=f"{name}: what is expected where a token follows, over {len(entries):,} tokens",
         caption="entropies in nats, of the mean distribution and of its part without the token: alike for all tokens, a source "
@@ -76,50 +76,60 @@ def classes_table(name: str, entries: Sequence[TokenClass], tokenizer: Any) -> T
         table.add_column(column, justify="left" if column == "token" else "right")
     for column in (f"{who} {what}" for who in models[1:] for what in ("KL", "order")):
         table.add_column(column, justify="right")
-    spell = spelling(tokenizer)
-    for entry in entries[:SHOWN]:
-        table.add_row(repr(spell(entry.token)), f"{entry.count:,}", *_voices(entry.voices))
+    spell = token_display(tokenizer)
+    for entry in entries[:MAX_TOKENS]:
+        table.add_row(repr(spell(entry.token)), f"{entry.count:,}", *_prediction_cells(entry.predictions))
     if entries:
         table.add_section()
-        means = {who: _mean_voice([entry.voices[who] for entry in entries]) for who in models}
-        table.add_row("mean", "", *_voices(means))
+        means = {who: _mean_prediction([entry.predictions[who] for entry in entries]) for who in models}
+        table.add_row("mean", "", *_prediction_cells(means))
     return table
 
 
-def _voices(voices: Mapping[str, Voice]) -> list[str]:
+def _prediction_cells(predictions: Mapping[str, ClassPrediction]) -> list[str]:
     """Entropies of every model, then how each but the first compares with the first."""
-    entropies = [f"{value:.2f}" for voice in voices.values() for value in (voice.entropy, voice.rest)]
-    others = list(voices.values())[1:]
+    entropies = [
+        f"{value:.2f}" for prediction in predictions.values() for value in (prediction.entropy, prediction.rest_entropy)
+    ]
+    others = list(predictions.values())[1:]
     return [
         *entropies,
-        *(cell for v in others for cell in (f"{v.divergence:.3f}", "" if isnan(v.order) else f"{v.order:.2f}")),
+        *(
+            cell
+            for v in others
+            for cell in (f"{v.divergence:.3f}", "" if isnan(v.rank_correlation) else f"{v.rank_correlation:.2f}")
+        ),
     ]
 
 
-def _mean_voice(voices: Sequence[Voice]) -> Voice:
+def _mean_prediction(predictions: Sequence[ClassPrediction]) -> ClassPrediction:
     """Each number's mean over those that are known."""
-    known = [[value for voice in voices if not isnan(value := getattr(voice, f.name))] for f in fields(Voice)]
-    return Voice(*(fmean(values) if values else nan for values in known))
+    known = [
+        [value for prediction in predictions if not isnan(value := getattr(prediction, f.name))]
+        for f in fields(ClassPrediction)
+    ]
+    return ClassPrediction(*(fmean(values) if values else nan for values in known))
 
 
-def concepts_table(models: Mapping[str, Dissected], units: str) -> Table:
+def concepts_table(models: Mapping[str, Dissection], units: str) -> Table:
     """One line a concept: how often it holds, and how many units of each model stand for it."""
     one = next(iter(models.values()))
-    hidden = [found.concept for found in one.found if found.bound <= CUT]
+    hidden = [found.concept for found in one.concepts if found.max_iou <= IOU_THRESHOLD]
     table = Table(
-        title=f"Units ({units}) whose {SHARE:.1%} largest values are where a concept holds: intersection over union > {CUT}",
+        title=f"Units ({units}) whose {ACTIVE_SHARE:.1%} largest values are where a concept holds: "
+        f"intersection over union > {IOU_THRESHOLD}",
         caption=f"over {one.places:,} places; bound: the greatest agreement that is possible at this prevalence"
         + (f". Too rare or too common here to be found by any unit: {', '.join(hidden)}" if hidden else ""),
     )
     table.add_column("concept")
     for column in ("holds", "bound", *(f"{who} {what}" for who in models for what in ("units", "best"))):
         table.add_column(column, justify="right")
-    for lines in zip(*(model.found for model in models.values()), strict=True):
-        cells = [cell for found in lines for cell in (str(found.detectors), f"{found.best:.3f}")]
-        table.add_row(lines[0].concept, f"{lines[0].prevalence:.2%}", f"{lines[0].bound:.3f}", *cells)
+    for lines in zip(*(model.concepts for model in models.values()), strict=True):
+        cells = [cell for found in lines for cell in (str(found.detecting_units), f"{found.best_iou:.3f}")]
+        table.add_row(lines[0].concept, f"{lines[0].prevalence:.2%}", f"{lines[0].max_iou:.3f}", *cells)
     table.add_section()
     totals = [
-        (str(sum(f.detectors for f in m.found)), f"{sum(f.detectors > 0 for f in m.found)} concepts")
+        (str(sum(f.detecting_units for f in m.concepts)), f"{sum(f.detecting_units > 0 for f in m.concepts)} concepts")
         for m in models.values()
     ]
     table.add_row(

@@ -15,11 +15,11 @@ from fusion.config.loading import laid_over, override, parse, read
 from fusion.study.settings import STORE, Study
 
 Setting = dict[str, Any]
-"""Values by the place where they stand."""
+"""Dotted key of the configuration -> value, such as `training.learning_rate`."""
 
 
 @dataclass(frozen=True)
-class Grid:
+class StudyGrid:
     """All runs of a study. `overrides` change the base of every one, such as `pivot.path=my/folder`."""
 
     study: Study
@@ -27,23 +27,23 @@ class Grid:
 
     @property
     def folder(self) -> Path:
-        """Where the study lives."""
+        """Folder of the study: its runs, its store, its results."""
         return Path(self.study.runs) / self.study.name
 
     def settings(self, arm: str) -> list[Setting]:
-        """What an arm may choose among; one empty setting where nothing is tuned."""
-        over = self.study.tuning.of(arm) if self.study.tuning else {}
-        return [dict(zip(over, values, strict=True)) for values in itertools.product(*over.values())]
+        """All settings that an arm may choose among; one empty setting where nothing is tuned."""
+        grid = self.study.tuning.grid_for(arm) if self.study.tuning else {}
+        return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
 
     def run(self, arm: str, setting: Setting, seed: int) -> Config:
-        """A run that is reported. Its folder is named by the setting's number, where there are several."""
+        """Configuration of a run that is reported. Its folder is named by the setting's number, where there are several."""
         number = f"setting-{self.settings(arm).index(setting)}-" if setting else ""
         return self._config(arm, setting, f"{number}seed-{seed}", {"seed": seed})
 
     def trial(self, arm: str, setting: Setting, seed: int) -> Config:
-        """The same measured on the data that settings are chosen on. Raises ValueError in a study that chooses nothing."""
+        """The same run, measured on the validation data, `tuning.heldout`. Raises ValueError in a study without tuning."""
         if self.study.tuning is None:
-            raise ValueError(f"{self.study.name} has no tuning, so nothing is tried before it is measured.")
+            raise ValueError(f"{self.study.name} has no tuning, so it has no trials.")
         heldout = [data.model_dump(exclude_unset=True) for data in self.study.tuning.heldout]
         name = f"trial-{self.settings(arm).index(setting)}-seed-{seed}"
         return self._config(arm, setting, name, {"seed": seed, "data": {"heldout": heldout}})
@@ -55,10 +55,10 @@ class Grid:
         return self._config(arm, self.settings(arm)[0], "untouched", changes)
 
     def check(self) -> int:
-        """How many runs there are.
+        """Check every configuration, and return the number of runs.
 
-        Raises ConfigError where the configuration of any arm and setting is wrong, ValueError for an arm that is called like a
-        model, for both stand in one table.
+        Raises ConfigError where the configuration of any arm and setting is wrong, ValueError for an arm with the name of a
+        model, since both are rows of one table.
         """
         if taken := self.study.arms.keys() & {"pivot", *(source.name for source in self.untouched().sources)}:
             raise ValueError(f"no arm may be called {', '.join(sorted(taken))}, the name of a model; rename it")
@@ -70,15 +70,15 @@ class Grid:
         return trials + len(self.study.arms) * len(self.study.seeds)
 
     def _config(self, arm: str, setting: Setting, name: str, changes: dict[str, Any]) -> Config:
-        own = dict(self.study.arms[arm])
-        between = read(own.pop("extends")) if "extends" in own else {}
-        raw = copy.deepcopy(laid_over(laid_over(read(self.study.base), between), own))
-        for one in [*self.overrides, *(f"{place}={json.dumps(value)}" for place, value in setting.items())]:
-            override(raw, one)
-        raw = laid_over(laid_over(raw, self._ours(arm, name)), changes)
+        changed = dict(self.study.arms[arm])
+        recipe = read(changed.pop("extends")) if "extends" in changed else {}
+        raw = copy.deepcopy(laid_over(laid_over(read(self.study.base), recipe), changed))
+        for assignment in [*self.overrides, *(f"{place}={json.dumps(value)}" for place, value in setting.items())]:
+            override(raw, assignment)
+        raw = laid_over(laid_over(raw, self._shared(arm, name)), changes)
         return parse(raw, f"{self.study.name}, {arm}")
 
-    def _ours(self, arm: str, name: str) -> dict[str, Any]:
+    def _shared(self, arm: str, name: str) -> dict[str, Any]:
         """What all runs have in common: caches and trainings are shared, and the baseline is an arm of its own."""
         places = {"name": name, "runs": str(self.folder / arm), "store": str(self.folder / STORE)}
         return {**places, "baseline": False, "evaluation": {"untouched": False}}

@@ -16,16 +16,16 @@ from fusion.core.settings import Settings
 STORE = "store"
 """Folder of a study beside those of its arms."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-"""What may be the name of a folder."""
+"""A name that a folder can have."""
 
 
 class Tuning(Settings):
     """What is chosen for each arm, on data of its own, before it is measured."""
 
-    over: dict[str, list[Any]] = Field(min_length=1)
-    """Values by the place where they stand, such as `training.learning_rate: [1e-4, 3e-4]`; all combinations are tried."""
+    grid: dict[str, list[Any]] = Field(min_length=1)
+    """Dotted key -> values to try, such as `training.learning_rate: [1e-4, 3e-4]`; all combinations are tried."""
     arms: dict[str, dict[str, list[Any]]] = Field(default={})
-    """The same for arms that choose among something else; equally many combinations, for equal effort."""
+    """The same for arms that choose among other values; equally many combinations, for equal effort."""
     heldout: list[DataSettings] = Field(min_length=1)
     """What the choice is measured on. None of it may be in the data that results are measured on."""
     metric: Literal["bits_per_byte", "exact_match"] = "bits_per_byte"
@@ -33,9 +33,9 @@ class Tuning(Settings):
     seeds: list[int] = Field(default=[0], min_length=1)
     """Seeds of the trainings that are compared."""
 
-    def of(self, arm: str) -> dict[str, list[Any]]:
-        """What an arm chooses among."""
-        return self.arms.get(arm, self.over)
+    def grid_for(self, arm: str) -> dict[str, list[Any]]:
+        """Values that an arm chooses among, by dotted key."""
+        return self.arms.get(arm, self.grid)
 
 
 class Study(Settings):
@@ -71,7 +71,7 @@ class Study(Settings):
     def _equal_effort(self, tuning: Tuning) -> None:
         if unknown := tuning.arms.keys() - self.arms.keys():
             raise ValueError(f"tuning.arms names {', '.join(sorted(unknown))}, and arms are {', '.join(self.arms)}")
-        efforts = {arm: math.prod(map(len, tuning.of(arm).values())) for arm in self.arms}
+        efforts = {arm: math.prod(map(len, tuning.grid_for(arm).values())) for arm in self.arms}
         if len(set(efforts.values())) > 1:
             said = ", ".join(f"{arm} among {effort}" for arm, effort in efforts.items())
             raise ValueError(f"arms should choose among equally many settings; {said}")

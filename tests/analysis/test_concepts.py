@@ -5,11 +5,19 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fusion.analysis.concepts import CONCEPTS, CUT, Largest, bound, dissect, holding, intersection_over_union
+from fusion.analysis.concepts import (
+    CONCEPTS,
+    IOU_THRESHOLD,
+    LargestActivations,
+    bound,
+    dissect,
+    intersection_over_union,
+    label_concepts,
+)
 
 
 def held(text, at):
-    row = holding(text, [at])[0]
+    row = label_concepts(text, [at])[0]
     return {name for name, there in zip(CONCEPTS, row.tolist(), strict=True) if there}
 
 
@@ -55,35 +63,35 @@ def test_units_are_on_at_their_largest_values_and_at_no_more_than_the_share(shar
     values = torch.randn(400, 6, generator=torch.Generator().manual_seed(0))
     values[:, 4] = values[:, 4].round()  # ties
     values[:, 5] = 0  # a dead unit
-    largest = Largest(6, 400, share)
+    largest = LargestActivations(6, 400, share)
     for part in values.split(sizes):
         largest.add(part)
     for unit in range(6):
-        on = set(largest.places[unit][largest.on[unit]].tolist())
+        on = set(largest.places[unit][largest.active[unit]].tolist())
         threshold = values[:, unit].sort(descending=True).values[int(share * 400)]
         assert on == set((values[:, unit] > threshold).nonzero()[:, 0].tolist())
         assert len(on) <= share * 400
         assert len(on) == int(share * 400) or unit >= 4
-    assert not largest.on[5].any()
+    assert not largest.active[5].any()
 
 
 def test_agreement_is_intersection_over_union():
     values, concepts = torch.randn(300, 8), torch.rand(300, 5) < torch.tensor([0.02, 0.1, 0.4, 0.0, 1.0])
-    largest = Largest(8, 300, 0.1)
+    largest = LargestActivations(8, 300, 0.1)
     largest.add(values)
-    found = intersection_over_union(largest.places, largest.on, concepts)
+    found = intersection_over_union(largest.places, largest.active, concepts)
     for unit in range(8):
-        mine = set(largest.places[unit][largest.on[unit]].tolist())
+        mine = set(largest.places[unit][largest.active[unit]].tolist())
         for concept in range(5):
             theirs = set(concepts[:, concept].nonzero()[:, 0].tolist())
             assert found[unit, concept].item() == pytest.approx(len(mine & theirs) / max(1, len(mine | theirs)))
 
 
-def run(values, concepts, share=0.05, cut=CUT):
-    largest = Largest(values.shape[1], len(values), share)
+def run(values, concepts, share=0.05, threshold=IOU_THRESHOLD):
+    largest = LargestActivations(values.shape[1], len(values), share)
     for part in values.split(64):
         largest.add(part)
-    return dissect(largest, concepts, [f"c{n}" for n in range(concepts.shape[1])], cut)
+    return dissect(largest, concepts, [f"c{n}" for n in range(concepts.shape[1])], threshold)
 
 
 @pytest.mark.parametrize("prevalence", [0.01, 0.05, 0.2, 0.5])
@@ -93,14 +101,14 @@ def test_no_unit_exceeds_the_bound_and_one_that_is_the_concept_reaches_it(preval
     planted = holds.float() * 10 + torch.rand(1000, 1)
     (found,) = run(torch.cat([torch.randn(1000, 20), planted], dim=1), holds)
     assert found.prevalence == pytest.approx(prevalence)
-    assert found.bound == pytest.approx(min(0.05, prevalence) / max(0.05, prevalence))
-    assert found.best == pytest.approx(found.bound)
+    assert found.max_iou == pytest.approx(min(0.05, prevalence) / max(0.05, prevalence))
+    assert found.best_iou == pytest.approx(found.max_iou)
     (without,) = run(torch.randn(1000, 20), holds)
-    assert without.best <= without.bound + 1e-9
+    assert without.best_iou <= without.max_iou + 1e-9
 
 
 def test_the_papers_share_and_cut_find_prevalences_between_a_quarter_of_a_thousandth_and_a_tenth():
-    assert [bound(0.005, c) > CUT for c in (0.00024, 0.00026, 0.005, 0.0999, 0.1001)] == [
+    assert [bound(0.005, c) > IOU_THRESHOLD for c in (0.00024, 0.00026, 0.005, 0.0999, 0.1001)] == [
         False,
         True,
         True,
@@ -122,7 +130,7 @@ def test_a_unit_is_a_detector_of_its_best_concept_alone():
     concepts[:50, 0] = True
     concepts[:40, 1] = True
     values = torch.cat([concepts[:, :1].float() + torch.rand(1000, 1) / 2, torch.randn(1000, 5)], dim=1)
-    first, second = run(values, concepts, cut=0.5)
-    assert (first.detectors, second.detectors) == (1, 0)
+    first, second = run(values, concepts, threshold=0.5)
+    assert (first.detecting_units, second.detecting_units) == (1, 0)
     assert first.best == 1.0
     assert second.best > 0.5

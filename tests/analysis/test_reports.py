@@ -8,7 +8,7 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM
 
 from fusion import pipeline
-from fusion.analysis import classes_all, concept_units, concepts_all
+from fusion.analysis import concept_units, dissect_models, token_classes_by_source
 from fusion.analysis.concepts import CONCEPTS
 from fusion.report import inspect_tables
 from fusion.stages.context import Job
@@ -33,13 +33,13 @@ def shown(*what) -> str:
 
 
 def test_classes_compare_pivot_and_fused_model_with_each_source(job):
-    found = classes_all(job, least=3)
+    found = token_classes_by_source(job, min_rows=3)
     assert list(found) == ["neox", "qwen"]
     for entries in found.values():
         assert len(entries) > 3
-        assert all(each.count >= 3 and list(each.voices) == ["source", "pivot", "fused"] for each in entries)
+        assert all(each.count >= 3 and list(each.predictions) == ["source", "pivot", "fused"] for each in entries)
         assert [each.count for each in entries] == sorted((each.count for each in entries), reverse=True)
-        nearer = [each.voices["fused"].divergence < each.voices["pivot"].divergence for each in entries]
+        nearer = [each.predictions["fused"].divergence < each.predictions["pivot"].divergence for each in entries]
         assert sum(nearer) > len(nearer) / 2  # thirty steps towards the sources
     table = shown(inspect_tables.classes_table("qwen", found["qwen"], job.tokenizers["pivot"]))
     assert "fused KL" in table
@@ -52,7 +52,7 @@ def test_what_the_pivot_says_of_a_token_is_what_the_model_itself_says(job):
 
     model = AutoModelForCausalLM.from_pretrained(job.config.pivot.path)
     size = max(job.tokenizers["pivot"].get_vocab().values()) + 1
-    each = classes_all(job, least=3)["neox"][0]
+    each = token_classes_by_source(job, min_rows=3)["neox"][0]
     sums: dict[int, float] = {}
     for _, batch in _batches(job, 500, 16):
         source = batch["targets"].sources["neox"]
@@ -65,19 +65,19 @@ def test_what_the_pivot_says_of_a_token_is_what_the_model_itself_says(job):
                 if id >= 0 and value > -torch.inf:
                     sums[id] = sums.get(id, 0.0) + said[n, id].item() / each.count
     p = torch.tensor([*sums.values(), 1 - sum(sums.values())], dtype=torch.float64)
-    assert each.voices["pivot"].entropy == pytest.approx(-(p * p.log()).sum().item(), abs=1e-5)
+    assert each.predictions["pivot"].entropy == pytest.approx(-(p * p.log()).sum().item(), abs=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["mlp", "residual"])
 def test_concepts_are_looked_for_in_the_same_places_of_both_models(job, kind):
-    found = concepts_all(job, kind)
+    found = dissect_models(job, kind)
     assert list(found) == ["pivot", "fused"]
     pivot, fused = found.values()
     assert pivot.units == fused.units == 2 * (48 if kind == "mlp" else 32)
     assert pivot.places == fused.places == sum(prefix > 0 for t in job.encoded("pivot") for prefix in t.prefix)
-    assert [f.prevalence for f in pivot.found] == [f.prevalence for f in fused.found]
-    assert [f.concept for f in pivot.found] == list(CONCEPTS)
-    assert all(f.best <= f.bound + 1e-9 for model in found.values() for f in model.found)
+    assert [f.prevalence for f in pivot.concepts] == [f.prevalence for f in fused.concepts]
+    assert [f.concept for f in pivot.concepts] == list(CONCEPTS)
+    assert all(f.best_iou <= f.max_iou + 1e-9 for model in found.values() for f in model.concepts)
     table = shown(inspect_tables.concepts_table(found, kind))
     assert "Too rare or too common here" in table
     assert "white space" in table
@@ -108,11 +108,11 @@ def test_a_model_without_an_mlp_by_that_name_and_too_little_text_are_refused(job
     with pytest.raises(ValueError, match=r"LlamaForCausalLM has no part called mlp .* use --concepts residual"):
         concept_units._mlp(model, {"input_ids": ids, "attention_mask": torch.ones_like(ids)})
     with pytest.raises(ValueError, match=r"places of text are too few to tell the 0.5% largest values .* it takes 200"):
-        concepts_all(job, "residual", sample=2)
+        dissect_models(job, "residual", sample=2)
 
 
 def test_without_caches_or_a_fused_model_that_is_said_or_left_out(tmp_path):
     job = Job(runs.config(tmp_path))
     with pytest.raises(ValueError, match="holds no complete cache"):
-        classes_all(job, least=3)
-    assert list(concepts_all(job, "residual")) == ["pivot"]
+        token_classes_by_source(job, min_rows=3)
+    assert list(dissect_models(job, "residual")) == ["pivot"]

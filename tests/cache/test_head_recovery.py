@@ -7,11 +7,11 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from fusion import pipeline
+from fusion.analysis.cache_contents import recover_head
 from fusion.cache import Cache
 from fusion.cache.head_recovery import GAP, audit, centred, geometry, principal_angles, recover, uncapped
 from fusion.cli import app, run
 from fusion.models.loading import ModelRef, load_model
-from fusion.stages.import_cache import leak
 from tests.helpers import runs
 
 N, V, D = 90, 140, 20
@@ -168,7 +168,7 @@ def caches(tmp_path_factory):
 
 def test_the_audit_of_a_cache_finds_the_models_width_and_span(caches, tmp_path):
     whole, _, models = caches
-    said = leak(whole / "qwen", model=str(models / "qwen"), out=tmp_path / "new/basis.safetensors")
+    said = recover_head(whole / "qwen", model=str(models / "qwen"), out=tmp_path / "new/basis.safetensors")
     assert said["hidden width"] == said["width of the model"] == "32"
     assert float(said["principal angles"].split()[1]) < 0.1
     ((name, basis),) = load_file(tmp_path / "new/basis.safetensors").items()
@@ -182,7 +182,7 @@ def test_float16_as_whole_rows_are_kept_by_default_is_enough(caches):
     models = caches[2]
     raw = runs.raw(models, name="half", extract={"top_k": "all"}, objectives=[{"kind": "forward_kl"}])
     half = pipeline.run(runs.loading.parse(raw, "test"), "extract")
-    said = leak(half / "cache/qwen", model=str(models / "qwen"))
+    said = recover_head(half / "cache/qwen", model=str(models / "qwen"))
     assert said["hidden width"] == "32"
     assert float(said["principal angles"].split()[1]) < 5
 
@@ -190,7 +190,7 @@ def test_float16_as_whole_rows_are_kept_by_default_is_enough(caches):
 def test_another_model_is_told_from_the_one_it_comes_from(caches):
     whole, _, models = caches
     angle = {
-        name: float(leak(whole / "neox", model=str(models / name))["principal angles"].split()[1])
+        name: float(recover_head(whole / "neox", model=str(models / name))["principal angles"].split()[1])
         for name in ("neox", "qwen")
     }
     assert angle["neox"] < 0.1
@@ -200,7 +200,7 @@ def test_another_model_is_told_from_the_one_it_comes_from(caches):
 def test_a_model_with_fewer_tokens_cannot_be_the_one(caches):
     whole, _, models = caches
     with pytest.raises(ValueError, match="output layer of [0-9]+ tokens, the cache is of [0-9]+: another model"):
-        leak(whole / "qwen", model=str(models / "neox"))
+        recover_head(whole / "qwen", model=str(models / "neox"))
 
 
 def test_a_cache_of_the_largest_entries_is_refused_with_the_reason(caches):

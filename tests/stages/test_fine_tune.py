@@ -125,7 +125,7 @@ def test_a_plan_counts_it_before_anything_is_made(folder):
     stages = {stage.stage: stage for stage in plan(Job(config(folder, name="planned"))).stages}
     tuned, plain = stages["fine-tune neox"], stages["train fine-tuned"]
     assert (tuned.examples, tuned.steps) == (plain.examples, plain.steps)
-    assert tuned.work > 0
+    assert tuned.flops > 0
     assert tuned.disk > 0
     assert next(iter(stages)) == "fine-tune neox"
 

@@ -9,11 +9,12 @@ import yaml
 from typer.testing import CliRunner
 
 from fusion import pipeline
+from fusion.analysis.cache_contents import describe_cache
 from fusion.cache import Cache
 from fusion.cli import app, run
 from fusion.models.loading import ModelRef, load_model
 from fusion.stages.context import Job
-from fusion.stages.import_cache import facts, import_cache
+from fusion.stages.import_cache import import_cache
 from tests.helpers import runs
 
 OBJECTIVES = [{"kind": "cross_entropy", "weight": 0.5}, {"kind": "forward_kl", "weight": 0.5}]
@@ -127,24 +128,24 @@ def test_extraction_says_that_the_rows_must_be_imported(folder):
 def test_a_cache_with_hidden_states_says_so_and_its_key_too(folder):
     extract = runs.raw(folder)["extract"] | {"hidden_states": True}
     run = pipeline.run(runs.config(folder, name="hidden", extract=extract), until="extract")
-    assert facts(run / "cache/qwen")["hidden states"] == "32 numbers of float16 a row"
-    assert facts(run / "cache/qwen")["made of: hidden"] == "true"
-    assert not {"hidden states", "made of: hidden"} & facts(run / "cache/pivot").keys()
+    assert describe_cache(run / "cache/qwen")["hidden states"] == "32 numbers of float16 a row"
+    assert describe_cache(run / "cache/qwen")["made of: hidden"] == "true"
+    assert not {"hidden states", "made of: hidden"} & describe_cache(run / "cache/pivot").keys()
     with pytest.raises(ValueError, match="hidden"):  # made from something else
         pipeline.run(runs.config(folder, name="hidden"), until="extract")
 
 
 def test_a_cache_says_what_it_is_finished_or_not(folder, dump, tmp_path):
     import_cache(job_of(folder, name="facts"), "qwen", "jsonl", [dump], out=tmp_path / "out")
-    told = facts(tmp_path / "out")
+    told = describe_cache(tmp_path / "out")
     assert (told["examples"], told["entries a row"], told["mean and std known"]) == ("16", "10", "0.0% of rows")
     assert told["imported"] == "jsonl: theirs.jsonl (16 matched)"
     assert told["made of: top_k"] == "10"
     (tmp_path / "out/manifest.json").unlink()
     (tmp_path / "out/shard-00001-of-00004.safetensors").unlink()
-    assert facts(tmp_path / "out")["not complete"].startswith("3 of 4 shards are written")
+    assert describe_cache(tmp_path / "out")["not complete"].startswith("3 of 4 shards are written")
     with pytest.raises(ValueError, match="is no cache: it holds no key.json"):
-        facts(tmp_path)
+        describe_cache(tmp_path)
 
 
 def test_the_command_line_shows_and_verifies(folder, dump, tmp_path, monkeypatch, capsys):

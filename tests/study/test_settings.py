@@ -7,11 +7,11 @@ import yaml
 
 from fusion.config.loading import ConfigError
 from fusion.config.recipes import studies
-from fusion.study import Grid, Study, load
+from fusion.study import Study, StudyGrid, load
 from tests.helpers import runs
 
 ARMS = {"plain": {"objectives": [{"kind": "cross_entropy"}]}, "kl": {"objectives": [{"kind": "forward_kl"}]}}
-TUNING = {"over": {"training.learning_rate": [1e-3, 1e-2]}, "heldout": [{"path": "v.jsonl", "domain": "d0"}]}
+TUNING = {"grid": {"training.learning_rate": [1e-3, 1e-2]}, "heldout": [{"path": "v.jsonl", "domain": "d0"}]}
 
 
 def study(**changes) -> Study:
@@ -20,7 +20,7 @@ def study(**changes) -> Study:
 
 @pytest.mark.parametrize("name", studies())
 def test_every_study_that_comes_along_is_whole(name):
-    assert Grid(load(name)).check() > 0
+    assert StudyGrid(load(name)).check() > 0
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_an_absent_study_lists_those_that_come_along():
 
 
 def test_a_run_is_the_base_with_the_arm_the_setting_and_the_seed_on_top():
-    grid = Grid(study(tuning=TUNING), ["training.num_train_epochs=7"])
+    grid = StudyGrid(study(tuning=TUNING), ["training.num_train_epochs=7"])
     setting = grid.settings("kl")[1]
     config = grid.run("kl", setting, 5)
     assert setting == {"training.learning_rate": 1e-2}
@@ -65,7 +65,7 @@ def test_a_run_is_the_base_with_the_arm_the_setting_and_the_seed_on_top():
 
 
 def test_a_trial_differs_from_the_run_in_what_it_is_measured_on_alone():
-    grid = Grid(study(tuning=TUNING), ["evaluation.exact_match=[]"])
+    grid = StudyGrid(study(tuning=TUNING), ["evaluation.exact_match=[]"])
     setting = grid.settings("kl")[0]
     run, trial = (json.loads(make("kl", setting, 0).model_dump_json()) for make in (grid.run, grid.trial))
     assert trial["data"].pop("heldout")[0]["path"] == "v.jsonl"
@@ -76,31 +76,31 @@ def test_a_trial_differs_from_the_run_in_what_it_is_measured_on_alone():
 
 def test_an_arm_may_extend_a_recipe_which_then_lies_below_it():
     arms = ARMS | {"mine": {"extends": "forward_kl", "weighting": {"kind": "mean"}}}
-    config = Grid(study(arms=arms)).run("mine", {}, 0)
+    config = StudyGrid(study(arms=arms)).run("mine", {}, 0)
     assert config.weighting.kind == "mean"
     assert "forward_kl" in [objective.kind for objective in config.objectives]
 
 
 def test_a_mistake_in_any_setting_of_any_arm_is_found_before_the_first_run():
-    tuning = TUNING | {"over": {"training.learning_rate": [1e-3], "extract.top_k": [10]}}
+    tuning = TUNING | {"grid": {"training.learning_rate": [1e-3], "extract.top_k": [10]}}
     tuning["arms"] = {"kl": {"training.learning_rate": [1e-3], "extract.top_k": [0]}}
     with pytest.raises(ConfigError, match="s, kl: extract.top_k: must be at least 1"):
-        Grid(study(tuning=tuning), ["evaluation.exact_match=[]"]).check()
+        StudyGrid(study(tuning=tuning), ["evaluation.exact_match=[]"]).check()
 
 
 @pytest.mark.parametrize("name", ["pivot", "sort"])
 def test_an_arm_is_not_called_like_a_model_for_both_stand_in_one_table(name):
     with pytest.raises(ValueError, match=f"no arm may be called {name}, the name of a model; rename it"):
-        Grid(study(arms=ARMS | {name: {}})).check()
+        StudyGrid(study(arms=ARMS | {name: {}})).check()
 
 
 def test_no_override_takes_a_run_out_of_the_studys_folder():
-    config = Grid(study(), ["name=other", "runs=elsewhere", "seed=9"]).run("kl", {}, 1)
+    config = StudyGrid(study(), ["name=other", "runs=elsewhere", "seed=9"]).run("kl", {}, 1)
     assert (str(config.folder), config.seed) == ("runs/s/kl/seed-1", 1)
 
 
 def test_a_study_without_tuning_has_one_empty_setting_and_no_trial(tmp_path):
-    grid = Grid(study())
+    grid = StudyGrid(study())
     assert grid.settings("kl") == [{}]
     assert grid.check() == 6
     with pytest.raises(ValueError, match="s has no tuning"):
@@ -109,4 +109,4 @@ def test_a_study_without_tuning_has_one_empty_setting_and_no_trial(tmp_path):
 
 def test_runs_of_small_models_can_be_a_base(tmp_path):
     (tmp_path / "base.yaml").write_text(yaml.safe_dump(runs.raw(tmp_path)))
-    assert Grid(study(base=str(tmp_path / "base.yaml"))).run("kl", {}, 0).pivot.path.endswith("pivot")
+    assert StudyGrid(study(base=str(tmp_path / "base.yaml"))).run("kl", {}, 0).pivot.path.endswith("pivot")

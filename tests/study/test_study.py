@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from fusion.stages import train
-from fusion.study import Grid, Study, run, story
-from fusion.study.page import place, put
+from fusion.study import Study, StudyGrid, run, runner
+from fusion.study.results_page import find_markers, insert_into_page
 from tests.helpers import runs
 
 ARMS = {
@@ -16,13 +16,13 @@ ARMS = {
 }
 
 
-def study(folder, **changes) -> Grid:
+def study(folder, **changes) -> StudyGrid:
     (folder / "base.yaml").write_text(yaml.safe_dump(runs.raw(folder, strategies=["unified"])))
     other = runs.write_data(folder, "validation.jsonl", 6, start=200)
     heldout = [{"path": other, "domain": f"d{i}", "where": {"domain": i}} for i in range(2)]
-    tuning = {"over": {"training.learning_rate": [1e-6, 1e-2]}, "heldout": heldout}
+    tuning = {"grid": {"training.learning_rate": [1e-6, 1e-2]}, "heldout": heldout}
     raw = {"name": "s", "runs": str(folder / "runs"), "base": str(folder / "base.yaml"), "arms": ARMS, "seeds": [0, 1]}
-    return Grid(Study.model_validate(raw | {"baseline": "plain", "tuning": tuning} | changes))
+    return StudyGrid(Study.model_validate(raw | {"baseline": "plain", "tuning": tuning} | changes))
 
 
 @pytest.fixture(scope="module")
@@ -31,48 +31,48 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def outcome(folder):
+def results(folder):
     return run(study(folder))
 
 
-def test_every_arm_has_a_result_of_every_seed_and_the_untouched_models_have_one(outcome):
-    assert {arm: len(found) for arm, found in outcome.results.items()} == {"plain": 2, "kl": 2}
-    assert [result.model for result in outcome.untouched] == ["pivot", "neox", "qwen"]
+def test_every_arm_has_a_result_of_every_seed_and_the_untouched_models_have_one(results):
+    assert {arm: len(found) for arm, found in results.by_arm.items()} == {"plain": 2, "kl": 2}
+    assert [result.model for result in results.untouched] == ["pivot", "neox", "qwen"]
 
 
-def test_each_arm_chose_the_setting_that_learns(outcome):
-    assert outcome.chosen == {arm: {"training.learning_rate": 1e-2} for arm in ARMS}
+def test_each_arm_chose_the_setting_that_learns(results):
+    assert results.chosen == {arm: {"training.learning_rate": 1e-2} for arm in ARMS}
 
 
-def test_the_trial_that_was_chosen_is_not_trained_again_to_be_measured(outcome, folder):
+def test_the_trial_that_was_chosen_is_not_trained_again_to_be_measured(results, folder):
     trial = folder / "runs/s/kl/trial-1-seed-0/train/unified"
     assert trial.resolve() == (folder / "runs/s/kl/setting-1-seed-0/train/unified").resolve()
 
 
-def test_a_second_call_makes_nothing(outcome, folder, monkeypatch):
+def test_a_second_call_makes_nothing(results, folder, monkeypatch):
     monkeypatch.setattr(train, "train", None)
-    monkeypatch.setattr(story.pipeline, "run", None)
+    monkeypatch.setattr(runner.pipeline, "run", None)
     again = run(study(folder))
-    assert again.rows("bits_per_byte") == outcome.rows("bits_per_byte")
+    assert again.rows("bits_per_byte") == results.rows("bits_per_byte")
 
 
-def test_rows_tell_the_difference_from_the_baseline_and_the_share_of_the_gap(outcome):
-    rows = {row.name: row for row in outcome.rows("bits_per_byte")}
+def test_rows_tell_the_difference_from_the_baseline_and_the_share_of_the_gap(results):
+    rows = {row.name: row for row in results.rows("bits_per_byte")}
     assert list(rows) == ["pivot", "neox", "qwen", "plain", "kl"]
     assert rows["plain"].difference is None
     assert rows["kl"].difference.value == pytest.approx(rows["kl"].value.value - rows["plain"].value.value)
     assert rows["pivot"].better("bits_per_byte") is False  # four steps of training are better than none
 
 
-def test_several_processes_come_to_the_same(outcome, folder, tmp_path):
-    tuning = study(folder).study.tuning.model_copy(update={"over": {"training.learning_rate": [1e-2]}})
+def test_several_processes_come_to_the_same(results, folder, tmp_path):
+    tuning = study(folder).study.tuning.model_copy(update={"grid": {"training.learning_rate": [1e-2]}})
     small = {"name": "wide", "tuning": tuning.model_dump(exclude_unset=True), "seeds": [0]}
     both = run(study(folder, **small), jobs=2)
-    nats = {arm: [item.nats for item in found[0].items] for arm, found in outcome.results.items()}
-    assert {arm: [item.nats for item in found[0].items] for arm, found in both.results.items()} == nats
+    nats = {arm: [item.nats for item in found[0].items] for arm, found in results.by_arm.items()}
+    assert {arm: [item.nats for item in found[0].items] for arm, found in both.by_arm.items()} == nats
 
 
-def test_the_folder_holds_tables_numbers_and_figures(outcome, folder):
+def test_the_folder_holds_tables_numbers_and_figures(results, folder):
     place = folder / "runs/s"
     assert (place / "bits_per_byte.png").stat().st_size > 5000
     found = json.loads((place / "results.json").read_text())
@@ -82,23 +82,23 @@ def test_the_folder_holds_tables_numbers_and_figures(outcome, folder):
     assert 'kl: {"training.learning_rate": 0.01}' in text
 
 
-def test_the_tables_go_between_the_marks_of_a_page(outcome, tmp_path):
+def test_the_tables_go_between_the_marks_of_a_page(results, tmp_path):
     page = tmp_path / "page.md"
     page.write_text("above\n<!-- study s -->\nold\n<!-- end -->\nbelow")
-    put(page, "s", outcome)
+    insert_into_page(page, "s", results)
     text = page.read_text()
-    assert place(page, "s")
+    assert find_markers(page, "s")
     assert text.startswith("above\n<!-- study s -->\n| arm | exact match % (minus plain, 95%) | bits per byte")
     assert text.endswith("\n![exact match %, by arm](images/s.png)\n<!-- end -->\nbelow")
     assert (tmp_path / "images" / "s.png").read_bytes().startswith(b"\x89PNG")
     assert "old" not in text
     with pytest.raises(ValueError, match="write the lines <!-- study t --> and <!-- end --> there"):
-        put(page, "t", outcome)
+        insert_into_page(page, "t", results)
 
 
 def test_settings_may_not_be_chosen_on_what_is_reported(folder):
     raw = runs.raw(folder)
-    tuning = {"over": {"training.learning_rate": [1e-3]}, "heldout": raw["data"]["heldout"]}
+    tuning = {"grid": {"training.learning_rate": [1e-3]}, "heldout": raw["data"]["heldout"]}
     with pytest.raises(
         ValueError, match="6 of 6 examples of tuning.heldout are also in the data that results are measured on"
     ):
@@ -108,4 +108,4 @@ def test_settings_may_not_be_chosen_on_what_is_reported(folder):
 def test_a_metric_that_is_not_measured_cannot_decide(folder):
     tuning = study(folder).study.tuning.model_dump(exclude_unset=True) | {"metric": "exact_match"}
     with pytest.raises(ValueError, match="which tuning.heldout does not measure; it knows bits_per_byte"):
-        run(Grid(study(folder, name="third", tuning=tuning).study, ["evaluation.exact_match=[]"]))
+        run(StudyGrid(study(folder, name="third", tuning=tuning).study, ["evaluation.exact_match=[]"]))

@@ -1,8 +1,8 @@
-"""The story of a study.
+"""Run a study: tune each arm, measure it from every seed, write the results.
 
     tune       each arm chooses among its settings, on data that no result is measured on
     measure    each arm from every seed, on the held-out data; the pivot and the sources once
-    show       table, figure, results.json and results.md in the study's folder
+    write      table, figure, results.json and results.md in the study's folder
 
 Every run is an ordinary one in runs/<study>/<arm>/, and may be looked at, reported and resumed like any other. What is done is
 not done again; caches and trainings that runs have in common are made once (runs/<study>/store).
@@ -24,52 +24,54 @@ from fusion import pipeline
 from fusion.config import Config, loading
 from fusion.runtime.console import console, quiet
 from fusion.stages.context import Job
-from fusion.study.grid import Grid, Setting
-from fusion.study.outcome import Outcome
-from fusion.study.page import show
+from fusion.study.grid import Setting, StudyGrid
+from fusion.study.results import StudyResults
+from fusion.study.results_page import write_results
 from fusion_eval.results import MEAN, Result
 from fusion_eval.statistics.comparison import summarise
 from fusion_eval.statistics.metrics import METRICS
 
-Cell = tuple[str, Config]
-"""A run, and what it is called on the line that says it is done."""
+NamedRun = tuple[str, Config]
+"""A label for the progress line, and the configuration of the run."""
 
 
-def run(grid: Grid, jobs: int = 1) -> Outcome:
-    """Everything, in `jobs` processes; safe to stop and to call again.
+def run(grid: StudyGrid, jobs: int = 1) -> StudyResults:
+    """Run the whole study in `jobs` processes; safe to stop and to call again.
 
     Raises ValueError where settings would be chosen on what is reported.
     """
     total = grid.check()
     refuse_shared_examples(grid)
     console.print(f"[bold]{grid.study.name}[/]: {len(grid.study.arms)} arms, {total} runs, in {grid.folder}")
-    runs = Runs(total, jobs)
-    chosen = tune(grid, runs)
-    before = untouched(grid)  # also fills the caches that most arms share
+    executor = RunExecutor(total, jobs)
+    chosen = tune(grid, executor)
+    original = measure_untouched(grid)  # also fills the caches that most arms share
     seeds, arms = grid.study.seeds, grid.study.arms
-    found = runs.measure([(f"{arm}, seed {seed}", grid.run(arm, chosen[arm], seed)) for seed in seeds for arm in arms])
-    results = {arm: found[place :: len(arms)] for place, arm in enumerate(arms)}
-    outcome = Outcome(grid.study.baseline, chosen, results, before)
-    show(outcome, grid.folder, grid.study.name)
-    return outcome
+    found = executor.measure(
+        [(f"{arm}, seed {seed}", grid.run(arm, chosen[arm], seed)) for seed in seeds for arm in arms]
+    )
+    by_arm = {arm: found[index :: len(arms)] for index, arm in enumerate(arms)}
+    results = StudyResults(grid.study.baseline, chosen, by_arm, original)
+    write_results(results, grid.folder, grid.study.name)
+    return results
 
 
-def refuse_shared_examples(grid: Grid) -> None:
+def refuse_shared_examples(grid: StudyGrid) -> None:
     """Raise ValueError where the data for choosing settings and the data for measuring them have an example in common."""
     if grid.study.tuning is None:
         return
     arm = grid.study.baseline
     setting = grid.settings(arm)[0]
-    trial, real = (Job(make(arm, setting, 0)).heldout for make in (grid.trial, grid.run))
-    if both := {example.id for example in trial} & {example.id for example in real}:
+    validation, reported = (Job(make(arm, setting, 0)).heldout for make in (grid.trial, grid.run))
+    if both := {example.id for example in validation} & {example.id for example in reported}:
         raise ValueError(
-            f"{len(both)} of {len(trial)} examples of tuning.heldout are also in the data that results are measured on. "
+            f"{len(both)} of {len(validation)} examples of tuning.heldout are also in the data that results are measured on. "
             "Take other rows, for example with skip, limit or another split."
         )
 
 
-def tune(grid: Grid, runs: Runs) -> dict[str, Setting]:
-    """Of each arm the setting whose trainings do best on the data for choosing; the first of several alike."""
+def tune(grid: StudyGrid, executor: RunExecutor) -> dict[str, Setting]:
+    """Arm -> the setting whose trainings do best on the validation data; the first of several equals."""
     tuning = grid.study.tuning
     if tuning is None:
         return {arm: {} for arm in grid.study.arms}
@@ -77,7 +79,7 @@ def tune(grid: Grid, runs: Runs) -> dict[str, Setting]:
     trials = [
         (f"{arm}, {_words(setting)}", grid.trial(arm, setting, seed)) for arm, setting in tried for seed in tuning.seeds
     ]
-    found, each = runs.measure(trials), len(tuning.seeds)
+    found, each = executor.measure(trials), len(tuning.seeds)
     scores = [_score(found[n * each : (n + 1) * each], tuning.metric) for n in range(len(tried))]
     best: dict[str, tuple[float, Setting]] = {}
     for (arm, setting), score in zip(tried, scores, strict=True):
@@ -95,17 +97,17 @@ def _score(found: Sequence[Result], name: str) -> float:
 
 
 def measure(config: Config) -> Result:
-    """What the fused model of a run does on its held-out data; the run is made first, if it is not there."""
-    result, made = config.folder / "eval" / config.chosen / "heldout.json", config.folder / "config.yaml"
-    done = result.exists() and made.exists() and made.read_text() == loading.dump(config)
+    """Result of the fused model of a run on its held-out data; the run is made first, if it is not there."""
+    result, used = config.folder / "eval" / config.chosen / "heldout.json", config.folder / "config.yaml"
+    done = result.exists() and used.exists() and used.read_text() == loading.dump(config)
     if not done:
         with _silence():
             pipeline.run(config, until="evaluate")
     return Result.load(result)
 
 
-def untouched(grid: Grid) -> list[Result]:
-    """The pivot, then every source that can be run, as they were."""
+def measure_untouched(grid: StudyGrid) -> list[Result]:
+    """Results of the pivot, then of every source that can be run, before any training."""
     config = grid.untouched()
     measure(config)
     files = [config.folder / "eval" / name / "heldout.json" for name in ("pivot", *(s.name for s in config.sources))]
@@ -113,34 +115,34 @@ def untouched(grid: Grid) -> list[Result]:
 
 
 @dataclass
-class Runs:
-    """Makes runs, some at a time, with a line for each that is done: what came out, and how long the rest will take."""
+class RunExecutor:
+    """Measures runs, `jobs` at a time, and prints a line for each: its result, and how long the rest will take."""
 
     total: int
     jobs: int = 1
     done: int = 0
-    made: int = 0
-    """How many were not there already."""
+    computed: int = 0
+    """Number of those that were not there already."""
     start: float = field(default_factory=time.perf_counter)
 
-    def measure(self, cells: Sequence[Cell]) -> list[Result]:
-        """Results in the order of the cells."""
+    def measure(self, named_runs: Sequence[NamedRun]) -> list[Result]:
+        """Results in the order of the runs."""
         if self.jobs == 1:
-            return [self._told(what, *_timed(config)) for what, config in cells]
+            return [self._report_progress(label, *_timed(config)) for label, config in named_runs]
         found: dict[int, Result] = {}
         spawn = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(self.jobs, mp_context=spawn, initializer=_worker, initargs=(self.jobs,)) as pool:
-            waiting = {pool.submit(_timed, config): number for number, (_, config) in enumerate(cells)}
+            waiting = {pool.submit(_timed, config): number for number, (_, config) in enumerate(named_runs)}
             for future in as_completed(waiting):
-                found[waiting[future]] = self._told(cells[waiting[future]][0], *future.result())
-        return [found[number] for number in range(len(cells))]
+                found[waiting[future]] = self._report_progress(named_runs[waiting[future]][0], *future.result())
+        return [found[number] for number in range(len(named_runs))]
 
-    def _told(self, what: str, result: Result, seconds: float) -> Result:
+    def _report_progress(self, label: str, result: Result, seconds: float) -> Result:
         self.done += 1
-        self.made += seconds > 1
-        left = (time.perf_counter() - self.start) / max(1, self.made) * (self.total - self.done)
+        self.computed += seconds > 1
+        remaining = (time.perf_counter() - self.start) / max(1, self.computed) * (self.total - self.done)
         console.print(
-            f"  {self.done}/{self.total}  {what}: {_numbers(result)}  ({seconds:.0f} s, about {left / 60:.0f} min left)"
+            f"  {self.done}/{self.total}  {label}: {_numbers(result)}  ({seconds:.0f} s, about {remaining / 60:.0f} min left)"
         )
         return result
 
@@ -151,7 +153,7 @@ def _timed(config: Config) -> tuple[Result, float]:
 
 
 def _worker(jobs: int) -> None:
-    """What a process of its own needs: silence, and its share of the cores."""
+    """Set up a worker process: no output, and its share of the cores."""
     quiet()
     console.quiet = True
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))

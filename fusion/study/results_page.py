@@ -1,4 +1,4 @@
-"""What a reader sees of a study: tables in the terminal, results.md with all of them, results.json, and a figure a metric."""
+"""Output of a study: tables in the terminal, results.md with all of them, results.json, and a figure for each metric."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fusion.report.figures.drawing import BLUE, GREY, INK, ORANGE, STYLE, WIDTH,
 from fusion.report.score_table import plain
 from fusion.runtime.artifacts import write_json, write_text
 from fusion.runtime.console import console
-from fusion.study.outcome import Outcome, Row
+from fusion.study.results import ArmResult, StudyResults
 from fusion_eval.results import MEAN
 from fusion_eval.statistics.bootstrap import Interval
 from fusion_eval.statistics.metrics import METRICS
@@ -25,43 +25,43 @@ from fusion_eval.statistics.metrics import METRICS
 MARKS = {None: "", True: "★", False: "▼"}
 
 
-def show(outcome: Outcome, folder: Path, name: str) -> None:
+def write_results(results: StudyResults, folder: Path, name: str) -> None:
     """Print the means, and write everything into the study's folder."""
-    for metric in outcome.metrics:
-        console.print(_table(outcome.rows(metric), metric))
-        (folder / f"{metric}.png").write_bytes(png(differences(outcome.rows(metric), metric, outcome.baseline)))
-    rows = [(m, d, row) for m in outcome.metrics for d in outcome.domains for row in outcome.rows(m, d)]
+    for metric in results.metrics:
+        console.print(_table(results.rows(metric), metric))
+        (folder / f"{metric}.png").write_bytes(png(differences(results.rows(metric), metric, results.baseline)))
+    rows = [(m, d, row) for m in results.metrics for d in results.domains for row in results.rows(m, d)]
     write_json(folder / "results.json", [{"metric": m, "domain": d} | asdict(row) for m, d, row in rows])
-    write_text(folder / "results.md", markdown(outcome))
+    write_text(folder / "results.md", markdown(results))
     console.print(f"{folder / 'results.md'}, with figures beside it.")
 
 
-def markdown(outcome: Outcome) -> str:
+def markdown(results: StudyResults) -> str:
     """A table of means for each metric, then of each domain's differences, then what was chosen."""
-    parts = [*(_means(outcome, metric) for metric in outcome.metrics)]
-    if len(outcome.domains) > 2:
-        parts += [_by_domain(outcome, metric) for metric in outcome.metrics]
+    parts = [*(_means(results, metric) for metric in results.metrics)]
+    if len(results.domains) > 2:
+        parts += [_by_domain(results, metric) for metric in results.metrics]
     closed = "Closed: the share of the way from there to each domain's best source."
-    return "\n\n".join([*parts, f"{caption(outcome)} {closed}", *_chosen(outcome)]) + "\n"
+    return "\n\n".join([*parts, f"{caption(results)} {closed}", *_chosen(results)]) + "\n"
 
 
-def summary(outcome: Outcome) -> str:
+def summary(results: StudyResults) -> str:
     """One table of the means of all metrics, the best difference in the first of them on top; for a page."""
-    first = _first(outcome)
-    metrics = [first, *(metric for metric in outcome.metrics if metric != first)]
-    rows = {metric: {row.name: row for row in outcome.rows(metric)} for metric in metrics}
+    first = _first(results)
+    metrics = [first, *(metric for metric in results.metrics if metric != first)]
+    rows = {metric: {row.name: row for row in results.rows(metric)} for metric in metrics}
     sign = -1 if METRICS[first].lower_is_better else 1
-    names = sorted(outcome.results, key=lambda name: -sign * rows[first][name].value.value)
-    heads = [f"{METRICS[metric].label} (minus {plain(outcome.baseline)}, 95%)" for metric in metrics]
+    names = sorted(results.by_arm, key=lambda name: -sign * rows[first][name].value.value)
+    heads = [f"{METRICS[metric].label} (minus {plain(results.baseline)}, 95%)" for metric in metrics]
     lines = [f"| arm | {' | '.join(heads)} |", f"| --- |{' ---: |' * len(metrics)}"]
-    for name in [*(result.model for result in outcome.untouched), *names]:
+    for name in [*(result.model for result in results.untouched), *names]:
         lines.append(f"| {plain(name)} | {' | '.join(_one(rows[metric].get(name), metric) for metric in metrics)} |")
-    return "\n".join([*lines, "", caption(outcome), *_chosen(outcome), ""])
+    return "\n".join([*lines, "", caption(results), *_chosen(results), ""])
 
 
-def caption(outcome: Outcome) -> str:
+def caption(results: StudyResults) -> str:
     """How to read the tables."""
-    runs = outcome.results[outcome.baseline]
+    runs = results.by_arm[results.baseline]
     several = len(runs) > 1
     over = (
         "paired by seed and example, over both" if several else "paired by example; the luck of a training is not in it"
@@ -69,25 +69,28 @@ def caption(outcome: Outcome) -> str:
     return (
         f"{len(runs)} seed{'s' if several else ''}, {len(runs[0].items)} held-out examples; means over domains"
         f"{' and seeds' if several else ''}. In brackets the difference and its 95% interval, {over}. ★ better, ▼ worse than "
-        f"{plain(outcome.baseline)}: the interval excludes 0."
+        f"{plain(results.baseline)}: the interval excludes 0."
     )
 
 
-def put(page: Path, name: str, outcome: Outcome) -> None:
+def insert_into_page(page: Path, name: str, results: StudyResults) -> None:
     """Put table and figure between the lines `<!-- study NAME -->` and `<!-- end -->` of a page; the figure goes to images/.
 
     Raises ValueError where the lines are not there.
     """
-    found, first = place(page, name), _first(outcome)
+    found, first = find_markers(page, name), _first(results)
     images = page.parent / "images"
     images.mkdir(exist_ok=True)
-    (images / f"{name}.png").write_bytes(png(differences(outcome.rows(first), first, outcome.baseline)))
-    text = f"{summary(outcome)}\n![{METRICS[first].label}, by arm](images/{name}.png)\n"
+    (images / f"{name}.png").write_bytes(png(differences(results.rows(first), first, results.baseline)))
+    text = f"{summary(results)}\n![{METRICS[first].label}, by arm](images/{name}.png)\n"
     write_text(page, page.read_text()[: found.start(1)] + text + page.read_text()[found.end(1) :])
 
 
-def place(page: Path, name: str) -> re.Match[str]:
-    """Where a page has what stands between its marks; to be asked before a long study. Raises ValueError as `put` does."""
+def find_markers(page: Path, name: str) -> re.Match[str]:
+    """Match whose group 1 is the text between the markers of a page. Raises ValueError as `insert_into_page` does.
+
+    Call it before a long study, so that a page without markers is an error at the start.
+    """
     found = re.search(f"<!-- study {re.escape(name)} -->\n(.*?)<!-- end -->", page.read_text(), re.DOTALL)
     if not found:
         raise ValueError(f"{page} has no place for it: write the lines <!-- study {name} --> and <!-- end --> there.")
@@ -95,7 +98,7 @@ def place(page: Path, name: str) -> re.Match[str]:
 
 
 @rc_context(STYLE)
-def differences(rows: list[Row], metric: str, baseline: str) -> Figure:
+def differences(rows: list[ArmResult], metric: str, baseline: str) -> Figure:
     """How every arm differs from the baseline, with its interval, the best on top."""
     scale, sign = METRICS[metric].scale, -1 if METRICS[metric].lower_is_better else 1
     shown = sorted(((row, row.difference) for row in rows if row.difference), key=lambda pair: sign * pair[1].value)
@@ -116,12 +119,12 @@ def differences(rows: list[Row], metric: str, baseline: str) -> Figure:
     return figure
 
 
-def _first(outcome: Outcome) -> str:
+def _first(results: StudyResults) -> str:
     """The metric that a page is sorted by."""
-    return "exact_match" if "exact_match" in outcome.metrics else outcome.metrics[0]
+    return "exact_match" if "exact_match" in results.metrics else results.metrics[0]
 
 
-def _table(rows: list[Row], metric: str) -> Table:
+def _table(rows: list[ArmResult], metric: str) -> Table:
     table = Table("arm", title=f"{METRICS[metric].label}, mean over domains", title_justify="left")
     for head in ("value", "minus baseline", "95% interval", "gap closed"):
         table.add_column(head, justify="right")
@@ -130,44 +133,44 @@ def _table(rows: list[Row], metric: str) -> Table:
     return table
 
 
-def _cells(row: Row, metric: str) -> tuple[str, str, str, str]:
+def _cells(row: ArmResult, metric: str) -> tuple[str, str, str, str]:
     value = METRICS[metric].show(row.value.value)
     if row.difference is None:
         return value, "", "", ""
     difference = f"{_signed(row.difference.value, metric)}{MARKS[row.better(metric)]}"
-    return value, difference, _ends(row.difference, metric), _share(row.closed)
+    return value, difference, _ends(row.difference, metric), _share(row.gap_closed)
 
 
-def _means(outcome: Outcome, metric: str) -> str:
+def _means(results: StudyResults, metric: str) -> str:
     label = METRICS[metric].label
     lines = [
-        f"| arm | {label} | minus {plain(outcome.baseline)} | 95% interval | gap closed |",
+        f"| arm | {label} | minus {plain(results.baseline)} | 95% interval | gap closed |",
         "| --- | ---: | ---: | ---: | ---: |",
     ]
-    lines += [f"| {plain(row.name)} | {' | '.join(_cells(row, metric))} |" for row in outcome.rows(metric)]
+    lines += [f"| {plain(row.name)} | {' | '.join(_cells(row, metric))} |" for row in results.rows(metric)]
     return "\n".join(lines)
 
 
-def _by_domain(outcome: Outcome, metric: str) -> str:
+def _by_domain(results: StudyResults, metric: str) -> str:
     """Differences in each domain; of the baseline, and in brackets, the values."""
-    domains = [domain for domain in outcome.domains if domain != MEAN]
-    found = {domain: {row.name: row for row in outcome.rows(metric, domain)} for domain in domains}
+    domains = [domain for domain in results.domains if domain != MEAN]
+    found = {domain: {row.name: row for row in results.rows(metric, domain)} for domain in domains}
     names = list(dict.fromkeys(name for rows in found.values() for name in rows))
     lines = [f"| {METRICS[metric].label} | {' | '.join(map(plain, domains))} |", f"| --- |{' ---: |' * len(domains)}"]
     lines += [f"| {plain(name)} | {' | '.join(_one(found[d].get(name), metric) for d in domains)} |" for name in names]
     return "\n".join(lines)
 
 
-def _one(row: Row | None, metric: str) -> str:
+def _one(row: ArmResult | None, metric: str) -> str:
     if row is None:
         return "–"
     value, difference, ends, _ = _cells(row, metric)
     return f"{value} ({difference}, {ends})" if difference else value
 
 
-def _chosen(outcome: Outcome) -> Iterator[str]:
-    if any(outcome.chosen.values()):
-        said = (f"{arm}: {json.dumps(setting)}" for arm, setting in outcome.chosen.items())
+def _chosen(results: StudyResults) -> Iterator[str]:
+    if any(results.chosen.values()):
+        said = (f"{arm}: {json.dumps(setting)}" for arm, setting in results.chosen.items())
         yield f"Chosen on validation data: {'; '.join(said)}."
 
 

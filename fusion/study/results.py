@@ -1,4 +1,4 @@
-"""What came out of a study: the numbers of each arm, how they differ from the baseline's, how much of the gap they close."""
+"""Results of a study: the numbers of each arm, how they differ from the baseline's, how much of the gap they close."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from fusion_eval.statistics.metrics import METRICS
 
 
 @dataclass(frozen=True)
-class Row:
+class ArmResult:
     """One arm, or one untouched model, in one metric and domain."""
 
     name: str
     value: Interval
     difference: Interval | None
     """From the baseline, paired by seed and example; None for the baseline itself."""
-    closed: Interval | None
+    gap_closed: Interval | None
     """Share of the way from the baseline to the best source of the domain; None where no source is better than the baseline."""
 
     def better(self, metric: str) -> bool | None:
@@ -32,30 +32,32 @@ class Row:
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
-    """Results of every arm, one a seed, in the order of the seeds; and of the untouched models, the pivot first."""
+class StudyResults:
+    """Results of all arms and of the models that they start from, with what is computed of them."""
 
     baseline: str
     chosen: dict[str, dict[str, Any]]
-    """What each arm chose."""
-    results: dict[str, list[Result]]
+    """Arm -> the setting that tuning chose for it."""
+    by_arm: dict[str, list[Result]]
+    """Arm -> results, one for each seed, in the order of the seeds."""
     untouched: list[Result]
+    """Results of the models that no arm trains: the pivot first, then the sources."""
 
     @property
     def metrics(self) -> list[str]:
-        """What was measured."""
+        """Names of the metrics that were measured."""
         known = self._scores[self.baseline][MEAN]
         return [metric for metric in METRICS if metric in known]
 
     @property
     def domains(self) -> list[str]:
-        """Of what, the mean last."""
+        """Names of the domains, `mean` last."""
         return list(self._scores[self.baseline])
 
-    def rows(self, metric: str, domain: str = MEAN) -> list[Row]:
-        """One for each untouched model and each arm; those that do not know the metric there are left out."""
+    def rows(self, metric: str, domain: str = MEAN) -> list[ArmResult]:
+        """One row for each untouched model and each arm; those without the metric in this domain are left out."""
         return [
-            Row(
+            ArmResult(
                 name,
                 scores[domain][metric],
                 self._differences.get(name, {}).get(domain, {}).get(metric),
@@ -67,7 +69,7 @@ class Outcome:
 
     @functools.cached_property
     def _runs(self) -> dict[str, list[Result]]:
-        return {result.model: [result] for result in self.untouched} | self.results
+        return {result.model: [result] for result in self.untouched} | self.by_arm
 
     @functools.cached_property
     def _scores(self) -> dict[str, Scores]:
@@ -75,14 +77,14 @@ class Outcome:
 
     @functools.cached_property
     def _differences(self) -> dict[str, Scores]:
-        start = self.results[self.baseline]
+        start = self.by_arm[self.baseline]
         return {name: compare(runs, start) for name, runs in self._runs.items() if name != self.baseline}
 
     @functools.cached_property
     def _closed(self) -> dict[str, dict[tuple[str, str], Interval | None]]:
-        start, sources = self.results[self.baseline], self.untouched[1:]
+        start, sources = self.by_arm[self.baseline], self.untouched[1:]
         return {
             name: {(gap.domain, gap.metric): gap.closed for gap in gap_closed(runs, start, sources)}
-            for name, runs in self.results.items()
+            for name, runs in self.by_arm.items()
             if name != self.baseline and sources
         }
