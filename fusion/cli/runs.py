@@ -1,4 +1,4 @@
-"""Commands on a run: its stages, what it will take, where it runs, what came of it."""
+"""Commands on a run: its stages, its plan, where it runs, its report, and a look inside."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ def plan(
     gpus: Annotated[int | None, typer.Option("--gpus", help="GPUs of all machines together; sets plan.gpus.")] = None,
     gpu: Annotated[str | None, typer.Option("--gpu", help="Kind of GPU, such as h800; sets plan.gpu.")] = None,
     mfu: Annotated[
-        float | None, typer.Option("--mfu", help="Share of its peak; sets plan.mfu, 0.4 if not said.")
+        float | None,
+        typer.Option("--mfu", help="Model FLOPs utilisation, a share of the peak; sets plan.mfu, 0.4 by default."),
     ] = None,
     count: Annotated[bool, typer.Option("--count", help="Read the data even where plan.tokens is given.")] = False,
 ) -> None:
-    """Say what a run will take, and what would not fit, before anything runs; no weights are read."""
+    """Estimate what a run will take, and what would not fit, before anything runs; no weights are read."""
     from fusion.config import loading
     from fusion.plan import describe_domains, plan_tables
     from fusion.plan import plan as estimate
@@ -38,9 +39,9 @@ def plan(
     given = {"plan.gpus": gpus, "plan.gpu": gpu, "plan.mfu": mfu}
     overrides = [f"{key}={value}" for key, value in given.items() if value is not None]
     job = Job(loading.load(config, [*override, *overrides]))
-    found = estimate(job, count)
-    console.print(*plan_tables(found, job.config.plan), sep="\n")
-    if not found.from_settings:
+    planned = estimate(job, count)
+    console.print(*plan_tables(planned, job.config.plan), sep="\n")
+    if not planned.from_settings:
         console.print(describe_domains(job))
 
 
@@ -52,7 +53,7 @@ def respond(config: ConfigFile, override: Set = []) -> None:  # noqa: B006
 
 @app.command()
 def extract(config: ConfigFile, override: Set = []) -> None:  # noqa: B006
-    """Let every model read the training examples, and keep what it would have said in the cache."""
+    """Let every model read the training examples, and cache its next-token log-probabilities."""
     until(config, override, "extract")
 
 
@@ -81,15 +82,15 @@ def launch(
     from fusion.config import loading
     from fusion_launch import Program, Resources, execute, prepare
 
-    name = loading.load(config, override).name  # a mistake is said here, not after hours in a queue
+    name = loading.load(config, override).name  # an error here, not after hours in a queue
     files = {config: loading.whole(config)} if Path(config).is_file() else {}
     program = Program("fusion", ("run", config, *(part for value in override for part in ("--set", value))), name)
     prepared = prepare(on, program, Resources.of(gpus, nodes, hostfile, head), option, files)
     if not dry_run:
         raise typer.Exit(execute(prepared))
     typer.echo(prepared.text or prepared.command, nl=not prepared.text)
-    if about := prepared.note or (f"{prepared.command} reads this." if prepared.text else ""):
-        typer.echo(f"# {about}", err=True)
+    if note := prepared.note or (f"{prepared.command} reads this." if prepared.text else ""):
+        typer.echo(f"# {note}", err=True)
 
 
 @app.command()
@@ -107,26 +108,33 @@ def inspect(
     config: ConfigFile,
     override: Set = [],  # noqa: B006
     alignment: Annotated[
-        bool, typer.Option("--alignment", help="Audit how tokens of each source meet the pivot's.")
+        bool, typer.Option("--alignment", help="Audit which positions of each source match the pivot's.")
     ] = False,
     rescaling: Annotated[
         float | None,
         typer.Option(
-            "--rescaling", min=0, max=1, metavar="SHARE", help="How distillation with this share rescales examples."
+            "--rescaling",
+            min=0,
+            max=1,
+            metavar="SHARE",
+            help="How distillation at this share of the loss rescales examples.",
         ),
     ] = None,
     classes: Annotated[
         int | None,
         typer.Option(
-            "--classes", min=1, metavar="LEAST", help="What models say where a token follows, at least so often."
+            "--classes",
+            min=1,
+            metavar="MIN_ROWS",
+            help="Mean predictions where a token follows, for tokens with so many rows.",
         ),
     ] = None,
     concepts: Annotated[
         Literal["mlp", "residual"] | None,
-        typer.Option("--concepts", help="Units that stand for digits, keywords, ends of sentences ..."),
+        typer.Option("--concepts", help="Units that detect digits, keywords, ends of sentences ..."),
     ] = None,
 ) -> None:
-    """Show the models, vocabularies and caches of a run; with --alignment what matches and what never does.
+    """Show the models, vocabularies and caches of a run; with --alignment match rates and tokens that never match.
 
     With --rescaling, of extracted sources, the factor on each true token's gradient by domain and certainty of the pivot.
     With --classes and --concepts the pivot, and the fused model if there is one, are run on the first 500 training examples.
@@ -160,7 +168,7 @@ def inspect(
 
 
 def until(config: str, override: list[str], stage: str) -> None:
-    """Make a run up to this stage."""
+    """Run the pipeline up to this stage."""
     from fusion import pipeline
     from fusion.config import loading
     from fusion.runtime.console import quiet

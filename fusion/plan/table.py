@@ -14,7 +14,7 @@ from fusion.plan.estimates import RunPlan, StageEstimate
 from fusion.plan.flops import seconds
 from fusion.plan.memory import Memory
 from fusion.plan.misfits import misfits
-from fusion.plan.units import count, size, size_in, time, unit, work
+from fusion.plan.units import count, format_flops, size, size_in, time, unit
 
 PARTS = {
     "weights": "weights", "gradients": "grads", "optimizer": "optim.", "buffers": "buffers", "activations": "activ.",
@@ -38,12 +38,12 @@ def stages_table(plan: RunPlan, given: PlanSettings) -> Table:
         table.add_column(name, justify="right")
     for e in plan.stages:
         steps = "" if e.steps is None else f"{e.steps:,}"
-        cells = (count(e.examples), count(e.tokens), steps, size(e.disk), size(e.memory.total), work(e.flops))
+        cells = (count(e.examples), count(e.tokens), steps, size(e.disk), size(e.memory.total), format_flops(e.flops))
         table.add_row(e.stage, *cells, *_time([e], given))
     disk, peak = sum(e.disk for e in plan.stages), max(e.memory.total for e in plan.stages)
     total = sum(e.flops for e in plan.stages)
     table.add_section()
-    table.add_row("all", "", "", "", size(disk), size(peak), work(total), *_time(plan.stages, given))
+    table.add_row("all", "", "", "", size(disk), size(peak), format_flops(total), *_time(plan.stages, given))
     return table
 
 

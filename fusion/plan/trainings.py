@@ -79,7 +79,9 @@ def _auxiliary_parameters(planner: Planner) -> tuple[int, int]:
     config, width = planner.config, planner.sizes["pivot"].hidden_size
     sources = [source.name for source in config.sources if source.name in planner.sizes]
     each = [
-        auxiliary_modules.count_parameters(config.objectives, width, planner.sizes[name].hidden_size, planner.vocabulary(name))
+        auxiliary_modules.count_parameters(
+            config.objectives, width, planner.sizes[name].hidden_size, planner.vocabulary(name)
+        )
         for name in sources
     ]
     return sum(trained for trained, _ in each), sum(frozen for _, frozen in each)

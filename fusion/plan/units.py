@@ -21,7 +21,7 @@ def size_in(count: Number, name: str) -> str:
     return f"{count / BYTES[name]:.{0 if count >= 100 * BYTES[name] else 1}f}" if count else ""
 
 
-def work(flops: Number) -> str:
+def format_flops(flops: Number) -> str:
     """Floating-point operations: 1.5 TFLOP; nothing for 0."""
     flops /= 1e6
     for unit in ("MFLOP", "GFLOP", "TFLOP", "PFLOP", "EFLOP"):

@@ -105,7 +105,7 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for name in ("size", "grouped", "duration", "byte_size", "work", "percent", "visible", "minus"):
+    for name in ("size", "grouped", "duration", "byte_size", "format_flops", "percent", "visible", "minus"):
         environment.filters[name] = getattr(units, name)
     # the project's own files, which are not to be escaped
     environment.globals["raw"] = lambda name: Markup((TEMPLATES / name).read_text(encoding="utf-8"))

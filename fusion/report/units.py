@@ -38,7 +38,7 @@ def byte_size(count: int) -> str:
     return _three_digits(count, ["B", "kB", "MB", "GB", "TB"])
 
 
-def work(flops: int | float) -> str:
+def format_flops(flops: int | float) -> str:
     """Floating-point operations in three digits: 1.21 TFLOP; – for none."""
     return _three_digits(flops / 1e6, ["MFLOP", "GFLOP", "TFLOP", "PFLOP", "EFLOP", "ZFLOP"]) if flops else "–"
 

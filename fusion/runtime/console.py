@@ -1,4 +1,4 @@
-"""What a user sees while work goes on."""
+"""Progress bars and messages on the terminal."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from typing_extensions import override
 
 from fusion.runtime import distributed
 
@@ -33,7 +34,7 @@ def quiet() -> None:
 
 @contextmanager
 def bar(title: str, total: int) -> Iterator[Callable[..., None]]:
-    """A progress bar; the function it gives moves it on by so many units, and may set a new total."""
+    """Show a progress bar. The yielded function advances it by so many units, and may set a new total."""
     columns = (
         TextColumn("  {task.description:<28}"),
         BarColumn(),
@@ -48,7 +49,7 @@ def bar(title: str, total: int) -> Iterator[Callable[..., None]]:
 
 @contextmanager
 def counter(title: str) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for work that says itself how much of it is done: (stage, done, total)."""
+    """Show a bar for work that reports its own progress: call the yielded function with (stage, done, total)."""
     with bar(title, 0) as advance:
         reached = 0
 
@@ -65,8 +66,9 @@ def training_bar(title: str) -> list[Any]:
     from transformers import TrainerCallback
 
     class TrainingBar(TrainerCallback):
-        """Starts where a resumed training starts."""
+        """Counts from the step that a resumed training starts at."""
 
+        @override
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self.loss = ""
             self.progress = Progress(
@@ -77,13 +79,16 @@ def training_bar(title: str) -> list[Any]:
             self.task = self.progress.add_task(title, total=state.max_steps, completed=state.global_step, loss="")
             self.progress.start()
 
+        @override
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self.progress.update(self.task, completed=state.global_step)
 
+        @override
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
             if logs and "loss" in logs:
                 self.progress.update(self.task, loss=f"loss {float(logs['loss']):.3f}")
 
+        @override
         def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self.progress.stop()
 

@@ -1,4 +1,4 @@
-"""Where a run keeps what it makes: in its own folder, or in one that runs share, so that nothing is made twice."""
+"""Folders of artifacts: in the run's own folder, or in a store that runs share, so that nothing is computed twice."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fusion.runtime.artifacts import fingerprint, link, refuse_other
 Kind = Literal["responses", "cache", "train"]
 
 COMMANDS: dict[Kind, str] = {"responses": "respond", "cache": "extract", "train": "train"}
-"""The command that makes what a folder of a run holds."""
+"""The command that makes each kind of artifact."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class ArtifactStore:
 
     @contextmanager
     def artifact_lock(self, kind: Kind, key: dict[str, Any]) -> Iterator[None]:
-        """Keep other runs with the same store from making the same at the same time; they wait, and find it made."""
+        """Lock an artifact of a shared store, so that runs that need the same one wait for the first to make it."""
         if self.shared is None or not distributed.is_main():
             yield
             return

@@ -1,4 +1,4 @@
-"""What a run is made of, as its record keeps it: versions, seed, models with their licences and fingerprints, data."""
+"""Lineage of a run for run.json: package versions, seed, models with licenses and fingerprints, data."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PACKAGES = ("logit-fusion", "torch", "transformers", "accelerate", "tokenizers",
 
 
 def lineage(job: Job) -> dict[str, Any]:
-    """All of it by name. The time is that of the first run in the folder."""
+    """Entries of run.json by name. `created` is the time of the first run in the folder."""
     config = job.config
     return {
         "name": config.name,

@@ -48,11 +48,11 @@ class StudyGrid:
         name = f"trial-{self.settings(arm).index(setting)}-seed-{seed}"
         return self._config(arm, setting, name, {"seed": seed, "data": {"heldout": heldout}})
 
-    def untouched(self) -> Config:
+    def original_models(self) -> Config:
         """The first run of the baseline, with the pivot and the sources measured beside it."""
         arm = self.study.baseline
-        changes = {"seed": self.study.seeds[0], "evaluation": {"untouched": True}}
-        return self._config(arm, self.settings(arm)[0], "untouched", changes)
+        changes = {"seed": self.study.seeds[0], "evaluation": {"original_models": True}}
+        return self._config(arm, self.settings(arm)[0], "original-models", changes)
 
     def check(self) -> int:
         """Check every configuration, and return the number of runs.
@@ -60,7 +60,7 @@ class StudyGrid:
         Raises ConfigError where the configuration of any arm and setting is wrong, ValueError for an arm with the name of a
         model, since both are rows of one table.
         """
-        if taken := self.study.arms.keys() & {"pivot", *(source.name for source in self.untouched().sources)}:
+        if taken := self.study.arms.keys() & {"pivot", *(source.name for source in self.original_models().sources)}:
             raise ValueError(f"no arm may be called {', '.join(sorted(taken))}, the name of a model; rename it")
         tuning, efforts = self.study.tuning, [self.settings(arm) for arm in self.study.arms]
         for arm, settings in zip(self.study.arms, efforts, strict=True):
@@ -81,4 +81,4 @@ class StudyGrid:
     def _shared(self, arm: str, name: str) -> dict[str, Any]:
         """What all runs have in common: caches and trainings are shared, and the baseline is an arm of its own."""
         places = {"name": name, "runs": str(self.folder / arm), "store": str(self.folder / STORE)}
-        return {**places, "baseline": False, "evaluation": {"untouched": False}}
+        return {**places, "baseline": False, "evaluation": {"original_models": False}}

@@ -15,7 +15,7 @@ from fusion_eval.statistics.metrics import METRICS
 
 @dataclass(frozen=True)
 class ArmResult:
-    """One arm, or one untouched model, in one metric and domain."""
+    """One arm, or one original model, in one metric and domain."""
 
     name: str
     value: Interval
@@ -40,7 +40,7 @@ class StudyResults:
     """Arm -> the setting that tuning chose for it."""
     by_arm: dict[str, list[Result]]
     """Arm -> results, one for each seed, in the order of the seeds."""
-    untouched: list[Result]
+    original_models: list[Result]
     """Results of the models that no arm trains: the pivot first, then the sources."""
 
     @property
@@ -55,7 +55,7 @@ class StudyResults:
         return list(self._scores[self.baseline])
 
     def rows(self, metric: str, domain: str = MEAN) -> list[ArmResult]:
-        """One row for each untouched model and each arm; those without the metric in this domain are left out."""
+        """One row for each original model and each arm; those without the metric in this domain are left out."""
         return [
             ArmResult(
                 name,
@@ -69,7 +69,7 @@ class StudyResults:
 
     @functools.cached_property
     def _runs(self) -> dict[str, list[Result]]:
-        return {result.model: [result] for result in self.untouched} | self.by_arm
+        return {result.model: [result] for result in self.original_models} | self.by_arm
 
     @functools.cached_property
     def _scores(self) -> dict[str, Scores]:
@@ -82,7 +82,7 @@ class StudyResults:
 
     @functools.cached_property
     def _closed(self) -> dict[str, dict[tuple[str, str], Interval | None]]:
-        start, sources = self.by_arm[self.baseline], self.untouched[1:]
+        start, sources = self.by_arm[self.baseline], self.original_models[1:]
         return {
             name: {(gap.domain, gap.metric): gap.closed for gap in gap_closed(runs, start, sources)}
             for name, runs in self.by_arm.items()

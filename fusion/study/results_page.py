@@ -54,7 +54,7 @@ def summary(results: StudyResults) -> str:
     names = sorted(results.by_arm, key=lambda name: -sign * rows[first][name].value.value)
     heads = [f"{METRICS[metric].label} (minus {plain(results.baseline)}, 95%)" for metric in metrics]
     lines = [f"| arm | {' | '.join(heads)} |", f"| --- |{' ---: |' * len(metrics)}"]
-    for name in [*(result.model for result in results.untouched), *names]:
+    for name in [*(result.model for result in results.original_models), *names]:
         lines.append(f"| {plain(name)} | {' | '.join(_one(rows[metric].get(name), metric) for metric in metrics)} |")
     return "\n".join([*lines, "", caption(results), *_chosen(results), ""])
 

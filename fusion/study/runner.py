@@ -45,7 +45,7 @@ def run(grid: StudyGrid, jobs: int = 1) -> StudyResults:
     console.print(f"[bold]{grid.study.name}[/]: {len(grid.study.arms)} arms, {total} runs, in {grid.folder}")
     executor = RunExecutor(total, jobs)
     chosen = tune(grid, executor)
-    original = measure_untouched(grid)  # also fills the caches that most arms share
+    original = measure_original_models(grid)  # also fills the caches that most arms share
     seeds, arms = grid.study.seeds, grid.study.arms
     found = executor.measure(
         [(f"{arm}, seed {seed}", grid.run(arm, chosen[arm], seed)) for seed in seeds for arm in arms]
@@ -106,9 +106,9 @@ def measure(config: Config) -> Result:
     return Result.load(result)
 
 
-def measure_untouched(grid: StudyGrid) -> list[Result]:
+def measure_original_models(grid: StudyGrid) -> list[Result]:
     """Results of the pivot, then of every source that can be run, before any training."""
-    config = grid.untouched()
+    config = grid.original_models()
     measure(config)
     files = [config.folder / "eval" / name / "heldout.json" for name in ("pivot", *(s.name for s in config.sources))]
     return [Result.load(file) for file in files if file.exists()]

@@ -132,5 +132,5 @@ def test_a_unit_is_a_detector_of_its_best_concept_alone():
     values = torch.cat([concepts[:, :1].float() + torch.rand(1000, 1) / 2, torch.randn(1000, 5)], dim=1)
     first, second = run(values, concepts, threshold=0.5)
     assert (first.detecting_units, second.detecting_units) == (1, 0)
-    assert first.best == 1.0
+    assert first.best_iou == 1.0
     assert second.best > 0.5

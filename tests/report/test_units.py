@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from fusion.report.units import byte_size, duration, grouped, minus, percent, size, visible, work
+from fusion.report.units import byte_size, duration, format_flops, grouped, minus, percent, size, visible
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_bytes_have_three_digits_and_a_unit(count, text):
     ("flops", "text"), [(0, "–"), (2.4e10, "24 GFLOP"), (1.09e12, "1.09 TFLOP"), (3e21, "3 ZFLOP")]
 )
 def test_work_is_counted_in_operations(flops, text):
-    assert work(flops) == text
+    assert format_flops(flops) == text
 
 
 def test_shares_are_whole_percentages():

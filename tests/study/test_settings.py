@@ -59,7 +59,7 @@ def test_a_run_is_the_base_with_the_arm_the_setting_and_the_seed_on_top():
     assert (config.training["learning_rate"], config.training["num_train_epochs"], config.seed) == (1e-2, 7, 5)
     assert [objective.kind for objective in config.objectives] == ["forward_kl"]
     assert not config.baseline
-    assert not config.evaluation.untouched
+    assert not config.evaluation.original_models
     assert str(config.folder) == "runs/s/kl/setting-1-seed-5"
     assert config.store == "runs/s/store"
 

@@ -35,9 +35,9 @@ def results(folder):
     return run(study(folder))
 
 
-def test_every_arm_has_a_result_of_every_seed_and_the_untouched_models_have_one(results):
+def test_every_arm_has_a_result_of_every_seed_and_the_original_models_have_one(results):
     assert {arm: len(found) for arm, found in results.by_arm.items()} == {"plain": 2, "kl": 2}
-    assert [result.model for result in results.untouched] == ["pivot", "neox", "qwen"]
+    assert [result.model for result in results.original_models] == ["pivot", "neox", "qwen"]
 
 
 def test_each_arm_chose_the_setting_that_learns(results):
