@@ -90,7 +90,7 @@ def test_the_page_says_which_sources_help(full):
 def test_the_page_holds_models_data_times_settings_and_versions(full):
     assert ["smol", "source", "org/smol", "llama", "1.21M", "4,096", "apache-2.0", "9a02bd77e810"] in full.rows
     assert ["sums", "1,500", "40"] in full.rows
-    assert ["stage", "tokens", "steps", "work", "time", "share of 13 min 16 s"] in full.rows
+    assert ["stage", "tokens", "steps", "FLOPs", "time", "share of 13 min 16 s"] in full.rows
     assert ["train", "630K", "420", "4.6 TFLOP", "12 min 34 s", "95%"] in full.rows
     assert ["evaluate", "–", "–", "–", "0.0 s", "0%"] in full.rows
     assert ["smol", "29,000", "10", "1.13 MB", "39.0"] in full.rows
