@@ -44,8 +44,8 @@ def dissect_models(job: Job, units: UnitKind, sample: int = SAMPLE) -> dict[str,
     rows = [torch.tensor([row for row, prefix in enumerate(text.prefix) if prefix > 0]) for text in texts]
     held = torch.cat(
         [
-            label_concepts(example.response, [text.prefix[row] for row in mine])
-            for example, text, mine in zip(job.train, texts, rows, strict=False)
+            label_concepts(example.response, [text.prefix[row] for row in response_rows])
+            for example, text, response_rows in zip(job.train, texts, rows, strict=False)
         ]
     )
     if len(held) * ACTIVE_SHARE < 1:

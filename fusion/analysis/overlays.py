@@ -23,7 +23,7 @@ CANDIDATES = 20
 
 def example_overlays(job: Job, caches: Mapping[str, Cache]) -> list[Overlay]:
     """One training example of each domain in the tokens of every model, with what each expected, as cached."""
-    shown = _one_of_each_domain(job.train)
+    chosen = _one_of_each_domain(job.train)
     spell = {name: token_display(tokenizer) for name, tokenizer in job.tokenizers.items()}
     return [
         overlay(
@@ -34,7 +34,7 @@ def example_overlays(job: Job, caches: Mapping[str, Cache]) -> list[Overlay]:
             spell,
             job.config.alignment,
         )
-        for example in shown
+        for example in chosen
     ]
 
 

@@ -55,8 +55,8 @@ def audit_by_source(job: Job) -> dict[str, AlignmentAudit]:
     rows = {name: pad([job.encoded(name)[place[e.id]] for e in examples], "cpu")[2] for name in job.models}
     pivot = rows.pop("pivot")
     return {
-        name: audit(pivot, theirs, align(job.config.alignment, pivot, theirs, texts), texts, domains)
-        for name, theirs in rows.items()
+        name: audit(pivot, source_rows, align(job.config.alignment, pivot, source_rows, texts), texts, domains)
+        for name, source_rows in rows.items()
     }
 
 

@@ -69,8 +69,6 @@ def evaluate(
         raise typer.Exit(3)
 
 
-
-
 def _only_with_suite(targets: list[str], **given: object) -> None:
     """Raise ValueError where something was asked that only `--suite` can do."""
     if options := [f"--{name.replace('_', '-')}" for name, value in given.items() if value]:

@@ -68,7 +68,7 @@ def launch(
     config: ConfigFile,
     on: Annotated[str, typer.Option("--on", help="local, torchrun, deepspeed, slurm or kubernetes.")],
     override: Set = [],  # noqa: B006
-    gpus: Annotated[int | None, typer.Option("--gpus", help="GPUs of a node, one process each; 1 if not said.")] = None,
+    gpus: Annotated[int | None, typer.Option("--gpus", help="GPUs of a node, one process each; 1 by default.")] = None,
     nodes: Annotated[int | None, typer.Option("--nodes", help="Machines; those of the hostfile, or 1.")] = None,
     hostfile: Annotated[str | None, typer.Option("--hostfile", help="Lines such as `node1 slots=8`.")] = None,
     head: Annotated[str | None, typer.Option("--head", help="HOST[:PORT] where several nodes meet (torchrun).")] = None,

@@ -1,4 +1,4 @@
-"""What a run will take, said before anything runs: examples, tokens, disk, memory, work, time, and what would not fit."""
+"""Estimates of what a run will take, before anything runs: examples, tokens, disk, memory, FLOPs, time, misfits."""
 
 from fusion.plan.counts import describe_domains
 from fusion.plan.estimates import RunPlan, StageEstimate

@@ -1,4 +1,4 @@
-"""What each stage of a run will take: examples, tokens, steps, disk, memory, work. No weights are read."""
+"""What each stage of a run will take: examples, tokens, steps, disk, memory, FLOPs. No weights are read."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def _extract(planner: Planner, name: str) -> StageEstimate:
 def _row(extract: Extract, pivot: bool, vocabulary: int, width: int) -> float:
     """Bytes that a row takes, with `width` numbers of hidden state.
 
-    Of what is drawn at random, as many are different as in the paper: 12 of 50 (a guess here).
+    Of entries drawn at random, the share of different ones is the paper's: 12 of 50 (a guess here).
     """
     if extract.sampling is not None and not pivot:
         different = min(vocabulary, math.ceil(extract.sampling.draws * 12 / 50))

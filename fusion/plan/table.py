@@ -53,7 +53,7 @@ def engines_table(plan: RunPlan, given: PlanSettings) -> Table:
     name = unit(max(memory.total for memory in less.values()))
     table = _table(f"One process of {given.gpus} in a training, by engine and what it offloads, in {name}")
     twice = "all*: with gradient checkpointing, which computes layers twice. " if own != less else ""
-    table.caption = f"{twice}host: beside the GPU."
+    table.caption = f"{twice}host: in the host's memory."
     table.add_column("engine", no_wrap=True)
     for head in (*PARTS.values(), "all", *(["all*"] if own != less else []), "host"):
         table.add_column(head, justify="right")

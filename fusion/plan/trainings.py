@@ -52,7 +52,9 @@ def training_memory(planner: Planner, engine: EngineOption, checkpointed: bool) 
     config, size = planner.config, planner.sizes["pivot"]
     (batch, _), length = planner.micro_batch(), planner.counts("pivot").longest
     precision = _precision(config)
-    kept = memory.activations(size, batch * length, length, precision, batch > 1 and not config.packing, checkpointed)
+    activations = memory.activations(
+        size, batch * length, length, precision, batch > 1 and not config.packing, checkpointed
+    )
     states = memory.model_states(size, engine, precision, config.plan.gpus)
     trained, frozen = _auxiliary_parameters(planner)
     states = replace(  # float32, and never spread over processes
@@ -66,7 +68,7 @@ def training_memory(planner: Planner, engine: EngineOption, checkpointed: bool) 
     if config.adapter:  # its own gradients and moments are a hundredth of these, and not counted
         states = replace(states, gradients=0, optimizer=0, host=0)
     logits = planner.trained_logits(batch * length) + memory.head_gradient(size, precision)
-    return replace(states, activations=kept, logits=logits)
+    return replace(states, activations=activations, logits=logits)
 
 
 def _projects_gradients(config: Config) -> bool:
@@ -125,8 +127,8 @@ def model_bytes(size: Architecture, config: Config) -> int:
 def _checkpoint(size: Architecture, config: Config) -> int:
     """A model and its optimizer: plain torch keeps both moments in the type of the weights, DeepSpeed 12 bytes a parameter."""
     width = BYTES_PER_NUMBER[config.dtype]
-    ours = 12 if configured_engine(config).kind.startswith("zero") else 2 * width
-    return size.parameters * (width + ours)
+    optimizer = 12 if configured_engine(config).kind.startswith("zero") else 2 * width
+    return size.parameters * (width + optimizer)
 
 
 def _checkpoints(config: Config, steps: int, steps_an_epoch: int) -> int:

@@ -1,4 +1,4 @@
-"""One self-contained page about a run: nothing is fetched, light and dark, fit for print. Its figures lie beside it as PNG."""
+"""One self-contained page about a run: nothing is fetched, light and dark, fit for print. Its figures are also written as PNG."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def write_report(run: Path, *, resamples: int = RESAMPLES) -> Path:
 
     Only `run.json` must be there; the page says what it leaves out. Raises what `read_run` and `score_table` raise.
     """
-    text, drawn = render_page(read_run(run), resamples=resamples)
-    _write_images(run / "report", drawn)
+    text, figures = render_page(read_run(run), resamples=resamples)
+    _write_images(run / "report", figures)
     write_whole(run / "report.html", text)
     return run / "report.html"
 
@@ -46,7 +46,7 @@ def write_report(run: Path, *, resamples: int = RESAMPLES) -> Path:
 def render_page(contents: RunContents, *, resamples: int = RESAMPLES) -> tuple[str, RunFigures]:
     """The page as text, and its figures; everything that comes from the run is escaped."""
     compared = all_differences(contents, resamples=resamples)
-    drawn = run_figures(contents, compared, palette(contents), resamples=resamples)
+    figures = run_figures(contents, compared, palette(contents), resamples=resamples)
     suites = [suite_section(contents, name, compared, resamples) for name in contents.results]
     domains = dict.fromkeys([*contents.run.data.train, *contents.run.data.heldout]) if contents.run.data else {}
     text = (
@@ -60,7 +60,9 @@ def render_page(contents: RunContents, *, resamples: int = RESAMPLES) -> tuple[s
             best_source=BEST_SOURCE,
             bounded=bounded,
             summary_tiles=summary_tiles(contents, suites),
-            figures={name: Markup(svg(one.figure, name, one.alt)) for name, one in drawn.items()},  # matplotlib escapes
+            figures={
+                name: Markup(svg(one.figure, name, one.alt)) for name, one in figures.items()
+            },  # matplotlib escapes
             helping=[helping_cells(row) for row in contents.run.helping],
             helping_caption=HELPING_CAPTION,
             data_domains=list(domains),
@@ -75,7 +77,7 @@ def render_page(contents: RunContents, *, resamples: int = RESAMPLES) -> tuple[s
             seconds=sum(stage.seconds for stage in contents.run.stages),
         )
     )
-    return text, drawn
+    return text, figures
 
 
 def palette(contents: RunContents) -> dict[str, str]:
@@ -86,13 +88,13 @@ def palette(contents: RunContents) -> dict[str, str]:
     )
 
 
-def _write_images(folder: Path, drawn: RunFigures) -> None:
+def _write_images(folder: Path, figures: RunFigures) -> None:
     """PNG of each figure; those of an earlier page that has more of them go."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.png"):
-        if old.stem not in drawn:
+        if old.stem not in figures:
             old.unlink()
-    for name, one in drawn.items():
+    for name, one in figures.items():
         (folder / f"{name}.png").write_bytes(png(one.figure))
 
 

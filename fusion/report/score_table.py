@@ -91,17 +91,17 @@ def score_table(results: Sequence[Result], baseline: str | None, *, resamples: i
 def terminal_tables(results: Sequence[Result], baseline: str | None, *, resamples: int = RESAMPLES) -> list[Table]:
     """Tables for the terminal, one a metric; see `score_table` for what is in them and for its errors."""
     numbers = score_table(results, baseline, resamples=resamples)
-    drawn = []
+    tables = []
     for metric in dict.fromkeys(metric for _, metric in numbers.columns):
         label, domains, rows = numbers.for_metric(metric)
-        drawn.append(Table("model", title=Text(label, style="bold"), title_justify="left"))
-        drawn[-1].columns[0].no_wrap = True
+        tables.append(Table("model", title=Text(label, style="bold"), title_justify="left"))
+        tables[-1].columns[0].no_wrap = True
         for domain in domains:
-            drawn[-1].add_column(Text(domain), justify="right", overflow="fold")
+            tables[-1].add_column(Text(domain), justify="right", overflow="fold")
         for model, cells in rows:
-            drawn[-1].add_row(Text(model), *(Text(cell.text, style="bold" if cell.best else "") for cell in cells))
-    drawn[-1].caption, drawn[-1].caption_justify = Text(numbers.caption), "left"
-    return drawn
+            tables[-1].add_row(Text(model), *(Text(cell.text, style="bold" if cell.best else "") for cell in cells))
+    tables[-1].caption, tables[-1].caption_justify = Text(numbers.caption), "left"
+    return tables
 
 
 def markdown(results: Sequence[Result], baseline: str | None, *, resamples: int = RESAMPLES) -> str:
@@ -122,17 +122,17 @@ def plain(text: str) -> str:
 
 def helping_table(rows: Iterable[Any]) -> Table:
     """What each source knows of each domain against the pivot; gold columns in nats per byte, nearer 0 is better."""
-    drawn = Table(caption=HELPING_CAPTION, caption_justify="left")
+    table = Table(caption=HELPING_CAPTION, caption_justify="left")
     for name in ("source", "domain"):
-        drawn.add_column(name)
+        table.add_column(name)
     for name in ("rows", "match", "gold\nsource", "gold\npivot", "differ-\nence", "weight"):
-        drawn.add_column(name, justify="right")
-    drawn.add_column("verdict", no_wrap=True)
+        table.add_column(name, justify="right")
+    table.add_column("verdict", no_wrap=True)
     styles = {"knows more": "green", "knows less": "red"}
     for row in helping_rows(rows):
-        *cells, said = helping_cells(row)
-        drawn.add_row(*map(Text, cells), Text(said, style=styles.get(said, "")))
-    return drawn
+        *cells, verdict = helping_cells(row)
+        table.add_row(*map(Text, cells), Text(verdict, style=styles.get(verdict, "")))
+    return table
 
 
 HELPING_CAPTION = (
@@ -158,8 +158,8 @@ def _cell(column: tuple[str, str], model: str, scores: Mapping[str, Scores], dif
         return Cell(metric, None, best=False, mark="")
     beaten = any(METRICS[metric].better(value - values[model]) for value in values.values())
     difference = differences.get(domain, {}).get(metric)
-    said = "" if difference is None else mark(metric, difference)
-    return Cell(metric, scores[model][domain][metric], best=len(values) > 1 and not beaten, mark=said)
+    shown_mark = "" if difference is None else mark(metric, difference)
+    return Cell(metric, scores[model][domain][metric], best=len(values) > 1 and not beaten, mark=shown_mark)
 
 
 def _caption(columns: Sequence[tuple[str, str]], scores: Mapping[str, Scores], baseline: str | None) -> str:

@@ -41,10 +41,10 @@ def verdict(result: Result, baseline: Result, *, resamples: int = RESAMPLES) -> 
     domains = len(differences) - 1
     over = "in the one domain" if domains == 1 else f"on the mean over {domains} domains"
     headline = f"{result.model} is {comparison_phrase(outcome)} {baseline.model} {over} of {result.suite}."
-    ours, theirs = (summarise(one, resamples=resamples)[MEAN] for one in (result, baseline))
+    scores, baseline_scores = (summarise(one, resamples=resamples)[MEAN] for one in (result, baseline))
     details = [
-        f"{METRICS[metric].label}: {METRICS[metric].show(ours[metric].value)} against "
-        f"{METRICS[metric].show(theirs[metric].value)}; {_difference(metric, found)}."
+        f"{METRICS[metric].label}: {METRICS[metric].show(scores[metric].value)} against "
+        f"{METRICS[metric].show(baseline_scores[metric].value)}; {_difference(metric, found)}."
         for metric, found in differences[MEAN].items()
     ]
     return Verdict(outcome, headline, details + _regressions(differences, baseline.model))

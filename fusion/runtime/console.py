@@ -17,7 +17,7 @@ console = Console()
 
 
 def quiet() -> None:
-    """Turn off the bars and notices of libraries that would run into ours, and all but the main process's own.
+    """Turn off the progress bars and notices of libraries, and in all but the main process our own output.
 
     For the command line, not for import.
     """

@@ -76,9 +76,9 @@ def _refuse_missing(texts: Mapping[str, Encoded], rows: Mapping[str, LogitRows],
 
 
 def _with_progress(sequences: Iterable[Told], advance: Callable[[int], None]) -> Iterator[Told]:
-    for told in sequences:
+    for sequence in sequences:
         advance(1)
-        yield told
+        yield sequence
 
 
 def _shard(writer: Writer, rows: Mapping[str, LogitRows], number: int) -> LogitRows:

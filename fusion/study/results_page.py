@@ -33,7 +33,7 @@ def write_results(results: StudyResults, folder: Path, name: str) -> None:
     rows = [(m, d, row) for m in results.metrics for d in results.domains for row in results.rows(m, d)]
     write_json(folder / "results.json", [{"metric": m, "domain": d} | asdict(row) for m, d, row in rows])
     write_text(folder / "results.md", markdown(results))
-    console.print(f"{folder / 'results.md'}, with figures beside it.")
+    console.print(f"{folder / 'results.md'}, with figures in the same folder.")
 
 
 def markdown(results: StudyResults) -> str:
@@ -170,8 +170,8 @@ def _one(row: ArmResult | None, metric: str) -> str:
 
 def _chosen(results: StudyResults) -> Iterator[str]:
     if any(results.chosen.values()):
-        said = (f"{arm}: {json.dumps(setting)}" for arm, setting in results.chosen.items())
-        yield f"Chosen on validation data: {'; '.join(said)}."
+        settings = (f"{arm}: {json.dumps(setting)}" for arm, setting in results.chosen.items())
+        yield f"Chosen on validation data: {'; '.join(settings)}."
 
 
 def _signed(value: float, metric: str) -> str:

@@ -54,7 +54,7 @@ class Study(Settings):
     seeds: list[int] = Field(default=[0, 1, 2], min_length=1)
     """Every arm is trained from each of these."""
     tuning: Tuning | None = None
-    """What each arm chooses first; if not said, arms are measured as they stand."""
+    """What each arm chooses first; without it, arms are measured as they are."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Study:
@@ -73,8 +73,8 @@ class Study(Settings):
             raise ValueError(f"tuning.arms names {', '.join(sorted(unknown))}, and arms are {', '.join(self.arms)}")
         efforts = {arm: math.prod(map(len, tuning.grid_for(arm).values())) for arm in self.arms}
         if len(set(efforts.values())) > 1:
-            said = ", ".join(f"{arm} among {effort}" for arm, effort in efforts.items())
-            raise ValueError(f"arms should choose among equally many settings; {said}")
+            listed = ", ".join(f"{arm} among {effort}" for arm, effort in efforts.items())
+            raise ValueError(f"arms should choose among equally many settings; {listed}")
 
 
 def load(file: str | Path) -> Study:

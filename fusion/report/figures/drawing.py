@@ -50,10 +50,10 @@ def svg(figure: Figure, name: str, alt: str) -> str:
 
     `name` begins every id in it, so that several figures share a page; `alt` is read aloud instead of it.
     """
-    drawn, none = io.StringIO(), dict.fromkeys(["Creator", "Date", "Format", "Type"])
+    buffer, none = io.StringIO(), dict.fromkeys(["Creator", "Date", "Format", "Type"])
     with rc_context(STYLE):
-        figure.savefig(drawn, format="svg", transparent=True, metadata=none)
-    text = drawn.getvalue()
+        figure.savefig(buffer, format="svg", transparent=True, metadata=none)
+    text = buffer.getvalue()
     text = text[text.index("<svg") :].replace(INK, "currentColor")
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
     wide = figure.get_figwidth() / WIDTH
@@ -63,7 +63,7 @@ def svg(figure: Figure, name: str, alt: str) -> str:
 
 def png(figure: Figure) -> bytes:
     """The figure as PNG on white, 160 dots per inch."""
-    drawn = io.BytesIO()
+    buffer = io.BytesIO()
     with rc_context(STYLE):
-        figure.savefig(drawn, format="png", dpi=160, facecolor="white", metadata={"Software": None})
-    return drawn.getvalue()
+        figure.savefig(buffer, format="png", dpi=160, facecolor="white", metadata={"Software": None})
+    return buffer.getvalue()
