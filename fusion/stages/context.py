@@ -46,7 +46,7 @@ class Job:
 
     @property
     def record(self) -> Record:
-        """run.json of the run."""
+        """The record of the run, run.json."""
         return Record(self.config.folder)
 
     @property
@@ -97,7 +97,7 @@ class Job:
         return found
 
     def backend(self, name: str) -> AnyBackend:
-        """What runs a model."""
+        """The backend that runs a model."""
         return getattr(self.models[name], "backend", Transformers())
 
     @functools.cached_property
