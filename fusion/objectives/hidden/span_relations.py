@@ -21,7 +21,8 @@ class SpanRelations(RandomObjective, PairObjective):
 
     Each joined row is an anchor. Its context is the joined rows before and after it, and some of the same example drawn at
     random; its scores are the cosines of its hidden state with those of its context, within each model, so widths and
-    vocabularies may differ. Rows that end at the same byte are joined, so a row stands for the span between two shared boundaries.
+    vocabularies may differ. Rows that end at the same byte are joined, so a row stands for the span between two shared
+    boundaries.
 
     Source: LLP, Guo et al. 2023, arXiv:2210.05801 (predicting links of a graph): a node is a position here, and the nodes that
     short random walks reach are its neighbours in the text. Random context of other sequences is left out: values would
