@@ -1,1 +1,1 @@
-"""Evaluation of a model folder: `results` is what was measured, item by item; `statistics` what may be said of it."""
+"""Evaluation of a model folder: `results` is what was measured, sample by sample; `statistics` what may be said of it."""

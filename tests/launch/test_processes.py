@@ -89,7 +89,7 @@ def test_torchrun_on_several_nodes_is_one_command_for_all():
 
 def test_deepspeed_reaches_other_nodes_by_its_hostfile(tmp_path):
     (tmp_path / "hosts").write_text("node1 slots=8\nnode2 slots=8\n")
-    resources = Resources.of(None, None, str(tmp_path / "hosts"), None)
+    resources = Resources.from_options(hostfile=str(tmp_path / "hosts"))
     launch = prepare("deepspeed", Program("fusion", ("run", "a.yaml"), "a"), resources)
     assert launch.argv[1:] == (
         "-m", "deepspeed.launcher.runner", "--num_gpus=8", f"--hostfile={tmp_path / 'hosts'}", "--num_nodes=2",
@@ -100,7 +100,7 @@ def test_deepspeed_reaches_other_nodes_by_its_hostfile(tmp_path):
 @pytest.mark.parametrize("argument", ["a b", "$(ls)", "it's", "%h", "a;b"])
 def test_what_deepspeed_would_garble_on_other_hosts_is_refused(tmp_path, argument):
     (tmp_path / "hosts").write_text("node1 slots=8\nnode2 slots=8\n")
-    resources = Resources.of(None, None, str(tmp_path / "hosts"), None)
+    resources = Resources.from_options(hostfile=str(tmp_path / "hosts"))
     with pytest.raises(ValueError, match="would change the argument .* use --on torchrun"):
         prepare("deepspeed", Program("fusion", ("run", argument), "a"), resources)
 
@@ -123,7 +123,7 @@ def test_what_a_launcher_cannot_do_is_refused_with_what_can(on, resources, optio
 def test_what_is_not_installed_is_said_before_anything_starts(monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(ValueError, match="There is no sbatch on this machine; --dry-run prints"):
-        execute(Launch(("sbatch",), text="#!/bin/bash\n"))
+        execute(Launch(("sbatch",), stdin="#!/bin/bash\n"))
     monkeypatch.setattr("shutil.which", lambda name: None if name == "pdsh" else name)
     many = Launch(("python", "-m", "deepspeed.launcher.runner", "--num_nodes=2"))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

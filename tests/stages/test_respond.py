@@ -16,7 +16,7 @@ from fusion.stages.context import CHOSEN, Job
 from fusion.tokenizers import spelled
 from tests.helpers import runs
 
-WRITTEN = {"kind": "best_source", "max_new_tokens": 5, "cut_off": "keep"}
+WRITTEN = {"kind": "best_source", "max_new_tokens": 5, "truncated": "keep"}
 
 
 def config(folder, name="answered", check=None, how=WRITTEN, response="{response}", **changes):
@@ -111,7 +111,7 @@ def test_another_training_of_the_same_answers_shares_them_in_a_store(folder, tmp
 
 
 def test_every_source_gives_its_own_examples(folder):
-    how = {"kind": "every_source", "max_new_tokens": 5, "cut_off": "keep", "samples": 2, "temperature": 1.0}
+    how = {"kind": "every_source", "max_new_tokens": 5, "truncated": "keep", "samples": 2, "temperature": 1.0}
     pipeline.run(config(folder, name="every", how=how), "respond")
     job = Job(config(folder, name="every", how=how))
     of = {name: answers_of(job, name) for name in ("neox", "qwen")}
@@ -128,7 +128,7 @@ def test_prompts_need_no_responses_of_their_own(folder):
 
 
 def test_the_other_sources_read_what_is_to_be_likely(folder):
-    check = {"kind": "likelihood", "at_least": -9}
+    check = {"kind": "likelihood", "min_logprob_per_byte": -9}
     made = config(folder, name="read", check=check)
     pipeline.run(made, "respond")
     job = Job(made)
@@ -145,16 +145,16 @@ def test_the_other_sources_read_what_is_to_be_likely(folder):
 
 def test_nothing_that_passes_is_an_error_with_the_counts(folder):
     made = config(folder, name="strict", check={"kind": "final_answer"})
-    message = r"nothing to learn from: 0 of 8 answers of neox in d0.*responses.otherwise"
+    message = r"nothing to learn from: 0 of 8 answers of neox in d0.*responses.fallback"
     with pytest.raises(ValueError, match=message):
         pipeline.run(made, "respond")
-    again = config(folder, name="strict", check={"kind": "final_answer"}, how=WRITTEN | {"otherwise": "reference"})
+    again = config(folder, name="strict", check={"kind": "final_answer"}, how=WRITTEN | {"fallback": "reference"})
     pipeline.run(again, "respond")
     assert [e.response for e in Job(again).train] == [e.response for e in Job(again).asked]
 
 
 def test_answers_that_are_cut_off_are_left_out_unless_they_are_wanted(folder):
-    made = config(folder, name="cut", how=WRITTEN | {"cut_off": "leave_out", "otherwise": "reference"})
+    made = config(folder, name="cut", how=WRITTEN | {"truncated": "leave_out", "fallback": "reference"})
     pipeline.run(made, "respond")
     ended = {
         id for n in ("neox", "qwen") for id, [[text, end]] in answers_of(Job(made), n).items() if end and text.strip()
@@ -197,7 +197,7 @@ def test_the_plan_counts_what_is_written_at_most(folder):
     twice = {stage.stage: stage for stage in plan(Job(every)).stages}
     assert twice["respond neox"].tokens == stages["respond neox"].tokens + 16 * 5
     assert twice["train unified"].examples == 32
-    read = config(folder, name="planned", check={"kind": "likelihood", "at_least": -1})
+    read = config(folder, name="planned", check={"kind": "likelihood", "min_logprob_per_byte": -1})
     assert {stage.stage: stage for stage in plan(Job(read)).stages}["read responses qwen"].examples == 16
 
 
@@ -221,7 +221,7 @@ def test_more_that_cannot_be(folder):
     raw["data"]["train"][0] |= {"check": {"kind": "tests"}, "tests": "{response}"}
     with pytest.raises(ConfigError, match="set allow_code_execution: true there"):
         runs.loading.parse(raw, "test")
-    raw["data"]["train"][0] |= {"check": {"kind": "likelihood", "at_least": -1}, "tests": None}
+    raw["data"]["train"][0] |= {"check": {"kind": "likelihood", "min_logprob_per_byte": -1}, "tests": None}
     with pytest.raises(ConfigError, match="asks the other sources, and there is one source only"):
         runs.loading.parse({**raw, "sources": raw["sources"][:1]}, "test")
     sources = [raw["sources"][0], {**raw["sources"][1], "backend": {"kind": "imported"}}]
