@@ -1,4 +1,4 @@
-"""Extraction of boxes, functions and code from right, wrong and malformed answers. See also tests/eval/suites/test_scoring.py."""
+"""Extraction of boxes, functions and code, right and malformed; whole answers are in tests/eval/suites/test_scoring.py."""
 
 import pytest
 

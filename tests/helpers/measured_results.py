@@ -1,13 +1,13 @@
-"""Items and results as evaluations leave them."""
+"""Samples and results as evaluations write them."""
 
 import numpy as np
 
 from fusion_eval.results import Result, Sample
 
 
-def sample(id: str, nats: float = 1.0, size: int = 4, exact: bool | None = None, domain: str = "sums") -> Sample:
+def sample(id: str, nll: float = 1.0, size: int = 4, exact_match: bool | None = None, domain: str = "sums") -> Sample:
     return Sample(
-        id=id, domain=domain, bytes=size, nll=nats, exact_match=exact, prompt="1 + 1", target="2", answer=None
+        id=id, domain=domain, bytes=size, nll=nll, exact_match=exact_match, prompt="1 + 1", target="2", answer=None
     )
 
 

@@ -17,59 +17,59 @@ HOSTILE = ["a b", "it's", '"quoted"', "$(touch /tmp/no)", "line\nbreak", "--set"
 
 
 @pytest.fixture
-def witness(tmp_path, monkeypatch):
+def recording(tmp_path, monkeypatch):
     """Makes a program that writes down how it was started, and what its processes wrote."""
     places = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(places))
 
     def make(code, *arguments):
-        return Program("tests.helpers.witness", (str(tmp_path), str(code), *arguments), "witness")
+        return Program("tests.helpers.recording_program", (str(tmp_path), str(code), *arguments), "recording")
 
-    make.seen = lambda: {file.stem: json.loads(file.read_text()) for file in sorted(tmp_path.glob("*.json"))}
+    make.recorded = lambda: {file.stem: json.loads(file.read_text()) for file in sorted(tmp_path.glob("*.json"))}
     make.folder = tmp_path
     return make
 
 
-def test_local_is_one_process_with_the_very_arguments(witness):
-    assert execute(prepare("local", witness(0, *HOSTILE), Resources())) == 0
-    assert witness.seen() == {"0": {"world": "1", "arguments": HOSTILE}}
+def test_local_is_one_process_with_the_very_arguments(recording):
+    assert execute(prepare("local", recording(0, *HOSTILE), Resources())) == 0
+    assert recording.recorded() == {"0": {"world": "1", "arguments": HOSTILE}}
 
 
-def test_the_printed_command_is_the_one_that_runs(witness):
-    launch = prepare("local", witness(0, *HOSTILE), Resources())
+def test_the_printed_command_is_the_one_that_runs(recording):
+    launch = prepare("local", recording(0, *HOSTILE), Resources())
     assert shlex.split(launch.command) == list(launch.argv)
     subprocess.run(["bash", "-c", launch.command], check=True)
-    assert witness.seen()["0"]["arguments"] == HOSTILE
+    assert recording.recorded()["0"]["arguments"] == HOSTILE
 
 
-def test_torchrun_starts_a_process_for_each_gpu(witness):
-    assert execute(prepare("torchrun", witness(0, *HOSTILE), Resources(gpus=2))) == 0
-    assert witness.seen() == {str(rank): {"world": "2", "arguments": HOSTILE} for rank in range(2)}
+def test_torchrun_starts_a_process_for_each_gpu(recording):
+    assert execute(prepare("torchrun", recording(0, *HOSTILE), Resources(gpus=2))) == 0
+    assert recording.recorded() == {str(rank): {"world": "2", "arguments": HOSTILE} for rank in range(2)}
 
 
-def test_deepspeeds_launcher_starts_a_process_for_each_gpu(witness):
+def test_deepspeeds_launcher_starts_a_process_for_each_gpu(recording):
     pytest.importorskip("deepspeed")
-    assert execute(prepare("deepspeed", witness(0, *HOSTILE), Resources(gpus=2))) == 0
-    assert witness.seen() == {str(rank): {"world": "2", "arguments": HOSTILE} for rank in range(2)}
+    assert execute(prepare("deepspeed", recording(0, *HOSTILE), Resources(gpus=2))) == 0
+    assert recording.recorded() == {str(rank): {"world": "2", "arguments": HOSTILE} for rank in range(2)}
 
 
 @pytest.mark.parametrize("code", [0, 3])
-def test_an_exit_code_is_passed_on(witness, code):
-    assert execute(prepare("local", witness(code), Resources())) == code
+def test_an_exit_code_is_passed_on(recording, code):
+    assert execute(prepare("local", recording(code), Resources())) == code
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signals_reach_the_program_and_its_exit_code_comes_back(witness, number):
-    program = prepare("local", witness("wait"), Resources())
+def test_signals_reach_the_program_and_its_exit_code_comes_back(recording, number):
+    program = prepare("local", recording("wait"), Resources())
     code = f"import sys; from fusion_launch import Launch, execute; sys.exit(execute(Launch({program.argv!r})))"
     process = subprocess.Popen([sys.executable, "-c", code])
     deadline = time.monotonic() + 60
-    while not (witness.folder / "0.json").exists():
+    while not (recording.folder / "0.json").exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(number)
     assert process.wait(timeout=60) == 7
-    assert (witness.folder / "signal").read_text() == number.name
+    assert (recording.folder / "signal").read_text() == number.name
 
 
 def test_a_program_that_a_signal_ends_has_the_code_of_shells():

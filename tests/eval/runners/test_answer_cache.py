@@ -190,10 +190,10 @@ def test_another_limit_or_model_makes_another_result_from_what_is_known(data, ll
 RUN = """
 import sys, time
 from pathlib import Path
-from fusion.models import ModelRef
+from fusion.models.loading import ModelRef
 from fusion_eval.runners.evaluate import BenchmarkSettings, evaluate
 from fusion_eval.runners.shared_prefix_lm import SharedPrefixLM
-from fusion_eval.suites import load_suite
+from fusion_eval.suites.suite import load_suite
 before = SharedPrefixLM._model_generate
 def slow(self, *arguments, **settings):
     time.sleep(0.4)

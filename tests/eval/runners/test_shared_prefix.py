@@ -56,7 +56,7 @@ def test_it_agrees_with_lm_eval_in_float64_to_the_last_digits(kind, tmp_path):
     )
     own = HFLM(fast.model, tokenizer=fast.tokenizer, batch_size=4, backend="causal")
     mine, theirs = (lm.loglikelihood(requests(), disable_tqdm=True) for lm in (fast, own))
-    assert fast.scorer.shares
+    assert fast.scorer.share_prefixes
     torch.testing.assert_close(
         torch.tensor([nats for nats, _ in mine], dtype=torch.float64),
         torch.tensor([nats for nats, _ in theirs], dtype=torch.float64), rtol=CLOSE, atol=CLOSE,
@@ -130,7 +130,7 @@ def test_a_sliding_window_sees_no_padding(window):
 def test_reading_texts_whole_gives_the_same(kind):
     model = tiny.model(kind).double()
     scorer, asked = ContinuationScorer.from_model(model, batch_tokens=300), asked_of(1)
-    whole = replace(scorer, shares=False)
+    whole = replace(scorer, share_prefixes=False)
     torch.testing.assert_close(scores(whole, asked), scores(scorer, asked), rtol=CLOSE, atol=CLOSE)
 
 
@@ -146,7 +146,7 @@ def test_batches_and_order_change_nothing(batch_tokens):
 def test_chunks_of_the_head_change_nothing(monkeypatch):
     model, asked = tiny.model("llama").double(), asked_of(3, count=40)
     before = scores(ContinuationScorer.from_model(model), asked)
-    monkeypatch.setattr(shared_prefix, "AT_ONCE", 1)
+    monkeypatch.setattr(shared_prefix, "LOGITS_IN_MEMORY", 1)
     torch.testing.assert_close(scores(ContinuationScorer.from_model(model), asked), before, rtol=1e-12, atol=1e-12)
 
 

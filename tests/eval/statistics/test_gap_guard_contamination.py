@@ -154,7 +154,7 @@ def test_a_short_question_is_looked_for_as_a_whole_and_a_very_short_one_not_at_a
 
 
 def test_fewer_words_find_more():
-    assert find_overlaps([question(LONG)], [" ".join(LONG.split()[3:11])], n=8)[0].found == ["q"]
+    assert find_overlaps([question(LONG)], [" ".join(LONG.split()[3:11])], n=8)[0].contaminated_ids == ["q"]
     with pytest.raises(ValueError, match="Runs of 3 words are found everywhere; take at least 6"):
         find_overlaps([question(LONG)], [], n=3)
 
@@ -179,7 +179,7 @@ def test_scores_are_told_apart_by_whether_a_question_was_found():
 
 def test_domains_are_counted_apart():
     found = find_overlaps([question(LONG, "a"), question(LONG, "b", "e")], [LONG])
-    assert [(o.domain, o.found) for o in found] == [("d", ["a"]), ("e", ["b"])]
+    assert [(o.domain, o.contaminated_ids) for o in found] == [("d", ["a"]), ("e", ["b"])]
 
 
 def test_all_strings_of_a_row_are_read(tmp_path):

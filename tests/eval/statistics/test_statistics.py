@@ -85,7 +85,7 @@ def test_a_paired_difference_of_equal_models_excludes_zero_about_5_times_in_100(
 def test_memory_is_bounded_without_changing_the_numbers(monkeypatch):
     values = np.random.default_rng(8).random(50)
     whole = mean_interval(values)
-    monkeypatch.setattr("fusion_eval.statistics.bootstrap._AT_ONCE", 1000)
+    monkeypatch.setattr("fusion_eval.statistics.bootstrap._INDICES_IN_MEMORY", 1000)
     assert mean_interval(values) == whole
 
 
