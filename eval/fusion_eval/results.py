@@ -37,7 +37,7 @@ class Sample(BaseModel):
     exact_match: bool | None = None
     """Whether the model's own answer is the target, letter by letter; None where nothing was generated."""
     calibration: list[float] | None = Field(default=None, min_length=11, max_length=11)
-    """For each tenth of confidence, the probability of the likeliest next tokens less how many of them came, summed over the
+    """For each tenth of confidence, the probability of the likeliest next tokens minus how many of them came, summed over the
     target; then its tokens. From these the expected calibration error is computed."""
     score: float | None = Field(default=None, ge=0, le=1)
     """Value of the task's main metric, 0 to 1; None for a text of which only the likelihood is measured."""

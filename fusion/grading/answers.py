@@ -16,7 +16,7 @@ NUMBER = r"-?\$?\d[\d,]*(?:\.\d+)?|-?\$?\.\d+"
 
 def extract_boxed(text: str) -> str | None:
     r"""Extract the contents of the last `\boxed{...}` whose braces are balanced."""
-    for start in reversed([found.end() for found in re.finditer(r"\\(?:boxed|fbox)\s*{", text)]):
+    for start in reversed([match.end() for match in re.finditer(r"\\(?:boxed|fbox)\s*{", text)]):
         depth = 1
         for end in range(start, len(text)):
             depth += {"{": 1, "}": -1}.get(text[end], 0) if text[end - 1] != "\\" else 0
@@ -27,14 +27,14 @@ def extract_boxed(text: str) -> str | None:
 
 def extract_final_answer(text: str) -> str | None:
     """Extract what follows the last "answer is" or "Answer:", to the end of its line, without a full stop or bold marks."""
-    found = re.findall(r"answer(?:\s+is|\s*:)\s*:?\**\s*([^\n]+)", text, flags=re.IGNORECASE)
-    return found[-1].strip(" *$`").removesuffix(".").strip(" *$`") or None if found else None
+    matches = re.findall(r"answer(?:\s+is|\s*:)\s*:?\**\s*([^\n]+)", text, flags=re.IGNORECASE)
+    return matches[-1].strip(" *$`").removesuffix(".").strip(" *$`") or None if matches else None
 
 
 def extract_number(text: str) -> str | None:
     """Extract the last number of the last box, or of the text if there is none, without currency and thousands separators."""
-    found = re.findall(NUMBER, extract_boxed(text) or text)
-    return found[-1].replace(",", "").replace("$", "") if found else None
+    matches = re.findall(NUMBER, extract_boxed(text) or text)
+    return matches[-1].replace(",", "").replace("$", "") if matches else None
 
 
 def extract_option(text: str, letters: str = "ABCD") -> str | None:
@@ -131,10 +131,10 @@ def _values(text: str) -> list[float]:
     if not re.search(r"[\[(]", text):  # in a list a comma parts two numbers, elsewhere thousands
         text = re.sub(r"(?<=\d),(?=\d{3}\b)", "", text)
     text = re.sub(r"\s*[x*×]\s*10\s*\^\s*{?\s*([-+]?\d+)\s*}?", r"e\1", text)
-    found = re.findall(r"(-?\d*\.?\d+(?:e[-+]?\d+)?)(?:\s*/\s*(-?\d*\.?\d+))?(\s*\\?%)?", text, flags=re.IGNORECASE)
+    matches = re.findall(r"(-?\d*\.?\d+(?:e[-+]?\d+)?)(?:\s*/\s*(-?\d*\.?\d+))?(\s*\\?%)?", text, flags=re.IGNORECASE)
     return [
         float(top) / (float(bottom) if bottom and float(bottom) else 1.0) / (100 if percent else 1)
-        for top, bottom, percent in found
+        for top, bottom, percent in matches
     ]
 
 

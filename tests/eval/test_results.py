@@ -110,3 +110,15 @@ def test_two_items_of_one_id_are_refused():
 def test_a_result_without_items_is_refused():
     with pytest.raises(ValidationError, match="samples"):
         result([])
+
+
+def test_a_file_with_keys_that_were_renamed_is_told_their_names(tmp_path):
+    path = tmp_path / "heldout.json"
+    result().save(path)
+    old = json.loads(path.read_text())
+    old |= {"made": old.pop("provenance"), "items": old.pop("samples")}
+    path.write_text(json.dumps(old))
+    with pytest.raises(ValueError, match="is not a result") as error:
+        Result.load(path)
+    assert "made: Extra inputs are not permitted; it is called provenance now" in str(error.value)
+    assert "items: Extra inputs are not permitted; it is called samples now" in str(error.value)

@@ -77,7 +77,7 @@ def test_a_run_that_was_stopped_asks_only_what_is_missing(folder, answered, monk
     job = Job(config(folder, name="stopped"))
     kept = respond.answers(job, "neox")
     for number in range(kept.shards - 1):
-        kept.write(number, [[["kept", True]] for _ in kept.examples(number)])
+        kept.write(number, [[["kept", True]] for _ in kept.shard_ids(number)])
     asked, whole = [], TransformersWriter.write
 
     def counted(self, prompts, *rest):
@@ -165,7 +165,7 @@ def test_answers_that_are_cut_off_are_left_out_unless_they_are_wanted(folder):
 
 def test_another_check_is_told_from_what_was_chosen_before(folder, answered):
     with pytest.raises(ValueError, match="responses/chosen was made from something else: checks"):
-        pipeline.run(config(folder, check={"kind": "agreement", "of": "text"}), "respond")
+        pipeline.run(config(folder, check={"kind": "agreement", "compare": "text"}), "respond")
 
 
 def test_without_answers_there_is_nothing_to_train_on(folder):

@@ -1,4 +1,4 @@
-"""What puts questions to a model and writes results."""
+"""Runners, which evaluate models on held-out examples or on suites of benchmarks and write results."""
 
 from collections.abc import Callable
 

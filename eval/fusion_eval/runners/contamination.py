@@ -50,8 +50,8 @@ def find_overlaps(samples: Sequence[Sample], texts: Iterable[str], n: int = NGRA
         raise ValueError(f"Runs of {n} words are found everywhere; take at least {MIN_WORDS}, or {NGRAM} as is usual.")
     domains = by_domain(samples)
     ngrams = {domain: _ngrams_by_id(questions, n) for domain, questions in domains.items()}
-    wanted = set[str]().union(*(of_question for by_id in ngrams.values() for of_question in by_id.values()))
-    in_data = _ngrams_in(texts, wanted)
+    candidates = set[str]().union(*(of_question for by_id in ngrams.values() for of_question in by_id.values()))
+    in_data = _ngrams_in(texts, candidates)
     return [_overlap(domain, questions, ngrams[domain], in_data) for domain, questions in domains.items()]
 
 
@@ -101,14 +101,14 @@ def _ngrams_by_id(samples: Sequence[Sample], n: int) -> dict[str, set[str]]:
     return {id: of_question - common for id, of_question in ngrams.items()}
 
 
-def _ngrams_in(texts: Iterable[str], wanted: set[str]) -> set[str]:
-    """Those of the n-grams `wanted`, of whatever lengths, that occur in a text."""
-    lengths = sorted({ngram.count(" ") + 1 for ngram in wanted})
+def _ngrams_in(texts: Iterable[str], candidates: set[str]) -> set[str]:
+    """Those of the n-grams `candidates`, of whatever lengths, that occur in a text."""
+    lengths = sorted({ngram.count(" ") + 1 for ngram in candidates})
     present: set[str] = set()
     for text in texts:
         words = _words(text)
         for length in lengths:
-            present |= wanted & _ngrams(words, length)
+            present |= candidates & _ngrams(words, length)
     return present
 
 

@@ -23,10 +23,11 @@ class Regression:
     """Model minus baseline, paired; excludes 0 on the bad side."""
 
     def __str__(self) -> str:
-        metric, found = METRICS[self.metric], self.difference
+        metric, difference = METRICS[self.metric], self.difference
+        low, high = metric.show(difference.low), metric.show(difference.high)
         return (
-            f"{self.domain}: {self.model} is worse than {self.baseline} by {metric.show(abs(found.value))} {metric.label} "
-            f"(95% interval of the difference {metric.show(found.low)} to {metric.show(found.high)}, n = {found.n})"
+            f"{self.domain}: {self.model} is worse than {self.baseline} by {metric.show(abs(difference.value))} "
+            f"{metric.label} (95% interval of the difference {low} to {high}, n = {difference.n})"
         )
 
 
@@ -39,9 +40,9 @@ def regressions(
     ValueError where two were measured on different samples.
     """
     return [
-        Regression(result.model, baseline.model, domain, metric, found)
+        Regression(result.model, baseline.model, domain, metric, difference)
         for baseline in baselines
         for domain, metrics in compare(result, baseline, seed=seed, resamples=resamples).items()
-        for metric, found in metrics.items()
-        if domain != MEAN and found.excludes(0) and not METRICS[metric].better(found.value)
+        for metric, difference in metrics.items()
+        if domain != MEAN and difference.excludes(0) and not METRICS[metric].better(difference.value)
     ]
