@@ -242,6 +242,6 @@ def test_models_measured_on_different_items_are_refused_and_the_old_page_stays(t
     run = write_run(tmp_path / "run")
     (run / "report.html").write_bytes(before := b"the old page")
     result("smol", n=39).save(run / "eval" / "smol" / "heldout.json")
-    with pytest.raises(ValueError, match="unified against smol on heldout: the items differ: 120 against 117"):
+    with pytest.raises(ValueError, match="unified against smol on heldout: the samples differ: 120 against 117"):
         write_report(run)
     assert (run / "report.html").read_bytes() == before

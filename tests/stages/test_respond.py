@@ -86,7 +86,7 @@ def test_a_run_that_was_stopped_asks_only_what_is_missing(folder, answered, monk
 
     monkeypatch.setattr(TransformersWriter, "write", counted)
     respond.answer(job, "neox")
-    assert len(asked) == len(kept.examples(kept.shards - 1))
+    assert len(asked) == len(kept.shard_ids(kept.shards - 1))
     assert [["kept", True]] in answers_of(job, "neox").values()
 
 
