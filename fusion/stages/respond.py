@@ -193,7 +193,9 @@ def _model(job: Job, name: str) -> dict[str, Any]:
 
 def _lines(job: Job, name: str, key: dict[str, Any]) -> ResponseStore:
     ids, shard = list(_prompts(job)), job.config.extract.shard_size
-    return ResponseStore(job.store.artifact_folder("responses", name, store_key(key, ids, shard)), key, ids, shard, REDO)
+    return ResponseStore(
+        job.store.artifact_folder("responses", name, store_key(key, ids, shard)), key, ids, shard, REDO
+    )
 
 
 def _prompts(job: Job) -> dict[str, Example]:
