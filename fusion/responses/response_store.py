@@ -13,15 +13,15 @@ from fusion.runtime.artifacts import claim, fingerprint, finish, write_text
 class ResponseStore:
     """Writes and reads a folder of JSON values by prompt id, such as the responses of one source.
 
-    `key` is everything that the values depend on, without the ids; `shard` the number of ids in a file; `redo` the command
+    `key` is everything that the values depend on, without the ids; `shard_size` the number of ids in a file; `redo` the command
     that error messages name. Raises ValueError when the folder was written with another key.
     """
 
-    def __init__(self, folder: Path, key: Mapping[str, Any], ids: Sequence[str], shard: int, redo: str):
-        self.folder, self.shard = folder, shard
+    def __init__(self, folder: Path, key: Mapping[str, Any], ids: Sequence[str], *, shard_size: int, redo: str):
+        self.folder, self.shard_size = folder, shard_size
         self.ids = sorted(set(ids))
-        self.key = store_key(key, self.ids, shard)
-        self.shards = max(1, -(-len(self.ids) // shard))
+        self.key = store_key(key, self.ids, shard_size)
+        self.shards = max(1, -(-len(self.ids) // shard_size))
         claim(folder, self.key, redo)
 
     @property
@@ -35,7 +35,7 @@ class ResponseStore:
 
     def shard_ids(self, number: int) -> list[str]:
         """Ids whose values belong in shard `number`, in order."""
-        return self.ids[number * self.shard : (number + 1) * self.shard]
+        return self.ids[number * self.shard_size : (number + 1) * self.shard_size]
 
     def write(self, number: int, values: Sequence[Any]) -> None:
         """Write shard `number`: one value for each of `shard_ids(number)`."""
@@ -58,6 +58,6 @@ class ResponseStore:
         return self.folder / f"shard-{number:05d}-of-{self.shards:05d}.jsonl"
 
 
-def store_key(key: Mapping[str, Any], ids: Sequence[str], shard: int) -> dict[str, Any]:
+def store_key(key: Mapping[str, Any], ids: Sequence[str], shard_size: int) -> dict[str, Any]:
     """Add to `key` a fingerprint of the ids, in whatever order they come, and the size of a shard."""
-    return {**key, "prompts": fingerprint({"ids": sorted(set(ids))}), "shard": shard}
+    return {**key, "prompts": fingerprint({"ids": sorted(set(ids))}), "shard": shard_size}

@@ -192,10 +192,9 @@ def _model(job: Job, name: str) -> dict[str, Any]:
 
 
 def _lines(job: Job, name: str, key: dict[str, Any]) -> ResponseStore:
-    ids, shard = list(_prompts(job)), job.config.extract.shard_size
-    return ResponseStore(
-        job.store.artifact_folder("responses", name, store_key(key, ids, shard)), key, ids, shard, REDO
-    )
+    ids, size = list(_prompts(job)), job.config.extract.shard_size
+    folder = job.store.artifact_folder("responses", name, store_key(key, ids, size))
+    return ResponseStore(folder, key, ids, shard_size=size, redo=REDO)
 
 
 def _prompts(job: Job) -> dict[str, Example]:

@@ -9,8 +9,8 @@ IDS = ["c", "a", "b", "a", "d\u2028e"]
 KEY = {"model": "abc"}
 
 
-def store(folder, key=KEY, ids=IDS, shard=2):
-    return ResponseStore(folder, key, ids, shard, "fusion respond")
+def store(folder, key=KEY, ids=IDS, shard_size=2):
+    return ResponseStore(folder, key, ids, shard_size=shard_size, redo="fusion respond")
 
 
 def values(folder):

@@ -45,9 +45,9 @@ def test_every_prompt_is_answered_by_every_source(folder, answered):
     job = Job(config(folder))
     for name in ("neox", "qwen"):
         found = answers_of(job, name)
-        assert found.keys() == {example.asked for example in job.asked}
+        assert found.keys() == {example.asked for example in job.original_examples}
         model, tokenizer = load_model(job.models[name].ref), job.tokenizers[name]
-        for example in job.asked[:3]:
+        for example in job.original_examples[:3]:
             ids = torch.tensor([encode_prompt(tokenizer, example.messages)])
             out = model.generate(ids, max_new_tokens=5, do_sample=False)[0, ids.shape[1] :]
             assert found[example.asked][0][0] == spelled(tokenizer, out.tolist())
@@ -56,9 +56,12 @@ def test_every_prompt_is_answered_by_every_source(folder, answered):
 def test_what_is_learned_from_is_what_the_best_source_wrote(folder, answered):
     job = Job(config(folder))
     first = answers_of(job, "neox")
-    assert [e.asked for e in job.train] == [e.asked for e in job.asked]  # all pass, so the first source is the best
+    assert [e.asked for e in job.train] == [
+        e.asked for e in job.original_examples
+    ]  # all pass, so the first source is the best
     assert all(
-        e.response == first[e.asked][0][0] != asked.response for e, asked in zip(job.train, job.asked, strict=True)
+        e.response == first[e.asked][0][0] != asked.response
+        for e, asked in zip(job.train, job.original_examples, strict=True)
     )
     record = json.loads((answered / "run.json").read_text())["responses"]
     assert [(c["source"], c["domain"], c["prompts"], c["passed"], c["chosen"]) for c in record] == [
@@ -123,7 +126,7 @@ def test_every_source_gives_its_own_examples(folder):
 def test_prompts_need_no_responses_of_their_own(folder):
     made = config(folder, name="unlabelled", response=None)
     pipeline.run(made, "respond")
-    assert [e.response for e in Job(made).asked] == [""] * 16
+    assert [e.response for e in Job(made).original_examples] == [""] * 16
     assert all(e.response for e in Job(made).train)
 
 
@@ -150,7 +153,7 @@ def test_nothing_that_passes_is_an_error_with_the_counts(folder):
         pipeline.run(made, "respond")
     again = config(folder, name="strict", check={"kind": "final_answer"}, how=WRITTEN | {"fallback": "reference"})
     pipeline.run(again, "respond")
-    assert [e.response for e in Job(again).train] == [e.response for e in Job(again).asked]
+    assert [e.response for e in Job(again).train] == [e.response for e in Job(again).original_examples]
 
 
 def test_answers_that_are_cut_off_are_left_out_unless_they_are_wanted(folder):
@@ -159,7 +162,11 @@ def test_answers_that_are_cut_off_are_left_out_unless_they_are_wanted(folder):
     ended = {
         id for n in ("neox", "qwen") for id, [[text, end]] in answers_of(Job(made), n).items() if end and text.strip()
     }
-    kept = {e.asked for e, asked in zip(Job(made).train, Job(made).asked, strict=True) if e.response != asked.response}
+    kept = {
+        e.asked
+        for e, asked in zip(Job(made).train, Job(made).original_examples, strict=True)
+        if e.response != asked.response
+    }
     assert kept == ended
 
 
@@ -187,7 +194,7 @@ def test_the_plan_counts_what_is_written_at_most(folder):
     job = Job(config(folder, name="planned"))
     stages = {stage.stage: stage for stage in plan(job).stages}
     for name in ("neox", "qwen"):
-        prompts = {e.asked: len(encode_prompt(job.tokenizers[name], e.messages)) for e in job.asked}
+        prompts = {e.asked: len(encode_prompt(job.tokenizers[name], e.messages)) for e in job.original_examples}
         found = stages[f"respond {name}"]
         assert (found.examples, found.tokens) == (16, sum(prompts.values()) + 16 * 5)
     assert stages["train unified"].examples == 16
@@ -227,8 +234,8 @@ def test_more_that_cannot_be(folder):
     sources = [raw["sources"][0], {**raw["sources"][1], "backend": {"kind": "imported"}}]
     with pytest.raises(ConfigError, match="source qwen has backend imported, which writes no answers"):
         runs.loading.parse({**raw, "sources": sources}, "test")
-    raw["data"]["train"][0] |= {"check": {"kind": "ended"}, "raw": True}
-    with pytest.raises(ConfigError, match=r"data.train\[0\] is raw: it has no prompts"):
+    raw["data"]["train"][0] |= {"check": {"kind": "ended"}, "as_raw_text": True}
+    with pytest.raises(ConfigError, match=r"data.train\[0\] is as_raw_text: it has no prompts"):
         runs.loading.parse(raw, "test")
     raw["data"]["heldout"][0]["response"] = None
     with pytest.raises(ConfigError, match=r"data.heldout\[0\] has prompts alone \(response: null\); give responses"):
@@ -249,5 +256,5 @@ def test_the_baseline_learns_from_the_data_s_own_responses(folder):
 def test_the_easiest_are_those_of_the_data_s_own_responses(folder):
     raw = runs.raw(folder)
     raw["data"] |= {"responses": WRITTEN, "easiest_fraction": 0.5}
-    with pytest.raises(ConfigError, match="data.easiest is for the data's own responses"):
+    with pytest.raises(ConfigError, match="data.easiest_fraction is for the data's own responses"):
         runs.loading.parse(raw, "test")
