@@ -124,7 +124,9 @@ def _gain_lines(numbers: Gains, baseline: str | None) -> list[str]:
 
 def _measured(record: Record) -> str:
     """The suites and their domains."""
-    domains = {s: sorted({item.domain for r in results for item in r.items}) for s, results in record.results.items()}
+    domains = {
+        s: sorted({sample.domain for r in results for sample in r.samples}) for s, results in record.results.items()
+    }
     return "; ".join(f"{suite} ({', '.join(found)})" for suite, found in domains.items()) or "nothing yet"
 
 

@@ -19,7 +19,7 @@ from fusion.analysis.overlays import spelling
 from fusion.analysis.rescaling import Rescaling
 from fusion.analysis.token_classes import TokenClass, Voice
 from fusion.extras.draft import Acceptance
-from fusion.responses import Count
+from fusion.responses import ResponseCounts
 
 
 def overview_table(models: Sequence[Overview]) -> Table:
@@ -42,7 +42,7 @@ def facts_table(folder: Path, facts: Mapping[str, str]) -> Table:
     return table
 
 
-def responses_table(counts: Sequence[Count]) -> Table:
+def responses_table(counts: Sequence[ResponseCounts]) -> Table:
     """One line for each source and domain."""
     table = Table(
         "source", "domain", "prompts", "answers", "pass", "learned from",

@@ -94,7 +94,7 @@ def _rows(
     rows = []
     for domain in sorted(domains, key=lambda domain: domain == MEAN):
         gap = gaps.get((metric, domain))
-        best = "" if gap is None else gap.best
+        best = "" if gap is None else gap.best_source
         wanted = {name: scores.get(best if name == BEST else name, {}).get(domain, {}).get(metric) for name in names}
         differences = {name: found for name, found in wanted.items() if found is not None}
         rows.append(Gain(domain, best, differences, None if gap is None else gap.closed))

@@ -17,7 +17,7 @@ from fusion.report.overlays import blocks
 from fusion.report.record import Record, read_run
 from fusion.report.sections import ANSWERS, OPEN, answers, cache_rows, cost_rows, glance, suite_section
 from fusion.report.table import HELPING_CAPTION, helping_cells
-from fusion_eval.results import write_whole
+from fusion_eval.results import write_atomically
 from fusion_eval.statistics.bootstrap import RESAMPLES
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -30,7 +30,7 @@ def write_report(run: Path, *, resamples: int = RESAMPLES) -> Path:
     """
     text, drawn = page(read_run(run), resamples=resamples)
     _write_images(run / "report", drawn)
-    write_whole(run / "report.html", text)
+    write_atomically(run / "report.html", text)
     return run / "report.html"
 
 

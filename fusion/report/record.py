@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from fusion.report.facts import Helping, Overlay, RunFile
-from fusion_eval.results import Result, mistakes
+from fusion_eval.results import Result, format_mistakes
 
 Log = list[dict[str, int | float | None]]
 """A training log: entries with `step`, `loss`, `loss/<part>`, `match/<source>`, `weight/<source>`."""
@@ -106,4 +106,4 @@ def _read(path: Path, kind: Any) -> Any:
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not JSON ({error}). It may be half written; run the stage again.") from error
     except ValidationError as error:
-        raise ValueError(f"{path} cannot be used:{mistakes(error)}") from error
+        raise ValueError(f"{path} cannot be used:{format_mistakes(error)}") from error

@@ -56,10 +56,10 @@ def figure_name(suite: str, metric: str, kind: str) -> str:
 
 def _of_suite(record: Record, suite: str, compared: AllGains, colours: Colours, resamples: int) -> Gallery:
     results, sources = record.results[suite], record.run.names("source")
-    domains = {item.domain for result in results for item in result.items}
+    domains = {sample.domain for result in results for sample in result.samples}
     found: Gallery = {}
     for metric, kind in METRICS.items():
-        known = any(kind.parts(item) is not None for result in results for item in result.items)
+        known = any(kind.parts(sample) is not None for result in results for sample in result.samples)
         if not known:
             continue
         name = f"{kind.label} on {suite}"
