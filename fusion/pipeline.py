@@ -161,7 +161,7 @@ def merge_pairwise(job: Job, _caches: dict[str, Cache]) -> None:
 
 def evaluate(job: Job, _caches: dict[str, Cache]) -> None:
     """Every model of the run on the held-out examples, each result in eval/<model>/heldout.json."""
-    how = heldout.Settings(
+    how = heldout.HeldoutSettings(
         exact_match=tuple(job.config.evaluation.exact_match),
         max_new_tokens=job.config.evaluation.max_new_tokens,
         batch_tokens=job.config.evaluation.batch_tokens,

@@ -18,9 +18,8 @@ IMPORTS: dict[str, str] = {
     "analysis": "alignment cache core data models objectives runtime stages tokenizers training transforms weighting",
     "cache": "core runtime",
     "cli": (
-        "analysis cache config core data extras fusion_eval.results fusion_eval.runners fusion_eval.statistics "
-        "fusion_eval.suites fusion_launch grading merging models pipeline plan report runtime sources stages "
-        "study"
+        "analysis cache config core data extras fusion_eval.runners fusion_eval.suites fusion_launch grading merging "
+        "models pipeline plan report runtime sources stages study"
     ),
     "config": "core merging models objectives quickstart responses sources training transforms weighting",
     "core": "",
@@ -33,7 +32,7 @@ IMPORTS: dict[str, str] = {
     "pipeline": "analysis cache config fusion_eval.results fusion_eval.runners plan report runtime stages training",
     "plan": "cache config data models responses stages training",
     "quickstart": "",
-    "report": "alignment analysis core extras fusion_eval.results fusion_eval.statistics runtime",
+    "report": "alignment analysis core extras fusion_eval.results fusion_eval.runners fusion_eval.statistics runtime",
     "responses": "core data grading models runtime",
     "runtime": "",
     "sources": "core data models runtime",
@@ -47,9 +46,9 @@ IMPORTS: dict[str, str] = {
     "transforms": "core",
     "weighting": "core",
     "fusion_eval": "",
-    "fusion_eval.results": "",
+    "fusion_eval.results": "core",
     "fusion_eval.runners": (
-        "core data fusion_eval.results fusion_eval.statistics fusion_eval.suites grading models sources"
+        "core data fusion_eval.results fusion_eval.statistics fusion_eval.suites grading models runtime sources"
     ),
     "fusion_eval.statistics": "fusion_eval.results",
     "fusion_eval.suites": "fusion_eval.results grading",

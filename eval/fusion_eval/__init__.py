@@ -1,1 +1,1 @@
-"""Evaluation of a model folder: `results` is what was measured, item by item; `statistics` what may be said of it."""
+"""Evaluation of models: suites of tasks, runners that write a `Result` a model and suite, and statistics of results."""

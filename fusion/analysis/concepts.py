@@ -1,12 +1,12 @@
 """Units that stand for something people have a word for: network dissection of a language model. An analysis, and no loss.
 
-A unit is active where its activation is among its own q largest; a concept is a set of places in the text, determined from bytes, so that
-models with different tokenizers are comparable. A unit detects the concept with which its places agree best, if the
-intersection over the union exceeds a cut. No unit can agree better with a concept of prevalence c than min(q, c) / max(q, c):
-concepts that are too rare or too common for the cut are found by no unit, and the table says so.
+A unit is active where its activation is among its own q largest; a concept is a set of places in the text, determined from
+bytes, so that models with different tokenizers are comparable. A unit detects the concept with which its places agree best, if
+the intersection over the union exceeds a threshold. No unit can agree better with a concept of prevalence c than
+min(q, c) / max(q, c): concepts that are too rare or too common for the threshold are found by no unit, and the table says so.
 
 Source: Han et al. 2023 (impact of distillation on interpretability, ICML), after Bau et al. 2017 (network dissection), of
-pixels there, of tokens here; q = 0.005 and the cut 0.05 are theirs.
+pixels there, of tokens here; q = 0.005 and the threshold 0.05 are theirs.
 """
 
 from __future__ import annotations

@@ -85,11 +85,12 @@ def launch(
     name = loading.load(config, override).name  # an error here, not after hours in a queue
     files = {config: loading.whole(config)} if Path(config).is_file() else {}
     program = Program("fusion", ("run", config, *(part for value in override for part in ("--set", value))), name)
-    prepared = prepare(on, program, Resources.of(gpus, nodes, hostfile, head), option, files)
+    resources = Resources.from_options(gpus=gpus, nodes=nodes, hostfile=hostfile, head=head)
+    prepared = prepare(on, program, resources, option, files=files)
     if not dry_run:
         raise typer.Exit(execute(prepared))
-    typer.echo(prepared.text or prepared.command, nl=not prepared.text)
-    if note := prepared.note or (f"{prepared.command} reads this." if prepared.text else ""):
+    typer.echo(prepared.stdin or prepared.command, nl=not prepared.stdin)
+    if note := prepared.note or (f"{prepared.command} reads this." if prepared.stdin else ""):
         typer.echo(f"# {note}", err=True)
 
 

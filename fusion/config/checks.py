@@ -10,7 +10,7 @@ from fusion.config.data import Data, DataSettings
 from fusion.config.models import SourceSettings
 from fusion.config.stages import Extract
 from fusion.objectives import AnyObjective
-from fusion.responses import Tests, Written
+from fusion.responses import GeneratedResponses, TestsCheck
 from fusion.sources import Similarity
 from fusion.training.adapter import QLoRA
 
@@ -153,14 +153,14 @@ def _answered(data: Data, sources: Sequence[SourceSettings]) -> None:
     """Responses come from somewhere, and checks have what they compare with."""
     how = data.responses
     given = {part: [each.response is not None for each in getattr(data, part)] for part in ("validation", "heldout")}
-    given["train"] = [each.response is not None or isinstance(how, Written) for each in data.train]
+    given["train"] = [each.response is not None or isinstance(how, GeneratedResponses) for each in data.train]
     for part, there in given.items():
         if not all(there):
             way_out = ", or let sources answer: data.responses: best_source" if part == "train" else ""
             raise ValueError(
                 f"data.{part}[{there.index(False)}] has prompts alone (response: null); give responses{way_out}"
             )
-    if isinstance(how, Written):
+    if isinstance(how, GeneratedResponses):
         if data.easiest_fraction is not None:
             raise ValueError("data.easiest_fraction is for the data's own responses; leave it out, or data.responses")
         _writers(how, {source.name: source for source in sources})
@@ -168,7 +168,7 @@ def _answered(data: Data, sources: Sequence[SourceSettings]) -> None:
             _checked(f"data.train[{number}]", each, len(sources))
 
 
-def _writers(how: Written, sources: Mapping[str, SourceSettings]) -> None:
+def _writers(how: GeneratedResponses, sources: Mapping[str, SourceSettings]) -> None:
     names = how.sources or list(sources)
     if unknown := set(names) - sources.keys():
         raise ValueError(f"data.responses.sources names {', '.join(sorted(unknown))}; sources are {', '.join(sources)}")
@@ -185,16 +185,16 @@ def _checked(place: str, data: DataSettings, sources: int) -> None:
         raise ValueError(
             f"{place} is as_raw_text: it has no prompts that could be answered; leave out as_raw_text, or data.responses"
         )
-    if check.reads_reference and data.response is None:
+    if check.needs_reference and data.response is None:
         raise ValueError(f"{place}.check {check.kind} compares with the response, which is null; choose another check")
-    if isinstance(check, Tests) and data.tests is None:
+    if isinstance(check, TestsCheck) and data.tests is None:
         raise ValueError(f'{place}.check tests runs {place}.tests, which is not set, such as "{{test_list}}"')
-    if isinstance(check, Tests) and not check.allow_code_execution:
+    if isinstance(check, TestsCheck) and not check.allow_code_execution:
         raise ValueError(
             f"{place}.check tests runs programs that models wrote, in a sandbox; set allow_code_execution: true there to "
             "let it"
         )
-    if check.reads_likelihood and sources < 2:
+    if check.needs_likelihood and sources < 2:
         raise ValueError(f"{place}.check {check.kind} asks the other sources, and there is one source only")
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from fusion.core.settings import Settings
-from fusion.responses import AnyCheck, AnyResponses, Ended, Reference
+from fusion.responses import AnyCheck, AnyResponses, DatasetResponses, EndedCheck
 
 
 class DataSettings(Settings):
@@ -21,7 +21,7 @@ class DataSettings(Settings):
     """Prompt with columns in braces; empty for none."""
     response: str | None = "{response}"
     """Response with columns in braces. null: prompts alone, for sources to answer (`data.responses`)."""
-    check: AnyCheck = Ended()
+    check: AnyCheck = EndedCheck()
     """What makes an answer that a source wrote good enough to learn from."""
     tests: str | None = None
     """Program that fails where an answer is wrong, with columns in braces, for `check: {kind: tests}`; a list gives lines."""
@@ -78,7 +78,7 @@ class Data(Settings):
     """Never trained on; an example that is also in `train` is an error."""
     validation: list[DataSettings] = Field(default=[])
     """Neither trained nor measured on: what `weighting: learned` finds its shares on."""
-    responses: AnyResponses = Reference()
+    responses: AnyResponses = DatasetResponses()
     """Whose responses are learned from: those of the data (`reference`), or of sources (`best_source`, `every_source`)."""
     easiest_fraction: float | None = Field(default=None, gt=0, le=1)
     """Train on this share of each domain's examples alone, those with the lowest perplexity under the pivot before training.

@@ -1,1 +1,1 @@
-"""Is this answer right? What is read out of an answer, and a sandbox for programs."""
+"""Grading of answers: extraction and comparison of final answers, and a sandbox that runs programs against tests."""

@@ -1,6 +1,6 @@
-"""What is read out of a model's answer, and when it counts as right: text in, text or bool out.
+"""Extraction of the final answer from a model's text, and comparison with the truth: text in, text or bool out.
 
-An extraction gives None where the answer holds nothing of the kind; nothing found is wrong, never an error.
+An extraction returns None where the text holds nothing of the kind; that counts as wrong and is never an error.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from fractions import Fraction
 NUMBER = r"-?\$?\d[\d,]*(?:\.\d+)?|-?\$?\.\d+"
 
 
-def boxed(text: str) -> str | None:
-    r"""Contents of the last `\boxed{...}` whose braces are balanced."""
-    for start in reversed([found.end() for found in re.finditer(r"\\(?:boxed|fbox)\s*{", text)]):
+def extract_boxed(text: str) -> str | None:
+    r"""Extract the contents of the last `\boxed{...}` whose braces are balanced."""
+    for start in reversed([match.end() for match in re.finditer(r"\\(?:boxed|fbox)\s*{", text)]):
         depth = 1
         for end in range(start, len(text)):
             depth += {"{": 1, "}": -1}.get(text[end], 0) if text[end - 1] != "\\" else 0
@@ -25,63 +25,61 @@ def boxed(text: str) -> str | None:
     return None
 
 
-def final(text: str) -> str | None:
-    """What follows the last "answer is" or "Answer:", to the end of its line, without a full stop or bold marks."""
-    found = re.findall(r"answer(?:\s+is|\s*:)\s*:?\**\s*([^\n]+)", text, flags=re.IGNORECASE)
-    return found[-1].strip(" *$`").removesuffix(".").strip(" *$`") or None if found else None
+def extract_final_answer(text: str) -> str | None:
+    """Extract what follows the last "answer is" or "Answer:", to the end of its line, without a full stop or bold marks."""
+    matches = re.findall(r"answer(?:\s+is|\s*:)\s*:?\**\s*([^\n]+)", text, flags=re.IGNORECASE)
+    return matches[-1].strip(" *$`").removesuffix(".").strip(" *$`") or None if matches else None
 
 
-def number(text: str) -> str | None:
-    """The last number in the last box, or in the text where there is none: without currency and thousands separators."""
-    found = re.findall(NUMBER, boxed(text) or text)
-    return found[-1].replace(",", "").replace("$", "") if found else None
+def extract_number(text: str) -> str | None:
+    """Extract the last number of the last box, or of the text if there is none, without currency and thousands separators."""
+    matches = re.findall(NUMBER, extract_boxed(text) or text)
+    return matches[-1].replace(",", "").replace("$", "") if matches else None
 
 
-def option(text: str, letters: str = "ABCD") -> str | None:
-    """The option an answer names: after its last "answer is", else the letter it begins with, else the first by itself.
+def extract_option(text: str, letters: str = "ABCD") -> str | None:
+    """Extract the option an answer names: after its last "answer is", else the first letter by itself.
 
     An `A` before a word in small letters is taken for the article.
     """
     alone = rf"(?<![A-Za-z])([{letters}])(?![A-Za-z'’])(?! [a-z])"
-    for place in (final(text), text):
-        if place and (found := re.search(alone, place)):
-            return found[1]
+    for part in (extract_final_answer(text), text):
+        if part and (match := re.search(alone, part)):
+            return match[1]
     return None
 
 
-def phrase(text: str) -> str | None:
-    """The final answer of a chain of thought; of an option such as `(B) red` the letter in its brackets alone."""
-    found = final(text)
-    bracketed = found and re.match(r"(\([A-Z]\))", found)
-    return bracketed[1] if bracketed else found
+def extract_phrase(text: str) -> str | None:
+    """Extract the final answer of a chain of thought; of an option such as `(B) red` the letter in its brackets alone."""
+    answer = extract_final_answer(text)
+    bracketed = answer and re.match(r"(\([A-Z]\))", answer)
+    return bracketed[1] if bracketed else answer
 
 
-def code(text: str) -> str:
-    """The last block between three backticks, or all text where there is none; a block that is never closed counts."""
+def extract_code(text: str) -> str:
+    """Extract the last block between three backticks, or all text where there is none; a block that is never closed counts."""
     blocks = re.findall(r"```[ \t]*[\w+-]*[ \t]*\r?\n(.*?)(?:```|\Z)", text, flags=re.DOTALL)
     return blocks[-1] if blocks else text
 
 
-def function(text: str, prompt: str, name: str) -> str:
-    """A whole program from an answer to "complete this code": prompt and answer, or the answer where it has all itself.
+def complete_function(text: str, prompt: str, name: str) -> str:
+    """Make a program of an answer to "complete this code": prompt and answer, or the answer where it defines `name` itself.
 
     A body is put behind the prompt as it is; what follows it at the left margin is cut off.
     """
-    written = code(text)
-    if re.search(rf"^\s*(?:async\s+)?def\s+{re.escape(name)}\b", written, flags=re.MULTILINE):
-        return (
-            f"{prompt}\n    pass\n\n{written}"  # the prompt brings its imports and helpers; the later definition holds
-        )
-    return prompt + re.split(r"\n(?=\S)", written if written[:1].isspace() else "    " + written)[0] + "\n"
+    code = extract_code(text)
+    if re.search(rf"^\s*(?:async\s+)?def\s+{re.escape(name)}\b", code, flags=re.MULTILINE):
+        return f"{prompt}\n    pass\n\n{code}"  # the prompt brings its imports and helpers; the later definition holds
+    return prompt + re.split(r"\n(?=\S)", code if code[:1].isspace() else "    " + code)[0] + "\n"
 
 
 def same_number(answer: str | None, truth: str) -> bool:
     """Whether both are the same number: 18, 18.0 and 18.00 are."""
-    expected = number(truth)
+    expected = extract_number(truth)
     return answer is not None and expected is not None and _rational(answer) == _rational(expected)
 
 
-def same_mathematics(answer: str | None, truth: str) -> bool:
+def same_expression(answer: str | None, truth: str) -> bool:
     """Whether two LaTeX expressions agree: as text, normalised by the benchmark's own rules, or by computer algebra."""
     from lm_eval.tasks.hendrycks_math.utils import is_equiv
     from math_verify import parse, verify
@@ -93,37 +91,37 @@ def same_mathematics(answer: str | None, truth: str) -> bool:
 
 def same_words(answer: str | None, truths: list[str]) -> bool:
     """Whether the words of any of the true answers stand together in the answer, articles and punctuation aside."""
-    said = f" {_words(answer or '')} "
-    return any(words and f" {words} " in said for words in map(_words, truths))
+    padded = f" {_words(answer or '')} "
+    return any(words and f" {words} " in padded for words in map(_words, truths))
 
 
-def same_value(answer: str | None, truth: str, kind: str) -> bool:
-    """Whether an answer has the value `truth` (in JSON) of TheoremQA's kinds; see `KINDS`.
+def same_value(answer: str | None, truth: str, answer_type: str) -> bool:
+    """Whether an answer has the value `truth` (in JSON) of the type `answer_type`, one of TheoremQA's `ANSWER_TYPES`.
 
-    Floats agree within 4%, whole numbers exactly, lists element by element. Raises ValueError for another kind.
+    Floats agree within 4%, whole numbers exactly, lists element by element. Raises ValueError for another type.
     """
-    if kind not in KINDS:
-        raise ValueError(f"Unknown type of answer {kind!r} in TheoremQA; known are {', '.join(KINDS)}.")
+    if answer_type not in ANSWER_TYPES:
+        raise ValueError(f"Unknown type of answer {answer_type!r} in TheoremQA; known are {', '.join(ANSWER_TYPES)}.")
     value = json.loads(truth)
     if answer is None:
         return False
-    if kind == "bool":
-        said = re.search(r"\b(true|yes|false|no)\b", answer.lower())
-        return said is not None and (said[1] in ("true", "yes")) == value
-    if kind == "option":
-        said = re.search(r"\(?\b([a-z])\b\)?", answer.lower())
-        return said is not None and said[1] == str(value).strip("() ").lower()
-    said = _values(answer)
-    wanted = value if isinstance(value, list) else [value]
+    if answer_type == "bool":
+        match = re.search(r"\b(true|yes|false|no)\b", answer.lower())
+        return match is not None and (match[1] in ("true", "yes")) == value
+    if answer_type == "option":
+        match = re.search(r"\(?\b([a-z])\b\)?", answer.lower())
+        return match is not None and match[1] == str(value).strip("() ").lower()
+    numbers = _values(answer)
     if not isinstance(value, list):
-        said = said[-1:] if "=" in answer else said[:1]
-    return len(said) == len(wanted) and all(_close(a, b, "float" in kind) for a, b in zip(said, wanted, strict=True))
+        numbers = numbers[-1:] if "=" in answer else numbers[:1]
+    truths, loose = value if isinstance(value, list) else [value], "float" in answer_type
+    return len(numbers) == len(truths) and all(_close(a, b, loose) for a, b in zip(numbers, truths, strict=True))
 
 
-KINDS = ("bool", "option", "integer", "float", "list of integer", "list of float")
+ANSWER_TYPES = ("bool", "option", "integer", "float", "list of integer", "list of float")
 
 
-def _close(a: float, b: float, loose: bool) -> bool:
+def _close(a: float, b: int | float, loose: bool) -> bool:
     return math.isclose(a, b, rel_tol=0.04, abs_tol=1e-9) if loose else math.isclose(a, b, abs_tol=1e-9)
 
 
@@ -133,10 +131,10 @@ def _values(text: str) -> list[float]:
     if not re.search(r"[\[(]", text):  # in a list a comma parts two numbers, elsewhere thousands
         text = re.sub(r"(?<=\d),(?=\d{3}\b)", "", text)
     text = re.sub(r"\s*[x*×]\s*10\s*\^\s*{?\s*([-+]?\d+)\s*}?", r"e\1", text)
-    found = re.findall(r"(-?\d*\.?\d+(?:e[-+]?\d+)?)(?:\s*/\s*(-?\d*\.?\d+))?(\s*\\?%)?", text, flags=re.IGNORECASE)
+    matches = re.findall(r"(-?\d*\.?\d+(?:e[-+]?\d+)?)(?:\s*/\s*(-?\d*\.?\d+))?(\s*\\?%)?", text, flags=re.IGNORECASE)
     return [
         float(top) / (float(bottom) if bottom and float(bottom) else 1.0) / (100 if percent else 1)
-        for top, bottom, percent in found
+        for top, bottom, percent in matches
     ]
 
 

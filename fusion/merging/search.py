@@ -156,9 +156,10 @@ def bits_per_byte(model: Path, examples: Sequence[Example]) -> float:
     from fusion.models.loading import ModelRef
     from fusion_eval.runners import heldout
 
-    items = heldout.score(ModelRef(str(model)), examples, "auto", heldout.Settings(), lambda units: None)
-    nats = [item.nats for item in items if item.nats is not None]  # held-out examples always have one
-    return sum(nats) / math.log(2) / sum(item.bytes for item in items)
+    settings = heldout.HeldoutSettings()
+    samples = heldout.score(ModelRef(str(model)), examples, "auto", settings, progress=lambda units: None)
+    nll = [sample.nll for sample in samples if sample.nll is not None]  # held-out examples always have one
+    return sum(nll) / math.log(2) / sum(sample.bytes for sample in samples)
 
 
 def _listed(weights: MergeWeights) -> str:

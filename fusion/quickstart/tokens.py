@@ -10,10 +10,11 @@ import json
 import math
 from collections import Counter
 
-from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers.models import BPE, Unigram
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
+
+from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
 
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 

@@ -99,7 +99,7 @@ def _rows(
     rows = []
     for domain in sorted(domains, key=lambda domain: domain == MEAN):
         gap = gaps.get((metric, domain))
-        best = "" if gap is None else gap.best
+        best = "" if gap is None else gap.best_source
         per_model = {
             name: scores.get(best if name == BEST_SOURCE else name, {}).get(domain, {}).get(metric) for name in names
         }

@@ -1,4 +1,4 @@
-"""One self-contained page about a run: nothing is fetched, light and dark, fit for print. Its figures are also written as PNG."""
+"""One self-contained page about a run: nothing is fetched, light and dark, fit for print; its figures also as PNG files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from fusion.report.sections import (
     summary_tiles,
 )
 from fusion.report.token_blocks import token_blocks
-from fusion_eval.results import write_whole
+from fusion_eval.results import write_atomically
 from fusion_eval.statistics.bootstrap import RESAMPLES
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -39,7 +39,7 @@ def write_report(run: Path, *, resamples: int = RESAMPLES) -> Path:
     """
     text, figures = render_page(read_run(run), resamples=resamples)
     _write_images(run / "report", figures)
-    write_whole(run / "report.html", text)
+    write_atomically(run / "report.html", text)
     return run / "report.html"
 
 

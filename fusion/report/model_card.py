@@ -129,7 +129,9 @@ def _difference_lines(numbers: MetricDifferences, baseline: str | None) -> list[
 
 def _measured(contents: RunContents) -> str:
     """The suites and their domains."""
-    domains = {s: sorted({item.domain for r in results for item in r.items}) for s, results in contents.results.items()}
+    domains = {
+        s: sorted({sample.domain for r in results for sample in r.samples}) for s, results in contents.results.items()
+    }
     return "; ".join(f"{suite} ({', '.join(found)})" for suite, found in domains.items()) or "nothing yet"
 
 

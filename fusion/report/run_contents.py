@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from fusion.core.overlay import Overlay
 from fusion.runtime.run_file import Helping, RunFile
-from fusion_eval.results import Result, mistakes
+from fusion_eval.results import Result, format_mistakes
 
 Log = list[dict[str, int | float | None]]
 """A training log: entries with `step`, `loss`, `loss/<part>`, `match/<source>`, `weight/<source>`."""
@@ -107,4 +107,4 @@ def _read(path: Path, kind: Any) -> Any:
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not JSON ({error}). It may be half written; run the stage again.") from error
     except ValidationError as error:
-        raise ValueError(f"{path} cannot be used:{mistakes(error)}") from error
+        raise ValueError(f"{path} cannot be used:{format_mistakes(error)}") from error

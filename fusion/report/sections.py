@@ -12,7 +12,7 @@ from fusion.report.score_table import score_table
 from fusion.report.units import duration, percent, size
 from fusion.report.verdict import suite_verdict
 from fusion.runtime.run_file import RunFile
-from fusion_eval.results import MEAN, Item, Result
+from fusion_eval.results import MEAN, Result, Sample
 from fusion_eval.statistics.metrics import METRICS
 
 ANSWERS_PER_DOMAIN = 2
@@ -117,25 +117,28 @@ def cache_rows(run: RunFile) -> list[dict[str, Any]]:
 
 
 def answers(results: Sequence[Result]) -> dict[str, list[dict[str, Any]]]:
-    """By domain: the first items that any model answered, with the answers of all models."""
-    given: dict[str, list[tuple[str, Item]]] = {}
+    """By domain: the first samples that any model answered, with the answers of all models."""
+    given: dict[str, list[tuple[str, Sample]]] = {}
     for result in results:
-        for item in result.items:
-            given.setdefault(item.id, []).append((result.model, item))
+        for sample in result.samples:
+            given.setdefault(sample.id, []).append((result.model, sample))
     taken: dict[str, list[dict[str, Any]]] = {}
     for each in given.values():
         first = each[0][1]
-        if any(item.answer is not None for _, item in each) and len(taken.get(first.domain, [])) < ANSWERS_PER_DOMAIN:
-            shown = [(model, passed(item), shortened(item.answer or "")) for model, item in each]
-            prompt, expected = shortened(first.prompt), shortened(first.expected)
+        if (
+            any(sample.answer is not None for _, sample in each)
+            and len(taken.get(first.domain, [])) < ANSWERS_PER_DOMAIN
+        ):
+            shown = [(model, passed(sample), shortened(sample.answer or "")) for model, sample in each]
+            prompt, expected = shortened(first.prompt), shortened(first.target)
             taken.setdefault(first.domain, []).append({"prompt": prompt, "expected": expected, "answers": shown})
     return taken
 
 
-def passed(item: Item) -> bool | None:
+def passed(sample: Sample) -> bool | None:
     """Whether the answer has the full score of the first metric that judges answers; None where none does."""
     for metric in METRICS.values():
-        if not metric.lower_is_better and (parts := metric.parts(item)) is not None:
+        if not metric.lower_is_better and (parts := metric.parts(sample)) is not None:
             return parts[0] >= parts[1]
     return None
 

@@ -1,26 +1,33 @@
-"""Which responses are learned from: those of the data, or those that sources write themselves and that pass a check."""
+"""Responses to train on: those of the data sets, or those that sources generate and that pass a check."""
 
-from fusion.responses.checks import AnyCheck, Ended, Tests
-from fusion.responses.choose import Question, chosen, counts, expected, restored, saved
+from fusion.responses.checks import AnyCheck, EndedCheck, TestsCheck
+from fusion.responses.choose import (
+    PromptResponses,
+    choose_examples,
+    count_responses,
+    example_from_json,
+    example_to_json,
+    placeholder_examples,
+)
 from fusion.responses.response import Response
-from fusion.responses.response_store import Lines
-from fusion.responses.settings import AnyResponses, BestSource, EverySource, Reference, Written
+from fusion.responses.response_store import ResponseStore
+from fusion.responses.settings import AnyResponses, BestSource, DatasetResponses, EverySource, GeneratedResponses
 
 __all__ = [
     "AnyCheck",
     "AnyResponses",
     "BestSource",
-    "Ended",
+    "DatasetResponses",
+    "EndedCheck",
     "EverySource",
-    "Lines",
-    "Question",
-    "Reference",
+    "GeneratedResponses",
+    "PromptResponses",
     "Response",
-    "Tests",
-    "Written",
-    "chosen",
-    "counts",
-    "expected",
-    "restored",
-    "saved",
+    "ResponseStore",
+    "TestsCheck",
+    "choose_examples",
+    "count_responses",
+    "example_from_json",
+    "example_to_json",
+    "placeholder_examples",
 ]

@@ -1,6 +1,6 @@
-"""What makes an answer good enough to learn from: of all answers to one prompt, which pass.
+"""Checks: which of all responses to one prompt are good enough to train on.
 
-An answer that is empty, or was cut off where that is not allowed, never comes here.
+Responses that are empty, or truncated where that is not allowed, are dropped before any check.
 """
 
 from __future__ import annotations
@@ -10,61 +10,66 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
+from typing_extensions import override
 
 from fusion.core.settings import Settings
 from fusion.data.datasets import Example
 from fusion.grading import answers, sandbox
 from fusion.responses.response import Response
 
-Of = Literal["number", "option", "text"]
-READ: dict[str, Callable[[str], str | None]] = {
-    "number": answers.number,
-    "option": answers.option,
+ComparedPart = Literal["number", "option", "text"]
+EXTRACT: dict[ComparedPart, Callable[[str], str | None]] = {
+    "number": answers.extract_number,
+    "option": answers.extract_option,
     "text": lambda text: text.strip() or None,
 }
-"""What of an answer is compared: its last number (in its last box, where there is one), the option it names, or all of it."""
+"""What of a response is compared: its last number (in its last box, where there is one), the option it names, or all of it."""
 
 
 class Check(Settings):
-    """Looks at the answers to one prompt."""
+    """Decides which responses to one prompt pass; the base of all checks."""
 
-    reads_reference: ClassVar[bool] = False
-    """Whether it compares answers with the data's response, which must be there."""
-    reads_likelihood: ClassVar[bool] = False
-    """Whether it asks what the other sources make of an answer."""
+    needs_reference: ClassVar[bool] = False
+    """Whether it compares responses with that of the data set, which must be there."""
+    needs_likelihood: ClassVar[bool] = False
+    """Whether it needs the log-probability of each response under the other sources."""
 
     @abstractmethod
     def __call__(self, example: Example, responses: Sequence[Response]) -> list[bool]:
-        """Whether each passes."""
+        """Return, for each of the responses to a prompt, whether it passes."""
 
 
-class Ended(Check):
-    """Every answer passes."""
+class EndedCheck(Check):
+    """Passes every response."""
 
     kind: Literal["ended"] = "ended"
 
+    @override
     def __call__(self, example: Example, responses: Sequence[Response]) -> list[bool]:
-        """All do."""
         return [True for _ in responses]
 
 
-class FinalAnswer(Check):
-    """What the answer comes to is what the data's response comes to."""
+class FinalAnswerCheck(Check):
+    """Passes responses with the same final answer as the response of the data set.
+
+    Where either has none, they differ.
+    """
 
     kind: Literal["final_answer"] = "final_answer"
-    reads_reference: ClassVar[bool] = True
-    of: Of = "number"
-    """What both come to: the last number, the option named, or all of the text."""
+    needs_reference: ClassVar[bool] = True
+    compare: ComparedPart = "number"
+    """The final answer: the last number, the option named, or all of the text."""
 
+    @override
     def __call__(self, example: Example, responses: Sequence[Response]) -> list[bool]:
-        """Nothing found on either side is no agreement."""
-        return [_same(self.of, response.text, example.response) for response in responses]
+        return [_same(self.compare, response.text, example.response) for response in responses]
 
 
-class Tests(Check):
-    """The program in the answer passes the tests of its row (`tests` of the data set), in the sandbox of `fusion evaluate`.
+class TestsCheck(Check):
+    """Passes responses whose program passes the tests of its row (`tests` of the data set), in a sandbox.
 
-    The last block between three backticks is the program, or the whole answer where there is none.
+    The last block between three backticks is the program, or the whole response where there is none. Raises ValueError
+    where the row has no tests.
     """
 
     kind: Literal["tests"] = "tests"
@@ -73,55 +78,63 @@ class Tests(Check):
     seconds: int = Field(default=10, gt=0)
     """CPU time of one program."""
 
+    @override
     def __call__(self, example: Example, responses: Sequence[Response]) -> list[bool]:
-        """Raises ValueError where the row has no tests."""
         if not example.tests:
             raise ValueError(f"The example that begins {example.prompt[:60]!r} has no tests; choose rows that do.")
         limits = sandbox.Limits(seconds=self.seconds)
-        programs = [f"{answers.code(response.text)}\n\n{example.tests}\n" for response in responses]
+        programs = [f"{answers.extract_code(response.text)}\n\n{example.tests}\n" for response in responses]
         return [sandbox.run(program, limits).passed for program in programs]
 
 
-class Agreement(Check):
-    """Several sources, and more than a share of all answers to the prompt, come to the same."""
+class AgreementCheck(Check):
+    """Passes responses whose final answer several sources, and more than a share of all responses, have in common.
+
+    A response without a final answer never passes.
+    """
 
     kind: Literal["agreement"] = "agreement"
-    of: Of = "number"
-    """What they come to: the last number, the option named, or all of the text."""
+    compare: ComparedPart = "number"
+    """The final answer: the last number, the option named, or all of the text."""
     share: float = Field(default=0.5, ge=0, lt=1)
-    """Of the answers to the prompt."""
-    sources: int = Field(default=2, ge=1)
+    """More than this share of the responses to the prompt must agree."""
+    min_sources: int = Field(default=2, ge=1)
     """Least number of sources among those that agree."""
 
+    @override
     def __call__(self, example: Example, responses: Sequence[Response]) -> list[bool]:
-        """An answer that comes to nothing never passes."""
-        return [self._enough(one, responses) for one in responses]
+        return [self._passes(response, responses) for response in responses]
 
-    def _enough(self, one: Response, responses: Sequence[Response]) -> bool:
-        agree = [other for other in responses if _same(self.of, one.text, other.text)]
-        return len(agree) > self.share * len(responses) and len({other.source for other in agree}) >= self.sources
+    def _passes(self, response: Response, responses: Sequence[Response]) -> bool:
+        agree = [other for other in responses if _same(self.compare, response.text, other.text)]
+        return len(agree) > self.share * len(responses) and len({other.source for other in agree}) >= self.min_sources
 
 
-class Likelihood(Check):
-    """The other sources find the answer likely enough, in the mean over them."""
+class LikelihoodCheck(Check):
+    """Passes responses that are likely enough under the other sources, in the mean over them.
+
+    Raises ValueError where their likelihood is not known.
+    """
 
     kind: Literal["likelihood"] = "likelihood"
-    reads_likelihood: ClassVar[bool] = True
-    at_least: float = Field(lt=0)
-    """In nats per byte, below 0: of ordinary text models give each byte about -0.6."""
+    needs_likelihood: ClassVar[bool] = True
+    min_logprob_per_byte: float = Field(lt=0)
+    """In nats, below 0: models give each byte of ordinary text about -0.6."""
 
+    @override
     def __call__(self, example: Example, responses: Sequence[Response]) -> list[bool]:
-        """Raises ValueError where it is not known."""
-        if any(response.others is None for response in responses):
+        if any(response.other_sources_logprob is None for response in responses):
             raise ValueError("An answer was not read by the other sources; likelihood needs two sources or more.")
-        return [response.others >= self.at_least for response in responses]  # type: ignore[operator]
+        return [response.other_sources_logprob >= self.min_logprob_per_byte for response in responses]  # type: ignore[operator]
 
 
-def _same(of: Of, one: str, other: str) -> bool:
-    mine, theirs = READ[of](one), READ[of](other)
-    if mine is None or theirs is None:
+def _same(compare: ComparedPart, text: str, other_text: str) -> bool:
+    answer, other = EXTRACT[compare](text), EXTRACT[compare](other_text)
+    if answer is None or other is None:
         return False
-    return answers.same_number(mine, theirs) if of == "number" else mine == theirs
+    return answers.same_number(answer, other) if compare == "number" else answer == other
 
 
-AnyCheck = Annotated[Ended | FinalAnswer | Tests | Agreement | Likelihood, Field(discriminator="kind")]
+AnyCheck = Annotated[
+    EndedCheck | FinalAnswerCheck | TestsCheck | AgreementCheck | LikelihoodCheck, Field(discriminator="kind")
+]

@@ -1,4 +1,4 @@
-"""From the answers of all sources to the examples that are learned from. Nothing here runs a model."""
+"""Choice of the examples to train on, among the responses of all sources. Nothing here runs a model."""
 
 from __future__ import annotations
 
@@ -10,105 +10,110 @@ from typing import Any
 
 from fusion.data.datasets import Example
 from fusion.responses.response import Response
-from fusion.responses.settings import BestSource, EverySource, Written
+from fusion.responses.settings import BestSource, EverySource, GeneratedResponses
 from fusion.runtime.run_file import ResponseCounts
 
 
 @dataclass(frozen=True)
-class Question:
-    """A prompt of the training data, what sources answered, and which answers pass."""
+class PromptResponses:
+    """A prompt of the training data, the responses of sources to it, and which of these pass the check."""
 
     example: Example
-    """With the data's own response, which may be empty."""
+    """With the data set's own response, which may be empty."""
     responses: Sequence[Response]
-    """Those that may be learned from at all."""
+    """Of all sources: neither empty nor, unless that is allowed, truncated."""
     passed: Sequence[bool]
+    """For each of the responses, whether it passes."""
 
-    def of(self, source: str, passed: bool = True) -> Response | None:
-        """The first answer of a source, among those that passed unless said otherwise."""
-        mine = (r for r, p in zip(self.responses, self.passed, strict=True) if r.source == source and (p or not passed))
-        return next(mine, None)
+    def of_source(self, source: str) -> list[tuple[Response, bool]]:
+        """Responses of one source, and whether each passes."""
+        pairs = zip(self.responses, self.passed, strict=True)
+        return [(response, passed) for response, passed in pairs if response.source == source]
 
-
-def chosen(questions: Sequence[Question], how: Written, sources: Sequence[str]) -> list[tuple[Example, str | None]]:
-    """The examples to learn from, each with the source that wrote it, None where the data's response stayed."""
-    ranks = {domain: ranked(questions, domain, sources) for domain in {q.example.domain for q in questions}}
-    found: list[tuple[Example, str | None]] = []
-    for question in questions:
-        order = ranks[question.example.domain]
-        written = _best(question, how, order) if isinstance(how, BestSource) else _every(question, sources)
-        found += [(dataclasses.replace(question.example, response=one.text), one.source) for one in written]
-        if not written and how.otherwise == "reference" and question.example.response:
-            found.append((question.example, None))
-    return found
+    def first_response(self, source: str, *, must_pass: bool = True) -> Response | None:
+        """The first response of a source, among those that pass unless `must_pass` is False; None where there is none."""
+        return next((response for response, passed in self.of_source(source) if passed or not must_pass), None)
 
 
-def ranked(questions: Sequence[Question], domain: str, sources: Sequence[str]) -> list[str]:
-    """Sources by how many of their answers in a domain pass, most first; the first of equals as in `sources`.
+def choose_examples(
+    prompts: Sequence[PromptResponses], settings: GeneratedResponses, sources: Sequence[str]
+) -> list[tuple[Example, str | None]]:
+    """Choose the examples to train on, each with the source of its response, None for the data set's own response."""
+    domains = {prompt.example.domain for prompt in prompts}
+    ranking = {domain: rank_sources(prompts, domain, sources) for domain in domains}
+    examples: list[tuple[Example, str | None]] = []
+    for prompt in prompts:
+        if isinstance(settings, BestSource):
+            responses = _best(prompt, settings, ranking[prompt.example.domain])
+        else:
+            responses = _every(prompt, sources)
+        examples += [(dataclasses.replace(prompt.example, response=r.text), r.source) for r in responses]
+        if not responses and settings.fallback == "reference" and prompt.example.response:
+            examples.append((prompt.example, None))
+    return examples
+
+
+def rank_sources(prompts: Sequence[PromptResponses], domain: str, sources: Sequence[str]) -> list[str]:
+    """Rank sources by how many of their responses in a domain pass, most first; equals stay in the order of `sources`.
 
     One that never passes is left out: nothing says that it knows the domain.
     """
-    passed = Counter(
-        response.source
-        for question in questions
-        if question.example.domain == domain
-        for response, good in zip(question.responses, question.passed, strict=True)
-        if good
-    )
+    passed = {source: sum(_passes(prompts, source, domain)) for source in sources}
     return sorted((source for source in sources if passed[source]), key=lambda source: -passed[source])
 
 
-def _best(question: Question, how: BestSource, order: Sequence[str]) -> list[Response]:
-    of = [question.of(source, passed=how.keep == "accepted") for source in order]
-    return [one for one in of if one is not None][:1]
+def _passes(prompts: Sequence[PromptResponses], source: str, domain: str) -> list[bool]:
+    """Whether each response of a source in a domain passes."""
+    in_domain = [prompt for prompt in prompts if prompt.example.domain == domain]
+    return [passed for prompt in in_domain for _, passed in prompt.of_source(source)]
 
 
-def _every(question: Question, sources: Sequence[str]) -> list[Response]:
-    """One answer of each source; those that say the same once."""
-    of = [question.of(source) for source in sources]
-    return list({one.text: one for one in reversed(of) if one is not None}.values())[::-1]
+def _best(prompt: PromptResponses, settings: BestSource, ranking: Sequence[str]) -> list[Response]:
+    must_pass = settings.keep == "accepted"
+    responses = (prompt.first_response(source, must_pass=must_pass) for source in ranking)
+    return [response for response in responses if response is not None][:1]
 
 
-def counts(
-    questions: Sequence[Question], examples: Sequence[tuple[Example, str | None]], sources: Sequence[str]
+def _every(prompt: PromptResponses, sources: Sequence[str]) -> list[Response]:
+    """One response of each source; of equal texts the first."""
+    responses = [prompt.first_response(source) for source in sources]
+    return list({response.text: response for response in reversed(responses) if response is not None}.values())[::-1]
+
+
+def count_responses(
+    prompts: Sequence[PromptResponses], examples: Sequence[tuple[Example, str | None]], sources: Sequence[str]
 ) -> list[ResponseCounts]:
-    """How every source did in every domain, in the order of both."""
-    domains = list(dict.fromkeys(question.example.domain for question in questions))
-    return [_count(questions, examples, source, domain) for source in sources for domain in domains]
+    """Count responses by source and domain, in the order of both; `examples` are those of `choose_examples`."""
+    domains = Counter(prompt.example.domain for prompt in prompts)
+    chosen = Counter((source, example.domain) for example, source in examples)
+    counts: list[ResponseCounts] = []
+    for source in sources:
+        for domain, of_domain in domains.items():
+            passes = _passes(prompts, source, domain)
+            counts.append(ResponseCounts(source, domain, of_domain, len(passes), sum(passes), chosen[source, domain]))
+    return counts
 
 
-def _count(
-    questions: Sequence[Question], examples: Sequence[tuple[Example, str | None]], source: str, domain: str
-) -> ResponseCounts:
-    asked = [question for question in questions if question.example.domain == domain]
-    mine = [
-        good
-        for question in asked
-        for response, good in zip(question.responses, question.passed, strict=True)
-        if response.source == source
-    ]
-    learned = sum(wrote == source and example.domain == domain for example, wrote in examples)
-    return ResponseCounts(source, domain, len(asked), len(mine), sum(mine), learned)
-
-
-def expected(examples: Sequence[Example], how: Written, sources: Sequence[str]) -> list[Example]:
-    """Examples of about the size that the chosen ones may have at most: for a plan, before anything is written."""
-    writers = sources if isinstance(how, EverySource) else sources[:1]
-    longest = " the" * how.max_new_tokens  # a token each, in most vocabularies
+def placeholder_examples(
+    examples: Sequence[Example], settings: GeneratedResponses, sources: Sequence[str]
+) -> list[Example]:
+    """Examples as long as chosen ones may get, for a plan before any response is generated."""
+    writers = sources if isinstance(settings, EverySource) else sources[:1]
+    longest = " the" * settings.max_new_tokens  # a token each, in most vocabularies
     return [
-        dataclasses.replace(each, response=f"{each.response or longest} {name}")
-        for each in examples
+        dataclasses.replace(example, response=f"{example.response or longest} {name}")
+        for example in examples
         for name in writers
     ]
 
 
-def saved(example: Example, source: str | None) -> dict[str, Any]:
-    """An example as JSON holds it, with who wrote its response."""
+def example_to_json(example: Example, source: str | None) -> dict[str, Any]:
+    """Convert an example to what JSON can hold, with the source of its response."""
     return {"source": source, **asdict(example)}
 
 
-def restored(found: Mapping[str, Any]) -> Example:
-    """The example that `saved` gave."""
-    values: dict[str, Any] = {name: value for name, value in found.items() if name != "source"}
+def example_from_json(stored: Mapping[str, Any]) -> Example:
+    """Convert back what `example_to_json` returned."""
+    values: dict[str, Any] = {name: value for name, value in stored.items() if name != "source"}
     values |= {name: tuple(values[name]) for name in ("messages", "ahead") if values[name] is not None}
     return Example(**values)

@@ -1,4 +1,4 @@
-"""One answer that a source wrote to a prompt of the training data."""
+"""A response of a source to a prompt of the training data."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Response:
-    """What it says, and what is known of it."""
+    """A response that a source generated, and what is known of it."""
 
     source: str
+    """Name of the source."""
     text: str
     ended: bool
-    """Whether it came to its end by itself, not for want of room."""
-    others: float | None = None
-    """Its log-probability under the other sources, their mean, in nats per byte; None where it was not asked for."""
+    """Whether it ended by itself, and was not truncated at `max_new_tokens`."""
+    other_sources_logprob: float | None = None
+    """Mean over the other sources of its log-probability, in nats per byte; None where no check needs it."""

@@ -1,4 +1,4 @@
-"""A folder of JSON lines by example id, in shards: made over any number of attempts, by any number of processes."""
+"""Values by prompt on disk: shards of JSON lines, written over any number of attempts by any number of processes."""
 
 from __future__ import annotations
 
@@ -10,46 +10,47 @@ from typing import Any
 from fusion.runtime.artifacts import claim, fingerprint, finish, write_text
 
 
-class Lines:
-    """Fills and reads a folder. `key` is all that made the values, without the ids.
+class ResponseStore:
+    """Writes and reads a folder of JSON values by prompt id, such as the responses of one source.
 
-    Raises ValueError when the folder holds something made otherwise.
+    `key` is everything that the values depend on, without the ids; `shard_size` the number of ids in a file; `redo` the command
+    that error messages name. Raises ValueError when the folder was written with another key.
     """
 
-    def __init__(self, folder: Path, key: Mapping[str, Any], ids: Sequence[str], shard: int, redo: str):
-        self.folder, self.shard = folder, shard
+    def __init__(self, folder: Path, key: Mapping[str, Any], ids: Sequence[str], *, shard_size: int, redo: str):
+        self.folder, self.shard_size = folder, shard_size
         self.ids = sorted(set(ids))
-        self.key = keyed(key, self.ids, shard)
-        self.shards = max(1, -(-len(self.ids) // shard))
+        self.key = store_key(key, self.ids, shard_size)
+        self.shards = max(1, -(-len(self.ids) // shard_size))
         claim(folder, self.key, redo)
 
     @property
-    def complete(self) -> bool:
-        """Whether all is there."""
+    def is_complete(self) -> bool:
+        """Whether all shards are written and the folder is marked as complete."""
         return (self.folder / "done.json").exists()
 
     def missing(self, among: Sequence[int] | None = None) -> list[int]:
-        """Numbers of the shards still to be written; of those `among`, if given."""
+        """Numbers of the shards that are not written yet, of all or of those `among`."""
         return [n for n in (range(self.shards) if among is None else among) if not self._file(n).exists()]
 
-    def examples(self, number: int) -> list[str]:
-        """Ids whose values belong in shard `number`."""
-        return self.ids[number * self.shard : (number + 1) * self.shard]
+    def shard_ids(self, number: int) -> list[str]:
+        """Ids whose values belong in shard `number`, in order."""
+        return self.ids[number * self.shard_size : (number + 1) * self.shard_size]
 
     def write(self, number: int, values: Sequence[Any]) -> None:
-        """Write shard `number`: one value for each of `examples(number)`."""
-        lines = [json.dumps([id, value]) for id, value in zip(self.examples(number), values, strict=True)]
+        """Write shard `number`: one value for each of `shard_ids(number)`."""
+        lines = [json.dumps([id, value]) for id, value in zip(self.shard_ids(number), values, strict=True)]
         write_text(self._file(number), "".join(f"{line}\n" for line in lines))
 
-    def finish(self) -> Lines:
-        """Mark the folder as whole, if it is not yet. Raises ValueError when a shard is missing."""
+    def finish(self) -> ResponseStore:
+        """Mark the folder as complete, if it is not yet. Raises ValueError when a shard is missing."""
         if missing := self.missing():
             raise ValueError(f"{self.folder}: shards {missing} of {self.shards} are not written yet.")
         finish(self.folder)
         return self
 
     def read(self) -> dict[str, Any]:
-        """All values by id."""
+        """Read all values by id."""
         files = [self._file(n).read_text() for n in range(self.shards)]
         return dict(json.loads(line) for text in files for line in text.split("\n") if line)
 
@@ -57,6 +58,6 @@ class Lines:
         return self.folder / f"shard-{number:05d}-of-{self.shards:05d}.jsonl"
 
 
-def keyed(key: Mapping[str, Any], ids: Sequence[str], shard: int) -> dict[str, Any]:
-    """`key` with the ids, each once, in whatever order they come, and how they are laid out."""
-    return {**key, "prompts": fingerprint({"ids": sorted(set(ids))}), "shard": shard}
+def store_key(key: Mapping[str, Any], ids: Sequence[str], shard_size: int) -> dict[str, Any]:
+    """Add to `key` a fingerprint of the ids, in whatever order they come, and the size of a shard."""
+    return {**key, "prompts": fingerprint({"ids": sorted(set(ids))}), "shard": shard_size}

@@ -1,4 +1,4 @@
-"""Whose responses are learned from, as settings."""
+"""Settings of `data.responses`: train on the responses of the data sets, or on those that sources generate."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from fusion.core.settings import Settings
 from fusion.models.generate import Decoding
 
 
-class Reference(Settings):
-    """Those of the data."""
+class DatasetResponses(Settings):
+    """Train on the responses of the data sets."""
 
     kind: Literal["reference"] = "reference"
 
 
-class Written(Settings):
-    """Those that sources write, as far as they pass the check of their data set."""
+class GeneratedResponses(Settings):
+    """Train on responses that sources generate and that pass the check of their data set; the base of two kinds."""
 
     sources: list[str] | None = Field(default=None, min_length=1)
-    """Who writes; all sources if not said."""
+    """Names of the sources that respond; all if not said."""
     samples: int = Field(default=1, ge=1)
-    """Answers of each source to each prompt."""
+    """Responses of each source to each prompt."""
     temperature: float = Field(default=0.0, ge=0)
-    """0: the likeliest token each time, which gives one answer only."""
+    """0: the likeliest token each time, which gives one response only."""
     top_p: float = Field(default=1.0, gt=0, le=1)
-    """Draw among the likeliest tokens that together have this probability."""
+    """Sample among the likeliest tokens that together have this probability."""
     max_new_tokens: int = Field(default=256, gt=0)
-    """Length limit of an answer."""
-    cut_off: Literal["leave_out", "keep"] = "leave_out"
-    """What happens to answers that reach the limit: `keep` is for models that never end a text by themselves."""
-    otherwise: Literal["leave_out", "reference"] = "leave_out"
-    """What happens to prompts without any answer that may be learned from: left out, or learned with the data's response."""
+    """Longest response in tokens."""
+    truncated: Literal["leave_out", "keep"] = "leave_out"
+    """What happens to responses that reach `max_new_tokens`: `keep` is for models that never end a text by themselves."""
+    fallback: Literal["leave_out", "reference"] = "leave_out"
+    """What happens to prompts without a response that passes: left out, or trained on with the data set's own response."""
     seed: int = 0
-    """Of what is drawn. The run's own seed is another one, so that runs from several seeds can share their answers."""
+    """Seed of sampling. Not the seed of the run, so that runs with several seeds can share these responses."""
 
     @model_validator(mode="after")
-    def _draws(self) -> Written:
+    def _samples_differ(self) -> GeneratedResponses:
         if self.samples > 1 and self.temperature == 0:
             raise ValueError(
                 f"{self.samples} samples at temperature 0 are all the same; raise temperature, or set samples to 1"
@@ -46,30 +46,30 @@ class Written(Settings):
 
     @property
     def decoding(self) -> Decoding:
-        """How answers are written."""
+        """How responses are generated."""
         return Decoding(self.max_new_tokens, self.temperature, self.top_p, self.samples, self.seed)
 
 
-class BestSource(Written):
-    """Of each domain the source whose answers pass most often writes; where it fails, the next best."""
+class BestSource(GeneratedResponses):
+    """Train on one response to each prompt: of the source that passes most often in its domain; where it fails, of the next."""
 
     kind: Literal["best_source"] = "best_source"
     keep: Literal["accepted", "all"] = "accepted"
-    """`accepted`: answers that pass alone. `all`: the check ranks the sources of a domain and no more, and the best one's
-    answer to every prompt is learned from: for references that are partly wrong or missing."""
+    """`accepted`: only responses that pass. `all`: the check only ranks the sources of a domain, and every response of the best
+    one is trained on: for references that are partly wrong or missing."""
 
 
-class EverySource(Written):
-    """Each source writes, and every answer that passes is an example of its own: one of each source and prompt."""
+class EverySource(GeneratedResponses):
+    """Train on one response of each source to each prompt: the first that passes, each an example of its own."""
 
     kind: Literal["every_source"] = "every_source"
 
 
-def _named(value: Any) -> Any:
+def _kind_alone(value: Any) -> Any:
     return {"kind": value} if isinstance(value, str) else value
 
 
 AnyResponses = Annotated[
-    Annotated[Reference | BestSource | EverySource, Field(discriminator="kind")], BeforeValidator(_named)
+    Annotated[DatasetResponses | BestSource | EverySource, Field(discriminator="kind")], BeforeValidator(_kind_alone)
 ]
 """`reference`, `best_source` or `every_source`, alone or as the `kind` of a group."""

@@ -59,17 +59,17 @@ class Helping:
 
 @dataclass(frozen=True)
 class ResponseCounts:
-    """How the answers of one source to the training prompts of one domain did."""
+    """How many responses a source gave to the training prompts of a domain, and how many passed and were chosen."""
 
     source: str
     domain: str
     prompts: int
     answers: int
-    """Answers that may be learned from at all: neither empty nor cut off."""
+    """Responses that are neither empty nor, unless that is allowed, truncated."""
     passed: int
-    """Of those, answers that pass the check of their data set."""
+    """Of those, responses that pass the check of their data set."""
     chosen: int
-    """Examples that are learned from."""
+    """Examples to train on."""
 
 
 class DataCounts(_RunFilePart):

@@ -17,7 +17,7 @@ from fusion.data.easiest import easiest
 from fusion.data.encode import Encoded, Message, encode, first_rows
 from fusion.data.folds import folds, prompt_of
 from fusion.models import loading
-from fusion.responses import AnyCheck, Reference, Written, expected, restored
+from fusion.responses import AnyCheck, DatasetResponses, GeneratedResponses, example_from_json, placeholder_examples
 from fusion.runtime import artifacts
 from fusion.runtime.console import bar, console
 from fusion.runtime.run_record import RunRecord
@@ -97,7 +97,7 @@ class Job:
         return found
 
     def backend(self, name: str) -> AnyBackend:
-        """What runs a model."""
+        """The backend that runs a model."""
         return getattr(self.models[name], "backend", Transformers())
 
     @functools.cached_property
@@ -120,7 +120,7 @@ class Job:
         own = [data for data in self.config.data.train if data.response is not None]
         if not self.by_prompt or not own:
             return self
-        data = self.config.data.model_copy(update={"responses": Reference(), "train": own})
+        data = self.config.data.model_copy(update={"responses": DatasetResponses(), "train": own})
         plain = Job(self.config.model_copy(update={"data": data}))
         vars(plain).update(fingerprints=self.fingerprints, tokenizers=self.tokenizers)  # of large models long to read
         return plain
@@ -136,24 +136,24 @@ class Job:
             part, count = self.without
             parts = folds(self.original_examples, count)
             return [example for example in self.original_examples if parts[prompt_of(example)] != part]
-        if not isinstance(how, Written):
+        if not isinstance(how, GeneratedResponses):
             return self.original_examples
         if self.expected:
-            return expected(self.original_examples, how, self.writers)
+            return placeholder_examples(self.original_examples, how, self.writers)
         if not file.exists():
             raise ValueError(f"{file} is not there: sources are to write the responses. Run `fusion respond` first.")
-        return [restored(json.loads(line)) for line in file.read_text().split("\n") if line]
+        return [example_from_json(json.loads(line)) for line in file.read_text().split("\n") if line]
 
     @property
     def by_prompt(self) -> bool:
         """Whether examples are the same that ask the same: their responses are not those of the data."""
-        return isinstance(self.config.data.responses, Written)
+        return isinstance(self.config.data.responses, GeneratedResponses)
 
     @property
-    def written(self) -> Written:
+    def written(self) -> GeneratedResponses:
         """How sources write responses. Raises TypeError where they do not."""
         how = self.config.data.responses
-        if not isinstance(how, Written):
+        if not isinstance(how, GeneratedResponses):
             raise TypeError(f"data.responses is {how.kind}: no source writes any")
         return how
 
@@ -170,7 +170,7 @@ class Job:
     @property
     def readers(self) -> list[str]:
         """Sources that say how likely they find the answers of the others; none where no check asks for it."""
-        asked_for = any(data.check.reads_likelihood for data in self.config.data.train)
+        asked_for = any(data.check.needs_likelihood for data in self.config.data.train)
         return [source.name for source in self.config.sources] if asked_for else []
 
     @functools.cached_property

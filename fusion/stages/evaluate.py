@@ -30,18 +30,19 @@ def candidates(job: Job) -> dict[str, tuple[ModelRef, Template, str]]:
     return found
 
 
-def evaluate_one(job: Job, name: str, where: tuple[ModelRef, Template, str], how: heldout.Settings) -> bool:
+def evaluate_one(job: Job, name: str, where: tuple[ModelRef, Template, str], how: heldout.HeldoutSettings) -> bool:
     """Put the held-out examples to one model; whether there was something to do."""
     ref, template, identity = where
     file = job.config.folder / "eval" / name / "heldout.json"
     ids = fingerprint({"ids": [example.id for example in job.heldout]})
     key = {"model": identity, "template": template, "examples": ids, **asdict(how)}
     if file.exists():
-        refuse_other(file, Result.load(file).made["key"], key, "fusion evaluate")
+        refuse_other(file, Result.load(file).provenance["key"], key, "fusion evaluate")
         return False
-    with bar(f"held-out, {name}", heldout.work(job.heldout, how)) as advance:
-        items = heldout.score(ref, job.heldout, template, how, advance)
-    Result(model=name, suite="heldout", path=ref.path, made={"key": key, **_provenance(job)}, items=items).save(file)
+    with bar(f"held-out, {name}", heldout.count_requests(job.heldout, how)) as advance:
+        samples = heldout.score(ref, job.heldout, template, how, progress=advance)
+    provenance = {"key": key, **_provenance(job)}
+    Result(model=name, suite="heldout", path=ref.path, provenance=provenance, samples=samples).save(file)
     return True
 
 

@@ -19,8 +19,15 @@ from fusion.core.rows import LogitRows
 from fusion.data.datasets import Example
 from fusion.data.encode import Message, Template, encode, encode_prompt, is_chat
 from fusion.models.generate import Answer
-from fusion.responses import Lines, Question, Response, chosen, counts, saved
-from fusion.responses.response_store import keyed
+from fusion.responses import (
+    PromptResponses,
+    Response,
+    ResponseStore,
+    choose_examples,
+    count_responses,
+    example_to_json,
+)
+from fusion.responses.response_store import store_key
 from fusion.runtime import distributed
 from fusion.runtime.artifacts import fingerprint, finish, finished, write_text
 from fusion.runtime.console import bar
@@ -32,7 +39,7 @@ from fusion.stages.context import CHOSEN, Job
 REDO = "fusion respond"
 
 
-def answers(job: Job, name: str) -> Lines:
+def answers(job: Job, name: str) -> ResponseStore:
     """The folder of a source's answers: by prompt, for each sample its text and whether it ended."""
     return _lines(job, name, {**_model(job, name), "decoding": asdict(job.written.decoding)})
 
@@ -40,7 +47,7 @@ def answers(job: Job, name: str) -> Lines:
 def answer(job: Job, name: str) -> bool:
     """Let a source answer all prompts, together with whatever other processes are at it; whether there was something to do."""
     folder, prompts = answers(job, name), _prompts(job)
-    if folder.complete:
+    if folder.is_complete:
         return False
     tokenizer, template = job.tokenizers[name], job.models[name].template
     how: dict[str, tuple[Sequence[Message], Template]] = {
@@ -52,11 +59,11 @@ def answer(job: Job, name: str) -> bool:
     with bar(f"answers of {name}", len(ids)) as advance:
 
         def make(number: int) -> list[Any]:
-            asked = folder.examples(number)
+            asked = folder.shard_ids(number)
             found = writer.write([ids[id] for id in asked], job.written.decoding, advance)
             return [[_kept(one, id in turns) for one in samples] for id, samples in zip(asked, found, strict=True)]
 
-        fill(folder, make, lambda number: advance(len(folder.examples(number))))
+        fill(folder, make, lambda number: advance(len(folder.shard_ids(number))))
     return True
 
 
@@ -65,7 +72,7 @@ def _kept(answer: Answer, is_turn: bool) -> list[Any]:
     return [answer.text.removeprefix(" ") if is_turn else answer.text, answer.ended]
 
 
-def reads(job: Job, name: str) -> Lines:
+def reads(job: Job, name: str) -> ResponseStore:
     """The folder of what a source makes of the others' answers: by prompt and writer, for each sample nats per byte."""
     others = {other: answers(job, other).key for other in job.writers if other != name}
     return _lines(job, f"{name}-reads", {**_model(job, name), "answers": others})
@@ -74,20 +81,20 @@ def reads(job: Job, name: str) -> Lines:
 def read(job: Job, name: str) -> bool:
     """Let a source read the answers of all others; whether there was something to do."""
     folder, prompts = reads(job, name), _prompts(job)
-    if folder.complete:
+    if folder.is_complete:
         return False
     written = {other: answers(job, other).read() for other in job.writers if other != name}
     source = job.backend(name).open(_wanted(job, name))
     with bar(f"answers read by {name}", len(prompts)) as advance:
 
         def make(number: int) -> list[dict[str, list[float | None]]]:
-            ids = folder.examples(number)
+            ids = folder.shard_ids(number)
             texts = [(prompts[id], text) for id in ids for of in written.values() for text, _ended in of[id]]
             found = iter(_likelihoods(job, name, source, texts))
             advance(len(ids))
             return [{other: [next(found) for _ in of[id]] for other, of in written.items()} for id in ids]
 
-        fill(folder, make, lambda number: advance(len(folder.examples(number))))
+        fill(folder, make, lambda number: advance(len(folder.shard_ids(number))))
     return True
 
 
@@ -128,14 +135,14 @@ def choose(job: Job) -> bool:
         if finished(folder, key, REDO):
             return False
         questions = _checked(job)
-        found = chosen(questions, job.written, job.writers)
-        how_well = counts(questions, found, job.writers)
+        found = choose_examples(questions, job.written, job.writers)
+        how_well = count_responses(questions, found, job.writers)
         if not found:
             said = ", ".join(f"{c.passed} of {c.answers} answers of {c.source} in {c.domain}" for c in how_well)
             raise ValueError(
-                f"There is nothing to learn from: {said} passed. See data.train[...].check and responses.otherwise."
+                f"There is nothing to learn from: {said} passed. See data.train[...].check and responses.fallback."
             )
-        lines = [json.dumps(saved(example, source)) for example, source in found]
+        lines = [json.dumps(example_to_json(example, source)) for example, source in found]
         write_text(folder / "examples.jsonl", "".join(f"{line}\n" for line in lines))
         finish(folder, counts=[asdict(each) for each in how_well])
     return True
@@ -148,7 +155,7 @@ def outcome(job: Job) -> list[ResponseCounts]:
     ]
 
 
-def _checked(job: Job) -> list[Question]:
+def _checked(job: Job) -> list[PromptResponses]:
     """Every prompt of the data with its answers, and which of them pass the check of its data set."""
     written = {name: answers(job, name).read() for name in job.writers}
     read_by = {name: reads(job, name).read() for name in job.readers}
@@ -156,7 +163,7 @@ def _checked(job: Job) -> list[Question]:
     with bar("answers checked", len(job.original_examples)) as advance:
         for example, check in zip(job.original_examples, job.checks, strict=True):
             responses = _responses(job, example.asked, written, read_by)
-            found.append(Question(example, responses, check(example, responses)))
+            found.append(PromptResponses(example, responses, check(example, responses)))
             advance(1)
     return found
 
@@ -165,7 +172,7 @@ def _responses(
     job: Job, id: str, written: Mapping[str, Mapping[str, Any]], read_by: Mapping[str, Mapping[str, Any]]
 ) -> list[Response]:
     """The answers to a prompt that may be learned from at all."""
-    whole = job.written.cut_off == "keep"
+    whole = job.written.truncated == "keep"
     found = []
     for name, of in written.items():
         for number, (text, ended) in enumerate(of[id]):
@@ -184,9 +191,10 @@ def _model(job: Job, name: str) -> dict[str, Any]:
     }
 
 
-def _lines(job: Job, name: str, key: dict[str, Any]) -> Lines:
-    ids, shard = list(_prompts(job)), job.config.extract.shard_size
-    return Lines(job.store.artifact_folder("responses", name, keyed(key, ids, shard)), key, ids, shard, REDO)
+def _lines(job: Job, name: str, key: dict[str, Any]) -> ResponseStore:
+    ids, size = list(_prompts(job)), job.config.extract.shard_size
+    folder = job.store.artifact_folder("responses", name, store_key(key, ids, size))
+    return ResponseStore(folder, key, ids, shard_size=size, redo=REDO)
 
 
 def _prompts(job: Job) -> dict[str, Example]:

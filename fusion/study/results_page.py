@@ -67,7 +67,7 @@ def caption(results: StudyResults) -> str:
         "paired by seed and example, over both" if several else "paired by example; the luck of a training is not in it"
     )
     return (
-        f"{len(runs)} seed{'s' if several else ''}, {len(runs[0].items)} held-out examples; means over domains"
+        f"{len(runs)} seed{'s' if several else ''}, {len(runs[0].samples)} held-out examples; means over domains"
         f"{' and seeds' if several else ''}. In brackets the difference and its 95% interval, {over}. ★ better, ▼ worse than "
         f"{plain(results.baseline)}: the interval excludes 0."
     )

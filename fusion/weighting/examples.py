@@ -38,7 +38,7 @@ class RandomSource(Weighting):
     start: int = Field(default=0, ge=0)
     """Steps at the beginning in which the first source alone counts."""
     seed: int = 0
-    """Of the draws."""
+    """Seed of the draws."""
 
     @field_validator("probabilities")
     @classmethod

@@ -127,14 +127,14 @@ def span_likelihoods(
     match = _matches(pivot, pairs)
     every = [pivot, *sources]
     names, number = torch.cat([rows.example for rows in every]).unique(return_inverse=True)
-    of, *theirs = number.split([len(rows) for rows in every])
-    takes_part = match.new_zeros(len(sources), len(names)).index_add(1, of, (match >= 0).long()) > 0
-    starts = torch.cat([of.new_ones(min(1, len(of))), of.diff()]) != 0
-    cut = starts | ((match >= 0) | ~takes_part[:, of]).all(0) if level == "span" else starts
+    pivot_number, *source_numbers = number.split([len(rows) for rows in every])
+    takes_part = match.new_zeros(len(sources), len(names)).index_add(1, pivot_number, (match >= 0).long()) > 0
+    starts = torch.cat([pivot_number.new_ones(min(1, len(pivot_number))), pivot_number.diff()]) != 0
+    cut = starts | ((match >= 0) | ~takes_part[:, pivot_number]).all(0) if level == "span" else starts
 
     row = cut.nonzero()[:, 0]
-    text, at = of[row], match[:, row]
-    opening, closing = _extents(sources, theirs, takes_part)
+    text, at = pivot_number[row], match[:, row]
+    opening, closing = _extents(sources, source_numbers, takes_part)
     begin = torch.where(at >= 0, at, opening[:, text])
     is_last = torch.cat([starts[row][1:], starts.new_ones(min(1, len(row)))])
     end = torch.where(is_last, closing[:, text], begin.roll(-1, dims=1)).maximum(begin)

@@ -1,4 +1,4 @@
-"""Starting a program on several processes and machines: resources to a command line, and to the text that it reads."""
+"""Launchers that start a program on several processes and machines: local, torchrun, DeepSpeed, Slurm and Kubernetes."""
 
 from fusion_launch.execute import execute
 from fusion_launch.launchers import LAUNCHERS, prepare

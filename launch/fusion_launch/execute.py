@@ -1,4 +1,4 @@
-"""Running what was prepared: Ctrl-C and termination reach it, and its exit code is passed on."""
+"""Execution of a prepared launch: signals are forwarded to it, and its exit code is passed on."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from fusion_launch.resources import Launch
 
 
 def execute(launch: Launch) -> int:
-    """The exit code, 128 + n where signal n ended it. Raises ValueError where a program that is needed is not there."""
+    """Run a launch and return its exit code, 128 + n where signal n ended it.
+
+    Ctrl-C and termination reach it. Raises ValueError where a program that is needed is not installed.
+    """
     _check(launch)
-    stdin = subprocess.PIPE if launch.text else None
-    process = subprocess.Popen(launch.argv, stdin=stdin, text=True, start_new_session=True)
+    pipe = subprocess.PIPE if launch.stdin else None
+    process = subprocess.Popen(launch.argv, stdin=pipe, text=True, start_new_session=True)
 
     def forward(number: int, _frame: FrameType | None) -> None:
         if process.poll() is None:
@@ -24,7 +27,7 @@ def execute(launch: Launch) -> int:
 
     before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        process.communicate(launch.text or None)
+        process.communicate(launch.stdin or None)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

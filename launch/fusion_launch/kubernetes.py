@@ -30,23 +30,24 @@ CONFIGURATION = "/etc/fusion"  # where the configuration file is mounted
 def kubernetes(
     program: Program, resources: Resources, options: Mapping[str, str | None], files: Mapping[str, str]
 ) -> Launch:
-    """`files` are read by the program: each argument that is the name of one becomes its place in the container."""
-    options = _checked(options)
+    """Prepare manifests. `files` are read by the program: an argument that names one becomes its path in the container."""
+    options = _check_options(options)
     name = re.sub(r"[^a-z0-9-]+", "-", f"fusion-{program.label.lower()}")[:50].strip("-")
-    places = {given: f"{CONFIGURATION}/{PurePosixPath(given).name}" for given in files}
-    inside = replace(program, python="python", arguments=tuple(places.get(a, a) for a in program.arguments))
-    make = {"pytorchjob": _pytorchjob, "job": _job}[options.get("kind", "pytorchjob")]
-    manifests = make(name, inside, resources, options, bool(files))
+    paths = {given: f"{CONFIGURATION}/{PurePosixPath(given).name}" for given in files}
+    in_container = replace(program, python="python", arguments=tuple(paths.get(a, a) for a in program.arguments))
+    build = {"pytorchjob": _pytorchjob, "job": _job}[options.get("kind", "pytorchjob")]
+    manifests = build(name, in_container, resources, options, bool(files))
     if files:
         data = {PurePosixPath(given).name: text for given, text in files.items()}
-        manifests = [{"apiVersion": "v1", "kind": "ConfigMap", **_meta(name, options), "data": data}, *manifests]
+        manifests = [{"apiVersion": "v1", "kind": "ConfigMap", **_metadata(name, options), "data": data}, *manifests]
     return Launch(
-        ("kubectl", "create", "-f", "-"), text=yaml.dump_all(manifests, Dumper=_Plain, sort_keys=False, width=120)
+        ("kubectl", "create", "-f", "-"),
+        stdin=yaml.dump_all(manifests, Dumper=_ReadableDumper, sort_keys=False, width=120),
     )
 
 
-class _Plain(yaml.SafeDumper):
-    """For people to read: lines stay lines, and what occurs twice is written twice."""
+class _ReadableDumper(yaml.SafeDumper):
+    """Writes YAML for people to read: multi-line text as blocks, and no aliases."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -55,15 +56,15 @@ class _Plain(yaml.SafeDumper):
         return self.represent_scalar("tag:yaml.org,2002:str", data, style="|" if "\n" in data else None)
 
 
-_Plain.add_representer(str, _Plain.represent_str)
+_ReadableDumper.add_representer(str, _ReadableDumper.represent_str)
 
 
 def _pytorchjob(
     name: str, program: Program, resources: Resources, options: Mapping[str, str], mounted: bool
 ) -> list[dict[str, Any]]:
-    """The operator tells each pod its rank and where the first one is."""
-    meet = ("--node-rank=$(RANK)", "--master-addr=$(MASTER_ADDR)", "--master-port=$(MASTER_PORT)")
-    container = _container("pytorch", program, resources, options, meet, mounted)
+    """A PyTorchJob: the operator sets each pod's rank and the address of the first one."""
+    rendezvous = ("--node-rank=$(RANK)", "--master-addr=$(MASTER_ADDR)", "--master-port=$(MASTER_PORT)")
+    container = _container("pytorch", program, resources, options, rendezvous, mounted)
     replicas = {"Master": 1, "Worker": resources.nodes - 1}
     specs = {
         role: {
@@ -74,16 +75,16 @@ def _pytorchjob(
         for role, count in replicas.items()
         if count
     }
-    job = {"apiVersion": "kubeflow.org/v1", "kind": "PyTorchJob", **_meta(name, options)}
+    job = {"apiVersion": "kubeflow.org/v1", "kind": "PyTorchJob", **_metadata(name, options)}
     return [{**job, "spec": {"pytorchReplicaSpecs": specs}}]
 
 
 def _job(
     name: str, program: Program, resources: Resources, options: Mapping[str, str], mounted: bool
 ) -> list[dict[str, Any]]:
-    """Pods have indices, and a headless service gives the first one an address that the others know."""
-    meet = ("--node-rank=$(JOB_COMPLETION_INDEX)", f"--master-addr={name}-0.{name}", f"--master-port={PORT}")
-    container = _container("fusion", program, resources, options, meet, mounted)
+    """An indexed Job: pods have indices, and a headless service gives the first one an address that the others know."""
+    rendezvous = ("--node-rank=$(JOB_COMPLETION_INDEX)", f"--master-addr={name}-0.{name}", f"--master-port={PORT}")
+    container = _container("fusion", program, resources, options, rendezvous, mounted)
     pod = {"subdomain": name, "restartPolicy": "OnFailure", **_pod(name, container, options, mounted)}
     spec = {
         "completionMode": "Indexed",
@@ -93,16 +94,21 @@ def _job(
     }
     service = {"clusterIP": "None", "selector": {"fusion": name}, "publishNotReadyAddresses": True}
     return [
-        {"apiVersion": "v1", "kind": "Service", **_meta(name, options), "spec": service},
-        {"apiVersion": "batch/v1", "kind": "Job", **_meta(name, options), "spec": spec},
+        {"apiVersion": "v1", "kind": "Service", **_metadata(name, options), "spec": service},
+        {"apiVersion": "batch/v1", "kind": "Job", **_metadata(name, options), "spec": spec},
     ]
 
 
 def _container(
-    name: str, program: Program, resources: Resources, options: Mapping[str, str], meet: tuple[str, ...], mounted: bool
+    name: str,
+    program: Program,
+    resources: Resources,
+    options: Mapping[str, str],
+    rendezvous: tuple[str, ...],
+    mounted: bool,
 ) -> dict[str, Any]:
     """`$` is doubled in what the user wrote, since Kubernetes would replace $(NAME) in it."""
-    written = replace(program, arguments=tuple(argument.replace("$", "$$") for argument in program.arguments))
+    escaped = replace(program, arguments=tuple(argument.replace("$", "$$") for argument in program.arguments))
     limits = {options.get("gpu", "nvidia.com/gpu"): resources.gpus}
     limits |= {key: options[key] for key in ("cpu", "memory") if key in options}
     mounts = [{"name": "runs", "mountPath": _mount(options)}, {"name": "shm", "mountPath": "/dev/shm"}]
@@ -111,7 +117,7 @@ def _container(
         "name": name,
         "image": options["image"],
         "command": [program.python],
-        "args": list(torchrun_arguments(written, resources, meet)),
+        "args": list(torchrun_arguments(escaped, resources, rendezvous)),
         "workingDir": _mount(options),
         "resources": {"limits": limits},
         "volumeMounts": mounts,
@@ -132,11 +138,11 @@ def _mount(options: Mapping[str, str]) -> str:
     return options.get("mount", "/workspace")
 
 
-def _meta(name: str, options: Mapping[str, str]) -> dict[str, Any]:
+def _metadata(name: str, options: Mapping[str, str]) -> dict[str, Any]:
     return {"metadata": {"name": name} | ({"namespace": options["namespace"]} if "namespace" in options else {})}
 
 
-def _checked(options: Mapping[str, str | None]) -> dict[str, str]:
+def _check_options(options: Mapping[str, str | None]) -> dict[str, str]:
     """Options that Kubernetes would take. Raises ValueError that names what is missing, unknown or malformed."""
     given = {key: value for key, value in options.items() if value}
     known = "\n".join(f"  {key}: {text}" for key, text in OPTIONS.items())

@@ -1,4 +1,4 @@
-"""What is to run, on what, and what that becomes."""
+"""The program to launch, the resources it runs on, and the command that launches it."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ PORT = 29500  # torch's own default
 
 @dataclass(frozen=True)
 class Program:
-    """`python -m module arguments`, in each process."""
+    """A Python module and its arguments, run as `python -m module arguments` in each process."""
 
     module: str
     arguments: tuple[str, ...]
     name: str
-    """What a queue calls it; anything but letters, digits, dots, dashes and underscores becomes a dash."""
+    """Name of the job; in `label`, anything but letters, digits, dots, dashes and underscores becomes a dash."""
     python: str = sys.executable
 
     @property
     def label(self) -> str:
-        """The name as every queue takes it."""
+        """The name in characters that every queue accepts."""
         return re.sub(r"[^A-Za-z0-9._-]", "-", self.name).strip("-.") or "fusion"
 
 
 @dataclass(frozen=True)
 class Resources:
-    """GPUs, which are also processes: one each."""
+    """Nodes and their GPUs; one process runs on each GPU."""
 
     gpus: int = 1
-    """Of one node."""
+    """GPUs of one node."""
     nodes: int = 1
     head: str | None = None
     """`host` or `host:port` where the processes of several nodes meet."""
@@ -49,23 +49,28 @@ class Resources:
             raise ValueError(f"--head is host or host:port, got {self.head!r}.")
 
     @classmethod
-    def of(cls, gpus: int | None, nodes: int | None, hostfile: str | None, head: str | None) -> Resources:
-        """From what a user gave; nodes, GPUs of a node and head follow from a hostfile where they are not said."""
+    def from_options(
+        cls, *, gpus: int | None = None, nodes: int | None = None, hostfile: str | None = None, head: str | None = None
+    ) -> Resources:
+        """Resources from command-line options; what is None is read from the hostfile, or is one process.
+
+        Raises ValueError for what the hostfile cannot give.
+        """
         hosts = read_hostfile(Path(hostfile)) if hostfile else {}
         if nodes is not None and hosts and nodes > len(hosts):
             raise ValueError(f"--nodes is {nodes}, but {hostfile} names {len(hosts)} hosts.")
         nodes = nodes or len(hosts) or 1
         used = dict(list(hosts.items())[:nodes])
         if gpus is None and len(set(used.values())) > 1:
-            raise ValueError(f"{hostfile} gives hosts different numbers of slots ({_shown(used)}); say --gpus.")
+            raise ValueError(f"{hostfile} gives hosts different numbers of slots ({_format_slots(used)}); say --gpus.")
         if gpus is not None and (small := {host: slots for host, slots in used.items() if slots < gpus}):
-            raise ValueError(f"--gpus is {gpus}, but {hostfile} gives {_shown(small)} slots.")
+            raise ValueError(f"--gpus is {gpus}, but {hostfile} gives {_format_slots(small)} slots.")
         gpus = gpus if gpus is not None else next(iter(used.values()), 1)
         return cls(gpus, nodes, head or next(iter(used), None), hostfile, MappingProxyType(used))
 
     @property
     def endpoint(self) -> str:
-        """Where processes meet. Raises ValueError where several nodes have no head."""
+        """`host:port` of the rendezvous. Raises ValueError where several nodes have no head."""
         if self.head is None:
             raise ValueError(f"{self.nodes} nodes need a place to meet: give --head HOST[:PORT] or --hostfile FILE.")
         return self.head if ":" in self.head else f"{self.head}:{PORT}"
@@ -73,22 +78,22 @@ class Resources:
 
 @dataclass(frozen=True)
 class Launch:
-    """What runs here."""
+    """The command to run on this machine, and what it reads."""
 
     argv: tuple[str, ...]
-    text: str = ""
-    """What it reads from its standard input: a script or a manifest; empty for nothing."""
+    stdin: str = ""
+    """Text that it reads from its standard input: a script or a manifest; empty for none."""
     note: str = ""
-    """What else the user has to do."""
+    """What the user has to do besides; empty for nothing."""
 
     @property
     def command(self) -> str:
-        """For a shell to read."""
+        """The command as a shell reads it."""
         return shlex.join(self.argv)
 
 
 def read_hostfile(file: Path) -> dict[str, int]:
-    """GPUs by host from lines such as `node1 slots=8`; `#` begins a comment. Raises ValueError that names the line."""
+    """Read GPUs by host from lines such as `node1 slots=8`; `#` begins a comment. Raises ValueError that names the line."""
     if not file.is_file():
         raise ValueError(f"There is no hostfile {file}.")
     hosts: dict[str, int] = {}
@@ -106,5 +111,5 @@ def read_hostfile(file: Path) -> dict[str, int]:
     return hosts
 
 
-def _shown(hosts: Mapping[str, int]) -> str:
+def _format_slots(hosts: Mapping[str, int]) -> str:
     return ", ".join(f"{host} {slots}" for host, slots in hosts.items())

@@ -1,4 +1,4 @@
-"""A batch script for Slurm: one task a node, which is torchrun, and a job that goes on where it was cut off."""
+"""A batch script for Slurm: torchrun as the one task of each node, in a job that is requeued and resumes."""
 
 from __future__ import annotations
 
@@ -35,24 +35,27 @@ if [[ -n "${SLURM_CPUS_PER_TASK:-}" ]]; then export SRUN_CPUS_PER_TASK="$SLURM_C
 
 
 def slurm(program: Program, resources: Resources, options: Mapping[str, str | None]) -> Launch:
-    """`options` become #SBATCH lines, such as {"partition": "gpu", "exclusive": None}; an empty value removes one."""
+    """Prepare a batch script for sbatch.
+
+    `options` become #SBATCH lines, such as {"partition": "gpu", "exclusive": None}; an empty value removes one.
+    """
     text = SCRIPT.format(
         directives="\n".join(_directives(program, resources, options)), cpus=CPUS, command=_command(program, resources)
     )
-    return Launch(("sbatch",), text=text)
+    return Launch(("sbatch",), stdin=text)
 
 
 def _command(program: Program, resources: Resources) -> str:
-    """torchrun as the script writes it: everything is quoted but what Slurm tells the script."""
-    told = {"@id": '"$SLURM_JOB_ID"', "@head": f'"$head:{PORT}"'}
-    meet = ("--rdzv-backend=c10d", "--rdzv-id", "@id", "--rdzv-endpoint", "@head")
-    before, after = torchrun_arguments(program, resources, meet), ("-m", program.module, *program.arguments)
-    ours = [told.get(word, shlex.quote(word)) for word in before[: -len(after)]]
-    return " ".join([shlex.quote(program.python), *ours, shlex.join(after)])
+    """The torchrun command in the script; everything is quoted but the variables that Slurm sets."""
+    variables = {"@id": '"$SLURM_JOB_ID"', "@head": f'"$head:{PORT}"'}
+    rendezvous = ("--rdzv-backend=c10d", "--rdzv-id", "@id", "--rdzv-endpoint", "@head")
+    whole, module = torchrun_arguments(program, resources, rendezvous), ("-m", program.module, *program.arguments)
+    torchrun = [variables.get(word, shlex.quote(word)) for word in whole[: -len(module)]]
+    return " ".join([shlex.quote(program.python), *torchrun, shlex.join(module)])
 
 
 def _directives(program: Program, resources: Resources, options: Mapping[str, str | None]) -> list[str]:
-    ours: dict[str, str | None] = {
+    defaults: dict[str, str | None] = {
         "job-name": program.label,
         "nodes": str(resources.nodes),
         "ntasks-per-node": "1",
@@ -68,5 +71,7 @@ def _directives(program: Program, resources: Resources, options: Mapping[str, st
             raise ValueError(
                 f"--option {key}={value}: an #SBATCH line cannot quote this value; leave out spaces and quotes."
             )
-    every = {**ours, **options}
-    return [f"#SBATCH --{key}" + ("" if value is None else f"={value}") for key, value in every.items() if value != ""]
+    directives = {**defaults, **options}
+    return [
+        f"#SBATCH --{key}" + ("" if value is None else f"={value}") for key, value in directives.items() if value != ""
+    ]

@@ -13,12 +13,12 @@ from dataclasses import replace
 from typing import Any
 
 from lm_eval.models import huggingface
-from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from benchmarks.bodies import PIVOT, model_135m
 from benchmarks.measure import Figure, paired
-from fusion_eval.runners.shared_prefix import Asked, Scorer
+from fusion_eval.runners.shared_prefix import ContinuationRequest, ContinuationScorer
+from tokenizers import Tokenizer, models
 
 QUESTIONS = 4
 RUNS = 2
@@ -27,7 +27,7 @@ RUNS = 2
 def measure() -> Iterator[Figure]:
     """Questions of four choices."""
     model = model_135m().eval()
-    scorer = Scorer.of(model)
+    scorer = ContinuationScorer.from_model(model)
     whole = replace(scorer, shares=False)
     for what, wanted, one, shape in [
         ("context 200, choices of 10 tokens, texts read whole", "", whole, (0, 200, 10)),
@@ -38,7 +38,7 @@ def measure() -> Iterator[Figure]:
         yield _figure(what, wanted, model, one, questions(*shape))
 
 
-def _figure(what: str, wanted: str, model: Any, scorer: Scorer, asked: list[Asked]) -> Figure:
+def _figure(what: str, wanted: str, model: Any, scorer: ContinuationScorer, asked: list[ContinuationRequest]) -> Figure:
     ratio = paired(lambda: lm_eval_path(model, asked), lambda: ours(scorer, asked), runs=RUNS)
     theirs, mine = lm_eval_path(model, asked), ours(scorer, asked)
     apart = max(abs(a - b) / abs(a) for a, b in zip(theirs, mine, strict=True))
@@ -46,7 +46,7 @@ def _figure(what: str, wanted: str, model: Any, scorer: Scorer, asked: list[Aske
     return Figure(what, f"{ratio} x", f"{wanted} x" if wanted else "", how)
 
 
-def questions(header: int, context: int, choice: int) -> list[Asked]:
+def questions(header: int, context: int, choice: int) -> list[ContinuationRequest]:
     """Four choices of `choice` tokens each behind about `context` tokens, `header` of which all questions share."""
     draw = random.Random(0)
 
@@ -55,10 +55,10 @@ def questions(header: int, context: int, choice: int) -> list[Asked]:
 
     shared = tokens(header)
     contexts = [shared + tokens(context - header + draw.randrange(-8, 9)) for _ in range(QUESTIONS)]
-    return [Asked(text, tokens(choice)) for text in contexts for _ in range(4)]
+    return [ContinuationRequest(text, tokens(choice)) for text in contexts for _ in range(4)]
 
 
-def lm_eval_path(model: Any, asked: list[Asked]) -> list[float]:
+def lm_eval_path(model: Any, asked: list[ContinuationRequest]) -> list[float]:
     """lm-eval's own scoring of token ids."""
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     words = Tokenizer(models.WordLevel({"<s>": 0, "a": PIVOT - 1}, unk_token="<s>"))
@@ -68,7 +68,7 @@ def lm_eval_path(model: Any, asked: list[Asked]) -> list[float]:
     return [nats for nats, _ in lm._loglikelihood_tokens(requests, disable_tqdm=True)]
 
 
-def ours(scorer: Scorer, asked: list[Asked]) -> list[float]:
+def ours(scorer: ContinuationScorer, asked: list[ContinuationRequest]) -> list[float]:
     """Our scoring of the same ids."""
     found = dict(scorer.score(asked))
-    return [found[i].nats for i in range(len(asked))]
+    return [found[i].logprob for i in range(len(asked))]

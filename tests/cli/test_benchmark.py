@@ -1,15 +1,14 @@
-"""`fusion evaluate MODELS --suite` as a person meets it: several models, one table, a guard with an exit code."""
+"""`fusion benchmark` as a person meets it: several models, one table, a guard with an exit code."""
 
 import json
 from importlib.util import find_spec
 
 import pytest
 
-from fusion.cli import models as cli_models
-from fusion.cli.benchmark_report import named
+from fusion.cli import benchmark as cli_benchmark
 from fusion.models.loading import ModelRef, load_model
 from fusion_eval.results import Result
-from fusion_eval.runners import fast_lm
+from fusion_eval.runners import shared_prefix_lm
 from fusion_eval.statistics.guard import regressions
 from tests.cli.test_cli import fusion
 from tests.helpers import benchmark_files
@@ -33,7 +32,7 @@ def place(tmp_path_factory):
 
 def run(place, *arguments):
     return fusion(
-        "evaluate", *arguments, "--suite", place / "small.yaml", "--data", place / "data", "--out", place / "out"
+        "benchmark", *arguments, "--suite", place / "small.yaml", "--data", place / "data", "--out", place / "out"
     )
 
 
@@ -56,7 +55,7 @@ def test_models_are_compared_and_the_guard_names_what_got_worse(place):
         "13 words in a row",
     ):
         assert part in out.stdout
-    assert results["pivot"].items == results["sft"].items
+    assert results["pivot"].samples == results["sft"].samples
     overlap = json.loads((place / "out/contamination-small.json").read_text())
     assert [o["domain"] for o in overlap] == ["arc_c-stock", "mmlu-stock", "gsm8k-text"]
     back = run(place, *reversed(models), "--guard", "fused")
@@ -65,7 +64,7 @@ def test_models_are_compared_and_the_guard_names_what_got_worse(place):
 
 def test_the_same_command_again_loads_no_model(place, monkeypatch):
     assert run(place, place / "base", place / "neox").returncode == 0
-    monkeypatch.setattr(fast_lm, "load_model", None)
+    monkeypatch.setattr(shared_prefix_lm, "load_model", None)
     assert "accuracy %" in run(place, place / "base", place / "neox").stdout
 
 
@@ -78,7 +77,6 @@ def test_the_same_command_again_loads_no_model(place, monkeypatch):
         (["base", "neox", "--baseline", "sft"], "--baseline sft: no such model"),
         (["nothing/here/at/all"], "does not exist. A model is a folder"),
         (["base", "--backend", "vllm"], "vLLM is not installed"),
-        (["base", "--set", "name=x"], "--set changes a CONFIG; with --suite there is none."),
         (["base", "--fusion-data", "/no/such.jsonl"], "/no/such.jsonl does not exist"),
     ],
 )
@@ -95,20 +93,20 @@ def test_a_mistake_is_one_message(place, arguments, message):
 
 
 def test_a_missing_extra_is_named(place, monkeypatch):
-    monkeypatch.setattr(cli_models, "find_spec", lambda name: None)
+    monkeypatch.setattr(cli_benchmark, "find_spec", lambda name: None)
     assert "pip install 'logit-fusion[eval]'" in run(place, place / "base").stderr
 
 
-def test_without_a_suite_only_a_config_is_meant(place):
-    assert "Several models need --suite" in fusion("evaluate", "a", "b").stderr
-    out = fusion("evaluate", "quickstart", "--limit", 3, "--guard", "pivot")
-    assert "--limit, --guard needs --suite" in out.stderr
-    assert fusion("evaluate", place / "base", "--suite", "quik").stderr.count("no suite quik; known are") == 1
+def test_an_unknown_suite_is_named(place):
+    assert fusion("benchmark", place / "base", "--suite", "quik").stderr.count("no suite quik; known are") == 1
 
 
-def test_a_model_is_named_by_what_stands_before_the_sign_or_by_its_path(tmp_path):
-    (tmp_path / "lr=3").mkdir()
-    found = named(["pivot=org/model", "org/other", "some/file.Q4.gguf", str(tmp_path / "lr=3")])
-    assert {name: ref.path for name, ref in found.items()} == {
-        "pivot": "org/model", "other": "org/other", "file.Q4": "some/file.Q4.gguf", "lr=3": str(tmp_path / "lr=3"),
-    }  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments",
+    [["a", "b"], ["quickstart", "--limit", 3], ["base", "--suite", "quick"], ["--suite", "quick", "a=base", "b=base"]],
+)
+def test_evaluate_takes_a_configuration_alone_and_names_the_command_for_models(arguments):
+    out = fusion("evaluate", *arguments)
+    assert out.returncode == 1
+    assert "fusion evaluate takes one CONFIG" in out.stderr
+    assert "fusion benchmark MODELS... --suite NAME" in out.stderr

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from fusion_eval.results import Item, Result
+from fusion_eval.results import Result, Sample
 
 DOMAINS = ("dates", "lists", "sums")
 SKILL = {"unified": 0.8, "finetune": 0.6, "pivot": 0.2, "smol": 0.5, "tiny-llama": 0.4}
 
 
-def items(model: str, skill: float, n: int = 40) -> list[Item]:
+def items(model: str, skill: float, n: int = 40) -> list[Sample]:
     """Items of every model share their texts; `skill` in 0..1 lowers the nats and raises the share of right answers."""
     made = []
     for number, domain in enumerate(DOMAINS):
@@ -21,10 +21,10 @@ def items(model: str, skill: float, n: int = 40) -> list[Item]:
             length = 12 + 7 * i % 23
             right = bool(hard[i] + 0.1 * rng.standard_normal() < skill)
             made.append(
-                Item(
-                    id=f"{domain}-{i:03}", domain=domain, bytes=length, exact=right,
-                    nats=length * (0.2 + 0.5 * hard[i] + 0.4 * (1 - skill) + 0.02 * rng.random()),
-                    prompt=f"Question {i} of {domain}: what is {i} + {i}?", expected=str(2 * i),
+                Sample(
+                    id=f"{domain}-{i:03}", domain=domain, bytes=length, exact_match=right,
+                    nll=length * (0.2 + 0.5 * hard[i] + 0.4 * (1 - skill) + 0.02 * rng.random()),
+                    prompt=f"Question {i} of {domain}: what is {i} + {i}?", target=str(2 * i),
                     answer=str(2 * i if right else 2 * i + 1),
                 )
             )  # fmt: skip
@@ -34,7 +34,7 @@ def items(model: str, skill: float, n: int = 40) -> list[Item]:
 def result(model: str, skill: float | None = None, n: int = 40, suite: str = "heldout") -> Result:
     made = {"seed": 0, "versions": {"torch": "2.13.0"}}
     skill = SKILL[model] if skill is None else skill
-    return Result(model=model, suite=suite, path=f"runs/a/{model}", made=made, items=items(model, skill, n))
+    return Result(model=model, suite=suite, path=f"runs/a/{model}", provenance=made, samples=items(model, skill, n))
 
 
 def run_json() -> dict:

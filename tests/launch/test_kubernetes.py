@@ -26,9 +26,9 @@ CONFIG = 'name: a\n# "quotes", {braces} and $(NAME)\ntext: |\n  two\n  lines \n'
 
 def manifests(*options, arguments=("run", "dir/my a.yaml"), nodes=3, name="My_Run.1"):
     program = Program("fusion", arguments, name)
-    launch = prepare("kubernetes", program, Resources(8, nodes), [*NEEDED, *options], {"dir/my a.yaml": CONFIG})
+    launch = prepare("kubernetes", program, Resources(8, nodes), [*NEEDED, *options], files={"dir/my a.yaml": CONFIG})
     assert launch.argv == ("kubectl", "create", "-f", "-")
-    return {manifest["kind"]: manifest for manifest in yaml.safe_load_all(launch.text)}
+    return {manifest["kind"]: manifest for manifest in yaml.safe_load_all(launch.stdin)}
 
 
 def pods(found):
@@ -100,7 +100,7 @@ def test_resources_volumes_and_secrets_are_where_pods_look_for_them():
 
 def test_a_recipe_needs_no_configuration_beside_it():
     program = Program("fusion", ("run", "quickstart"), "quickstart")
-    text = prepare("kubernetes", program, Resources(1, 1), NEEDED).text
+    text = prepare("kubernetes", program, Resources(1, 1), NEEDED).stdin
     (only,) = yaml.safe_load_all(text)
     (container,) = only["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]["containers"]
     assert container["args"][-2:] == ["run", "quickstart"]

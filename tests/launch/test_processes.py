@@ -17,59 +17,59 @@ HOSTILE = ["a b", "it's", '"quoted"', "$(touch /tmp/no)", "line\nbreak", "--set"
 
 
 @pytest.fixture
-def witness(tmp_path, monkeypatch):
+def recording(tmp_path, monkeypatch):
     """Makes a program that writes down how it was started, and what its processes wrote."""
     places = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(places))
 
     def make(code, *arguments):
-        return Program("tests.helpers.witness", (str(tmp_path), str(code), *arguments), "witness")
+        return Program("tests.helpers.recording_program", (str(tmp_path), str(code), *arguments), "recording")
 
-    make.seen = lambda: {file.stem: json.loads(file.read_text()) for file in sorted(tmp_path.glob("*.json"))}
+    make.recorded = lambda: {file.stem: json.loads(file.read_text()) for file in sorted(tmp_path.glob("*.json"))}
     make.folder = tmp_path
     return make
 
 
-def test_local_is_one_process_with_the_very_arguments(witness):
-    assert execute(prepare("local", witness(0, *HOSTILE), Resources())) == 0
-    assert witness.seen() == {"0": {"world": "1", "arguments": HOSTILE}}
+def test_local_is_one_process_with_the_very_arguments(recording):
+    assert execute(prepare("local", recording(0, *HOSTILE), Resources())) == 0
+    assert recording.recorded() == {"0": {"world": "1", "arguments": HOSTILE}}
 
 
-def test_the_printed_command_is_the_one_that_runs(witness):
-    launch = prepare("local", witness(0, *HOSTILE), Resources())
+def test_the_printed_command_is_the_one_that_runs(recording):
+    launch = prepare("local", recording(0, *HOSTILE), Resources())
     assert shlex.split(launch.command) == list(launch.argv)
     subprocess.run(["bash", "-c", launch.command], check=True)
-    assert witness.seen()["0"]["arguments"] == HOSTILE
+    assert recording.recorded()["0"]["arguments"] == HOSTILE
 
 
-def test_torchrun_starts_a_process_for_each_gpu(witness):
-    assert execute(prepare("torchrun", witness(0, *HOSTILE), Resources(gpus=2))) == 0
-    assert witness.seen() == {str(rank): {"world": "2", "arguments": HOSTILE} for rank in range(2)}
+def test_torchrun_starts_a_process_for_each_gpu(recording):
+    assert execute(prepare("torchrun", recording(0, *HOSTILE), Resources(gpus=2))) == 0
+    assert recording.recorded() == {str(rank): {"world": "2", "arguments": HOSTILE} for rank in range(2)}
 
 
-def test_deepspeeds_launcher_starts_a_process_for_each_gpu(witness):
+def test_deepspeeds_launcher_starts_a_process_for_each_gpu(recording):
     pytest.importorskip("deepspeed")
-    assert execute(prepare("deepspeed", witness(0, *HOSTILE), Resources(gpus=2))) == 0
-    assert witness.seen() == {str(rank): {"world": "2", "arguments": HOSTILE} for rank in range(2)}
+    assert execute(prepare("deepspeed", recording(0, *HOSTILE), Resources(gpus=2))) == 0
+    assert recording.recorded() == {str(rank): {"world": "2", "arguments": HOSTILE} for rank in range(2)}
 
 
 @pytest.mark.parametrize("code", [0, 3])
-def test_an_exit_code_is_passed_on(witness, code):
-    assert execute(prepare("local", witness(code), Resources())) == code
+def test_an_exit_code_is_passed_on(recording, code):
+    assert execute(prepare("local", recording(code), Resources())) == code
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signals_reach_the_program_and_its_exit_code_comes_back(witness, number):
-    program = prepare("local", witness("wait"), Resources())
+def test_signals_reach_the_program_and_its_exit_code_comes_back(recording, number):
+    program = prepare("local", recording("wait"), Resources())
     code = f"import sys; from fusion_launch import Launch, execute; sys.exit(execute(Launch({program.argv!r})))"
     process = subprocess.Popen([sys.executable, "-c", code])
     deadline = time.monotonic() + 60
-    while not (witness.folder / "0.json").exists():
+    while not (recording.folder / "0.json").exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(number)
     assert process.wait(timeout=60) == 7
-    assert (witness.folder / "signal").read_text() == number.name
+    assert (recording.folder / "signal").read_text() == number.name
 
 
 def test_a_program_that_a_signal_ends_has_the_code_of_shells():
@@ -89,7 +89,7 @@ def test_torchrun_on_several_nodes_is_one_command_for_all():
 
 def test_deepspeed_reaches_other_nodes_by_its_hostfile(tmp_path):
     (tmp_path / "hosts").write_text("node1 slots=8\nnode2 slots=8\n")
-    resources = Resources.of(None, None, str(tmp_path / "hosts"), None)
+    resources = Resources.from_options(hostfile=str(tmp_path / "hosts"))
     launch = prepare("deepspeed", Program("fusion", ("run", "a.yaml"), "a"), resources)
     assert launch.argv[1:] == (
         "-m", "deepspeed.launcher.runner", "--num_gpus=8", f"--hostfile={tmp_path / 'hosts'}", "--num_nodes=2",
@@ -100,7 +100,7 @@ def test_deepspeed_reaches_other_nodes_by_its_hostfile(tmp_path):
 @pytest.mark.parametrize("argument", ["a b", "$(ls)", "it's", "%h", "a;b"])
 def test_what_deepspeed_would_garble_on_other_hosts_is_refused(tmp_path, argument):
     (tmp_path / "hosts").write_text("node1 slots=8\nnode2 slots=8\n")
-    resources = Resources.of(None, None, str(tmp_path / "hosts"), None)
+    resources = Resources.from_options(hostfile=str(tmp_path / "hosts"))
     with pytest.raises(ValueError, match="would change the argument .* use --on torchrun"):
         prepare("deepspeed", Program("fusion", ("run", argument), "a"), resources)
 
@@ -123,7 +123,7 @@ def test_what_a_launcher_cannot_do_is_refused_with_what_can(on, resources, optio
 def test_what_is_not_installed_is_said_before_anything_starts(monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(ValueError, match="There is no sbatch on this machine; --dry-run prints"):
-        execute(Launch(("sbatch",), text="#!/bin/bash\n"))
+        execute(Launch(("sbatch",), stdin="#!/bin/bash\n"))
     monkeypatch.setattr("shutil.which", lambda name: None if name == "pdsh" else name)
     many = Launch(("python", "-m", "deepspeed.launcher.runner", "--num_nodes=2"))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

@@ -12,14 +12,14 @@ def hostfile(tmp_path):
 
 
 def test_a_hostfile_says_nodes_gpus_and_head(hostfile):
-    found = Resources.of(None, 2, hostfile, None)
+    found = Resources.from_options(nodes=2, hostfile=hostfile)
     assert (found.gpus, found.nodes, found.head, found.endpoint) == (8, 2, "node1", "node1:29500")
     assert dict(found.hosts) == {"node1": 8, "node-2.lan": 8}
-    assert Resources.of(4, None, hostfile, "node3:1234").endpoint == "node3:1234"
+    assert Resources.from_options(gpus=4, hostfile=hostfile, head="node3:1234").endpoint == "node3:1234"
 
 
 def test_one_process_where_nothing_is_said():
-    assert (Resources.of(None, None, None, None).gpus, Resources.of(None, None, None, None).nodes) == (1, 1)
+    assert (Resources.from_options().gpus, Resources.from_options().nodes) == (1, 1)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_a_hostfile_that_is_not_there_is_named(tmp_path):
 )
 def test_what_a_hostfile_cannot_give_is_refused(hostfile, given, message):
     with pytest.raises(ValueError, match=message):
-        Resources.of(*given, hostfile, None)
+        Resources.from_options(gpus=given[0], nodes=given[1], hostfile=hostfile)
 
 
 @pytest.mark.parametrize("head", ["a b", "node;ls", "node:port", "", "node\n"])

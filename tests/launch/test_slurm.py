@@ -34,7 +34,7 @@ def cluster(tmp_path, monkeypatch):
 
 
 def script(*options, arguments=("run", "a.yaml")):
-    return prepare("slurm", Program("fusion", arguments, "a run", "/opt/my python"), Resources(8, 2), options).text
+    return prepare("slurm", Program("fusion", arguments, "a run", "/opt/my python"), Resources(8, 2), options).stdin
 
 
 def test_each_node_gets_torchrun_with_the_very_arguments(cluster):
@@ -76,7 +76,7 @@ def test_submitting_hands_the_script_to_sbatch_and_passes_its_code_on(cluster):
     cluster(sbatch="pathlib.Path(__file__ + '.seen').write_text(json.dumps(sys.stdin.read()))\nsys.exit(3)")
     launch = prepare("slurm", Program("fusion", ("run", "a.yaml"), "a"), Resources(8, 2))
     assert execute(launch) == 3
-    assert cluster.seen("sbatch") == launch.text
+    assert cluster.seen("sbatch") == launch.stdin
 
 
 @pytest.mark.parametrize(

@@ -194,9 +194,9 @@ def test_what_a_run_contains_is_never_run(tab, tmp_path):
         text = file.read_text().replace("a question of", bad.replace('"', "'")).replace('" ab"', f'"{bad}"')
         file.write_text(text.replace("three-skills", bad))
     one = result("unified")
-    items = [one.items[0].model_copy(update={"prompt": bad, "answer": bad}), *one.items[1:]]
+    items = [one.samples[0].model_copy(update={"prompt": bad, "answer": bad}), *one.samples[1:]]
     for model in SKILL:
-        one.model_copy(update={"model": model, "items": items}).save(run / "eval" / model / "heldout.json")
+        one.model_copy(update={"model": model, "samples": items}).save(run / "eval" / model / "heldout.json")
     tab.complaints.clear()
     tab.open(write_report(run, resamples=100))
     tab.point(".overlay[data-source=smol] .token[data-lane=smol]")

@@ -23,8 +23,8 @@ def heldout(contents: RunContents, metric: str = "exact_match") -> MetricDiffere
 
 
 def right(model: str, domain: str) -> np.ndarray:
-    items = sorted(result(model).items, key=lambda item: item.id)
-    return np.array([item.exact for item in items if item.domain == domain], dtype=float)
+    items = sorted(result(model).samples, key=lambda item: item.id)
+    return np.array([item.exact_match for item in items if item.domain == domain], dtype=float)
 
 
 def test_each_difference_is_that_of_the_statistics(contents):
@@ -72,7 +72,7 @@ def test_the_gap_closed_is_the_way_from_plain_fine_tuning(tmp_path):
     run = write_run(tmp_path / "run")
     result("smol", 0.95).save(run / "eval" / "smol" / "heldout.json")
     for row in heldout(read_run(run)).rows[:-1]:
-        smol = [item.exact for item in result("smol", 0.95).items if item.domain == row.domain]
+        smol = [item.exact_match for item in result("smol", 0.95).samples if item.domain == row.domain]
         f, s, b = (np.mean(v) for v in (right("unified", row.domain), right("finetune", row.domain), smol))
         assert row.gap_closed.value == pytest.approx((f - s) / (b - s))
 
@@ -112,8 +112,8 @@ def test_suites_and_metrics_with_nothing_to_compare_are_left_out(tmp_path):
     result("unified", suite="other").save(run / "eval" / "unified" / "other.json")
     for model in ("unified", "pivot"):
         one = result(model, suite="read")
-        read = [item.model_copy(update={"exact": None, "answer": None}) for item in one.items]
-        Result.model_copy(one, update={"items": read}).save(run / "eval" / model / "read.json")
+        read = [item.model_copy(update={"exact_match": None, "answer": None}) for item in one.samples]
+        Result.model_copy(one, update={"samples": read}).save(run / "eval" / model / "read.json")
     expected = {("heldout", "bits_per_byte"), ("heldout", "exact_match"), ("read", "bits_per_byte")}
     assert set(all_differences(read_run(run))) == expected
     change(run, result="never")

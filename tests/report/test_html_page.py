@@ -113,8 +113,8 @@ def test_answers_stand_side_by_side_the_first_of_each_domain(full):
     for domain in DOMAINS:
         assert full.text.count(f"Question 0 of {domain}") == full.text.count(f"Question 1 of {domain}") == 1
         assert f"Question {ANSWERS_PER_DOMAIN} of {domain}" not in full.text
-    items = {model: next(i for i in result(model).items if i.id == "sums-001") for model in SKILL}
-    replies = [f"{model} {'✓' if item.exact else '✗'} {item.answer}" for model, item in items.items()]
+    items = {model: next(i for i in result(model).samples if i.id == "sums-001") for model in SKILL}
+    replies = [f"{model} {'✓' if item.exact_match else '✗'} {item.answer}" for model, item in items.items()]
     assert f"prompt Question 1 of sums: what is 1 + 1? expected 2 {' '.join(replies)}" in full.text
 
 
@@ -185,9 +185,9 @@ def test_the_page_asks_nothing_of_the_network(full):
 def test_what_a_run_contains_cannot_become_part_of_the_page(tmp_path):
     run, bad = write_run(tmp_path / "run"), '</pre><script>alert("1")</script><img src="http://x.test/a">&amp;'
     one = result("unified")
-    items = [one.items[0].model_copy(update={"prompt": bad, "answer": bad, "expected": bad, "domain": bad})]
+    items = [one.samples[0].model_copy(update={"prompt": bad, "answer": bad, "target": bad, "domain": bad})]
     for model in SKILL:
-        Result(model=model, suite=bad, path=bad, made={}, items=items).save(run / "eval" / model / "bad.json")
+        Result(model=model, suite=bad, path=bad, provenance={}, samples=items).save(run / "eval" / model / "bad.json")
     change(run, name=bad, created=bad, versions={bad: bad}, stages=[{"name": bad, "seconds": 1}])
     change(run, helping=[run_json()["helping"][0] | {"source": bad, "domain": bad}])
     change(run, data={"train": {bad: 1}, "heldout": {}})
@@ -248,6 +248,6 @@ def test_models_measured_on_different_items_are_refused_and_the_old_page_stays(t
     run = write_run(tmp_path / "run")
     (run / "report.html").write_bytes(before := b"the old page")
     result("smol", n=39).save(run / "eval" / "smol" / "heldout.json")
-    with pytest.raises(ValueError, match="unified against smol on heldout: the items differ: 120 against 117"):
+    with pytest.raises(ValueError, match="unified against smol on heldout: the samples differ: 120 against 117"):
         write_report(run)
     assert (run / "report.html").read_bytes() == before

@@ -14,7 +14,7 @@ from fusion.report.score_table import (
     terminal_tables,
 )
 from fusion.runtime.run_file import Helping
-from fusion_eval.results import Item, Result
+from fusion_eval.results import Result, Sample
 from fusion_eval.statistics.comparison import compare, summarise
 from fusion_eval.statistics.metrics import METRICS
 from tests.helpers.report_runs import SKILL, result, run_json
@@ -114,7 +114,7 @@ def test_a_narrow_terminal_cuts_no_number():
 
 def test_a_domain_a_model_was_not_measured_on_stays_empty():
     part = result("part", 0.5)
-    part = part.model_copy(update={"items": [item for item in part.items if item.domain != "sums"]})
+    part = part.model_copy(update={"samples": [item for item in part.samples if item.domain != "sums"]})
     found = score_table([result("unified"), part], None)
     cells = dict(zip(found.columns, found.rows[1][1], strict=True))
     assert cells["sums", "exact_match"].text == "–"
@@ -123,8 +123,8 @@ def test_a_domain_a_model_was_not_measured_on_stays_empty():
 
 
 def test_one_example_is_shown_without_an_end_to_its_interval():
-    one = Item(id="1", domain="sums", bytes=1, nats=1.0, exact=None, prompt="", expected="2", answer=None)
-    alone = Result(model="a", suite="s", path="a", made={}, items=[one])
+    one = Sample(id="1", domain="sums", bytes=1, nll=1.0, exact_match=None, prompt="", target="2", answer=None)
+    alone = Result(model="a", suite="s", path="a", provenance={}, samples=[one])
     assert score_table([alone], None).rows[0][1][0].text == "1.443 ±∞"
 
 

@@ -7,7 +7,7 @@ from tests.helpers.report_runs import result
 
 
 def item(exact: bool | None):
-    return result("unified").items[0].model_copy(update={"exact": exact})
+    return result("unified").samples[0].model_copy(update={"exact_match": exact})
 
 
 @pytest.mark.parametrize("exact", [True, False, None])
@@ -23,5 +23,7 @@ def test_a_share_of_the_score_is_not_right(monkeypatch):
 
 def test_domains_without_answers_have_none_to_show():
     one = result("unified")
-    asked = [i if i.domain == "sums" else i.model_copy(update={"answer": None, "exact": None}) for i in one.items]
-    assert list(answers([one.model_copy(update={"items": asked})])) == ["sums"]
+    asked = [
+        i if i.domain == "sums" else i.model_copy(update={"answer": None, "exact_match": None}) for i in one.samples
+    ]
+    assert list(answers([one.model_copy(update={"samples": asked})])) == ["sums"]

@@ -4,7 +4,7 @@ import pytest
 
 from fusion.report.run_contents import helping_rows, read_run
 from fusion.report.verdict import EQUAL, helping_verdict, suite_verdict, verdict
-from fusion_eval.results import Item, Result
+from fusion_eval.results import Result, Sample
 from fusion_eval.statistics.comparison import compare
 from tests.helpers.report_runs import change, result, run_json, write_run
 
@@ -12,19 +12,19 @@ from tests.helpers.report_runs import change, result, run_json, write_run
 def measured(model: str, nats: float, right: float, domains: tuple[str, ...] = ("sums",)) -> Result:
     """50 items of each domain with about `nats` each, of which the share `right` is answered right."""
     items = [
-        Item(
+        Sample(
             id=f"{d}{i:02}",
             domain=d,
             bytes=1,
-            nats=nats + 0.01 * (i % 5),
-            exact=i < 50 * right,
+            nll=nats + 0.01 * (i % 5),
+            exact_match=i < 50 * right,
             prompt="",
-            expected="2",
+            target="2",
         )
         for d in domains
         for i in range(50)
     ]
-    return Result(model=model, suite="heldout", path=model, made={}, items=items)
+    return Result(model=model, suite="heldout", path=model, provenance={}, samples=items)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_the_details_give_both_values_the_difference_its_interval_and_n():
     ours, plain = result("unified"), result("finetune")
     found, difference = verdict(ours, plain), compare(ours, plain)["mean"]["exact_match"]
     sentence = next(line for line in found.details if line.startswith("exact match"))
-    share = {one.model: 100 * sum(item.exact for item in one.items) / len(one.items) for one in (ours, plain)}
+    share = {one.model: 100 * sum(item.exact_match for item in one.samples) / len(one.samples) for one in (ours, plain)}
     assert f"{share['unified']:.1f} against {share['finetune']:.1f}" in sentence
     assert f"difference +{100 * difference.value:.1f}, 95% interval +{100 * difference.low:.1f} to" in sentence
     assert f"{100 * difference.high:.1f}, n = 120: better." in sentence
@@ -57,7 +57,7 @@ def test_the_details_give_both_values_the_difference_its_interval_and_n():
 def test_a_domain_that_got_worse_is_named_even_where_the_mean_got_better():
     plain = measured("plain", 1.0, 0.5, ("dates", "sums", "lists"))
     good, bad = measured("fused", 0.2, 0.9, ("dates", "sums")), measured("fused", 1.2, 0.5, ("lists",))
-    found = verdict(good.model_copy(update={"items": good.items + bad.items}), plain)
+    found = verdict(good.model_copy(update={"samples": good.samples + bad.samples}), plain)
     assert found.outcome == "better"
     worse = [line for line in found.details if "got worse" in line]
     assert len(worse) == 1

@@ -38,12 +38,12 @@ def test_final_answers_are_compared_as_numbers(answer, right):
     assert passing("final_answer", answer) == [right]
 
 
-@pytest.mark.parametrize(("of", "reference", "answers", "right"), [
+@pytest.mark.parametrize(("compare", "reference", "answers", "right"), [
     ("option", "B", ["The answer is B.", "(C)", "none"], [True, False, False]),
     ("text", " dlrow\n", ["dlrow", "dlro w", "  "], [True, False, False]),
 ])  # fmt: skip
-def test_what_is_compared_may_be_an_option_or_all_of_the_text(of, reference, answers, right):
-    assert passing("final_answer", *answers, asked=example(reference), of=of) == right
+def test_what_is_compared_may_be_an_option_or_all_of_the_text(compare, reference, answers, right):
+    assert passing("final_answer", *answers, asked=example(reference), compare=compare) == right
 
 
 def test_a_reference_that_comes_to_nothing_agrees_with_nothing():
@@ -76,23 +76,23 @@ def test_answers_agree_where_enough_of_them_and_enough_sources_come_to_the_same(
     assert passing("agreement", "42", "so 42", "43", share=0.7) == [False, False, False]
     assert passing("agreement", "42", "43", "44") == [False, False, False]
     assert passing("agreement", "?", "?") == [False, False]
-    assert passing("agreement", "same", " same ", "other", of="text") == [True, True, False]
+    assert passing("agreement", "same", " same ", "other", compare="text") == [True, True, False]
 
 
 def test_one_source_that_repeats_itself_is_no_agreement():
     mine = [Response("a", "42", True), Response("a", "42", True), Response("b", "43", True)]
     assert passing("agreement", *mine) == [False, False, False]
-    assert passing("agreement", *mine, sources=1) == [True, True, False]
+    assert passing("agreement", *mine, min_sources=1) == [True, True, False]
 
 
 def test_likelihood_is_that_under_the_other_sources():
     given = [
-        Response("a", "x", True, others=-0.4),
-        Response("b", "y", True, others=-0.5),
-        Response("b", "y", True, others=-0.6),
+        Response("a", "x", True, other_sources_logprob=-0.4),
+        Response("b", "y", True, other_sources_logprob=-0.5),
+        Response("b", "y", True, other_sources_logprob=-0.6),
     ]
-    assert passing("likelihood", *given, at_least=-0.5) == [True, True, False]
+    assert passing("likelihood", *given, min_logprob_per_byte=-0.5) == [True, True, False]
     with pytest.raises(ValueError, match="needs two sources or more"):
-        passing("likelihood", Response("a", "x", True), at_least=-0.5)
+        passing("likelihood", Response("a", "x", True), min_logprob_per_byte=-0.5)
     with pytest.raises(ValidationError, match="less than 0"):
-        passing("likelihood", at_least=0.5)
+        passing("likelihood", min_logprob_per_byte=0.5)

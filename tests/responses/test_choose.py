@@ -5,7 +5,17 @@ import json
 import pytest
 
 from fusion.data.datasets import Example
-from fusion.responses import BestSource, EverySource, Question, Response, chosen, counts, expected, restored, saved
+from fusion.responses import (
+    BestSource,
+    EverySource,
+    PromptResponses,
+    Response,
+    choose_examples,
+    count_responses,
+    example_from_json,
+    example_to_json,
+    placeholder_examples,
+)
 
 SOURCES = ["a", "b"]
 
@@ -13,7 +23,7 @@ SOURCES = ["a", "b"]
 def question(number, domain, *answers):
     """Answers as (source, text, whether it passes)."""
     example = Example(({"role": "user", "content": f"{domain} {number}"},), f"reference {number}", domain)
-    return Question(example, [Response(s, text, True) for s, text, _ in answers], [good for *_, good in answers])
+    return PromptResponses(example, [Response(s, text, True) for s, text, _ in answers], [good for *_, good in answers])
 
 
 QUESTIONS = [
@@ -28,7 +38,7 @@ QUESTIONS = [
 
 
 def texts(how, questions=QUESTIONS):
-    return [(wrote, example.response) for example, wrote in chosen(questions, how, SOURCES)]
+    return [(wrote, example.response) for example, wrote in choose_examples(questions, how, SOURCES)]
 
 
 def test_the_best_source_of_a_domain_answers_and_the_next_where_it_fails():
@@ -46,7 +56,7 @@ def test_with_all_kept_the_best_source_answers_everything_it_can():
 def test_with_all_kept_a_source_that_never_passes_in_a_domain_answers_nothing_there():
     lost = [question(0, "d", ("a", "x", False), ("b", "y", False))]
     assert texts(BestSource(keep="all"), lost) == []
-    assert texts(BestSource(keep="all", otherwise="reference"), lost) == [(None, "reference 0")]
+    assert texts(BestSource(keep="all", fallback="reference"), lost) == [(None, "reference 0")]
     found = [*lost, question(1, "d", ("b", "z", True)), question(2, "d", ("a", "w", False))]
     assert texts(BestSource(keep="all"), found) == [("b", "y"), ("b", "z")]
 
@@ -60,26 +70,26 @@ def test_every_source_gives_an_example_and_equal_texts_one():
 
 @pytest.mark.parametrize("how", [BestSource, EverySource])
 def test_prompts_without_an_answer_keep_the_reference_where_that_is_wanted(how):
-    assert (None, "reference 3") in texts(how(otherwise="reference"))
-    assert len(texts(how(otherwise="reference"))) == len(texts(how())) + 1
-    unlabelled = Question(Example(QUESTIONS[3].example.messages, "", "sums"), [], [])
-    assert texts(how(otherwise="reference"), [unlabelled]) == []
+    assert (None, "reference 3") in texts(how(fallback="reference"))
+    assert len(texts(how(fallback="reference"))) == len(texts(how())) + 1
+    unlabelled = PromptResponses(Example(QUESTIONS[3].example.messages, "", "sums"), [], [])
+    assert texts(how(fallback="reference"), [unlabelled]) == []
 
 
 def test_the_first_of_equally_good_sources_is_the_first_of_the_configuration():
     tie = [question(0, "d", ("b", "x", True), ("a", "y", True))]
     assert texts(BestSource(), tie) == [("a", "y")]
-    assert [wrote for _, wrote in chosen(tie, BestSource(), ["b", "a"])] == ["b"]
+    assert [wrote for _, wrote in choose_examples(tie, BestSource(), ["b", "a"])] == ["b"]
 
 
 def test_all_but_the_response_stays():
-    for example, _ in chosen(QUESTIONS, BestSource(), SOURCES):
+    for example, _ in choose_examples(QUESTIONS, BestSource(), SOURCES):
         assert example.asked in {q.example.asked for q in QUESTIONS}
         assert example.domain in ("sums", "prose")
 
 
 def test_counts_add_up():
-    found = counts(QUESTIONS, chosen(QUESTIONS, BestSource(), SOURCES), SOURCES)
+    found = count_responses(QUESTIONS, choose_examples(QUESTIONS, BestSource(), SOURCES), SOURCES)
     assert [(c.source, c.domain, c.prompts, c.answers, c.passed, c.chosen) for c in found] == [
         ("a", "sums", 5, 4, 2, 1),
         ("a", "prose", 2, 2, 2, 2),
@@ -91,9 +101,9 @@ def test_counts_add_up():
 def test_what_is_saved_comes_back():
     ahead = ({"role": "user", "content": "richer"},)
     example = Example(({"role": "user", "content": "?\u2028"},), "a\x85 🙂", "d", "plain", ahead, "assert f()")
-    assert restored(json.loads(json.dumps(saved(example, "a")))) == example
+    assert example_from_json(json.loads(json.dumps(example_to_json(example, "a")))) == example
     bare = Example((), "x", "d")
-    assert restored(json.loads(json.dumps(saved(bare, None)))) == bare
+    assert example_from_json(json.loads(json.dumps(example_to_json(bare, None)))) == bare
 
 
 def test_expected_examples_are_as_many_and_as_long_as_they_may_get():
@@ -101,7 +111,7 @@ def test_expected_examples_are_as_many_and_as_long_as_they_may_get():
         Example(({"role": "user", "content": "?"},), "", "d"),
         Example(({"role": "user", "content": "!"},), "yes", "d"),
     ]
-    best, every = (expected(asked, how(max_new_tokens=5), SOURCES) for how in (BestSource, EverySource))
+    best, every = (placeholder_examples(asked, how(max_new_tokens=5), SOURCES) for how in (BestSource, EverySource))
     assert [e.response for e in best] == [" the the the the the a", "yes a"]
     assert len({e.id for e in every}) == 4
     assert [e.asked for e in every] == [asked[0].asked] * 2 + [asked[1].asked] * 2

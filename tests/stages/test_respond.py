@@ -16,7 +16,7 @@ from fusion.stages.context import CHOSEN, Job
 from fusion.tokenizers import spelled
 from tests.helpers import runs
 
-WRITTEN = {"kind": "best_source", "max_new_tokens": 5, "cut_off": "keep"}
+WRITTEN = {"kind": "best_source", "max_new_tokens": 5, "truncated": "keep"}
 
 
 def config(folder, name="answered", check=None, how=WRITTEN, response="{response}", **changes):
@@ -45,9 +45,9 @@ def test_every_prompt_is_answered_by_every_source(folder, answered):
     job = Job(config(folder))
     for name in ("neox", "qwen"):
         found = answers_of(job, name)
-        assert found.keys() == {example.asked for example in job.asked}
+        assert found.keys() == {example.asked for example in job.original_examples}
         model, tokenizer = load_model(job.models[name].ref), job.tokenizers[name]
-        for example in job.asked[:3]:
+        for example in job.original_examples[:3]:
             ids = torch.tensor([encode_prompt(tokenizer, example.messages)])
             out = model.generate(ids, max_new_tokens=5, do_sample=False)[0, ids.shape[1] :]
             assert found[example.asked][0][0] == spelled(tokenizer, out.tolist())
@@ -56,9 +56,12 @@ def test_every_prompt_is_answered_by_every_source(folder, answered):
 def test_what_is_learned_from_is_what_the_best_source_wrote(folder, answered):
     job = Job(config(folder))
     first = answers_of(job, "neox")
-    assert [e.asked for e in job.train] == [e.asked for e in job.asked]  # all pass, so the first source is the best
+    assert [e.asked for e in job.train] == [
+        e.asked for e in job.original_examples
+    ]  # all pass, so the first source is the best
     assert all(
-        e.response == first[e.asked][0][0] != asked.response for e, asked in zip(job.train, job.asked, strict=True)
+        e.response == first[e.asked][0][0] != asked.response
+        for e, asked in zip(job.train, job.original_examples, strict=True)
     )
     record = json.loads((answered / "run.json").read_text())["responses"]
     assert [(c["source"], c["domain"], c["prompts"], c["passed"], c["chosen"]) for c in record] == [
@@ -77,7 +80,7 @@ def test_a_run_that_was_stopped_asks_only_what_is_missing(folder, answered, monk
     job = Job(config(folder, name="stopped"))
     kept = respond.answers(job, "neox")
     for number in range(kept.shards - 1):
-        kept.write(number, [[["kept", True]] for _ in kept.examples(number)])
+        kept.write(number, [[["kept", True]] for _ in kept.shard_ids(number)])
     asked, whole = [], TransformersWriter.write
 
     def counted(self, prompts, *rest):
@@ -86,7 +89,7 @@ def test_a_run_that_was_stopped_asks_only_what_is_missing(folder, answered, monk
 
     monkeypatch.setattr(TransformersWriter, "write", counted)
     respond.answer(job, "neox")
-    assert len(asked) == len(kept.examples(kept.shards - 1))
+    assert len(asked) == len(kept.shard_ids(kept.shards - 1))
     assert [["kept", True]] in answers_of(job, "neox").values()
 
 
@@ -111,7 +114,7 @@ def test_another_training_of_the_same_answers_shares_them_in_a_store(folder, tmp
 
 
 def test_every_source_gives_its_own_examples(folder):
-    how = {"kind": "every_source", "max_new_tokens": 5, "cut_off": "keep", "samples": 2, "temperature": 1.0}
+    how = {"kind": "every_source", "max_new_tokens": 5, "truncated": "keep", "samples": 2, "temperature": 1.0}
     pipeline.run(config(folder, name="every", how=how), "respond")
     job = Job(config(folder, name="every", how=how))
     of = {name: answers_of(job, name) for name in ("neox", "qwen")}
@@ -123,12 +126,12 @@ def test_every_source_gives_its_own_examples(folder):
 def test_prompts_need_no_responses_of_their_own(folder):
     made = config(folder, name="unlabelled", response=None)
     pipeline.run(made, "respond")
-    assert [e.response for e in Job(made).asked] == [""] * 16
+    assert [e.response for e in Job(made).original_examples] == [""] * 16
     assert all(e.response for e in Job(made).train)
 
 
 def test_the_other_sources_read_what_is_to_be_likely(folder):
-    check = {"kind": "likelihood", "at_least": -9}
+    check = {"kind": "likelihood", "min_logprob_per_byte": -9}
     made = config(folder, name="read", check=check)
     pipeline.run(made, "respond")
     job = Job(made)
@@ -145,27 +148,31 @@ def test_the_other_sources_read_what_is_to_be_likely(folder):
 
 def test_nothing_that_passes_is_an_error_with_the_counts(folder):
     made = config(folder, name="strict", check={"kind": "final_answer"})
-    message = r"nothing to learn from: 0 of 8 answers of neox in d0.*responses.otherwise"
+    message = r"nothing to learn from: 0 of 8 answers of neox in d0.*responses.fallback"
     with pytest.raises(ValueError, match=message):
         pipeline.run(made, "respond")
-    again = config(folder, name="strict", check={"kind": "final_answer"}, how=WRITTEN | {"otherwise": "reference"})
+    again = config(folder, name="strict", check={"kind": "final_answer"}, how=WRITTEN | {"fallback": "reference"})
     pipeline.run(again, "respond")
-    assert [e.response for e in Job(again).train] == [e.response for e in Job(again).asked]
+    assert [e.response for e in Job(again).train] == [e.response for e in Job(again).original_examples]
 
 
 def test_answers_that_are_cut_off_are_left_out_unless_they_are_wanted(folder):
-    made = config(folder, name="cut", how=WRITTEN | {"cut_off": "leave_out", "otherwise": "reference"})
+    made = config(folder, name="cut", how=WRITTEN | {"truncated": "leave_out", "fallback": "reference"})
     pipeline.run(made, "respond")
     ended = {
         id for n in ("neox", "qwen") for id, [[text, end]] in answers_of(Job(made), n).items() if end and text.strip()
     }
-    kept = {e.asked for e, asked in zip(Job(made).train, Job(made).asked, strict=True) if e.response != asked.response}
+    kept = {
+        e.asked
+        for e, asked in zip(Job(made).train, Job(made).original_examples, strict=True)
+        if e.response != asked.response
+    }
     assert kept == ended
 
 
 def test_another_check_is_told_from_what_was_chosen_before(folder, answered):
     with pytest.raises(ValueError, match="responses/chosen was made from something else: checks"):
-        pipeline.run(config(folder, check={"kind": "agreement", "of": "text"}), "respond")
+        pipeline.run(config(folder, check={"kind": "agreement", "compare": "text"}), "respond")
 
 
 def test_without_answers_there_is_nothing_to_train_on(folder):
@@ -187,7 +194,7 @@ def test_the_plan_counts_what_is_written_at_most(folder):
     job = Job(config(folder, name="planned"))
     stages = {stage.stage: stage for stage in plan(job).stages}
     for name in ("neox", "qwen"):
-        prompts = {e.asked: len(encode_prompt(job.tokenizers[name], e.messages)) for e in job.asked}
+        prompts = {e.asked: len(encode_prompt(job.tokenizers[name], e.messages)) for e in job.original_examples}
         found = stages[f"respond {name}"]
         assert (found.examples, found.tokens) == (16, sum(prompts.values()) + 16 * 5)
     assert stages["train unified"].examples == 16
@@ -197,7 +204,7 @@ def test_the_plan_counts_what_is_written_at_most(folder):
     twice = {stage.stage: stage for stage in plan(Job(every)).stages}
     assert twice["respond neox"].tokens == stages["respond neox"].tokens + 16 * 5
     assert twice["train unified"].examples == 32
-    read = config(folder, name="planned", check={"kind": "likelihood", "at_least": -1})
+    read = config(folder, name="planned", check={"kind": "likelihood", "min_logprob_per_byte": -1})
     assert {stage.stage: stage for stage in plan(Job(read)).stages}["read responses qwen"].examples == 16
 
 
@@ -221,14 +228,14 @@ def test_more_that_cannot_be(folder):
     raw["data"]["train"][0] |= {"check": {"kind": "tests"}, "tests": "{response}"}
     with pytest.raises(ConfigError, match="set allow_code_execution: true there"):
         runs.loading.parse(raw, "test")
-    raw["data"]["train"][0] |= {"check": {"kind": "likelihood", "at_least": -1}, "tests": None}
+    raw["data"]["train"][0] |= {"check": {"kind": "likelihood", "min_logprob_per_byte": -1}, "tests": None}
     with pytest.raises(ConfigError, match="asks the other sources, and there is one source only"):
         runs.loading.parse({**raw, "sources": raw["sources"][:1]}, "test")
     sources = [raw["sources"][0], {**raw["sources"][1], "backend": {"kind": "imported"}}]
     with pytest.raises(ConfigError, match="source qwen has backend imported, which writes no answers"):
         runs.loading.parse({**raw, "sources": sources}, "test")
-    raw["data"]["train"][0] |= {"check": {"kind": "ended"}, "raw": True}
-    with pytest.raises(ConfigError, match=r"data.train\[0\] is raw: it has no prompts"):
+    raw["data"]["train"][0] |= {"check": {"kind": "ended"}, "as_raw_text": True}
+    with pytest.raises(ConfigError, match=r"data.train\[0\] is as_raw_text: it has no prompts"):
         runs.loading.parse(raw, "test")
     raw["data"]["heldout"][0]["response"] = None
     with pytest.raises(ConfigError, match=r"data.heldout\[0\] has prompts alone \(response: null\); give responses"):
@@ -249,5 +256,5 @@ def test_the_baseline_learns_from_the_data_s_own_responses(folder):
 def test_the_easiest_are_those_of_the_data_s_own_responses(folder):
     raw = runs.raw(folder)
     raw["data"] |= {"responses": WRITTEN, "easiest_fraction": 0.5}
-    with pytest.raises(ConfigError, match="data.easiest is for the data's own responses"):
+    with pytest.raises(ConfigError, match="data.easiest_fraction is for the data's own responses"):
         runs.loading.parse(raw, "test")

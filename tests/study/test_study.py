@@ -68,8 +68,8 @@ def test_several_processes_come_to_the_same(results, folder, tmp_path):
     tuning = study(folder).study.tuning.model_copy(update={"grid": {"training.learning_rate": [1e-2]}})
     small = {"name": "wide", "tuning": tuning.model_dump(exclude_unset=True), "seeds": [0]}
     both = run(study(folder, **small), jobs=2)
-    nats = {arm: [item.nats for item in found[0].items] for arm, found in results.by_arm.items()}
-    assert {arm: [item.nats for item in found[0].items] for arm, found in both.by_arm.items()} == nats
+    nats = {arm: [item.nll for item in found[0].samples] for arm, found in results.by_arm.items()}
+    assert {arm: [item.nll for item in found[0].samples] for arm, found in both.by_arm.items()} == nats
 
 
 def test_the_folder_holds_tables_numbers_and_figures(results, folder):

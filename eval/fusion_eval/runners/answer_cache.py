@@ -1,4 +1,4 @@
-"""A model that is asked nothing twice: its answers are kept, one line each, as soon as they are known."""
+"""An `LM` of lm-eval whose answers are kept on disk, one line each, so that no request is answered twice."""
 
 from __future__ import annotations
 
@@ -12,19 +12,25 @@ from typing import Any
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
+from typing_extensions import override
+
+from fusion_eval.runners import Progress
 
 Answer = Any
-"""A likelihood with whether it was greedy, a log-likelihood, or a text."""
+"""lm-eval's response to a request: (log-likelihood, whether greedy), a log-likelihood, or a text."""
 
 
 def request_key(method: str, arguments: Iterable[Any]) -> str:
-    """What was asked: 32 hex digits of the method and its whole text and settings."""
+    """Hash a request: 32 hex digits of lm-eval's method, its texts and its settings."""
     text = json.dumps([method, *arguments], ensure_ascii=False, sort_keys=True)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-class AnswerFile:
-    """Answers of one model to one version of one task: JSON lines that only grow. Safe to kill at any time."""
+class AnswerCache:
+    """Answers of one model to one version of one task by request key: a file of JSON lines that only grows.
+
+    The process may be killed at any time. Raises ValueError where a line other than the last is damaged.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -46,84 +52,83 @@ class AnswerFile:
                 ) from error
 
     def add(self, key: str, answer: Answer) -> None:
-        """Keep an answer, now and on disk."""
+        """Add an answer, here and on disk."""
         self.answers[key] = answer
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps([key, answer], ensure_ascii=False) + "\n")
 
 
-class RememberingLM(LM):
-    """Asks `load()`'s model what its files do not hold; the model is not even loaded where they hold all.
+class AnswerCachingLM(LM):
+    """Answers requests from caches, and those that are missing by the model that `load` returns.
 
-    `files` are by task name; `progress` is told of each answer that is there, old or new.
+    The model is not loaded where nothing is missing. `caches` are by task name; `progress` is called for each answer, cached
+    or new.
     """
 
-    def __init__(
-        self, load: Callable[[], LM], files: Mapping[str, AnswerFile], progress: Callable[[int], None]
-    ) -> None:
+    def __init__(self, load: Callable[[], LM], caches: Mapping[str, AnswerCache], progress: Progress) -> None:
         super().__init__()
-        self._load, self._files, self._progress = load, files, progress
-        self.asked = 0
-        """How many requests the model itself was given."""
+        self._load, self._caches, self._progress = load, caches, progress
+        self.forwarded = 0
+        """Number of requests that the model itself answered."""
 
     @cached_property
     def lm(self) -> LM:
         """The model, loaded when it is first needed."""
         return self._load()
 
+    @override
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        """See `LM`."""
         return [tuple(answer) for answer in self._answers("loglikelihood", requests)]
 
+    @override
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
-        """See `LM`."""
-        return self._answers("loglikelihood_rolling", requests, at_once=8)  # reported when all of a call are done
+        return self._answers("loglikelihood_rolling", requests, batch_size=8)  # reported when all of a call are done
 
+    @override
     def generate_until(self, requests: list[Instance]) -> list[str]:
-        """See `LM`."""
         return self._answers("generate_until", requests)
 
+    @override
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """See `LM`."""
         return self.lm.apply_chat_template(chat_history, add_generation_prompt)
 
     @property
+    @override
     def tokenizer_name(self) -> str:
-        """See `LM`."""
         return self.lm.tokenizer_name
 
-    def _answers(self, method: str, requests: Sequence[Instance], at_once: int | None = None) -> list[Any]:
+    def _answers(self, method: str, requests: Sequence[Instance], batch_size: int | None = None) -> list[Any]:
         keys = [request_key(method, request.args) for request in requests]
-        files = {key: self._files[str(request.task_name)] for key, request in zip(keys, requests, strict=True)}
-        missing = {k: r for k, r in zip(keys, requests, strict=True) if k not in files[k].answers}
+        caches = {key: self._caches[str(request.task_name)] for key, request in zip(keys, requests, strict=True)}
+        missing = {k: r for k, r in zip(keys, requests, strict=True) if k not in caches[k].answers}
         self._counts = Counter(keys)
         self._progress(sum(count for key, count in self._counts.items() if key not in missing))
-        asked, step = list(missing.items()), at_once or max(1, len(missing))
-        if asked:
-            self.lm.set_cache_hook(self._hook(files))
-        for start in range(0, len(asked), step):
-            part = asked[start : start + step]
-            self.asked += len(part)
-            found = getattr(self.lm, method)([request for _, request in part], disable_tqdm=True)
-            for (key, _), answer in zip(part, found, strict=True):
-                if key not in files[key].answers:
-                    self._keep(files[key], key, answer)
-        return [files[key].answers[key] for key in keys]
+        pending, step = list(missing.items()), batch_size or max(1, len(missing))
+        if pending:
+            self.lm.set_cache_hook(self._hook(caches))
+        for start in range(0, len(pending), step):
+            batch = pending[start : start + step]
+            self.forwarded += len(batch)
+            answers = getattr(self.lm, method)([request for _, request in batch], disable_tqdm=True)
+            for (key, _), answer in zip(batch, answers, strict=True):
+                if key not in caches[key].answers:
+                    self._add(caches[key], key, answer)
+        return [caches[key].answers[key] for key in keys]
 
-    def _hook(self, files: Mapping[str, AnswerFile]) -> Any:
-        keep = self._keep
+    def _hook(self, caches: Mapping[str, AnswerCache]) -> Any:
+        add = self._add
 
-        class Hook:
+        class CacheHook:
             """lm-eval's models report each answer to this as soon as they have it."""
 
             def add_partial(self, method: str, arguments: Iterable[Any], answer: Answer) -> None:
                 key = request_key(method, arguments)
-                if key in files and key not in files[key].answers:
-                    keep(files[key], key, answer)
+                if key in caches and key not in caches[key].answers:
+                    add(caches[key], key, answer)
 
-        return Hook()
+        return CacheHook()
 
-    def _keep(self, file: AnswerFile, key: str, answer: Answer) -> None:
-        file.add(key, answer)
+    def _add(self, cache: AnswerCache, key: str, answer: Answer) -> None:
+        cache.add(key, answer)
         self._progress(self._counts[key])

@@ -1,4 +1,4 @@
-"""What runs a model for lm-eval: transformers here, with likelihoods several times faster, or vLLM."""
+"""Backends that run a model for lm-eval: transformers, with likelihoods from shared prefixes, or vLLM."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from lm_eval.api.model import LM
 
 from fusion.models.loading import ModelRef
 
-Backend = Literal["transformers", "vllm"]
+BackendName = Literal["transformers", "vllm"]
 
 
-def load_backend(backend: Backend, ref: ModelRef, *, dtype: str, device: str, batch_tokens: int, batch_size: int) -> LM:
-    """The model, ready to be asked. Raises ValueError where the backend is not installed or cannot read the model."""
+def load_backend(
+    backend: BackendName, ref: ModelRef, *, dtype: str, device: str, batch_tokens: int, batch_size: int
+) -> LM:
+    """Load a model as lm-eval's `LM`. Raises ValueError where the backend is not installed or cannot read the model."""
     if backend == "transformers":
-        from fusion_eval.runners.fast_lm import FastLM
+        from fusion_eval.runners.shared_prefix_lm import SharedPrefixLM
 
-        return FastLM(ref, dtype, device, batch_tokens, batch_size)
+        return SharedPrefixLM(ref, dtype=dtype, device=device, batch_tokens=batch_tokens, batch_size=batch_size)
     if find_spec("vllm") is None:
         raise ValueError("vLLM is not installed. Install it (pip install vllm), or use --backend transformers.")
     if ref.path.endswith(".gguf"):

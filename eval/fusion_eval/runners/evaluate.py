@@ -1,4 +1,4 @@
-"""One model on one suite: ask what is not yet answered, score, and keep everything in one result."""
+"""Evaluation of one model on one suite by lm-eval, with answers kept on disk, written as one result file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version as installed
+from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,23 +16,23 @@ import lm_eval.evaluator
 
 from fusion.grading import sandbox
 from fusion.models.loading import ModelRef, fingerprint, load_tokenizer
-from fusion_eval.results import Item, Result
-from fusion_eval.runners.answer_cache import AnswerFile, RememberingLM
-from fusion_eval.runners.backends import Backend, load_backend
+from fusion_eval.results import Result, Sample
+from fusion_eval.runners import Progress
+from fusion_eval.runners.answer_cache import AnswerCache, AnswerCachingLM
+from fusion_eval.runners.backends import BackendName, load_backend
 from fusion_eval.statistics.comparison import summarise
 from fusion_eval.suites import local_data, sentences
-from fusion_eval.suites.items import item
-from fusion_eval.suites.quiet import quiet
+from fusion_eval.suites.lm_eval_logging import lm_eval_log_level
+from fusion_eval.suites.samples import from_lm_eval
 from fusion_eval.suites.suite import Suite, catalogue
-from fusion_eval.suites.tasks import Part, load_task, runs_code, samples, version
+from fusion_eval.suites.tasks import Subtask, doc_indices, load_subtasks, runs_code, version
 
-Progress = Callable[[int], None]
 NO_CODE = "its answers are programs, which are run with --allow-code-execution alone"
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How to measure."""
+class BenchmarkSettings:
+    """How models are evaluated on a suite."""
 
     data: Path | None = None
     """Folder with the benchmarks' files; None reads from the hub."""
@@ -44,138 +44,148 @@ class Settings:
     """How prompts are written; None takes what the suite says."""
     allow_code_execution: bool = False
     """Whether programs that a model writes are run, in the sandbox."""
-    backend: Backend = "transformers"
+    backend: BackendName = "transformers"
     dtype: str = "float32"
     device: str = "cpu"
     batch_tokens: int = 4096
-    """Tokens of a batch whose likelihood is asked."""
+    """Tokens of a batch of likelihoods."""
     batch_size: int = 16
-    """Answers written at once."""
+    """Answers generated at once."""
 
 
 def evaluate(
-    name: str, ref: ModelRef, suite: Suite, how: Settings, out: Path, progress: Callable[[int], Progress]
-) -> Result:
-    """The result of a model on a suite, in `out`/<name>/<suite>.json; measured now, unless it is there from the same key.
+    ref: ModelRef, suite: Suite, settings: BenchmarkSettings, *, name: str, out: Path,
+    progress: Callable[[int], Progress],
+) -> Result:  # fmt: skip
+    """Evaluate a model on a suite and write `out`/<name>/<suite>.json; read it where it has the same key already.
 
     Answers are kept in `out`/answers, by model, settings and version of each task, so that whatever was stopped goes on
-    and whatever was asked is not asked again. `progress` is given the number of requests and gives what is told of each.
+    and no request is answered twice. `progress` is called with the number of requests and returns what is called as they
+    are answered.
 
     Raises ValueError where nothing of the suite can be measured, and what loading models and data raises.
     """
-    key = _key(ref, suite, how)
+    key = _key(ref, suite, settings)
     file = out / name / f"{suite.name}.json"
-    if file.exists() and (there := Result.load(file)).made.get("key") == key:
-        return there
-    allowed = {task: how.allow_code_execution or not runs_code(task) for task in suite.tasks}
+    if file.exists() and (existing := Result.load(file)).provenance.get("key") == key:
+        return existing
+    allowed = {task: settings.allow_code_execution or not runs_code(task) for task in suite.tasks}
     if not any(allowed.values()):
         raise ValueError(f"Nothing of {suite.name} can be measured: {NO_CODE}.")
-    with sentences.tokenizer():
-        items = _measure(ref, suite, how, [task for task in suite.tasks if allowed[task]], out, key, progress)
-    made = {"key": key, "skipped": {task: NO_CODE for task, ok in allowed.items() if not ok}, **_provenance(how)}
-    result = Result(model=name, suite=suite.name, path=ref.path, made=made, items=items)
-    result = result.model_copy(update={"made": made | {"scores": _scores(result)}})
+    tasks = [task for task in suite.tasks if allowed[task]]
+    with sentences.nltk_tokenizer():
+        samples = _measure(ref, suite, settings, tasks, key=key, out=out, progress=progress)
+    skipped = {task: NO_CODE for task, ok in allowed.items() if not ok}
+    provenance = {"key": key, "skipped": skipped, **_provenance(settings)}
+    result = Result(model=name, suite=suite.name, path=ref.path, provenance=provenance, samples=samples)
+    result = result.model_copy(update={"provenance": provenance | {"scores": _scores(result)}})
     result.save(file)
     return result
 
 
+def doc_limit(suite: Suite, settings: BenchmarkSettings, task: str) -> int | None:
+    """Number of questions of a task; None for all."""
+    return suite.limit.get(task) if settings.limit is None else settings.limit
+
+
 def _measure(
-    ref: ModelRef, suite: Suite, how: Settings, tasks: Sequence[str], out: Path, key: Mapping[str, Any],
+    ref: ModelRef, suite: Suite, settings: BenchmarkSettings, tasks: Sequence[str], *, key: Mapping[str, Any], out: Path,
     progress: Callable[[int], Progress],
-) -> list[Item]:  # fmt: skip
-    parts = [part for task in tasks for part in load_task(task, how.data, _limit(suite, how, task), how.max_new_tokens)]
-    folder = out / "answers" / _short(key["model"], key["asked"])
-    kept = {task: AnswerFile(folder / f"{version(task)}.jsonl") for task in tasks}
-    files = {part.task.task_name: kept[part.name] for part in parts}
-
-    def load() -> Any:
-        return load_backend(
-            how.backend,
-            ref,
-            dtype=how.dtype,
-            device=how.device,
-            batch_tokens=how.batch_tokens,
-            batch_size=how.batch_size,
-        )
-
-    requests = sum(len(part.indices) * _choices(part) for part in parts)
-    lm = RememberingLM(load, files, progress(requests))
-    with quiet(logging.WARNING):
-        found: Any = lm_eval.evaluator.evaluate(
-            lm, {"tasks": {part.task.task_name: part.task for part in parts}}, samples=samples(parts),
-            bootstrap_iters=0, apply_chat_template=key["asked"]["chat"], confirm_run_unsafe_code=True,
+) -> list[Sample]:  # fmt: skip
+    subtasks: list[Subtask] = []
+    for task in tasks:
+        limit = doc_limit(suite, settings, task)
+        subtasks += load_subtasks(task, settings.data, limit=limit, max_new_tokens=settings.max_new_tokens)
+    folder = out / "answers" / _short_hash(key["model"], key["requests"])
+    by_task = {task: AnswerCache(folder / f"{version(task)}.jsonl") for task in tasks}
+    caches = {subtask.task.task_name: by_task[subtask.name] for subtask in subtasks}
+    requests = sum(len(subtask.doc_indices) * _requests_per_doc(subtask) for subtask in subtasks)
+    lm = AnswerCachingLM(lambda: _load(ref, settings), caches, progress(requests))
+    with lm_eval_log_level(logging.WARNING):
+        evaluated: Any = lm_eval.evaluator.evaluate(
+            lm, {"tasks": {subtask.task.task_name: subtask.task for subtask in subtasks}}, samples=doc_indices(subtasks),
+            bootstrap_iters=0, apply_chat_template=key["requests"]["chat"], confirm_run_unsafe_code=True,
         )  # fmt: skip
-    return _items(parts, found["samples"])
+    return _samples(subtasks, evaluated["samples"])
 
 
-def _items(parts: Sequence[Part], samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Item]:
-    items: list[Item] = []
-    for part in parts:
-        spec = catalogue()[part.name]
-        weight = _weight(part, parts) if spec.mean == "subsets" else 1.0
+def _load(ref: ModelRef, settings: BenchmarkSettings) -> Any:
+    return load_backend(
+        settings.backend, ref, dtype=settings.dtype, device=settings.device, batch_tokens=settings.batch_tokens,
+        batch_size=settings.batch_size,
+    )  # fmt: skip
+
+
+def _samples(subtasks: Sequence[Subtask], logged: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Sample]:
+    samples: list[Sample] = []
+    for subtask in subtasks:
+        spec, entries = catalogue()[subtask.name], logged[subtask.task.task_name]
+        weight = _weight(subtask, subtasks) if spec.mean_over == "subsets" else 1.0
         seen: Counter[str] = Counter()
-        wanted = spec.filter or samples[part.task.task_name][0]["filter"]
-        for sample in samples[part.task.task_name]:
-            if sample["filter"] != wanted:
+        filter_name = spec.filter or entries[0]["filter"]
+        for entry in entries:
+            if entry["filter"] != filter_name:
                 continue
-            seen[sample["doc_hash"]] += 1  # some benchmarks hold a question twice
-            items.append(item(part.task, sample, part.name, part.subset, spec.score, weight, seen[sample["doc_hash"]]))
-    return items
+            seen[entry["doc_hash"]] += 1  # some benchmarks hold a question twice
+            samples.append(from_lm_eval(subtask, entry, weight=weight, occurrence=seen[entry["doc_hash"]]))
+    return samples
 
 
-def _weight(part: Part, parts: Sequence[Part]) -> float:
-    """What makes each subset count the same: 1 on average over the task's questions."""
-    sizes = [len(other.indices) for other in parts if other.name == part.name]
-    return sum(sizes) / len(sizes) / len(part.indices)
+def _weight(subtask: Subtask, subtasks: Sequence[Subtask]) -> float:
+    """Weight by which each subset counts the same: 1 on average over the task's questions."""
+    sizes = [len(other.doc_indices) for other in subtasks if other.name == subtask.name]
+    return sum(sizes) / len(sizes) / len(subtask.doc_indices)
 
 
-def _choices(part: Part) -> int:
+def _requests_per_doc(subtask: Subtask) -> int:
     """Requests for each question, judged by the first; only the progress bar needs it."""
-    task = part.task
-    return len(task.doc_to_choice(task.eval_docs[part.indices[0]])) if task.OUTPUT_TYPE == "multiple_choice" else 1
+    task = subtask.task
+    if task.OUTPUT_TYPE != "multiple_choice":
+        return 1
+    return len(task.doc_to_choice(task.eval_docs[subtask.doc_indices[0]]))
 
 
-def _key(ref: ModelRef, suite: Suite, how: Settings) -> dict[str, Any]:
-    """All that makes the numbers. `asked` is the part that decides what the model answers to a given request."""
-    template = how.template or suite.template
+def _key(ref: ModelRef, suite: Suite, settings: BenchmarkSettings) -> dict[str, Any]:
+    """All that the numbers depend on. `requests` is the part that decides what the model answers to a given request."""
+    template = settings.template or suite.template
     chat = template == "chat" or (template == "auto" and bool(load_tokenizer(ref).chat_template))
     return {
         "model": fingerprint(ref),
-        "asked": {"backend": how.backend, "dtype": how.dtype, "chat": chat},
+        "requests": {"backend": settings.backend, "dtype": settings.dtype, "chat": chat},
         "tasks": {task: version(task) for task in suite.tasks},
-        "limit": {task: _limit(suite, how, task) for task in suite.tasks},
-        "max_new_tokens": how.max_new_tokens,
-        "allow_code_execution": how.allow_code_execution,
-        "data": {task: _data(task, how.data) for task in suite.tasks},
+        "limit": {task: doc_limit(suite, settings, task) for task in suite.tasks},
+        "max_new_tokens": settings.max_new_tokens,
+        "allow_code_execution": settings.allow_code_execution,
+        "data": {task: _data_fingerprint(task, settings.data) for task in suite.tasks},
     }
 
 
-def _data(task: str, folder: Path | None) -> str:
+def _data_fingerprint(task: str, folder: Path | None) -> str:
     return "hub" if folder is None else local_data.fingerprint(catalogue()[task].data, folder)
 
 
-def _limit(suite: Suite, how: Settings, task: str) -> int | None:
-    return suite.limit.get(task) if how.limit is None else how.limit
-
-
-def _provenance(how: Settings) -> dict[str, Any]:
+def _provenance(settings: BenchmarkSettings) -> dict[str, Any]:
     names = ("lm_eval", "torch", "transformers", "datasets")
-    made: dict[str, Any] = {"versions": {name: installed(name) for name in names}}
-    made["settings"] = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(how).items()}
-    made["sentences"] = "punkt_tab" if sentences.installed() else "stand-in"
-    return made | ({"containment": sandbox.containment()} if how.allow_code_execution else {})
+    values = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(settings).items()}
+    provenance: dict[str, Any] = {
+        "versions": {name: installed_version(name) for name in names},
+        "settings": values,
+        "sentence_tokenizer": "punkt_tab" if sentences.punkt_is_installed() else "fallback",
+    }
+    return provenance | ({"containment": sandbox.containment()} if settings.allow_code_execution else {})
 
 
 def _scores(result: Result) -> dict[str, dict[str, dict[str, float | None]]]:
-    """For readers of the file: each value with its 95% interval and n; no ends where there is but one question."""
-    return {
-        domain: {
-            metric: {name: value if math.isfinite(value) else None for name, value in asdict(interval).items()}
-            for metric, interval in metrics.items()
-        }
-        for domain, metrics in summarise(result).items()
-    }
+    """Each score with its 95% interval and n, for readers of the file; None for the ends of a single question."""
+    scores: dict[str, dict[str, dict[str, float | None]]] = {}
+    for domain, metrics in summarise(result).items():
+        scores[domain] = {metric: _finite(asdict(interval)) for metric, interval in metrics.items()}
+    return scores
 
 
-def _short(model: str, asked: Mapping[str, Any]) -> str:
-    return hashlib.sha256(f"{model} {sorted(asked.items())}".encode()).hexdigest()[:16]
+def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+def _short_hash(model: str, settings: Mapping[str, Any]) -> str:
+    return hashlib.sha256(f"{model} {sorted(settings.items())}".encode()).hexdigest()[:16]

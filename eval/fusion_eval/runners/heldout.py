@@ -1,8 +1,8 @@
-"""Held-out examples put to one model: how well it predicts the true response, and what it answers by itself."""
+"""Evaluation of one model on held-out examples: the likelihood of the true response, and the model's own answer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,18 +15,18 @@ from fusion.models.generate import Decoding, ends, write
 from fusion.models.head import Head
 from fusion.models.loading import ModelRef, load_model, load_tokenizer, vocabulary
 from fusion.sources import TransformersSource
-from fusion_eval.results import Item
+from fusion_eval.results import Sample
+from fusion_eval.runners import Progress
 
-Progress = Callable[[int], None]
 BINS = 10  # of confidence, in the calibration error
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How to measure."""
+class HeldoutSettings:
+    """How models are evaluated on held-out examples."""
 
     exact_match: Collection[str] = ()
-    """Domains in which the model answers by itself, greedily, and is compared with the response."""
+    """Domains in which the model also generates an answer, greedily, which is compared with the response."""
     max_new_tokens: int = 64
     batch_tokens: int = 4096
     dtype: str = "float32"
@@ -34,39 +34,40 @@ class Settings:
 
 
 def score(
-    ref: ModelRef, examples: Sequence[Example], template: Template, how: Settings, progress: Progress
-) -> list[Item]:
-    """One item for each example. Likelihood is that of the response's bytes, the end of turn left out.
+    ref: ModelRef, examples: Sequence[Example], template: Template, settings: HeldoutSettings, *, progress: Progress
+) -> list[Sample]:
+    """Score a model on each example; one sample for each, in their order.
 
-    So models with and without an end-of-turn token, and with any tokenizer, are measured on the same thing. Answers are
-    compared with the response after stripping spaces at both ends. Raises ValueError for an example longer than the
-    model's context: cutting it would compare models on different text.
+    Likelihood is that of the response's bytes, the end of turn left out. So models with and without an end-of-turn token,
+    and with any tokenizer, are measured on the same thing. Answers are compared with the response after stripping spaces at
+    both ends. Raises ValueError for an example longer than the model's context: cutting it would compare models on
+    different text.
     """
     tokenizer = load_tokenizer(ref)
-    model = load_model(ref, how.dtype, how.device)
+    model = load_model(ref, settings.dtype, settings.device)
     texts = [_encode(tokenizer, example, template, model) for example in examples]
-    whole = [text.prefix[-1] == len(e.response.encode()) for text, e in zip(texts, examples, strict=True)]
-    rows = _rows(model, tokenizer, texts, whole, how, progress)
-    nats, off = _nats(rows, len(texts)), _calibration(rows, len(texts))
-    answers = _answers(model, tokenizer, examples, template, how, progress)
-    return [_item(*parts) for parts in zip(examples, nats, off, answers, strict=True)]
+    ends_in_turn = [text.prefix[-1] == len(e.response.encode()) for text, e in zip(texts, examples, strict=True)]
+    rows = _rows(model, tokenizer, texts, ends_in_turn, settings, progress)
+    nll, calibration = _nll(rows, len(texts)), _calibration(rows, len(texts))
+    answers = _answers(model, tokenizer, examples, template, settings, progress)
+    return [_sample(*values) for values in zip(examples, nll, calibration, answers, strict=True)]
 
 
-def work(examples: Sequence[Example], how: Settings) -> int:
-    """Units that `score` reports to `progress` in all: one for each example's likelihood, one for each answer."""
-    return len(examples) + sum(example.domain in how.exact_match for example in examples)
+def count_requests(examples: Sequence[Example], settings: HeldoutSettings) -> int:
+    """Requests that `score` reports to `progress` in all: one for each example's likelihood, one for each answer."""
+    return len(examples) + sum(example.domain in settings.exact_match for example in examples)
 
 
-def _item(example: Example, nats: float, calibration: list[float] | None, answer: str | None) -> Item:
-    return Item(
+def _sample(example: Example, nll: float, calibration: list[float] | None, answer: str | None) -> Sample:
+    return Sample(
         id=example.id,
         domain=example.domain,
         bytes=len(example.response.encode()),
-        nats=nats,
+        nll=nll,
         calibration=calibration,
-        exact=None if answer is None else answer.strip() == example.response.strip(),
+        exact_match=None if answer is None else answer.strip() == example.response.strip(),
         prompt=example.prompt,
-        expected=example.response,
+        target=example.response,
         answer=answer,
     )
 
@@ -83,19 +84,20 @@ def _encode(tokenizer: Any, example: Example, template: Template, model: Any) ->
 
 
 def _rows(
-    model: Any, tokenizer: Any, texts: Sequence[Encoded], whole: Sequence[bool], how: Settings, progress: Progress
-) -> LogitRows:
-    """Rows of the responses' bytes: the likelihood of each token, and the likeliest in its place."""
-    source = TransformersSource(model, Head.of(model, vocabulary(tokenizer)), k=1, batch_tokens=how.batch_tokens)
+    model: Any, tokenizer: Any, texts: Sequence[Encoded], ends_in_turn: Sequence[bool], settings: HeldoutSettings,
+    progress: Progress,
+) -> LogitRows:  # fmt: skip
+    """Rows at which bytes of the responses are predicted, with the likeliest token only; less the row of an end of turn."""
+    source = TransformersSource(model, Head.of(model, vocabulary(tokenizer)), k=1, batch_tokens=settings.batch_tokens)
     rows = source.rows(texts)
     progress(len(texts))
     last = torch.tensor([text.rows for text in texts]).cumsum(0) - 1
     inside = torch.ones(len(rows), dtype=torch.bool)
-    inside[last[torch.tensor(whole)]] = False  # nothing is left to predict there but the end of turn
+    inside[last[torch.tensor(ends_in_turn)]] = False  # nothing is left to predict there but the end of turn
     return rows.select(inside)
 
 
-def _nats(rows: LogitRows, texts: int) -> list[float]:
+def _nll(rows: LogitRows, texts: int) -> list[float]:
     return torch.zeros(texts, dtype=torch.float64).index_add(0, rows.example, -rows.gold.double()).tolist()
 
 
@@ -105,24 +107,27 @@ def _calibration(rows: LogitRows, texts: int) -> list[list[float] | None]:
     None for a text without rows.
     """
     confidence = rows.logprobs[:, 0].double().exp()
-    off = confidence - (rows.gold >= rows.logprobs[:, 0]).double()
-    tenth = (confidence * BINS).long().clamp(max=BINS - 1)
-    found = torch.zeros(texts, BINS + 1, dtype=torch.float64)
-    found = found.index_put((rows.example, tenth), off, accumulate=True)
-    found[:, -1] = torch.bincount(rows.example, minlength=texts)
-    return [each.tolist() if each[-1] else None for each in found]
+    excess = confidence - (rows.gold >= rows.logprobs[:, 0]).double()
+    bins = (confidence * BINS).long().clamp(max=BINS - 1)
+    sums = torch.zeros(texts, BINS + 1, dtype=torch.float64)
+    sums = sums.index_put((rows.example, bins), excess, accumulate=True)
+    sums[:, -1] = torch.bincount(rows.example, minlength=texts)
+    return [of_text.tolist() if of_text[-1] else None for of_text in sums]
 
 
 def _answers(
-    model: Any, tokenizer: Any, examples: Sequence[Example], template: Template, how: Settings, progress: Progress
-) -> list[str | None]:
-    """Greedy answers, in the domains where they are asked for."""
+    model: Any, tokenizer: Any, examples: Sequence[Example], template: Template, settings: HeldoutSettings,
+    progress: Progress,
+) -> list[str | None]:  # fmt: skip
+    """Greedy answers in the domains of `exact_match`, None elsewhere."""
     answers: list[str | None] = [None] * len(examples)
-    asked = [i for i, example in enumerate(examples) if example.domain in how.exact_match]
-    prompts = [encode_prompt(tokenizer, examples[i].messages, template=examples[i].template or template) for i in asked]
-    stops, decoding = ends(model, tokenizer, template), Decoding(how.max_new_tokens)
+    answered = [i for i, example in enumerate(examples) if example.domain in settings.exact_match]
+    prompts = [
+        encode_prompt(tokenizer, examples[i].messages, template=examples[i].template or template) for i in answered
+    ]
+    stops, decoding = ends(model, tokenizer, template), Decoding(settings.max_new_tokens)
     for i, [answer] in zip(
-        asked, write(model, tokenizer, prompts, stops, decoding, how.batch_tokens, progress), strict=True
+        answered, write(model, tokenizer, prompts, stops, decoding, settings.batch_tokens, progress), strict=True
     ):
         answers[i] = answer.text
     return answers

@@ -1,1 +1,1 @@
-"""What may be said of results: metrics, intervals, the gap, the guard."""
+"""Metrics of results, bootstrap intervals, comparisons, the gap to the best source, and the guard against regressions."""

@@ -1,4 +1,4 @@
-"""What may be said of results: each number with the interval it could have had on other examples of the same kind.
+"""Scores of a model and differences between two, each with a confidence interval.
 
 All intervals are 95% percentile-bootstrap intervals over examples (Efron & Tibshirani 1993, chapter 13). Of one training
 they cover the choice of examples, not the luck of the training: another seed may land outside. Of several trainings, one a
@@ -14,133 +14,139 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fusion_eval.results import MEAN, Item, Result
-from fusion_eval.statistics.bootstrap import RESAMPLES, Interval, mean_of, sample
+from fusion_eval.results import MEAN, Result, Sample
+from fusion_eval.statistics.bootstrap import RESAMPLES, Interval, bootstrap, mean_of_statistics
 from fusion_eval.statistics.metrics import (
     METRICS,
     by_domain,
-    check_same,
-    columns_of,
-    columns_of_both,
-    knows,
+    check_same_samples,
+    has_metric,
+    metric_columns,
     paired_columns,
+    shared_columns,
 )
 
 Scores = dict[str, dict[str, "Interval"]]
 """Domain (or `mean`) -> metric -> interval."""
 
 Runs = Result | Sequence[Result]
-"""What one model did; or what several did that were made alike but for the seed, whose mean counts."""
+"""The result of a model, or those of several runs that differ in their seed only, of which the mean counts."""
 
 
-def mean(values: ArrayLike, *, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
+def mean_interval(values: ArrayLike, *, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
     """Mean of `values`, one per example. Raises ValueError for an empty list or a value that is not finite."""
     values = np.asarray(values, dtype=np.float64)
-    return ratio(values, np.ones_like(values), seed=seed, resamples=resamples)
+    return ratio_interval(values, np.ones_like(values), seed=seed, resamples=resamples)
 
 
-def ratio(numerators: ArrayLike, denominators: ArrayLike, *, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
+def ratio_interval(
+    numerators: ArrayLike, denominators: ArrayLike, *, seed: int = 0, resamples: int = RESAMPLES
+) -> Interval:
     """Sum of numerators over sum of denominators, an entry of each per example; examples are drawn, with both entries.
 
     So long examples count more, as they should in bits per byte. Raises ValueError when a denominator is not above 0.
     """
     columns = np.stack([np.asarray(numerators, float), np.asarray(denominators, float)])[None]
-    return sample(columns, seed, resamples).interval()
+    return bootstrap(columns, seed, resamples).interval()
 
 
-def paired(a: Sequence[Item], b: Sequence[Item], metric: str, *, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
-    """Metric of `a` minus metric of `b`, two models on the same items: each draw takes an item with both its outcomes.
+def paired_interval(
+    a: Sequence[Sample], b: Sequence[Sample], metric: str, *, seed: int = 0, resamples: int = RESAMPLES
+) -> Interval:
+    """Metric of `a` minus metric of `b`, two models on the same samples: each draw takes a sample of both models.
 
-    Much narrower than two separate intervals, for what makes an item hard makes it hard for both. Items are joined by
-    id. Raises ValueError when one side has items the other lacks, or when an id stands for two different texts.
+    Much narrower than two separate intervals, for what makes a sample hard makes it hard for both. Samples are joined by
+    id. Raises ValueError when one side has samples the other lacks, or when an id stands for two different texts.
     """
-    return sample(paired_columns(a, b, metric), seed, resamples).interval()
+    return bootstrap(paired_columns(a, b, metric), seed, resamples).interval()
 
 
 def summarise(result: Runs, *, seed: int = 0, resamples: int = RESAMPLES) -> Scores:
-    """Every metric in every domain, and their unweighted mean over domains; a metric no item knows is left out.
+    """Every metric in every domain, and its unweighted mean over domains; a metric that no sample has is left out.
 
     The mean draws examples within each domain (stratified), so a domain's share does not depend on its size. The
-    numbers depend on the items and the seed, not on the order of the items nor on which other domains there are.
-    Raises ValueError for several results on different items.
+    numbers depend on the samples and the seed, not on the order of the samples nor on which other domains there are.
+    Raises ValueError for several results on different samples.
     """
     results = _runs(result)
     for other in results[1:]:
-        _check_alike(other, results[0])
-    domains = [by_domain(result.items) for result in results]
-    known = [(d, m) for d, items in domains[0].items() for m in METRICS if knows(items, m)]
-    return _scores({(d, m): stacked([columns_of(run[d], m) for run in domains]) for d, m in known}, seed, resamples)
+        _check_comparable(other, results[0])
+    domains = [by_domain(result.samples) for result in results]
+    known = [(d, m) for d, samples in domains[0].items() for m in METRICS if has_metric(samples, m)]
+    return _scores(
+        {(d, m): stack_runs([metric_columns(run[d], m) for run in domains]) for d, m in known}, seed, resamples
+    )
 
 
 def compare(result: Runs, baseline: Runs, *, seed: int = 0, resamples: int = RESAMPLES) -> Scores:
-    """`result` minus `baseline`, paired, in the shape of `summarise`; a metric only one of them has is left out.
+    """Scores of `result` minus those of `baseline`, paired by sample; a metric that only one of them has is left out.
 
     Several results are paired in their order, so that those of one seed belong together; one result meets each of several.
-    Raises ValueError when the two were measured on different suites or items, or are several but not equally many.
+    Raises ValueError when the two were measured on different suites or samples, or are several but not equally many.
     """
-    pairs = [columns_of_both(*_check_alike(a, b)) for a, b in side_by_side(result, baseline)]
-    return _scores({key: stacked([pair[key] for pair in pairs]) for key in pairs[0]}, seed, resamples)
+    pairs = [shared_columns(*_check_comparable(a, b)) for a, b in pair_runs(result, baseline)]
+    return _scores({key: stack_runs([pair[key] for pair in pairs]) for key in pairs[0]}, seed, resamples)
 
 
 def _runs(result: Runs) -> list[Result]:
     return [result] if isinstance(result, Result) else list(result)
 
 
-def side_by_side(result: Runs, baseline: Runs) -> list[tuple[Result, Result]]:
-    """Runs that belong together, in their order; a single one belongs to each of several. Raises ValueError for 2 and 3."""
-    ours, theirs = _runs(result), _runs(baseline)
-    if len(ours) != len(theirs) and 1 not in (len(ours), len(theirs)):
+def pair_runs(result: Runs, baseline: Runs) -> list[tuple[Result, Result]]:
+    """Pair runs in their order; a single one is paired with each of several. Raises ValueError for, say, 2 and 3 runs."""
+    runs, others = _runs(result), _runs(baseline)
+    if len(runs) != len(others) and 1 not in (len(runs), len(others)):
         raise ValueError(
-            f"{ours[0].model} has {len(ours)} runs, {theirs[0].model} has {len(theirs)}; measure both on the same seeds."
+            f"{runs[0].model} has {len(runs)} runs, {others[0].model} has {len(others)}; measure both on the same seeds."
         )
-    n = max(len(ours), len(theirs))
-    return list(zip(ours * (n // len(ours)), theirs * (n // len(theirs)), strict=True))
+    n = max(len(runs), len(others))
+    return list(zip(runs * (n // len(runs)), others * (n // len(others)), strict=True))
 
 
-def stacked(columns: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Columns of several runs as one array; of one run, its own."""
+def stack_runs(columns: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Stack the columns of several runs in a leading dimension; those of one run stay as they are."""
     return columns[0] if len(columns) == 1 else np.stack(columns)
 
 
-def _check_alike(result: Result, other: Result) -> tuple[list[Item], list[Item]]:
-    """Items of both. Raises ValueError where the two were not measured on the same."""
+def _check_comparable(result: Result, other: Result) -> tuple[list[Sample], list[Sample]]:
+    """The samples of both. Raises ValueError where the two were not evaluated on the same ones."""
     if result.suite != other.suite:
         raise ValueError(
             f"{result.model} was evaluated on {result.suite}, {other.model} on {other.suite}: nothing to "
             "compare. Evaluate both on the same suite."
         )
     try:
-        check_same(result.items, other.items)
+        check_same_samples(result.samples, other.samples)
     except ValueError as error:
         raise ValueError(f"{result.model} against {other.model} on {result.suite}: {error}") from error
-    return result.items, other.items
+    return result.samples, other.samples
 
 
 def by_subset(result: Result) -> dict[str, Result]:
-    """For each domain that has subsets, such as the 57 of MMLU, a result whose domains are these, all weights 1."""
-    items = [item for item in result.items if item.subset is not None]
-    parts = by_domain(items)
-    return {
-        domain: result.model_copy(
-            update={"suite": f"{result.suite}: {domain}", "items": [_of_subset(i) for i in found]}
-        )
-        for domain, found in parts.items()
-    }
+    """For each domain with subsets, such as the 57 of MMLU, a result that has these as its domains, all weights 1."""
+    samples = [sample for sample in result.samples if sample.subset is not None]
+    return {domain: _result_by_subset(result, domain, group) for domain, group in by_domain(samples).items()}
 
 
-def _of_subset(item: Item) -> Item:
-    return item.model_copy(update={"domain": item.subset, "weight": 1.0})
+def _result_by_subset(result: Result, domain: str, samples: Sequence[Sample]) -> Result:
+    return result.model_copy(
+        update={"suite": f"{result.suite}: {domain}", "samples": [_subset_as_domain(sample) for sample in samples]}
+    )
+
+
+def _subset_as_domain(sample: Sample) -> Sample:
+    return sample.model_copy(update={"domain": sample.subset, "weight": 1.0})
 
 
 def _scores(columns: Mapping[tuple[str, str], NDArray[np.float64]], seed: int, resamples: int) -> Scores:
     scores: Scores = {}
     for metric in METRICS:
         # a stream of random numbers for each domain: were it shared, the draws of all domains would go together
-        found = {d: sample(values, seed, resamples, stream=d) for (d, m), values in columns.items() if m == metric}
-        if found:
-            found[MEAN] = mean_of(list(found.values()))
-        for domain, drawn in found.items():
-            scores.setdefault(domain, {})[metric] = drawn.interval()
+        results = {d: bootstrap(values, seed, resamples, stream=d) for (d, m), values in columns.items() if m == metric}
+        if results:
+            results[MEAN] = mean_of_statistics(list(results.values()))
+        for domain, result in results.items():
+            scores.setdefault(domain, {})[metric] = result.interval()
     if MEAN in scores:
         scores[MEAN] = scores.pop(MEAN)  # last, also where a later metric brought a later domain
     return scores

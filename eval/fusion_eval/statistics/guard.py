@@ -1,4 +1,4 @@
-"""Which tasks got worse: what a run that must not lose anything is stopped by."""
+"""Tasks on which a model is significantly worse than another: for runs that must not lose what a model could do."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ class Regression:
     domain: str
     metric: str
     difference: Interval
-    """Model less baseline, paired; excludes 0 on the bad side."""
+    """Model minus baseline, paired; excludes 0 on the bad side."""
 
     def __str__(self) -> str:
-        shown, found = METRICS[self.metric], self.difference
+        metric, difference = METRICS[self.metric], self.difference
+        low, high = metric.show(difference.low), metric.show(difference.high)
         return (
-            f"{self.domain}: {self.model} is worse than {self.baseline} by {shown.show(abs(found.value))} {shown.label} "
-            f"(95% interval of the difference {shown.show(found.low)} to {shown.show(found.high)}, n = {found.n})"
+            f"{self.domain}: {self.model} is worse than {self.baseline} by {metric.show(abs(difference.value))} "
+            f"{metric.label} (95% interval of the difference {low} to {high}, n = {difference.n})"
         )
 
 
@@ -36,12 +37,12 @@ def regressions(
     """Every domain and metric in which `result` is worse than one of `baselines`: the paired 95% interval excludes 0.
 
     One interval a task is not corrected for their number: of forty tasks that did not change, one may be named. Raises
-    ValueError where two were measured on different items.
+    ValueError where two were measured on different samples.
     """
     return [
-        Regression(result.model, baseline.model, domain, metric, found)
+        Regression(result.model, baseline.model, domain, metric, difference)
         for baseline in baselines
         for domain, metrics in compare(result, baseline, seed=seed, resamples=resamples).items()
-        for metric, found in metrics.items()
-        if domain != MEAN and found.excludes(0) and not METRICS[metric].better(found.value)
+        for metric, difference in metrics.items()
+        if domain != MEAN and difference.excludes(0) and not METRICS[metric].better(difference.value)
     ]

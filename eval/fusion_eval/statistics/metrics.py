@@ -1,4 +1,4 @@
-"""What is measured of items, as a few numbers each, and the items of several models side by side."""
+"""Metrics as ratios of sums over samples, and the parts of these ratios as arrays for one model or several."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion_eval.results import Item, Result
+from fusion_eval.results import Result, Sample
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,8 @@ class Metric:
     """A ratio of sums over examples."""
 
     label: str
-    parts: Callable[[Item], Sequence[float] | None]
-    """Of an item the numerator (or one for each bin) and, last, the denominator, above 0; None where the item cannot tell."""
+    parts: Callable[[Sample], Sequence[float] | None]
+    """The numerator (or one for each bin) and, last, the denominator, above 0, of a sample; None where it lacks the metric."""
     lower_is_better: bool = False
     scale: float = 1.0
     """What a value is multiplied by to be shown under the label."""
@@ -37,71 +37,72 @@ class Metric:
 METRICS: dict[str, Metric] = {
     "accuracy": Metric(
         "accuracy %",
-        lambda item: None if item.score is None else (item.score * item.weight, item.weight),
+        lambda sample: None if sample.score is None else (sample.score * sample.weight, sample.weight),
         scale=100.0,
         digits=1,
     ),
     "bits_per_byte": Metric(
         "bits per byte",
-        lambda item: None if item.nats is None else (item.nats / math.log(2), item.bytes),
+        lambda sample: None if sample.nll is None else (sample.nll / math.log(2), sample.bytes),
         lower_is_better=True,
     ),
     "exact_match": Metric(
         "exact match %",
-        lambda item: None if item.exact is None else (float(item.exact), 1.0),
+        lambda sample: None if sample.exact_match is None else (float(sample.exact_match), 1.0),
         scale=100.0,
         digits=1,
     ),
     "calibration_error": Metric(
-        "calibration error %", lambda item: item.calibration, lower_is_better=True, scale=100.0, digits=1
+        "calibration error %", lambda sample: sample.calibration, lower_is_better=True, scale=100.0, digits=1
     ),
 }
 
 
-def by_domain(items: Sequence[Item]) -> dict[str, list[Item]]:
-    """Items of each domain, domains in the order of their first item."""
-    domains: dict[str, list[Item]] = {}
-    for item in items:
-        domains.setdefault(item.domain, []).append(item)
+def by_domain(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
+    """Group samples by domain, domains in the order of their first sample."""
+    domains: dict[str, list[Sample]] = {}
+    for sample in samples:
+        domains.setdefault(sample.domain, []).append(sample)
     return domains
 
 
-def _known(items: Sequence[Item], metric: str) -> dict[str, Sequence[float]]:
-    """Parts of the metric by item id, in the order of the ids."""
-    parts = {item.id: METRICS[metric].parts(item) for item in sorted(items, key=lambda item: item.id)}
-    return {id: known for id, known in parts.items() if known is not None}
+def _parts_by_id(samples: Sequence[Sample], metric: str) -> dict[str, Sequence[float]]:
+    """Parts of the metric by sample id, in the order of the ids."""
+    parts = {sample.id: METRICS[metric].parts(sample) for sample in sorted(samples, key=lambda sample: sample.id)}
+    return {id: numbers for id, numbers in parts.items() if numbers is not None}
 
 
-def knows(items: Sequence[Item], metric: str) -> bool:
-    """Whether any of the items can tell the metric."""
-    return any(METRICS[metric].parts(item) is not None for item in items)
+def has_metric(samples: Sequence[Sample], metric: str) -> bool:
+    """Whether any of the samples has the metric."""
+    return any(METRICS[metric].parts(sample) is not None for sample in samples)
 
 
-def columns_of(items: Sequence[Item], metric: str) -> NDArray[np.float64]:
-    """[1, parts, n]: the parts of the items that can tell, in the order of their ids."""
-    return np.array(list(_known(items, metric).values()), dtype=np.float64).T[None]
+def metric_columns(samples: Sequence[Sample], metric: str) -> NDArray[np.float64]:
+    """Parts [1, parts, n] of the samples that have the metric, in the order of their ids."""
+    return np.array(list(_parts_by_id(samples, metric).values()), dtype=np.float64).T[None]
 
 
-def paired_columns(a: Sequence[Item], b: Sequence[Item], metric: str) -> NDArray[np.float64]:
-    """[2, parts, n]: those of two models, item by item. Raises ValueError where the items differ."""
-    check_same(a, b)
-    ours, theirs = _known(a, metric), _known(b, metric)
-    _check_ids(set(ours), set(theirs), f"items with {metric}")
-    return np.array([[known[id] for id in ours] for known in (ours, theirs)], dtype=np.float64).transpose(0, 2, 1)
+def paired_columns(a: Sequence[Sample], b: Sequence[Sample], metric: str) -> NDArray[np.float64]:
+    """Parts [2, parts, n] of two models, sample by sample. Raises ValueError where the samples differ."""
+    check_same_samples(a, b)
+    first, second = _parts_by_id(a, metric), _parts_by_id(b, metric)
+    _check_ids(set(first), set(second), f"samples with {metric}")
+    rows = [list(first.values()), [second[id] for id in first]]
+    return np.array(rows, dtype=np.float64).transpose(0, 2, 1)
 
 
-def columns_of_both(a: Sequence[Item], b: Sequence[Item]) -> dict[tuple[str, str], NDArray[np.float64]]:
-    """`paired_columns` of every domain and metric that both can tell."""
-    ours, theirs = by_domain(a), by_domain(b)
-    both = [(d, m) for d in ours for m in METRICS if knows(ours[d], m) and knows(theirs[d], m)]
-    return {(d, m): paired_columns(ours[d], theirs[d], m) for d, m in both}
+def shared_columns(a: Sequence[Sample], b: Sequence[Sample]) -> dict[tuple[str, str], NDArray[np.float64]]:
+    """`paired_columns` by domain and metric, for those that both models have."""
+    first, second = by_domain(a), by_domain(b)
+    both = [(d, m) for d in first for m in METRICS if has_metric(first[d], m) and has_metric(second[d], m)]
+    return {(d, m): paired_columns(first[d], second[d], m) for d, m in both}
 
 
-def check_same(a: Sequence[Item], b: Sequence[Item]) -> None:
-    """Raise ValueError where two models were not given the same items."""
-    _check_ids({item.id for item in a}, {item.id for item in b}, "items")
-    texts = {item.id: (item.domain, item.bytes, item.prompt, item.expected) for item in a}
-    other = sorted(i.id for i in b if texts[i.id] != (i.domain, i.bytes, i.prompt, i.expected))
+def check_same_samples(a: Sequence[Sample], b: Sequence[Sample]) -> None:
+    """Raise ValueError where two models were not given the same samples."""
+    _check_ids({sample.id for sample in a}, {sample.id for sample in b}, "samples")
+    texts = {sample.id: (sample.domain, sample.bytes, sample.prompt, sample.target) for sample in a}
+    other = sorted(i.id for i in b if texts[i.id] != (i.domain, i.bytes, i.prompt, i.target))
     if other:
         raise ValueError(
             f"{len(other)} of {len(a)} ids stand for different texts, the first is {other[0]!r}. Evaluate both again "
@@ -115,21 +116,21 @@ def _check_ids(a: set[str], b: set[str], what: str) -> None:
     only_a, only_b = sorted(a - b), sorted(b - a)
     raise ValueError(
         f"the {what} differ: {len(a)} against {len(b)}, {len(only_a)} only in the first and {len(only_b)} only in the "
-        f"second (such as {(only_a or only_b)[0]!r}). Evaluate both on the same items."
+        f"second (such as {(only_a or only_b)[0]!r}). Evaluate both on the same samples."
     )
 
 
-def parts_of(results: Sequence[Result], domain: str, metric: str) -> NDArray[np.float64] | None:
-    """[models, parts, n]: the parts of a metric for several models on the items of a domain, which must be the same.
+def domain_columns(results: Sequence[Result], domain: str, metric: str) -> NDArray[np.float64] | None:
+    """Parts [models, parts, n] of a metric for several models on the samples of a domain, which must be the same.
 
-    None where a model does not know the metric there. Raises ValueError for models on different items.
+    None where a model lacks the metric there. Raises ValueError for models on different samples.
     """
-    items = [[item for item in result.items if item.domain == domain] for result in results]
-    for result, mine in zip(results[1:], items[1:], strict=True):
+    samples = [[sample for sample in result.samples if sample.domain == domain] for result in results]
+    for result, others in zip(results[1:], samples[1:], strict=True):
         try:
-            check_same(items[0], mine)
+            check_same_samples(samples[0], others)
         except ValueError as error:
             raise ValueError(f"{results[0].model} against {result.model} in {domain}: {error}") from error
-    if not all(knows(mine, metric) for mine in items):
+    if not all(has_metric(each, metric) for each in samples):
         return None
-    return np.concatenate([columns_of(mine, metric) for mine in items])
+    return np.concatenate([metric_columns(each, metric) for each in samples])

@@ -1,1 +1,1 @@
-"""Suites of benchmark tasks, and what lm-eval is given for each."""
+"""Suites of benchmark tasks, and the configuration and documents that lm-eval gets for each task."""

@@ -1,4 +1,4 @@
-"""`code_eval`, the measure that lm-eval's own code tasks load from the hub, with our sandbox in its place."""
+"""A sandboxed replacement for the metric `code_eval`, which lm-eval's own code tasks load from the hub."""
 
 from __future__ import annotations
 
@@ -15,17 +15,22 @@ class SandboxedCodeEval:
     def compute(
         self, references: Sequence[str], predictions: Sequence[Sequence[str]], k: Sequence[int] = (1,)
     ) -> tuple[dict[str, float], dict[int, Any]]:
-        """Share of problems whose program passes its tests, and why each ended. Raises ValueError for other than pass@1."""
+        """Compute the share of problems whose program passes its tests, and why each ended.
+
+        Raises ValueError for other than pass@1.
+        """
         if list(k) != [1] or any(len(programs) != 1 for programs in predictions):
             raise ValueError("Only pass@1 with one program for each problem is measured here.")
-        ends = [sandbox.run(f"{programs[0]}\n{tests}") for programs, tests in zip(predictions, references, strict=True)]
-        share = sum(end.passed for end in ends) / len(ends)
-        return {"pass@1": share}, {i: end.reason for i, end in enumerate(ends)}
+        results = [
+            sandbox.run(f"{programs[0]}\n{tests}") for programs, tests in zip(predictions, references, strict=True)
+        ]
+        share = sum(result.passed for result in results) / len(results)
+        return {"pass@1": share}, {i: result.reason for i, result in enumerate(results)}
 
 
 @contextmanager
 def sandboxed() -> Iterator[None]:
-    """While task files are loaded: those that ask `evaluate` for code_eval get ours, everything else what it is."""
+    """Make `evaluate.load("code_eval")` return `SandboxedCodeEval` inside the context, while task files are loaded."""
     import evaluate
 
     before = evaluate.load

@@ -14,7 +14,7 @@
         theoremqa/theoremqa    question, answer, answer_type, picture
         wikitext2/valid        text
 
-Each function gives documents in the form they have on the hub, so that a task is the same with and without local files.
+Each loader gives documents in the form they have on the hub, so that a task is the same with and without local files.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Rows = list[dict[str, Any]]
 
 
 def load(benchmark: str, folder: Path, subset: str | None = None) -> DatasetDict:
-    """The splits of a benchmark, or of one of its subsets, named as on the hub.
+    """Load the splits of a benchmark, or of one of its subsets, named as on the hub.
 
     Raises FileNotFoundError for a file that is missing, ValueError for a subset or field the files do not have.
     """
@@ -51,7 +51,7 @@ def load(benchmark: str, folder: Path, subset: str | None = None) -> DatasetDict
 
 
 def fingerprint(benchmark: str, folder: Path) -> str:
-    """16 hex digits of the files that a benchmark may read."""
+    """Hash the files that a benchmark may read, to 16 hex digits."""
     digest = hashlib.sha256()
     files = [_file(folder, name) for name in FILES[benchmark]]
     for file in [file for file in files if file is not None]:
@@ -61,9 +61,9 @@ def fingerprint(benchmark: str, folder: Path) -> str:
 
 
 def theoremqa_docs(dataset: Dataset) -> Dataset:
-    """Questions that need no picture, from the hub's columns or from ours; the answer is JSON."""
+    """Documents that need no picture, from the hub's columns or from local files; their answer is JSON."""
     hub = {"Question": "question", "Answer": "answer", "Answer_type": "answer_type", "Picture": "picture"}
-    dataset = dataset.rename_columns({name: ours for name, ours in hub.items() if name in dataset.column_names})
+    dataset = dataset.rename_columns({name: local for name, local in hub.items() if name in dataset.column_names})
     dataset = dataset.filter(lambda doc: doc["picture"] is None)
     return dataset.map(lambda doc: {"answer": _as_json(doc["answer"], doc["answer_type"])})
 
@@ -93,10 +93,10 @@ def _drop(folder: Path, _subset: str | None) -> dict[str, Rows]:
 
 
 def _drop_row(row: dict[str, Any]) -> dict[str, Any]:
-    nothing = {"day": "", "month": "", "year": ""}
+    no_date = {"day": "", "month": "", "year": ""}
     answers = row["answers"]
-    others = {"number": [""] * len(answers), "date": [nothing] * len(answers), "spans": [[a] for a in answers]}
-    answer = {"number": "", "date": nothing, "spans": [answers[0]]}
+    others = {"number": [""] * len(answers), "date": [no_date] * len(answers), "spans": [[a] for a in answers]}
+    answer = {"number": "", "date": no_date, "spans": [answers[0]]}
     key = hashlib.sha256((row["passage"] + row["question"]).encode()).hexdigest()[:16]
     return {**row, "query_id": key, "answer": answer, "validated_answers": others}
 
@@ -149,7 +149,7 @@ def _theoremqa(folder: Path, _subset: str | None) -> dict[str, Rows]:
     return {"test": [{**row, "answer": json.dumps(row["answer"])} for row in _rows(folder, "theoremqa/theoremqa")]}
 
 
-def _one(split: str, name: str) -> Callable[[Path, str | None], dict[str, Rows]]:
+def _single_split(split: str, name: str) -> Callable[[Path, str | None], dict[str, Rows]]:
     return lambda folder, _subset: {split: _rows(folder, name)}
 
 
@@ -159,14 +159,14 @@ BENCHMARKS: dict[str, Callable[[Path, str | None], dict[str, Rows]]] = {
     "drop": _drop,
     "gsm8k": _gsm8k,
     "hellaswag": _hellaswag,
-    "humaneval": _one("test", "humaneval/humaneval"),
-    "ifeval": _one("train", "ifeval/ifeval"),
+    "humaneval": _single_split("test", "humaneval/humaneval"),
+    "ifeval": _single_split("train", "ifeval/ifeval"),
     "math": _math,
     "mbpp": _mbpp,
     "mbpp_plus": _mbpp_plus,
     "mmlu": _mmlu,
     "theoremqa": _theoremqa,
-    "wikitext2": _one("test", "wikitext2/valid"),
+    "wikitext2": _single_split("test", "wikitext2/valid"),
 }
 
 FILES: dict[str, list[str]] = {
@@ -202,7 +202,7 @@ def _rows(folder: Path, name: str) -> Rows:
 
 
 def read_rows(file: Path) -> Iterator[dict[str, Any]]:
-    """The rows of JSON lines, in gzip where the name ends so. Raises ValueError with the line that is none."""
+    """Read JSON lines, in gzip where the name ends in .gz. Raises ValueError that names a line which is not JSON."""
     with (gzip.open if file.suffix == ".gz" else open)(file, "rt", encoding="utf-8") as stream:
         for number, line in enumerate(stream, 1):
             if line.strip():

@@ -1,4 +1,4 @@
-"""What IFEval needs to count sentences: NLTK's `punkt_tab`, or where that is not installed, a small stand-in without a net."""
+"""The sentence tokenizer of IFEval: NLTK's `punkt_tab`, or where that is not installed, a small offline fallback."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ ABBREVIATIONS = (
     "dr", "mr", "mrs", "ms", "prof", "st", "vs", "etc", "e.g", "i.e", "jr", "sr", "no", "fig", "vol", "inc", "ltd", "co",
     "u.s", "u.k", "a.m", "p.m", "ph.d",
 )  # fmt: skip
-"""Words whose full stop ends no sentence, in the stand-in."""
+"""Words whose full stop ends no sentence, for the fallback."""
 
 
-def installed() -> bool:
-    """Whether NLTK's own model is there; it tells abbreviations from sentence ends more finely than the stand-in."""
+def punkt_is_installed() -> bool:
+    """Whether NLTK's own model is there; it tells abbreviations from sentence ends more finely than the fallback."""
     import nltk
 
     try:
@@ -26,19 +26,19 @@ def installed() -> bool:
 
 
 @contextmanager
-def tokenizer() -> Iterator[None]:
-    """While IFEval's files are loaded, which look for the model and read it once."""
+def nltk_tokenizer() -> Iterator[None]:
+    """Let NLTK find a sentence tokenizer inside the context, while IFEval's files are loaded and read it once."""
     import nltk
 
-    if installed():
+    if punkt_is_installed():
         yield
         return
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder) / "tokenizers/punkt_tab/english"
-        place.mkdir(parents=True)
+        model = Path(folder) / "tokenizers/punkt_tab/english"
+        model.mkdir(parents=True)
         for name in ("collocations.tab", "sent_starters.txt", "ortho_context.tab"):
-            (place / name).write_text("")
-        (place / "abbrev_types.txt").write_text("\n".join(ABBREVIATIONS) + "\n")
+            (model / name).write_text("")
+        (model / "abbrev_types.txt").write_text("\n".join(ABBREVIATIONS) + "\n")
         nltk.data.path.insert(0, folder)
         try:
             yield

@@ -1,4 +1,4 @@
-"""A suite is a list of tasks; a task is what lm-eval asks, as it comes or with our changes. Both are YAML in the package."""
+"""Suites, which are lists of tasks, and the catalogue of tasks, lm-eval's own or ours. Both are YAML in the package."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from fusion_eval.results import mistakes
+from fusion_eval.results import format_mistakes
 
 HERE = Path(__file__).parent
 
 
 class TaskSpec(BaseModel):
-    """One line of catalogue.yaml."""
+    """A task of the catalogue: one line of catalogue.yaml."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     data: str
-    """Which files it reads with `--data`; see `local_data`."""
+    """The benchmark whose files it reads with `--data`; see `local_data`."""
     stock: str | None = None
-    """Pattern of task files inside lm-eval; where several match, each is a subset."""
-    ours: str | None = None
-    """File in task_files/ with a task of our own, or with what is said over `stock`."""
-    score: str | None = None
-    """The measure that counts; None for a text that is only read."""
+    """Pattern of lm-eval's own task files; where several match, each is a subset."""
+    task_file: str | None = None
+    """File in task_files/: a task of our own, or what is changed in `stock`."""
+    metric: str | None = None
+    """The metric that is the score of a question; None for a text of which only the likelihood is measured."""
     filter: str | None = None
-    """Which of lm-eval's filters the measure is taken after; None for the only or first one."""
-    mean: Literal["questions", "subsets"] = "questions"
+    """Name of lm-eval's filter after which the metric is taken; None for the only or first one."""
+    mean_over: Literal["questions", "subsets"] = "questions"
     """Whether each question or each subset counts the same."""
 
 
 class Suite(BaseModel):
-    """Tasks that are evaluated together."""
+    """Tasks that are evaluated together, as read from YAML."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     name: str
     template: Literal["auto", "chat", "plain"]
-    """How a prompt is written: by the chat template, as plain text, or by the template where the model has one."""
+    """How prompts are written: by the chat template, as plain text, or by the template where the model has one (`auto`)."""
     tasks: list[str] = Field(min_length=1)
     limit: dict[str, int] = {}
     """Questions of a task, spread evenly over it and its subsets; all where it is not named."""
@@ -49,17 +49,17 @@ class Suite(BaseModel):
 
 @cache
 def catalogue() -> Mapping[str, TaskSpec]:
-    """Every task that a suite may name."""
+    """Read the catalogue: every task that a suite may name."""
     return TypeAdapter(dict[str, TaskSpec]).validate_python(yaml.safe_load((HERE / "catalogue.yaml").read_text()))
 
 
 def suites() -> dict[str, Path]:
-    """The suites of the package."""
+    """Files of the package's suites by name."""
     return {file.stem: file for file in sorted((HERE / "suite_files").glob("*.yaml"))}
 
 
 def load_suite(name: str) -> Suite:
-    """A suite of the package, or one from a YAML file of your own. Raises ValueError with every mistake."""
+    """Load a suite of the package by name, or one from a YAML file. Raises ValueError with every mistake."""
     known = suites()
     file = known.get(name, Path(name))
     if not file.is_file():
@@ -67,7 +67,7 @@ def load_suite(name: str) -> Suite:
     try:
         suite = Suite.model_validate({"name": file.stem, **_mapping(file)})
     except ValidationError as error:
-        raise ValueError(f"{file} is not a suite:{mistakes(error)}") from error
+        raise ValueError(f"{file} is not a suite:{format_mistakes(error)}") from error
     if unknown := sorted({*suite.tasks, *suite.limit} - catalogue().keys()):
         raise ValueError(f"{file}: unknown task {', '.join(unknown)}; known are {', '.join(catalogue())}.")
     return suite

@@ -1,12 +1,12 @@
 """Run a program that a model wrote, in a process of its own that can do nothing but compute.
 
-What holds it, in the order in which it is put on (`containment` says which of these this machine has):
+What contains it, in the order in which it is installed (`containment` tells which of these this machine has):
 
-    limits      CPU and wall time, memory, size and number of files, no core dumps; the kernel's, always
-    namespace   no network devices and none of root's rights (user and network namespace; Linux, where permitted)
-    files       nothing may be written, made or removed outside a temporary folder (Landlock; Linux 5.13)
-    calls       no new processes, programs, sockets, signals to others, debugging or mounts (seccomp; Linux, x86-64 or arm64)
-    hook        the same at the level of Python, as a second line; native code can get around it, so alone it is no wall
+    rlimits     CPU and wall time, memory, size and number of files, no core dumps; the kernel's, always
+    namespaces  no network devices and none of root's rights (user and network namespace; Linux, where permitted)
+    landlock    nothing may be written, made or removed outside a temporary folder (Linux 5.13)
+    seccomp     no new processes, programs, sockets, signals to others, debugging or mounts (Linux, x86-64 or arm64)
+    audit_hook  the same at the level of Python, as a second line; native code can get around it, so alone it is no wall
 
 Reading files is not held back, but there is nowhere to send what was read: only a verdict and the end of the error
 message come out.
@@ -26,8 +26,6 @@ from functools import cache
 from pathlib import Path
 
 CHILD = Path(__file__).with_name("child.py")
-MESSAGE = 400
-"""Characters kept of an error message."""
 
 
 @dataclass(frozen=True)
@@ -36,16 +34,15 @@ class Limits:
 
     seconds: int = 10
     """CPU time; wall time may be three times as long, on a busy machine."""
-    memory: int = 2**30
-    """Bytes of address space."""
-    file: int = 2**20
-    """Bytes of one file."""
-    files: int = 64
-    """Open files."""
+    memory_bytes: int = 2**30
+    """Address space."""
+    file_bytes: int = 2**20
+    """Size of one file."""
+    open_files: int = 64
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ProgramResult:
     """How a program ended."""
 
     passed: bool
@@ -54,14 +51,14 @@ class Outcome:
     """Empty where it passed, else the last line of the error, or which limit ended it."""
 
 
-def run(program: str, limits: Limits | None = None) -> Outcome:
-    """Run a Python program. What it starts or leaves behind is gone when this returns."""
+def run(program: str, limits: Limits | None = None) -> ProgramResult:
+    """Run a Python program; whatever it starts or writes is gone when this returns."""
     limits = limits or Limits()
     with tempfile.TemporaryDirectory(prefix="fusion-sandbox-") as folder:
         return _run(program, folder, limits)
 
 
-def _run(program: str, folder: str, limits: Limits) -> Outcome:
+def _run(program: str, folder: str, limits: Limits) -> ProgramResult:
     secret = secrets.token_hex(16)  # the program's own output cannot pass for the verdict
     task = json.dumps({"program": program, "folder": folder, "secret": secret, **asdict(limits)}).encode()
     with (Path(folder) / ".out").open("w+b") as out, subprocess.Popen(
@@ -71,20 +68,20 @@ def _run(program: str, folder: str, limits: Limits) -> Outcome:
         try:
             process.communicate(task, timeout=3 * limits.seconds + 5)
         except subprocess.TimeoutExpired:
-            return Outcome(False, f"took longer than {3 * limits.seconds + 5} seconds")
+            return ProgramResult(False, f"took longer than {3 * limits.seconds + 5} seconds")
         finally:
             _kill_group(process)
         out.seek(0)
-        return _outcome(out.read(2 * limits.file).decode(errors="replace"), secret, process.returncode, limits)
+        return _result(out.read(2 * limits.file_bytes).decode(errors="replace"), secret, process.returncode, limits)
 
 
-def _outcome(text: str, secret: str, code: int, limits: Limits) -> Outcome:
-    _, found, verdict = text.rpartition(secret)
-    if found:
-        return Outcome(**json.loads(verdict))
+def _result(text: str, secret: str, code: int, limits: Limits) -> ProgramResult:
+    _, separator, verdict = text.rpartition(secret)
+    if separator:
+        return ProgramResult(**json.loads(verdict))
     if code in (-signal.SIGXCPU, -signal.SIGKILL):
-        return Outcome(False, f"took longer than {limits.seconds} seconds of CPU")
-    return Outcome(False, f"ended by itself before the tests were through (exit code {code})")
+        return ProgramResult(False, f"took longer than {limits.seconds} seconds of CPU")
+    return ProgramResult(False, f"ended by itself before the tests were through (exit code {code})")
 
 
 def _environment(folder: str) -> dict[str, str]:
@@ -103,20 +100,20 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
 
 @cache
 def containment() -> dict[str, bool]:
-    """Which parts hold a program on this machine, tried out once: limits, namespace, files, calls, hook."""
+    """Whether each of rlimits, namespaces, landlock, seccomp and audit_hook works on this machine; tried out once."""
     with tempfile.TemporaryDirectory(prefix="fusion-sandbox-") as folder:
         task = {"program": "", "folder": folder, "secret": "", **asdict(Limits())}
         out = subprocess.run(
-            [sys.executable, "-I", str(CHILD), "--say"], input=json.dumps(task).encode(), stdout=subprocess.PIPE,
+            [sys.executable, "-I", str(CHILD), "--containment"], input=json.dumps(task).encode(), stdout=subprocess.PIPE,
             cwd=folder, env=_environment(folder), check=True, start_new_session=True,
         )  # fmt: skip
     return json.loads(out.stdout.splitlines()[0])
 
 
-def statement() -> str:
-    """One sentence on what holds generated code on this machine, and what does not."""
+def describe_containment() -> str:
+    """Say in a sentence or two what contains generated code on this machine, and what is missing."""
     has = containment()
-    if has["files"] and has["calls"]:
+    if has["landlock"] and has["seccomp"]:
         return "Generated code runs with limits, cannot write outside its folder, start processes or reach the network."
     missing = ", ".join(name for name, on in has.items() if not on)
     return (

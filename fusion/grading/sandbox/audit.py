@@ -17,15 +17,15 @@ WRITING = (
 
 
 def install(folder: str) -> None:
-    """From now on; a hook cannot be taken off."""
-    inside = os.path.realpath(folder)
+    """Install the hook, which cannot be removed: nothing may be written outside `folder`."""
+    root = os.path.realpath(folder)
     real, separator, flags = os.path.realpath, os.sep, os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
     def outside(path: object) -> bool:
         if not isinstance(path, str | bytes):
             return False  # a descriptor, opened under these rules, or nothing
-        place = real(os.fsdecode(path))
-        return place not in (inside, os.devnull) and not place.startswith(inside + separator)
+        resolved = real(os.fsdecode(path))
+        return resolved not in (root, os.devnull) and not resolved.startswith(root + separator)
 
     def hook(event: str, args: tuple[object, ...]) -> None:
         if event.startswith(FORBIDDEN):

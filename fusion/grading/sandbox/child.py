@@ -1,6 +1,6 @@
 """The process in which one program runs; started by `run`, alone, with nothing but the standard library.
 
-Reads a task from stdin, puts on all that holds it, runs the program, and writes the secret and the verdict to stdout.
+Reads a task from stdin, installs all that contains it, runs the program, and writes the secret and the verdict to stdout.
 """
 
 from __future__ import annotations
@@ -21,19 +21,17 @@ import kernel  # pyright: ignore[reportMissingImports]
 sys.path.pop(0)
 
 
-def limit(task: dict[str, Any]) -> None:
+def set_limits(task: dict[str, Any]) -> None:
     """Set the kernel's limits; none can be raised again."""
     for name, value in [
         ("RLIMIT_CPU", task["seconds"]),
-        ("RLIMIT_AS", task["memory"]),
-        ("RLIMIT_DATA", task["memory"]),
-        ("RLIMIT_FSIZE", task["file"]),
-        ("RLIMIT_NOFILE", task["files"]),
+        ("RLIMIT_AS", task["memory_bytes"]),
+        ("RLIMIT_DATA", task["memory_bytes"]),
+        ("RLIMIT_FSIZE", task["file_bytes"]),
+        ("RLIMIT_NOFILE", task["open_files"]),
         ("RLIMIT_CORE", 0),
-        (
-            "RLIMIT_NPROC",
-            64,
-        ),  # counts all of a user's processes and never binds root, so `kernel.calls` forbids them too
+        # counts all of a user's processes and never binds root, so `kernel.install_seccomp` forbids them too
+        ("RLIMIT_NPROC", 64),
     ]:
         _, hard = resource.getrlimit(kind := getattr(resource, name))
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
@@ -42,32 +40,32 @@ def limit(task: dict[str, Any]) -> None:
 
 
 def contain(task: dict[str, Any]) -> dict[str, bool]:
-    """Put on everything; which parts this machine has."""
+    """Install everything that contains this process; returns which parts this machine has."""
     folder = task["folder"]
-    on = {}
-    for name, put_on in [
-        ("limits", lambda: limit(task)),
-        ("namespace", kernel.namespace),
-        ("files", lambda: kernel.files(folder)),
-        ("calls", kernel.calls),
+    installed = {}
+    for name, install in [
+        ("rlimits", lambda: set_limits(task)),
+        ("namespaces", kernel.enter_namespaces),
+        ("landlock", lambda: kernel.install_landlock(folder)),
+        ("seccomp", kernel.install_seccomp),
     ]:
-        on[name] = _works(put_on)
+        installed[name] = _works(install)
     audit.install(folder)
-    return on | {"hook": True}
+    return installed | {"audit_hook": True}
 
 
-def _works(put_on: Callable[[], None]) -> bool:
+def _works(install: Callable[[], None]) -> bool:
     try:
-        put_on()
+        install()
     except (OSError, ValueError):  # setrlimit raises the second
         return False
     return True
 
 
-def verdict(program: str) -> dict[str, Any]:
-    """Run it as `__main__`; any exception, also an exit, is a failure."""
+def run_program(program: str) -> dict[str, Any]:
+    """Run a program as `__main__`; any exception, also an exit, is a failure."""
     try:
-        with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing), contextlib.redirect_stderr(nothing):  # noqa: PTH123
+        with open(os.devnull, "w") as null, contextlib.redirect_stdout(null), contextlib.redirect_stderr(null):  # noqa: PTH123
             exec(compile(program, "<answer>", "exec"), {"__name__": "__main__", "__builtins__": __builtins__})
     except BaseException as error:
         return {"passed": False, "reason": f"{type(error).__name__}: {error}"[:400]}
@@ -75,17 +73,17 @@ def verdict(program: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """See the head of this file."""
+    """Read the task, run its program, write the verdict; with `--containment`, write what contains it instead."""
     task = json.loads(sys.stdin.buffer.read())
     secret, out = task.pop("secret"), os.dup(1)
     os.dup2(os.open(os.devnull, os.O_RDWR), 0)
     os.dup2(0, 1)
-    on = contain(task)
-    if "--say" in sys.argv:
-        os.write(out, json.dumps(on).encode() + b"\n")
+    installed = contain(task)
+    if "--containment" in sys.argv:
+        os.write(out, json.dumps(installed).encode() + b"\n")
         return
-    ended = verdict(task["program"])
-    os.write(out, (secret + json.dumps(ended)).encode())
+    verdict = run_program(task["program"])
+    os.write(out, (secret + json.dumps(verdict)).encode())
     os._exit(0)  # neither threads nor handlers of the program have the last word
 
 

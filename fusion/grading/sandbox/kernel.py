@@ -1,4 +1,4 @@
-"""What Linux can forbid a process without anybody's permission. Each function raises OSError where it cannot.
+"""Restrictions that a Linux process can put on itself without privileges. Each function raises OSError where it cannot.
 
 By system call, since Python has no names for these; numbers and layouts are those of the kernel's headers (linux/prctl.h,
 linux/landlock.h, linux/seccomp.h, linux/filter.h).
@@ -30,8 +30,8 @@ def _linux() -> None:
         raise OSError("only Linux can do this")
 
 
-def namespace() -> None:
-    """A user and a network namespace of its own: no devices to reach anybody by, and none of root's rights outside."""
+def enter_namespaces() -> None:
+    """Enter a user and a network namespace of its own: no devices to reach anybody by, and none of root's rights outside."""
     _linux()
     _check(_libc.prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0))  # dies with the process that waits for it
     _check(_libc.unshare(0x10000000 | 0x40000000 | 0x08000000))  # NEWUSER, NEWNET, NEWIPC
@@ -42,8 +42,8 @@ _WRITING = sum(1 << bit for bit in (1, 4, 5, 6, 7, 8, 9, 10, 11, 12))  # write, 
 _LATER = {2: 1 << 13, 3: 1 << 14, 5: 1 << 15}  # move between folders, truncate, device control
 
 
-def files(folder: str) -> None:
-    """Nothing may be written, made, moved or removed outside `folder`; from Linux 6.7 on, no TCP port is reached."""
+def install_landlock(folder: str) -> None:
+    """Let nothing be written, made, moved or removed outside `folder`; from Linux 6.7 on, no TCP port is reached."""
     _linux()
     version = _check(_libc.syscall(444, None, 0, 1))
     writing = _WRITING | sum(right for since, right in _LATER.items() if version >= since)
@@ -51,13 +51,13 @@ def files(folder: str) -> None:
     scoped = 3 if version >= 6 else 0  # abstract sockets, signals to others
     rules = struct.pack("=QQQ", writing, tcp, scoped)[: 24 if version >= 6 else 16 if version >= 4 else 8]
     ruleset = _check(_libc.syscall(444, rules, len(rules), 0))
-    place = os.open(folder, os.O_PATH | os.O_CLOEXEC)
+    root = os.open(folder, os.O_PATH | os.O_CLOEXEC)
     null = os.open(os.devnull, os.O_PATH | os.O_CLOEXEC)
-    _check(_libc.syscall(445, ruleset, 1, struct.pack("=Qi", writing, place), 0))
+    _check(_libc.syscall(445, ruleset, 1, struct.pack("=Qi", writing, root), 0))
     _check(_libc.syscall(445, ruleset, 1, struct.pack("=Qi", 1 << 1, null), 0))
     _check(_libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
     _check(_libc.syscall(446, ruleset, 0))
-    for descriptor in (ruleset, place, null):
+    for descriptor in (ruleset, root, null):
         os.close(descriptor)
 
 
@@ -85,13 +85,13 @@ _ALLOW, _KILL, _FAIL, _ABSENT = 0x7FFF0000, 0x80000000, 0x00050000 | 1, 0x000500
 _THREAD = 0x00010000  # CLONE_THREAD
 
 
-def calls() -> None:
-    """No processes, programs, sockets, signals, tracing, mounts or other ways around; threads may be started."""
+def install_seccomp() -> None:
+    """Forbid processes, programs, sockets, signals, tracing, mounts and other ways around; threads may be started."""
     _linux()
-    known = _FORBIDDEN.get(platform.machine())
-    if known is None:
+    forbidden = _FORBIDDEN.get(platform.machine())
+    if forbidden is None:
         raise OSError(f"no list of calls for {platform.machine()}")
-    program = _filter(*known)
+    program = _filter(*forbidden)
     size = len(program) // 8
     buffer = ctypes.create_string_buffer(program, len(program))
     header = struct.pack("@HxxxxxxP", size, ctypes.addressof(buffer))
@@ -100,7 +100,7 @@ def calls() -> None:
 
 
 def _filter(architecture: int, forbidden: dict[str, int], clone: int, clone3: int) -> bytes:
-    """The filter in the instructions of the kernel's packet filter, each 8 bytes: code, two jumps, a value.
+    """Build the filter in the instructions of the kernel's packet filter, each 8 bytes: code, two jumps, a value.
 
     `seccomp_data` begins with the number of the call (4 bytes), the architecture (4), the pointer (8), six arguments (8).
     """

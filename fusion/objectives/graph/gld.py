@@ -90,10 +90,10 @@ class GLD(GraphObjective):
 
     def __call__(self, pivot: LogitRows, source: LogitRows, examples: int) -> Float[Tensor, " E"]:
         """One value for each example, never negative. Raises ValueError where the input needs moments that are NaN."""
-        mine = self._features(pivot, examples, "pivot")
-        theirs = self._features(as_target(source, pivot), examples, "source")
+        pivot_features = self._features(pivot, examples, "pivot")
+        source_features = self._features(as_target(source, pivot), examples, "source")
         both = has_rows(pivot, examples) & has_rows(source, examples)
-        return (mine - theirs).abs().sum(-1) * both
+        return (pivot_features - source_features).abs().sum(-1) * both
 
     def _features(self, rows: LogitRows, examples: int, side: str) -> Float[Tensor, "E n"]:
         top = full_top(rows, self.top_k, side)

@@ -45,11 +45,14 @@ class GromovWasserstein(GraphObjective):
         return self._bounds(pivot, source, examples).sqrt()
 
     def _bounds(self, pivot: LogitRows, source: LogitRows, examples: int) -> Float[Tensor, "2 E"]:
-        mine, theirs = (
+        pivot_graphs, source_graphs = (
             self._graphs(pivot, examples, "pivot"),
             self._graphs(as_target(source, pivot), examples, "source"),
         )
-        pairs = [bounds(z, y) if len(z) and len(y) else z.new_zeros(2) for z, y in zip(mine, theirs, strict=True)]
+        pairs = [
+            bounds(z, y) if len(z) and len(y) else z.new_zeros(2)
+            for z, y in zip(pivot_graphs, source_graphs, strict=True)
+        ]
         return torch.stack(pairs, dim=1)
 
     def _graphs(self, rows: LogitRows, examples: int, side: str) -> list[Float[Tensor, "N n"]]:

@@ -39,14 +39,17 @@ class Affinity(RandomObjective, RelationObjective):
 
     def __call__(self, pivot: LogitRows, source: LogitRows, examples: int) -> Float[Tensor, " E"]:
         """One value for each example, never negative."""
-        mine, theirs = (
+        pivot_directions, source_directions = (
             side_by_side(directions(hidden), pivot, examples) for hidden in states(pivot, source)
         )  # E T D; a place that is not there has the direction 0, and so cosines of 0
         if self.sketch is None:
-            apart, columns = mine @ mine.mT - theirs @ theirs.mT, 1
+            apart, columns = pivot_directions @ pivot_directions.mT - source_directions @ source_directions.mT, 1
         else:
-            z, columns = drawn(mine.shape[1], self.sketch, self.seed, mine, normal=True), self.sketch
-            apart = mine @ (mine.mT @ z) - theirs @ (theirs.mT @ z)
+            z, columns = (
+                drawn(pivot_directions.shape[1], self.sketch, self.seed, pivot_directions, normal=True),
+                self.sketch,
+            )
+            apart = pivot_directions @ (pivot_directions.mT @ z) - source_directions @ (source_directions.mT @ z)
         rows = torch.bincount(pivot.example, minlength=examples).clamp(min=1)
         apart = apart.flatten(1)
         if self.order == 1:

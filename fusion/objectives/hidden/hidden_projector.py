@@ -39,11 +39,11 @@ class HiddenProjector(HiddenObjective, ModuleObjective, PairObjective):
 
     def __call__(self, pivot: LogitRows, source: LogitRows, module: nn.Module | None = None) -> Float[Tensor, " M"]:
         """One value for each joined row, never negative."""
-        mine, theirs = states(pivot, source)
-        mine = mine if module is None else module(mine)
-        value = (mine - theirs).square().mean(-1)
+        pivot_states, source_states = states(pivot, source)
+        pivot_states = pivot_states if module is None else module(pivot_states)
+        value = (pivot_states - source_states).square().mean(-1)
         if self.disparity is not None:
-            value = value * disparity(mine.detach(), theirs, pivot, self.disparity)
+            value = value * disparity(pivot_states.detach(), source_states, pivot, self.disparity)
         return value.to(pivot.gold.dtype)
 
 
@@ -65,10 +65,10 @@ class Projector(nn.Module):
 
 
 def disparity(
-    mine: Float[Tensor, "M D"], theirs: Float[Tensor, "M D"], rows: LogitRows, quantile: float
+    pivot_states: Float[Tensor, "M D"], source_states: Float[Tensor, "M D"], rows: LogitRows, quantile: float
 ) -> Float[Tensor, " M"]:
     """1 - cosine of each row, divided by that quantile of its example's, from 0 to 1; 1 where all of an example agree."""
-    apart = 1 - (directions(mine) * directions(theirs)).sum(-1)
+    apart = 1 - (directions(pivot_states) * directions(source_states)).sum(-1)
     examples = int(rows.example.max()) + 1 if len(rows) else 0
     together = side_by_side(apart[:, None], rows, examples)[:, :, 0]
     together = together.masked_fill(~present(rows, examples), torch.nan)

@@ -62,7 +62,6 @@ class OptimalTransport(HiddenObjective, ModuleObjective, ExampleObjective):
 
     @override
     def build_module(self, spec: ModuleSpec) -> nn.Module:
-        """The projector."""
         pivot, source = spec.widths
         return linear(source, pivot, bias=False)
 
@@ -84,9 +83,9 @@ class OptimalTransport(HiddenObjective, ModuleObjective, ExampleObjective):
     def _cost(
         self, pivot: LogitRows, source: LogitRows, examples: int, module: nn.Module | None
     ) -> Float[Tensor, " E"]:
-        mine, theirs = states(pivot, source)
-        x = side_by_side(mine, pivot, examples)
-        y = side_by_side(theirs if module is None else module(theirs), source, examples)
+        pivot_states, source_states = states(pivot, source)
+        x = side_by_side(pivot_states, pivot, examples)
+        y = side_by_side(source_states if module is None else module(source_states), source, examples)
         both = has_rows(pivot, examples) & has_rows(source, examples)
         rows, columns = (present(side, examples) for side in (pivot, source))
         rows, columns = (there | (first(there) & ~both[:, None]) for there in (rows, columns))  # at least one of each

@@ -20,8 +20,9 @@ class SpanRelations(RandomObjective, PairObjective):
     """A margin for every two positions of which one is more like the anchor in the source, and the divergence over all of them.
 
     Each joined row is an anchor. Its context is the joined rows before and after it, and some of the same example drawn at
-    random; its scores are the cosines of its hidden state with theirs, within each model, so widths and vocabularies may
-    differ. Rows that end at the same byte are joined, so a row stands for the span between two shared boundaries.
+    random; its scores are the cosines of its hidden state with those of its context, within each model, so widths and
+    vocabularies may differ. Rows that end at the same byte are joined, so a row stands for the span between two shared
+    boundaries.
 
     Source: LLP, Guo et al. 2023, arXiv:2210.05801 (predicting links of a graph): a node is a position here, and the nodes that
     short random walks reach are its neighbours in the text. Random context of other sequences is left out: values would
@@ -53,10 +54,13 @@ class SpanRelations(RandomObjective, PairObjective):
     def __call__(self, pivot: LogitRows, source: LogitRows) -> Float[Tensor, " M"]:
         """One value for each joined row, never negative; 0 where its example has no other."""
         context, there = self._context(pivot)
-        mine, theirs = (cosines(directions(hidden), context) for hidden in states(pivot, source))
-        theirs, mine = theirs.masked_fill(~there, -torch.inf), mine.masked_fill(~there, -torch.inf)
-        both = Outcomes(theirs, mine, torch.zeros_like(there))
-        over = (log_softmax(scores / self.temperature, both.empty) for scores in (theirs, mine))
+        pivot_cosines, source_cosines = (cosines(directions(hidden), context) for hidden in states(pivot, source))
+        source_cosines, pivot_cosines = (
+            source_cosines.masked_fill(~there, -torch.inf),
+            pivot_cosines.masked_fill(~there, -torch.inf),
+        )
+        both = Outcomes(source_cosines, pivot_cosines, torch.zeros_like(there))
+        over = (log_softmax(scores / self.temperature, both.empty) for scores in (source_cosines, pivot_cosines))
         value = self.rank * margins(both, self.delta) + self.distribution * divergence(*over)
         return value.to(pivot.gold.dtype)
 

@@ -75,7 +75,6 @@ class Matcher(ModuleObjective, MappedObjective):
 
     @override
     def build_module(self, spec: ModuleSpec) -> PairMatcher:
-        """The matcher."""
         return PairMatcher(*spec.widths)
 
     def __call__(self, pivot: LogitRows, source: MappedRows, module: PairMatcher | None = None) -> Float[Tensor, " M"]:
@@ -100,10 +99,10 @@ class PairMatcher(nn.Module):
         self.scale, self.bias = nn.Parameter(torch.tensor(10.0)), nn.Parameter(torch.tensor(0.0))
 
     def forward(
-        self, mine: Float[Tensor, "M D"], theirs: Float[Tensor, "M D2"], rows: LogitRows
+        self, pivot_states: Float[Tensor, "M D"], source_states: Float[Tensor, "M D2"], rows: LogitRows
     ) -> Float[Tensor, "E T T"]:
         """Of each row of the pivot with each of the source, example by example, as `rows` (those of the pivot) say."""
-        x, y = (directions(each) for each in (self.projector(mine), theirs))
+        x, y = (directions(each) for each in (self.projector(pivot_states), source_states))
         cosine = side_by_side(x, rows, _examples(rows)) @ side_by_side(y, rows, _examples(rows)).mT
         return self.scale * cosine + self.bias
 

@@ -60,9 +60,9 @@ class InfiFusion(PairObjective):
 
     def __call__(self, pivot: LogitRows, source: LogitRows) -> Float[Tensor, " M"]:
         """One value for each pair. Raises ValueError where a row has fewer than `top_k` entries."""
-        mine = full_top(pivot, self.top_k, "pivot").logprobs
-        theirs = full_top(as_target(source, pivot), self.top_k, "source").logprobs
-        return rank_distance(self._profile(mine), self._profile(theirs))
+        pivot_top = full_top(pivot, self.top_k, "pivot").logprobs
+        source_top = full_top(as_target(source, pivot), self.top_k, "source").logprobs
+        return rank_distance(self._profile(pivot_top), self._profile(source_top))
 
     def _profile(self, values: Float[Tensor, "M K"]) -> Float[Tensor, "M K"]:
         scores = standardise(values, self.eps, self.unbiased) if self.zscore else values

@@ -87,11 +87,11 @@ class Hungarian(ModuleObjective, PairObjective):
         self, source: Float[Tensor, "M K"], pivot: Float[Tensor, "M L"], distance: Float[Tensor, "M K L"]
     ) -> Float[Tensor, "M K L"]:
         """Of matching each of the source's tokens with each of the pivot's; infinite where either entry is empty."""
-        theirs, mine = (each.double() for each in (source, pivot))
-        empty = theirs.isneginf()[:, :, None] | mine.isneginf()[:, None, :]
+        source_values, pivot_values = (each.double() for each in (source, pivot))
+        empty = source_values.isneginf()[:, :, None] | pivot_values.isneginf()[:, None, :]
         if self.difference == "probabilities":
-            theirs, mine = theirs.exp(), mine.exp()
-        apart = (theirs[:, :, None] - mine[:, None, :]).abs()
+            source_values, pivot_values = source_values.exp(), pivot_values.exp()
+        apart = (source_values[:, :, None] - pivot_values[:, None, :]).abs()
         return (self.probability * apart + self.spelling * distance).masked_fill(empty, torch.inf)
 
 

@@ -38,7 +38,7 @@ class AlignDistil(AllSourcesObjective):
     ratio: float = Field(default=10.0, ge=0)
     """How fast a grows with the distance of the two; the paper's value for given text."""
     eps: float = Field(default=1e-3, gt=0)
-    """Least a."""
+    """Least value of a."""
     beta: float = Field(default=0.1, gt=0)
     """Strength of the pull; the paper's value."""
 

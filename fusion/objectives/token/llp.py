@@ -47,9 +47,13 @@ class LLP(MappedObjective):
 def margins(both: Outcomes, delta: float) -> Float[Tensor, " M"]:
     """Sum, over pairs of tokens that the source tells apart by more than `delta`, of how much the pivot's margin lacks."""
     there = ~both.empty
-    theirs, mine = (difference(values.masked_fill(both.empty, 0)) for values in (both.source, both.pivot))
-    counts = there[:, :, None] & there[:, None, :] & (theirs > delta)  # each pair once, from its likelier token
-    return (delta - mine).clamp(min=0).masked_fill(~counts, 0).sum((-2, -1))
+    source_difference, pivot_difference = (
+        difference(values.masked_fill(both.empty, 0)) for values in (both.source, both.pivot)
+    )
+    counts = (
+        there[:, :, None] & there[:, None, :] & (source_difference > delta)
+    )  # each pair once, from its likelier token
+    return (delta - pivot_difference).clamp(min=0).masked_fill(~counts, 0).sum((-2, -1))
 
 
 def difference(values: Float[Tensor, "M K"]) -> Float[Tensor, "M K K"]:

@@ -75,7 +75,7 @@ def mixture(sources: Mapping[str, MappedRows], share: Float[Tensor, "S M"]) -> M
     gold = torch.stack([row.pivot_token_logprob for row in rows]).to(share) + log_share
     gold = gold.masked_fill(silent, -torch.inf).logsumexp(0)
     logprobs = torch.cat(
-        [row.logprobs.to(share) + mine[:, None] for row, mine in zip(rows, log_share, strict=True)], dim=1
+        [row.logprobs.to(share) + own[:, None] for row, own in zip(rows, log_share, strict=True)], dim=1
     )
     ids = torch.cat([row.ids.masked_fill(none[:, None], -1) for row, none in zip(rows, silent, strict=True)], dim=1)
     unknown = torch.full_like(gold, torch.nan)

@@ -24,15 +24,15 @@ class Outcomes:
     """Log-probabilities of the same outcomes, in nats."""
 
     source: Float[Tensor, "M K"]
-    """Constants."""
+    """Log-probabilities that the source gives: constants, through which no gradient flows."""
     pivot: Float[Tensor, "M K"]
-    """With gradients."""
+    """Log-probabilities that the pivot gives, with gradients."""
     is_gold: Bool[Tensor, "M K"]
     """Which outcome is the token that really follows; none where the rows do not say."""
 
     @property
     def empty(self) -> Bool[Tensor, "M K"]:
-        """Outcomes without meaning."""
+        """Whether each outcome has no meaning (an empty entry of the source)."""
         return self.source.isneginf()
 
     def with_other(self, where: Bool[Tensor, " M"] | None = None) -> Outcomes:

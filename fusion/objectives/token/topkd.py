@@ -57,8 +57,10 @@ class TopKDecoupled(MappedObjective):
         last = (~both.empty).sum(-1, keepdim=True) - (self.top_k if self.negative else 0)
         first = (rank < self.top_k).expand_as(both.empty)
         groups = [(self.positive, first), (1.0, ~first & (rank < last)), (self.negative, ~first & (rank >= last))]
-        mine, theirs = (centred(values, both.empty) for values in (both.pivot, both.source))
-        return torch.stack([w * misdirection(mine, theirs, inside & ~both.empty) for w, inside in groups]).sum(0)
+        pivot_logits, source_logits = (centred(values, both.empty) for values in (both.pivot, both.source))
+        return torch.stack(
+            [w * misdirection(pivot_logits, source_logits, inside & ~both.empty) for w, inside in groups]
+        ).sum(0)
 
 
 class TopKContrastive(MappedObjective):
@@ -87,8 +89,8 @@ class TopKContrastive(MappedObjective):
         both, count = compare(pivot, source), min(len(source), self.rows)
         at = torch.linspace(0, max(len(source) - 1, 0), count, device=source.ids.device).long()
         some = Outcomes(both.source[at], both.pivot[at], both.is_gold[at])
-        mine, theirs = directions(some, source.ids[at])
-        values = telling_apart(mine, theirs, self.temperature)
+        pivot_logits, source_logits = directions(some, source.ids[at])
+        values = telling_apart(pivot_logits, source_logits, self.temperature)
         return both.pivot.new_zeros(len(source)).index_copy(0, at, values * (len(source) / max(1, count)))
 
 

@@ -62,10 +62,10 @@ def _of_suite(
     contents: RunContents, suite: str, compared: SuiteDifferences, colours: Colours, resamples: int
 ) -> RunFigures:
     results, sources = contents.results[suite], contents.run.names_by_role("source")
-    domains = {item.domain for result in results for item in result.items}
+    domains = {sample.domain for result in results for sample in result.samples}
     found: RunFigures = {}
     for metric, kind in METRICS.items():
-        known = any(kind.parts(item) is not None for result in results for item in result.items)
+        known = any(kind.parts(sample) is not None for result in results for sample in result.samples)
         if not known:
             continue
         name = f"{kind.label} on {suite}"

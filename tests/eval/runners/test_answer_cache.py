@@ -14,8 +14,8 @@ from lm_eval.api.model import LM
 from fusion.models.loading import ModelRef
 from fusion_eval.results import Result
 from fusion_eval.runners import evaluate as module
-from fusion_eval.runners.answer_cache import AnswerFile, RememberingLM, request_key
-from fusion_eval.runners.evaluate import Settings, evaluate
+from fusion_eval.runners.answer_cache import AnswerCache, AnswerCachingLM, request_key
+from fusion_eval.runners.evaluate import BenchmarkSettings, evaluate
 from fusion_eval.suites.suite import load_suite
 
 
@@ -52,8 +52,8 @@ def instance(method, *arguments, task="t"):
 
 
 def lm(folder, model, progress=lambda units: None):
-    return RememberingLM(
-        lambda: model, {"t": AnswerFile(folder / "t.jsonl"), "u": AnswerFile(folder / "u.jsonl")}, progress
+    return AnswerCachingLM(
+        lambda: model, {"t": AnswerCache(folder / "t.jsonl"), "u": AnswerCache(folder / "u.jsonl")}, progress
     )
 
 
@@ -110,7 +110,7 @@ def test_a_model_is_not_loaded_for_what_is_known(tmp_path):
     def load():
         raise AssertionError("loaded")
 
-    again = RememberingLM(load, {"t": AnswerFile(tmp_path / "t.jsonl")}, lambda units: None)
+    again = AnswerCachingLM(load, {"t": AnswerCache(tmp_path / "t.jsonl")}, lambda units: None)
     assert again.loglikelihood([instance("loglikelihood", "a", " b")]) == [(-2.0, True)]
 
 
@@ -122,21 +122,21 @@ def test_each_task_has_its_own_file(tmp_path):
 
 
 def test_a_line_cut_off_while_it_was_written_is_asked_again(tmp_path):
-    file = AnswerFile(tmp_path / "t.jsonl")
+    file = AnswerCache(tmp_path / "t.jsonl")
     file.add("a", 1)
     file.add("b", 2)
     whole = file.path.read_bytes()
     file.path.write_bytes(whole[:-4])
-    again = AnswerFile(file.path)
+    again = AnswerCache(file.path)
     assert again.answers == {"a": 1}
     again.add("c", 3)
-    assert AnswerFile(file.path).answers == {"a": 1, "c": 3}
+    assert AnswerCache(file.path).answers == {"a": 1, "c": 3}
 
 
 def test_a_damaged_line_is_named(tmp_path):
     (tmp_path / "t.jsonl").write_text('["a", 1]\nnonsense\n["b", 2]\n')
     with pytest.raises(ValueError, match=r"t.jsonl, line 2, is damaged .* Delete the line"):
-        AnswerFile(tmp_path / "t.jsonl")
+        AnswerCache(tmp_path / "t.jsonl")
 
 
 def test_a_key_changes_with_everything_that_is_asked():
@@ -161,55 +161,55 @@ def still(total):
 
 
 def test_a_finished_evaluation_is_read_and_a_lost_result_is_made_of_the_answers(data, llama, tmp_path, monkeypatch):
-    how, ref = Settings(data=data), ModelRef(str(llama))
-    first = evaluate("m", ref, SUITE, how, tmp_path, still)
+    how, ref = BenchmarkSettings(data=data), ModelRef(str(llama))
+    first = evaluate(ref, SUITE, how, name="m", out=tmp_path, progress=still)
 
     def load(*arguments, **settings):
         raise AssertionError("a model was loaded")
 
     monkeypatch.setattr(module, "load_backend", load)
     (tmp_path / "m/quick.json").unlink()
-    assert evaluate("m", ref, SUITE, how, tmp_path, still).items == first.items
+    assert evaluate(ref, SUITE, how, name="m", out=tmp_path, progress=still).samples == first.samples
     monkeypatch.setattr(module, "_measure", load)
     begin = time.perf_counter()
-    assert evaluate("m", ref, SUITE, how, tmp_path, still) == Result.load(tmp_path / "m/quick.json")
+    assert evaluate(ref, SUITE, how, name="m", out=tmp_path, progress=still) == Result.load(tmp_path / "m/quick.json")
     assert time.perf_counter() - begin < 2
 
 
 def test_another_limit_or_model_makes_another_result_from_what_is_known(data, llama, neox, tmp_path):
-    how = Settings(data=data, limit=1)
-    few = evaluate("m", ModelRef(str(llama)), SUITE, how, tmp_path, still)
-    all_ = evaluate("m", ModelRef(str(llama)), SUITE, Settings(data=data), tmp_path, still)
-    assert (len(few.items), len(all_.items)) == (2, 6)
-    other = evaluate("m", ModelRef(str(neox)), SUITE, how, tmp_path, still)
-    assert other.made["key"]["model"] != few.made["key"]["model"]
-    assert [item.nats for item in other.items] != [item.nats for item in few.items]
-    assert [item.id for item in other.items] == [item.id for item in few.items]
+    how = BenchmarkSettings(data=data, limit=1)
+    few = evaluate(ModelRef(str(llama)), SUITE, how, name="m", out=tmp_path, progress=still)
+    all_ = evaluate(ModelRef(str(llama)), SUITE, BenchmarkSettings(data=data), name="m", out=tmp_path, progress=still)
+    assert (len(few.samples), len(all_.samples)) == (2, 6)
+    other = evaluate(ModelRef(str(neox)), SUITE, how, name="m", out=tmp_path, progress=still)
+    assert other.provenance["key"]["model"] != few.provenance["key"]["model"]
+    assert [sample.nll for sample in other.samples] != [sample.nll for sample in few.samples]
+    assert [sample.id for sample in other.samples] == [sample.id for sample in few.samples]
 
 
 RUN = """
 import sys, time
 from pathlib import Path
-from fusion.models import ModelRef
-from fusion_eval.runners.evaluate import Settings, evaluate
-from fusion_eval.runners.fast_lm import FastLM
-from fusion_eval.suites import load_suite
-before = FastLM._model_generate
+from fusion.models.loading import ModelRef
+from fusion_eval.runners.evaluate import BenchmarkSettings, evaluate
+from fusion_eval.runners.shared_prefix_lm import SharedPrefixLM
+from fusion_eval.suites.suite import load_suite
+before = SharedPrefixLM._model_generate
 def slow(self, *arguments, **settings):
     time.sleep(0.4)
     return before(self, *arguments, **settings)
-FastLM._model_generate = slow
+SharedPrefixLM._model_generate = slow
 suite = load_suite("math").model_copy(update={"tasks": ["gsm8k", "math"]})
-how = Settings(data=Path(sys.argv[1]), max_new_tokens=3, batch_size=1)
-evaluate("m", ModelRef(sys.argv[2]), suite, how, Path(sys.argv[3]), lambda total: lambda units: None)
+how = BenchmarkSettings(data=Path(sys.argv[1]), max_new_tokens=3, batch_size=1)
+evaluate(ModelRef(sys.argv[2]), suite, how, name="m", out=Path(sys.argv[3]), progress=lambda total: lambda units: None)
 """
 
 
 def test_a_killed_evaluation_ends_with_the_same_result_as_one_that_was_not(data, llama, tmp_path):
     def go(out):
         suite = load_suite("math").model_copy(update={"tasks": ["gsm8k", "math"]})
-        how = Settings(data=data, max_new_tokens=3, batch_size=1)
-        return evaluate("m", ModelRef(str(llama)), suite, how, out, still)
+        how = BenchmarkSettings(data=data, max_new_tokens=3, batch_size=1)
+        return evaluate(ModelRef(str(llama)), suite, how, name="m", out=out, progress=still)
 
     def answers(out):
         return [line for file in out.glob("answers/*/*.jsonl") for line in file.read_text().splitlines()]
@@ -225,7 +225,7 @@ def test_a_killed_evaluation_ends_with_the_same_result_as_one_that_was_not(data,
     before = answers(killed)
     assert 3 <= len(before) < 10
     assert not (killed / "m").exists()
-    assert go(killed).items == go(whole).items
+    assert go(killed).samples == go(whole).samples
     assert set(before) <= set(answers(killed))
     assert sorted(answers(killed)) == sorted(answers(whole))
     assert len(answers(whole)) == 10

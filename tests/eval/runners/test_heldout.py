@@ -8,7 +8,7 @@ import torch
 from fusion.data.datasets import Example
 from fusion.models.loading import ModelRef, load_model, load_tokenizer
 from fusion.tokenizers import spelled
-from fusion_eval.runners.heldout import Settings, score, work
+from fusion_eval.runners.heldout import HeldoutSettings, count_requests, score
 from tests.helpers import tiny
 
 TEXTS = ["the lazy dog", "naïve café 🙂\t北京", " 12 + 30 = 42", "x"]
@@ -25,30 +25,30 @@ def ref(request, tmp_path_factory):
 
 def run(ref, examples=EXAMPLES, **settings):
     done = []
-    how = Settings(max_new_tokens=5, **settings)
-    items = score(ref, examples, "auto", how, done.append)
-    assert sum(done) == work(examples, how)
-    return items
+    how = HeldoutSettings(max_new_tokens=5, **settings)
+    samples = score(ref, examples, "auto", how, progress=done.append)
+    assert sum(done) == count_requests(examples, how)
+    return samples
 
 
 def test_likelihood_is_that_of_the_text_alone(ref):
     """Summed over the response's own tokens, without the end of turn, from the model's own logits."""
     model, tokenizer = load_model(ref), load_tokenizer(ref)
     size = len(tokenizer)
-    for example, item in zip(EXAMPLES, run(ref), strict=True):
+    for example, sample in zip(EXAMPLES, run(ref), strict=True):
         prompt = tokenizer(example.prompt)["input_ids"]
         response = tokenizer(example.response, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         logits = model(torch.tensor([prompt + response])).logits[0, :, :size].log_softmax(-1)
         nats = -sum(logits[len(prompt) - 1 + i, id].item() for i, id in enumerate(response))
-        assert item.nats == pytest.approx(nats, rel=1e-4)
-        assert item.bytes == len(example.response.encode())
-        assert item.id == example.id
+        assert sample.nll == pytest.approx(nats, rel=1e-4)
+        assert sample.bytes == len(example.response.encode())
+        assert sample.id == example.id
 
 
 def test_calibration_compares_the_likeliest_token_with_the_one_that_came(ref):
     model, tokenizer = load_model(ref), load_tokenizer(ref)
     size = len(tokenizer)
-    for example, item in zip(EXAMPLES, run(ref), strict=True):
+    for example, sample in zip(EXAMPLES, run(ref), strict=True):
         prompt = tokenizer(example.prompt)["input_ids"]
         response = tokenizer(example.response, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         logits = model(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1, :size]
@@ -56,25 +56,25 @@ def test_calibration_compares_the_likeliest_token_with_the_one_that_came(ref):
         off = [0.0] * 10
         for sure, token, came in zip(confidence.tolist(), likeliest.tolist(), response, strict=True):
             off[min(9, int(10 * sure))] += sure - (token == came)
-        assert item.calibration == pytest.approx([*off, len(response)], abs=1e-4)
+        assert sample.calibration == pytest.approx([*off, len(response)], abs=1e-4)
 
 
 def test_batches_change_no_number(ref):
     for one, other in zip(run(ref, batch_tokens=1), run(ref, batch_tokens=10_000), strict=True):
-        assert one.nats == pytest.approx(other.nats, rel=1e-4)
+        assert one.nll == pytest.approx(other.nll, rel=1e-4)
 
 
 def test_answers_are_the_models_greedy_ones_and_only_where_asked(ref):
     model, tokenizer = load_model(ref), load_tokenizer(ref)
-    for example, item in zip(EXAMPLES, run(ref, exact_match=("odd",)), strict=True):
+    for example, sample in zip(EXAMPLES, run(ref, exact_match=("odd",)), strict=True):
         if example.domain == "even":
-            assert item.exact is None
-            assert item.answer is None
+            assert sample.exact_match is None
+            assert sample.answer is None
             continue
         ids = tokenizer(example.prompt, return_tensors="pt", return_token_type_ids=False)
         out = model.generate(**ids, max_new_tokens=5, do_sample=False)[0, ids["input_ids"].shape[1] :]
-        assert item.answer == spelled(tokenizer, out.tolist())
-        assert item.exact == (item.answer.strip() == example.response.strip())
+        assert sample.answer == spelled(tokenizer, out.tolist())
+        assert sample.exact_match == (sample.answer.strip() == example.response.strip())
 
 
 def test_a_right_answer_counts_as_right(ref):
@@ -82,7 +82,7 @@ def test_a_right_answer_counts_as_right(ref):
     answer = run(ref, exact_match=("odd",))[1].answer
     example = Example(EXAMPLES[1].messages, f"  {answer} ", "odd")
     assert answer.strip()
-    assert run(ref, [example], exact_match=("odd",))[0].exact
+    assert run(ref, [example], exact_match=("odd",))[0].exact_match
 
 
 def test_a_text_beyond_the_models_context_is_refused(ref):
@@ -98,6 +98,6 @@ def test_bits_per_byte_of_a_uniform_model_is_known(ref, tmp_path):
         model.get_output_embeddings().weight.zero_()
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    for example, item in zip(EXAMPLES, run(ModelRef(str(tmp_path))), strict=True):
+    for example, sample in zip(EXAMPLES, run(ModelRef(str(tmp_path))), strict=True):
         count = len(tokenizer(example.response, add_special_tokens=False)["input_ids"])
-        assert item.nats == pytest.approx(count * math.log(len(tokenizer)), rel=1e-4)
+        assert sample.nll == pytest.approx(count * math.log(len(tokenizer)), rel=1e-4)

@@ -10,8 +10,8 @@ from lm_eval.models.huggingface import HFLM
 
 from fusion.models.loading import ModelRef
 from fusion_eval.runners import shared_prefix
-from fusion_eval.runners.fast_lm import FastLM
-from fusion_eval.runners.shared_prefix import Asked, Scorer, headers, shared
+from fusion_eval.runners.shared_prefix import ContinuationRequest, ContinuationScorer, common_length, group_by_prefix
+from fusion_eval.runners.shared_prefix_lm import SharedPrefixLM
 from tests.helpers import tiny
 
 CLOSE = 1e-7  # in float64; attention that is not fused takes its softmax in float32 all the same
@@ -51,10 +51,12 @@ def requests(seed=0):
 
 @pytest.mark.parametrize("kind", tiny.SHAPES)
 def test_it_agrees_with_lm_eval_in_float64_to_the_last_digits(kind, tmp_path):
-    fast = FastLM(ModelRef(str(tiny.folder(kind, tmp_path))), "float64", "cpu", batch_tokens=500, batch_size=4)
+    fast = SharedPrefixLM(
+        ModelRef(str(tiny.folder(kind, tmp_path))), dtype="float64", device="cpu", batch_tokens=500, batch_size=4
+    )
     own = HFLM(fast.model, tokenizer=fast.tokenizer, batch_size=4, backend="causal")
     mine, theirs = (lm.loglikelihood(requests(), disable_tqdm=True) for lm in (fast, own))
-    assert fast.scorer.shares
+    assert fast.scorer.share_prefixes
     torch.testing.assert_close(
         torch.tensor([nats for nats, _ in mine], dtype=torch.float64),
         torch.tensor([nats for nats, _ in theirs], dtype=torch.float64), rtol=CLOSE, atol=CLOSE,
@@ -63,7 +65,9 @@ def test_it_agrees_with_lm_eval_in_float64_to_the_last_digits(kind, tmp_path):
 
 
 def test_it_agrees_with_lm_eval_in_float32_to_1e_5_and_on_running_text(tmp_path):
-    fast = FastLM(ModelRef(str(tiny.folder("llama", tmp_path))), "float32", "cpu", batch_tokens=500, batch_size=4)
+    fast = SharedPrefixLM(
+        ModelRef(str(tiny.folder("llama", tmp_path))), dtype="float32", device="cpu", batch_tokens=500, batch_size=4
+    )
     own = HFLM(fast.model, tokenizer=fast.tokenizer, batch_size=4, backend="causal")
     mine, theirs = (lm.loglikelihood(requests(), disable_tqdm=True) for lm in (fast, own))
     assert [nats for nats, _ in mine] == pytest.approx([nats for nats, _ in theirs], abs=1e-5, rel=1e-6)
@@ -76,8 +80,12 @@ def test_the_likeliest_continuation_is_called_greedy(tmp_path):
     model = tiny.model("llama")
     context = (5, 9, 30)
     best = model(input_ids=torch.tensor([context])).logits[0, -1].argmax().item()
-    found = dict(Scorer.of(model).score([Asked(context, (best,)), Asked(context, ((best + 1) % 300,))]))
-    assert [found[0].greedy, found[1].greedy] == [True, False]
+    found = dict(
+        ContinuationScorer.from_model(model).score(
+            [ContinuationRequest(context, (best,)), ContinuationRequest(context, ((best + 1) % 300,))]
+        )
+    )
+    assert [found[0].is_greedy, found[1].is_greedy] == [True, False]
 
 
 def asked_of(seed, count=6, header=40, vocabulary=300):
@@ -87,12 +95,12 @@ def asked_of(seed, count=6, header=40, vocabulary=300):
         return tuple(draw.randrange(vocabulary) for _ in range(n))
 
     start = tokens(header)
-    return [Asked(start + tokens(1 + 3 * i), tokens(1 + i % 3)) for i in range(count) for _ in range(2)]
+    return [ContinuationRequest(start + tokens(1 + 3 * i), tokens(1 + i % 3)) for i in range(count) for _ in range(2)]
 
 
 def scores(scorer, asked):
     found = dict(scorer.score(asked))
-    return torch.tensor([found[i].nats for i in range(len(asked))], dtype=torch.float64)
+    return torch.tensor([found[i].logprob for i in range(len(asked))], dtype=torch.float64)
 
 
 def by_hand(model, asked):
@@ -112,7 +120,7 @@ def test_a_sliding_window_sees_no_padding(window):
     for layer in model.model.layers:
         if getattr(layer.self_attn, "sliding_window", None) is not None:
             layer.self_attn.sliding_window = window
-    scorer = Scorer.of(model, batch_tokens=300)
+    scorer = ContinuationScorer.from_model(model, batch_tokens=300)
     assert scorer.window == window
     asked = asked_of(0)
     torch.testing.assert_close(scores(scorer, asked), by_hand(model, asked), rtol=CLOSE, atol=CLOSE)
@@ -121,8 +129,8 @@ def test_a_sliding_window_sees_no_padding(window):
 @pytest.mark.parametrize("kind", ["llama", "gemma2"])
 def test_reading_texts_whole_gives_the_same(kind):
     model = tiny.model(kind).double()
-    scorer, asked = Scorer.of(model, batch_tokens=300), asked_of(1)
-    whole = replace(scorer, shares=False)
+    scorer, asked = ContinuationScorer.from_model(model, batch_tokens=300), asked_of(1)
+    whole = replace(scorer, share_prefixes=False)
     torch.testing.assert_close(scores(whole, asked), scores(scorer, asked), rtol=CLOSE, atol=CLOSE)
 
 
@@ -131,22 +139,22 @@ def test_batches_and_order_change_nothing(batch_tokens):
     model = tiny.model("qwen2").double()
     asked = asked_of(2)
     order = random.Random(0).sample(range(len(asked)), len(asked))
-    there = scores(Scorer.of(model, batch_tokens), [asked[i] for i in order])
+    there = scores(ContinuationScorer.from_model(model, batch_tokens), [asked[i] for i in order])
     torch.testing.assert_close(there, by_hand(model, asked)[order], rtol=CLOSE, atol=CLOSE)
 
 
 def test_chunks_of_the_head_change_nothing(monkeypatch):
     model, asked = tiny.model("llama").double(), asked_of(3, count=40)
-    before = scores(Scorer.of(model), asked)
-    monkeypatch.setattr(shared_prefix, "AT_ONCE", 1)
-    torch.testing.assert_close(scores(Scorer.of(model), asked), before, rtol=1e-12, atol=1e-12)
+    before = scores(ContinuationScorer.from_model(model), asked)
+    monkeypatch.setattr(shared_prefix, "LOGITS_IN_MEMORY", 1)
+    torch.testing.assert_close(scores(ContinuationScorer.from_model(model), asked), before, rtol=1e-12, atol=1e-12)
 
 
 def read_tokens(model, asked, shares):
     """Tokens that went through the model's layers, padding included."""
     read = []
     hook = model.model.embed_tokens.register_forward_hook(lambda _m, inputs, _o: read.append(inputs[0].numel()))
-    scores(replace(Scorer.of(model), shares=shares), asked)
+    scores(replace(ContinuationScorer.from_model(model), share_prefixes=shares), asked)
     hook.remove()
     return sum(read[2:])  # the first two are the check of the head
 
@@ -155,7 +163,7 @@ def test_what_is_shared_is_read_once():
     model = tiny.model("llama")
     header, draw = tuple(range(100)), random.Random(0)
     contexts = [header + tuple(draw.randrange(300) for _ in range(10)) for _ in range(5)]
-    asked = [Asked(context, (n, n + 1, n + 2)) for context in contexts for n in range(4)]
+    asked = [ContinuationRequest(context, (n, n + 1, n + 2)) for context in contexts for n in range(4)]
     assert read_tokens(model, asked, shares=True) == 100 + 5 * 10 + 5 * 4 * 2
     assert read_tokens(model, asked, shares=False) == 5 * 4 * 112
 
@@ -163,7 +171,7 @@ def test_what_is_shared_is_read_once():
 def test_headers_leave_a_token_of_each_context_and_every_context_once():
     long = tuple(range(50))
     contexts = [long, (*long, 1), (*long, 2, 3), (7, 8), (9,), (*long[:30], 5)]
-    groups = list(headers(contexts))
+    groups = list(group_by_prefix(contexts))
     assert sorted(context for _, group in groups for context in group) == sorted(contexts)
     for header, group in groups:
         assert all(context[: len(header)] == header and len(context) > len(header) for context in group)
@@ -171,11 +179,13 @@ def test_headers_leave_a_token_of_each_context_and_every_context_once():
 
 
 def test_shared_counts_the_beginning_alone():
-    assert [shared((1, 2, 3), other) for other in [(1, 2, 4), (2, 2, 3), (1, 2, 3, 4), ()]] == [2, 0, 3, 0]
+    assert [common_length((1, 2, 3), other) for other in [(1, 2, 4), (2, 2, 3), (1, 2, 3, 4), ()]] == [2, 0, 3, 0]
 
 
 def test_a_continuation_without_room_or_tokens_is_named(tmp_path):
-    fast = FastLM(ModelRef(str(tiny.folder("llama", tmp_path))), "float32", "cpu", batch_tokens=500, batch_size=4)
+    fast = SharedPrefixLM(
+        ModelRef(str(tiny.folder("llama", tmp_path))), dtype="float32", device="cpu", batch_tokens=500, batch_size=4
+    )
     with pytest.raises(ValueError, match=r"takes 300 tokens .* at most 256"):
         fast._loglikelihood_tokens([(None, [1], [2] * 300)])
     with pytest.raises(ValueError, match="takes 0 tokens"):
@@ -183,7 +193,9 @@ def test_a_continuation_without_room_or_tokens_is_named(tmp_path):
 
 
 def test_what_was_cut_is_told_and_an_answer_must_leave_room(tmp_path, caplog):
-    fast = FastLM(ModelRef(str(tiny.folder("llama", tmp_path))), "float32", "cpu", batch_tokens=500, batch_size=4)
+    fast = SharedPrefixLM(
+        ModelRef(str(tiny.folder("llama", tmp_path))), dtype="float32", device="cpu", batch_tokens=500, batch_size=4
+    )
     fast._loglikelihood_tokens([(None, [1] * 300, [2]), (None, [1] * 30, [2])])
     assert "1 of 2 contexts do not fit the model's 256 tokens and were cut on the left." in caplog.text
     with pytest.raises(ValueError, match=r"may take 256 tokens, .* Take fewer with --max-new-tokens"):

@@ -6,23 +6,23 @@ import math
 import numpy as np
 import pytest
 
-from fusion_eval.results import Item, Result
-from fusion_eval.runners.contamination import overlaps, texts_of
+from fusion_eval.results import Result, Sample
+from fusion_eval.runners.contamination import find_overlaps, read_texts
 from fusion_eval.statistics.gap import gap_closed
 from fusion_eval.statistics.guard import regressions
 
 
-def result(model, scores, domain="sums", nats=None):
-    items = [
-        Item(id=f"{domain}-{i}", domain=domain, bytes=4, score=s, nats=nats and nats[i], prompt="?", expected="2")
+def result(model, scores, domain="sums", nll=None):
+    samples = [
+        Sample(id=f"{domain}-{i}", domain=domain, bytes=4, score=s, nll=nll and nll[i], prompt="?", target="2")
         for i, s in enumerate(scores)
     ]
-    return Result(model=model, suite="s", path=model, made={}, items=items)
+    return Result(model=model, suite="s", path=model, provenance={}, samples=samples)
 
 
 def both(model, sums, words):
     one, other = result(model, sums), result(model, words, "words")
-    return one.model_copy(update={"items": one.items + other.items})
+    return one.model_copy(update={"samples": one.samples + other.samples})
 
 
 def scores(right, n=100):
@@ -33,7 +33,13 @@ def test_the_gap_is_the_share_of_the_way_to_the_best_source():
     fused, tuned = both("f", scores(50), scores(30)), both("t", scores(40), scores(20))
     a, b = both("a", scores(60), scores(10)), both("b", scores(45), scores(60))
     sums, words, mean = gap_closed(fused, tuned, [a, b])
-    assert (sums.domain, sums.best, words.best, mean.domain, mean.best) == ("sums", "a", "b", "mean", "")
+    assert (sums.domain, sums.best_source, words.best_source, mean.domain, mean.best_source) == (
+        "sums",
+        "a",
+        "b",
+        "mean",
+        "",
+    )
     assert sums.closed.value == pytest.approx((0.5 - 0.4) / (0.6 - 0.4))
     assert words.closed.value == pytest.approx((0.3 - 0.2) / (0.6 - 0.2))
     assert mean.closed.value == pytest.approx((0.4 - 0.3) / (0.6 - 0.3))
@@ -76,16 +82,16 @@ def test_a_gap_that_may_not_be_there_has_no_bounds():
 
 def test_bits_per_byte_close_the_gap_downwards():
     nats = {"f": [2.0, 2.2], "t": [3.0, 3.0], "s": [1.0, 1.4], "worse": [5.0, 5.0]}
-    fused, tuned, source, worse = (result(name, [None, None], nats=values) for name, values in nats.items())
+    fused, tuned, source, worse = (result(name, [None, None], nll=values) for name, values in nats.items())
     found = gap_closed(fused, tuned, [worse, source])[0]
-    assert found.best == "s"
+    assert found.best_source == "s"
     assert found.closed.value == pytest.approx(1.8 / 3.6)
 
 
 def test_a_gap_needs_a_source_and_the_same_questions():
     with pytest.raises(ValueError, match="at least one source"):
         gap_closed(result("f", [1.0]), result("t", [1.0]), [])
-    with pytest.raises(ValueError, match="f against s in sums: the items differ: 2 against 3"):
+    with pytest.raises(ValueError, match="f against s in sums: the samples differ: 2 against 3"):
         gap_closed(result("f", [1.0, 0.0]), result("t", [1.0, 0.0]), [result("s", [1.0, 0.0, 0.0])])
 
 
@@ -108,7 +114,7 @@ def test_the_guard_lets_a_difference_within_the_interval_pass():
 
 
 def test_the_guard_knows_that_fewer_bits_are_better():
-    worse, better = (result(name, [None] * 20, nats=[value] * 20) for name, value in [("w", 2.0), ("b", 1.0)])
+    worse, better = (result(name, [None] * 20, nll=[value] * 20) for name, value in [("w", 2.0), ("b", 1.0)])
     assert [r.metric for r in regressions(worse, [better])] == ["bits_per_byte"]
     assert regressions(better, [worse]) == []
 
@@ -117,7 +123,7 @@ LONG = "a train leaves the old station at noon and reaches the far town by the s
 
 
 def question(prompt, id="q", domain="d", score=1.0):
-    return Item(id=id, domain=domain, bytes=1, score=score, prompt=prompt, expected="4")
+    return Sample(id=id, domain=domain, bytes=1, score=score, prompt=prompt, target="4")
 
 
 @pytest.mark.parametrize(
@@ -132,56 +138,56 @@ def question(prompt, id="q", domain="d", score=1.0):
     ],
 )
 def test_thirteen_words_in_a_row_are_found(text, found):
-    (overlap,) = overlaps([question(LONG)], ["other", text])
-    assert overlap.found == (["q"] if found else [])
-    assert (overlap.checked, overlap.short) == (1, 0)
+    (overlap,) = find_overlaps([question(LONG)], ["other", text])
+    assert overlap.contaminated_ids == (["q"] if found else [])
+    assert (overlap.checked, overlap.too_short) == (1, 0)
 
 
 def test_a_short_question_is_looked_for_as_a_whole_and_a_very_short_one_not_at_all():
-    items = [
+    samples = [
         question("What is the capital of France?", "a"),
         question("What is the capital of Spain?", "b"),
         question("1 + 1?", "c"),
     ]
-    (overlap,) = overlaps(items, ["Q: what is the capital of france"])
-    assert (overlap.found, overlap.checked, overlap.short) == (["a"], 2, 1)
+    (overlap,) = find_overlaps(samples, ["Q: what is the capital of france"])
+    assert (overlap.contaminated_ids, overlap.checked, overlap.too_short) == (["a"], 2, 1)
 
 
 def test_fewer_words_find_more():
-    assert overlaps([question(LONG)], [" ".join(LONG.split()[3:11])], n=8)[0].found == ["q"]
+    assert find_overlaps([question(LONG)], [" ".join(LONG.split()[3:11])], n=8)[0].contaminated_ids == ["q"]
     with pytest.raises(ValueError, match="Runs of 3 words are found everywhere; take at least 6"):
-        overlaps([question(LONG)], [], n=3)
+        find_overlaps([question(LONG)], [], n=3)
 
 
 def test_instructions_that_all_questions_share_are_no_question():
     end = "think about it step by step and put the final number into a box at the end"
-    items = [
+    samples = [
         question(f"how many apples are left of {n} when {n} boys and {n} girls eat {n}? {end}", f"q{n}")
         for n in range(30)
     ]
-    (overlap,) = overlaps(items, [f"something else. {end}"])
-    assert overlap.found == []
-    (overlap,) = overlaps(items, [items[7].prompt])
-    assert overlap.found == ["q7"]
+    (overlap,) = find_overlaps(samples, [f"something else. {end}"])
+    assert overlap.contaminated_ids == []
+    (overlap,) = find_overlaps(samples, [samples[7].prompt])
+    assert overlap.contaminated_ids == ["q7"]
 
 
 def test_scores_are_told_apart_by_whether_a_question_was_found():
     other = "the second question speaks of quite another thing that no one has ever written about before today"
-    (overlap,) = overlaps([question(LONG, "a", score=1.0), question(other, "b", score=0.0)], [LONG])
-    assert (overlap.score_found.value, overlap.score_clean.value) == (1.0, 0.0)
+    (overlap,) = find_overlaps([question(LONG, "a", score=1.0), question(other, "b", score=0.0)], [LONG])
+    assert (overlap.contaminated_score.value, overlap.clean_score.value) == (1.0, 0.0)
 
 
 def test_domains_are_counted_apart():
-    found = overlaps([question(LONG, "a"), question(LONG, "b", "e")], [LONG])
-    assert [(o.domain, o.found) for o in found] == [("d", ["a"]), ("e", ["b"])]
+    found = find_overlaps([question(LONG, "a"), question(LONG, "b", "e")], [LONG])
+    assert [(o.domain, o.contaminated_ids) for o in found] == [("d", ["a"]), ("e", ["b"])]
 
 
 def test_all_strings_of_a_row_are_read(tmp_path):
     row = {"messages": [{"role": "user", "content": LONG}], "n": 3, "more": {"deep": ["x", "y"]}}
     (tmp_path / "train.jsonl").write_text(json.dumps(row) + "\n")
-    assert list(texts_of([tmp_path / "train.jsonl"])) == [f"user\n{LONG}\nx\ny"]
+    assert list(read_texts([tmp_path / "train.jsonl"])) == [f"user\n{LONG}\nx\ny"]
 
 
 def test_data_that_are_not_there_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="none.jsonl does not exist"):
-        list(texts_of([tmp_path / "none.jsonl"]))
+        list(read_texts([tmp_path / "none.jsonl"]))

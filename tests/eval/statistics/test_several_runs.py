@@ -5,13 +5,13 @@ import math
 import numpy as np
 import pytest
 
-from fusion_eval.results import Item, Result
+from fusion_eval.results import Result, Sample
 from fusion_eval.statistics.comparison import compare, summarise
-from tests.helpers.measured_results import item, result, some_items
+from tests.helpers.measured_results import result, sample, some_samples
 
 
 def runs(*seeds: int, shift: float = 0.0) -> list[Result]:
-    return [result("fused", some_items(seed, 200, shift=shift)) for seed in seeds]
+    return [result("fused", some_samples(seed, 200, shift=shift)) for seed in seeds]
 
 
 def test_several_runs_count_by_their_mean():
@@ -29,7 +29,7 @@ def test_the_same_run_thrice_is_as_sure_as_once():
 
 
 def test_runs_that_differ_as_a_whole_widen_the_interval_by_their_spread():
-    """Three runs whose items differ by a constant: the draws of runs alone have a variance of 2/9 of the constant's square."""
+    """Three runs whose samples differ by a constant: draws of runs alone have a variance of 2/9 of the constant's square."""
     steps = [runs(1, shift=shift)[0] for shift in (-3.0, 0.0, 3.0)]
     one, three = (summarise(some, resamples=20_000)["sums"]["bits_per_byte"] for some in (steps[1], steps))
     assert three.half > 3 * one.half
@@ -40,7 +40,7 @@ def test_runs_that_differ_as_a_whole_widen_the_interval_by_their_spread():
 
 def test_a_difference_pairs_the_runs_of_a_seed():
     better = [
-        run.model_copy(update={"items": [i.model_copy(update={"nats": i.nats - 0.1 * i.bytes}) for i in run.items]})
+        run.model_copy(update={"samples": [i.model_copy(update={"nll": i.nll - 0.1 * i.bytes}) for i in run.samples]})
         for run in runs(1, 2, 3)
     ]
     found = compare(better, runs(1, 2, 3))["sums"]["bits_per_byte"]
@@ -59,17 +59,17 @@ def test_two_runs_against_three_are_refused():
         compare(runs(1, 2), runs(1, 2, 3))
 
 
-def calibrated(id: str, *tokens: tuple[float, bool]) -> Item:
-    """An item whose tokens were predicted with a confidence, rightly or not."""
+def calibrated(id: str, *tokens: tuple[float, bool]) -> Sample:
+    """A sample whose tokens were predicted with a confidence, rightly or not."""
     off = [0.0] * 10
     for confidence, right in tokens:
         off[min(9, int(confidence * 10))] += confidence - right
-    return item(id).model_copy(update={"calibration": [*off, float(len(tokens))]})
+    return sample(id).model_copy(update={"calibration": [*off, float(len(tokens))]})
 
 
 def test_the_calibration_error_is_the_mean_over_tokens_of_how_far_each_tenth_of_confidence_is_off():
-    items = [calibrated("a", (0.95, True), (0.92, False), (0.31, False)), calibrated("b", (0.35, True), (0.91, True))]
-    found = summarise(result("m", items))["sums"]["calibration_error"].value
+    samples = [calibrated("a", (0.95, True), (0.92, False), (0.31, False)), calibrated("b", (0.35, True), (0.91, True))]
+    found = summarise(result("m", samples))["sums"]["calibration_error"].value
     nineties, thirties = abs((0.95 + 0.92 + 0.91) - 2), abs((0.31 + 0.35) - 1)
     assert found == pytest.approx((nineties + thirties) / 5)
 

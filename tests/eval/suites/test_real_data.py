@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from fusion.models.loading import ModelRef
-from fusion_eval.runners.evaluate import Settings, evaluate
+from fusion_eval.runners.evaluate import BenchmarkSettings, evaluate
 from fusion_eval.statistics.comparison import summarise
 from fusion_eval.suites.local_data import BENCHMARKS, load
 from fusion_eval.suites.suite import load_suite
-from fusion_eval.suites.tasks import load_task
+from fusion_eval.suites.tasks import load_subtasks
 
 FOLDER = os.environ.get("FUSION_DATA")
 pytestmark = [
@@ -21,8 +21,15 @@ pytestmark = [
 
 @pytest.mark.parametrize("suite", ["infi11", "infi11-stock", "quick"])
 def test_every_task_gives_its_measure(suite, llama, tmp_path):
-    how = Settings(data=Path(str(FOLDER)), limit=20, max_new_tokens=8, allow_code_execution=True)
-    result = evaluate("llama", ModelRef(str(llama)), load_suite(suite), how, tmp_path, lambda total: lambda units: None)
+    how = BenchmarkSettings(data=Path(str(FOLDER)), limit=20, max_new_tokens=8, allow_code_execution=True)
+    result = evaluate(
+        ModelRef(str(llama)),
+        load_suite(suite),
+        how,
+        name="llama",
+        out=tmp_path,
+        progress=lambda total: lambda units: None,
+    )
     found = summarise(result, resamples=10)
     counts = {domain: next(iter(metrics.values())).n for domain, metrics in found.items() if domain != "mean"}
     assert counts == dict.fromkeys(load_suite(suite).tasks, 20)
@@ -35,8 +42,8 @@ def test_the_files_hold_rows(benchmark):
 
 @pytest.mark.parametrize("task", ["humaneval", "mbpp"])
 def test_reference_solutions_pass_their_tests_in_the_sandbox(task):
-    (part,) = load_task(task, Path(str(FOLDER)), 30, None)
-    for index in part.indices:
-        doc = part.task.eval_docs[index]
+    (subtask,) = load_subtasks(task, Path(str(FOLDER)), limit=30)
+    for index in subtask.doc_indices:
+        doc = subtask.task.eval_docs[index]
         solution = doc["prompt"] + doc["canonical_solution"] if task == "humaneval" else doc["code"]
-        assert part.task.process_results(doc, [solution])["pass@1"] == 1.0, doc["task_id"]
+        assert subtask.task.process_results(doc, [solution])["pass@1"] == 1.0, doc["task_id"]

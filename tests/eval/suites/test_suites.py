@@ -5,11 +5,11 @@ from itertools import pairwise
 import pytest
 
 from fusion.models.loading import ModelRef
-from fusion_eval.runners.evaluate import Settings, evaluate
+from fusion_eval.runners.evaluate import BenchmarkSettings, evaluate
 from fusion_eval.statistics.comparison import summarise
 from fusion_eval.suites import local_data
 from fusion_eval.suites.suite import catalogue, load_suite, suites
-from fusion_eval.suites.tasks import _shares, _spread, load_task, runs_code, version
+from fusion_eval.suites.tasks import _split_limit, _spread, load_subtasks, runs_code, version
 from tests.helpers import benchmark_files
 
 ELEVEN = ["bbh", "arc_c", "mmlu", "gsm8k", "math", "theoremqa", "mbpp", "humaneval", "ifeval", "drop", "hellaswag"]
@@ -27,10 +27,10 @@ def test_the_suites_are_those_that_are_promised():
 
 @pytest.fixture(scope="module")
 def results(data, llama, tmp_path_factory):
-    how = Settings(data=data, limit=2, max_new_tokens=4, allow_code_execution=True, batch_size=4)
+    how = BenchmarkSettings(data=data, limit=2, max_new_tokens=4, allow_code_execution=True, batch_size=4)
     out = tmp_path_factory.mktemp("suites")
     return {
-        suite: evaluate("llama", ModelRef(str(llama)), load_suite(suite), how, out, still)
+        suite: evaluate(ModelRef(str(llama)), load_suite(suite), how, name="llama", out=out, progress=still)
         for suite in ("infi11", "infi11-stock", "quick")
     }
 
@@ -40,37 +40,39 @@ def test_every_task_runs_offline_and_gives_its_measure(results, suite):
     found = summarise(results[suite], resamples=10)
     assert found.keys() == {*load_suite(suite).tasks, "mean"}
     for task in load_suite(suite).tasks:
-        metric = "accuracy" if catalogue()[task].score else "bits_per_byte"
+        metric = "accuracy" if catalogue()[task].metric else "bits_per_byte"
         assert found[task].keys() == {metric}
         rows = {"theoremqa": 2, "mbpp": 2, "humaneval": 1, "ifeval": 1, "drop": 1}
         few = 1 if task == "humaneval-text" else rows.get(task.removesuffix("-stock"), 2)
         assert found[task][metric].n == few
-    assert results[suite].made["skipped"] == {}
-    assert results[suite].made["scores"]["mean"].keys() == found["mean"].keys()
+    assert results[suite].provenance["skipped"] == {}
+    assert results[suite].provenance["scores"]["mean"].keys() == found["mean"].keys()
 
 
 def test_items_say_what_was_asked_expected_and_answered(results):
-    items = {item.domain: item for item in results["infi11"].items} | {i.domain: i for i in results["quick"].items}
-    assert items["gsm8k"].prompt.startswith("How much is")
-    assert items["gsm8k"].answer is not None
-    assert items["ifeval"].expected == "punctuation:no_comma, length_constraints:number_words"
-    assert set(items["ifeval"].metrics) == {"prompt_level_strict_acc", "prompt_level_loose_acc"}
-    assert items["mmlu-stock"].expected == "B"
-    assert items["mmlu-stock"].answer in "ABCD"
-    assert items["hellaswag-stock"].answer in ("fries.", "sleeps.", "flies.", "sings.")
-    assert items["wikitext"].nats > 0
-    assert items["wikitext"].score is None
-    assert items["humaneval-text"].bytes == len("    return 2 * x\n")
+    samples = {sample.domain: sample for sample in results["infi11"].samples} | {
+        i.domain: i for i in results["quick"].samples
+    }
+    assert samples["gsm8k"].prompt.startswith("How much is")
+    assert samples["gsm8k"].answer is not None
+    assert samples["ifeval"].target == "punctuation:no_comma, length_constraints:number_words"
+    assert set(samples["ifeval"].metrics) == {"prompt_level_strict_acc", "prompt_level_loose_acc"}
+    assert samples["mmlu-stock"].target == "B"
+    assert samples["mmlu-stock"].answer in "ABCD"
+    assert samples["hellaswag-stock"].answer in ("fries.", "sleeps.", "flies.", "sings.")
+    assert samples["wikitext"].nll > 0
+    assert samples["wikitext"].score is None
+    assert samples["humaneval-text"].bytes == len("    return 2 * x\n")
 
 
 def test_theoremqa_leaves_out_what_needs_a_picture(data):
-    (part,) = load_task("theoremqa", data, None, None)
-    assert [doc["question"] for doc in part.task.eval_docs] == ["Is 2 even?", "1 + 1?"]
+    (subtask,) = load_subtasks("theoremqa", data)
+    assert [doc["question"] for doc in subtask.task.eval_docs] == ["Is 2 even?", "1 + 1?"]
 
 
 @pytest.mark.parametrize(("task", "parts"), [("mmlu", 57), ("bbh", 27), ("math", 7), ("gsm8k", 1)])
 def test_subsets_are_parts_of_a_task(data, task, parts):
-    found = load_task(task, data, None, None)
+    found = load_subtasks(task, data)
     assert len(found) == parts
     assert len({part.subset for part in found}) == parts
     assert all((part.subset is None) == (parts == 1) for part in found)
@@ -87,27 +89,41 @@ def test_every_subset_of_mmlu_counts_the_same_where_the_suite_says_so(tmp_path, 
     many += [{"subject": "anatomy", **row, "question": f"bones {n}?"} for n in range(4)]
     benchmark_files.write(folder, "mmlu/test", many)
     suite = load_suite("infi11").model_copy(update={"tasks": ["mmlu"]})
-    how = Settings(data=folder, max_new_tokens=2)
-    items = evaluate("m", ModelRef(str(llama)), suite, how, tmp_path / "out", still).items
+    how = BenchmarkSettings(data=folder, max_new_tokens=2)
+    samples = evaluate(ModelRef(str(llama)), suite, how, name="m", out=tmp_path / "out", progress=still).samples
     weights = {}
-    for item in items:
-        weights[item.subset] = weights.get(item.subset, 0.0) + item.weight
+    for sample in samples:
+        weights[sample.subset] = weights.get(sample.subset, 0.0) + sample.weight
     assert len(weights) == 57
-    assert list(weights.values()) == pytest.approx([len(items) / 57] * 57)
-    assert len(items) == 61
+    assert list(weights.values()) == pytest.approx([len(samples) / 57] * 57)
+    assert len(samples) == 61
 
 
 def test_code_is_skipped_with_a_reason_and_never_scored(data, llama, tmp_path):
     suite = load_suite("infi11").model_copy(update={"tasks": ["arc_c", "humaneval", "mbpp"]})
-    result = evaluate("m", ModelRef(str(llama)), suite, Settings(data=data, max_new_tokens=2), tmp_path, still)
-    assert {item.domain for item in result.items} == {"arc_c"}
-    assert result.made["skipped"].keys() == {"humaneval", "mbpp"}
-    assert "--allow-code-execution" in result.made["skipped"]["mbpp"]
+    result = evaluate(
+        ModelRef(str(llama)),
+        suite,
+        BenchmarkSettings(data=data, max_new_tokens=2),
+        name="m",
+        out=tmp_path,
+        progress=still,
+    )
+    assert {sample.domain for sample in result.samples} == {"arc_c"}
+    assert result.provenance["skipped"].keys() == {"humaneval", "mbpp"}
+    assert "--allow-code-execution" in result.provenance["skipped"]["mbpp"]
 
 
 def test_a_suite_of_code_alone_is_refused_without_leave(data, llama, tmp_path):
     with pytest.raises(ValueError, match="Nothing of code can be measured: .*--allow-code-execution"):
-        evaluate("m", ModelRef(str(llama)), load_suite("code"), Settings(data=data), tmp_path, still)
+        evaluate(
+            ModelRef(str(llama)),
+            load_suite("code"),
+            BenchmarkSettings(data=data),
+            name="m",
+            out=tmp_path,
+            progress=still,
+        )
 
 
 def test_code_is_told_from_its_task_file():
@@ -131,8 +147,8 @@ def test_questions_are_spread_evenly_and_never_twice(n, wanted, chosen):
 
 
 def test_a_limit_is_shared_among_subsets():
-    assert _shares(7, 3) == [3, 2, 2]
-    assert _shares(None, 2) == [None, None]
+    assert _split_limit(7, 3) == [3, 2, 2]
+    assert _split_limit(None, 2) == [None, None]
 
 
 @pytest.mark.parametrize(
@@ -189,18 +205,18 @@ def test_plus_tests_are_taken_where_the_data_have_them(data, tmp_path):
     plus = {"task_id": 1, "prompt": "Double.", "code": "", "test_imports": [], "test_list": ["assert double(1) == 2"],
             "test": "assert double(0) == 0\nassert double(-1) == -2"}  # fmt: skip
     benchmark_files.write(tmp_path, "mbpp/mbppplus", [plus])
-    (part,) = load_task("mbpp", tmp_path, None, None)
-    doc = part.task.eval_docs[0]
-    score = part.task.config.process_results
+    (subtask,) = load_subtasks("mbpp", tmp_path)
+    doc = subtask.task.eval_docs[0]
+    score = subtask.task.config.process_results
     assert score(doc, ["def double(x): return 2 * x"]) == {"pass@1": 1.0, "pass@1_base": 1.0}
     assert score(doc, ["def double(x): return 2 if x else 9"]) == {"pass@1": 0.0, "pass@1_base": 1.0}
     assert score(doc, ["def double(x): return x"]) == {"pass@1": 0.0, "pass@1_base": 0.0}
 
 
 def test_challenge_tests_stand_in_for_plus_tests(data):
-    (part,) = load_task("mbpp", data, None, None)
-    doc = part.task.eval_docs[0] | {"challenge_test_list": ["assert double('a') == 'aa'"]}
-    score = part.task.config.process_results
+    (subtask,) = load_subtasks("mbpp", data)
+    doc = subtask.task.eval_docs[0] | {"challenge_test_list": ["assert double('a') == 'aa'"]}
+    score = subtask.task.config.process_results
     assert score(doc, ["def double(x): return 2 * x"]) == {"pass@1": 1.0, "pass@1_base": 1.0}
     assert score(doc, ["def double(x): return {0: 0, 1: 2, 2: 4}[x]"]) == {"pass@1": 0.0, "pass@1_base": 1.0}
 
@@ -208,8 +224,8 @@ def test_challenge_tests_stand_in_for_plus_tests(data):
 @pytest.mark.parametrize("task", ["humaneval", "humaneval-stock", "mbpp-stock"])
 @pytest.mark.parametrize(("body", "passed"), [("2 * x", 1.0), ("x", 0.0), ("", 0.0), ("nonsense(", 0.0)])
 def test_a_right_program_passes_and_a_wrong_one_does_not(data, task, body, passed):
-    (part,) = load_task(task, data, None, None)
-    task_, doc = part.task, part.task.eval_docs[0]
+    (subtask,) = load_subtasks(task, data)
+    task_, doc = subtask.task, subtask.task.eval_docs[0]
     text = f"    return {body}\n" if task != "mbpp-stock" else f"def double(x):\n    return {body}\n"
     request = task_.construct_requests(doc, "", doc_id=0, metadata=(task, 0, 1), apply_chat_template=False)
     request.resps.append(text)

@@ -12,7 +12,7 @@ from fusion.report.figures import scores
 from fusion.report.figures.curves import POINTS, curves
 from fusion.report.figures.drawing import BLUE, GREY, INK, ORANGE, colours, png, svg
 from fusion.report.score_table import helping_rows
-from fusion_eval.results import Item, Result
+from fusion_eval.results import Result, Sample
 from fusion_eval.statistics.bootstrap import Interval
 from fusion_eval.statistics.comparison import summarise
 from tests.helpers.report_runs import DOMAINS, SKILL, log, result, run_json
@@ -22,7 +22,7 @@ NAMES = ["bits", "exact", "radar", "gap", "loss", "weight", "helping"]
 
 def two_domains() -> Result:
     one = result("pivot")
-    return one.model_copy(update={"items": [item for item in one.items if item.domain != "sums"]})
+    return one.model_copy(update={"samples": [item for item in one.samples if item.domain != "sums"]})
 
 
 CLOSED = {
@@ -96,8 +96,8 @@ def test_bars_name_every_model_domain_and_the_way_to_better():
 
 
 def test_a_single_example_has_a_bar_and_no_whisker():
-    one = Item(id="1", domain="sums", bytes=1, nats=1.0, exact=None, prompt="", expected="2", answer=None)
-    figure = scores.bars([Result(model="a", suite="s", path="a", made={}, items=[one])], "bits_per_byte")
+    one = Sample(id="1", domain="sums", bytes=1, nll=1.0, exact_match=None, prompt="", target="2", answer=None)
+    figure = scores.bars([Result(model="a", suite="s", path="a", provenance={}, samples=[one])], "bits_per_byte")
     assert [len(c.get_segments()) for c in figure.axes[0].collections] == [0]
     ET.fromstring(svg(figure, "f", ""))
 
@@ -189,9 +189,9 @@ def test_names_are_text_and_never_mathematics_or_markup():
 
 def test_a_figure_that_is_wider_than_the_page_keeps_its_size():
     many = result("unified")
-    items = [item.model_copy(update={"domain": f"d{i % 30}"}) for i, item in enumerate(many.items)]
+    items = [item.model_copy(update={"domain": f"d{i % 30}"}) for i, item in enumerate(many.samples)]
     wide = svg(
-        scores.bars([many.model_copy(update={"items": items, "model": m}) for m in "abcd"], "exact_match"), "f", ""
+        scores.bars([many.model_copy(update={"samples": items, "model": m}) for m in "abcd"], "exact_match"), "f", ""
     )
     assert float(ET.fromstring(wide).get("style").removeprefix("min-width: ").removesuffix("%")) > 150
     assert ET.fromstring(svg(draw("exact"), "f", "")).get("style") is None

@@ -1,4 +1,4 @@
-"""Less talk of lm-eval, for as long as one wants it."""
+"""The log level of lm-eval, for a while."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def quiet(level: int) -> Iterator[None]:
-    """Only what lm-eval says at `level` (of `logging`) or above is heard."""
+def lm_eval_log_level(level: int) -> Iterator[None]:
+    """Let lm-eval log nothing below `level` (of `logging`) inside the context."""
     logger = logging.getLogger("lm_eval")
     before = logger.level
     logger.setLevel(level)

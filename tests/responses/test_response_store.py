@@ -3,56 +3,56 @@
 import pytest
 
 from fusion.cache import fill
-from fusion.responses import Lines
+from fusion.responses import ResponseStore
 
 IDS = ["c", "a", "b", "a", "d\u2028e"]
 KEY = {"model": "abc"}
 
 
-def lines(folder, key=KEY, ids=IDS, shard=2):
-    return Lines(folder, key, ids, shard, "fusion respond")
+def store(folder, key=KEY, ids=IDS, shard_size=2):
+    return ResponseStore(folder, key, ids, shard_size=shard_size, redo="fusion respond")
 
 
 def values(folder):
-    return lambda number: [{"of": id, "text": "a\x85\u2028b\n🙂"} for id in folder.examples(number)]
+    return lambda number: [{"of": id, "text": "a\x85\u2028b\n🙂"} for id in folder.shard_ids(number)]
 
 
 def test_what_is_written_is_read_whatever_the_order_of_the_ids(tmp_path):
-    one = lines(tmp_path)
+    one = store(tmp_path)
     assert one.missing() == [0, 1]
     assert fill(one, values(one), pause=0.01) is one
-    assert one.complete
-    other = lines(tmp_path, ids=list(reversed(IDS)))
-    assert other.complete
+    assert one.is_complete
+    other = store(tmp_path, ids=list(reversed(IDS)))
+    assert other.is_complete
     assert other.read() == {id: {"of": id, "text": "a\x85\u2028b\n🙂"} for id in sorted(set(IDS))}
     assert not list(tmp_path.glob("*claims*"))
 
 
 def test_a_folder_that_is_half_done_goes_on(tmp_path):
-    one = lines(tmp_path)
+    one = store(tmp_path)
     one.write(1, values(one)(1))
-    again, made = lines(tmp_path), []
+    again, made = store(tmp_path), []
     fill(again, lambda number: made.append(number) or values(again)(number), pause=0.01)
     assert made == [0]
     assert set(again.read()) == set(IDS)
 
 
 def test_an_unfinished_folder_is_not_marked_as_whole(tmp_path):
-    one = lines(tmp_path)
+    one = store(tmp_path)
     one.write(0, values(one)(0))
     with pytest.raises(ValueError, match=r"shards \[1\] of 2 are not written yet"):
         one.finish()
-    assert not one.complete
+    assert not one.is_complete
 
 
 @pytest.mark.parametrize("change", [{"key": {"model": "other"}}, {"ids": ["a"]}, {"shard_size": 3}])
 def test_another_key_other_prompts_or_shards_are_refused(tmp_path, change):
-    lines(tmp_path)
+    store(tmp_path)
     with pytest.raises(ValueError, match=r"was made from something else.*run `fusion respond` again"):
-        lines(tmp_path, **change)
+        store(tmp_path, **change)
 
 
 def test_a_shard_takes_one_value_for_each_of_its_prompts(tmp_path):
-    one = lines(tmp_path)
+    one = store(tmp_path)
     with pytest.raises(ValueError, match="zip"):
         one.write(0, [1])

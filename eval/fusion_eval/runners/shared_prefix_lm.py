@@ -1,4 +1,4 @@
-"""A model of transformers as lm-eval asks it, several times faster where it asks for likelihoods; the same numbers."""
+"""lm-eval's `HFLM` with likelihoods from shared prefixes: the same numbers to rounding, several times faster."""
 
 from __future__ import annotations
 
@@ -10,42 +10,43 @@ from lm_eval.api.instance import Instance
 from lm_eval.models import huggingface
 
 from fusion.models.loading import ModelRef, load_model, load_tokenizer
-from fusion_eval.runners.shared_prefix import Asked, Likelihood, Scorer
-from fusion_eval.suites.quiet import quiet
+from fusion_eval.runners.shared_prefix import ContinuationRequest, ContinuationScore, ContinuationScorer
+from fusion_eval.suites.lm_eval_logging import lm_eval_log_level
 
 logger = logging.getLogger(__name__)
 HFLM: Any = huggingface.HFLM  # its decorator hides its type from type checkers
 
 
-class FastLM(HFLM):
-    """lm-eval's own model, except that likelihoods come from a `Scorer`: logits of answers only, shared text read once.
+class SharedPrefixLM(HFLM):
+    """lm-eval's own model, except that likelihoods come from a `ContinuationScorer`.
 
-    lm-eval computes and normalises the logits of all positions, and reads a question anew for each choice of more than
-    one token. Tokenisation, truncation on the left and generation are inherited.
+    lm-eval computes and normalises the logits of all positions, and reads a question again for each choice of more than
+    one token; here logits are those of the continuations only, and shared text is read once. Tokenisation, truncation on
+    the left and generation are inherited.
     """
 
-    def __init__(self, ref: ModelRef, dtype: str, device: str, batch_tokens: int, batch_size: int) -> None:
+    def __init__(self, ref: ModelRef, *, dtype: str, device: str, batch_tokens: int, batch_size: int) -> None:
         model, tokenizer = load_model(ref, dtype, device), load_tokenizer(ref)
-        with quiet(logging.ERROR):  # it warns of a loaded model, whose type and place it then leaves alone
+        with lm_eval_log_level(logging.ERROR):  # it warns of a loaded model, whose type and place it then leaves alone
             super().__init__(model, tokenizer=tokenizer, batch_size=batch_size, backend="causal")
-        self.scorer = Scorer.of(model, batch_tokens)
+        self.scorer = ContinuationScorer.from_model(model, batch_tokens)
 
     def _loglikelihood_tokens(
         self, requests: Sequence[tuple[Any, list[int], list[int]]], disable_tqdm: bool = False, override_bs: Any = None
     ) -> list[tuple[float, bool]]:
-        asked = [self._asked(context, continuation) for _, context, continuation in requests]
-        cut = sum(len(short.context) < len(context) for short, (_, context, _) in zip(asked, requests, strict=True))
+        truncated = [self._truncated(context, continuation) for _, context, continuation in requests]
+        cut = sum(len(short.context) < len(context) for short, (_, context, _) in zip(truncated, requests, strict=True))
         if cut:
             logger.warning(
                 "%d of %d contexts do not fit the model's %d tokens and were cut on the left.",
-                cut, len(asked), self.max_length,
+                cut, len(truncated), self.max_length,
             )  # fmt: skip
-        found: list[Likelihood | None] = [None] * len(asked)
-        for i, likelihood in self.scorer.score(asked):
-            found[i] = likelihood
-            if requests[i][0] is not None:  # a window of a longer text is nobody's answer
-                self.cache_hook.add_partial("loglikelihood", requests[i][0], (*likelihood,))
-        return [(it.nats, it.greedy) for it in found if it is not None]
+        scores: list[ContinuationScore | None] = [None] * len(truncated)
+        for i, score in self.scorer.score(truncated):
+            scores[i] = score
+            if requests[i][0] is not None:  # a window of a longer text is no answer to a request
+                self.cache_hook.add_partial("loglikelihood", requests[i][0], (*score,))
+        return [(score.logprob, score.is_greedy) for score in scores if score is not None]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """As inherited. Raises ValueError where an answer may fill the whole context, with no room for its prompt."""
@@ -58,12 +59,12 @@ class FastLM(HFLM):
             )
         return super().generate_until(requests, disable_tqdm=disable_tqdm)
 
-    def _asked(self, context: list[int], continuation: list[int]) -> Asked:
-        """As lm-eval cuts what is too long: on the left, so that the last token need not be read."""
+    def _truncated(self, context: list[int], continuation: list[int]) -> ContinuationRequest:
+        """Cut what is too long on the left, as lm-eval does: the last token is predicted only, so it needs no room."""
         if not 0 < len(continuation) <= self.max_length:
             raise ValueError(
                 f"A continuation takes {len(continuation)} tokens of this tokenizer; it must take at least 1 and at most "
                 f"{self.max_length}, the model's context. Leave its task out."
             )
         whole = (context + continuation)[-(self.max_length + 1) :]
-        return Asked(tuple(whole[: -len(continuation)]), tuple(continuation))
+        return ContinuationRequest(tuple(whole[: -len(continuation)]), tuple(continuation))

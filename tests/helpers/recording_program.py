@@ -1,8 +1,8 @@
-"""A program to launch: each process writes down its rank and arguments, and ends as it is told.
+"""A program to launch: each process records its rank and arguments, and exits with the code it is given.
 
-    python -m tests.helpers.witness FOLDER EXIT_CODE [ARGUMENT ...]
+    python -m tests.helpers.recording_program FOLDER EXIT_CODE [ARGUMENT ...]
 
-With EXIT_CODE `wait` it waits for a signal, says which, and ends with 7.
+With EXIT_CODE `wait` it waits for a signal, records it, and exits with 7.
 """
 
 import json
