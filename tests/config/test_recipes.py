@@ -13,13 +13,21 @@ from fusion.study import load
 
 METHODS = [name for name, file in recipes().items() if file.parent.name == "methods"]
 SMALL = [
-    *(f"data.train.{i}.limit=8" for i in range(3)),
-    *(f"data.heldout.{i}.limit=4" for i in range(3)),
+    *(f"data.train.{i}.limit=4" for i in range(3)),
+    *(f"data.heldout.{i}.limit=2" for i in range(3)),
     # all examples in every batch, so that losses are those of one text
-    *("training.per_device_train_batch_size=24", "training.max_steps=12", "training.warmup_steps=2"),
-    *("training.save_strategy=no", "baseline=false"),
+    *("training.per_device_train_batch_size=12", "training.max_steps=6", "training.warmup_steps=1"),
+    *("training.save_strategy=no", "training.report_to=[]", "baseline=false"),
 ]
-MORE = {  # a width is found from two rows for each of its dimensions
+LONGER = [
+    *(f"data.train.{i}.limit=8" for i in range(3)),
+    "training.per_device_train_batch_size=24",
+    "training.max_steps=12",
+]
+MORE = {
+    "easiest": LONGER,
+    "infigfusion": LONGER,
+    # a width is found from two rows for each of its dimensions
     "clone": [*(f"data.train.{i}.limit=24" for i in range(3)), "training.per_device_train_batch_size=72"],
 }
 
