@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 WINDOW = 8  # bytes looked at to find one number: it may begin at any bit of the first
 BLOCK = 4096  # rows treated at once: they and their numbers fit a core's cache
 
-Numbers = NDArray[np.integer]
+IntArray = NDArray[np.integer]
 
 
 def row_bytes(widths: Sequence[int]) -> int:
@@ -18,7 +18,7 @@ def row_bytes(widths: Sequence[int]) -> int:
     return -(-sum(widths) // 8)
 
 
-def pack(columns: Sequence[Numbers], widths: Sequence[int]) -> NDArray[np.uint8]:
+def pack(columns: Sequence[IntArray], widths: Sequence[int]) -> NDArray[np.uint8]:
     """[N, bytes]: row n holds the n-th number of each column, each in its width of at most 57 bits, lowest bits first."""
     count, stride = len(columns[0]), row_bytes(widths)
     buffer = np.zeros(count * stride + WINDOW, np.uint8)

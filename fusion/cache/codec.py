@@ -45,9 +45,9 @@ def encode(rows: LogitRows, values: str, vocabulary: int) -> dict[str, Tensor]:
             dataclasses.replace(rows.top(0), sample_counts=None), values, vocabulary
         ) | sampled_entries.encode(rows, vocabulary)
     prefix = rows.prefix.to(torch.int32).contiguous()
-    hidden = {} if rows.hidden is None else {"hidden": _half(rows.hidden)}
+    hidden = {} if rows.hidden is None else {"hidden": _as_float16(rows.hidden)}
     if values == "packed":
-        steps, fit = _steps(rows.prefix.numpy(), rows.example.numpy())
+        steps, fit = _prefix_steps(rows.prefix.numpy(), rows.example.numpy())
         packed = {"packed": torch.from_numpy(_pack(rows, steps, vocabulary))} | hidden
         return packed if fit else packed | {"prefix": prefix}
     return hidden | {
@@ -87,7 +87,7 @@ def bytes_per_row(k: int, values: str, vocabulary: int, width: int = 0) -> int:
     return numbers + 2 * width
 
 
-def _half(hidden: Tensor) -> Tensor:
+def _as_float16(hidden: Tensor) -> Tensor:
     half = hidden.half().contiguous()
     if bool(half.isinf().any()):
         raise ValueError(
@@ -115,15 +115,15 @@ def _entry_codes(costs: NDArray[np.float32]) -> list[NDArray[np.int64]]:
     if not costs.shape[1]:
         return []
     empty, first = np.isposinf(costs), costs[:, 0]
-    if np.isnan(costs).any() or (costs[:, 1:] < costs[:, :-1]).any() or (first[~empty[:, 0]] > TOP.reach).any():
+    if np.isnan(costs).any() or (costs[:, 1:] < costs[:, :-1]).any() or (first[~empty[:, 0]] > TOP.maximum).any():
         raise ValueError(
-            f"Rows can be packed where entries are in descending order and the largest is above -{TOP.reach} nats; "
+            f"Rows can be packed where entries are in descending order and the largest is above -{TOP.maximum} nats; "
             "these are not. Set extract.values to float16 or float32."
         )
-    codes = [np.where(empty[:, 0], TOP.codes, TOP.encode(first))]
+    codes = [np.where(empty[:, 0], TOP.num_codes, TOP.encode(first))]
     read = TOP.decode(codes[0])
     for cost, none in zip(costs.T[1:], empty.T[1:], strict=True):
-        codes.append(np.where(none, GAP.codes, GAP.encode(cost - read)))
+        codes.append(np.where(none, GAP.num_codes, GAP.encode(cost - read)))
         read = read + GAP.decode(codes[-1])
     return codes
 
@@ -142,12 +142,12 @@ def _unpack(packed: NDArray[np.uint8], prefix: Tensor | None, example: Tensor, k
         gold=torch.from_numpy(-GOLD.decode(gold)),
         mean=torch.from_numpy(-MEAN.decode(mean)),
         std=torch.from_numpy(STD.decode(std)),
-        prefix=torch.from_numpy(_prefixes(steps, example.numpy())) if prefix is None else prefix.long(),
+        prefix=torch.from_numpy(_prefixes_from_steps(steps, example.numpy())) if prefix is None else prefix.long(),
         example=example,
     )
 
 
-def _steps(prefix: NDArray[np.int64], example: NDArray[np.int64]) -> tuple[NDArray[np.int64], bool]:
+def _prefix_steps(prefix: NDArray[np.int64], example: NDArray[np.int64]) -> tuple[NDArray[np.int64], bool]:
     """Bytes of text since the last row of the example whose prefix is known, and whether 8 bits can hold them all."""
     steps = np.full(len(prefix), UNKNOWN_PREFIX)
     known = np.flatnonzero(prefix >= 0)
@@ -158,7 +158,7 @@ def _steps(prefix: NDArray[np.int64], example: NDArray[np.int64]) -> tuple[NDArr
     return (steps if fit else np.zeros_like(steps)), fit
 
 
-def _prefixes(steps: NDArray[np.integer], example: NDArray[np.int64]) -> NDArray[np.int64]:
+def _prefixes_from_steps(steps: NDArray[np.integer], example: NDArray[np.int64]) -> NDArray[np.int64]:
     """`_steps` undone."""
     unknown = steps == UNKNOWN_PREFIX
     running = np.where(unknown, 0, steps).astype(np.int64).cumsum()

@@ -19,44 +19,46 @@ from torch import Tensor
 
 from fusion.cache import Cache
 
-GAP = 10.0
+MIN_GAP = 10.0
 """Two neighbouring singular values must differ by this factor to end the signal. A guess; of a trained model
 16-bit values may leave less, for its weakest dimensions say little."""
-ROWS = 2048
+DEFAULT_ROWS = 2048
 """Rows that are looked at, if not said; for a width of up to half of that."""
-STEPS = 100
+MAX_STEPS = 100
 """Most steps in the search for the levels of soft-capped rows; a dozen or two are usual."""
 
 
 @dataclass(frozen=True)
-class Leak:
+class HeadRecovery:
     """The span of an output layer, as found."""
 
     basis: Float[Tensor, "V d"]
     """Its columns span the columns of the output layer, centred over the vocabulary; scaled as the logits of a mean row are."""
-    singular: Float[Tensor, " S"]
+    singular_values: Float[Tensor, " S"]
     """All singular values of the centred rows, the largest first."""
     rows: int
     """How many rows were looked at."""
 
     @property
-    def width(self) -> int:
+    def hidden_size(self) -> int:
         """Dimensions of the span: the model's hidden width, see `recover`."""
         return self.basis.shape[1]
 
     @property
     def gap(self) -> float:
         """The last singular value of the signal over the first behind it."""
-        return float(self.singular[self.width - 1] / self.singular[self.width])
+        return float(self.singular_values[self.hidden_size - 1] / self.singular_values[self.hidden_size])
 
 
-def audit(cache: Cache, rows: int = ROWS, softcap: float | None = None, width: int | None = None) -> Leak:
+def recover_head(
+    cache: Cache, rows: int = DEFAULT_ROWS, softcap: float | None = None, width: int | None = None
+) -> HeadRecovery:
     """`recover` from about so many rows of a cache, of examples all over it.
 
     Rows of a model with soft-capped logits need `softcap` and the `width` it claims. Raises ValueError for a cache that does
     not hold whole rows, and where nothing is found.
     """
-    refuse_parts(cache)
+    refuse_partial_rows(cache)
     if (softcap is None) != (width is None):
         raise ValueError(
             "--softcap and --width go together: the level of each capped row is found as the one at which rows fit into "
@@ -67,15 +69,15 @@ def audit(cache: Cache, rows: int = ROWS, softcap: float | None = None, width: i
     read = read.select(slice(0, rows))
     logprobs = torch.zeros(len(read), cache.entries, dtype=torch.float64).scatter(1, read.ids, read.logprobs.double())
     if softcap is not None and width is not None:
-        logprobs = uncapped(logprobs, softcap, width)
-    return recover(logprobs)
+        logprobs = undo_softcap(logprobs, softcap, width)
+    return recover_span(logprobs)
 
 
-def refuse_parts(cache: Cache) -> None:
+def refuse_partial_rows(cache: Cache) -> None:
     """Raise ValueError for a cache that does not hold whole rows."""
-    if cache.key.get("top_k") == "all" and cache.known.entries == cache.entries:
+    if cache.key.get("top_k") == "all" and cache.known_fields.min_entries == cache.entries:
         return
-    what = "drawn at random" if cache.drawn else "the largest"
+    what = "drawn at random" if cache.is_sampled else "the largest"
     raise ValueError(
         f"{cache.folder} keeps {cache.entries} entries of each row, {what}. Which ids those are differs from row to row, so "
         "they span no common space, and filling in the others would be a guess. Extract the model with top_k: all."
@@ -87,7 +89,7 @@ def centred(logits: Float[Tensor, "N V"]) -> Float[Tensor, "N V"]:
     return logits - logits.mean(-1, keepdim=True)
 
 
-def recover(logits: Float[Tensor, "N V"]) -> Leak:
+def recover_span(logits: Float[Tensor, "N V"]) -> HeadRecovery:
     """The span of the output layer from whole rows, logits or log-probabilities alike.
 
     The width is where singular values fall most, if by a factor of `GAP` or more. It is looked for among the first half, so
@@ -103,20 +105,20 @@ def recover(logits: Float[Tensor, "N V"]) -> Leak:
     # below rounding all values are as good as 0, and their ratios mean nothing
     floor = singular[:1] * torch.finfo(singular.dtype).eps * max(rows, vocabulary)
     ratio = singular[:half] / torch.maximum(singular[1 : half + 1], floor)
-    if not half or ratio.max() < GAP:
+    if not half or ratio.max() < MIN_GAP:
         best = f"the largest is {ratio.max():.3g}" if half else "there are none"
         raise ValueError(
-            f"No gap among the first {half} singular values of {rows} rows over {vocabulary} tokens: {GAP:g} is asked for, "
+            f"No gap among the first {half} singular values of {rows} rows over {vocabulary} tokens: {MIN_GAP:g} is asked for, "
             f"{best}. Either the width is more than half the rows (read more: --rows) or half the vocabulary, or the rows are "
             "no products with one matrix: soft-capped (--softcap), transformed, from several models, or rounded more than the "
             "weakest dimensions say (extract.values: float32)."
         )
     width = int(ratio.argmax()) + 1
     right = right[:width] * right[:width].gather(1, right[:width].abs().argmax(1, keepdim=True)).sign()
-    return Leak((right * singular[:width, None] / rows**0.5).T.contiguous(), singular, rows)
+    return HeadRecovery((right * singular[:width, None] / rows**0.5).T.contiguous(), singular, rows)
 
 
-def uncapped(
+def undo_softcap(
     logprobs: Float[Tensor, "N V"], softcap: float, width: int, tolerance: float = 1e-10
 ) -> Float[Tensor, "N V"]:
     """The logits z of a model of that width, up to a constant a row, from log-probabilities of softcap * tanh(z / softcap).
@@ -138,9 +140,9 @@ def uncapped(
         )
     margin = 1e-6 * (high - low)
     level = (-logprobs.mean(-1, keepdim=True)).maximum(low + margin).minimum(high - margin)
-    for _ in range(STEPS):
+    for _ in range(MAX_STEPS):
         bent = (logprobs + level) / softcap
-        outside = _outside(softcap * torch.atanh(bent), 1 / (1 - bent.square()), width)
+        outside = _outside_span(softcap * torch.atanh(bent), 1 / (1 - bent.square()), width)
         step = (outside[0] * outside[1]).sum(-1, keepdim=True) / outside[1].square().sum(-1, keepdim=True)
         moved = (level - step.nan_to_num()).maximum(low + margin).minimum(high - margin)
         done = float((moved - level).abs().max()) < tolerance * softcap
@@ -150,7 +152,7 @@ def uncapped(
     return softcap * torch.atanh((logprobs + level) / softcap)
 
 
-def _outside(logits: Tensor, slope: Tensor, width: int) -> list[Tensor]:
+def _outside_span(logits: Tensor, slope: Tensor, width: int) -> list[Tensor]:
     """What of centred logits, and of their slopes, lies outside the `width` dimensions that hold most of the logits."""
     span = torch.linalg.svd(centred(logits), full_matrices=False).Vh[:width]
     return [values - values @ span.T @ span for values in (centred(logits), centred(slope))]
@@ -165,7 +167,7 @@ def principal_angles(basis: Float[Tensor, "V d"], head: Float[Tensor, "V e"]) ->
     return torch.from_numpy(scipy.linalg.subspace_angles(basis.double().numpy(), weight.numpy())).rad2deg()
 
 
-def geometry(source: Float[Tensor, "N d"], pivot: Float[Tensor, "N e"]) -> float:
+def geometry_score(source: Float[Tensor, "N d"], pivot: Float[Tensor, "N e"]) -> float:
     """1 - least of |T - S R|^2 / |T|^2 over rotations R: 1 where the pivot's hidden states S are the source's T, rotated.
 
     Of unequal widths the narrower is filled up with zeros. Neither centred nor scaled; 0 where S is 0, below 0 where it is

@@ -12,7 +12,7 @@ from fusion.core.rows import LogitRows
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownFields:
     """Of all rows of a cache."""
 
     rows: int
@@ -20,19 +20,19 @@ class Known:
     """Rows with the log-probability of the token that follows."""
     moments: int
     """Rows with mean and standard deviation of the logits."""
-    entries: int
+    min_entries: int
     """The fewest entries that any row has."""
     hidden: int = 0
     """Rows with a hidden state."""
 
     @classmethod
-    def of(cls, shards: Sequence[Sequence[int]]) -> Known:
+    def from_shards(cls, shards: Sequence[Sequence[int]]) -> KnownFields:
         """The whole from `known` of each shard; of older caches, without hidden states, that is four numbers."""
         rows, gold, moments, entries, hidden = zip(*((*shard, 0)[:5] for shard in shards), strict=True)
         return cls(sum(rows), sum(gold), sum(moments), min(entries), sum(hidden))
 
 
-def known(rows: LogitRows) -> Tensor:
+def count_known_fields(rows: LogitRows) -> Tensor:
     """Rows, rows with gold, rows with moments, the fewest entries of a row, and rows with a hidden state: int [5]."""
     moments = rows.mean.isfinite() & rows.std.isfinite()
     entries = int((rows.ids >= 0).sum(-1).min()) if len(rows) else rows.k

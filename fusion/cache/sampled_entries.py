@@ -21,7 +21,7 @@ from fusion.core.rows import LogitRows
 COUNT_BITS = 7
 RAGGED = ("drawn", "worth")
 """Tensors with one line an entry; all others have one line a row."""
-NAMES = (*RAGGED, "unique")
+TENSORS = (*RAGGED, "unique")
 
 
 def encode(rows: LogitRows, vocabulary: int) -> dict[str, Tensor]:

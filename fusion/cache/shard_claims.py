@@ -21,12 +21,12 @@ except ImportError:  # Windows: no claims, as on a file system without locks
     fcntl = None
 
 Content = TypeVar("Content", contravariant=True)
-Whole = TypeVar("Whole", covariant=True)
-TAKEN = {errno.EACCES, errno.EAGAIN}
+Artifact = TypeVar("Whole", covariant=True)
+CLAIMED_ELSEWHERE = {errno.EACCES, errno.EAGAIN}
 
 
 @runtime_checkable
-class Shards(Protocol[Content, Whole]):
+class ShardedArtifact(Protocol[Content, Artifact]):
     """A folder that is written shard by shard, in any order; its settings are equal in all processes that write it."""
 
     folder: Path
@@ -41,62 +41,62 @@ class Shards(Protocol[Content, Whole]):
         """Write shard `number`."""
         ...
 
-    def finish(self) -> Whole:
+    def finalize(self) -> Artifact:
         """Mark the folder as whole, if it is not yet, and open it."""
         ...
 
 
-def fill(
-    writer: Shards[Content, Whole],
-    make: Callable[[int], Content],
-    elsewhere: Callable[[int], None] = lambda _: None,
+def write_missing_shards(
+    writer: ShardedArtifact[Content, Artifact],
+    make_content: Callable[[int], Content],
+    on_written_elsewhere: Callable[[int], None] = lambda _: None,
     pause: float = 0.5,
-) -> Whole:
+) -> Artifact:
     """Write shards until none is missing, wait for those that other processes are at, and mark the folder as whole.
 
     `make` gives the content of a shard by its number; `elsewhere` hears of each shard that another process wrote. `pause` is
     in seconds, between looks at what the others have done.
     """
-    claims, left = Claims(writer.folder), writer.missing()
+    claims, left = ShardClaims(writer.folder), writer.missing()
     while left:
-        mine = next((number for number in left if claims.take(number)), None)
+        mine = next((number for number in left if claims.claim(number)), None)
         if mine is None:
             time.sleep(pause)
         elif writer.missing([mine]):  # it may have been written between the look and the claim
-            writer.write(mine, make(mine))
+            writer.write(mine, make_content(mine))
             left.remove(mine)
         if mine is not None:
-            claims.give_back(mine)
+            claims.release(mine)
         before, left = left, writer.missing(left)
         for number in before:
             if number not in left:
-                elsewhere(number)
-    claims.take(writer.shards, wait=True)
-    whole = writer.finish()
-    for leftover in (*writer.folder.glob("*.part"), claims.place):  # of processes that died, and of all claims
+                on_written_elsewhere(number)
+    claims.claim(writer.shards, wait=True)
+    whole = writer.finalize()
+    for leftover in (*writer.folder.glob("*.part"), claims.path):  # of processes that died, and of all claims
         leftover.unlink(missing_ok=True)
     claims.close()
     return whole
 
 
-class Claims:
+class ShardClaims:
     """The claims of this process on the numbers of a folder's shards. Two objects of one process do not see each other's."""
 
     def __init__(self, folder: Path):
-        self.place = folder / "claims"
-        self.file = self.place.open("ab")
+        self.path = folder / "claims"
+        self.file = self.path.open("ab")
 
-    def take(self, number: int, wait: bool = False) -> bool:
+    def claim(self, number: int, wait: bool = False) -> bool:
         """Whether `number` is now claimed by this process; with `wait`, once nobody else claims it."""
         if fcntl is None:
             return True
         try:
             fcntl.lockf(self.file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, number)
         except OSError as error:
-            return error.errno not in TAKEN
+            return error.errno not in CLAIMED_ELSEWHERE
         return True
 
-    def give_back(self, number: int) -> None:
+    def release(self, number: int) -> None:
         """End the claim on `number`."""
         if fcntl is not None:
             with suppress(OSError):  # there was no lock

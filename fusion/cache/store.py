@@ -23,15 +23,15 @@ from torch import Tensor
 
 from fusion.cache import sampled_entries
 from fusion.cache.codec import decode, encode
-from fusion.cache.known_fields import Known, known
+from fusion.cache.known_fields import KnownFields, count_known_fields
 from fusion.core.rows import LogitRows
 from fusion.runtime.artifacts import claim, fingerprint, write_json
 
 FORMAT = 3
-INDEX = ("rows", "entries", "known")  # besides rows: how many each example has, how many entries a row, `known`
+INDEX_TENSORS = ("rows", "entries", "known")  # besides rows: how many each example has, how many entries a row, `known`
 
 
-class Writer:
+class CacheWriter:
     """Fills a cache folder shard by shard, in any order, over any number of attempts.
 
     `key` is all that made the rows, without the examples; `ids` names the examples (their content ids). Sorting them frees
@@ -52,18 +52,18 @@ class Writer:
         self.folder, self.values, self.shard, self.vocabulary = folder, values, shard, vocabulary
         self.ids = sorted(set(ids))
         self.key = full_key(key, self.ids, values, shard, vocabulary)
-        self.made = fingerprint(self.key)
+        self.artifact_key = fingerprint(self.key)
         self.shards = max(1, -(-len(self.ids) // shard))
         claim(folder, self.key, "fusion extract")
 
     @property
-    def complete(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether the manifest is there."""
         return (self.folder / "manifest.json").exists()
 
     def missing(self, among: Sequence[int] | None = None) -> list[int]:
         """Numbers of the shards still to be written; of those `among`, if given."""
-        return [n for n in (range(self.shards) if among is None else among) if not self._whole(self._file(n))]
+        return [n for n in (range(self.shards) if among is None else among) if not self._is_written(self._file(n))]
 
     def examples(self, number: int) -> list[str]:
         """Ids of the examples whose rows belong in shard `number`."""
@@ -72,22 +72,26 @@ class Writer:
     def write(self, number: int, rows: LogitRows) -> None:
         """Write shard `number`; `rows.example` counts from 0 along `examples(number)`, and no example may lack rows."""
         counts = torch.bincount(rows.example, minlength=len(self.examples(number))).tolist()
-        index = {"rows": torch.tensor(counts, dtype=torch.int32), "entries": torch.tensor(rows.k), "known": known(rows)}
+        index = {
+            "rows": torch.tensor(counts, dtype=torch.int32),
+            "entries": torch.tensor(rows.k),
+            "known": count_known_fields(rows),
+        }
         target = self._file(number)
         aside = target.with_suffix(f".{uuid4().hex[:8]}.part")  # its own, should two processes be at the same shard
-        save_file(encode(rows, self.values, self.vocabulary) | index, aside, metadata={"made": self.made})
+        save_file(encode(rows, self.values, self.vocabulary) | index, aside, metadata={"made": self.artifact_key})
         aside.replace(target)
 
-    def finish(self) -> Cache:
+    def finalize(self) -> Cache:
         """Write the manifest, if it is not there, and open the cache. Raises ValueError when a shard is missing."""
-        if self.complete:
+        if self.is_complete:
             return Cache(self.folder)
         if missing := self.missing():
             raise ValueError(f"{self.folder}: shards {missing} of {self.shards} are not written yet.")
         shards = []
         for n in range(self.shards):
             with safe_open(self._file(n), "pt") as shard:
-                facts = {name: shard.get_tensor(name).tolist() for name in INDEX}
+                facts = {name: shard.get_tensor(name).tolist() for name in INDEX_TENSORS}
                 facts |= {"drawn": True} if "unique" in shard.keys() else {}  # noqa: SIM118  (it has no __contains__)
             shards.append({"file": self._file(n).name, **facts, "sha256": _sha256(self._file(n))})
         if len(entries := {shard["entries"] for shard in shards}) > 1:
@@ -100,11 +104,11 @@ class Writer:
     def _file(self, number: int) -> Path:
         return self.folder / f"shard-{number:05d}-of-{self.shards:05d}.safetensors"
 
-    def _whole(self, file: Path) -> bool:
+    def _is_written(self, file: Path) -> bool:
         if not file.exists():
             return False
         with safe_open(file, "pt") as shard:
-            return (shard.metadata() or {}).get("made") == self.made
+            return (shard.metadata() or {}).get("made") == self.artifact_key
 
 
 class Cache:
@@ -118,13 +122,13 @@ class Cache:
             )
         manifest = json.loads((folder / "manifest.json").read_text())
         self.key: dict[str, Any] = manifest["key"]
-        self.made = fingerprint(self.key)
+        self.artifact_key = fingerprint(self.key)
         self._shards = manifest["shards"]
         self.entries: int = self._shards[0]["entries"]
-        self.drawn: bool = self._shards[0].get("drawn", False)
-        self.known = Known.of([shard["known"] for shard in self._shards])
+        self.is_sampled: bool = self._shards[0].get("drawn", False)
+        self.known_fields = KnownFields.from_shards([shard["known"] for shard in self._shards])
         self._starts = [[0, *itertools.accumulate(shard["rows"])] for shard in self._shards]
-        self._place = {id: (i // self.key["shard"], i % self.key["shard"]) for i, id in enumerate(manifest["ids"])}
+        self._location = {id: (i // self.key["shard"], i % self.key["shard"]) for i, id in enumerate(manifest["ids"])}
         self._open: dict[int, Any] = {}
 
     def __len__(self) -> int:
@@ -134,20 +138,20 @@ class Cache:
     @property
     def ids(self) -> list[str]:
         """Content ids of the examples, in the order of the file."""
-        return list(self._place)
+        return list(self._location)
 
     @property
-    def examples(self) -> int:
+    def num_examples(self) -> int:
         """How many examples the rows belong to."""
-        return len(self._place)
+        return len(self._location)
 
     @property
-    def size(self) -> int:
+    def size_in_bytes(self) -> int:
         """Bytes on disk."""
         return sum(file.stat().st_size for file in self.folder.glob("shard-*.safetensors"))
 
     @property
-    def width(self) -> int | None:
+    def hidden_size(self) -> int | None:
         """Of the hidden states that it keeps; None where it keeps none."""
         file, _ = self._shard(0)
         return file.get_slice("hidden").get_shape()[1] if "hidden" in file.keys() else None  # noqa: SIM118 (no mapping)
@@ -157,13 +161,13 @@ class Cache:
 
         Hidden states, which take most of the bytes, are read only where they are asked for.
         """
-        leave = INDEX if hidden else (*INDEX, "hidden")
+        leave = INDEX_TENSORS if hidden else (*INDEX_TENSORS, "hidden")
         parts = [(number, self._read(id, leave)) for number, id in enumerate(ids)]
         alike = itertools.groupby(
             parts, key=lambda part: part[1].keys()
         )  # shards differ where one keeps its prefixes apart
         rows = LogitRows.cat([self._decode(list(group)) for _, group in alike])
-        if not self.drawn:
+        if not self.is_sampled:
             return rows
         logprobs, token_ids, counts = sampled_entries.decode([tensors for _, tensors in parts], self.key["vocabulary"])
         return dataclasses.replace(rows, logprobs=logprobs, ids=token_ids, sample_counts=counts)
@@ -177,16 +181,16 @@ class Cache:
 
     def _decode(self, parts: Sequence[tuple[int, dict[str, Tensor]]]) -> LogitRows:
         """Rows of examples that are stored alike: number and tensors of each."""
-        names = [name for name in parts[0][1] if name not in sampled_entries.NAMES]
+        names = [name for name in parts[0][1] if name not in sampled_entries.TENSORS]
         tensors = {name: torch.cat([part[name] for _, part in parts]) for name in names}
         counts = torch.tensor([len(part[names[0]]) for _, part in parts])
         example = torch.tensor([number for number, _ in parts]).repeat_interleave(counts)
-        return decode(tensors, example, 0 if self.drawn else self.entries, self.key["vocabulary"])
+        return decode(tensors, example, 0 if self.is_sampled else self.entries, self.key["vocabulary"])
 
     def _read(self, id: str, leave: Sequence[str]) -> dict[str, Tensor]:
-        if id not in self._place:
-            raise KeyError(f"{self.folder} has no rows of example {id}; it holds {len(self._place)} others.")
-        shard, place = self._place[id]
+        if id not in self._location:
+            raise KeyError(f"{self.folder} has no rows of example {id}; it holds {len(self._location)} others.")
+        shard, place = self._location[id]
         start, end = self._starts[shard][place : place + 2]
         file, entries = self._shard(shard)
         rows, ragged = slice(start, end), slice(int(entries[start]), int(entries[end])) if len(entries) else None
@@ -196,7 +200,7 @@ class Cache:
     def _opened(self, shard: int) -> tuple[Any, Tensor]:
         """The file, and where the drawn entries of each row begin in it."""
         file = safe_open(self.folder / self._shards[shard]["file"], "pt").__enter__()
-        unique = file.get_tensor("unique").long() if self.drawn else None
+        unique = file.get_tensor("unique").long() if self.is_sampled else None
         return file, torch.empty(0) if unique is None else torch.cat([unique.new_zeros(1), unique.cumsum(0)])
 
     def _shard(self, number: int) -> tuple[Any, Tensor]:

@@ -12,7 +12,7 @@ from fusion.core.rows import Positions
 from fusion.data.encode import Encoded
 
 
-def batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
+def length_grouped_batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
     """Indices grouped by length, longest first (so that memory runs out at once or never), each at most `tokens` padded."""
     batch: list[int] = []
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
@@ -24,14 +24,14 @@ def batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
         yield batch
 
 
-def pad(texts: Sequence[Encoded], device: Any, pad_id: int = 0) -> tuple[dict[str, Tensor], Tensor, Positions]:
+def pad_texts(texts: Sequence[Encoded], device: Any, pad_id: int = 0) -> tuple[dict[str, Tensor], Tensor, Positions]:
     """Pad on the right: model inputs, where each row lies in the flattened [B * T] positions, and where in its text."""
-    ids, position, begin = _lay(texts, [[b] for b in range(len(texts))], pad_id)
+    ids, position, begin = _lay_out(texts, [[b] for b in range(len(texts))], pad_id)
     inputs = {"input_ids": ids.to(device), "attention_mask": (position >= 0).long().to(device)}
     return inputs, *_rows(texts, ids, begin, device)
 
 
-def pack(
+def pack_texts(
     texts: Sequence[Encoded], device: Any, length: int, pad_id: int = 0
 ) -> tuple[dict[str, Tensor], Tensor, Positions]:
     """`pad` with several texts in a line of at most `length` tokens (a longer text has a line of its own).
@@ -39,12 +39,14 @@ def pack(
     Instead of a mask the model gets `position_ids` that start over with each text, from which transformers tells the
     texts apart. The rows are those of `pad`, in the same order.
     """
-    ids, position, begin = _lay(texts, fill([len(text.input_ids) for text in texts], length), pad_id)
+    ids, position, begin = _lay_out(
+        texts, first_fit_decreasing([len(text.input_ids) for text in texts], length), pad_id
+    )
     inputs = {"input_ids": ids.to(device), "position_ids": position.clamp(min=0).to(device)}
     return inputs, *_rows(texts, ids, begin, device)
 
 
-def fill(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+def first_fit_decreasing(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     """Indices in as few groups as first-fit decreasing finds, each of at most `capacity` together."""
     groups: list[list[int]] = []
     room: list[int] = []
@@ -59,7 +61,7 @@ def fill(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     return groups
 
 
-def _lay(texts: Sequence[Encoded], lines: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor, list[int]]:
+def _lay_out(texts: Sequence[Encoded], lines: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor, list[int]]:
     """Ids and places within their text, [lines, T], -1 for padding; and where each text begins in them, flattened."""
     longest = max(sum(len(texts[i].input_ids) for i in line) for line in lines)
     ids, position = torch.full((len(lines), longest), pad_id), torch.full((len(lines), longest), -1)

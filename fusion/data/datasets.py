@@ -27,7 +27,7 @@ class Example:
     domain: str
     template: Literal["plain"] | None = None
     """`plain` where no model may wrap the prompt in its chat template (raw text); None leaves it to the model."""
-    ahead: tuple[dict[str, str], ...] | None = None
+    look_ahead: tuple[dict[str, str], ...] | None = None
     """What stands before the response for sources that look ahead; the pivot never reads it. None where that is the same."""
     tests: str | None = None
     """A program that fails where an answer is wrong: for answers that sources write. None where there is none."""
@@ -42,7 +42,7 @@ class Example:
         return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:24]
 
     @property
-    def asked(self) -> str:
+    def prompt_id(self) -> str:
         """Names what comes before the response: equal prompt, equal name."""
         return replace(self, response="").id
 
@@ -88,14 +88,14 @@ def load(
     FileNotFoundError for a missing file.
     """
     if path.startswith(BUILTIN):
-        made = skills.make(
+        made = skills.make_questions(
             path.removeprefix(BUILTIN), skip + (limit or 200), seed=shuffle or 0, noise=label_noise, split=split
         )
         rows: Iterable[Mapping[str, Any]] = made
     else:
         rows = _rows(path, name, split, revision)
     if where:
-        rows = [row for row in rows if _holds(row, where, path)]
+        rows = [row for row in rows if _matches(row, where, path)]
     if shuffle is not None and not path.startswith(BUILTIN):
         rows = list(rows)
         random.Random(shuffle).shuffle(rows)
@@ -103,13 +103,15 @@ def load(
     for number, row in enumerate(rows):
         if number < skip:
             continue
-        asked, answer = _conversation(row, messages) if messages else _filled(row, prompt, response, system, path)
+        asked, answer = (
+            _conversation(row, messages) if messages else _from_templates(row, prompt, response, system, path)
+        )
         if as_raw_text and answer:
             asked, answer = [], "\n".join([*(message["content"] for message in asked), answer])
         asked, answer = _cut(asked, answer, prompt_chars, response_chars)
         if answer or response is None:
-            ahead = None if look_ahead is None else _ahead(asked, look_ahead, row, path)
-            checked = None if tests is None else _fill(tests, row, path)
+            ahead = None if look_ahead is None else _look_ahead_messages(asked, look_ahead, row, path)
+            checked = None if tests is None else _format(tests, row, path)
             examples.append(Example(tuple(asked), answer, domain, "plain" if as_raw_text else template, ahead, checked))
         if limit is not None and len(examples) >= limit:
             break
@@ -118,7 +120,7 @@ def load(
     return examples
 
 
-def on_hub(path: str) -> bool:
+def is_hub_id(path: str) -> bool:
     """Whether `load` takes the path for a hub id."""
     return not path.startswith((BUILTIN, ".", "/", "~")) and _suffix(path) not in FORMATS
 
@@ -131,7 +133,7 @@ def _rows(path: str, name: str | None, split: str, revision: str | None) -> Iter
     from datasets import load_dataset  # seconds of import that a built-in data set need not pay
 
     place, suffix = Path(path).expanduser(), _suffix(path)
-    if not on_hub(path):
+    if not is_hub_id(path):
         if not place.is_file():
             raise FileNotFoundError(f"The data file {path} does not exist (looked in {place.parent.absolute()}).")
         if suffix not in FORMATS:
@@ -144,30 +146,30 @@ def _rows(path: str, name: str | None, split: str, revision: str | None) -> Iter
     return cast(Iterable, load_dataset(path, name, split=split, revision=revision))
 
 
-def _filled(
+def _from_templates(
     row: Mapping[str, Any], prompt: str, response: str | None, system: str | None, path: str
 ) -> tuple[list, str]:
-    asked = [{"role": "system", "content": _fill(system, row, path)}] if system else []
+    asked = [{"role": "system", "content": _format(system, row, path)}] if system else []
     if prompt:
-        asked.append({"role": "user", "content": _fill(prompt, row, path)})
-    return asked, "" if response is None else _fill(response, row, path)
+        asked.append({"role": "user", "content": _format(prompt, row, path)})
+    return asked, "" if response is None else _format(response, row, path)
 
 
-def _fill(form: str, row: Mapping[str, Any], path: str) -> str:
+def _format(form: str, row: Mapping[str, Any], path: str) -> str:
     for _text, field, _spec, _conversion in string.Formatter().parse(form):
         if field is not None and field.split("[")[0].split(".")[0] not in row:
             raise ValueError(f"{path}: no column {field!r} for {form!r}; the columns are {', '.join(map(str, row))}.")
-    return form.format_map({key: _written(value) for key, value in row.items()})
+    return form.format_map({key: _as_text(value) for key, value in row.items()})
 
 
-def _written(value: Any) -> Any:
+def _as_text(value: Any) -> Any:
     """A list of texts as lines; a column without a value as nothing."""
     if isinstance(value, list) and all(isinstance(each, str) for each in value):
         return "\n".join(value)
     return "" if value is None else value
 
 
-def _holds(row: Mapping[str, Any], where: Mapping[str, Any], path: str) -> bool:
+def _matches(row: Mapping[str, Any], where: Mapping[str, Any], path: str) -> bool:
     if absent := [column for column in where if column not in row]:
         raise ValueError(
             f"{path}: no column {absent[0]!r} to choose rows by; the columns are {', '.join(map(str, row))}."
@@ -192,14 +194,16 @@ def _cut(asked: list, answer: str, prompt_chars: int | None, response_chars: int
     return asked, answer
 
 
-def _ahead(asked: list, form: str, row: Mapping[str, Any], path: str) -> tuple[dict[str, str], ...] | None:
+def _look_ahead_messages(
+    asked: list, form: str, row: Mapping[str, Any], path: str
+) -> tuple[dict[str, str], ...] | None:
     """The messages with the last one filled in; None where that changes nothing."""
     *before, last = asked or [{"role": "user", "content": ""}]
-    ahead = [*before, {**last, "content": _fill(form, {**row, "asked": last["content"]}, path)}]
+    ahead = [*before, {**last, "content": _format(form, {**row, "asked": last["content"]}, path)}]
     return tuple(ahead) if ahead != asked else None
 
 
-def by_domain(examples: Iterable[Example]) -> dict[str, int]:
+def count_by_domain(examples: Iterable[Example]) -> dict[str, int]:
     """How many examples each domain has, in order of appearance."""
     counts: dict[str, int] = {}
     for example in examples:
@@ -215,9 +219,10 @@ def other_answers(examples: Sequence[Example]) -> list[str | None]:
     """
     answers: dict[tuple[str, ...], dict[str, str]] = {}
     for example in examples:
-        answers.setdefault(_turns(example), {}).setdefault(example.response, example.id)
+        answers.setdefault(_prompt_turns(example), {}).setdefault(example.response, example.id)
     return [
-        _next_answer(answers[_turns(example)], example.response) if _turns(example) else None for example in examples
+        _next_answer(answers[_prompt_turns(example)], example.response) if _prompt_turns(example) else None
+        for example in examples
     ]
 
 
@@ -226,11 +231,11 @@ def _next_answer(ids: Mapping[str, str], response: str) -> str | None:
     return ids[known[(known.index(response) + 1) % len(known)]] if len(known) > 1 else None
 
 
-def _turns(example: Example) -> tuple[str, ...]:
+def _prompt_turns(example: Example) -> tuple[str, ...]:
     return tuple(text for m in example.messages if m["role"] != "system" for text in (m["role"], m["content"]))
 
 
-def unique(examples: Iterable[Example]) -> Iterator[Example]:
+def unique_examples(examples: Iterable[Example]) -> Iterator[Example]:
     """Each content once, at its first place."""
     seen: set[str] = set()
     for example in examples:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from fusion.data.datasets import Example, by_domain
+from fusion.data.datasets import Example, count_by_domain
 
 
-def easiest(cost: Sequence[float], examples: Sequence[Example], share: float) -> list[int]:
+def select_easiest(cost: Sequence[float], examples: Sequence[Example], share: float) -> list[int]:
     """Numbers, in order, of this share of each domain's examples: those that cost least; equal ones go by their content.
 
     `cost` is the log of a response's perplexity: the mean of -log p over its tokens.
     """
-    left = how_many(examples, share)
+    left = easiest_counts(examples, share)
     chosen = []
     for n in sorted(range(len(examples)), key=lambda n: (cost[n], examples[n].id)):
         if left[examples[n].domain]:
@@ -22,6 +22,6 @@ def easiest(cost: Sequence[float], examples: Sequence[Example], share: float) ->
     return sorted(chosen)
 
 
-def how_many(examples: Sequence[Example], share: float) -> dict[str, int]:
+def easiest_counts(examples: Sequence[Example], share: float) -> dict[str, int]:
     """How many are chosen of each domain: its share, rounded up."""
-    return {domain: math.ceil(share * count) for domain, count in by_domain(examples).items()}
+    return {domain: math.ceil(share * count) for domain, count in count_by_domain(examples).items()}

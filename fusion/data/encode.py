@@ -14,7 +14,7 @@ from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
-from fusion.tokenizers import byte_prefixes, control_tokens, name, remember, tokenize
+from fusion.tokenizers import byte_prefixes, cached_per_tokenizer, control_tokens, tokenize, tokenizer_name
 
 Message = dict[str, str]
 """One turn of a conversation: its `role` and its `content`."""
@@ -43,14 +43,14 @@ class Encoded:
     """Whether the end was cut off to keep to the greatest length."""
 
     @property
-    def rows(self) -> int:
+    def num_rows(self) -> int:
         """How many tokens are predicted."""
         return len(self.input_ids) - self.start
 
 
-def first_rows(text: Encoded, rows: int) -> Encoded:
+def truncate_rows(text: Encoded, rows: int) -> Encoded:
     """The text cut after so many rows, if it has more."""
-    end = text.start + min(rows, text.rows)
+    end = text.start + min(rows, text.num_rows)
     return Encoded(
         text.input_ids[:end], text.start, text.prefix[:rows], truncated=text.truncated or end < len(text.input_ids)
     )
@@ -75,7 +75,7 @@ def encode(
     prompt = encode_prompt(tokenizer, messages, template=template)
     if max_length is not None and len(prompt) >= max_length:
         raise ValueError(
-            f"{name(tokenizer)}: the prompt takes {len(prompt)} tokens, which leaves no room for a response within "
+            f"{tokenizer_name(tokenizer)}: the prompt takes {len(prompt)} tokens, which leaves no room for a response within "
             f"max_length = {max_length}. Raise max_length or drop the example."
         )
     ids = tokenize(tokenizer, [response])[0]
@@ -96,29 +96,31 @@ def encode_prompt(
 
     Raises ValueError for `chat` without a chat template, and where there is no token at all to begin with.
     """
-    if is_chat(tokenizer, messages, template):
-        return _chat(tokenizer, messages)
+    if uses_chat_template(tokenizer, messages, template):
+        return _chat_prompt(tokenizer, messages)
     text = "\n".join(message["content"] for message in messages)
-    ids = _opening(tokenizer) + tokenize(tokenizer, [text])[0]
+    ids = _bos_ids(tokenizer) + tokenize(tokenizer, [text])[0]
     if ids:
         return ids
-    bos, eos = _id(tokenizer, "bos_token_id"), _id(tokenizer, "eos_token_id")
+    bos, eos = _special_id(tokenizer, "bos_token_id"), _special_id(tokenizer, "eos_token_id")
     first = eos if bos is None else bos
     if first is None:
         raise ValueError(
-            f"{name(tokenizer)}: an empty prompt needs a token to begin with, and this tokenizer has neither a "
+            f"{tokenizer_name(tokenizer)}: an empty prompt needs a token to begin with, and this tokenizer has neither a "
             "bos_token nor an eos_token. Set one, or give every example a prompt."
         )
     return [first]
 
 
-def is_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], template: Template = "auto") -> bool:
+def uses_chat_template(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], template: Template = "auto"
+) -> bool:
     """Whether these messages are rendered by the tokenizer's chat template. Raises ValueError for `chat` without one."""
-    return bool(messages) and _is_chat(tokenizer, template)
+    return bool(messages) and _template_applies(tokenizer, template)
 
 
-@remember
-def _opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+@cached_per_tokenizer
+def _bos_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The tokens that a tokenizer puts before every text (BOS); what it puts behind is left out, the response follows."""
     coded = tokenizer("a", return_special_tokens_mask=True)
     return [
@@ -129,20 +131,22 @@ def _opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     ]
 
 
-def _is_chat(tokenizer: PreTrainedTokenizerBase, template: Template) -> bool:
+def _template_applies(tokenizer: PreTrainedTokenizerBase, template: Template) -> bool:
     if template == "chat" and not tokenizer.chat_template:
-        raise ValueError(f"{name(tokenizer)} has no chat template; set template to plain or auto, or give it one.")
+        raise ValueError(
+            f"{tokenizer_name(tokenizer)} has no chat template; set template to plain or auto, or give it one."
+        )
     return template != "plain" and bool(tokenizer.chat_template)
 
 
-def _chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
+def _chat_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
     pattern = _control_pattern(tokenizer)
     if any(pattern.search(message["content"]) for message in messages):
-        return _chat_with_literals(tokenizer, messages)
+        return _chat_prompt_with_literals(tokenizer, messages)
     return tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, return_dict=False)  # type: ignore[return-value]
 
 
-def _chat_with_literals(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
+def _chat_prompt_with_literals(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
     """`_chat` for contents that spell control tokens: only those that the template itself wrote become ids.
 
     The text between two of the template's control tokens is tokenised as one piece, contents and all, as the ordinary
@@ -170,7 +174,7 @@ def _rendered_parts(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Messa
         contents = {mark: content.strip() for mark, content in contents.items()}  # many templates trim
     if "".join(contents.get(piece, piece) for piece in pieces) != wanted:
         raise ValueError(
-            f"{name(tokenizer)}: a message spells a control token, and the chat template changes the messages, so the "
+            f"{tokenizer_name(tokenizer)}: a message spells a control token, and the chat template changes the messages, so the "
             "two cannot be told apart. Take the control token out of the message, or set template to plain."
         )
     for piece in pieces:
@@ -184,7 +188,7 @@ def _render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, 
     return tokenizer.apply_chat_template(list(messages), add_generation_prompt=generate, tokenize=False)  # type: ignore[return-value]
 
 
-@remember
+@cached_per_tokenizer
 def _control_pattern(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
     """One group that matches any control token, longest first, with the white space that the token takes along."""
     added = tokenizer.added_tokens_decoder
@@ -202,7 +206,7 @@ def _control_id(tokenizer: PreTrainedTokenizerBase, matched: str) -> int:
     return table[matched if matched in table else matched.strip()]  # without the white space it took along
 
 
-def _id(tokenizer: PreTrainedTokenizerBase, role: Literal["bos_token_id", "eos_token_id"]) -> int | None:
+def _special_id(tokenizer: PreTrainedTokenizerBase, role: Literal["bos_token_id", "eos_token_id"]) -> int | None:
     return getattr(tokenizer, role)  # typed too widely in transformers
 
 
@@ -211,12 +215,14 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase, template: Template = "auto")
 
     Raises ValueError for `chat` without a chat template, and for a template that leaves the message out.
     """
-    if not _is_chat(tokenizer, template):
-        return _id(tokenizer, "eos_token_id")
+    if not _template_applies(tokenizer, template):
+        return _special_id(tokenizer, "eos_token_id")
     mark = _SENTINEL.format("answer")
     turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": mark}]
     _, found, after = _render(tokenizer, turns, generate=False).partition(mark)
     if not found:
-        raise ValueError(f"{name(tokenizer)}: its chat template leaves out the assistant's message; set it to plain.")
+        raise ValueError(
+            f"{tokenizer_name(tokenizer)}: its chat template leaves out the assistant's message; set it to plain."
+        )
     control = _control_pattern(tokenizer).search(after)
-    return _id(tokenizer, "eos_token_id") if control is None else _control_id(tokenizer, control[0])
+    return _special_id(tokenizer, "eos_token_id") if control is None else _control_id(tokenizer, control[0])

@@ -11,8 +11,14 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.hub import cached_file, extract_commit_hash
 
-TOKENIZER = ("tokenizer*", "special_tokens_map.json", "vocab.*", "merges.txt", "*.model", "*.jinja")
-IDENTITY = ("*.json", "*.safetensors", "*.model", "*.jinja", "*.txt")  # files that decide what a model folder answers
+TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "vocab.*", "merges.txt", "*.model", "*.jinja")
+MODEL_FILES = (
+    "*.json",
+    "*.safetensors",
+    "*.model",
+    "*.jinja",
+    "*.txt",
+)  # files that decide what a model folder answers
 
 
 @dataclass(frozen=True)
@@ -24,7 +30,7 @@ class ModelRef:
     trust_remote_code: bool = False
 
     @property
-    def local(self) -> Path | None:
+    def local_path(self) -> Path | None:
         """The folder or file, or None for a hub id. Raises FileNotFoundError for a path that is clearly local but absent."""
         place = Path(self.path).expanduser()
         if place.exists():
@@ -36,9 +42,9 @@ class ModelRef:
             )
         return None
 
-    def arguments(self) -> dict[str, Any]:
+    def from_pretrained_arguments(self) -> dict[str, Any]:
         """Positional path and keywords for every `from_pretrained`."""
-        place = self.local
+        place = self.local_path
         if place is not None and place.suffix == ".gguf":
             return {"pretrained_model_name_or_path": str(place.parent), "gguf_file": place.name}
         return {
@@ -50,8 +56,8 @@ class ModelRef:
 
 def load_tokenizer(ref: ModelRef) -> Any:
     """The tokenizer, with a padding token (its end of text, where it names none)."""
-    arguments = ref.arguments()
-    tokenizer = _explained(ref, "tokenizer", lambda: AutoTokenizer.from_pretrained(**arguments))
+    arguments = ref.from_pretrained_arguments()
+    tokenizer = _load_or_explain(ref, "tokenizer", lambda: AutoTokenizer.from_pretrained(**arguments))
     if tokenizer.pad_token_id is None and tokenizer.eos_token is not None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -59,8 +65,8 @@ def load_tokenizer(ref: ModelRef) -> Any:
 
 def load_config(ref: ModelRef) -> Any:
     """The configuration alone; no weights are read."""
-    arguments = ref.arguments()
-    return _explained(ref, "configuration", lambda: AutoConfig.from_pretrained(**arguments))
+    arguments = ref.from_pretrained_arguments()
+    return _load_or_explain(ref, "configuration", lambda: AutoConfig.from_pretrained(**arguments))
 
 
 def load_model(
@@ -72,18 +78,18 @@ def load_model(
     configuration, since transformers refuses to save one that remembers where it came from. `quantization` is a
     configuration of transformers that keeps the weights in fewer bits.
     """
-    arguments = ref.arguments() | {"dtype": getattr(torch, dtype)}
+    arguments = ref.from_pretrained_arguments() | {"dtype": getattr(torch, dtype)}
     if "gguf_file" not in arguments:
         arguments["use_safetensors"] = True
     if quantization is not None:
         arguments |= {"quantization_config": quantization, "device_map": {"": device}}
-    model = _explained(ref, "weights", lambda: AutoModelForCausalLM.from_pretrained(**arguments))
+    model = _load_or_explain(ref, "weights", lambda: AutoModelForCausalLM.from_pretrained(**arguments))
     if "gguf_file" in arguments:
         model = _without_gguf(model)
     return (model if quantization is not None else model.to(device)).eval()
 
 
-def parameters(ref: ModelRef) -> int:
+def count_parameters(ref: ModelRef) -> int:
     """Number of parameters, tied ones once, from the configuration alone."""
     config = load_config(ref)
     with torch.device("meta"):
@@ -91,18 +97,18 @@ def parameters(ref: ModelRef) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def vocabulary(tokenizer: Any) -> int:
+def vocabulary_size(tokenizer: Any) -> int:
     """One more than the highest id a token has; a head may be padded beyond it."""
     return max(tokenizer.get_vocab().values()) + 1
 
 
-def fingerprint(ref: ModelRef, tokenizer_alone: bool = False) -> str:
+def model_fingerprint(ref: ModelRef, tokenizer_alone: bool = False) -> str:
     """What the model is, or its tokenizer: `hub id@commit`, or the sha256 of local files (contents, not dates or places)."""
-    place, one = ref.local, "tokenizer_config.json" if tokenizer_alone else "config.json"
+    place, one = ref.local_path, "tokenizer_config.json" if tokenizer_alone else "config.json"
     if place is None:
-        found = _explained(ref, one, lambda: cached_file(ref.path, one, revision=ref.revision))
+        found = _load_or_explain(ref, one, lambda: cached_file(ref.path, one, revision=ref.revision))
         return f"{ref.path}@{extract_commit_hash(found, None)}"
-    patterns = TOKENIZER if tokenizer_alone else IDENTITY
+    patterns = TOKENIZER_FILES if tokenizer_alone else MODEL_FILES
     files = [place] if place.is_file() else sorted({f for pattern in patterns for f in place.glob(pattern)})
     digest = hashlib.sha256()
     for file in files:
@@ -123,7 +129,7 @@ def _without_gguf(loaded: Any) -> Any:
     return model
 
 
-def _explained(ref: ModelRef, what: str, load: Any) -> Any:
+def _load_or_explain(ref: ModelRef, what: str, load: Any) -> Any:
     """The result of `load`, or its error with what to do about it."""
     try:
         return load()

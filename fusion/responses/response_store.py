@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fusion.runtime.artifacts import claim, fingerprint, finish, write_text
+from fusion.runtime.artifacts import claim, fingerprint, mark_complete, write_text
 
 
 class ResponseStore:
@@ -42,11 +42,11 @@ class ResponseStore:
         lines = [json.dumps([id, value]) for id, value in zip(self.shard_ids(number), values, strict=True)]
         write_text(self._file(number), "".join(f"{line}\n" for line in lines))
 
-    def finish(self) -> ResponseStore:
+    def finalize(self) -> ResponseStore:
         """Mark the folder as complete, if it is not yet. Raises ValueError when a shard is missing."""
         if missing := self.missing():
             raise ValueError(f"{self.folder}: shards {missing} of {self.shards} are not written yet.")
-        finish(self.folder)
+        mark_complete(self.folder)
         return self
 
     def read(self) -> dict[str, Any]:

@@ -46,13 +46,13 @@ def claim(folder: Path, key: Mapping[str, Any], redo: str) -> None:
     """
     file = folder / "key.json"
     if file.exists():
-        refuse_other(folder, json.loads(file.read_text()), key, redo)
+        refuse_other_key(folder, json.loads(file.read_text()), key, redo)
     else:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(file, key)
 
 
-def refuse_other(place: Path, found: Mapping[str, Any], wanted: Mapping[str, Any], redo: str) -> None:
+def refuse_other_key(place: Path, found: Mapping[str, Any], wanted: Mapping[str, Any], redo: str) -> None:
     """Raise ValueError, with the reason, if `place` was made from another key than the one wanted."""
     if different := differences(found, json.loads(json.dumps(wanted))):
         raise ValueError(
@@ -61,7 +61,7 @@ def refuse_other(place: Path, found: Mapping[str, Any], wanted: Mapping[str, Any
         )
 
 
-def link(place: Path, folder: Path) -> None:
+def link_folder(place: Path, folder: Path) -> None:
     """Make `place` a link to `folder`, which is made if it is not there; another link in its place is replaced."""
     folder.mkdir(parents=True, exist_ok=True)
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -72,18 +72,18 @@ def link(place: Path, folder: Path) -> None:
     aside.replace(place)
 
 
-def finish(folder: Path, **facts: Any) -> None:
+def mark_complete(folder: Path, **facts: Any) -> None:
     """Mark the claimed folder as whole; `facts` are kept with the mark."""
     write_json(folder / "done.json", facts)
 
 
-def finished(folder: Path, key: Mapping[str, Any], redo: str) -> bool:
+def claim_artifact(folder: Path, key: Mapping[str, Any], redo: str) -> bool:
     """Whether the folder is whole and made from `key`; raises ValueError if it was made from something else."""
     claim(folder, key, redo)
     return (folder / "done.json").exists()
 
 
-def made(folder: Path) -> str:
+def artifact_key(folder: Path) -> str:
     """Fingerprint of the key with which `folder` was claimed."""
     return fingerprint(json.loads((folder / "key.json").read_text()))
 

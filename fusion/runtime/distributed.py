@@ -15,25 +15,25 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-PATIENCE = timedelta(days=30)
+BARRIER_TIMEOUT = timedelta(days=30)
 
 
 def rank() -> int:
     """Number of this process, from 0. Raises ValueError where the launcher said how many there are but not which this is."""
-    return _number("RANK") if world() > 1 else 0
+    return _rank_variable("RANK") if world_size() > 1 else 0
 
 
 def local_rank() -> int:
     """Number of this process on its machine, from 0: the number of its GPU."""
-    return _number("LOCAL_RANK") if world() > 1 else 0
+    return _rank_variable("LOCAL_RANK") if world_size() > 1 else 0
 
 
-def world() -> int:
+def world_size() -> int:
     """How many processes there are."""
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
-def is_main() -> bool:
+def is_main_process() -> bool:
     """Whether this is the process that prints, merges, evaluates and keeps the record."""
     return rank() == 0
 
@@ -44,7 +44,7 @@ def device() -> str:
 
     if not torch.cuda.is_available():
         return "cpu"
-    if world() > 1:
+    if world_size() > 1:
         torch.cuda.set_device(local_rank())
     return "cuda"
 
@@ -62,34 +62,34 @@ def free_memory() -> None:
 
 def barrier() -> None:
     """Returns once every process has come here."""
-    if world() > 1:
+    if world_size() > 1:
         import torch.distributed as dist
 
-        dist.barrier(_everyone())
+        dist.barrier(_gloo_group())
 
 
 @contextmanager
-def main_first() -> Iterator[None]:
+def main_process_first() -> Iterator[None]:
     """The main process does what follows before the others do: they find it done."""
-    if not is_main():
+    if not is_main_process():
         barrier()
     yield
-    if is_main():
+    if is_main_process():
         barrier()
 
 
-def start() -> None:
+def init_process_group() -> None:
     """Meet the other processes. Called by whatever needs them, so that one process never pays for it."""
     import torch.distributed as dist
 
-    if world() > 1 and not dist.is_initialized():
+    if world_size() > 1 and not dist.is_initialized():
         on_gpu = device() == "cuda"
         dist.init_process_group("nccl" if on_gpu else "gloo")
 
 
-def alone() -> None:
+def set_single_process_env() -> None:
     """Where there is one process and no launcher, say so in the launcher's language, for libraries that speak no other."""
-    if world() > 1 or "RANK" in os.environ:
+    if world_size() > 1 or "RANK" in os.environ:
         return
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -99,17 +99,17 @@ def alone() -> None:
 
 
 @functools.cache
-def _everyone() -> Any:
+def _gloo_group() -> Any:
     import torch.distributed as dist
 
-    start()
-    return dist.new_group(backend="gloo", timeout=PATIENCE)
+    init_process_group()
+    return dist.new_group(backend="gloo", timeout=BARRIER_TIMEOUT)
 
 
-def _number(variable: str) -> int:
+def _rank_variable(variable: str) -> int:
     if variable not in os.environ:
         raise ValueError(
-            f"WORLD_SIZE is {world()}, but {variable} is not set. Start the processes with torchrun, which sets both, "
+            f"WORLD_SIZE is {world_size()}, but {variable} is not set. Start the processes with torchrun, which sets both, "
             "or unset WORLD_SIZE to run in one process."
         )
     return int(os.environ[variable])

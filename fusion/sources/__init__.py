@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from fusion.sources.base import Backend, Source, Wanted
+from fusion.sources.base import Backend, Source, SourceRequest
 from fusion.sources.imported import Imported
 from fusion.sources.openai_source import OpenAI
 from fusion.sources.sampling import RandomSampling
@@ -23,7 +23,7 @@ __all__ = [
     "RandomSampling",
     "Similarity",
     "Source",
+    "SourceRequest",
     "Transformers",
     "TransformersSource",
-    "Wanted",
 ]

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 from fusion.core.rows import LogitRows
 from fusion.core.settings import Settings
 from fusion.data.encode import Encoded, Template
-from fusion.models.generate import Answer, Decoding
+from fusion.models.generate import Completion, GenerationSettings
 from fusion.models.loading import ModelRef
 from fusion.sources.sampling import RandomSampling
 
@@ -27,18 +27,18 @@ class Source(Protocol):
 
 
 @runtime_checkable
-class Writer(Protocol):
+class Generator(Protocol):
     """A model that answers prompts by itself."""
 
-    def write(
-        self, prompts: Sequence[Sequence[int]], how: Decoding, progress: Progress | None = None
-    ) -> list[list[Answer]]:
+    def generate(
+        self, prompts: Sequence[Sequence[int]], how: GenerationSettings, progress: Progress | None = None
+    ) -> list[list[Completion]]:
         """`how.samples` answers to each prompt of token ids. `progress` hears of prompts done."""
         ...
 
 
 @dataclass(frozen=True)
-class Wanted:
+class SourceRequest:
     """What a source is opened for. Each backend takes from it what it has a use for."""
 
     ref: ModelRef
@@ -61,26 +61,26 @@ class Wanted:
 class Backend(Settings, ABC):
     """How a source is asked for its rows, and what it can know of them."""
 
-    weights: ClassVar[bool] = False
+    has_weights: ClassVar[bool] = False
     """Whether the source's path names the weights too, so that the model can be identified, counted and measured."""
-    unknown: ClassVar[frozenset[str]] = frozenset({"mean", "std", "hidden"})
+    unknown_fields: ClassVar[frozenset[str]] = frozenset({"mean", "std", "hidden"})
     """Fields of its rows that are always NaN, or missing."""
-    samples: ClassVar[bool] = False
+    can_sample: ClassVar[bool] = False
     """Whether it can draw entries at random from the whole distribution."""
-    writes: ClassVar[bool] = False
+    can_generate: ClassVar[bool] = False
     """Whether it can answer prompts by itself."""
-    idle: ClassVar[frozenset[str]] = frozenset()
+    runtime_settings: ClassVar[frozenset[str]] = frozenset()
     """Settings that change no number, only how it is come by."""
 
     def identity(self) -> dict[str, Any]:
         """What of the settings makes the rows what they are."""
-        return self.model_dump(mode="json", exclude=set(self.idle))
+        return self.model_dump(mode="json", exclude=set(self.runtime_settings))
 
     @abstractmethod
-    def open(self, wanted: Wanted) -> Source:
+    def open(self, wanted: SourceRequest) -> Source:
         """Make ready to give rows. Raises ValueError, with the way out, where that cannot be."""
 
-    def open_writer(self, wanted: Wanted) -> Writer:
+    def open_generator(self, wanted: SourceRequest) -> Generator:
         """Make ready to answer prompts. Raises ValueError where the backend never does, and as `open`."""
         raise ValueError(
             f"{wanted.ref.path}: backend {getattr(self, 'kind', '')} gives rows of given text and writes none."

@@ -10,8 +10,8 @@ import urllib.request
 from dataclasses import dataclass, field
 from typing import Any
 
-AGAIN = {408, 429}
-LONGEST = 60.0  # seconds between two attempts
+RETRIED_STATUS = {408, 429}
+MAX_WAIT = 60.0  # seconds between two attempts
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,14 @@ class Endpoint:
             try:
                 return self._once(body)
             except urllib.error.HTTPError as error:
-                said = self._hidden(error.read(2000).decode(errors="replace").strip())
-                if error.code not in AGAIN and error.code < 500:
+                said = self._without_key(error.read(2000).decode(errors="replace").strip())
+                if error.code not in RETRIED_STATUS and error.code < 500:
                     raise ValueError(f"{self.url} refused the request with status {error.code}: {said}") from None
                 why, pause = f"status {error.code}: {said}", _seconds(error.headers.get("Retry-After"))
             except (OSError, http.client.HTTPException, json.JSONDecodeError) as error:
                 why, pause = f"{type(error).__name__}: {error}", None
             if left:
-                time.sleep(min(LONGEST, wait if pause is None else pause))
+                time.sleep(min(MAX_WAIT, wait if pause is None else pause))
                 wait *= 2
         raise ValueError(
             f"{self.url} failed {self.retries + 1} times, the last time with {why}. What is done is kept: run the "
@@ -51,7 +51,7 @@ class Endpoint:
         with urllib.request.urlopen(request, timeout=self.timeout) as answer:
             return json.load(answer)
 
-    def _hidden(self, text: str) -> str:
+    def _without_key(self, text: str) -> str:
         return text.replace(self.key, "***") if self.key else text
 
 

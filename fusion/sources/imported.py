@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NoReturn
 
-from fusion.sources.base import Backend, Wanted
+from fusion.sources.base import Backend, SourceRequest
 
 
 class Imported(Backend):
@@ -13,7 +13,7 @@ class Imported(Backend):
     kind: Literal["imported"] = "imported"
     unknown = frozenset({"hidden"})
 
-    def open(self, wanted: Wanted) -> NoReturn:
+    def open(self, wanted: SourceRequest) -> NoReturn:
         """Always raises ValueError: there is nothing to run."""
         raise ValueError(
             f"The source with the tokenizer {wanted.ref.path} has backend kind: imported, and its cache is not there yet. Run "

@@ -33,7 +33,7 @@ class RandomSampling(Settings):
 
     def uniform(self, texts: Sequence[Encoded]) -> Float[Tensor, "N D"]:
         """Numbers in [0, 1) for the draws of each row, of one text after another; what else is read changes none of them."""
-        parts = [self._stream(text).random((text.rows, self.draws)) for text in texts]
+        parts = [self._stream(text).random((text.num_rows, self.draws)) for text in texts]
         return torch.from_numpy(np.concatenate([np.empty((0, self.draws)), *parts]))
 
     def _stream(self, text: Encoded) -> np.random.Generator:

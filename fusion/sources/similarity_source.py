@@ -13,11 +13,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fusion.core.rows import LogitRows, Positions
-from fusion.data.batching import pad
+from fusion.data.batching import pad_texts
 from fusion.data.encode import Encoded
 from fusion.models.head import Head
-from fusion.models.loading import load_model, vocabulary
-from fusion.sources.base import Backend, Progress, Wanted
+from fusion.models.loading import load_model, vocabulary_size
+from fusion.sources.base import Backend, Progress, SourceRequest
 
 
 class Similarity(Backend):
@@ -35,12 +35,12 @@ class Similarity(Backend):
     temperature: float = Field(default=0.05, gt=0)
     """Divides the cosines. A guess: a token is then 20 nats more like itself than like one at a right angle."""
 
-    def open(self, wanted: Wanted) -> SimilaritySource:
+    def open(self, wanted: SourceRequest) -> SimilaritySource:
         """Load the model for its output layer."""
         model = load_model(wanted.ref, wanted.dtype, wanted.device)
-        head = Head.of(model, vocabulary(wanted.tokenizer))
+        head = Head.from_model(model, vocabulary_size(wanted.tokenizer))
         weight: Any = head.module.weight
-        made = directions(weight[: head.vocabulary].detach())
+        made = unit_rows(weight[: head.vocabulary].detach())
         return SimilaritySource(made, self.temperature, min(wanted.k, head.vocabulary))
 
 
@@ -48,17 +48,17 @@ class Similarity(Backend):
 class SimilaritySource:
     """The directions of a model's output embeddings, in float32."""
 
-    directions: Float[Tensor, "V D"]
+    embeddings: Float[Tensor, "V D"]
     temperature: float
     k: int
 
     @torch.inference_mode()
     def rows(self, texts: Sequence[Encoded], progress: Progress | None = None) -> LogitRows:
         """See `Source.rows`. Each token that occurs is compared with the vocabulary once."""
-        about = pad(texts, "cpu")[2]
+        about = pad_texts(texts, "cpu")[2]
         assert about.token is not None
         token, of = about.token.unique(return_inverse=True)
-        hidden = self.directions[token.to(self.directions.device)] / self.temperature
+        hidden = self.embeddings[token.to(self.embeddings.device)] / self.temperature
         nowhere = torch.zeros_like(token)
         each, _ = self._head().rows(
             hidden, Positions(token=token, prefix=nowhere, example=nowhere).to(hidden.device), self.k
@@ -69,11 +69,11 @@ class SimilaritySource:
         return dataclasses.replace(rows, prefix=about.prefix, example=about.example)
 
     def _head(self) -> Head:
-        layer: Any = nn.Linear(*self.directions.shape[::-1], bias=False, device="meta")
-        layer.weight = nn.Parameter(self.directions, requires_grad=False)
-        return Head(layer, len(self.directions))
+        layer: Any = nn.Linear(*self.embeddings.shape[::-1], bias=False, device="meta")
+        layer.weight = nn.Parameter(self.embeddings, requires_grad=False)
+        return Head(layer, len(self.embeddings))
 
 
-def directions(embeddings: Float[Tensor, "V D"]) -> Float[Tensor, "V D"]:
+def unit_rows(embeddings: Float[Tensor, "V D"]) -> Float[Tensor, "V D"]:
     """Each row divided by its length, in float32; a row of zeros stays one."""
     return nn.functional.normalize(embeddings.float(), dim=-1)

@@ -11,13 +11,13 @@ from pydantic import Field
 
 from fusion.core.rows import LogitRows
 from fusion.data.encode import Encoded, end_of_turn
-from fusion.models.generate import Answer, Decoding
-from fusion.models.loading import vocabulary
-from fusion.runtime.distributed import world
-from fusion.sources.base import Backend, Progress, Wanted
-from fusion.sources.prompt_logprobs import Listed, rows_of
+from fusion.models.generate import Completion, GenerationSettings
+from fusion.models.loading import vocabulary_size
+from fusion.runtime.distributed import world_size
+from fusion.sources.base import Backend, Progress, SourceRequest
+from fusion.sources.prompt_logprobs import TokenLogprobs, rows_from_logprobs
 
-OURS = {"model", "revision", "trust_remote_code", "dtype", "max_logprobs", "logprobs_mode"}
+RESERVED_ARGUMENTS = {"model", "revision", "trust_remote_code", "dtype", "max_logprobs", "logprobs_mode"}
 
 
 class VLLM(Backend):
@@ -38,27 +38,27 @@ class VLLM(Backend):
     engine: dict[str, Any] = Field(default={})
     """Any further argument of `vllm.LLM`, such as `quantization` or `max_num_batched_tokens`."""
 
-    def open(self, wanted: Wanted) -> VLLMSource:
+    def open(self, wanted: SourceRequest) -> VLLMSource:
         """Start the engine. Raises ValueError without vLLM, and in processes of a launcher, for vLLM starts its own."""
         vllm, engine = self._start(wanted)
         how = vllm.SamplingParams(
             temperature=1.0, max_tokens=1, prompt_logprobs=wanted.k, flat_logprobs=True, detokenize=False
         )  # one token must be generated; it is not looked at
-        return VLLMSource(engine, how, wanted.k, vocabulary(wanted.tokenizer))
+        return VLLMSource(engine, how, wanted.k, vocabulary_size(wanted.tokenizer))
 
-    def open_writer(self, wanted: Wanted) -> VLLMWriter:
+    def open_writer(self, wanted: SourceRequest) -> VLLMGenerator:
         """Start the engine, as `open` does."""
         vllm, engine = self._start(wanted)
         end = end_of_turn(wanted.tokenizer, wanted.template)
-        return VLLMWriter(engine, vllm.SamplingParams, [] if end is None else [end])
+        return VLLMGenerator(engine, vllm.SamplingParams, [] if end is None else [end])
 
-    def _start(self, wanted: Wanted) -> tuple[Any, Any]:
+    def _start(self, wanted: SourceRequest) -> tuple[Any, Any]:
         """vLLM itself, and a running engine."""
-        if taken := OURS & self.engine.keys():
+        if taken := RESERVED_ARGUMENTS & self.engine.keys():
             raise ValueError(
                 f"backend.engine sets {', '.join(sorted(taken))}, which the run sets itself; remove it there."
             )
-        if world() > 1:
+        if world_size() > 1:
             raise ValueError(
                 f"{wanted.ref.path}: vLLM starts its own processes and cannot run under torchrun. Run `fusion extract` by "
                 "itself, with backend.tensor_parallel_size for several GPUs, or several times at once, each with its own "
@@ -72,7 +72,7 @@ class VLLM(Backend):
                 "vllm), or use kind: transformers."
             ) from error
         engine = vllm.LLM(
-            model=str(wanted.ref.local or wanted.ref.path),
+            model=str(wanted.ref.local_path or wanted.ref.path),
             revision=wanted.ref.revision,
             trust_remote_code=wanted.ref.trust_remote_code,
             dtype=wanted.dtype,
@@ -87,27 +87,27 @@ class VLLM(Backend):
 
 
 @dataclass(frozen=True)
-class VLLMWriter:
+class VLLMGenerator:
     """A running engine that answers prompts. Answers end where the model's own settings say, and at the ids `ends`."""
 
     engine: Any
-    parameters: Any
-    ends: Sequence[int]
+    sampling_params_class: Any
+    stop_token_ids: Sequence[int]
 
-    def write(
-        self, prompts: Sequence[Sequence[int]], how: Decoding, progress: Progress | None = None
-    ) -> list[list[Answer]]:
+    def generate(
+        self, prompts: Sequence[Sequence[int]], how: GenerationSettings, progress: Progress | None = None
+    ) -> list[list[Completion]]:
         """See `Writer.write`."""
         asked = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
-        found = self.engine.generate(asked, [self._drawn(how, prompt) for prompt in prompts], use_tqdm=False)
+        found = self.engine.generate(asked, [self._sampling_params(how, prompt) for prompt in prompts], use_tqdm=False)
         if progress is not None:
             progress(len(prompts))
-        return [[Answer(one.text, one.finish_reason == "stop") for one in out.outputs] for out in found]
+        return [[Completion(one.text, one.finish_reason == "stop") for one in out.outputs] for out in found]
 
-    def _drawn(self, how: Decoding, prompt: Sequence[int]) -> Any:
-        return self.parameters(
-            n=how.samples, temperature=how.temperature, top_p=how.top_p, max_tokens=how.max_new_tokens,
-            seed=how.seed_for([prompt]), stop_token_ids=list(self.ends),
+    def _sampling_params(self, how: GenerationSettings, prompt: Sequence[int]) -> Any:
+        return self.sampling_params_class(
+            n=how.num_return_sequences, temperature=how.temperature, top_p=how.top_p, max_tokens=how.max_new_tokens,
+            seed=how.seed_for([prompt]), stop_token_ids=list(self.stop_token_ids),
         )  # fmt: skip
 
 
@@ -116,7 +116,7 @@ class VLLMSource:
     """A running engine and what to ask of it. vLLM makes its own batches, of all the texts of a call."""
 
     engine: Any
-    how: Any
+    sampling_params: Any
     k: int
     vocabulary: int
 
@@ -125,21 +125,21 @@ class VLLMSource:
         prompts = [{"prompt_token_ids": text.input_ids} for text in texts]
         parts = []
         for number, (text, out) in enumerate(
-            zip(texts, self.engine.generate(prompts, self.how, use_tqdm=False), strict=True)
+            zip(texts, self.engine.generate(prompts, self.sampling_params, use_tqdm=False), strict=True)
         ):
             if list(out.prompt_token_ids) != text.input_ids:
                 raise ValueError(
                     f"vLLM answered for {len(out.prompt_token_ids)} tokens, not for the {len(text.input_ids)} it was given: "
                     "it must not change the prompt. Is truncation set in backend.engine?"
                 )
-            listed = list(positions(out.prompt_logprobs))[text.start :]
-            parts.append(rows_of(text, listed, self.k, self.vocabulary, number))
+            listed = list(token_logprobs(out.prompt_logprobs))[text.start :]
+            parts.append(rows_from_logprobs(text, listed, self.k, self.vocabulary, number))
             if progress is not None:
                 progress(len(text.input_ids))
         return LogitRows.cat(parts)
 
 
-def positions(prompt_logprobs: Any) -> Iterator[Listed]:
+def token_logprobs(prompt_logprobs: Any) -> Iterator[TokenLogprobs]:
     """What vLLM lists for each token of a prompt, nothing for the first: from FlatLogprobs, or a list of dictionaries.
 
     The K most likely tokens, and the prompt's own token where it is not among them.

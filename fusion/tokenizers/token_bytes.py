@@ -18,11 +18,11 @@ from transformers import PreTrainedTokenizerBase
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _KNOWN_DECODERS = {"ByteLevel", "Metaspace", "Replace", "ByteFallback", "Fuse", "Strip"}
 
-Spell = Callable[[str], bytes]
+PieceToBytes = Callable[[str], bytes]
 T = TypeVar("T")
 
 
-def remember(compute: Callable[[PreTrainedTokenizerBase], T]) -> Callable[[PreTrainedTokenizerBase], T]:
+def cached_per_tokenizer(compute: Callable[[PreTrainedTokenizerBase], T]) -> Callable[[PreTrainedTokenizerBase], T]:
     """`compute`, run once for each tokenizer object: do not add tokens to a tokenizer after it was used here."""
     known: WeakKeyDictionary[PreTrainedTokenizerBase, T] = WeakKeyDictionary()
 
@@ -35,13 +35,13 @@ def remember(compute: Callable[[PreTrainedTokenizerBase], T]) -> Callable[[PreTr
     return recall
 
 
-def name(tokenizer: PreTrainedTokenizerBase) -> str:
+def tokenizer_name(tokenizer: PreTrainedTokenizerBase) -> str:
     """What to call a tokenizer in a message: the path or repository it came from, else its type."""
     return getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
 
 
-@remember
-def spellings(tokenizer: PreTrainedTokenizerBase) -> list[bytes | None]:
+@cached_per_tokenizer
+def vocabulary_bytes(tokenizer: PreTrainedTokenizerBase) -> list[bytes | None]:
     """The bytes that each token id stands for, by id; None for control tokens, unknown tokens and unused ids.
 
     The byte-level alphabet is undone, the SentencePiece mark U+2581 is a space, `<0xNN>` is that byte. A token that
@@ -50,72 +50,74 @@ def spellings(tokenizer: PreTrainedTokenizerBase) -> list[bytes | None]:
 
     Raises ValueError for a tokenizer without a `tokenizers` backend, or of a scheme that is not spelled out here.
     """
-    spell = _scheme(tokenizer)
-    pieces = backend(tokenizer).get_vocab(with_added_tokens=True)
+    spell = _piece_to_bytes(tokenizer)
+    pieces = backend_tokenizer(tokenizer).get_vocab(with_added_tokens=True)
     spelled: list[bytes | None] = [None] * max(len(tokenizer), 1 + max(pieces.values(), default=-1))
     for piece, index in pieces.items():
         spelled[index] = spell(piece)
     for index, token in tokenizer.added_tokens_decoder.items():  # kept as text, outside the byte alphabet
-        spelled[index] = token.content.encode() if spell is _spell_byte_level else spell(token.content)
-    for index in (*control_tokens(tokenizer).values(), unknown(tokenizer)):
+        spelled[index] = token.content.encode() if spell is _byte_level_bytes else spell(token.content)
+    for index in (*control_tokens(tokenizer).values(), unk_token_id(tokenizer)):
         if index is not None:
             spelled[index] = None
     return spelled
 
 
-def spelled(tokenizer: PreTrainedTokenizerBase, ids: Iterable[int]) -> str:
+def decode_text(tokenizer: PreTrainedTokenizerBase, ids: Iterable[int]) -> str:
     """The text that tokens stand for, wherever they stand: a space before the first word stays, which decoders take off.
 
     Control tokens and ids without a token stand for nothing. Half a character is U+FFFD.
     """
-    table = spellings(tokenizer)
+    table = vocabulary_bytes(tokenizer)
     return b"".join(table[index] or b"" for index in ids if index < len(table)).decode(errors="replace")
 
 
-@remember
+@cached_per_tokenizer
 def control_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
     """The tokens that steer a model and must never come out of a user's text: how each is written -> its id."""
     added = {token.content: index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
     return added | dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
 
 
-def backend(tokenizer: PreTrainedTokenizerBase) -> Any:
+def backend_tokenizer(tokenizer: PreTrainedTokenizerBase) -> Any:
     """The `tokenizers` object that does the work. Raises ValueError for a tokenizer that has none."""
     found = getattr(tokenizer, "backend_tokenizer", None)
     if found is None:
         raise ValueError(
-            f"{name(tokenizer)}: {type(tokenizer).__name__} has no `tokenizers` backend, so the bytes of its tokens "
+            f"{tokenizer_name(tokenizer)}: {type(tokenizer).__name__} has no `tokenizers` backend, so the bytes of its tokens "
             "cannot be known; convert it to a tokenizer.json and load that."
         )
     return found
 
 
-def unknown(tokenizer: PreTrainedTokenizerBase) -> int | None:
+def unk_token_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """Id of the token for text that the vocabulary cannot write, if there is one."""
-    model = backend(tokenizer).model
+    model = backend_tokenizer(tokenizer).model
     if hasattr(model, "unk_token"):
         return None if model.unk_token is None else model.token_to_id(model.unk_token)
     return json.loads(model.__getstate__()).get("unk_id")  # Unigram keeps it to itself
 
 
-def _scheme(tokenizer: PreTrainedTokenizerBase) -> Spell:
+def _piece_to_bytes(tokenizer: PreTrainedTokenizerBase) -> PieceToBytes:
     """How to spell a piece of this tokenizer, as its decoder and model say."""
-    steps = list(_steps(backend(tokenizer).decoder))
+    steps = list(_steps(backend_tokenizer(tokenizer).decoder))
     kinds = {step["type"] for step in steps}
     if kinds - _KNOWN_DECODERS:
         raise ValueError(
-            f"{name(tokenizer)}: its decoder has the step(s) {', '.join(sorted(kinds - _KNOWN_DECODERS))}; token bytes "
+            f"{tokenizer_name(tokenizer)}: its decoder has the step(s) {', '.join(sorted(kinds - _KNOWN_DECODERS))}; token bytes "
             f"are known for {', '.join(sorted(_KNOWN_DECODERS))}. Use a model with a byte-level or SentencePiece "
             "tokenizer."
         )
-    if "ByteLevel" in kinds or any(step["type"] == "ByteLevel" for step in _steps(backend(tokenizer).pre_tokenizer)):
-        return _spell_byte_level
-    mark = next(filter(None, map(_mark, steps)), None)
-    spell_text = partial(_spell_text, mark)
-    return partial(_spell_bytes_or_text, spell_text) if "ByteFallback" in kinds else spell_text
+    if "ByteLevel" in kinds or any(
+        step["type"] == "ByteLevel" for step in _steps(backend_tokenizer(tokenizer).pre_tokenizer)
+    ):
+        return _byte_level_bytes
+    mark = next(filter(None, map(_space_mark, steps)), None)
+    spell_text = partial(_text_bytes, mark)
+    return partial(_byte_or_text_bytes, spell_text) if "ByteFallback" in kinds else spell_text
 
 
-def _mark(step: dict[str, Any]) -> str | None:
+def _space_mark(step: dict[str, Any]) -> str | None:
     """The character that this decoder step turns into a space, if it does so."""
     if step["type"] == "Replace" and step["content"] == " ":
         return step["pattern"].get("String")
@@ -148,15 +150,15 @@ _TO_LATIN = {ord(character): byte for character, byte in _ALPHABET.items()}
 _LETTERS = frozenset(_ALPHABET)
 
 
-def _spell_byte_level(piece: str) -> bytes:
+def _byte_level_bytes(piece: str) -> bytes:
     # a piece with any character outside the alphabet was put in as plain text, and decoders leave it so
     return piece.translate(_TO_LATIN).encode("latin-1") if _LETTERS.issuperset(piece) else piece.encode()
 
 
-def _spell_text(mark: str | None, piece: str) -> bytes:
+def _text_bytes(mark: str | None, piece: str) -> bytes:
     return (piece.replace(mark, " ") if mark else piece).encode()
 
 
-def _spell_bytes_or_text(spell_text: Spell, piece: str) -> bytes:
+def _byte_or_text_bytes(spell_text: PieceToBytes, piece: str) -> bytes:
     byte = _BYTE_PIECE.fullmatch(piece)
     return bytes([int(byte[1], 16)]) if byte else spell_text(piece)

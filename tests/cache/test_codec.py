@@ -60,7 +60,7 @@ def test_a_scale_rises_and_is_as_fine_as_it_says(scale: Scale):
     assert len(scale.table) == 1 << scale.bits
     assert np.isnan(scale.table[-1])
     assert (np.diff(table) > 0).all()
-    assert table[-1] == pytest.approx(scale.reach, rel=1e-5)
+    assert table[-1] == pytest.approx(scale.maximum, rel=1e-5)
     values = np.geomspace(scale.floor, max(scale.knee, scale.floor * 2), 20_000).astype(np.float32)
     error = np.abs(scale.decode(scale.encode(values)) - values)
     if scale.step:

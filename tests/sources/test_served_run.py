@@ -37,8 +37,8 @@ def test_a_served_source_is_learned_from_and_never_loaded(folder):
     assert estimates["extract qwen"].memory.total == 0
     assert estimates["extract qwen"].disk > 0
     cache = Cache(run / "cache/qwen")
-    assert cache.known.gold == cache.known.rows
-    assert cache.known.moments == 0
+    assert cache.known_fields.gold == cache.known_fields.rows
+    assert cache.known_fields.moments == 0
     assert cache.key["backend"]["model"] == "big"
     record = json.loads((run / "run.json").read_text())
     assert (record["models"]["qwen"]["parameters"], record["models"]["qwen"]["model_type"]) == (None, "openai")

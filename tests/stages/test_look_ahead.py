@@ -11,7 +11,7 @@ import torch
 from fusion import pipeline
 from fusion.config.loading import ConfigError
 from fusion.data import datasets
-from fusion.data.encode import encode_prompt, first_rows
+from fusion.data.encode import encode_prompt, truncate_rows
 from fusion.stages import train
 from fusion.stages.context import Job
 from fusion.stages.lineage import lineage
@@ -117,22 +117,22 @@ def test_a_response_is_cut_where_it_would_be_behind_the_ordinary_prompt(folder):
     cut = [text.truncated for text in plain.encoded("neox")]
     assert 0 < sum(cut) < len(cut)
     for ours, theirs in zip(rich.encoded("neox"), plain.encoded("neox"), strict=True):
-        assert (ours.prefix, ours.truncated, ours.rows) == (theirs.prefix, theirs.truncated, theirs.rows)
+        assert (ours.prefix, ours.truncated, ours.num_rows) == (theirs.prefix, theirs.truncated, theirs.num_rows)
         assert ours.input_ids[ours.start :] == theirs.input_ids[theirs.start :]
         assert ours.start > theirs.start
     text = rich.encoded("neox")[0]
-    assert first_rows(text, text.rows + 3) == text
+    assert truncate_rows(text, text.num_rows + 3) == text
 
 
 def test_the_last_message_is_the_one_that_is_filled_in(tmp_path):
     turns = [{"role": r, "content": c} for r, c in [("system", "s"), ("user", "a"), ("assistant", "b")]]
     (tmp_path / "x.jsonl").write_text(json.dumps({"talk": turns, "text": "one two three", "note": "n"}))
     (example,) = datasets.load(str(tmp_path / "x.jsonl"), domain="d", messages="talk", look_ahead="{note}: {asked}")
-    assert example.ahead == (turns[0], {"role": "user", "content": "n: a"})
+    assert example.look_ahead == (turns[0], {"role": "user", "content": "n: a"})
     (example,) = datasets.load(
         str(tmp_path / "x.jsonl"), domain="d", prompt="", response="{text}", template="plain", look_ahead="{note}"
     )
-    assert (example.messages, example.ahead) == ((), ({"role": "user", "content": "n"},))
+    assert (example.messages, example.look_ahead) == ((), ({"role": "user", "content": "n"},))
     with pytest.raises(ValueError, match=r"no column 'hint' for '\{hint\}'"):
         datasets.load(str(tmp_path / "x.jsonl"), domain="d", messages="talk", look_ahead="{hint}")
 

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from fusion.core.rows import LogitRows, Positions
-from fusion.models.head.logits import Described, describe
-from fusion.models.head.moments import Spread
-from fusion.models.head.sampling import draw
+from fusion.models.head.logits import LogitStatistics, summarize_logits
+from fusion.models.head.moments import LogitMoments
+from fusion.models.head.sampling import sample_ids
 
-AT_ONCE = 2**25  # logits of a chunk: 128 MiB of float32
-BUDGET = 2**28  # logits that a training step keeps for its backward pass: 1 GiB of float32
+MAX_LOGITS_PER_CHUNK = 2**25  # logits of a chunk: 128 MiB of float32
+LOGITS_BUDGET = 2**28  # logits that a training step keeps for its backward pass: 1 GiB of float32
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,13 @@ class Head:
     """Logits become softcap * tanh(logits / softcap), as in Gemma 2."""
     chunk: int | None = None
     """Rows done at once; None takes as many as make `AT_ONCE` logits."""
-    budget: int = BUDGET
+    budget: int = LOGITS_BUDGET
     """Where gradients are wanted: so many logits or fewer are kept for the backward pass, of more each chunk is made twice."""
-    spread: Spread | None = None
+    logit_moments: LogitMoments | None = None
     """Moments of the logits without the logits; see `frozen`."""
 
     @classmethod
-    def of(cls, model: Any, vocabulary: int, chunk: int | None = None, budget: int = BUDGET) -> Head:
+    def from_model(cls, model: Any, vocabulary: int, chunk: int | None = None, budget: int = LOGITS_BUDGET) -> Head:
         """The head of a loaded model. `vocabulary` is the tokenizer's highest id plus one."""
         module, config = model.get_output_embeddings(), model.config.get_text_config()
         scale = getattr(config, "logit_scale", None) or 1.0
@@ -53,14 +53,14 @@ class Head:
         rows = getattr(module.weight, "ds_shape", module.weight.shape)[0]  # DeepSpeed shows shards as empty
         return cls(module, min(vocabulary, rows), scale, softcap, chunk, budget)
 
-    def frozen(self) -> Head:
+    def for_frozen_model(self) -> Head:
         """The same head for a model that is not trained: moments come from its weights' Gram matrix, computed here once.
 
         Not under soft-capping, which bends the logits, and not where the output layer is more than a matrix and a bias.
         """
         if self.softcap is not None or type(self.module) is not nn.Linear:
             return self
-        return dataclasses.replace(self, spread=Spread.of(self.module, self.vocabulary, self.scale))
+        return dataclasses.replace(self, spread=LogitMoments.from_layer(self.module, self.vocabulary, self.scale))
 
     def logits(self, hidden: Float[Tensor, "N D"]) -> Float[Tensor, "N V"]:
         """Float32 (or better) logits of the tokens that exist, as the model itself would give them."""
@@ -74,9 +74,9 @@ class Head:
     def rows(
         self,
         hidden: Float[Tensor, "N D"],
-        about: Positions,
+        positions: Positions,
         k: int,
-        ask: Int[Tensor, "N G"] | None = None,
+        query_ids: Int[Tensor, "N G"] | None = None,
         moments: bool = True,
     ) -> tuple[LogitRows, Float[Tensor, "N G"]]:
         """The rows of `hidden`, differentiable, and the log-probabilities of the ids in `ask` (anything where ask < 0).
@@ -85,51 +85,55 @@ class Head:
         `moments=False` mean and std are NaN, which saves two passes over the logits. Memory for logits does not grow with
         N beyond the budget: then chunks are computed again in the backward pass.
         """
-        if about.token is None:
+        if positions.token is None:
             raise ValueError("Rows need the token that follows each of them; `about.token` is None.")
-        ask = about.token.new_empty(len(about), 0) if ask is None else ask
+        query_ids = positions.token.new_empty(len(positions), 0) if query_ids is None else query_ids
         with_gradient = torch.is_grad_enabled()
-        fits = with_gradient and self.chunk is None and len(about) * self.vocabulary <= self.budget
-        step = max(1, len(about)) if fits else self.chunk or max(16, AT_ONCE // self.vocabulary)
+        fits = with_gradient and self.chunk is None and len(positions) * self.vocabulary <= self.budget
+        step = max(1, len(positions)) if fits else self.chunk or max(16, MAX_LOGITS_PER_CHUNK // self.vocabulary)
         parts = []
-        for i in range(0, max(len(about), 1), step):
-            inputs = (hidden[i : i + step], about.token[i : i + step], ask[i : i + step], k, moments)
-            again = with_gradient and len(about) > step
-            parts.append(checkpoint(self._describe, *inputs, use_reentrant=False) if again else self._describe(*inputs))
+        for i in range(0, max(len(positions), 1), step):
+            inputs = (hidden[i : i + step], positions.token[i : i + step], query_ids[i : i + step], k, moments)
+            again = with_gradient and len(positions) > step
+            parts.append(
+                checkpoint(self._chunk_statistics, *inputs, use_reentrant=False)
+                if again
+                else self._chunk_statistics(*inputs)
+            )
         logprobs, ids, gold, mean, std, asked = (torch.cat(field) for field in zip(*parts, strict=True))
-        return LogitRows.at(about, logprobs=logprobs, ids=ids, gold=gold, mean=mean, std=std), asked
+        return LogitRows.at(positions, logprobs=logprobs, ids=ids, gold=gold, mean=mean, std=std), asked
 
     @torch.no_grad()
-    def drawn(
-        self, hidden: Float[Tensor, "N D"], about: Positions, uniform: Float[Tensor, "N S"], tau: float
+    def sampled_rows(
+        self, hidden: Float[Tensor, "N D"], positions: Positions, uniform: Float[Tensor, "N S"], tau: float
     ) -> LogitRows:
         """The rows of `hidden` with S entries drawn at random, see `draw`; gold and moments as in `rows`. No gradient."""
-        assert about.token is not None
-        step = self.chunk or max(16, AT_ONCE // self.vocabulary)
+        assert positions.token is not None
+        step = self.chunk or max(16, MAX_LOGITS_PER_CHUNK // self.vocabulary)
         parts = []
-        for i in range(0, max(len(about), 1), step):
+        for i in range(0, max(len(positions), 1), step):
             some = slice(i, i + step)
-            logits, token = self.logits(hidden[some]), about.token[some]
-            found = self._described(logits, hidden[some], token, token.new_empty(len(token), 0), 0, True)
-            parts.append((*draw(logits, uniform[some], tau), found.gold, found.mean, found.std))
+            logits, token = self.logits(hidden[some]), positions.token[some]
+            found = self._statistics(logits, hidden[some], token, token.new_empty(len(token), 0), 0, True)
+            parts.append((*sample_ids(logits, uniform[some], tau), found.gold, found.mean, found.std))
         logprobs, ids, counts, gold, mean, std = (torch.cat(field) for field in zip(*parts, strict=True))
-        return LogitRows.at(about, logprobs=logprobs, ids=ids, sample_counts=counts, gold=gold, mean=mean, std=std)
+        return LogitRows.at(positions, logprobs=logprobs, ids=ids, sample_counts=counts, gold=gold, mean=mean, std=std)
 
-    def _describe(self, hidden: Tensor, token: Tensor, ask: Tensor, k: int, moments: bool) -> Described:
-        return self._described(self.logits(hidden), hidden, token, ask, k, moments)
+    def _chunk_statistics(self, hidden: Tensor, token: Tensor, ask: Tensor, k: int, moments: bool) -> LogitStatistics:
+        return self._statistics(self.logits(hidden), hidden, token, ask, k, moments)
 
-    def _described(
+    def _statistics(
         self, logits: Tensor, hidden: Tensor, token: Tensor, ask: Tensor, k: int, moments: bool
-    ) -> Described:
-        if not moments or self.spread is None:
-            return describe(logits, token, ask, k, moments)
-        found = describe(logits, token, ask, k, moments=False)
-        mean, std = self.spread(hidden)
+    ) -> LogitStatistics:
+        if not moments or self.logit_moments is None:
+            return summarize_logits(logits, token, ask, k, moments)
+        found = summarize_logits(logits, token, ask, k, moments=False)
+        mean, std = self.logit_moments(hidden)
         lse = logits.gather(1, token[:, None])[:, 0] - found.gold
         return found._replace(mean=mean - lse, std=std)
 
     @torch.no_grad()
-    def check(self, model: Any, tolerance: float | None = None) -> None:
+    def check_against_model(self, model: Any, tolerance: float | None = None) -> None:
         """Compare with the model's own log-probabilities on a few tokens; ValueError where they differ.
 
         A new architecture may do something to its logits that this class does not know; better to stop than to learn from
@@ -146,7 +150,7 @@ class Head:
         error = (mine - own).abs().max().item()
         allowed = tolerance or (1e-3 if hidden.dtype in (torch.float32, torch.float64) else 0.1)
         if not error <= allowed:
-            inside = unwrapped(model)
+            inside = unwrap_model(model)
             raise ValueError(
                 f"{type(inside).__name__} ({inside.name_or_path}): log-probabilities from its hidden states differ from its "
                 f"own by {error:.3g} nats, at most {allowed:g} is allowed. Its head does something besides a linear layer, "
@@ -162,7 +166,7 @@ def hidden_states(model: Any, **inputs: Tensor) -> Float[Tensor, "B T D"]:
     only, where it can do that, and thrown away.
     """
     seen: list[Tensor] = []
-    hook = unwrapped(model).base_model.register_forward_hook(lambda _module, _args, output: seen.append(output[0]))
+    hook = unwrap_model(model).base_model.register_forward_hook(lambda _module, _args, output: seen.append(output[0]))
     try:
         model(**inputs, use_cache=False, logits_to_keep=1)
     finally:
@@ -170,7 +174,7 @@ def hidden_states(model: Any, **inputs: Tensor) -> Float[Tensor, "B T D"]:
     return seen[0]
 
 
-def unwrapped(model: Any) -> Any:
+def unwrap_model(model: Any) -> Any:
     """The causal language model inside what distributed training and adapters put around it."""
     while hasattr(model, "module") and not hasattr(model, "base_model"):
         model = model.module

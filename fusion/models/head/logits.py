@@ -17,7 +17,7 @@ BLOCK = 64  # entries behind one maximum, in the search for the largest
 TILE = 4096  # entries treated at once on a CPU: a tile of a few rows fits its cache
 
 
-class Described(NamedTuple):
+class LogitStatistics(NamedTuple):
     """What is kept of some rows of logits; log-probabilities in nats, moments in the gauge logsumexp = 0."""
 
     logprobs: Float[Tensor, "N K"]
@@ -25,20 +25,20 @@ class Described(NamedTuple):
     gold: Float[Tensor, " N"]
     mean: Float[Tensor, " N"]
     std: Float[Tensor, " N"]
-    asked: Float[Tensor, "N G"]
+    query_logprobs: Float[Tensor, "N G"]
 
 
-def describe(
-    logits: Float[Tensor, "N V"], token: Int[Tensor, " N"], ask: Int[Tensor, "N G"], k: int, moments: bool = True
-) -> Described:
+def summarize_logits(
+    logits: Float[Tensor, "N V"], token: Int[Tensor, " N"], query_ids: Int[Tensor, "N G"], k: int, moments: bool = True
+) -> LogitStatistics:
     """The `k` largest entries, the log-probabilities of `token` and of the ids in `ask`, and the moments; differentiable.
 
     Where an id in `ask` is below 0 its value is that of id 0. Without `moments` mean and std are NaN.
     """
-    return Described(*_Describe.apply(logits, token, ask, k, moments))  # type: ignore[misc]
+    return LogitStatistics(*_SummarizeLogits.apply(logits, token, query_ids, k, moments))  # type: ignore[misc]
 
 
-def largest(logits: Float[Tensor, "N V"], k: int) -> Int[Tensor, "N K"]:
+def top_k_ids(logits: Float[Tensor, "N V"], k: int) -> Int[Tensor, "N K"]:
     """Ids of the `k` largest entries of each row in descending order; which of several equal ones is not defined.
 
     Exact: an entry among the k largest lies in one of the k blocks whose maxima are largest.
@@ -56,21 +56,21 @@ def largest(logits: Float[Tensor, "N V"], k: int) -> Int[Tensor, "N K"]:
     return torch.cat([ids, tail], dim=1).gather(1, place)
 
 
-def log_sum_exp(logits: Float[Tensor, "N V"]) -> Float[Tensor, " N"]:
+def logsumexp(logits: Float[Tensor, "N V"]) -> Float[Tensor, " N"]:
     """log of the sum of exp over each row."""
     if logits.device.type != "cpu" or not logits.shape[1]:
         return logits.logsumexp(-1)
-    return torch.stack([_log_sum_exp(tile) for tile in logits.split(TILE, dim=1)]).logsumexp(0)
+    return torch.stack([_tile_logsumexp(tile) for tile in logits.split(TILE, dim=1)]).logsumexp(0)
 
 
-def _log_sum_exp(tile: Tensor) -> Tensor:
+def _tile_logsumexp(tile: Tensor) -> Tensor:
     first = tile[:, 0]
     if bool(first.isinf().any()):
         return tile.logsumexp(-1)
     return first - tile.log_softmax(-1)[:, 0]  # any entry less its log-probability; no kernel of a CPU is quicker
 
 
-def moments_of(logits: Float[Tensor, "N V"]) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
+def mean_and_std(logits: Float[Tensor, "N V"]) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
     """Mean and population standard deviation of each row."""
     mean = logits.mean(-1)
     if logits.device.type != "cpu":
@@ -79,14 +79,14 @@ def moments_of(logits: Float[Tensor, "N V"]) -> tuple[Float[Tensor, " N"], Float
     return mean, torch.as_tensor(squares / logits.shape[1]).sqrt()
 
 
-class _Describe(torch.autograd.Function):
+class _SummarizeLogits(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, token: Tensor, ask: Tensor, k: int, moments: bool) -> tuple[Tensor, ...]:
-        ids = largest(logits, min(k, logits.shape[1])) if k else token.new_empty(len(token), 0)
+        ids = top_k_ids(logits, min(k, logits.shape[1])) if k else token.new_empty(len(token), 0)
         wanted = torch.cat([ids, token[:, None], ask.clamp(min=0)], dim=1)
-        lse = log_sum_exp(logits)
+        lse = logsumexp(logits)
         values = logits.gather(1, wanted) - lse[:, None]
-        mean, std = moments_of(logits) if moments else [lse.new_full(lse.shape, torch.nan)] * 2
+        mean, std = mean_and_std(logits) if moments else [lse.new_full(lse.shape, torch.nan)] * 2
         ctx.moments = moments
         ctx.save_for_backward(logits, wanted, mean, std)
         ctx.mark_non_differentiable(ids)

@@ -10,10 +10,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
-from fusion.models.head.logits import BLOCK, TILE, log_sum_exp
+from fusion.models.head.logits import BLOCK, TILE, logsumexp
 
 
-class Drawn(NamedTuple):
+class SampledIds(NamedTuple):
     """The different ids of each row in falling order of `logprobs`; the rest of the D entries are empty (-1, -inf, 0)."""
 
     logprobs: Float[Tensor, "N D"]
@@ -22,7 +22,7 @@ class Drawn(NamedTuple):
     counts: Int[Tensor, "N D"]
 
 
-def draw(logits: Float[Tensor, "N V"], uniform: Float[Tensor, "N D"], tau: float = 1.0) -> Drawn:
+def sample_ids(logits: Float[Tensor, "N V"], uniform: Float[Tensor, "N D"], tau: float = 1.0) -> SampledIds:
     """D ids of each row, with replacement, by probabilities q proportional to p^tau; one for each number in [0, 1).
 
     The inverse of the cumulative distribution, found in two steps: the block of ids, then the id within. Sums are float64. At
@@ -31,33 +31,35 @@ def draw(logits: Float[Tensor, "N V"], uniform: Float[Tensor, "N D"], tau: float
     Source: random sampling knowledge distillation, Anshumann et al. 2025, arXiv:2503.16870.
     """
     highest = logits.amax(-1, keepdim=True)
-    blocks = torch.cat([_masses(tile, highest, tau) for tile in logits.split(TILE, dim=1)], dim=1)
-    ids, total = _invert(logits, blocks.cumsum(-1), uniform.double().sort(dim=-1).values, highest, tau)
+    blocks = torch.cat([_block_weights(tile, highest, tau) for tile in logits.split(TILE, dim=1)], dim=1)
+    ids, total = _inverse_cdf(logits, blocks.cumsum(-1), uniform.double().sort(dim=-1).values, highest, tau)
     same = ids[:, :, None] == ids[:, None, :]
     again, counts = same.tril(-1).any(-1), same.sum(-1)
-    worth = _worth(logits, ids, highest, total, tau)
+    worth = _log_importance_weights(logits, ids, highest, total, tau)
     logprobs = (counts.double().log() - math.log(ids.shape[1]) + worth).masked_fill(again, -torch.inf)
     order = logprobs.argsort(dim=-1, descending=True, stable=True)
     parts = logprobs.to(logits), ids.masked_fill(again, -1), counts.masked_fill(again, 0)
-    return Drawn(*(part.gather(1, order) for part in parts))
+    return SampledIds(*(part.gather(1, order) for part in parts))
 
 
-def _worth(logits: Tensor, ids: Tensor, highest: Tensor, total: Tensor, tau: float) -> Float[Tensor, "N D"] | float:
+def _log_importance_weights(
+    logits: Tensor, ids: Tensor, highest: Tensor, total: Tensor, tau: float
+) -> Float[Tensor, "N D"] | float:
     """log of p / q at the drawn ids."""
     if tau == 1:
         return 0.0
     at = logits.gather(1, ids).double()
-    log_p, log_q = at - log_sum_exp(logits)[:, None].double(), tau * (at - highest) - total.log()
+    log_p, log_q = at - logsumexp(logits)[:, None].double(), tau * (at - highest) - total.log()
     return log_p - log_q
 
 
-def _masses(tile: Tensor, highest: Tensor, tau: float) -> Float[Tensor, "N B"]:
+def _block_weights(tile: Tensor, highest: Tensor, tau: float) -> Float[Tensor, "N B"]:
     """Sums of exp(tau (logit - highest)) over each block of the tile."""
     weights = (tau * (tile - highest)).exp_()
     return pad(weights, (0, -weights.shape[1] % BLOCK)).unflatten(1, (-1, BLOCK)).sum(-1, dtype=torch.float64)
 
 
-def _invert(
+def _inverse_cdf(
     logits: Tensor, cumulated: Tensor, uniform: Tensor, highest: Tensor, tau: float
 ) -> tuple[Int[Tensor, "N D"], Float[Tensor, "N 1"]]:
     """The id at which each number's share of the whole mass is reached, and that mass."""

@@ -6,22 +6,29 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from fusion.sources.importers.matching import bind
-from fusion.sources.importers.sequence import Told
+from fusion.sources.importers.matching import match_to_examples
+from fusion.sources.importers.sequence import ImportedSequence
 
-Format = Literal["distillkit", "megatron", "vllm", "jsonl"]
+ImportFormat = Literal["distillkit", "megatron", "vllm", "jsonl"]
 
-ENDINGS: dict[Format, str] = {"distillkit": ".parquet", "megatron": ".tar", "vllm": ".jsonl", "jsonl": ".jsonl"}
+FILE_SUFFIXES: dict[ImportFormat, str] = {
+    "distillkit": ".parquet",
+    "megatron": ".tar",
+    "vllm": ".jsonl",
+    "jsonl": ".jsonl",
+}
 
-__all__ = ["ENDINGS", "Format", "Told", "bind", "find", "read"]
+__all__ = ["FILE_SUFFIXES", "ImportFormat", "ImportedSequence", "find_files", "match_to_examples", "read_sequences"]
 
 
-def find(form: Format, places: Sequence[Path]) -> list[Path]:
+def find_files(form: ImportFormat, places: Sequence[Path]) -> list[Path]:
     """The files among `places`, and those of the format in folders, by name. Raises ValueError for what is not there."""
-    return [file for place in places for file in _files(place, ENDINGS[form])]
+    return [file for place in places for file in _files(place, FILE_SUFFIXES[form])]
 
 
-def read(form: Format, files: Sequence[Path], codec: Path | None = None, tokens: Path | None = None) -> Iterator[Told]:
+def read_sequences(
+    form: ImportFormat, files: Sequence[Path], codec: Path | None = None, tokens: Path | None = None
+) -> Iterator[ImportedSequence]:
     """Sequences of the files, one at a time. `codec` is for distillkit, `tokens` for megatron; see there.
 
     Raises ValueError, on the way, for what cannot be read.

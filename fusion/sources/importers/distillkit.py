@@ -32,31 +32,31 @@ from pydantic import Field, ValidationError
 from torch import Tensor
 
 from fusion.core.settings import Settings
-from fusion.sources.importers.sequence import Told
+from fusion.sources.importers.sequence import ImportedSequence
 
-SETTINGS = "compression_config.yaml"
+SETTINGS_FILE = "compression_config.yaml"
 COLUMNS = ["input_ids", "compressed_logprobs", "bytepacked_indices"]
-Float = Literal["float16", "bfloat16", "float32", "float64"]
+FloatType = Literal["float16", "bfloat16", "float32", "float64"]
 
 
-class Bin(Settings):
+class ResidualBin(Settings):
     """Residuals that share a scale."""
 
-    scale_dtype: Float
+    scale_dtype: FloatType
     element_bits: int = Field(gt=0, le=32)
     num_elements: int = Field(gt=0)
 
 
-class Compression(Settings):
+class CompressionSettings(Settings):
     """The settings, named as DistillKit names them."""
 
     d: int = Field(gt=1)
     k: int = Field(gt=0)
     exact_k: int = Field(ge=0)
-    exact_dtype: Float = "float32"
+    exact_dtype: FloatType = "float32"
     polynomial_terms: list[int | Literal["sqrt", "exp"]] | None = None
-    term_dtype: Float = "float32"
-    residual_bins: list[Bin] = Field(default=[])
+    term_dtype: FloatType = "float32"
+    residual_bins: list[ResidualBin] = Field(default=[])
     delta_encoding: bool = True
     error_diffusion: bool = False
     """How numbers were rounded; reading does not depend on it."""
@@ -68,13 +68,13 @@ class Compression(Settings):
         return math.ceil(math.log2(np.float32(self.d)))
 
 
-def read_distillkit(files: Sequence[Path], codec: Path | None = None) -> Iterator[Told]:
+def read_distillkit(files: Sequence[Path], codec: Path | None = None) -> Iterator[ImportedSequence]:
     """Sequences in the order of the files. `codec` is a YAML file with the settings, by default the one beside each file.
 
     Raises ValueError for a file without settings, of the older layout, or of another shape than the settings say.
     """
     for file in files:
-        how, table = compression(codec or file.with_name(SETTINGS)), parquet.ParquetFile(file)
+        how, table = load_compression(codec or file.with_name(SETTINGS_FILE)), parquet.ParquetFile(file)
         if missing := set(COLUMNS) - set(table.schema_arrow.names):
             raise ValueError(
                 f"{file} has no columns {', '.join(sorted(missing))}; it has {', '.join(table.schema_arrow.names)}. Files of "
@@ -82,22 +82,22 @@ def read_distillkit(files: Sequence[Path], codec: Path | None = None) -> Iterato
             )
         for batch in table.iter_batches(batch_size=16, columns=COLUMNS):
             for row in range(len(batch)):
-                yield _told(how, file, *(batch.column(name)[row].values for name in COLUMNS))
+                yield _sequence(how, file, *(batch.column(name)[row].values for name in COLUMNS))
 
 
-def compression(file: Path) -> Compression:
+def load_compression(file: Path) -> CompressionSettings:
     """Settings as DistillKit writes them, or a training configuration of it, which holds them at teacher.logprob_compressor."""
     if not file.exists():
         raise ValueError(f"There is no {file} with the settings of the compression. Name the file with --codec.")
     raw = yaml.safe_load(file.read_text())
     try:
         raw = raw.get("teacher", raw)
-        return Compression.model_validate(raw.get("logprob_compressor", raw))
+        return CompressionSettings.model_validate(raw.get("logprob_compressor", raw))
     except (ValidationError, AttributeError) as error:
         raise ValueError(f"{file} does not hold the settings of DistillKit's compression: {error}") from error
 
 
-def _told(how: Compression, file: Path, tokens: Any, values: Any, ids: Any) -> Told:
+def _sequence(how: CompressionSettings, file: Path, tokens: Any, values: Any, ids: Any) -> ImportedSequence:
     sequence, parts = tokens.to_pylist(), []
     for column in (values, ids):
         flat = column.flatten().to_numpy(zero_copy_only=False).astype(np.uint8, copy=False)
@@ -105,12 +105,14 @@ def _told(how: Compression, file: Path, tokens: Any, values: Any, ids: Any) -> T
     if len(parts[0]) not in (len(sequence) - 1, len(sequence)) or len(parts[0]) != len(parts[1]):
         raise ValueError(f"{file}: {len(sequence)} tokens have {len(parts[0])} and {len(parts[1])} positions.")
     try:
-        return Told(sequence, logprobs(parts[0], how), torch.from_numpy(unpack(parts[1], how.id_bits, how.k)))
+        return ImportedSequence(
+            sequence, decompress(parts[0], how), torch.from_numpy(unpack_bits(parts[1], how.id_bits, how.k))
+        )
     except ValueError as error:
         raise ValueError(f"{file} was made with other settings than {how}: {error}") from error
 
 
-def logprobs(packed: NDArray[np.uint8], how: Compression) -> Tensor:
+def decompress(packed: NDArray[np.uint8], how: CompressionSettings) -> Tensor:
     """Log-probabilities [N, k] in float32 from the bytes of N positions."""
     exact, rest = _floats(packed, how.exact_dtype, how.exact_k)
     terms, rest = _floats(rest, how.term_dtype, len(how.polynomial_terms or []))
@@ -119,19 +121,19 @@ def logprobs(packed: NDArray[np.uint8], how: Compression) -> Tensor:
     for bin in how.residual_bins:
         scale, rest = _floats(rest, bin.scale_dtype, 1)
         size = -(-bin.element_bits * bin.num_elements // 8)
-        numbers = torch.from_numpy(unpack(rest[:, :size], bin.element_bits, bin.num_elements)).float()
+        numbers = torch.from_numpy(unpack_bits(rest[:, :size], bin.element_bits, bin.num_elements)).float()
         steps = 2 * numbers - 1 if bin.element_bits == 1 else numbers - 2 ** (bin.element_bits - 1)
         left[:, done : done + bin.num_elements] = steps * scale.float()
         done, rest = done + bin.num_elements, rest[:, size:]
     if rest.shape[1]:
         raise ValueError(f"{rest.shape[1]} bytes of a position are left over")
     if how.polynomial_terms:
-        left = (_curve(how, terms.dtype) * terms[:, None]).sum(-1).float() + left
+        left = (_polynomial_terms(how, terms.dtype) * terms[:, None]).sum(-1).float() + left
     whole = torch.cat([exact.float(), left], dim=-1)
     return whole.cumsum(-1) if how.delta_encoding else whole
 
 
-def _curve(how: Compression, dtype: torch.dtype) -> Tensor:
+def _polynomial_terms(how: CompressionSettings, dtype: torch.dtype) -> Tensor:
     """Each term at each place: [k - exact_k, terms]."""
     count = how.k - how.exact_k
     t = torch.linspace(0, 1, count, dtype=dtype) if how.normalize_t else torch.arange(count, dtype=dtype)
@@ -151,7 +153,7 @@ def _floats(packed: NDArray[np.uint8], dtype: str, count: int) -> tuple[Tensor, 
     return taken.reshape(len(packed), count), packed[:, size:]
 
 
-def unpack(packed: NDArray[np.uint8], bits: int, count: int) -> NDArray[np.int64]:
+def unpack_bits(packed: NDArray[np.uint8], bits: int, count: int) -> NDArray[np.int64]:
     """`count` numbers of `bits` bits from each row's bytes, highest bit first."""
     if packed.shape[1] != -(-bits * count // 8):
         raise ValueError(f"{count} numbers of {bits} bits do not take {packed.shape[1]} bytes")

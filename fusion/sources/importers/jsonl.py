@@ -20,22 +20,24 @@ from typing import Any
 
 import torch
 
-from fusion.sources.importers.sequence import Told
+from fusion.sources.importers.sequence import ImportedSequence
 
 
-def read_jsonl(files: Sequence[Path]) -> Iterator[Told]:
+def read_jsonl(files: Sequence[Path]) -> Iterator[ImportedSequence]:
     """Sequences in the order of the files. Raises ValueError, with file and line, for what is not as above."""
-    for line in _lines(files, _plain):
+    for line in _lines(files, _sequence):
         yield from line
 
 
-def read_vllm(files: Sequence[Path]) -> Iterator[Told]:
+def read_vllm(files: Sequence[Path]) -> Iterator[ImportedSequence]:
     """Prompts in the order of the files. Raises ValueError, with file and line, for what is not as above."""
-    for line in _lines(files, _prompts):
+    for line in _lines(files, _vllm_sequences):
         yield from line
 
 
-def _lines(files: Sequence[Path], parse: Callable[[Mapping[str, Any]], list[Told]]) -> Iterator[list[Told]]:
+def _lines(
+    files: Sequence[Path], parse: Callable[[Mapping[str, Any]], list[ImportedSequence]]
+) -> Iterator[list[ImportedSequence]]:
     for file in files:
         with file.open() as lines:
             for number, line in enumerate(lines, start=1):
@@ -48,20 +50,20 @@ def _lines(files: Sequence[Path], parse: Callable[[Mapping[str, Any]], list[Told
                     ) from error
 
 
-def _plain(line: Mapping[str, Any]) -> list[Told]:
+def _sequence(line: Mapping[str, Any]) -> list[ImportedSequence]:
     fields = {name: torch.tensor(line[name]).float() for name in ("gold", "mean", "std") if line.get(name) is not None}
-    logprobs, ids = _table(line["logprobs"], -torch.inf).float(), _table(line["ids"], -1).long()
+    logprobs, ids = _padded(line["logprobs"], -torch.inf).float(), _padded(line["ids"], -1).long()
     if logprobs.shape != ids.shape or any(len(field) != len(ids) for field in fields.values()):
         sizes = {"ids": tuple(ids.shape), "logprobs": tuple(logprobs.shape)} | {n: len(f) for n, f in fields.items()}
         raise ValueError(f"there must be as many of each, and there are {sizes}")
-    return [Told(list(line["input_ids"]), logprobs, ids, int(line.get("first", 1)), **fields)]
+    return [ImportedSequence(list(line["input_ids"]), logprobs, ids, int(line.get("first", 1)), **fields)]
 
 
-def _prompts(line: Mapping[str, Any]) -> list[Told]:
-    return [_prompt(choice) for choice in line.get("choices", [line])]
+def _vllm_sequences(line: Mapping[str, Any]) -> list[ImportedSequence]:
+    return [_vllm_sequence(choice) for choice in line.get("choices", [line])]
 
 
-def _prompt(choice: Mapping[str, Any]) -> Told:
+def _vllm_sequence(choice: Mapping[str, Any]) -> ImportedSequence:
     tokens, listed = list(choice["prompt_token_ids"]), choice["prompt_logprobs"]
     if len(listed) != len(tokens):
         raise ValueError(f"{len(tokens)} tokens have {len(listed)} entries in prompt_logprobs")
@@ -70,10 +72,10 @@ def _prompt(choice: Mapping[str, Any]) -> Told:
         [entry["logprob"] if isinstance(entry, Mapping) else entry for entry in (entries or {}).values()]
         for entries in listed[1:]
     ]
-    return Told(tokens, _table(values, -torch.inf).float(), _table(ids, -1).long())
+    return ImportedSequence(tokens, _padded(values, -torch.inf).float(), _padded(ids, -1).long())
 
 
-def _table(rows: Sequence[Sequence[Any]], empty: float | int) -> torch.Tensor:
+def _padded(rows: Sequence[Sequence[Any]], empty: float | int) -> torch.Tensor:
     """Rows of different lengths side by side, the shorter ones filled up."""
     width = max((len(row) for row in rows), default=0)
     return torch.tensor([[*row, *[empty] * (width - len(row))] for row in rows]).reshape(len(rows), width)

@@ -9,15 +9,15 @@ from itertools import takewhile
 
 from fusion.core.rows import LogitRows
 from fusion.data.encode import Encoded
-from fusion.sources.importers.sequence import Told
+from fusion.sources.importers.sequence import ImportedSequence
 
 OTHER_TEXT = "begin like no example"
 OTHER_RESPONSE = "begin with an example's prompt and go on otherwise"
 TOO_SHORT = "end before the example does"
 
 
-def bind(
-    sequences: Iterable[Told], texts: Mapping[str, Encoded], k: int, vocabulary: int
+def match_to_examples(
+    sequences: Iterable[ImportedSequence], texts: Mapping[str, Encoded], k: int, vocabulary: int
 ) -> tuple[dict[str, LogitRows], Counter[str]]:
     """The rows of each example by its id, and how many sequences were of use, or of none and why.
 
@@ -38,7 +38,7 @@ def bind(
         counts["matched"] += 1
         for _, id in keys[bisect_left(tokens, tokens[place]) : place + 1]:
             if id not in found:
-                found[id] = told.rows_of(texts[id], k, vocabulary)
+                found[id] = told.rows_for(texts[id], k, vocabulary)
     return found, counts
 
 
@@ -48,16 +48,16 @@ def longest_prefix(keys: list[list[int]], sequence: list[int]) -> tuple[int, int
     while True:
         place = bisect_right(keys, left) - 1
         for near in (place, place + 1):
-            shared = _shared(keys[near], left) if 0 <= near < len(keys) else -1
+            shared = _common_prefix(keys[near], left) if 0 <= near < len(keys) else -1
             if shared > most:
                 closest, most = near, shared
         if place < 0:
             return closest, most
-        shared = _shared(keys[place], left)
+        shared = _common_prefix(keys[place], left)
         if shared == len(keys[place]):
             return place, shared
         left = left[:shared]
 
 
-def _shared(one: list[int], other: list[int]) -> int:
+def _common_prefix(one: list[int], other: list[int]) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))

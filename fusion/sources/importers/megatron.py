@@ -31,15 +31,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fusion.sources.importers.sequence import Told
+from fusion.sources.importers.sequence import ImportedSequence
 
-NAME = re.compile(r"(?:cp(?P<cp>\d+)_)?dp(?P<dp>\d+)__(?P<from>\d+)(?:-\d+)?\.tar")
-MEMBER = re.compile(r"(?P<at>\d+)(?:-(?P<to>\d+))?\.pt\.zst")
-Batch = tuple[Tensor, Tensor]
+ARCHIVE_NAME = re.compile(r"(?:cp(?P<cp>\d+)_)?dp(?P<dp>\d+)__(?P<from>\d+)(?:-\d+)?\.tar")
+MEMBER_NAME = re.compile(r"(?P<at>\d+)(?:-(?P<to>\d+))?\.pt\.zst")
+MicroBatch = tuple[Tensor, Tensor]
 """Values and ids, [S, B, K], of one micro-batch."""
 
 
-def read_megatron(files: Sequence[Path], tokens: Path | None = None) -> Iterator[Told]:
+def read_megatron(files: Sequence[Path], tokens: Path | None = None) -> Iterator[ImportedSequence]:
     """Sequences in the order of the run, an iteration at a time. `tokens` is the JSON-lines file with their `input_ids`.
 
     Raises ValueError without it, where ranks or iterations are missing, and where there are more sequences than tokens.
@@ -52,11 +52,11 @@ def read_megatron(files: Sequence[Path], tokens: Path | None = None) -> Iterator
     with tokens.open() as lines:
         number = 0
         for batches in zip_longest(*(_batches(archives) for archives in ranks)):
-            for sample in _in_order(batches):
+            for sample in _samples(batches):
                 line = next(lines, None)
                 if line is None:
                     raise ValueError(f"{tokens} has {number} lines, and the cache has more sequences than that.")
-                yield _told(json.loads(line)["input_ids"], *sample, f"{tokens}, line {number + 1}")
+                yield _sequence(json.loads(line)["input_ids"], *sample, f"{tokens}, line {number + 1}")
                 number += 1
         if next(lines, None) is not None:
             raise ValueError(f"{tokens} has more lines than the cache has sequences ({number}).")
@@ -66,7 +66,7 @@ def _ranks(files: Sequence[Path]) -> list[list[Path]]:
     """The archives of each data-parallel rank, in the order of the run."""
     found: dict[int, list[tuple[int, Path]]] = {}
     for file in files:
-        named = NAME.fullmatch(file.name)
+        named = ARCHIVE_NAME.fullmatch(file.name)
         if named is None:
             raise ValueError(f"{file} is not named as Megatron names its caches, for example dp0__200.tar.")
         if int(named["cp"] or 0):
@@ -79,7 +79,7 @@ def _ranks(files: Sequence[Path]) -> list[list[Path]]:
     return [[file for _, file in sorted(found[rank])] for rank in sorted(found)]
 
 
-def _batches(archives: Sequence[Path]) -> Iterator[tuple[int, list[Batch]]]:
+def _batches(archives: Sequence[Path]) -> Iterator[tuple[int, list[MicroBatch]]]:
     """Place in the run and micro-batches of each iteration of one rank. Raises ValueError where iterations are missing."""
     due: int | None = None
     for archive in archives:
@@ -91,7 +91,7 @@ def _batches(archives: Sequence[Path]) -> Iterator[tuple[int, list[Batch]]]:
                     continue
                 if member.name == "_meta.json":
                     meta = json.load(stream)
-                elif named := MEMBER.fullmatch(member.name):
+                elif named := MEMBER_NAME.fullmatch(member.name):
                     at = int(named["at"])
                     if due is not None and at != due:
                         raise ValueError(
@@ -109,7 +109,7 @@ def _tensors(data: bytes) -> dict[str, Any]:
     return torch.load(io.BytesIO(zstandard.ZstdDecompressor().decompress(data)), weights_only=True)
 
 
-def _micro_batches(tensors: Mapping[str, Any], saver: Mapping[str, Any], archive: Path) -> list[Batch]:
+def _micro_batches(tensors: Mapping[str, Any], saver: Mapping[str, Any], archive: Path) -> list[MicroBatch]:
     """The micro-batches of one rank and iteration, from either format."""
     version = max(tensors.get("format_version", 1), saver.get("format_version", 1))
     if version > 2 or not {"values", "indices_low", "bit_17"} <= tensors.keys():
@@ -121,7 +121,7 @@ def _micro_batches(tensors: Mapping[str, Any], saver: Mapping[str, Any], archive
     return [(values, high.long() << 16 | low.long()) for values, low, high in zip(*parts, strict=True)]
 
 
-def _in_order(found: Sequence[tuple[int, list[Batch]] | None]) -> Iterator[Batch]:
+def _samples(found: Sequence[tuple[int, list[MicroBatch]] | None]) -> Iterator[MicroBatch]:
     """Values and ids [S, K] of each sample of an iteration, in the order of the run."""
     ranks = [rank for rank in found if rank is not None]
     if len(ranks) < len(found) or len({(place, len(batches)) for place, batches in ranks}) > 1:
@@ -132,7 +132,7 @@ def _in_order(found: Sequence[tuple[int, list[Batch]] | None]) -> Iterator[Batch
             yield from ((values[:, j], ids[:, j]) for j in range(values.shape[1]))
 
 
-def _told(tokens: list[int], values: Tensor, ids: Tensor, where: str) -> Told:
+def _sequence(tokens: list[int], values: Tensor, ids: Tensor, where: str) -> ImportedSequence:
     if len(tokens) > len(values) + 1:
         raise ValueError(f"{where}: {len(tokens)} tokens, and the cache has {len(values)} positions of this sequence.")
-    return Told(tokens, values.float(), ids)
+    return ImportedSequence(tokens, values.float(), ids)

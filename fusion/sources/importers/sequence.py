@@ -13,7 +13,7 @@ from fusion.data.encode import Encoded
 
 
 @dataclass(frozen=True)
-class Told:
+class ImportedSequence:
     """Row r is about token `first + r`: what its model expected there, having read all tokens before."""
 
     tokens: list[int]
@@ -21,36 +21,36 @@ class Told:
     logprobs: Float[Tensor, "N K"]
     """Natural-log probabilities over the whole vocabulary, in any order; what is not finite or below -999 is no entry."""
     ids: Int[Tensor, "N K"]
-    first: int = 1
+    first_position: int = 1
     gold: Float[Tensor, " N"] | None = None
     """Log-probability of the token itself; without it, that of the entry that is the token, or NaN."""
     mean: Float[Tensor, " N"] | None = None
     std: Float[Tensor, " N"] | None = None
 
-    def rows_of(self, text: Encoded, k: int, vocabulary: int) -> LogitRows:
+    def rows_for(self, text: Encoded, k: int, vocabulary: int) -> LogitRows:
         """The rows of an example whose tokens this sequence begins with, the k most likely entries of each.
 
         Entries whose id belongs to no token of the tokenizer (padded heads) are left out. Raises ValueError where the
         sequence has no rows for some of the response.
         """
-        start = text.start - self.first
-        if start < 0 or start + text.rows > len(self.logprobs):
+        start = text.start - self.first_position
+        if start < 0 or start + text.num_rows > len(self.logprobs):
             raise ValueError(
-                f"A sequence of {len(self.tokens)} tokens has rows for those from {self.first} to "
-                f"{self.first + len(self.logprobs) - 1}, and the response is {text.start} to {len(text.input_ids) - 1}."
+                f"A sequence of {len(self.tokens)} tokens has rows for those from {self.first_position} to "
+                f"{self.first_position + len(self.logprobs) - 1}, and the response is {text.start} to {len(text.input_ids) - 1}."
             )
-        here = slice(start, start + text.rows)
+        here = slice(start, start + text.num_rows)
         token = torch.tensor(text.input_ids[text.start :])
         width = max(k, self.ids.shape[1])
-        logprobs, ids = best(self.logprobs[here].float(), self.ids[here].long(), width, vocabulary)
-        unknown = torch.full((text.rows,), torch.nan)
+        logprobs, ids = top_entries(self.logprobs[here].float(), self.ids[here].long(), width, vocabulary)
+        unknown = torch.full((text.num_rows,), torch.nan)
         mean, std = (unknown if field is None else field[here].float() for field in (self.mean, self.std))
-        gold = among(logprobs, ids, token) if self.gold is None else self.gold[here].float()
-        prefix, example = torch.tensor(text.prefix), torch.zeros(text.rows, dtype=torch.long)
+        gold = logprob_of_token(logprobs, ids, token) if self.gold is None else self.gold[here].float()
+        prefix, example = torch.tensor(text.prefix), torch.zeros(text.num_rows, dtype=torch.long)
         return LogitRows(logprobs[:, :k], ids[:, :k], gold, mean, std, prefix=prefix, example=example, token=token)
 
 
-def best(
+def top_entries(
     logprobs: Float[Tensor, "N K"], ids: Int[Tensor, "N K"], k: int, vocabulary: int
 ) -> tuple[Float[Tensor, "N k"], Int[Tensor, "N k"]]:
     """The k largest entries in descending order, -inf and -1 for none; no log-probability is above 0."""
@@ -62,7 +62,9 @@ def best(
     return pad(values, (0, missing), value=-torch.inf)[:, :k], pad(ids, (0, missing), value=-1)[:, :k]
 
 
-def among(logprobs: Float[Tensor, "N K"], ids: Int[Tensor, "N K"], token: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
+def logprob_of_token(
+    logprobs: Float[Tensor, "N K"], ids: Int[Tensor, "N K"], token: Int[Tensor, " N"]
+) -> Float[Tensor, " N"]:
     """The log-probability of each row's token if it is among the row's entries, else NaN."""
     is_token = ids == token[:, None]
     value = logprobs.masked_fill(~is_token, -torch.inf).amax(-1)
