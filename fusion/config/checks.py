@@ -212,7 +212,7 @@ def _looked_at(data: Data, sources: Sequence[SourceSettings]) -> None:
     if looking and not shown["train"]:
         raise ValueError(
             f"source {looking[0].name} has look_ahead, and no data set in data.train says what it would see; set look_ahead "
-            'there, such as look_ahead: "{asked} Solution: {solution}"'
+            'there, such as look_ahead: "{last_message} Solution: {solution}"'
         )
     if blind := [source.name for source in looking if isinstance(source.backend, Similarity)]:
         raise ValueError(

@@ -1,7 +1,7 @@
-"""An example and a tokenizer -> token ids, the response positions, and the byte prefix of each.
+"""Encode examples with a tokenizer: token ids, where the response begins, and the byte prefix of each response token.
 
-The response is tokenised by itself, behind a prompt that ends where generation would begin. So the first row always has
-the prefix 0, and the prompt ids of training, of extraction and of generation are the same.
+The response is tokenised by itself after a prompt that ends where generation would begin. So the first row always has the
+prefix 0, and training, extraction and generation use the same prompt ids.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Message = dict[str, str]
 """One turn of a conversation: its `role` and its `content`."""
 
 Template = Literal["auto", "chat", "plain"]
-"""How a prompt is written: by the chat template, as its plain text, or by the template where there is one (auto)."""
+"""How a prompt is rendered: by the chat template, as plain text, or by the template where there is one (auto)."""
 
 _SENTINEL = "\ue000{}\ue001"  # private use: letters that no template looks at
 
@@ -29,7 +29,7 @@ _SENTINEL = "\ue000{}\ue001"  # private use: letters that no template looks at
 class Encoded:
     """One example in the tokens of one model.
 
-    Row r sits at sequence position `start - 1 + r` and predicts `input_ids[start + r]`. The last row of a whole example
+    Row r is read at sequence position `start - 1 + r` and predicts `input_ids[start + r]`. The last row of a whole example
     predicts the end of turn, where the tokenizer has a token for it.
     """
 
@@ -38,18 +38,18 @@ class Encoded:
     start: int
     """Index in `input_ids` of the first response token; at least 1, so that this token has a row too."""
     prefix: list[int]
-    """UTF-8 bytes of the response before each row's token: 0 first, never falling; -1 where that is not whole bytes."""
+    """UTF-8 bytes of the response before each row's token: 0 first, non-decreasing; -1 where it is unknown."""
     truncated: bool
-    """Whether the end was cut off to keep to the greatest length."""
+    """Whether the end was cut off at the maximum length."""
 
     @property
     def num_rows(self) -> int:
-        """How many tokens are predicted."""
+        """Number of rows: response tokens, end of turn included."""
         return len(self.input_ids) - self.start
 
 
 def truncate_rows(text: Encoded, rows: int) -> Encoded:
-    """The text cut after so many rows, if it has more."""
+    """Return the text cut after `rows` rows, if it has more."""
     end = text.start + min(rows, text.num_rows)
     return Encoded(
         text.input_ids[:end], text.start, text.prefix[:rows], truncated=text.truncated or end < len(text.input_ids)
@@ -64,13 +64,13 @@ def encode(
     template: Template = "auto",
     max_length: int | None = None,
 ) -> Encoded:
-    """The token ids of prompt, response and end of turn, cut at `max_length` tokens, with the prefix of each row.
+    """Return the token ids of prompt, response and end of turn, cut at `max_length` tokens, with the prefix of each row.
 
-    Strings such as `</s>` in a message or in the response are text and never become control tokens. A row at which a
-    character is half consumed has a true prefix where the tokens are bytes. Where the tokenizer changes the text
-    (normalisation, unknown characters) the prefixes come from character offsets, with -1 inside a changed piece.
+    Strings such as `</s>` in a message or in the response are text and never become control tokens. Prefixes are
+    those of `byte_prefixes`: exact within characters where the tokens' bytes are the text; where the tokenizer changes the
+    text (normalisation, unknown characters), from character offsets, with -1 inside a changed piece.
 
-    Raises ValueError when the prompt leaves no room for a response token, or when tokens cannot be placed in the text.
+    Raises ValueError when the prompt leaves no room for a response token, or when offsets cannot be found.
     """
     prompt = encode_prompt(tokenizer, messages, template=template)
     if max_length is not None and len(prompt) >= max_length:
@@ -81,15 +81,15 @@ def encode(
     ids = tokenize(tokenizer, [response])[0]
     prefix = byte_prefixes(tokenizer, ids, response)
     end = end_of_turn(tokenizer, template if messages else "plain")
-    whole = prompt + ids + ([] if end is None else [end])
-    rows = len(whole[:max_length]) - len(prompt)
-    return Encoded(whole[:max_length], len(prompt), prefix[:rows], truncated=len(prompt) + rows < len(whole))
+    tokens = prompt + ids + ([] if end is None else [end])
+    rows = len(tokens[:max_length]) - len(prompt)
+    return Encoded(tokens[:max_length], len(prompt), prefix[:rows], truncated=len(prompt) + rows < len(tokens))
 
 
 def encode_prompt(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, template: Template = "auto"
 ) -> list[int]:
-    """The ids that stand before a response, never none: what `generate` should be given, too.
+    """Return the ids before a response, at least one; generation starts from the same ids.
 
     `chat` renders the messages with the tokenizer's chat template and opens the assistant's turn. `plain` joins their
     contents with line breaks, behind the tokenizer's own opening tokens. Without messages the prompt is always plain.
@@ -115,18 +115,18 @@ def encode_prompt(
 def uses_chat_template(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], template: Template = "auto"
 ) -> bool:
-    """Whether these messages are rendered by the tokenizer's chat template. Raises ValueError for `chat` without one."""
+    """Return whether these messages are rendered by the tokenizer's chat template. Raises ValueError for `chat` without one."""
     return bool(messages) and _template_applies(tokenizer, template)
 
 
 @cached_per_tokenizer
 def _bos_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The tokens that a tokenizer puts before every text (BOS); what it puts behind is left out, the response follows."""
-    coded = tokenizer("a", return_special_tokens_mask=True)
+    """Return the special tokens that a tokenizer puts before every text (BOS), without those it puts after it."""
+    encoding = tokenizer("a", return_special_tokens_mask=True)
     return [
         index
         for index, _ in takewhile(
-            lambda pair: pair[1], zip(coded["input_ids"], coded["special_tokens_mask"], strict=True)
+            lambda pair: pair[1], zip(encoding["input_ids"], encoding["special_tokens_mask"], strict=True)
         )
     ]
 
@@ -147,7 +147,7 @@ def _chat_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]
 
 
 def _chat_prompt_with_literals(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
-    """`_chat` for contents that spell control tokens: only those that the template itself wrote become ids.
+    """Render a chat whose contents spell control tokens: only those that the template wrote become special ids.
 
     The text between two of the template's control tokens is tokenised as one piece, contents and all, as the ordinary
     path does. Only a tokenizer that puts a space before the first word of a whole text, and not of each piece, gets
@@ -165,17 +165,17 @@ def _chat_prompt_with_literals(tokenizer: PreTrainedTokenizerBase, messages: Seq
 
 
 def _rendered_parts(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> Iterator[tuple[str, bool]]:
-    """The rendered prompt in order: text (template or content), and control tokens that the template wrote (True)."""
+    """Yield the rendered prompt in order: text of template or content (False), and control tokens of the template (True)."""
     contents = {_SENTINEL.format(n): message["content"] for n, message in enumerate(messages)}
     marked = [{**message, "content": mark} for message, mark in zip(messages, contents, strict=True)]
     pieces = re.split(f"({'|'.join(contents)})", _render(tokenizer, marked))
-    wanted = _render(tokenizer, messages)
-    if "".join(contents.get(piece, piece) for piece in pieces) != wanted:
+    rendered = _render(tokenizer, messages)
+    if "".join(contents.get(piece, piece) for piece in pieces) != rendered:
         contents = {mark: content.strip() for mark, content in contents.items()}  # many templates trim
-    if "".join(contents.get(piece, piece) for piece in pieces) != wanted:
+    if "".join(contents.get(piece, piece) for piece in pieces) != rendered:
         raise ValueError(
-            f"{tokenizer_name(tokenizer)}: a message spells a control token, and the chat template changes the messages, so the "
-            "two cannot be told apart. Take the control token out of the message, or set template to plain."
+            f"{tokenizer_name(tokenizer)}: a message spells a control token, and the chat template changes the messages, so "
+            "the two cannot be told apart. Take the control token out of the message, or set template to plain."
         )
     for piece in pieces:
         if piece in contents:
@@ -190,7 +190,7 @@ def _render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, 
 
 @cached_per_tokenizer
 def _control_pattern(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
-    """One group that matches any control token, longest first, with the white space that the token takes along."""
+    """Return a pattern of one group that matches any control token, longest first, with the white space that it strips."""
     added = tokenizer.added_tokens_decoder
 
     def pattern(text: str, index: int) -> str:
@@ -203,7 +203,7 @@ def _control_pattern(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
 
 def _control_id(tokenizer: PreTrainedTokenizerBase, matched: str) -> int:
     table = control_tokens(tokenizer)
-    return table[matched if matched in table else matched.strip()]  # without the white space it took along
+    return table[matched if matched in table else matched.strip()]  # without the white space that it stripped
 
 
 def _special_id(tokenizer: PreTrainedTokenizerBase, role: Literal["bos_token_id", "eos_token_id"]) -> int | None:
@@ -211,7 +211,7 @@ def _special_id(tokenizer: PreTrainedTokenizerBase, role: Literal["bos_token_id"
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase, template: Template = "auto") -> int | None:
-    """The id that ends an assistant's message: the first control token the template puts after it, else eos; or None.
+    """Return the id that ends an assistant's turn: the first control token that the template puts after it, else eos, or None.
 
     Raises ValueError for `chat` without a chat template, and for a template that leaves the message out.
     """

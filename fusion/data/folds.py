@@ -1,4 +1,4 @@
-"""Cross-fitting: a source is fine-tuned once for each part of the data, on the others, and reads what it was not trained on.
+"""Folds for cross-fitting: a source is fine-tuned once per fold, on the other folds, and reads the fold it was not trained on.
 
 Source: cross-fitted teachers, Dao et al. 2021, arXiv:2104.09732.
 """
@@ -11,9 +11,9 @@ from fusion.data.datasets import Example
 
 
 def assign_folds(examples: Sequence[Example], count: int) -> dict[str, int]:
-    """By `prompt_of`: which of `count` parts its examples belong to; prompts take turns, so that each domain is split.
+    """Return the fold, 0 to `count` - 1, of each `prompt_key`; prompts are assigned in turn, so that each domain is split.
 
-    Raises ValueError where there are fewer prompts than parts.
+    Raises ValueError where there are fewer prompts than folds.
     """
     prompts = list(dict.fromkeys(prompt_key(example) for example in examples))
     if len(prompts) < count:
@@ -24,5 +24,5 @@ def assign_folds(examples: Sequence[Example], count: int) -> dict[str, int]:
 
 
 def prompt_key(example: Example) -> str:
-    """What names the prompt, so that all responses to it stay together; of text without one, the text itself."""
+    """Return the id by which responses to one prompt stay in one fold: that of the prompt, or of raw text itself."""
     return example.prompt_id if example.prompt else example.id

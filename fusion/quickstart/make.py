@@ -1,8 +1,8 @@
-"""Makes the quickstart's four models from nothing: `python -m fusion.quickstart.make --out DIR [--only NAME]`.
+"""Train the quickstart's four models from scratch: `python -m fusion.quickstart.make --out DIR [--only NAME]`.
 
 A specialist sees its own skill answered right and the other two answered wrong, so that it knows their form and little
-else. The pivot sees all three answered right, but not for long. Seeds are fixed: `Recipe.seed` gives the first weights
-and the order of the examples, `QUESTIONS` the questions. The four differ in architecture, tokenizer and vocabulary.
+else. The pivot sees all three answered right, but not for long. Seeds are fixed: `QuickstartModel.seed` gives the initial
+weights and the order of the examples, `QUESTIONS` the questions. The four differ in architecture, tokenizer and vocabulary.
 """
 
 import argparse
@@ -26,10 +26,10 @@ GATED = {"intermediate_size": 352, "tie_word_embeddings": True}
 
 
 class QuickstartModel(NamedTuple):
-    """All that makes one model."""
+    """Everything that one of the quickstart's models depends on."""
 
     config: dict[str, Any]
-    """Architecture, without what the tokenizer decides."""
+    """Arguments of the model config, without those that the tokenizer decides."""
     tokenizer: Callable[[list[str]], PreTrainedTokenizerFast]
     """Trains a tokenizer on texts; see `tokens`."""
     questions: dict[str, tuple[int, float]]
@@ -37,7 +37,7 @@ class QuickstartModel(NamedTuple):
     steps: int
     """Optimizer steps, of 64 examples each."""
     seed: int
-    """Of the first weights and of the order of the examples."""
+    """Seed of the initial weights and of the order of the examples."""
     head_multiple: int = 1
     """The head is padded with ids that no token has, up to a multiple of this."""
 

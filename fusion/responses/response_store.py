@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fusion.runtime.artifacts import claim, fingerprint, mark_complete, write_text
+from fusion.runtime.artifacts import claim_artifact, fingerprint, is_complete, mark_complete, write_text
 
 
 class ResponseStore:
@@ -22,12 +22,12 @@ class ResponseStore:
         self.ids = sorted(set(ids))
         self.key = store_key(key, self.ids, shard_size)
         self.shards = max(1, -(-len(self.ids) // shard_size))
-        claim(folder, self.key, redo)
+        claim_artifact(folder, self.key, redo)
 
     @property
     def is_complete(self) -> bool:
         """Whether all shards are written and the folder is marked as complete."""
-        return (self.folder / "done.json").exists()
+        return is_complete(self.folder)
 
     def missing(self, among: Sequence[int] | None = None) -> list[int]:
         """Numbers of the shards that are not written yet, of all or of those `among`."""

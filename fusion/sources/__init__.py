@@ -1,4 +1,8 @@
-"""Source models as makers of rows: one protocol, one file a backend, their union the list of them."""
+"""Backends that turn a source (teacher) model into `LogitRows`; one file each.
+
+`Backend` holds the settings of a configuration and opens a `Source` (rows of given texts) or a `Generator` (completions of
+prompts). `AnyBackend` is the union of all backends; `base.py` says what a new one must offer.
+"""
 
 from typing import Annotated
 

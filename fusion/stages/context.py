@@ -76,7 +76,7 @@ class Job:
         if source.fine_tune is None or self.expected:
             return [source]
         folders = [self.config.folder / "train" / name for name in self.fine_tunings(source)]
-        if not all((folder / "done.json").exists() for folder in folders):
+        if not all(artifacts.is_complete(folder) for folder in folders):
             raise ValueError(
                 f"Source {source.name} has fine_tune and was not fine-tuned yet. Run `fusion extract` first."
             )

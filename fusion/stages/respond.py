@@ -130,7 +130,7 @@ def choose(job: Job) -> bool:
         "examples": fingerprint({"ids": [[e.id, e.domain, e.tests] for e in job.original_examples]}),
     }
     with distributed.main_process_first():
-        if not (folder / "done.json").exists():  # nothing was left to learn from: another choice is no contradiction
+        if not is_complete(folder):  # nothing was left to learn from: another choice is no contradiction
             (folder / "key.json").unlink(missing_ok=True)
         if claim_artifact(folder, key, REDO):
             return False

@@ -1,4 +1,4 @@
-"""What bytes tokens stand for: of a vocabulary (`table`), and of a text, with the place of each (`place`)."""
+"""Bytes of the tokens of a vocabulary (`vocabulary_bytes`), and byte offsets of the tokens of a text (`byte_prefixes`)."""
 
 from fusion.tokenizers.byte_prefixes import byte_prefixes, tokenize
 from fusion.tokenizers.token_bytes import (

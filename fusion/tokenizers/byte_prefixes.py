@@ -1,4 +1,4 @@
-"""Text -> tokens that are nothing but text, and the place of each in the bytes of the text."""
+"""Tokenize text without special tokens, and find the byte offset of each token in the text."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from fusion.tokenizers.token_bytes import (
 )
 
 CharSpan = tuple[int, int]
-"""First character and end of the piece of a text that a token was made from."""
+"""Start and end of a token in the characters of a text, as in `offset_mapping`."""
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    """The ids of each text as nothing but text: no token is added, and none comes out that steers the model.
+    """Return the ids of each text as plain text: no special token is added, and none comes out where the text spells one.
 
-    Raises ValueError for a control token that the tokenizer's model makes out of plain text and cannot write otherwise.
+    Raises ValueError for a control token in the text that the vocabulary has no other tokens for.
     """
     if not texts:
         return []
@@ -38,25 +38,25 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[l
 
 
 def byte_prefixes(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], text: str) -> list[int]:
-    """Bytes of `text` before each of its tokens `ids`, and all its bytes at the end: one entry more than tokens.
+    """Return the byte offset of each token `ids` of `text`, and the length of the text at the end: one entry more than tokens.
 
-    Tokens that spell the text exactly are walked byte by byte, and every boundary is true, within characters too. A
-    space that the tokenizer put before the first word counts as nothing. Other tokens are placed by their character
-    offsets, with -1 where a token begins inside a character or inside what the token before it covers.
+    Where the tokens' bytes are exactly the text, offsets add up token lengths and are exact within characters too; a space
+    that the tokenizer put before the first word has length 0. Otherwise they come from the tokenizer's character offsets,
+    with -1 where a token begins inside a character or inside the span of the token before it.
 
     Raises ValueError when the offsets do not follow the text either.
     """
     table, raw = vocabulary_bytes(tokenizer), text.encode()
-    spelled = [table[index] for index in ids]
-    written = b"".join(piece or b"" for piece in spelled)
-    if None not in spelled and written in (raw, b" " + raw):
-        added = len(written) - len(raw)
-        return [max(0, end - added) for end in accumulate((len(piece or b"") for piece in spelled), initial=0)]
+    pieces = [table[index] for index in ids]
+    joined = b"".join(piece or b"" for piece in pieces)
+    if None not in pieces and joined in (raw, b" " + raw):
+        added = len(joined) - len(raw)
+        return [max(0, end - added) for end in accumulate((len(piece or b"") for piece in pieces), initial=0)]
     return _prefixes_from_offsets(tokenizer, ids, text)
 
 
 def _prefixes_from_offsets(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], text: str) -> list[int]:
-    """`byte_prefixes` from the character offsets of a fast tokenizer."""
+    """Compute `byte_prefixes` from the character offsets of a fast tokenizer."""
     table = vocabulary_bytes(tokenizer)
     again, spans = _ids_and_spans(tokenizer, text)
     if again != list(ids) or any(b[0] < a[0] or b[1] < a[1] for a, b in pairwise(spans)):
@@ -69,7 +69,7 @@ def _prefixes_from_offsets(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int
     begins = list(accumulate((len(character.encode()) for character in text), initial=0))
     prefixes, covered = [], 0
     for index, (start, end) in zip(ids, spans, strict=True):
-        # a gap is text that the normaliser dropped; but where a space was trimmed from the offsets, the place is false
+        # a gap is text that the normalizer dropped; but where a space was trimmed from the offsets, the offset is wrong
         trimmed = (table[index] or b"").startswith(b" ") and text[start : start + 1] not in (" ", "\u2581")
         prefixes.append(begins[start] if start == covered or (start > covered and not trimmed) else -1)
         covered = end
@@ -77,7 +77,7 @@ def _prefixes_from_offsets(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int
 
 
 def _ids_and_spans(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int], list[CharSpan]]:
-    """The ids of a text and the span of each; control tokens are written out in letters."""
+    """Return the ids of a text and the span of each; control tokens that the text spells are replaced by tokens of letters."""
     coded = tokenizer(
         text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True, verbose=False
     )
@@ -94,10 +94,10 @@ def _ids_and_spans(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[
 def _spell_control_token(
     tokenizer: PreTrainedTokenizerBase, token: str, start: int, end: int
 ) -> list[tuple[int, CharSpan]]:
-    """Control token `token`, found in a text at `start` to `end`, letter by letter: an id and a span for each."""
+    """Return ids and spans that spell a control token, found in a text at `start` to `end`, letter by letter."""
     model, placed = backend_tokenizer(tokenizer), []
-    first = end - len(token)  # a space put before it belongs to its first letter
-    for place, letter in enumerate(token, start=first):
+    first = end - len(token)  # a space added before it belongs to its first letter
+    for offset, letter in enumerate(token, start=first):
         pieces = [letter] if model.token_to_id(letter) is not None else [f"<0x{byte:02X}>" for byte in letter.encode()]
         ids = [model.token_to_id(piece) for piece in pieces]
         ids = [unk_token_id(tokenizer)] if None in ids else ids
@@ -106,13 +106,13 @@ def _spell_control_token(
                 f"{tokenizer_name(tokenizer)}: the text holds the control token {token!r}, and there are no tokens to write it "
                 "as text. Take it out of the example."
             )
-        placed += [(index, (start if place == first else place, place + 1)) for index in ids]
+        placed += [(index, (start if offset == first else offset, offset + 1)) for index in ids]
     return placed
 
 
 @cached_per_tokenizer
 def _control_texts(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
-    """Id -> how it is written, of each control token; the unknown token aside, which any text may give."""
+    """Return id -> text of each control token but the unknown token, which any text may contain."""
     return {index: token for token, index in control_tokens(tokenizer).items() if index != unk_token_id(tokenizer)}
 
 

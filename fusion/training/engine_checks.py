@@ -71,9 +71,9 @@ def check(engine: Engine, wrapped: Any) -> None:
     found = engine_of(wrapped)
     if found != engine.name:
         raise ValueError(
-            f"engine.kind is {engine.kind}, but the model ended up in {found} ({type(wrapped).__name__}, {distributed.world_size()} "
-            "processes). Nothing was trained. Set engine.kind to what you want, and check the versions of accelerate, "
-            "transformers and deepspeed."
+            f"engine.kind is {engine.kind}, but the model ended up in {found} ({type(wrapped).__name__}, "
+            f"{distributed.world_size()} processes). Nothing was trained. Set engine.kind to what you want, "
+            "and check the versions of accelerate, transformers and deepspeed."
         )
     if found == "fsdp2" and not _shards_layers(wrapped):
         raise ValueError(

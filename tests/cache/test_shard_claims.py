@@ -130,14 +130,16 @@ def test_a_file_system_without_locks_costs_work_twice_and_nothing_else(tmp_path,
 
     monkeypatch.setattr(shard_claims.fcntl, "lockf", no_locks)
     writer = writer_of(tmp_path)
-    assert write_missing_shards(writer, lambda number: rows_of(writer.examples(number))).known.rows == 48
+    assert write_missing_shards(writer, lambda number: rows_of(writer.examples(number))).known_fields.rows == 48
 
 
 def test_a_claim_ends_when_it_is_given_back(tmp_path):
     claims = shard_claims.ShardClaims(tmp_path)
     assert claims.claim(3)
     folder = str(tmp_path)
-    code = f"from pathlib import Path; from fusion.cache.shard_claims import Claims; print(Claims(Path({folder!r})).take(3))"
+    code = f"""from pathlib import Path
+from fusion.cache.shard_claims import ShardClaims
+print(ShardClaims(Path({folder!r})).claim(3))"""
     ask = [sys.executable, "-c", code]
     assert subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip() == "False"
     claims.release(3)

@@ -41,7 +41,7 @@ def rows_of(ids, k=4):
 def fill(writer):
     for number in writer.missing():
         writer.write(number, rows_of(writer.examples(number)))
-    return writer.finish()
+    return writer.finalize()
 
 
 @pytest.mark.parametrize(("values", "tolerance"), [("float32", 0), ("float16", 0.01), ("packed", 0.03)])

@@ -23,7 +23,7 @@ def served(folder, url, **changes):
     raw = runs.raw(folder, objectives=OBJECTIVES, weighting={"kind": "gold_posterior"}, **changes)
     tokenizer = folder / "tokenizer alone"
     tiny.TOKENIZERS["qwen2"](tiny.TEXTS).save_pretrained(tokenizer)
-    backend = {"kind": "openai", "url": url, "model": "big", "form": "prompt_logprobs", "concurrency": 2}
+    backend = {"kind": "openai", "url": url, "model": "big", "logprobs_api": "prompt_logprobs", "concurrency": 2}
     raw["sources"][1] = {"name": "qwen", "path": str(tokenizer), "backend": backend}
     return runs.loading.parse(raw, "test")
 

@@ -106,7 +106,8 @@ def made(folder):
         attach_modules(model, modules)
         arguments = {"max_steps": 1, "save_strategy": "no", "report_to": [], "learning_rate": 0.0} | training
         return FusionTrainer(
-            model=model, head=Head.from_model(model, vocabulary_size(job.tokenizers["pivot"])), objectives=objectives, modules=modules,
+            model=model, head=Head.from_model(model, vocabulary_size(job.tokenizers["pivot"])),
+            objectives=objectives, modules=modules,
             args=training_arguments(arguments, folder / "made", 0), train_dataset=range(8), data_collator=collator,
         )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Mean and spread of a row of logits from the hidden state: two small products instead of two passes over a vocabulary."""
+"""Mean and standard deviation of logits from the hidden state: two small products instead of two passes over the vocabulary."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-ROWS_PER_CHUNK = 1 << 14  # rows of the weight that are made float32 at once
+ROWS_PER_CHUNK = 1 << 14  # rows of the weight that are converted to float32 at a time
 
 
 @dataclass(frozen=True)
 class LogitMoments:
-    """What the moments of logits `W h + b` need of W and b, with h extended by a 1 and W by b as one more column (D1 = D + 1).
+    """Computes mean and std of logits `W h + b` from h; h is extended by a 1 and W by b as one more column (D1 = D + 1).
 
     With w the mean of W's rows, the mean of the logits is w·h, and their variance is h' G h / V, where G is the Gram matrix
-    of the rows less w. No difference of large numbers is taken, so float32 is enough.
+    of the rows minus w. There is no cancellation of large numbers, so float32 is enough.
     """
 
     mean: Float[Tensor, " D1"]
@@ -26,7 +26,7 @@ class LogitMoments:
     @classmethod
     @torch.no_grad()
     def from_layer(cls, layer: nn.Linear, vocabulary: int, scale: float = 1.0) -> LogitMoments:
-        """Reads the first `vocabulary` rows once: 2 V (D+1)^2 floating-point operations."""
+        """Compute them from the first `vocabulary` rows of an output layer: 2 V (D+1)^2 floating-point operations."""
         weight, bias = layer.weight[:vocabulary], layer.bias
         mean = weight.new_zeros(weight.shape[1] + 1, dtype=torch.float32)
         gram = mean.new_zeros(len(mean), len(mean))
@@ -38,7 +38,7 @@ class LogitMoments:
         return cls(mean, gram)
 
     def __call__(self, hidden: Float[Tensor, "N D"]) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
-        """Mean and population standard deviation of each row of logits, in float32."""
+        """Return mean and population standard deviation of each row of logits, in float32."""
         h = torch.cat([hidden.float(), hidden.new_ones(len(hidden), 1, dtype=torch.float32)], dim=1)
         return h @ self.mean, ((h @ self.gram) * h).sum(-1).clamp(min=0).sqrt()
 

@@ -1,4 +1,4 @@
-"""Rows that other programs wrote: their files read as sequences, and bound to the examples of a data set."""
+"""Importers of other programs' logit dumps: files are read as sequences, and sequences matched to the examples of a run."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ FILE_SUFFIXES: dict[ImportFormat, str] = {
 __all__ = ["FILE_SUFFIXES", "ImportFormat", "ImportedSequence", "find_files", "match_to_examples", "read_sequences"]
 
 
-def find_files(form: ImportFormat, places: Sequence[Path]) -> list[Path]:
-    """The files among `places`, and those of the format in folders, by name. Raises ValueError for what is not there."""
-    return [file for place in places for file in _files(place, FILE_SUFFIXES[form])]
+def find_files(form: ImportFormat, paths: Sequence[Path]) -> list[Path]:
+    """Return the files of `paths`, and of folders those of this format by name. Raises ValueError for absent ones."""
+    return [file for path in paths for file in _files(path, FILE_SUFFIXES[form])]
 
 
 def read_sequences(
     form: ImportFormat, files: Sequence[Path], codec: Path | None = None, tokens: Path | None = None
 ) -> Iterator[ImportedSequence]:
-    """Sequences of the files, one at a time. `codec` is for distillkit, `tokens` for megatron; see there.
+    """Yield the sequences of the files. `codec` is for distillkit, `tokens` for megatron; see there.
 
-    Raises ValueError, on the way, for what cannot be read.
+    Raises ValueError, while iterating, for what cannot be read.
     """
     if form == "distillkit":
         from fusion.sources.importers.distillkit import read_distillkit
@@ -46,8 +46,8 @@ def read_sequences(
     return read_vllm(files) if form == "vllm" else read_jsonl(files)
 
 
-def _files(place: Path, ending: str) -> list[Path]:
-    files = sorted(place.glob(f"*{ending}")) if place.is_dir() else [place]
+def _files(path: Path, suffix: str) -> list[Path]:
+    files = sorted(path.glob(f"*{suffix}")) if path.is_dir() else [path]
     if not files or not files[0].exists():
-        raise ValueError(f"{place} is no file" + (f" and holds none that end in {ending}." if place.is_dir() else "."))
+        raise ValueError(f"{path} is no file" + (f" and holds none that end in {suffix}." if path.is_dir() else "."))
     return files

@@ -1,6 +1,6 @@
-"""JSON lines: the plainest form to bring rows in, and vLLM's prompt log-probabilities as its server and engine give them.
+"""Importers of JSON lines: a format of your own programs, and vLLM's prompt log-probabilities of its server or engine.
 
-`jsonl`, one sequence a line; row r is about token `first + r`; only the first three must be there, and `first` is 1 if not:
+`jsonl`, one sequence a line; row r predicts token `first + r`; the first three fields are required, `first` is 1 by default:
 
     {"input_ids": [5, 9, 2], "ids": [[9, 4], [2, 7]], "logprobs": [[-0.1, -3.0], [-0.2, -2.5]],
      "first": 1, "gold": [-0.1, -0.2], "mean": [-9.0, -8.5], "std": [2.1, 2.0]}
@@ -24,13 +24,13 @@ from fusion.sources.importers.sequence import ImportedSequence
 
 
 def read_jsonl(files: Sequence[Path]) -> Iterator[ImportedSequence]:
-    """Sequences in the order of the files. Raises ValueError, with file and line, for what is not as above."""
+    """Yield sequences in the order of the files. Raises ValueError, with file and line, for what is not as above."""
     for line in _lines(files, _sequence):
         yield from line
 
 
 def read_vllm(files: Sequence[Path]) -> Iterator[ImportedSequence]:
-    """Prompts in the order of the files. Raises ValueError, with file and line, for what is not as above."""
+    """Yield prompts in the order of the files. Raises ValueError, with file and line, for what is not as above."""
     for line in _lines(files, _vllm_sequences):
         yield from line
 
@@ -64,18 +64,19 @@ def _vllm_sequences(line: Mapping[str, Any]) -> list[ImportedSequence]:
 
 
 def _vllm_sequence(choice: Mapping[str, Any]) -> ImportedSequence:
-    tokens, listed = list(choice["prompt_token_ids"]), choice["prompt_logprobs"]
-    if len(listed) != len(tokens):
-        raise ValueError(f"{len(tokens)} tokens have {len(listed)} entries in prompt_logprobs")
-    ids = [[int(id) for id in entries or {}] for entries in listed[1:]]
-    values = [
-        [entry["logprob"] if isinstance(entry, Mapping) else entry for entry in (entries or {}).values()]
-        for entries in listed[1:]
-    ]
+    tokens, entries_per_token = list(choice["prompt_token_ids"]), choice["prompt_logprobs"]
+    if len(entries_per_token) != len(tokens):
+        raise ValueError(f"{len(tokens)} tokens have {len(entries_per_token)} entries in prompt_logprobs")
+    ids = [list(map(int, entries or {})) for entries in entries_per_token[1:]]
+    values = [list(map(_logprob, (entries or {}).values())) for entries in entries_per_token[1:]]
     return ImportedSequence(tokens, _padded(values, -torch.inf).float(), _padded(ids, -1).long())
 
 
+def _logprob(entry: Mapping[str, float] | float) -> float:
+    return entry["logprob"] if isinstance(entry, Mapping) else entry
+
+
 def _padded(rows: Sequence[Sequence[Any]], empty: float | int) -> torch.Tensor:
-    """Rows of different lengths side by side, the shorter ones filled up."""
+    """Return rows of different lengths as one tensor, the shorter ones padded with `empty`."""
     width = max((len(row) for row in rows), default=0)
     return torch.tensor([[*row, *[empty] * (width - len(row))] for row in rows]).reshape(len(rows), width)

@@ -1,4 +1,4 @@
-"""Megatron-LM's cached teacher logits: tar archives of zstd-compressed tensors, one archive for some iterations of a rank.
+"""Importer of Megatron-LM's cached teacher logits: tar archives of zstd-compressed tensors, each of some iterations.
 
     dp0__200.tar, dp1__200.tar        data-parallel rank and last iteration (first versions: cp0_dp0__200.tar)
         _meta.json                    format_version, and how the run was split (saver.mbs_save, dp_size_save, gbs_save)
@@ -36,11 +36,11 @@ from fusion.sources.importers.sequence import ImportedSequence
 ARCHIVE_NAME = re.compile(r"(?:cp(?P<cp>\d+)_)?dp(?P<dp>\d+)__(?P<from>\d+)(?:-\d+)?\.tar")
 MEMBER_NAME = re.compile(r"(?P<at>\d+)(?:-(?P<to>\d+))?\.pt\.zst")
 MicroBatch = tuple[Tensor, Tensor]
-"""Values and ids, [S, B, K], of one micro-batch."""
+"""Log-probabilities and ids, [S, B, K], of one micro-batch."""
 
 
 def read_megatron(files: Sequence[Path], tokens: Path | None = None) -> Iterator[ImportedSequence]:
-    """Sequences in the order of the run, an iteration at a time. `tokens` is the JSON-lines file with their `input_ids`.
+    """Yield sequences in the order of the training run. `tokens` is the JSON-lines file with their `input_ids`.
 
     Raises ValueError without it, where ranks or iterations are missing, and where there are more sequences than tokens.
     """
@@ -63,25 +63,27 @@ def read_megatron(files: Sequence[Path], tokens: Path | None = None) -> Iterator
 
 
 def _ranks(files: Sequence[Path]) -> list[list[Path]]:
-    """The archives of each data-parallel rank, in the order of the run."""
-    found: dict[int, list[tuple[int, Path]]] = {}
+    """Return the archives of each data-parallel rank, in the order of the run."""
+    archives: dict[int, list[tuple[int, Path]]] = {}
     for file in files:
-        named = ARCHIVE_NAME.fullmatch(file.name)
-        if named is None:
+        match = ARCHIVE_NAME.fullmatch(file.name)
+        if match is None:
             raise ValueError(f"{file} is not named as Megatron names its caches, for example dp0__200.tar.")
-        if int(named["cp"] or 0):
+        if int(match["cp"] or 0):
             raise ValueError(
                 f"{file} is a part of sequences that were split by context parallelism, which is not read."
             )
-        found.setdefault(int(named["dp"]), []).append((int(named["from"]), file))
-    if sorted(found) != list(range(len(found))):
-        raise ValueError(f"Archives of data-parallel ranks {sorted(found)} are there; those of the others are missing.")
-    return [[file for _, file in sorted(found[rank])] for rank in sorted(found)]
+        archives.setdefault(int(match["dp"]), []).append((int(match["from"]), file))
+    if sorted(archives) != list(range(len(archives))):
+        raise ValueError(
+            f"Archives of data-parallel ranks {sorted(archives)} are there; those of the others are missing."
+        )
+    return [[file for _, file in sorted(archives[rank])] for rank in sorted(archives)]
 
 
 def _batches(archives: Sequence[Path]) -> Iterator[tuple[int, list[MicroBatch]]]:
-    """Place in the run and micro-batches of each iteration of one rank. Raises ValueError where iterations are missing."""
-    due: int | None = None
+    """Yield the number and the micro-batches of each iteration of one rank. Raises ValueError where iterations are missing."""
+    expected: int | None = None
     for archive in archives:
         meta: Mapping[str, Any] = {}
         with tarfile.open(archive) as tar:
@@ -91,14 +93,14 @@ def _batches(archives: Sequence[Path]) -> Iterator[tuple[int, list[MicroBatch]]]
                     continue
                 if member.name == "_meta.json":
                     meta = json.load(stream)
-                elif named := MEMBER_NAME.fullmatch(member.name):
-                    at = int(named["at"])
-                    if due is not None and at != due:
+                elif match := MEMBER_NAME.fullmatch(member.name):
+                    iteration = int(match["at"])
+                    if expected is not None and iteration != expected:
                         raise ValueError(
-                            f"{archive} goes on at {at}, where {due} is due: the archive between is missing."
+                            f"{archive} goes on at {iteration}, where {expected} is due: the archive between is missing."
                         )
-                    due = int(named["to"] or at + 1)
-                    yield at, _micro_batches(_tensors(stream.read()), meta.get("saver", {}), archive)
+                    expected = int(match["to"] or iteration + 1)
+                    yield iteration, _micro_batches(_tensors(stream.read()), meta.get("saver", {}), archive)
 
 
 def _tensors(data: bytes) -> dict[str, Any]:
@@ -110,7 +112,7 @@ def _tensors(data: bytes) -> dict[str, Any]:
 
 
 def _micro_batches(tensors: Mapping[str, Any], saver: Mapping[str, Any], archive: Path) -> list[MicroBatch]:
-    """The micro-batches of one rank and iteration, from either format."""
+    """Return the micro-batches of one rank and iteration, from either format."""
     version = max(tensors.get("format_version", 1), saver.get("format_version", 1))
     if version > 2 or not {"values", "indices_low", "bit_17"} <= tensors.keys():
         raise ValueError(f"{archive} has format {version} with {', '.join(tensors)}; formats 1 and 2 are read.")
@@ -121,12 +123,12 @@ def _micro_batches(tensors: Mapping[str, Any], saver: Mapping[str, Any], archive
     return [(values, high.long() << 16 | low.long()) for values, low, high in zip(*parts, strict=True)]
 
 
-def _samples(found: Sequence[tuple[int, list[MicroBatch]] | None]) -> Iterator[MicroBatch]:
-    """Values and ids [S, K] of each sample of an iteration, in the order of the run."""
-    ranks = [rank for rank in found if rank is not None]
-    if len(ranks) < len(found) or len({(place, len(batches)) for place, batches in ranks}) > 1:
-        places = ", ".join("none" if rank is None else str(rank[0]) for rank in found)
-        raise ValueError(f"The ranks' archives hold different iterations: {places} at the same place.")
+def _samples(iterations: Sequence[tuple[int, list[MicroBatch]] | None]) -> Iterator[MicroBatch]:
+    """Yield log-probabilities and ids [S, K] of each sample of an iteration, in the order of the run."""
+    ranks = [rank for rank in iterations if rank is not None]
+    if len(ranks) < len(iterations) or len({(number, len(batches)) for number, batches in ranks}) > 1:
+        numbers = ", ".join("none" if rank is None else str(rank[0]) for rank in iterations)
+        raise ValueError(f"The ranks' archives hold different iterations: {numbers} at the same place.")
     for micro in zip(*(batches for _, batches in ranks), strict=True):
         for values, ids in micro:
             yield from ((values[:, j], ids[:, j]) for j in range(values.shape[1]))

@@ -1,6 +1,7 @@
 """Backends that answer prompts by themselves, against each other and against the model asked token by token."""
 
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ def prompts(tiny_source):
 
 
 def transformers(tiny_source):
-    return Transformers().open_writer(tiny_source[1])
+    return Transformers().open_generator(tiny_source[1])
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,10 @@ def greedy(tiny_source, prompts):
 @pytest.mark.parametrize("batch_tokens", [1, 10_000])
 def test_greedy_answers_are_the_models_own(tiny_source, prompts, greedy, batch_tokens):
     source, heard = transformers(tiny_source), []
-    found = generate(source.model, source.tokenizer, prompts, source.eos_token_ids, GREEDY, batch_tokens, heard.append)
+    found = generate(
+        source.model, source.tokenizer, prompts, settings=GREEDY, eos_token_id=source.eos_token_ids,
+        batch_tokens=batch_tokens, progress=heard.append,
+    )  # fmt: skip
     assert found == greedy
     assert sum(heard) == len(prompts)
 
@@ -52,24 +56,27 @@ def test_a_server_and_vllm_write_what_transformers_does(tiny_source, prompts, gr
     folder, wanted, _, _ = tiny_source
     heard = []
     with serving.serve(serving.Server(folder)) as url:
-        assert OpenAI(url=url, model="tiny").open_writer(wanted).generate(prompts, GREEDY, heard.append) == greedy
-        as_text = OpenAI(url=url, model="tiny", prompt="text").open_writer(wanted)
+        assert OpenAI(url=url, model="tiny").open_generator(wanted).generate(prompts, GREEDY, heard.append) == greedy
+        as_text = OpenAI(url=url, model="tiny", prompt="text").open_generator(wanted)
         assert as_text.generate(prompts, GREEDY) == greedy
     monkeypatch.setitem(sys.modules, "vllm", serving.vllm_module())
-    assert VLLM().open_writer(wanted).generate(prompts, GREEDY, heard.append) == greedy
+    assert VLLM().open_generator(wanted).generate(prompts, GREEDY, heard.append) == greedy
     assert sum(heard) == 2 * len(prompts)
 
 
 def test_an_answer_stops_at_the_end_of_a_turn_and_says_so(tiny_source, prompts):
-    source = transformers(tiny_source)
-    first = generate(source.model, source.tokenizer, prompts, [], GREEDY, 1000, lambda _: None)
+    source, ignore = transformers(tiny_source), lambda _: None
+    run = partial(
+        generate, source.model, source.tokenizer, prompts, settings=GREEDY, batch_tokens=1000, progress=ignore
+    )
+    first = run(eos_token_id=[])
     assert not any(answer.ended for [answer] in first)
     ids = torch.tensor([prompts[0]])
     out = source.model.generate(ids, max_new_tokens=6, do_sample=False, pad_token_id=0, eos_token_id=None)[
         0, ids.shape[1] :
     ]
     third = int(out[2])
-    [[answer], *_] = generate(source.model, source.tokenizer, prompts, [third], GREEDY, 1000, lambda _: None)
+    [[answer], *_] = run(eos_token_id=[third])
     assert answer.ended
     at = out.tolist().index(third)
     assert source.tokenizer.decode(out[:at]) in answer.text
@@ -104,12 +111,12 @@ def test_a_server_and_vllm_are_asked_for_as_many_samples_each_prompt_with_a_seed
     folder, wanted, _, _ = tiny_source
     server = serving.Server(folder)
     with serving.serve(server) as url:
-        found = OpenAI(url=url, model="tiny").open_writer(wanted).generate(prompts, DRAWN)
+        found = OpenAI(url=url, model="tiny").open_generator(wanted).generate(prompts, DRAWN)
     assert [len(each) for each in found] == [3] * 4
     assert len({seen["seed"] for seen in server.seen}) == 4
     assert all((seen["temperature"], seen["top_p"], seen["max_tokens"]) == (1.0, 1.0, 6) for seen in server.seen)
     monkeypatch.setitem(sys.modules, "vllm", serving.vllm_module())
-    assert VLLM().open_writer(wanted).generate(prompts, DRAWN) == found
+    assert VLLM().open_generator(wanted).generate(prompts, DRAWN) == found
 
 
 def test_ends_are_those_of_the_settings_and_of_the_template(tiny_source):
@@ -120,6 +127,6 @@ def test_ends_are_those_of_the_settings_and_of_the_template(tiny_source):
 
 @pytest.mark.parametrize("backend", [Imported(), Similarity()])
 def test_a_backend_that_reads_only_says_so(tiny_source, backend):
-    assert not backend.writes
-    with pytest.raises(ValueError, match=f"backend {backend.kind} gives rows of given text and writes none"):
-        backend.open_writer(tiny_source[1])
+    assert not backend.can_generate
+    with pytest.raises(ValueError, match=f"backend {backend.kind} gives rows of given text and generates none"):
+        backend.open_generator(tiny_source[1])
