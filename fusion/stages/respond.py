@@ -29,7 +29,7 @@ from fusion.responses import (
 )
 from fusion.responses.response_store import store_key
 from fusion.runtime import distributed
-from fusion.runtime.artifacts import claim_artifact, fingerprint, mark_complete, write_text
+from fusion.runtime.artifacts import claim_artifact, fingerprint, is_complete, mark_complete, write_text
 from fusion.runtime.console import bar
 from fusion.runtime.distributed import device
 from fusion.runtime.run_file import ResponseCounts

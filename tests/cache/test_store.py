@@ -163,7 +163,7 @@ def test_the_size_on_disk_is_what_the_plan_says(tmp_path, values):
     cache = fill(writer_of(tmp_path, KEY, [f"id{i:02d}" for i in range(99)], 99, values))
     overhead = 1200 + 4 * 99  # header and row counts of the one shard
     planned = len(cache) * bytes_per_row(4, values, VOCABULARY)
-    assert planned <= cache.size <= planned + overhead
+    assert planned <= cache.size_in_bytes <= planned + overhead
 
 
 def test_the_manifest_is_plain_json_and_holds_no_path(tmp_path):
