@@ -73,7 +73,7 @@ def test_no_wider_than_the_widest_row_that_is_read(tmp_path):
 
 def test_the_size_of_shards_changes_nothing_that_is_read(tmp_path):
     one, other = written(tmp_path / "a", "packed")[0].rows(IDS), written(tmp_path / "b", "packed", shard=3)[0].rows(IDS)
-    for name in ("ids", "sampled", "logprobs", "gold", "prefix", "example"):
+    for name in ("ids", "sample_counts", "logprobs", "gold", "prefix", "example"):
         assert torch.equal(getattr(one, name), getattr(other, name))
 
 
@@ -97,7 +97,7 @@ def test_127_draws_of_one_id_fit_and_128_are_refused():
     )
     assert sampled_entries.decode([sampled_entries.encode(fits, V)], V)[2].tolist() == [[127]]
     with pytest.raises(ValueError, match=r"drawn 128 times .* at most 127 \(extract.sampling.draws\)"):
-        sampled_entries.encode(dataclasses.replace(fits, sampled=fits.sample_counts + torch.tensor([1, 0])), V)
+        sampled_entries.encode(dataclasses.replace(fits, sample_counts=fits.sample_counts + torch.tensor([1, 0])), V)
 
 
 def test_a_cache_of_drawn_entries_says_so(tmp_path):

@@ -102,8 +102,8 @@ def test_another_seed_and_another_text_are_drawn_otherwise(wanted):
     open_, texts = wanted
     assert not same_draws(sampled(open_, texts, seed=0), sampled(open_, texts, seed=1))
     uniform = RandomSampling().uniform(texts[:2])
-    rows = min(texts[0].rows, texts[1].rows)
-    assert not torch.equal(uniform[:rows], uniform[texts[0].rows :][:rows])
+    rows = min(texts[0].num_rows, texts[1].num_rows)
+    assert not torch.equal(uniform[:rows], uniform[texts[0].num_rows :][:rows])
 
 
 def test_draws_average_to_the_models_own_distribution(wanted):

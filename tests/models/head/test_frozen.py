@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fusion.data.batching import skeleton
+from fusion.core.rows import Positions
 from fusion.models.head import Head
 from tests.helpers import tiny
 
@@ -14,7 +14,7 @@ def both(model, vocabulary, dtype=torch.float32):
     torch.manual_seed(3)
     head, hidden = Head.from_model(model, vocabulary), torch.randn(29, 32).to(dtype) * 4
     zeros = torch.zeros(29, dtype=torch.long)
-    about = skeleton(torch.randint(vocabulary, (29,)), zeros, zeros)
+    about = Positions(token=torch.randint(vocabulary, (29,)), prefix=zeros, example=zeros)
     with torch.no_grad():
         return (
             head.for_frozen_model(),

@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 import torch
 
-from fusion.data.batching import pad_texts, skeleton
+from fusion.core.rows import Positions
+from fusion.data.batching import pad_texts
 from fusion.data.encode import Encoded
 from fusion.models.head import Head, hidden_states
 from tests.helpers import tiny
@@ -15,7 +16,7 @@ KINDS = list(tiny.SHAPES)
 
 def about(token: torch.Tensor):
     zeros = torch.zeros_like(token)
-    return skeleton(token, zeros, zeros)
+    return Positions(token=token, prefix=zeros, example=zeros)
 
 
 @pytest.mark.parametrize("kind", KINDS)

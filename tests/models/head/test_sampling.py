@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from fusion.data.batching import skeleton
+from fusion.core.rows import Positions
 from fusion.models.head import Head
 from fusion.models.head.sampling import sample_ids
 
@@ -120,7 +120,7 @@ def test_the_head_draws_the_same_rows_in_chunks_of_any_size(spread):
     model = torch.nn.Linear(8, 130, bias=False)
     head, hidden = Head(model, 128, scale=2.0), torch.randn(11, 8)
     head = head.for_frozen_model() if spread else head
-    about = skeleton(torch.arange(11), torch.arange(11), torch.zeros(11, dtype=torch.long))
+    about = Positions(token=torch.arange(11), prefix=torch.arange(11), example=torch.zeros(11, dtype=torch.long))
     uniform = torch.rand(11, 20)
     whole = head.sampled_rows(hidden, about, uniform, 1.0)
     chunked = dataclasses.replace(head, chunk=3).sampled_rows(hidden, about, uniform, 1.0)
