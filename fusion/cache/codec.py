@@ -118,7 +118,7 @@ def _entry_codes(costs: NDArray[np.float32]) -> list[NDArray[np.int64]]:
     if np.isnan(costs).any() or (costs[:, 1:] < costs[:, :-1]).any() or (first[~empty[:, 0]] > TOP.maximum).any():
         raise ValueError(
             f"Rows can be packed where entries are in descending order and the largest is above -{TOP.maximum} nats; "
-            "these are not. Set extract.values to float16 or float32."
+            "these are not. Set extract.value_format to float16 or float32."
         )
     codes = [np.where(empty[:, 0], TOP.num_codes, TOP.encode(first))]
     read = TOP.decode(codes[0])

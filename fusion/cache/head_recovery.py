@@ -110,7 +110,7 @@ def recover_span(logits: Float[Tensor, "N V"]) -> HeadRecovery:
             f"No gap among the first {half} singular values of {rows} rows over {vocabulary} tokens: {MIN_GAP:g} is asked for, "
             f"{best}. Either the width is more than half the rows (read more: --rows) or half the vocabulary, or the rows are "
             "no products with one matrix: soft-capped (--softcap), transformed, from several models, or rounded more than the "
-            "weakest dimensions say (extract.values: float32)."
+            "weakest dimensions say (extract.value_format: float32)."
         )
     width = int(ratio.argmax()) + 1
     right = right[:width] * right[:width].gather(1, right[:width].abs().argmax(1, keepdim=True)).sign()

@@ -31,8 +31,8 @@ def rows_of(ids):
         values.clone(),
         values.clone(),
         -values,
-        torch.arange(len(values)) % 2,
-        example,
+        prefix=torch.arange(len(values)) % 2,
+        example=example,
     )
 
 

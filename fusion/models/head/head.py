@@ -60,7 +60,9 @@ class Head:
         """
         if self.softcap is not None or type(self.module) is not nn.Linear:
             return self
-        return dataclasses.replace(self, spread=LogitMoments.from_layer(self.module, self.vocabulary, self.scale))
+        return dataclasses.replace(
+            self, logit_moments=LogitMoments.from_layer(self.module, self.vocabulary, self.scale)
+        )
 
     def logits(self, hidden: Float[Tensor, "N D"]) -> Float[Tensor, "N V"]:
         """Return the logits in float32 or better, as the model itself would, without padded ids."""
