@@ -50,13 +50,13 @@ def run(config: Config, until: str = "report") -> Path:
     Under torchrun every process calls it: all of them extract and train, the main one does the rest while the others wait.
     """
     job = Job(config)
-    if distributed.is_main():
+    if distributed.is_main_process():
         introduce(job)
     fine_tune(job)
     respond(job)
     if until != "respond":
         learn(job, STAGES.index(until) - 1)
-    if distributed.is_main():
+    if distributed.is_main_process():
         write_text(config.folder / "config.yaml", loading.dump(config))
     distributed.barrier()
     return config.folder
@@ -66,11 +66,11 @@ def learn(job: Job, stages: int) -> None:
     """All that follows once there is something to learn from: extraction, and so many stages after it."""
     job.record.update(**lineage(job))
     caches = extract(job)
-    if distributed.is_main():
+    if distributed.is_main_process():
         keep_caches(job, caches)
         show_helping(job, caches)
     for stage in (train_all, merge_pairwise, evaluate, report)[:stages]:
-        if stage is train_all or distributed.is_main():  # the other processes only train
+        if stage is train_all or distributed.is_main_process():  # the other processes only train
             stage(job, caches)
 
 
@@ -116,8 +116,8 @@ def extract(job: Job) -> dict[str, Cache]:
     for name in job.models:
         with job.record.stage(f"extract {name}") as note:
             writer = cache_writer(job, name)
-            note["skipped"] = writer.complete
-            caches[name] = Cache(writer.folder) if writer.complete else extract_one(job, name, writer)
+            note["skipped"] = writer.is_complete
+            caches[name] = Cache(writer.folder) if writer.is_complete else extract_one(job, name, writer)
     refuse_unknown(job, caches)
     return caches
 
@@ -125,7 +125,7 @@ def extract(job: Job) -> dict[str, Cache]:
 def keep_caches(job: Job, caches: dict[str, Cache]) -> None:
     """Keep the sizes of the caches, and one example of each domain as they hold it, for the report."""
     job.record.update(
-        caches={name: {"rows": len(c), "bytes": c.size, "top_k": c.key["top_k"]} for name, c in caches.items()}
+        caches={name: {"rows": len(c), "bytes": c.size_in_bytes, "top_k": c.key["top_k"]} for name, c in caches.items()}
     )
     write_json(job.config.folder / "alignment.json", [asdict(one) for one in example_overlays(job, caches)])
 

@@ -60,7 +60,7 @@ def test_the_example_of_a_source_that_looks_ahead_is_a_configuration(tmp_path):
     given = yaml.safe_load(example)
     config = runs.config(tmp_path, sources=given["sources"], data=runs.raw(tmp_path)["data"] | given["data"])
     assert config.sources[0].look_ahead
-    assert config.data.train[0].look_ahead == "{asked}\n\nThe solution is {solution}. Explain it."
+    assert config.data.train[0].look_ahead == "{last_message}\n\nThe solution is {solution}. Explain it."
 
 
 def test_the_example_of_continual_pre_training_is_a_configuration(tmp_path):

@@ -9,7 +9,7 @@ from torch import Tensor
 from fusion.alignment.spelling_distance import SpellingDistance
 from fusion.alignment.token_map import ControlTokenPairs, exact_map, first_piece_map
 from fusion.data.encode import Template, end_of_turn
-from fusion.tokenizers import spellings, tokenize
+from fusion.tokenizers import tokenize, vocabulary_bytes
 
 
 def vocabulary_map(kind: str, source: Any, pivot: Any, templates: tuple[Template, Template]) -> Tensor:
@@ -20,18 +20,18 @@ def vocabulary_map(kind: str, source: Any, pivot: Any, templates: tuple[Template
     """
     control_tokens = _end_of_turn_pair(source, pivot, templates)
     if kind == "exact":
-        return exact_map(spellings(source), spellings(pivot), control_tokens)
+        return exact_map(vocabulary_bytes(source), vocabulary_bytes(pivot), control_tokens)
 
     def pieces(texts: list[str]) -> list[list[int]]:
         return tokenize(pivot, texts)
 
-    return first_piece_map(spellings(source), spellings(pivot), pieces, control_tokens)
+    return first_piece_map(vocabulary_bytes(source), vocabulary_bytes(pivot), pieces, control_tokens)
 
 
 def spelling_distance(source: Any, pivot: Any, templates: tuple[Template, Template]) -> SpellingDistance:
     """Build the distance of spellings of two tokenizers' tokens; the ends of turn count as one word."""
     return SpellingDistance.from_token_bytes(
-        spellings(pivot), spellings(source), _end_of_turn_pair(source, pivot, templates)
+        vocabulary_bytes(pivot), vocabulary_bytes(source), _end_of_turn_pair(source, pivot, templates)
     )
 
 

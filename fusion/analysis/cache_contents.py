@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fusion.cache import Cache
-from fusion.cache.head_recovery import audit, principal_angles
+from fusion.cache.head_recovery import principal_angles, recover_head
 from fusion.models.loading import ModelRef, load_model
 from fusion.stages.import_cache import IMPORT_RECORD
 
@@ -43,7 +43,7 @@ def recover_head(
     with fewer tokens.
     """
     cache = Cache(folder)
-    found = audit(cache, rows, softcap, width)
+    found = recover_head(cache, rows, softcap, width)
     described = {
         "rows looked at": f"{found.rows:,}",
         "vocabulary": f"{len(found.basis):,}",
@@ -54,7 +54,7 @@ def recover_head(
     if model is not None:
         described |= _compare_head(found.basis, model)
     if out is not None:
-        metadata = {"width": str(found.width), "rows": str(found.rows), "cache": cache.made}
+        metadata = {"width": str(found.width), "rows": str(found.rows), "cache": cache.artifact_key}
         out.parent.mkdir(parents=True, exist_ok=True)
         save_file({"basis": found.basis.float()}, out, metadata=metadata)
         described["basis"] = f"{out}: [{len(found.basis)}, {found.width}]"
@@ -75,21 +75,21 @@ def _compare_head(basis: Tensor, model: str) -> dict[str, str]:
 
 
 def _contents(cache: Cache) -> dict[str, str]:
-    known, rows = cache.known, len(cache)
+    known, rows = cache.known_fields, len(cache)
     return {
-        "examples": f"{cache.examples:,}",
+        "examples": f"{cache.num_examples:,}",
         "rows": f"{rows:,}",
         "entries a row": _entries(cache),
-        "bytes a row": f"{cache.size / max(1, rows):.1f}",
+        "bytes a row": f"{cache.size_in_bytes / max(1, rows):.1f}",
         "gold known": f"{known.gold / max(1, rows):.1%} of rows",
         "mean and std known": f"{known.moments / max(1, rows):.1%} of rows",
-        **({"hidden states": f"{cache.width} numbers of float16 a row"} if cache.width else {}),
+        **({"hidden states": f"{cache.hidden_size} numbers of float16 a row"} if cache.hidden_size else {}),
     }
 
 
 def _entries(cache: Cache) -> str:
-    least = cache.known.entries
-    if cache.drawn:
+    least = cache.known_fields.min_entries
+    if cache.is_sampled:
         return f"{cache.entries} drawn at random, at least {least} different"
     return f"{cache.entries}" + (f", at least {least} known" if least < cache.entries else "")
 

@@ -18,8 +18,8 @@ from fusion.analysis.concepts import (
     label_concepts,
 )
 from fusion.analysis.source_effects import SAMPLE, load_models
-from fusion.data.batching import pad
-from fusion.models.head import unwrapped
+from fusion.data.batching import pad_texts
+from fusion.models.head import unwrap_model
 from fusion.runtime.console import bar
 from fusion.stages.context import Job
 
@@ -69,7 +69,7 @@ def _largest(
     largest = None
     for start in range(0, len(texts), 8):
         some = texts[start : start + 8]
-        inputs, at, about = pad(some, model.device)
+        inputs, at, about = pad_texts(some, model.device)
         chosen = at[about.prefix > 0]
         activations = torch.cat([layer.flatten(0, 1)[chosen].float().cpu() for layer in read(model, inputs)], dim=1)
         largest = largest or LargestActivations(activations.shape[1], places)
@@ -86,7 +86,7 @@ def _residual(model: Any, inputs: dict[str, Tensor]) -> list[Tensor]:
 
 def _mlp(model: Any, inputs: dict[str, Tensor]) -> list[Tensor]:
     """What enters the last matrix of each layer's MLP. Raises ValueError for a model whose MLPs have other names."""
-    inside = unwrapped(model)
+    inside = unwrap_model(model)
     blocks = [
         module for name, module in inside.named_modules() if name.split(".")[-1] in ("mlp", "feed_forward", "ffn")
     ]

@@ -15,7 +15,7 @@ from fusion.core.rows import LogitRows
 from fusion.data.datasets import Example
 from fusion.data.encode import encode
 from fusion.stages.context import Job
-from fusion.tokenizers import spellings
+from fusion.tokenizers import vocabulary_bytes
 
 CANDIDATES = 20
 """Examples of a domain among which the one to show is chosen."""
@@ -56,7 +56,7 @@ def _cached_rows(job: Job, name: str, cache: Cache, example: Example) -> LogitRo
 
 def token_display(tokenizer: Any) -> Spell:
     """A function from a token id to what people read: the text it stands for, else its name."""
-    spelled = spellings(tokenizer)
+    spelled = vocabulary_bytes(tokenizer)
 
     def spell(id: int) -> str:
         text = spelled[id] if id < len(spelled) else None

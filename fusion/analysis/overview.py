@@ -9,8 +9,8 @@ import torch
 
 from fusion.alignment import AlignmentAudit, align, audit, coverage
 from fusion.alignment.tokenizer_pair import vocabulary_map
-from fusion.data.batching import pad
-from fusion.data.datasets import unique
+from fusion.data.batching import pad_texts
+from fusion.data.datasets import unique_examples
 from fusion.models.loading import load_config
 from fusion.stages.context import Job
 
@@ -41,18 +41,18 @@ def overview(job: Job) -> list[Overview]:
         mapped = None if is_pivot else _coverage(job, name, job.config.vocabulary_map)
         has_chat = model.template != "plain" and bool(tokenizer.chat_template)
         size = max(tokenizer.get_vocab().values()) + 1
-        kind = load_config(model.ref).model_type if job.backend(name).weights else job.backend(name).kind
+        kind = load_config(model.ref).model_type if job.backend(name).has_weights else job.backend(name).kind
         found.append(Overview(name, kind, size, "chat" if has_chat else "plain", exact, mapped, _cached(job, name)))
     return found
 
 
 def audit_by_source(job: Job) -> dict[str, AlignmentAudit]:
     """The alignment audit of each source on the training examples: from tokenizers alone, before any GPU hour."""
-    examples = list(unique(job.train))
+    examples = list(unique_examples(job.train))
     place = {id: i for i, id in reversed(list(enumerate(job.ids)))}
     texts = {i: example.response.encode() for i, example in enumerate(examples)}
     domains = {i: example.domain for i, example in enumerate(examples)}
-    rows = {name: pad([job.encoded(name)[place[e.id]] for e in examples], "cpu")[2] for name in job.models}
+    rows = {name: pad_texts([job.encoded(name)[place[e.id]] for e in examples], "cpu")[2] for name in job.models}
     pivot = rows.pop("pivot")
     return {
         name: audit(pivot, source_rows, align(job.config.alignment, pivot, source_rows, texts), texts, domains)

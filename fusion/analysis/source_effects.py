@@ -12,7 +12,7 @@ from fusion.analysis.rescaling import Rescaling, rescaling
 from fusion.analysis.token_classes import TokenClass, token_classes
 from fusion.cache import Cache
 from fusion.models.head import Head, hidden_states
-from fusion.models.loading import ModelRef, load_model, vocabulary
+from fusion.models.loading import ModelRef, load_model, vocabulary_size
 from fusion.objectives import BatchTargets
 from fusion.runtime.console import bar
 from fusion.runtime.distributed import device
@@ -56,7 +56,7 @@ def token_classes_by_source(job: Job, min_rows: int, sample: int = SAMPLE) -> di
     mapped = {name: [with_gold_entry(batch["targets"].sources[name].mapped)[0] for batch in batches] for name in names}
     logprobs = {name: {"source": [rows.logprobs for rows in mapped[name]]} for name in names}
     for which, model in load_models(job):
-        head = Head.of(model, vocabulary(job.tokenizers["pivot"]))
+        head = Head.from_model(model, vocabulary_size(job.tokenizers["pivot"]))
         with bar(f"predictions of {which}", len(batches)) as advance:
             for number, batch in enumerate(batches):
                 predicted = _logprobs_of(model, head, batch, {name: mapped[name][number].ids for name in names})

@@ -1,6 +1,9 @@
-"""`LogitRows` on disk: bound to what made them, free of order, batch size and number of processes."""
+"""Caches of `LogitRows` on disk, by example id; independent of data order, batch size and number of processes.
 
-from fusion.cache.shard_claims import fill
-from fusion.cache.store import Cache, Writer, full_key
+`CacheWriter` with `write_missing_shards` fills a folder, `Cache` reads it example by example.
+"""
 
-__all__ = ["Cache", "Writer", "fill", "full_key"]
+from fusion.cache.shard_claims import write_missing_shards
+from fusion.cache.store import Cache, CacheWriter, full_key
+
+__all__ = ["Cache", "CacheWriter", "full_key", "write_missing_shards"]

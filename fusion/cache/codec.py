@@ -1,14 +1,14 @@
-"""Rows to the tensors of a shard and back.
+"""Encode rows as the tensors of a shard, and decode them.
 
-`packed` rows are numbers on the scales of `scales.py`, as many bits as each needs: with K entries of a vocabulary of V
+`packed` rows hold codes on the scales of `value_scales.py`, each in as few bits as it needs; for K entries, vocabulary V:
 
     K ids, ceil(log2 V) bits each     the largest entry, 9     K-1 gaps to the entry before, 9 each
     gold, 11     mean, 12     std, 11     bytes of text since the row before, 8
 
 which is 39 bytes at K = 10 and V = 152,064. A gap is taken from the entry before *as it will be read*, so that errors do
 not add up: each log-probability is within 0.03 nat, and entries stay in order. `float16` and `float32` keep plain numbers.
-Entries drawn at random are kept apart, without loss, whatever the rest is kept as; see `drawn.py`.
-Hidden states, where rows have them, are kept beside either as float16, 2 bytes a number.
+Sampled entries are stored separately and without loss; see `sampled_entries.py`. Hidden states, where rows have them, are
+stored as float16, 2 bytes a number.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ UNKNOWN_PREFIX = (1 << STEP_BITS) - 1  # what a row without a prefix (-1) has fo
 
 
 def encode(rows: LogitRows, values: str, vocabulary: int) -> dict[str, Tensor]:
-    """Tensors of a shard, one entry a row; `values` is packed, float16 or float32, ids are below `vocabulary`.
+    """Return the tensors of a shard, one entry a row; `values` is packed, float16 or float32, ids are below `vocabulary`.
 
-    The example and the following token of a row are not stored: the shard's index tells the one, the data set the other.
-    Where a step in the text does not fit 8 bits, the prefixes of the shard are stored beside the packed rows. Raises
+    `example` and `token` of a row are not stored: the shard's index gives the one, encoding the example again the other.
+    Where a token has more bytes than 8 bits can say, the prefixes of the shard are stored beside the packed rows. Raises
     ValueError for an id outside the vocabulary, for rows that cannot be packed, and for hidden states beyond float16.
     """
     if len(rows) and rows.k and int(rows.ids.max()) >= vocabulary:
@@ -45,9 +45,9 @@ def encode(rows: LogitRows, values: str, vocabulary: int) -> dict[str, Tensor]:
             dataclasses.replace(rows.top(0), sample_counts=None), values, vocabulary
         ) | sampled_entries.encode(rows, vocabulary)
     prefix = rows.prefix.to(torch.int32).contiguous()
-    hidden = {} if rows.hidden is None else {"hidden": _half(rows.hidden)}
+    hidden = {} if rows.hidden is None else {"hidden": _as_float16(rows.hidden)}
     if values == "packed":
-        steps, fit = _steps(rows.prefix.numpy(), rows.example.numpy())
+        steps, fit = _prefix_steps(rows.prefix.numpy(), rows.example.numpy())
         packed = {"packed": torch.from_numpy(_pack(rows, steps, vocabulary))} | hidden
         return packed if fit else packed | {"prefix": prefix}
     return hidden | {
@@ -61,9 +61,9 @@ def encode(rows: LogitRows, values: str, vocabulary: int) -> dict[str, Tensor]:
 
 
 def decode(tensors: Mapping[str, Tensor], example: Tensor, k: int, vocabulary: int) -> LogitRows:
-    """Float32 rows from the tensors of whole examples, one after another; `example` is the number of each row's example.
+    """Return float32 rows from the tensors of whole examples, one after another; `example` numbers each row's example.
 
-    Of rows with drawn entries it gives the rest, with `k` = 0.
+    For rows with sampled entries pass `k` = 0; `sampled_entries.decode` gives their entries.
     """
     hidden = tensors["hidden"].float() if "hidden" in tensors else None
     if "packed" in tensors:
@@ -81,13 +81,13 @@ def decode(tensors: Mapping[str, Tensor], example: Tensor, k: int, vocabulary: i
     )
 
 
-def bytes_per_row(k: int, values: str, vocabulary: int, width: int = 0) -> int:
-    """Bytes that one row takes on disk; `width` is that of its hidden state, 0 for none."""
+def bytes_per_row(k: int, values: str, vocabulary: int, hidden_size: int = 0) -> int:
+    """Return the bytes of one row on disk; `hidden_size` is 0 for rows without hidden states."""
     numbers = row_bytes(_widths(k, vocabulary)) if values == "packed" else (k + 2) * FLOATS[values].itemsize + k * 4 + 8
-    return numbers + 2 * width
+    return numbers + 2 * hidden_size
 
 
-def _half(hidden: Tensor) -> Tensor:
+def _as_float16(hidden: Tensor) -> Tensor:
     half = hidden.half().contiguous()
     if bool(half.isinf().any()):
         raise ValueError(
@@ -111,19 +111,19 @@ def _pack(rows: LogitRows, steps: NDArray[np.int64], vocabulary: int) -> NDArray
 
 
 def _entry_codes(costs: NDArray[np.float32]) -> list[NDArray[np.int64]]:
-    """Codes of the entries' costs [N, K], in rising order: of the first, and of each gap to the cost read so far."""
+    """Return the codes of -logprob [N, K], ascending: of the first entry, and of each gap to the entry before as decoded."""
     if not costs.shape[1]:
         return []
     empty, first = np.isposinf(costs), costs[:, 0]
-    if np.isnan(costs).any() or (costs[:, 1:] < costs[:, :-1]).any() or (first[~empty[:, 0]] > TOP.reach).any():
+    if np.isnan(costs).any() or (costs[:, 1:] < costs[:, :-1]).any() or (first[~empty[:, 0]] > TOP.maximum).any():
         raise ValueError(
-            f"Rows can be packed where entries are in descending order and the largest is above -{TOP.reach} nats; "
-            "these are not. Set extract.values to float16 or float32."
+            f"Rows can be packed where entries are in descending order and the largest is above -{TOP.maximum} nats; "
+            "these are not. Set extract.value_format to float16 or float32."
         )
-    codes = [np.where(empty[:, 0], TOP.codes, TOP.encode(first))]
+    codes = [np.where(empty[:, 0], TOP.num_codes, TOP.encode(first))]
     read = TOP.decode(codes[0])
     for cost, none in zip(costs.T[1:], empty.T[1:], strict=True):
-        codes.append(np.where(none, GAP.codes, GAP.encode(cost - read)))
+        codes.append(np.where(none, GAP.num_codes, GAP.encode(cost - read)))
         read = read + GAP.decode(codes[-1])
     return codes
 
@@ -132,8 +132,8 @@ def _unpack(packed: NDArray[np.uint8], prefix: Tensor | None, example: Tensor, k
     columns = unpack(packed, _widths(k, vocabulary))
     ids, entries, (gold, mean, std, steps) = columns[:k], columns[k : 2 * k], columns[2 * k :]
     costs = np.empty((len(packed), k), np.float32)
-    for place, code in enumerate(entries):
-        costs[:, place] = GAP.decode(code) + costs[:, place - 1] if place else TOP.decode(code)
+    for rank, code in enumerate(entries):
+        costs[:, rank] = GAP.decode(code) + costs[:, rank - 1] if rank else TOP.decode(code)
     empty = np.isnan(costs)
     costs[empty] = np.inf
     return LogitRows(
@@ -142,13 +142,13 @@ def _unpack(packed: NDArray[np.uint8], prefix: Tensor | None, example: Tensor, k
         gold=torch.from_numpy(-GOLD.decode(gold)),
         mean=torch.from_numpy(-MEAN.decode(mean)),
         std=torch.from_numpy(STD.decode(std)),
-        prefix=torch.from_numpy(_prefixes(steps, example.numpy())) if prefix is None else prefix.long(),
+        prefix=torch.from_numpy(_prefixes_from_steps(steps, example.numpy())) if prefix is None else prefix.long(),
         example=example,
     )
 
 
-def _steps(prefix: NDArray[np.int64], example: NDArray[np.int64]) -> tuple[NDArray[np.int64], bool]:
-    """Bytes of text since the last row of the example whose prefix is known, and whether 8 bits can hold them all."""
+def _prefix_steps(prefix: NDArray[np.int64], example: NDArray[np.int64]) -> tuple[NDArray[np.int64], bool]:
+    """Return the bytes since the last row of the example with a known prefix, and whether 8 bits can hold all of them."""
     steps = np.full(len(prefix), UNKNOWN_PREFIX)
     known = np.flatnonzero(prefix >= 0)
     first = np.ones(len(known), bool)
@@ -158,7 +158,7 @@ def _steps(prefix: NDArray[np.int64], example: NDArray[np.int64]) -> tuple[NDArr
     return (steps if fit else np.zeros_like(steps)), fit
 
 
-def _prefixes(steps: NDArray[np.integer], example: NDArray[np.int64]) -> NDArray[np.int64]:
+def _prefixes_from_steps(steps: NDArray[np.integer], example: NDArray[np.int64]) -> NDArray[np.int64]:
     """`_steps` undone."""
     unknown = steps == UNKNOWN_PREFIX
     running = np.where(unknown, 0, steps).astype(np.int64).cumsum()

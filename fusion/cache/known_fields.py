@@ -1,4 +1,4 @@
-"""How much of its rows a cache knows: not every backend can tell every field."""
+"""Counts of the rows of a cache that have each field: not every backend can give every field."""
 
 from __future__ import annotations
 
@@ -12,28 +12,29 @@ from fusion.core.rows import LogitRows
 
 
 @dataclass(frozen=True)
-class Known:
-    """Of all rows of a cache."""
+class KnownFields:
+    """Numbers of rows of a cache that have a field, and the fewest entries of any."""
 
     rows: int
+    """All rows."""
     gold: int
-    """Rows with the log-probability of the token that follows."""
+    """Rows with the log-probability of the true token."""
     moments: int
     """Rows with mean and standard deviation of the logits."""
-    entries: int
-    """The fewest entries that any row has."""
+    min_entries: int
+    """The fewest entries of any row."""
     hidden: int = 0
     """Rows with a hidden state."""
 
     @classmethod
-    def of(cls, shards: Sequence[Sequence[int]]) -> Known:
-        """The whole from `known` of each shard; of older caches, without hidden states, that is four numbers."""
+    def from_shards(cls, shards: Sequence[Sequence[int]]) -> KnownFields:
+        """Add up the counts of the shards; shards written before hidden states were counted have four numbers."""
         rows, gold, moments, entries, hidden = zip(*((*shard, 0)[:5] for shard in shards), strict=True)
         return cls(sum(rows), sum(gold), sum(moments), min(entries), sum(hidden))
 
 
-def known(rows: LogitRows) -> Tensor:
-    """Rows, rows with gold, rows with moments, the fewest entries of a row, and rows with a hidden state: int [5]."""
+def count_known_fields(rows: LogitRows) -> Tensor:
+    """Return int [5]: rows, rows with gold, rows with mean and std, the fewest entries of a row, rows with a hidden state."""
     moments = rows.mean.isfinite() & rows.std.isfinite()
     entries = int((rows.ids >= 0).sum(-1).min()) if len(rows) else rows.k
     hidden = 0 if rows.hidden is None else int(rows.hidden.isfinite().all(-1).sum())

@@ -1,9 +1,9 @@
-"""Many processes, one cache: each takes the next shard that nobody has, until none is missing.
+"""Several processes write the shards of one folder: each claims the next unclaimed shard until none is missing.
 
-A shard is claimed by a lock on one byte of the file `claims`. The operating system gives a lock back when its process ends,
-however it ends, so a process that dies loses the shard it was at and no more, and another takes it up at once. The processes
-need not know each other: they may come from one launcher or from several, from one machine or from all that share the folder,
-and be another number after every restart. Where a file system has no locks, shards are made twice at worst, with equal bytes.
+A shard is claimed by a file lock on one byte of the file `claims`. The operating system releases a lock when its process ends,
+however it ends, so a process that dies loses the shard it was writing and no more, and another claims it at once. Processes
+need no communication: they may be started by one launcher or several, on all machines that share the folder, and in another
+number after every restart. Where a file system has no locks, shards are written twice at worst, with equal bytes.
 """
 
 from __future__ import annotations
@@ -21,87 +21,87 @@ except ImportError:  # Windows: no claims, as on a file system without locks
     fcntl = None
 
 Content = TypeVar("Content", contravariant=True)
-Whole = TypeVar("Whole", covariant=True)
-TAKEN = {errno.EACCES, errno.EAGAIN}
+Artifact = TypeVar("Artifact", covariant=True)
+CLAIMED_ELSEWHERE = {errno.EACCES, errno.EAGAIN}
 
 
 @runtime_checkable
-class Shards(Protocol[Content, Whole]):
-    """A folder that is written shard by shard, in any order; its settings are equal in all processes that write it."""
+class ShardedArtifact(Protocol[Content, Artifact]):
+    """A folder that is written shard by shard, in any order, with equal settings in all processes; see `CacheWriter`."""
 
     folder: Path
     shards: int
-    """How many there are."""
+    """Number of shards."""
 
     def missing(self, among: Sequence[int] | None = None) -> list[int]:
-        """Numbers of the shards still to be written; of those `among`, if given."""
+        """Return the numbers of the shards not written yet; among those given, if any are."""
         ...
 
     def write(self, number: int, content: Content, /) -> None:
         """Write shard `number`."""
         ...
 
-    def finish(self) -> Whole:
-        """Mark the folder as whole, if it is not yet, and open it."""
+    def finalize(self) -> Artifact:
+        """Mark the folder complete, unless it is, and open it."""
         ...
 
 
-def fill(
-    writer: Shards[Content, Whole],
-    make: Callable[[int], Content],
-    elsewhere: Callable[[int], None] = lambda _: None,
+def write_missing_shards(
+    writer: ShardedArtifact[Content, Artifact],
+    make_content: Callable[[int], Content],
+    on_written_elsewhere: Callable[[int], None] = lambda _: None,
     pause: float = 0.5,
-) -> Whole:
-    """Write shards until none is missing, wait for those that other processes are at, and mark the folder as whole.
+) -> Artifact:
+    """Write shards until none is missing, wait for those that other processes write, and finalize the folder.
 
-    `make` gives the content of a shard by its number; `elsewhere` hears of each shard that another process wrote. `pause` is
-    in seconds, between looks at what the others have done.
+    `make_content` returns the content of a shard by its number; `on_written_elsewhere` is called with each shard that
+    another process wrote. `pause` is the time between polls, in seconds.
     """
-    claims, left = Claims(writer.folder), writer.missing()
-    while left:
-        mine = next((number for number in left if claims.take(number)), None)
-        if mine is None:
+    claims, missing = ShardClaims(writer.folder), writer.missing()
+    while missing:
+        claimed = next((number for number in missing if claims.claim(number)), None)
+        if claimed is None:
             time.sleep(pause)
-        elif writer.missing([mine]):  # it may have been written between the look and the claim
-            writer.write(mine, make(mine))
-            left.remove(mine)
-        if mine is not None:
-            claims.give_back(mine)
-        before, left = left, writer.missing(left)
+        elif writer.missing([claimed]):  # it may have been written between `missing` and the claim
+            writer.write(claimed, make_content(claimed))
+            missing.remove(claimed)
+        if claimed is not None:
+            claims.release(claimed)
+        before, missing = missing, writer.missing(missing)
         for number in before:
-            if number not in left:
-                elsewhere(number)
-    claims.take(writer.shards, wait=True)
-    whole = writer.finish()
-    for leftover in (*writer.folder.glob("*.part"), claims.place):  # of processes that died, and of all claims
+            if number not in missing:
+                on_written_elsewhere(number)
+    claims.claim(writer.shards, wait=True)
+    artifact = writer.finalize()
+    for leftover in (*writer.folder.glob("*.part"), claims.path):  # of processes that died, and of all claims
         leftover.unlink(missing_ok=True)
     claims.close()
-    return whole
+    return artifact
 
 
-class Claims:
-    """The claims of this process on the numbers of a folder's shards. Two objects of one process do not see each other's."""
+class ShardClaims:
+    """The claims of this process on the shards of a folder; two objects in one process do not exclude each other."""
 
     def __init__(self, folder: Path):
-        self.place = folder / "claims"
-        self.file = self.place.open("ab")
+        self.path = folder / "claims"
+        self.file = self.path.open("ab")
 
-    def take(self, number: int, wait: bool = False) -> bool:
-        """Whether `number` is now claimed by this process; with `wait`, once nobody else claims it."""
+    def claim(self, number: int, wait: bool = False) -> bool:
+        """Claim shard `number` and return whether it succeeded; with `wait`, block until no other process has it."""
         if fcntl is None:
             return True
         try:
             fcntl.lockf(self.file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, number)
         except OSError as error:
-            return error.errno not in TAKEN
+            return error.errno not in CLAIMED_ELSEWHERE
         return True
 
-    def give_back(self, number: int) -> None:
-        """End the claim on `number`."""
+    def release(self, number: int) -> None:
+        """Release the claim on shard `number`."""
         if fcntl is not None:
             with suppress(OSError):  # there was no lock
                 fcntl.lockf(self.file, fcntl.LOCK_UN, 1, number)
 
     def close(self) -> None:
-        """End all claims of this process."""
+        """Release all claims of this process."""
         self.file.close()

@@ -42,7 +42,7 @@ def run() -> int:
         return ended.code or 0
     except (ValueError, FileNotFoundError, FileExistsError, KeyError) as error:
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
-        place = "" if distributed.is_main() else f" in process {distributed.rank()}"
+        place = "" if distributed.is_main_process() else f" in process {distributed.rank()}"
         typer.secho(f"Error{place}: {message}", fg="red", err=True)
         if os.environ.get("FUSION_TRACEBACK"):
             raise

@@ -34,12 +34,12 @@ def import_(
     from fusion.config import loading
     from fusion.report.console_tables import key_value_table
     from fusion.runtime.console import console, quiet
-    from fusion.sources.importers import ENDINGS
+    from fusion.sources.importers import FILE_SUFFIXES
     from fusion.stages.context import Job
     from fusion.stages.import_cache import import_cache
 
-    if form not in ENDINGS:
-        raise ValueError(f"--format {form}: there are {', '.join(ENDINGS)}.")
+    if form not in FILE_SUFFIXES:
+        raise ValueError(f"--format {form}: there are {', '.join(FILE_SUFFIXES)}.")
     quiet()
     cache = import_cache(Job(loading.load(config, override)), source, form, files, codec, tokens, out)
     console.print(key_value_table(str(cache.folder), describe_cache(cache.folder)))
@@ -62,7 +62,7 @@ def verify(folder: CacheFolder) -> None:
 
     cache = Cache(folder)
     cache.verify()
-    typer.echo(f"{folder}: {len(cache):,} rows of {cache.examples:,} examples, all as they were written.")
+    typer.echo(f"{folder}: {len(cache):,} rows of {cache.num_examples:,} examples, all as they were written.")
 
 
 @caches.command("audit")

@@ -54,7 +54,7 @@ def _sources(config: Config) -> None:
         if source.fine_tune is not None:
             _trainable(source, config.data)
         same = (source.path, source.revision) == (config.pivot.path, config.pivot.revision)
-        if same and source.backend.weights and not source.says_otherwise:
+        if same and source.backend.has_weights and not source.says_otherwise:
             raise ValueError(
                 f"source {source.name} is the pivot itself ({source.path}); it has nothing to teach unless transforms "
                 "or look_ahead change what it says"
@@ -62,7 +62,7 @@ def _sources(config: Config) -> None:
 
 
 def _trainable(source: SourceSettings, data: Data) -> None:
-    if not source.backend.weights:
+    if not source.backend.has_weights:
         raise ValueError(
             f"source {source.name} has fine_tune, and its weights are not here to be trained: backend {source.backend.kind} "
             "runs them elsewhere. Leave fine_tune out, or give it backend transformers"
@@ -111,12 +111,12 @@ def _rows_hold_what_is_read(config: Config) -> None:
 
 
 def _extractable(extract: Extract, source: SourceSettings) -> None:
-    if extract.sampling is not None and not source.backend.samples:
+    if extract.sampling is not None and not source.backend.can_sample:
         raise ValueError(
             f"extract.sampling draws from whole distributions, which backend {source.backend.kind} of source "
             f"{source.name} does not give; use backend transformers, or extract.top_k"
         )
-    if extract.hidden_states and "hidden" in source.backend.unknown:
+    if extract.hidden_states and "hidden" in source.backend.unknown_fields:
         raise ValueError(
             f"extract.hidden_states is true, and source {source.name} cannot give hidden states: its backend "
             f"{source.backend.kind} knows none. Give it backend transformers, or set extract.hidden_states to false"
@@ -135,7 +135,7 @@ def _choices(config: Config) -> Choices:
         sampled=config.extract.sampling is not None,
         engine=config.engine.kind,
         adapter=config.adapter.kind if config.adapter else None,
-        weightless=[source.name for source in config.sources if not source.backend.weights],
+        weightless=[source.name for source in config.sources if not source.backend.has_weights],
     )
 
 
@@ -172,7 +172,7 @@ def _writers(how: GeneratedResponses, sources: Mapping[str, SourceSettings]) -> 
     names = how.sources or list(sources)
     if unknown := set(names) - sources.keys():
         raise ValueError(f"data.responses.sources names {', '.join(sorted(unknown))}; sources are {', '.join(sources)}")
-    if silent := [name for name in names if not sources[name].backend.writes]:
+    if silent := [name for name in names if not sources[name].backend.can_generate]:
         raise ValueError(
             f"source {silent[0]} has backend {sources[silent[0]].backend.kind}, which writes no answers; name the others in "
             "data.responses.sources"
@@ -212,7 +212,7 @@ def _looked_at(data: Data, sources: Sequence[SourceSettings]) -> None:
     if looking and not shown["train"]:
         raise ValueError(
             f"source {looking[0].name} has look_ahead, and no data set in data.train says what it would see; set look_ahead "
-            'there, such as look_ahead: "{asked} Solution: {solution}"'
+            'there, such as look_ahead: "{last_message} Solution: {solution}"'
         )
     if blind := [source.name for source in looking if isinstance(source.backend, Similarity)]:
         raise ValueError(
@@ -237,7 +237,7 @@ def _validated(data: Data, unfound: str | None) -> None:
 
 
 def _known(number: int, objective: AnyObjective, source: SourceSettings) -> None:
-    if never := objective.required_source_fields & source.backend.unknown:
+    if never := objective.required_source_fields & source.backend.unknown_fields:
         raise ValueError(
             f"objectives[{number}] ({objective.kind}) reads {' and '.join(sorted(never))} of each row, which source "
             f"{source.name} cannot give: backend {source.backend.kind} knows log-probabilities only. Choose another input "

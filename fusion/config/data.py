@@ -30,8 +30,9 @@ class DataSettings(Settings):
     messages: str | None = None
     """Column with a conversation, instead of prompt and response."""
     look_ahead: str | None = None
-    """The last message as sources with `look_ahead: true` read it, such as "{asked} Solution: {solution}": columns in braces,
-    {asked} for the message as it is. For a reference answer, retrieved text or notes; the pivot never reads it."""
+    """The last message as sources with `look_ahead: true` read it, such as "{last_message} Solution: {solution}": columns in
+    braces, {last_message} for the message as it is. For a reference answer, retrieved text or notes; the pivot never reads
+    it."""
     template: Literal["plain"] | None = None
     """`plain` for raw text that no model should wrap in its chat template."""
     as_raw_text: bool = False

@@ -1,4 +1,4 @@
-"""Data sets to examples: what was asked, what was answered, and in which domain."""
+"""Load data sets as examples: messages, a response and a domain."""
 
 from __future__ import annotations
 
@@ -19,36 +19,37 @@ FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "cs
 
 @dataclass(frozen=True)
 class Example:
-    """One piece of training or test text. The response is the same bytes for every model, the prompt is rendered by each."""
+    """A prompt and its response. Each model renders the prompt its own way; the response is the same bytes for all."""
 
     messages: tuple[dict[str, str], ...]
-    """What comes before the response: dictionaries with `role` and `content`; none for raw text."""
+    """The prompt: dictionaries with `role` and `content`; none for raw text."""
     response: str
     domain: str
     template: Literal["plain"] | None = None
     """`plain` where no model may wrap the prompt in its chat template (raw text); None leaves it to the model."""
-    ahead: tuple[dict[str, str], ...] | None = None
-    """What stands before the response for sources that look ahead; the pivot never reads it. None where that is the same."""
+    look_ahead: tuple[dict[str, str], ...] | None = None
+    """The prompt that sources with `look_ahead: true` read instead; the pivot never reads it. None where it is the same."""
     tests: str | None = None
-    """A program that fails where an answer is wrong: for answers that sources write. None where there is none."""
+    """A program that fails where a response is wrong, to check generated responses. None where there is none."""
 
     @property
     def id(self) -> str:
-        """Names the content: equal text, equal id, wherever it came from. The domain is a label and does not count.
+        """Hash of the content: equal prompt, response and template, equal id, wherever the example came from.
 
-        Nor does what a source is shown besides: the pivot's rows are the same, and a source's cache has it in its key.
+        The domain is a label and does not count. Nor does `look_ahead`: the pivot's rows do not depend on it, and a source's
+        cache has it in its key.
         """
         content = json.dumps([self.messages, self.response, self.template], ensure_ascii=False)
         return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:24]
 
     @property
-    def asked(self) -> str:
-        """Names what comes before the response: equal prompt, equal name."""
+    def prompt_id(self) -> str:
+        """Hash of the prompt: equal for all responses to one prompt."""
         return replace(self, response="").id
 
     @property
     def prompt(self) -> str:
-        """The prompt for people to read."""
+        """The contents of the messages, for people to read."""
         return "\n".join(message["content"] for message in self.messages)
 
 
@@ -75,27 +76,26 @@ def load(
     look_ahead: str | None = None,
     as_raw_text: bool = False,
 ) -> list[Example]:
-    """Examples of one data set: `builtin:SKILL`, a .jsonl, .json, .csv or .parquet file (may be gzipped), or a hub id.
+    """Load the examples of one data set: `builtin:SKILL`, a .jsonl, .json, .csv or .parquet file (may be gzipped), or a hub id.
 
     `prompt` and `response` are filled from the columns of a row ("{question}"), or `messages` names a column with a
     conversation whose last assistant turn is the response. `prompt_chars` moves that much of the response's beginning into
     the prompt (cut after a space), `response_chars` limits what is left: with both, raw text becomes continuation. `where`
-    keeps the rows whose columns have these values. `look_ahead` is the last message as sources see it that may look ahead,
-    with columns in braces and {asked} for that message as it is. With `as_raw_text` messages and response become one text,
-    a paragraph each, all of which is the response, for no template to wrap. Rows without a response are left out, unless
-    `response` is None: then examples are prompts alone, with an empty response. `tests` makes the program that checks an
-    answer; a column that is a list gives a line for each entry. Raises ValueError for a missing column or an empty result,
+    keeps the rows whose columns have these values. `look_ahead` is the last message as sources with `look_ahead: true` read
+    it, with columns in braces and {last_message} for that message as it is. With `as_raw_text` messages and response become
+    one text, a paragraph each, all of which is the response, for no template to wrap. Rows without a response are left out,
+    unless `response` is None: then examples are prompts alone, with an empty response. `tests` makes the program that checks
+    an answer; a column that is a list gives a line for each entry. Raises ValueError for a missing column or an empty result,
     FileNotFoundError for a missing file.
     """
     if path.startswith(BUILTIN):
-        made = skills.make(
+        rows: Iterable[Mapping[str, Any]] = skills.make_questions(
             path.removeprefix(BUILTIN), skip + (limit or 200), seed=shuffle or 0, noise=label_noise, split=split
         )
-        rows: Iterable[Mapping[str, Any]] = made
     else:
         rows = _rows(path, name, split, revision)
     if where:
-        rows = [row for row in rows if _holds(row, where, path)]
+        rows = [row for row in rows if _matches(row, where, path)]
     if shuffle is not None and not path.startswith(BUILTIN):
         rows = list(rows)
         random.Random(shuffle).shuffle(rows)
@@ -103,14 +103,19 @@ def load(
     for number, row in enumerate(rows):
         if number < skip:
             continue
-        asked, answer = _conversation(row, messages) if messages else _filled(row, prompt, response, system, path)
+        prompt_messages, answer = (
+            _conversation(row, messages) if messages else _from_templates(row, prompt, response, system, path)
+        )
         if as_raw_text and answer:
-            asked, answer = [], "\n".join([*(message["content"] for message in asked), answer])
-        asked, answer = _cut(asked, answer, prompt_chars, response_chars)
+            contents = [message["content"] for message in prompt_messages]
+            prompt_messages, answer = [], "\n".join([*contents, answer])
+        prompt_messages, answer = _cut(prompt_messages, answer, prompt_chars, response_chars)
         if answer or response is None:
-            ahead = None if look_ahead is None else _ahead(asked, look_ahead, row, path)
-            checked = None if tests is None else _fill(tests, row, path)
-            examples.append(Example(tuple(asked), answer, domain, "plain" if as_raw_text else template, ahead, checked))
+            ahead = None if look_ahead is None else _look_ahead_messages(prompt_messages, look_ahead, row, path)
+            checked = None if tests is None else _format(tests, row, path)
+            examples.append(
+                Example(tuple(prompt_messages), answer, domain, "plain" if as_raw_text else template, ahead, checked)
+            )
         if limit is not None and len(examples) >= limit:
             break
     if not examples:
@@ -118,8 +123,8 @@ def load(
     return examples
 
 
-def on_hub(path: str) -> bool:
-    """Whether `load` takes the path for a hub id."""
+def is_hub_id(path: str) -> bool:
+    """Return whether `load` takes the path for a hub id."""
     return not path.startswith((BUILTIN, ".", "/", "~")) and _suffix(path) not in FORMATS
 
 
@@ -130,44 +135,44 @@ def _suffix(path: str) -> str:
 def _rows(path: str, name: str | None, split: str, revision: str | None) -> Iterable[Mapping[str, Any]]:
     from datasets import load_dataset  # seconds of import that a built-in data set need not pay
 
-    place, suffix = Path(path).expanduser(), _suffix(path)
-    if not on_hub(path):
-        if not place.is_file():
-            raise FileNotFoundError(f"The data file {path} does not exist (looked in {place.parent.absolute()}).")
+    file, suffix = Path(path).expanduser(), _suffix(path)
+    if not is_hub_id(path):
+        if not file.is_file():
+            raise FileNotFoundError(f"The data file {path} does not exist (looked in {file.parent.absolute()}).")
         if suffix not in FORMATS:
             raise ValueError(
                 f"{path}: files end in {', '.join(FORMATS)} (optionally .gz), this one in {suffix or 'nothing'}."
             )
-        if place.stat().st_size == 0:
+        if file.stat().st_size == 0:
             return []
-        return cast(Iterable, load_dataset(FORMATS[suffix], data_files=str(place), split="train"))
+        return cast(Iterable, load_dataset(FORMATS[suffix], data_files=str(file), split="train"))
     return cast(Iterable, load_dataset(path, name, split=split, revision=revision))
 
 
-def _filled(
+def _from_templates(
     row: Mapping[str, Any], prompt: str, response: str | None, system: str | None, path: str
 ) -> tuple[list, str]:
-    asked = [{"role": "system", "content": _fill(system, row, path)}] if system else []
+    messages = [{"role": "system", "content": _format(system, row, path)}] if system else []
     if prompt:
-        asked.append({"role": "user", "content": _fill(prompt, row, path)})
-    return asked, "" if response is None else _fill(response, row, path)
+        messages.append({"role": "user", "content": _format(prompt, row, path)})
+    return messages, "" if response is None else _format(response, row, path)
 
 
-def _fill(form: str, row: Mapping[str, Any], path: str) -> str:
+def _format(form: str, row: Mapping[str, Any], path: str) -> str:
     for _text, field, _spec, _conversion in string.Formatter().parse(form):
         if field is not None and field.split("[")[0].split(".")[0] not in row:
             raise ValueError(f"{path}: no column {field!r} for {form!r}; the columns are {', '.join(map(str, row))}.")
-    return form.format_map({key: _written(value) for key, value in row.items()})
+    return form.format_map({key: _as_text(value) for key, value in row.items()})
 
 
-def _written(value: Any) -> Any:
-    """A list of texts as lines; a column without a value as nothing."""
+def _as_text(value: Any) -> Any:
+    """Join a list of texts as lines; None becomes an empty text."""
     if isinstance(value, list) and all(isinstance(each, str) for each in value):
         return "\n".join(value)
     return "" if value is None else value
 
 
-def _holds(row: Mapping[str, Any], where: Mapping[str, Any], path: str) -> bool:
+def _matches(row: Mapping[str, Any], where: Mapping[str, Any], path: str) -> bool:
     if absent := [column for column in where if column not in row]:
         raise ValueError(
             f"{path}: no column {absent[0]!r} to choose rows by; the columns are {', '.join(map(str, row))}."
@@ -183,24 +188,26 @@ def _conversation(row: Mapping[str, Any], column: str) -> tuple[list, str]:
     return ([], "") if last is None else (turns[:last], turns[last]["content"])
 
 
-def _cut(asked: list, answer: str, prompt_chars: int | None, response_chars: int | None) -> tuple[list, str]:
+def _cut(messages: list, answer: str, prompt_chars: int | None, response_chars: int | None) -> tuple[list, str]:
     if prompt_chars:
         at = answer.find(" ", prompt_chars) + 1 or len(answer)
-        asked, answer = [*asked, {"role": "user", "content": answer[:at]}], answer[at:]
+        messages, answer = [*messages, {"role": "user", "content": answer[:at]}], answer[at:]
     if response_chars and len(answer) > response_chars:
         answer = answer[:response_chars].rsplit(" ", 1)[0]
-    return asked, answer
+    return messages, answer
 
 
-def _ahead(asked: list, form: str, row: Mapping[str, Any], path: str) -> tuple[dict[str, str], ...] | None:
-    """The messages with the last one filled in; None where that changes nothing."""
-    *before, last = asked or [{"role": "user", "content": ""}]
-    ahead = [*before, {**last, "content": _fill(form, {**row, "asked": last["content"]}, path)}]
-    return tuple(ahead) if ahead != asked else None
+def _look_ahead_messages(
+    messages: list, form: str, row: Mapping[str, Any], path: str
+) -> tuple[dict[str, str], ...] | None:
+    """Return the messages with the last one from the template `form`; None where that changes nothing."""
+    *before, last = messages or [{"role": "user", "content": ""}]
+    ahead = [*before, {**last, "content": _format(form, {**row, "last_message": last["content"]}, path)}]
+    return tuple(ahead) if ahead != messages else None
 
 
-def by_domain(examples: Iterable[Example]) -> dict[str, int]:
-    """How many examples each domain has, in order of appearance."""
+def count_by_domain(examples: Iterable[Example]) -> dict[str, int]:
+    """Return the number of examples of each domain, in order of appearance."""
     counts: dict[str, int] = {}
     for example in examples:
         counts[example.domain] = counts.get(example.domain, 0) + 1
@@ -208,16 +215,17 @@ def by_domain(examples: Iterable[Example]) -> dict[str, int]:
 
 
 def other_answers(examples: Sequence[Example]) -> list[str | None]:
-    """For each example the id of one with another response to the same prompt, None where there is none.
+    """Return for each example the id of one with another response to the same prompt, None where there is none.
 
-    Of several it is the next, in order of appearance and in a circle. A prompt is what users and assistants said before the
-    response: system messages may differ, and raw text, which has no prompt, has no other answer.
+    Of several it is the next in order of appearance, after the last the first. System messages may differ between equal
+    prompts, and raw text, which has no prompt, has no other answer.
     """
     answers: dict[tuple[str, ...], dict[str, str]] = {}
     for example in examples:
-        answers.setdefault(_turns(example), {}).setdefault(example.response, example.id)
+        answers.setdefault(_prompt_turns(example), {}).setdefault(example.response, example.id)
     return [
-        _next_answer(answers[_turns(example)], example.response) if _turns(example) else None for example in examples
+        _next_answer(answers[_prompt_turns(example)], example.response) if _prompt_turns(example) else None
+        for example in examples
     ]
 
 
@@ -226,12 +234,12 @@ def _next_answer(ids: Mapping[str, str], response: str) -> str | None:
     return ids[known[(known.index(response) + 1) % len(known)]] if len(known) > 1 else None
 
 
-def _turns(example: Example) -> tuple[str, ...]:
+def _prompt_turns(example: Example) -> tuple[str, ...]:
     return tuple(text for m in example.messages if m["role"] != "system" for text in (m["role"], m["content"]))
 
 
-def unique(examples: Iterable[Example]) -> Iterator[Example]:
-    """Each content once, at its first place."""
+def unique_examples(examples: Iterable[Example]) -> Iterator[Example]:
+    """Yield each content once, where it first appears."""
     seen: set[str] = set()
     for example in examples:
         if example.id not in seen:

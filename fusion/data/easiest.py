@@ -1,27 +1,27 @@
-"""The examples that a model finds easiest: those whose response has the lowest perplexity under it."""
+"""Select the examples whose response has the lowest perplexity under a model."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-from fusion.data.datasets import Example, by_domain
+from fusion.data.datasets import Example, count_by_domain
 
 
-def easiest(cost: Sequence[float], examples: Sequence[Example], share: float) -> list[int]:
-    """Numbers, in order, of this share of each domain's examples: those that cost least; equal ones go by their content.
+def select_easiest(log_perplexity: Sequence[float], examples: Sequence[Example], share: float) -> list[int]:
+    """Return the ascending indices of the given share of each domain's examples with the lowest perplexity.
 
-    `cost` is the log of a response's perplexity: the mean of -log p over its tokens.
+    `log_perplexity` is the mean of -log p over the tokens of each response. Ties are broken by content id.
     """
-    left = how_many(examples, share)
-    chosen = []
-    for n in sorted(range(len(examples)), key=lambda n: (cost[n], examples[n].id)):
-        if left[examples[n].domain]:
-            left[examples[n].domain] -= 1
-            chosen.append(n)
-    return sorted(chosen)
+    remaining = easiest_counts(examples, share)
+    selected = []
+    for n in sorted(range(len(examples)), key=lambda n: (log_perplexity[n], examples[n].id)):
+        if remaining[examples[n].domain]:
+            remaining[examples[n].domain] -= 1
+            selected.append(n)
+    return sorted(selected)
 
 
-def how_many(examples: Sequence[Example], share: float) -> dict[str, int]:
-    """How many are chosen of each domain: its share, rounded up."""
-    return {domain: math.ceil(share * count) for domain, count in by_domain(examples).items()}
+def easiest_counts(examples: Sequence[Example], share: float) -> dict[str, int]:
+    """Return how many examples of each domain are selected: its share, rounded up."""
+    return {domain: math.ceil(share * count) for domain, count in count_by_domain(examples).items()}

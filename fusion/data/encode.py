@@ -1,7 +1,7 @@
-"""An example and a tokenizer -> token ids, the response positions, and the byte prefix of each.
+"""Encode examples with a tokenizer: token ids, where the response begins, and the byte prefix of each response token.
 
-The response is tokenised by itself, behind a prompt that ends where generation would begin. So the first row always has
-the prefix 0, and the prompt ids of training, of extraction and of generation are the same.
+The response is tokenised by itself after a prompt that ends where generation would begin. So the first row always has the
+prefix 0, and training, extraction and generation use the same prompt ids.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
-from fusion.tokenizers import byte_prefixes, control_tokens, name, remember, tokenize
+from fusion.tokenizers import byte_prefixes, cached_per_tokenizer, control_tokens, tokenize, tokenizer_name
 
 Message = dict[str, str]
 """One turn of a conversation: its `role` and its `content`."""
 
 Template = Literal["auto", "chat", "plain"]
-"""How a prompt is written: by the chat template, as its plain text, or by the template where there is one (auto)."""
+"""How a prompt is rendered: by the chat template, as plain text, or by the template where there is one (auto)."""
 
 _SENTINEL = "\ue000{}\ue001"  # private use: letters that no template looks at
 
@@ -29,7 +29,7 @@ _SENTINEL = "\ue000{}\ue001"  # private use: letters that no template looks at
 class Encoded:
     """One example in the tokens of one model.
 
-    Row r sits at sequence position `start - 1 + r` and predicts `input_ids[start + r]`. The last row of a whole example
+    Row r is read at sequence position `start - 1 + r` and predicts `input_ids[start + r]`. The last row of a whole example
     predicts the end of turn, where the tokenizer has a token for it.
     """
 
@@ -38,19 +38,19 @@ class Encoded:
     start: int
     """Index in `input_ids` of the first response token; at least 1, so that this token has a row too."""
     prefix: list[int]
-    """UTF-8 bytes of the response before each row's token: 0 first, never falling; -1 where that is not whole bytes."""
+    """UTF-8 bytes of the response before each row's token: 0 first, non-decreasing; -1 where it is unknown."""
     truncated: bool
-    """Whether the end was cut off to keep to the greatest length."""
+    """Whether the end was cut off at the maximum length."""
 
     @property
-    def rows(self) -> int:
-        """How many tokens are predicted."""
+    def num_rows(self) -> int:
+        """Number of rows: response tokens, end of turn included."""
         return len(self.input_ids) - self.start
 
 
-def first_rows(text: Encoded, rows: int) -> Encoded:
-    """The text cut after so many rows, if it has more."""
-    end = text.start + min(rows, text.rows)
+def truncate_rows(text: Encoded, rows: int) -> Encoded:
+    """Return the text cut after `rows` rows, if it has more."""
+    end = text.start + min(rows, text.num_rows)
     return Encoded(
         text.input_ids[:end], text.start, text.prefix[:rows], truncated=text.truncated or end < len(text.input_ids)
     )
@@ -64,86 +64,90 @@ def encode(
     template: Template = "auto",
     max_length: int | None = None,
 ) -> Encoded:
-    """The token ids of prompt, response and end of turn, cut at `max_length` tokens, with the prefix of each row.
+    """Return the token ids of prompt, response and end of turn, cut at `max_length` tokens, with the prefix of each row.
 
-    Strings such as `</s>` in a message or in the response are text and never become control tokens. A row at which a
-    character is half consumed has a true prefix where the tokens are bytes. Where the tokenizer changes the text
-    (normalisation, unknown characters) the prefixes come from character offsets, with -1 inside a changed piece.
+    Strings such as `</s>` in a message or in the response are text and never become control tokens. Prefixes are
+    those of `byte_prefixes`: exact within characters where the tokens' bytes are the text; where the tokenizer changes the
+    text (normalisation, unknown characters), from character offsets, with -1 inside a changed piece.
 
-    Raises ValueError when the prompt leaves no room for a response token, or when tokens cannot be placed in the text.
+    Raises ValueError when the prompt leaves no room for a response token, or when offsets cannot be found.
     """
     prompt = encode_prompt(tokenizer, messages, template=template)
     if max_length is not None and len(prompt) >= max_length:
         raise ValueError(
-            f"{name(tokenizer)}: the prompt takes {len(prompt)} tokens, which leaves no room for a response within "
+            f"{tokenizer_name(tokenizer)}: the prompt takes {len(prompt)} tokens, which leaves no room for a response within "
             f"max_length = {max_length}. Raise max_length or drop the example."
         )
     ids = tokenize(tokenizer, [response])[0]
     prefix = byte_prefixes(tokenizer, ids, response)
     end = end_of_turn(tokenizer, template if messages else "plain")
-    whole = prompt + ids + ([] if end is None else [end])
-    rows = len(whole[:max_length]) - len(prompt)
-    return Encoded(whole[:max_length], len(prompt), prefix[:rows], truncated=len(prompt) + rows < len(whole))
+    tokens = prompt + ids + ([] if end is None else [end])
+    rows = len(tokens[:max_length]) - len(prompt)
+    return Encoded(tokens[:max_length], len(prompt), prefix[:rows], truncated=len(prompt) + rows < len(tokens))
 
 
 def encode_prompt(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, template: Template = "auto"
 ) -> list[int]:
-    """The ids that stand before a response, never none: what `generate` should be given, too.
+    """Return the ids before a response, at least one; generation starts from the same ids.
 
     `chat` renders the messages with the tokenizer's chat template and opens the assistant's turn. `plain` joins their
     contents with line breaks, behind the tokenizer's own opening tokens. Without messages the prompt is always plain.
 
     Raises ValueError for `chat` without a chat template, and where there is no token at all to begin with.
     """
-    if is_chat(tokenizer, messages, template):
-        return _chat(tokenizer, messages)
+    if uses_chat_template(tokenizer, messages, template):
+        return _chat_prompt(tokenizer, messages)
     text = "\n".join(message["content"] for message in messages)
-    ids = _opening(tokenizer) + tokenize(tokenizer, [text])[0]
+    ids = _bos_ids(tokenizer) + tokenize(tokenizer, [text])[0]
     if ids:
         return ids
-    bos, eos = _id(tokenizer, "bos_token_id"), _id(tokenizer, "eos_token_id")
+    bos, eos = _special_id(tokenizer, "bos_token_id"), _special_id(tokenizer, "eos_token_id")
     first = eos if bos is None else bos
     if first is None:
         raise ValueError(
-            f"{name(tokenizer)}: an empty prompt needs a token to begin with, and this tokenizer has neither a "
+            f"{tokenizer_name(tokenizer)}: an empty prompt needs a token to begin with, and this tokenizer has neither a "
             "bos_token nor an eos_token. Set one, or give every example a prompt."
         )
     return [first]
 
 
-def is_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], template: Template = "auto") -> bool:
-    """Whether these messages are rendered by the tokenizer's chat template. Raises ValueError for `chat` without one."""
-    return bool(messages) and _is_chat(tokenizer, template)
+def uses_chat_template(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], template: Template = "auto"
+) -> bool:
+    """Return whether these messages are rendered by the tokenizer's chat template. Raises ValueError for `chat` without one."""
+    return bool(messages) and _template_applies(tokenizer, template)
 
 
-@remember
-def _opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The tokens that a tokenizer puts before every text (BOS); what it puts behind is left out, the response follows."""
-    coded = tokenizer("a", return_special_tokens_mask=True)
+@cached_per_tokenizer
+def _bos_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the special tokens that a tokenizer puts before every text (BOS), without those it puts after it."""
+    encoding = tokenizer("a", return_special_tokens_mask=True)
     return [
         index
         for index, _ in takewhile(
-            lambda pair: pair[1], zip(coded["input_ids"], coded["special_tokens_mask"], strict=True)
+            lambda pair: pair[1], zip(encoding["input_ids"], encoding["special_tokens_mask"], strict=True)
         )
     ]
 
 
-def _is_chat(tokenizer: PreTrainedTokenizerBase, template: Template) -> bool:
+def _template_applies(tokenizer: PreTrainedTokenizerBase, template: Template) -> bool:
     if template == "chat" and not tokenizer.chat_template:
-        raise ValueError(f"{name(tokenizer)} has no chat template; set template to plain or auto, or give it one.")
+        raise ValueError(
+            f"{tokenizer_name(tokenizer)} has no chat template; set template to plain or auto, or give it one."
+        )
     return template != "plain" and bool(tokenizer.chat_template)
 
 
-def _chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
+def _chat_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
     pattern = _control_pattern(tokenizer)
     if any(pattern.search(message["content"]) for message in messages):
-        return _chat_with_literals(tokenizer, messages)
+        return _chat_prompt_with_literals(tokenizer, messages)
     return tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, return_dict=False)  # type: ignore[return-value]
 
 
-def _chat_with_literals(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
-    """`_chat` for contents that spell control tokens: only those that the template itself wrote become ids.
+def _chat_prompt_with_literals(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
+    """Render a chat whose contents spell control tokens: only those that the template wrote become special ids.
 
     The text between two of the template's control tokens is tokenised as one piece, contents and all, as the ordinary
     path does. Only a tokenizer that puts a space before the first word of a whole text, and not of each piece, gets
@@ -161,17 +165,17 @@ def _chat_with_literals(tokenizer: PreTrainedTokenizerBase, messages: Sequence[M
 
 
 def _rendered_parts(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> Iterator[tuple[str, bool]]:
-    """The rendered prompt in order: text (template or content), and control tokens that the template wrote (True)."""
+    """Yield the rendered prompt in order: text of template or content (False), and control tokens of the template (True)."""
     contents = {_SENTINEL.format(n): message["content"] for n, message in enumerate(messages)}
     marked = [{**message, "content": mark} for message, mark in zip(messages, contents, strict=True)]
     pieces = re.split(f"({'|'.join(contents)})", _render(tokenizer, marked))
-    wanted = _render(tokenizer, messages)
-    if "".join(contents.get(piece, piece) for piece in pieces) != wanted:
+    rendered = _render(tokenizer, messages)
+    if "".join(contents.get(piece, piece) for piece in pieces) != rendered:
         contents = {mark: content.strip() for mark, content in contents.items()}  # many templates trim
-    if "".join(contents.get(piece, piece) for piece in pieces) != wanted:
+    if "".join(contents.get(piece, piece) for piece in pieces) != rendered:
         raise ValueError(
-            f"{name(tokenizer)}: a message spells a control token, and the chat template changes the messages, so the "
-            "two cannot be told apart. Take the control token out of the message, or set template to plain."
+            f"{tokenizer_name(tokenizer)}: a message spells a control token, and the chat template changes the messages, so "
+            "the two cannot be told apart. Take the control token out of the message, or set template to plain."
         )
     for piece in pieces:
         if piece in contents:
@@ -184,9 +188,9 @@ def _render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, 
     return tokenizer.apply_chat_template(list(messages), add_generation_prompt=generate, tokenize=False)  # type: ignore[return-value]
 
 
-@remember
+@cached_per_tokenizer
 def _control_pattern(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
-    """One group that matches any control token, longest first, with the white space that the token takes along."""
+    """Return a pattern of one group that matches any control token, longest first, with the white space that it strips."""
     added = tokenizer.added_tokens_decoder
 
     def pattern(text: str, index: int) -> str:
@@ -199,24 +203,26 @@ def _control_pattern(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
 
 def _control_id(tokenizer: PreTrainedTokenizerBase, matched: str) -> int:
     table = control_tokens(tokenizer)
-    return table[matched if matched in table else matched.strip()]  # without the white space it took along
+    return table[matched if matched in table else matched.strip()]  # without the white space that it stripped
 
 
-def _id(tokenizer: PreTrainedTokenizerBase, role: Literal["bos_token_id", "eos_token_id"]) -> int | None:
+def _special_id(tokenizer: PreTrainedTokenizerBase, role: Literal["bos_token_id", "eos_token_id"]) -> int | None:
     return getattr(tokenizer, role)  # typed too widely in transformers
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase, template: Template = "auto") -> int | None:
-    """The id that ends an assistant's message: the first control token the template puts after it, else eos; or None.
+    """Return the id that ends an assistant's turn: the first control token that the template puts after it, else eos, or None.
 
     Raises ValueError for `chat` without a chat template, and for a template that leaves the message out.
     """
-    if not _is_chat(tokenizer, template):
-        return _id(tokenizer, "eos_token_id")
+    if not _template_applies(tokenizer, template):
+        return _special_id(tokenizer, "eos_token_id")
     mark = _SENTINEL.format("answer")
     turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": mark}]
     _, found, after = _render(tokenizer, turns, generate=False).partition(mark)
     if not found:
-        raise ValueError(f"{name(tokenizer)}: its chat template leaves out the assistant's message; set it to plain.")
+        raise ValueError(
+            f"{tokenizer_name(tokenizer)}: its chat template leaves out the assistant's message; set it to plain."
+        )
     control = _control_pattern(tokenizer).search(after)
-    return _id(tokenizer, "eos_token_id") if control is None else _control_id(tokenizer, control[0])
+    return _special_id(tokenizer, "eos_token_id") if control is None else _control_id(tokenizer, control[0])

@@ -1,4 +1,4 @@
-"""Cross-fitting: a source is fine-tuned once for each part of the data, on the others, and reads what it was not trained on.
+"""Folds for cross-fitting: a source is fine-tuned once per fold, on the other folds, and reads the fold it was not trained on.
 
 Source: cross-fitted teachers, Dao et al. 2021, arXiv:2104.09732.
 """
@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from fusion.data.datasets import Example
 
 
-def folds(examples: Sequence[Example], count: int) -> dict[str, int]:
-    """By `prompt_of`: which of `count` parts its examples belong to; prompts take turns, so that each domain is split.
+def assign_folds(examples: Sequence[Example], count: int) -> dict[str, int]:
+    """Return the fold, 0 to `count` - 1, of each `prompt_key`; prompts are assigned in turn, so that each domain is split.
 
-    Raises ValueError where there are fewer prompts than parts.
+    Raises ValueError where there are fewer prompts than folds.
     """
-    prompts = list(dict.fromkeys(prompt_of(example) for example in examples))
+    prompts = list(dict.fromkeys(prompt_key(example) for example in examples))
     if len(prompts) < count:
         raise ValueError(
             f"fine_tune.folds is {count}, and the training data have {len(prompts)} different prompts; use at most as many."
@@ -23,6 +23,6 @@ def folds(examples: Sequence[Example], count: int) -> dict[str, int]:
     return {prompt: number % count for number, prompt in enumerate(prompts)}
 
 
-def prompt_of(example: Example) -> str:
-    """What names the prompt, so that all responses to it stay together; of text without one, the text itself."""
-    return example.asked if example.prompt else example.id
+def prompt_key(example: Example) -> str:
+    """Return the id by which responses to one prompt stay in one fold: that of the prompt, or of raw text itself."""
+    return example.prompt_id if example.prompt else example.id

@@ -1,1 +1,1 @@
-"""Models and tokenizers: loaded, asked for text, and turned from hidden states into rows of logits."""
+"""Load models and tokenizers, generate completions, and compute rows of logits from hidden states (`head`)."""

@@ -1,4 +1,4 @@
-"""Answers that a loaded model writes by itself: greedy, or drawn at random."""
+"""Generate completions with a loaded model, greedily or by sampling, reproducibly."""
 
 from __future__ import annotations
 
@@ -10,78 +10,80 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fusion.data.batching import batches
+from fusion.data.batching import length_grouped_batches
 from fusion.data.encode import Template, end_of_turn
-from fusion.tokenizers import spelled
+from fusion.tokenizers import decode_text
 
 
-class Answer(NamedTuple):
-    """What a model wrote."""
+class Completion(NamedTuple):
+    """A generated text."""
 
     text: str
     ended: bool
-    """Whether it came to its end by itself, not for want of room."""
+    """Whether it ended with an eos token, rather than at the length limit."""
 
 
 @dataclass(frozen=True)
-class Decoding:
-    """How answers are written."""
+class GenerationSettings:
+    """How completions are generated; fields as in transformers' GenerationConfig."""
 
     max_new_tokens: int
     temperature: float = 0.0
-    """0 takes the likeliest token each time."""
+    """0 is greedy decoding."""
     top_p: float = 1.0
-    """Draw among the likeliest tokens that together have this probability."""
-    samples: int = 1
-    """Answers to each prompt."""
+    """Sample from the smallest set of tokens with this total probability (nucleus sampling)."""
+    num_return_sequences: int = 1
+    """Completions of each prompt."""
     seed: int = 0
 
     def seed_for(self, prompts: Sequence[Sequence[int]]) -> int:
-        """Another one for other prompts, below 2^31: else the first words of all answers would be drawn alike."""
+        """Return a seed below 2^31 that depends on the prompts too: else all completions would begin with equal draws."""
         return zlib.crc32(repr([self.seed, [list(prompt) for prompt in prompts]]).encode()) >> 1
 
 
 @torch.inference_mode()
-def write(
+def generate(
     model: Any,
     tokenizer: Any,
     prompts: Sequence[Sequence[int]],
-    ends: Sequence[int],
-    how: Decoding,
+    *,
+    settings: GenerationSettings,
+    eos_token_id: Sequence[int],
     batch_tokens: int,
     progress: Callable[[int], None],
-) -> list[list[Answer]]:
-    """`how.samples` answers to each prompt of token ids: the text of its tokens as it follows the prompt, spaces and all.
+) -> list[list[Completion]]:
+    """Return `settings.num_return_sequences` completions of each prompt of token ids.
 
-    An answer ends at one of the ids `ends`. Batches, of `batch_tokens` with the answers, may change an answer by rounding.
-    The same call gives the same answers: what is drawn depends on `how.seed` and the prompts, and the state of torch's
-    generators stays as it was. `progress` hears of prompts done.
+    Text is decoded as it follows the prompt, leading space included. A completion ends at one of the ids `eos_token_id`.
+    Batches have `batch_tokens` tokens, completions included; their size may change a completion by rounding. The same call
+    gives the same completions: sampling depends on `settings.seed` and the prompts, and torch's generators are left as they
+    were. `progress` is called with the number of prompts done.
     """
-    answers: list[list[Answer]] = [[] for _ in prompts]
-    pad = tokenizer.pad_token_id or 0
-    drawing = {"do_sample": True, "temperature": how.temperature, "top_p": how.top_p, "top_k": 0}
-    each = drawing if how.temperature else {"do_sample": False}
+    completions: list[list[Completion]] = [[] for _ in prompts]
+    pad, count, room = tokenizer.pad_token_id or 0, settings.num_return_sequences, settings.max_new_tokens
+    sampling = {"do_sample": True, "temperature": settings.temperature, "top_p": settings.top_p, "top_k": 0}
+    mode = sampling if settings.temperature else {"do_sample": False}
     with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
-        torch.manual_seed(how.seed_for(prompts))
-        for batch in batches([how.samples * (len(prompt) + how.max_new_tokens) for prompt in prompts], batch_tokens):
+        torch.manual_seed(settings.seed_for(prompts))
+        for batch in length_grouped_batches([count * (len(prompt) + room) for prompt in prompts], batch_tokens):
             ids, mask = _pad_left([prompts[i] for i in batch], pad, model.device)
             out = model.generate(
-                input_ids=ids, attention_mask=mask, max_new_tokens=how.max_new_tokens, num_return_sequences=how.samples,
-                eos_token_id=list(ends) or None, pad_token_id=pad, **each,
+                input_ids=ids, attention_mask=mask, max_new_tokens=room, num_return_sequences=count,
+                eos_token_id=list(eos_token_id) or None, pad_token_id=pad, **mode,
             )[:, ids.shape[1] :]  # fmt: skip
-            texts = [spelled(tokenizer, each) for each in out.tolist()]
-            ended = torch.isin(out, torch.tensor(list(ends), device=out.device)).any(-1).tolist()
+            texts = [decode_text(tokenizer, each) for each in out.tolist()]
+            ended = torch.isin(out, torch.tensor(list(eos_token_id), device=out.device)).any(-1).tolist()
             for number, (text, done) in enumerate(zip(texts, ended, strict=True)):
-                answers[batch[number // how.samples]].append(Answer(text, done))
+                completions[batch[number // count]].append(Completion(text, done))
             progress(len(batch))
-    return answers
+    return completions
 
 
-def ends(model: Any, tokenizer: Any, template: Template) -> list[int]:
-    """Ids at which an answer stops: what the model's generation settings say, and the end of a turn."""
-    own = model.generation_config.eos_token_id
-    found = [*(own if isinstance(own, list) else [own]), end_of_turn(tokenizer, template)]
-    return sorted({id for id in found if id is not None})
+def eos_token_ids(model: Any, tokenizer: Any, template: Template) -> list[int]:
+    """Return the ids that end a completion: those of the model's generation config, and the end of turn."""
+    configured = model.generation_config.eos_token_id
+    ids = [*(configured if isinstance(configured, list) else [configured]), end_of_turn(tokenizer, template)]
+    return sorted({id for id in ids if id is not None})
 
 
 def _pad_left(prompts: Sequence[Sequence[int]], pad: int, device: Any) -> tuple[Tensor, Tensor]:

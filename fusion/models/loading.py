@@ -1,4 +1,4 @@
-"""Models and tokenizers from a hub id at a pinned revision, a local folder, or a GGUF file; and what identifies them."""
+"""Load models and tokenizers from a hub id at a pinned revision, a local folder, or a GGUF file; and fingerprint them."""
 
 from __future__ import annotations
 
@@ -11,24 +11,30 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.hub import cached_file, extract_commit_hash
 
-TOKENIZER = ("tokenizer*", "special_tokens_map.json", "vocab.*", "merges.txt", "*.model", "*.jinja")
-IDENTITY = ("*.json", "*.safetensors", "*.model", "*.jinja", "*.txt")  # files that decide what a model folder answers
+TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "vocab.*", "merges.txt", "*.model", "*.jinja")
+MODEL_FILES = (
+    "*.json",
+    "*.safetensors",
+    "*.model",
+    "*.jinja",
+    "*.txt",
+)  # files that the outputs of a model folder depend on
 
 
 @dataclass(frozen=True)
 class ModelRef:
-    """Where a model lives. `path` is a hub id, a folder, or a file that ends in .gguf."""
+    """The location of a model. `path` is a hub id, a folder, or a file that ends in .gguf."""
 
     path: str
     revision: str | None = None
     trust_remote_code: bool = False
 
     @property
-    def local(self) -> Path | None:
+    def local_path(self) -> Path | None:
         """The folder or file, or None for a hub id. Raises FileNotFoundError for a path that is clearly local but absent."""
-        place = Path(self.path).expanduser()
-        if place.exists():
-            return place
+        path = Path(self.path).expanduser()
+        if path.exists():
+            return path
         if self.path.startswith((".", "/", "~")) or self.path.endswith(".gguf") or self.path.count("/") > 1:
             raise FileNotFoundError(
                 f"The model {self.path} does not exist. A model is a folder with config.json, a .gguf file, or a hub id "
@@ -36,77 +42,77 @@ class ModelRef:
             )
         return None
 
-    def arguments(self) -> dict[str, Any]:
-        """Positional path and keywords for every `from_pretrained`."""
-        place = self.local
-        if place is not None and place.suffix == ".gguf":
-            return {"pretrained_model_name_or_path": str(place.parent), "gguf_file": place.name}
+    def from_pretrained_arguments(self) -> dict[str, Any]:
+        """Return the keyword arguments for `from_pretrained` of models, tokenizers and configurations."""
+        path = self.local_path
+        if path is not None and path.suffix == ".gguf":
+            return {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
         return {
-            "pretrained_model_name_or_path": self.path if place is None else str(place),
+            "pretrained_model_name_or_path": self.path if path is None else str(path),
             "revision": self.revision or "main",
             "trust_remote_code": self.trust_remote_code,
         }
 
 
 def load_tokenizer(ref: ModelRef) -> Any:
-    """The tokenizer, with a padding token (its end of text, where it names none)."""
-    arguments = ref.arguments()
-    tokenizer = _explained(ref, "tokenizer", lambda: AutoTokenizer.from_pretrained(**arguments))
+    """Load the tokenizer; its eos token becomes the padding token where it has none."""
+    arguments = ref.from_pretrained_arguments()
+    tokenizer = _load_or_explain(ref, "tokenizer", lambda: AutoTokenizer.from_pretrained(**arguments))
     if tokenizer.pad_token_id is None and tokenizer.eos_token is not None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
 def load_config(ref: ModelRef) -> Any:
-    """The configuration alone; no weights are read."""
-    arguments = ref.arguments()
-    return _explained(ref, "configuration", lambda: AutoConfig.from_pretrained(**arguments))
+    """Load the configuration alone; no weights are read."""
+    arguments = ref.from_pretrained_arguments()
+    return _load_or_explain(ref, "configuration", lambda: AutoConfig.from_pretrained(**arguments))
 
 
 def load_model(
     ref: ModelRef, dtype: str = "float32", device: str | torch.device = "cpu", quantization: Any = None
 ) -> Any:
-    """The causal language model in evaluation mode. `dtype` is a torch name such as float32 or bfloat16.
+    """Load the causal language model in evaluation mode. `dtype` is a torch name such as float32 or bfloat16.
 
-    Weights must be safetensors or GGUF; pickled weights are refused. A model from GGUF is built anew from its
-    configuration, since transformers refuses to save one that remembers where it came from. `quantization` is a
-    configuration of transformers that keeps the weights in fewer bits.
+    Weights must be safetensors or GGUF; pickled weights are refused. A model from GGUF is built again from its
+    configuration, since transformers refuses to save one that was loaded from GGUF. `quantization` is a quantization config
+    of transformers (bitsandbytes).
     """
-    arguments = ref.arguments() | {"dtype": getattr(torch, dtype)}
+    arguments = ref.from_pretrained_arguments() | {"dtype": getattr(torch, dtype)}
     if "gguf_file" not in arguments:
         arguments["use_safetensors"] = True
     if quantization is not None:
         arguments |= {"quantization_config": quantization, "device_map": {"": device}}
-    model = _explained(ref, "weights", lambda: AutoModelForCausalLM.from_pretrained(**arguments))
+    model = _load_or_explain(ref, "weights", lambda: AutoModelForCausalLM.from_pretrained(**arguments))
     if "gguf_file" in arguments:
         model = _without_gguf(model)
     return (model if quantization is not None else model.to(device)).eval()
 
 
-def parameters(ref: ModelRef) -> int:
-    """Number of parameters, tied ones once, from the configuration alone."""
+def count_parameters(ref: ModelRef) -> int:
+    """Return the number of parameters, tied ones once, from the configuration alone."""
     config = load_config(ref)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=ref.trust_remote_code)
     return sum(p.numel() for p in model.parameters())
 
 
-def vocabulary(tokenizer: Any) -> int:
-    """One more than the highest id a token has; a head may be padded beyond it."""
+def vocabulary_size(tokenizer: Any) -> int:
+    """Return the highest token id plus one; an output layer may be padded beyond it."""
     return max(tokenizer.get_vocab().values()) + 1
 
 
-def fingerprint(ref: ModelRef, tokenizer_alone: bool = False) -> str:
-    """What the model is, or its tokenizer: `hub id@commit`, or the sha256 of local files (contents, not dates or places)."""
-    place, one = ref.local, "tokenizer_config.json" if tokenizer_alone else "config.json"
-    if place is None:
-        found = _explained(ref, one, lambda: cached_file(ref.path, one, revision=ref.revision))
+def model_fingerprint(ref: ModelRef, tokenizer_alone: bool = False) -> str:
+    """Return what identifies a model or its tokenizer: `hub id@commit`, or the sha256 of local files' names and contents."""
+    path, one = ref.local_path, "tokenizer_config.json" if tokenizer_alone else "config.json"
+    if path is None:
+        found = _load_or_explain(ref, one, lambda: cached_file(ref.path, one, revision=ref.revision))
         return f"{ref.path}@{extract_commit_hash(found, None)}"
-    patterns = TOKENIZER if tokenizer_alone else IDENTITY
-    files = [place] if place.is_file() else sorted({f for pattern in patterns for f in place.glob(pattern)})
+    patterns = TOKENIZER_FILES if tokenizer_alone else MODEL_FILES
+    files = [path] if path.is_file() else sorted({f for pattern in patterns for f in path.glob(pattern)})
     digest = hashlib.sha256()
     for file in files:
-        if not place.is_file():
+        if not path.is_file():
             digest.update(file.name.encode())
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
@@ -123,8 +129,8 @@ def _without_gguf(loaded: Any) -> Any:
     return model
 
 
-def _explained(ref: ModelRef, what: str, load: Any) -> Any:
-    """The result of `load`, or its error with what to do about it."""
+def _load_or_explain(ref: ModelRef, what: str, load: Any) -> Any:
+    """Return the result of `load`, or raise ValueError that says what to do."""
     try:
         return load()
     except (OSError, ValueError) as error:

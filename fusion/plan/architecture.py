@@ -58,7 +58,7 @@ class Architecture:
 def load_architecture(ref: ModelRef) -> Architecture:
     """Sizes from the model's own configuration, else from architectures.json. Raises ValueError where neither is there."""
     known = _bundled().get(ref.path)
-    if known and ref.local is None and not _reachable(ref):
+    if known and ref.local_path is None and not _reachable(ref):
         return _describe_bundled(known)
     try:
         return describe(load_config(ref), ref.trust_remote_code)

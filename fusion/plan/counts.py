@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from fusion.config import Config, DataSettings
 from fusion.data import datasets
-from fusion.data.easiest import how_many
+from fusion.data.easiest import easiest_counts
 from fusion.data.encode import Encoded
 from fusion.plan.flops import Counts
 from fusion.stages.context import Job
@@ -25,7 +25,7 @@ def training_counts(job: Job, name: str, from_settings: bool, *, once: bool = Fa
     if once:
         return count_tokens(dict(zip(job.ids, texts, strict=True)).values())
     every = count_tokens(texts[: len(job.train)])
-    return every if share == 1 else _scaled(every, sum(how_many(job.train, share).values()))
+    return every if share == 1 else _scaled(every, sum(easiest_counts(job.train, share).values()))
 
 
 def _scaled(counts: Counts, examples: int) -> Counts:
@@ -40,14 +40,14 @@ def heldout_counts(job: Job, name: str, from_settings: bool) -> Counts:
     if from_settings:
         return counts_from_settings(job.config, _examples(job.config, "heldout"))
     texts = job.encoded(name)
-    rows_a_byte = sum(text.rows for text in texts) / max(1, sum(len(e.response.encode()) for e in job.read))
+    rows_a_byte = sum(text.num_rows for text in texts) / max(1, sum(len(e.response.encode()) for e in job.read))
     sizes = [(len(e.prompt.encode()), len(e.response.encode())) for e in job.heldout]
     return _sum([(round((p + r) * rows_a_byte), round(r * rows_a_byte)) for p, r in sizes])
 
 
 def count_tokens(texts: Iterable[Encoded]) -> Counts:
     """Counts of encoded texts."""
-    return _sum([(len(text.input_ids), text.rows) for text in texts])
+    return _sum([(len(text.input_ids), text.num_rows) for text in texts])
 
 
 def counts_from_settings(config: Config, examples: int) -> Counts:
@@ -79,6 +79,6 @@ def _examples(config: Config, part: str) -> int:
 
 def describe_domains(job: Job) -> str:
     """One line with the number of examples in each domain."""
-    train = ", ".join(f"{domain} {count}" for domain, count in datasets.by_domain(job.original_examples).items())
-    held = ", ".join(f"{domain} {count}" for domain, count in datasets.by_domain(job.heldout).items())
+    train = ", ".join(f"{domain} {count}" for domain, count in datasets.count_by_domain(job.original_examples).items())
+    held = ", ".join(f"{domain} {count}" for domain, count in datasets.count_by_domain(job.heldout).items())
     return f"training: {train}; held out: {held}"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from fusion.config import Config
 from fusion.models import loading
-from fusion.models.head import AT_ONCE
+from fusion.models.head import MAX_LOGITS_PER_CHUNK
 from fusion.plan import memory
 from fusion.plan.architecture import Architecture
 from fusion.plan.counts import training_counts
@@ -74,16 +74,20 @@ class Planner:
 
     def vocabulary(self, name: str) -> int:
         """Tokens that logits are made for."""
-        return self.sizes[name].vocab_size if self.from_settings else loading.vocabulary(self.job.tokenizers[name])
+        return self.sizes[name].vocab_size if self.from_settings else loading.vocabulary_size(self.job.tokenizers[name])
 
     def read_logits(self, name: str) -> memory.Bytes:
         """Bytes of a chunk of logits that is read and dropped, and of a copy of it."""
-        return memory.logits(self.vocabulary(name), AT_ONCE, copies=1)
+        return memory.logits(self.vocabulary(name), MAX_LOGITS_PER_CHUNK, copies=1)
 
     def trained_logits(self, rows: int) -> memory.Bytes:
         """Bytes of the logits that a micro-batch of so many rows keeps, and of their gradient."""
         config, vocabulary = self.config, self.vocabulary("pivot")
-        most = config.logits_chunk * vocabulary if config.logits_chunk else max(config.logits_budget << 18, AT_ONCE)
+        most = (
+            config.logits_chunk * vocabulary
+            if config.logits_chunk
+            else max(config.logits_budget << 18, MAX_LOGITS_PER_CHUNK)
+        )
         return memory.logits(vocabulary, min(rows * vocabulary, most), copies=1)
 
     def micro_batch(self) -> tuple[int, int]:

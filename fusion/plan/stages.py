@@ -31,7 +31,7 @@ from fusion.training import trainings_of
 def plan(job: Job, count: bool = False) -> RunPlan:
     """Estimates of every stage, in order. With `plan.tokens` and not `count` neither data nor tokenizers are read."""
     job = replace(job, expected=True)
-    sizes = {name: load_architecture(model.ref) for name, model in job.models.items() if job.backend(name).weights}
+    sizes = {name: load_architecture(model.ref) for name, model in job.models.items() if job.backend(name).has_weights}
     planner = Planner(job, sizes, job.config.plan.tokens is not None and not count)
     names = list(
         trainings_of(job.config.strategies, job.config.baseline, [source.name for source in job.config.sources])

@@ -1,4 +1,4 @@
-"""The built-in example: three small specialists, a pivot that knows a little of everything, and what they are asked.
+"""The built-in example: three small specialist models, a pivot with a little of every skill, and their questions.
 
 The models were made by `python -m fusion.quickstart.make`; a folder loads with `AutoModelForCausalLM.from_pretrained`.
 """
@@ -6,8 +6,8 @@ The models were made by `python -m fusion.quickstart.make`; a folder loads with 
 from pathlib import Path
 
 SOURCES = ("sums", "sort", "lumi")
-"""The specialists, each named after the one skill it has."""
+"""Names of the specialist source models, each that of its skill."""
 PIVOT = "pivot"
-"""The model to be improved."""
+"""Name of the pivot, the model to be improved."""
 MODELS = {name: Path(__file__).parent / "models" / name for name in (*SOURCES, PIVOT)}
 """Model folders that come with the package, by name."""

@@ -1,8 +1,8 @@
-"""Makes the quickstart's four models from nothing: `python -m fusion.quickstart.make --out DIR [--only NAME]`.
+"""Train the quickstart's four models from scratch: `python -m fusion.quickstart.make --out DIR [--only NAME]`.
 
 A specialist sees its own skill answered right and the other two answered wrong, so that it knows their form and little
-else. The pivot sees all three answered right, but not for long. Seeds are fixed: `Recipe.seed` gives the first weights
-and the order of the examples, `QUESTIONS` the questions. The four differ in architecture, tokenizer and vocabulary.
+else. The pivot sees all three answered right, but not for long. Seeds are fixed: `QuickstartModel.seed` gives the initial
+weights and the order of the examples, `QUESTIONS` the questions. The four differ in architecture, tokenizer and vocabulary.
 """
 
 import argparse
@@ -20,24 +20,24 @@ from fusion.quickstart import SOURCES, skills, tokens
 QUESTIONS = 0
 """Seed of the questions that the models and their tokenizers are trained on."""
 BATCH = 64
-IGNORED = -100  # label of a position that is not scored
+IGNORE_INDEX = -100  # label of a position that is not scored
 SHAPE = {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4, "max_position_embeddings": 256}
 GATED = {"intermediate_size": 352, "tie_word_embeddings": True}
 
 
-class Recipe(NamedTuple):
-    """All that makes one model."""
+class QuickstartModel(NamedTuple):
+    """Everything that one of the quickstart's models depends on."""
 
     config: dict[str, Any]
-    """Architecture, without what the tokenizer decides."""
+    """Arguments of the model config, without those that the tokenizer decides."""
     tokenizer: Callable[[list[str]], PreTrainedTokenizerFast]
     """Trains a tokenizer on texts; see `tokens`."""
-    diet: dict[str, tuple[int, float]]
+    questions: dict[str, tuple[int, float]]
     """For each skill how many questions, and the share of them answered wrong."""
     steps: int
     """Optimizer steps, of 64 examples each."""
     seed: int
-    """Of the first weights and of the order of the examples."""
+    """Seed of the initial weights and of the order of the examples."""
     head_multiple: int = 1
     """The head is padded with ids that no token has, up to a multiple of this."""
 
@@ -46,15 +46,15 @@ def _specialist(skill: str) -> dict[str, tuple[int, float]]:
     return {name: (8500, 0.0) if name == skill else (1000, 1.0) for name in SOURCES}
 
 
-RECIPES = {
-    "sums": Recipe(
+QUICKSTART_MODELS = {
+    "sums": QuickstartModel(
         {"model_type": "llama", **SHAPE, **GATED, "num_key_value_heads": 2},
         tokens.sentencepiece,
         _specialist("sums"),
         steps=1200,
         seed=1,
     ),
-    "sort": Recipe(
+    "sort": QuickstartModel(
         {"model_type": "qwen3", **SHAPE, **GATED, "num_key_value_heads": 2, "head_dim": 32},
         tokens.unigram,
         _specialist("sort"),
@@ -62,14 +62,14 @@ RECIPES = {
         seed=2,
         head_multiple=128,
     ),
-    "lumi": Recipe(
+    "lumi": QuickstartModel(
         {"model_type": "gpt_neox", **SHAPE, "intermediate_size": 512},
         tokens.gpt,
         _specialist("lumi"),
         steps=700,
         seed=3,
     ),
-    "pivot": Recipe(
+    "pivot": QuickstartModel(
         {"model_type": "olmo2", **SHAPE, **GATED},
         tokens.digits,
         {"sums": (8500, 0.0), "sort": (1100, 0.0), "lumi": (620, 0.0)},
@@ -79,23 +79,23 @@ RECIPES = {
 }
 
 
-def make(name: str, out: Path, steps: int, questions: int) -> dict[str, float]:
+def make_model(name: str, out: Path, steps: int, questions: int) -> dict[str, float]:
     """Train one model for `steps`, write its folder `out/name`, return its exact match on held-out questions a skill.
 
     Weights are written in bfloat16, and that is what is measured (in float32, after the rounding).
     """
-    recipe = RECIPES[name]
+    recipe = QUICKSTART_MODELS[name]
     torch.manual_seed(recipe.seed)
     tokenizer = recipe.tokenizer([row["prompt"] + row["response"] for s in SOURCES for row in _rows(s, 3000)])
     model = build(recipe, tokenizer)
-    rows = [row for skill, (count, noise) in recipe.diet.items() for row in _rows(skill, count, noise)]
+    rows = [row for skill, (count, noise) in recipe.questions.items() for row in _rows(skill, count, noise)]
     train(model, tokenizer, rows, steps)
     model.to(torch.bfloat16).save_pretrained(out / name)
     tokenizer.save_pretrained(out / name)
-    return measure(model.float(), tokenizer, questions)
+    return evaluate(model.float(), tokenizer, questions)
 
 
-def build(recipe: Recipe, tokenizer: Any) -> Any:
+def build(recipe: QuickstartModel, tokenizer: Any) -> Any:
     """A model of random weights for this tokenizer."""
     size = -(-len(tokenizer) // recipe.head_multiple) * recipe.head_multiple
     special = {f"{role}_token_id": getattr(tokenizer, f"{role}_token_id") for role in ("bos", "eos", "pad")}
@@ -117,7 +117,7 @@ def train(
         optimizer, peak, total_steps=steps, pct_start=0.1, cycle_momentum=False
     )
     model.train()
-    for step, batch in zip(range(steps), batches(tokenizer, rows), strict=False):
+    for step, batch in zip(range(steps), training_batches(tokenizer, rows), strict=False):
         loss = model(**batch).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -129,27 +129,30 @@ def train(
     model.eval()
 
 
-def batches(tokenizer: Any, rows: list[dict[str, str]]) -> Iterator[dict[str, torch.Tensor]]:
+def training_batches(tokenizer: Any, rows: list[dict[str, str]]) -> Iterator[dict[str, torch.Tensor]]:
     """Batches for ever, in an order of torch's random numbers. Padded on the right, the prompt not scored."""
-    examples = [encode(tokenizer, row) for row in rows]
+    examples = [tokenize_row(tokenizer, row) for row in rows]
     while True:
         for chosen in torch.randperm(len(examples)).split(BATCH):
             batch = [examples[i] for i in chosen.tolist()]
             ids = pad_sequence([ids for ids, _ in batch], True, tokenizer.pad_token_id)
-            labels = pad_sequence([labels for _, labels in batch], True, IGNORED)
+            labels = pad_sequence([labels for _, labels in batch], True, IGNORE_INDEX)
             yield {"input_ids": ids, "attention_mask": ids.ne(tokenizer.pad_token_id).long(), "labels": labels}
 
 
-def encode(tokenizer: Any, row: dict[str, str]) -> tuple[torch.Tensor, torch.Tensor]:
+def tokenize_row(tokenizer: Any, row: dict[str, str]) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids of prompt, response and end, and the same as labels with the prompt ignored."""
     prompt = tokenizer(row["prompt"]).input_ids
     response = [*tokenizer(row["response"], add_special_tokens=False).input_ids, tokenizer.eos_token_id]
-    return torch.tensor(prompt + response), torch.tensor([IGNORED] * len(prompt) + response)
+    return torch.tensor(prompt + response), torch.tensor([IGNORE_INDEX] * len(prompt) + response)
 
 
-def measure(model: Any, tokenizer: Any, count: int) -> dict[str, float]:
+def evaluate(model: Any, tokenizer: Any, count: int) -> dict[str, float]:
     """Exact match, 0 to 1, of greedy answers on `count` held-out questions of each skill."""
-    return {skill: exact_match(model, tokenizer, skills.make(skill, count, 0, split="heldout")) for skill in SOURCES}
+    return {
+        skill: exact_match(model, tokenizer, skills.make_questions(skill, count, 0, split="heldout"))
+        for skill in SOURCES
+    }
 
 
 @torch.inference_mode()
@@ -163,7 +166,7 @@ def exact_match(model: Any, tokenizer: Any, rows: list[dict[str, str]]) -> float
 
 
 def _rows(skill: str, count: int, noise: float = 0.0) -> list[dict[str, str]]:
-    return skills.make(skill, count, QUESTIONS, noise)
+    return skills.make_questions(skill, count, QUESTIONS, noise)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -172,14 +175,14 @@ def main(arguments: list[str] | None = None) -> None:
         prog="python -m fusion.quickstart.make", description="Make the quickstart's models."
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for the model folders")
-    parser.add_argument("--only", choices=RECIPES, help="make this model alone")
+    parser.add_argument("--only", choices=QUICKSTART_MODELS, help="make this model alone")
     parser.add_argument("--steps", type=int, help="train for so many steps instead of the recipe's")
     parser.add_argument("--questions", type=int, default=200, help="held-out questions of each skill for the table")
     chosen = parser.parse_args(arguments)
     table = [f"{'model':8}{'steps':>7}{'minutes':>9}" + "".join(f"{skill:>8}" for skill in SOURCES)]
-    for name in [chosen.only] if chosen.only else RECIPES:
-        start, steps = time.monotonic(), RECIPES[name].steps if chosen.steps is None else chosen.steps
-        scores = make(name, chosen.out, steps, chosen.questions)
+    for name in [chosen.only] if chosen.only else QUICKSTART_MODELS:
+        start, steps = time.monotonic(), QUICKSTART_MODELS[name].steps if chosen.steps is None else chosen.steps
+        scores = make_model(name, chosen.out, steps, chosen.questions)
         exact = "".join(f"{score:8.3f}" for score in scores.values())
         table.append(f"{name:8}{steps:7}{(time.monotonic() - start) / 60:9.1f}{exact}")
     print("\n".join(table))

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 SPLITS = {"pretrain": range(60), "fusion": range(60, 75), "validation": range(75, 80), "heldout": range(80, 100)}
 """Percent of all questions, by hash of the prompt; so no question is ever in two splits, whatever the seed."""
-PATIENCE = 20_000
+MAX_IDLE_DRAWS = 20_000
 """Draws in a row that bring no new question before a split counts as used up."""
 
 
@@ -58,7 +58,9 @@ VERBS = _lexicon(
 )
 
 
-def make(skill: str, count: int, seed: int, noise: float = 0.0, split: str = "pretrain") -> list[dict[str, str]]:
+def make_questions(
+    skill: str, count: int, seed: int, noise: float = 0.0, split: str = "pretrain"
+) -> list[dict[str, str]]:
     """`count` different questions of one skill, as rows of `prompt`, `response` and `domain` (the skill's name).
 
     `noise` is the chance of each answer to be a wrong one of the same form. It changes neither the questions nor the
@@ -91,7 +93,7 @@ def split_of(prompt: str) -> str:
 
 def _questions(skill: str, seed: int, split: str) -> Iterator[str]:
     rng, seen, idle = random.Random(f"{skill}/{split}/{seed}"), set(), 0
-    while idle < PATIENCE:
+    while idle < MAX_IDLE_DRAWS:
         prompt = SKILLS[skill].ask(rng)
         idle += 1
         if prompt not in seen and split_of(prompt) == split:

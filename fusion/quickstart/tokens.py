@@ -29,7 +29,7 @@ def sentencepiece(texts: list[str]) -> PreTrainedTokenizerFast:
     vocab = {token: i for i, token in enumerate([*special, *BYTES, *pieces])}
     merges = [tuple(merge) for merge in model["merges"]]
     tokenizer.model = BPE(vocab, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True)
-    return _finished(tokenizer, _spaces(), bos="<s>", eos="</s>", pad="<pad>", unk="<unk>")
+    return _as_fast_tokenizer(tokenizer, _spaces(), bos="<s>", eos="</s>", pad="<pad>", unk="<unk>")
 
 
 def gpt(texts: list[str]) -> PreTrainedTokenizerFast:
@@ -37,7 +37,7 @@ def gpt(texts: list[str]) -> PreTrainedTokenizerFast:
     tokenizer = _over_bytes(
         texts, pre_tokenizers.ByteLevel(add_prefix_space=False), 400, ["<|endoftext|>", "<|padding|>"]
     )
-    return _finished(tokenizer, decoders.ByteLevel(), eos="<|endoftext|>", pad="<|padding|>")
+    return _as_fast_tokenizer(tokenizer, decoders.ByteLevel(), eos="<|endoftext|>", pad="<|padding|>")
 
 
 def unigram(texts: list[str]) -> PreTrainedTokenizerFast:
@@ -52,14 +52,14 @@ def unigram(texts: list[str]) -> PreTrainedTokenizerFast:
     never = min(scores.values()) - 10.0  # a byte only where no piece fits
     vocab = [*((token, 0.0) for token in special), *((byte, never) for byte in BYTES), *scores.items()]
     tokenizer.model = Unigram(vocab, unk_id=special.index("<unk>"), byte_fallback=True)
-    return _finished(tokenizer, _spaces(), eos="<eos>", pad="<pad>", unk="<unk>")
+    return _as_fast_tokenizer(tokenizer, _spaces(), eos="<eos>", pad="<pad>", unk="<unk>")
 
 
 def digits(texts: list[str]) -> PreTrainedTokenizerFast:
     """At most 500 tokens."""
     words = pre_tokenizers.Sequence([pre_tokenizers.Digits(True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
     tokenizer = _over_bytes(texts, words, 500, ["<|begin|>", "<|end|>", "<|pad|>"])
-    return _finished(tokenizer, decoders.ByteLevel(), bos="<|begin|>", eos="<|end|>", pad="<|pad|>")
+    return _as_fast_tokenizer(tokenizer, decoders.ByteLevel(), bos="<|begin|>", eos="<|end|>", pad="<|pad|>")
 
 
 def _over_characters(texts: list[str], words: pre_tokenizers.PreTokenizer, size: int) -> Tokenizer:
@@ -82,7 +82,7 @@ def _spaces() -> decoders.Decoder:
     return decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace()])
 
 
-def _finished(tokenizer: Tokenizer, decoder: decoders.Decoder, **special: str) -> PreTrainedTokenizerFast:
+def _as_fast_tokenizer(tokenizer: Tokenizer, decoder: decoders.Decoder, **special: str) -> PreTrainedTokenizerFast:
     tokenizer.decoder = decoder
     if bos := special.get("bos"):
         tokenizer.post_processor = processors.TemplateProcessing(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fusion.runtime.artifacts import claim, fingerprint, finish, write_text
+from fusion.runtime.artifacts import claim_artifact, fingerprint, is_complete, mark_complete, write_text
 
 
 class ResponseStore:
@@ -22,12 +22,12 @@ class ResponseStore:
         self.ids = sorted(set(ids))
         self.key = store_key(key, self.ids, shard_size)
         self.shards = max(1, -(-len(self.ids) // shard_size))
-        claim(folder, self.key, redo)
+        claim_artifact(folder, self.key, redo)
 
     @property
     def is_complete(self) -> bool:
         """Whether all shards are written and the folder is marked as complete."""
-        return (self.folder / "done.json").exists()
+        return is_complete(self.folder)
 
     def missing(self, among: Sequence[int] | None = None) -> list[int]:
         """Numbers of the shards that are not written yet, of all or of those `among`."""
@@ -42,11 +42,11 @@ class ResponseStore:
         lines = [json.dumps([id, value]) for id, value in zip(self.shard_ids(number), values, strict=True)]
         write_text(self._file(number), "".join(f"{line}\n" for line in lines))
 
-    def finish(self) -> ResponseStore:
+    def finalize(self) -> ResponseStore:
         """Mark the folder as complete, if it is not yet. Raises ValueError when a shard is missing."""
         if missing := self.missing():
             raise ValueError(f"{self.folder}: shards {missing} of {self.shards} are not written yet.")
-        finish(self.folder)
+        mark_complete(self.folder)
         return self
 
     def read(self) -> dict[str, Any]:

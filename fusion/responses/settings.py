@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from fusion.core.settings import Settings
-from fusion.models.generate import Decoding
+from fusion.models.generate import GenerationSettings
 
 
 class DatasetResponses(Settings):
@@ -45,9 +45,9 @@ class GeneratedResponses(Settings):
         return self
 
     @property
-    def decoding(self) -> Decoding:
+    def decoding(self) -> GenerationSettings:
         """How responses are generated."""
-        return Decoding(self.max_new_tokens, self.temperature, self.top_p, self.samples, self.seed)
+        return GenerationSettings(self.max_new_tokens, self.temperature, self.top_p, self.samples, self.seed)
 
 
 class BestSource(GeneratedResponses):

@@ -1,1 +1,1 @@
-"""The process and its disk: artifacts and what made them, ranks, progress, and the record of a run."""
+"""Artifacts on disk and their keys, distributed ranks, progress bars, the shared store and run.json."""

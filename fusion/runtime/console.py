@@ -29,7 +29,7 @@ def quiet() -> None:
     datasets.disable_progress_bars()
     # a filter, for DeepSpeed sets its logger's level anew when it is imported
     logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno > logging.WARNING)
-    console.quiet = not distributed.is_main()
+    console.quiet = not distributed.is_main_process()
 
 
 @contextmanager

@@ -1,8 +1,8 @@
-"""The processes of one run: which one this is, how many there are, and how they wait for each other.
+"""Ranks of the processes of one run, and barriers between them.
 
-torchrun (like every launcher that speaks its language) says who is who in environment variables. Without them there is one
-process, and nothing here does anything. The processes talk over gloo on the CPU, whatever the training talks over, and wait
-as long as it takes: the main process may well evaluate for hours while the others have nothing to do.
+RANK, LOCAL_RANK and WORLD_SIZE come from the environment, where torchrun (and every compatible launcher) sets them. Without
+them there is one process, and barriers return at once. Barriers use a gloo group of their own on the CPU, whatever backend
+the training uses, with a timeout of days: the main process may evaluate for hours while the others wait.
 """
 
 from __future__ import annotations
@@ -15,42 +15,42 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-PATIENCE = timedelta(days=30)
+BARRIER_TIMEOUT = timedelta(days=30)
 
 
 def rank() -> int:
-    """Number of this process, from 0. Raises ValueError where the launcher said how many there are but not which this is."""
-    return _number("RANK") if world() > 1 else 0
+    """Return the global rank of this process. Raises ValueError where WORLD_SIZE is set and RANK is not."""
+    return _rank_variable("RANK") if world_size() > 1 else 0
 
 
 def local_rank() -> int:
-    """Number of this process on its machine, from 0: the number of its GPU."""
-    return _number("LOCAL_RANK") if world() > 1 else 0
+    """Return the rank of this process on its machine, which is the index of its GPU."""
+    return _rank_variable("LOCAL_RANK") if world_size() > 1 else 0
 
 
-def world() -> int:
-    """How many processes there are."""
+def world_size() -> int:
+    """Return the number of processes."""
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
-def is_main() -> bool:
-    """Whether this is the process that prints, merges, evaluates and keeps the record."""
+def is_main_process() -> bool:
+    """Return whether this is rank 0, the process that prints, merges, evaluates and writes run.json."""
     return rank() == 0
 
 
 def device() -> str:
-    """Where this process computes: its own GPU, or the CPU."""
+    """Return the device type that this process computes on, and select its own GPU where there are several processes."""
     import torch
 
     if not torch.cuda.is_available():
         return "cpu"
-    if world() > 1:
+    if world_size() > 1:
         torch.cuda.set_device(local_rank())
     return "cuda"
 
 
 def free_memory() -> None:
-    """Give back what this process no longer holds of its device's memory."""
+    """Collect garbage and empty the CUDA cache, so that other models find the memory free."""
     import gc
 
     import torch
@@ -61,55 +61,58 @@ def free_memory() -> None:
 
 
 def barrier() -> None:
-    """Returns once every process has come here."""
-    if world() > 1:
+    """Wait until every process has reached this call."""
+    if world_size() > 1:
         import torch.distributed as dist
 
-        dist.barrier(_everyone())
+        dist.barrier(_gloo_group())
 
 
 @contextmanager
-def main_first() -> Iterator[None]:
-    """The main process does what follows before the others do: they find it done."""
-    if not is_main():
+def main_process_first() -> Iterator[None]:
+    """Run the body in the main process first and in the others afterwards, as `main_process_first` of TrainingArguments."""
+    if not is_main_process():
         barrier()
     yield
-    if is_main():
+    if is_main_process():
         barrier()
 
 
-def start() -> None:
-    """Meet the other processes. Called by whatever needs them, so that one process never pays for it."""
+def init_process_group() -> None:
+    """Initialise torch.distributed (nccl on GPUs, else gloo) where there are several processes and it is not yet."""
     import torch.distributed as dist
 
-    if world() > 1 and not dist.is_initialized():
+    if world_size() > 1 and not dist.is_initialized():
         on_gpu = device() == "cuda"
         dist.init_process_group("nccl" if on_gpu else "gloo")
 
 
-def alone() -> None:
-    """Where there is one process and no launcher, say so in the launcher's language, for libraries that speak no other."""
-    if world() > 1 or "RANK" in os.environ:
+def set_single_process_env() -> None:
+    """Set the environment of a single process (rank 0 of 1, a free port), for libraries such as DeepSpeed that require one.
+
+    Does nothing where a launcher has set it.
+    """
+    if world_size() > 1 or "RANK" in os.environ:
         return
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    one = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    os.environ.update(one)
+    environment = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update(environment)
 
 
 @functools.cache
-def _everyone() -> Any:
+def _gloo_group() -> Any:
     import torch.distributed as dist
 
-    start()
-    return dist.new_group(backend="gloo", timeout=PATIENCE)
+    init_process_group()
+    return dist.new_group(backend="gloo", timeout=BARRIER_TIMEOUT)
 
 
-def _number(variable: str) -> int:
+def _rank_variable(variable: str) -> int:
     if variable not in os.environ:
         raise ValueError(
-            f"WORLD_SIZE is {world()}, but {variable} is not set. Start the processes with torchrun, which sets both, "
+            f"WORLD_SIZE is {world_size()}, but {variable} is not set. Start the processes with torchrun, which sets both, "
             "or unset WORLD_SIZE to run in one process."
         )
     return int(os.environ[variable])

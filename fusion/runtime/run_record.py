@@ -28,7 +28,7 @@ class RunRecord:
 
     def update(self, **entries: Any) -> None:
         """Set entries of run.json and keep all others; the main process writes, the others do nothing."""
-        if not distributed.is_main():
+        if not distributed.is_main_process():
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / "run.json", self.read() | entries)

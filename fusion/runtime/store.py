@@ -12,7 +12,7 @@ from typing import Any, Literal
 from filelock import FileLock
 
 from fusion.runtime import distributed
-from fusion.runtime.artifacts import fingerprint, link, refuse_other
+from fusion.runtime.artifacts import fingerprint, link_folder, refuse_other_key
 
 Kind = Literal["responses", "cache", "train"]
 
@@ -39,14 +39,14 @@ class ArtifactStore:
             return folder
         shared = (self.shared / kind / fingerprint(key)).absolute()
         if folder.exists() and folder.resolve() != shared.resolve() and (folder / "key.json").exists():
-            refuse_other(folder, json.loads((folder / "key.json").read_text()), key, f"fusion {COMMANDS[kind]}")
-        link(folder, shared)
+            refuse_other_key(folder, json.loads((folder / "key.json").read_text()), key, f"fusion {COMMANDS[kind]}")
+        link_folder(folder, shared)
         return folder
 
     @contextmanager
     def artifact_lock(self, kind: Kind, key: dict[str, Any]) -> Iterator[None]:
         """Lock an artifact of a shared store, so that runs that need the same one wait for the first to make it."""
-        if self.shared is None or not distributed.is_main():
+        if self.shared is None or not distributed.is_main_process():
             yield
             return
         lock = self.shared / kind / f"{fingerprint(key)}.lock"

@@ -1,10 +1,14 @@
-"""Source models as makers of rows: one protocol, one file a backend, their union the list of them."""
+"""Backends that turn a source (teacher) model into `LogitRows`; one file each.
+
+`Backend` holds the settings of a configuration and opens a `Source` (rows of given texts) or a `Generator` (completions of
+prompts). `AnyBackend` is the union of all backends; `base.py` says what a new one must offer.
+"""
 
 from typing import Annotated
 
 from pydantic import Field
 
-from fusion.sources.base import Backend, Source, Wanted
+from fusion.sources.base import Backend, Source, SourceRequest
 from fusion.sources.imported import Imported
 from fusion.sources.openai_source import OpenAI
 from fusion.sources.sampling import RandomSampling
@@ -23,7 +27,7 @@ __all__ = [
     "RandomSampling",
     "Similarity",
     "Source",
+    "SourceRequest",
     "Transformers",
     "TransformersSource",
-    "Wanted",
 ]

@@ -1,4 +1,9 @@
-"""What every backend offers, and what it is asked for."""
+"""The protocols of a source model, and the base class of the backends that open one.
+
+To write a backend: subclass `Backend` with a `kind`, set the class variables that say what it can do, and return a `Source`
+from `open`. A `Source` needs one method, `rows`. Where `can_generate` is true, return a `Generator` from `open_generator` as
+well. Then add the class to `AnyBackend` in `fusion/sources/__init__.py`.
+"""
 
 from __future__ import annotations
 
@@ -10,39 +15,49 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 from fusion.core.rows import LogitRows
 from fusion.core.settings import Settings
 from fusion.data.encode import Encoded, Template
-from fusion.models.generate import Answer, Decoding
+from fusion.models.generate import Completion, GenerationSettings
 from fusion.models.loading import ModelRef
 from fusion.sources.sampling import RandomSampling
 
 Progress = Callable[[int], None]
+"""Called with the number of tokens (of rows) or prompts (of completions) done since the last call."""
 
 
 @runtime_checkable
 class Source(Protocol):
-    """A frozen model that describes its next-token logits along given text."""
+    """A frozen source model that gives its next-token distribution at every response position of given texts."""
 
     def rows(self, texts: Sequence[Encoded], progress: Progress | None = None) -> LogitRows:
-        """Rows of all texts, one text after another, numbered from 0 in `example`. `progress` hears of tokens done."""
+        """Return the rows of all texts, `num_rows` for each, one text after another in the order given.
+
+        `example` numbers the texts from 0; `token` and `prefix` are those of the texts. Log-probabilities are natural, over
+        the whole vocabulary, at temperature 1, entries in descending order. What the model cannot know is NaN (`gold`,
+        `mean`, `std`), -1 with -inf (an entry), or None (`hidden`). `progress` is called with tokens done. Raises
+        ValueError where the model read other tokens than it was given.
+        """
         ...
 
 
 @runtime_checkable
-class Writer(Protocol):
-    """A model that answers prompts by itself."""
+class Generator(Protocol):
+    """A source model that generates completions of prompts."""
 
-    def write(
-        self, prompts: Sequence[Sequence[int]], how: Decoding, progress: Progress | None = None
-    ) -> list[list[Answer]]:
-        """`how.samples` answers to each prompt of token ids. `progress` hears of prompts done."""
+    def generate(
+        self, prompts: Sequence[Sequence[int]], settings: GenerationSettings, progress: Progress | None = None
+    ) -> list[list[Completion]]:
+        """Return `settings.num_return_sequences` completions of each prompt of token ids.
+
+        `progress` is called with prompts done.
+        """
         ...
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What a source is opened for. Each backend takes from it what it has a use for."""
+class SourceRequest:
+    """The model to open and what its rows must hold. A backend ignores what it has no use for."""
 
     ref: ModelRef
-    """Where the tokenizer is, and the weights if the backend reads them."""
+    """Path of the tokenizer, and of the weights if the backend reads them."""
     tokenizer: Any
     k: int
     """Entries of each row, at most as many as the tokenizer has ids."""
@@ -51,37 +66,37 @@ class Wanted:
     batch_tokens: int = 4096
     compile: bool = False
     sampling: RandomSampling | None = None
-    """Draw entries at random instead of keeping the `k` largest."""
+    """Sample entries at random instead of keeping the `k` largest."""
     hidden: bool = False
-    """Whether rows are to hold the state that the model's output layer reads."""
+    """Whether rows hold the last hidden state, which the output layer reads."""
     template: Template = "auto"
-    """How its prompts are rendered, which says what ends an answer."""
+    """How its prompts are rendered, which decides the token that ends a completion."""
 
 
 class Backend(Settings, ABC):
-    """How a source is asked for its rows, and what it can know of them."""
+    """Settings of a way to run a source model, and what this way can know of its rows."""
 
-    weights: ClassVar[bool] = False
-    """Whether the source's path names the weights too, so that the model can be identified, counted and measured."""
-    unknown: ClassVar[frozenset[str]] = frozenset({"mean", "std", "hidden"})
-    """Fields of its rows that are always NaN, or missing."""
-    samples: ClassVar[bool] = False
-    """Whether it can draw entries at random from the whole distribution."""
-    writes: ClassVar[bool] = False
-    """Whether it can answer prompts by itself."""
-    idle: ClassVar[frozenset[str]] = frozenset()
-    """Settings that change no number, only how it is come by."""
+    has_weights: ClassVar[bool] = False
+    """Whether the source's path holds the weights too, so that the model can be fingerprinted, planned for and evaluated."""
+    unknown_fields: ClassVar[frozenset[str]] = frozenset({"mean", "std", "hidden"})
+    """Fields of its rows that are always NaN or None."""
+    can_sample: ClassVar[bool] = False
+    """Whether it can sample entries at random from the whole distribution (`extract.sampling`)."""
+    can_generate: ClassVar[bool] = False
+    """Whether it can generate completions."""
+    runtime_settings: ClassVar[frozenset[str]] = frozenset()
+    """Settings that change no number, only how it is computed; they are left out of the cache key."""
 
     def identity(self) -> dict[str, Any]:
-        """What of the settings makes the rows what they are."""
-        return self.model_dump(mode="json", exclude=set(self.idle))
+        """Return the settings that the rows depend on, for the cache key."""
+        return self.model_dump(mode="json", exclude=set(self.runtime_settings))
 
     @abstractmethod
-    def open(self, wanted: Wanted) -> Source:
-        """Make ready to give rows. Raises ValueError, with the way out, where that cannot be."""
+    def open(self, request: SourceRequest) -> Source:
+        """Load or connect to the model. Raises ValueError, with the way out, where that cannot be."""
 
-    def open_writer(self, wanted: Wanted) -> Writer:
-        """Make ready to answer prompts. Raises ValueError where the backend never does, and as `open`."""
+    def open_generator(self, request: SourceRequest) -> Generator:
+        """Load or connect to the model for generation. Raises ValueError where `can_generate` is false, and as `open`."""
         raise ValueError(
-            f"{wanted.ref.path}: backend {getattr(self, 'kind', '')} gives rows of given text and writes none."
+            f"{request.ref.path}: backend {getattr(self, 'kind', '')} gives rows of given text and generates none."
         )

@@ -1,4 +1,4 @@
-"""Questions in JSON to a server, asked again while it is busy."""
+"""JSON requests to a server, with retries and exponential backoff."""
 
 from __future__ import annotations
 
@@ -10,53 +10,53 @@ import urllib.request
 from dataclasses import dataclass, field
 from typing import Any
 
-AGAIN = {408, 429}
-LONGEST = 60.0  # seconds between two attempts
+RETRIED_STATUS = {408, 429}  # besides 500 and above
+MAX_WAIT = 60.0  # seconds between two attempts
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One address. The key goes into the header of a request and nowhere else."""
+    """URL and retry policy of a server. The key goes into the Authorization header and nowhere else, messages included."""
 
     url: str
     key: str | None = field(repr=False)
     timeout: float
-    retries: int
+    max_retries: int
     backoff: float
 
     def post(self, body: dict[str, Any]) -> dict[str, Any]:
-        """The answer. Raises ValueError where the server refuses, and when it has failed once more than `retries` times."""
-        wait, why = self.backoff, ""
-        for left in range(self.retries, -1, -1):
+        """Return the response to a JSON body. Raises ValueError where the server refuses, or fails `max_retries` + 1 times."""
+        wait, reason = self.backoff, ""
+        for retries_left in range(self.max_retries, -1, -1):
             try:
                 return self._once(body)
             except urllib.error.HTTPError as error:
-                said = self._hidden(error.read(2000).decode(errors="replace").strip())
-                if error.code not in AGAIN and error.code < 500:
-                    raise ValueError(f"{self.url} refused the request with status {error.code}: {said}") from None
-                why, pause = f"status {error.code}: {said}", _seconds(error.headers.get("Retry-After"))
+                message = self._without_key(error.read(2000).decode(errors="replace").strip())
+                if error.code not in RETRIED_STATUS and error.code < 500:
+                    raise ValueError(f"{self.url} refused the request with status {error.code}: {message}") from None
+                reason, pause = f"status {error.code}: {message}", _seconds(error.headers.get("Retry-After"))
             except (OSError, http.client.HTTPException, json.JSONDecodeError) as error:
-                why, pause = f"{type(error).__name__}: {error}", None
-            if left:
-                time.sleep(min(LONGEST, wait if pause is None else pause))
+                reason, pause = f"{type(error).__name__}: {error}", None
+            if retries_left:
+                time.sleep(min(MAX_WAIT, wait if pause is None else pause))
                 wait *= 2
         raise ValueError(
-            f"{self.url} failed {self.retries + 1} times, the last time with {why}. What is done is kept: run the "
-            "command again when the server answers, or raise backend.timeout or backend.retries."
+            f"{self.url} failed {self.max_retries + 1} times, the last time with {reason}. What is done is kept: run the "
+            "command again when the server answers, or raise backend.timeout or backend.max_retries."
         )
 
     def _once(self, body: dict[str, Any]) -> dict[str, Any]:
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
         request = urllib.request.Request(self.url, json.dumps(body).encode(), headers)
-        with urllib.request.urlopen(request, timeout=self.timeout) as answer:
-            return json.load(answer)
+        with urllib.request.urlopen(request, timeout=self.timeout) as response:
+            return json.load(response)
 
-    def _hidden(self, text: str) -> str:
+    def _without_key(self, text: str) -> str:
         return text.replace(self.key, "***") if self.key else text
 
 
-def _seconds(said: str | None) -> float | None:
+def _seconds(header: str | None) -> float | None:
     try:
-        return None if said is None else float(said)
+        return None if header is None else float(header)
     except ValueError:
-        return None  # a date; our own pace will do
+        return None  # a date: our own backoff will do

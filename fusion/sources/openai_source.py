@@ -1,4 +1,4 @@
-"""Rows from a server that speaks OpenAI's completions protocol and gives the log-probabilities of a prompt's tokens."""
+"""The backend `openai`: rows and completions from a server with OpenAI's completions API and prompt logprobs."""
 
 from __future__ import annotations
 
@@ -11,51 +11,56 @@ from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
+from typing_extensions import override
 
 from fusion.core.rows import LogitRows
 from fusion.data.encode import Encoded, end_of_turn
-from fusion.models.generate import Answer, Decoding
-from fusion.models.loading import vocabulary
-from fusion.sources.base import Backend, Progress, Wanted
+from fusion.models.generate import Completion, GenerationSettings
+from fusion.models.loading import vocabulary_size
+from fusion.sources.base import Backend, Progress, SourceRequest
 from fusion.sources.http import Endpoint
-from fusion.sources.prompt_logprobs import Listed, rows_of
+from fusion.sources.prompt_logprobs import TokenLogprobs, rows_from_logprobs
 
-TOKEN_ID = "token_id:"  # how some servers write a token on request, instead of its text
+TOKEN_ID = "token_id:"  # how vLLM writes a token with return_tokens_as_token_ids, instead of its text
 
 
 class OpenAI(Backend):
-    """A server gives log-probabilities, so the moments of the logits are unknown. The tokenizer at `path` must be the
-    server's own: what comes back is checked against what was sent. Mind the provider's terms; some forbid training on this.
+    """A server with OpenAI's completions API. It gives log-probabilities, so the mean and std of the logits are unknown.
+
+    The tokenizer at the source's `path` must be the server's own: the tokens that come back are compared with those sent.
+    Mind the provider's terms; some forbid training on its outputs.
     """
 
     kind: Literal["openai"] = "openai"
-    writes: ClassVar[bool] = True
-    idle: ClassVar[frozenset[str]] = frozenset({"api_key_env", "concurrency", "timeout", "retries", "backoff"})
+    can_generate: ClassVar[bool] = True
+    runtime_settings: ClassVar[frozenset[str]] = frozenset(
+        {"api_key_env", "concurrency", "timeout", "max_retries", "backoff"}
+    )
     url: str
-    """Up to and with the version, for example http://localhost:8000/v1."""
+    """Base URL, version included, for example http://localhost:8000/v1."""
     model: str
-    """The name the server knows the model by."""
-    form: Literal["echo", "prompt_logprobs"] = "echo"
+    """Name of the model on the server."""
+    logprobs_api: Literal["echo", "prompt_logprobs"] = "echo"
     """`echo`: the prompt comes back with log-probabilities by token text; tokens that share a text cannot be told apart and
     are left out. `prompt_logprobs`: vLLM's extension, by token id, exact; take it where the server has it."""
     prompt: Literal["ids", "text"] = "ids"
     """How a prompt is sent: as token ids, or as text for a server that takes no ids and makes the same tokens of it."""
-    body: dict[str, Any] = Field(default={})
-    """Further fields of each request, such as `return_tokens_as_token_ids: true`."""
+    extra_body: dict[str, Any] = Field(default={})
+    """Additional fields of each request, such as `return_tokens_as_token_ids: true`."""
     api_key_env: str | None = None
     """Name of the environment variable that holds the key; the key itself is kept and shown nowhere."""
     concurrency: int = Field(default=8, ge=1)
-    """Requests on the way at once."""
+    """Number of concurrent requests."""
     timeout: float = Field(default=120.0, gt=0)
     """Seconds to wait for an answer."""
-    retries: int = Field(default=5, ge=0)
+    max_retries: int = Field(default=5, ge=0)
     """How often a request is sent again that failed for the moment: no answer, or status 408, 429 or 500 and above."""
     backoff: float = Field(default=1.0, gt=0)
     """Seconds before the first such attempt, doubled before each other, unless the server names a time."""
 
     @field_validator("url")
     @classmethod
-    def _plain(cls, value: str) -> str:
+    def _check_url(cls, value: str) -> str:
         parts = urlsplit(value)
         if parts.scheme not in ("http", "https") or not parts.netloc:
             raise ValueError("must begin with http:// or https://")
@@ -63,15 +68,15 @@ class OpenAI(Backend):
             raise ValueError("must hold no name or password; name a variable with the key in api_key_env")
         return value.rstrip("/")
 
-    def open(self, wanted: Wanted) -> OpenAISource:
-        """Read the key. Raises ValueError where the variable that should hold it is empty."""
-        return OpenAISource(self, self._endpoint(), wanted.tokenizer, wanted.k)
+    @override
+    def open(self, request: SourceRequest) -> OpenAISource:
+        return OpenAISource(self, self._endpoint(), request.tokenizer, request.k)
 
-    def open_writer(self, wanted: Wanted) -> OpenAIWriter:
-        """Read the key, as `open` does."""
-        end = end_of_turn(wanted.tokenizer, wanted.template)
-        return OpenAIWriter(
-            self, self._endpoint(), wanted.tokenizer, None if end is None else wanted.tokenizer.decode([end])
+    @override
+    def open_generator(self, request: SourceRequest) -> OpenAIGenerator:
+        stop = end_of_turn(request.tokenizer, request.template)
+        return OpenAIGenerator(
+            self, self._endpoint(), request.tokenizer, None if stop is None else request.tokenizer.decode([stop])
         )
 
     def _endpoint(self) -> Endpoint:
@@ -80,142 +85,169 @@ class OpenAI(Backend):
             raise ValueError(
                 f"backend.api_key_env names {self.api_key_env}, which is not set. Export the key under it."
             )
-        return Endpoint(f"{self.url}/completions", key, self.timeout, self.retries, self.backoff)
+        return Endpoint(f"{self.url}/completions", key, self.timeout, self.max_retries, self.backoff)
 
 
 @dataclass(frozen=True)
-class OpenAIWriter:
-    """A server that answers prompts."""
+class OpenAIGenerator:
+    """Completions from a server, one request for each prompt, several at a time."""
 
-    how: OpenAI
+    settings: OpenAI
     endpoint: Endpoint
     tokenizer: Any
     end: str | None
-    """The text of the token that ends a turn, in case the server does not know it."""
+    """Text of the end-of-turn token, as a stop string in case the server does not stop there by itself; None for none."""
 
-    def write(
-        self, prompts: Sequence[Sequence[int]], how: Decoding, progress: Progress | None = None
-    ) -> list[list[Answer]]:
-        """See `Writer.write`."""
-        answers = []
-        with ThreadPoolExecutor(self.how.concurrency) as pool:
-            for found in pool.map(partial(self._ask, how=how), prompts):
-                answers.append(found)
+    def generate(
+        self, prompts: Sequence[Sequence[int]], settings: GenerationSettings, progress: Progress | None = None
+    ) -> list[list[Completion]]:
+        """See `Generator.generate`."""
+        completions = []
+        with ThreadPoolExecutor(self.settings.concurrency) as pool:
+            for choices in pool.map(partial(self._request, generation=settings), prompts):
+                completions.append(choices)
                 if progress is not None:
                     progress(1)
-        return answers
+        return completions
 
-    def _ask(self, ids: Sequence[int], how: Decoding) -> list[Answer]:
+    def _request(self, ids: Sequence[int], generation: GenerationSettings) -> list[Completion]:
         prompt = (
-            list(ids) if self.how.prompt == "ids" else self.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+            list(ids)
+            if self.settings.prompt == "ids"
+            else self.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
         )
-        asked = {
-            "model": self.how.model, "prompt": prompt, "max_tokens": how.max_new_tokens, "n": how.samples,
-            "temperature": how.temperature, "top_p": how.top_p, "seed": how.seed_for([ids]),
+        body = {
+            "model": self.settings.model, "prompt": prompt,
+            "max_tokens": generation.max_new_tokens, "n": generation.num_return_sequences,
+            "temperature": generation.temperature, "top_p": generation.top_p, "seed": generation.seed_for([ids]),
         }  # fmt: skip
         stop = {} if self.end is None else {"stop": [self.end]}
-        choices = self.endpoint.post({**asked, **stop, **self.how.body})["choices"]
-        return [Answer(choice["text"], choice["finish_reason"] == "stop") for choice in choices]
+        choices = self.endpoint.post({**body, **stop, **self.settings.extra_body})["choices"]
+        return [Completion(choice["text"], choice["finish_reason"] == "stop") for choice in choices]
 
 
 @dataclass(frozen=True, eq=False)
 class OpenAISource:
-    """One request for each text, several on the way at once."""
+    """Rows from a server: one request for each text, several at a time."""
 
-    how: OpenAI
+    settings: OpenAI
     endpoint: Endpoint
     tokenizer: Any
     k: int
 
     def rows(self, texts: Sequence[Encoded], progress: Progress | None = None) -> LogitRows:
         """See `Source.rows`. Raises ValueError where the server refuses, or answers for other tokens than were sent."""
-        read = by_id if self.how.form == "prompt_logprobs" else partial(by_text, names=self._names())
-        parts, size = [], vocabulary(self.tokenizer)
-        pool = ThreadPoolExecutor(self.how.concurrency)
+        read = (
+            read_prompt_logprobs
+            if self.settings.logprobs_api == "prompt_logprobs"
+            else partial(read_echo, ids_by_text=self._ids_by_text())
+        )
+        parts, size = [], vocabulary_size(self.tokenizer)
+        pool = ThreadPoolExecutor(self.settings.concurrency)
         try:
-            for number, choice in enumerate(pool.map(self._ask, texts)):
+            for number, choice in enumerate(pool.map(self._request, texts)):
                 text = texts[number]
                 try:
-                    listed = read(choice, text.input_ids, decoded=self._decoded)
-                    parts.append(rows_of(text, listed[text.start :], self.k, size, number))
+                    logprobs_per_token = read(choice, text.input_ids, decoded=self._decoded)
+                    parts.append(rows_from_logprobs(text, logprobs_per_token[text.start :], self.k, size, number))
                 except ValueError as error:
-                    raise ValueError(f"{self.endpoint.url}, model {self.how.model}: {error}") from error
+                    raise ValueError(f"{self.endpoint.url}, model {self.settings.model}: {error}") from error
                 if progress is not None:
                     progress(len(text.input_ids))
         finally:
             pool.shutdown(cancel_futures=True)
         return LogitRows.cat(parts)
 
-    def _ask(self, text: Encoded) -> dict[str, Any]:
+    def _request(self, text: Encoded) -> dict[str, Any]:
         ids = text.input_ids
-        prompt = ids if self.how.prompt == "ids" else self.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
-        form = {"echo": True, "logprobs": self.k} if self.how.form == "echo" else {"prompt_logprobs": self.k}
-        exact = {"return_token_ids": True} if self.how.form == "prompt_logprobs" else {}
-        asked = {"model": self.how.model, "prompt": prompt, "max_tokens": 1, "temperature": 1.0}
-        return self.endpoint.post({**asked, **form, **exact, **self.how.body})["choices"][0]
+        prompt = (
+            ids if self.settings.prompt == "ids" else self.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+        )
+        logprobs = (
+            {"echo": True, "logprobs": self.k} if self.settings.logprobs_api == "echo" else {"prompt_logprobs": self.k}
+        )
+        exact = {"return_token_ids": True} if self.settings.logprobs_api == "prompt_logprobs" else {}
+        body = {"model": self.settings.model, "prompt": prompt, "max_tokens": 1, "temperature": 1.0}
+        return self.endpoint.post({**body, **logprobs, **exact, **self.settings.extra_body})["choices"][0]
 
     def _decoded(self, ids: Iterable[int]) -> list[str]:
         return self.tokenizer.batch_decode([[id] for id in ids], clean_up_tokenization_spaces=False)
 
-    def _names(self) -> dict[str, int]:
-        """The id of each text that only one token has."""
-        texts = self._decoded(range(vocabulary(self.tokenizer)))
-        found: dict[str, int] = {}
-        for id, name in enumerate(texts):
-            found[name] = -1 if name in found else id
-        return {name: id for name, id in found.items() if id >= 0}
+    def _ids_by_text(self) -> dict[str, int]:
+        """Return the id of each token text that belongs to one token only."""
+        texts = self._decoded(range(vocabulary_size(self.tokenizer)))
+        ids: dict[str, int] = {}
+        for id, text in enumerate(texts):
+            ids[text] = -1 if text in ids else id
+        return {text: id for text, id in ids.items() if id >= 0}
 
 
-def by_id(choice: Mapping[str, Any], sent: Sequence[int], decoded: Any) -> Sequence[Listed]:
-    """What vLLM's extension lists at each token of a prompt: {"123": {"logprob": -0.1, "rank": 1}, ...}, null at the first.
+def read_prompt_logprobs(choice: Mapping[str, Any], sent: Sequence[int], decoded: Any) -> Sequence[TokenLogprobs]:
+    """Parse vLLM's extension: at each token of a prompt {"123": {"logprob": -0.1, "rank": 1}, ...}, null at the first.
 
-    Raises ValueError where the prompt was other tokens than `sent`: their ids come back, and each is listed at its place.
+    Raises ValueError where the server read other tokens than `sent`: every token of a prompt is among its own entries.
     """
     listed = choice.get("prompt_logprobs")
     if listed is None:
         raise ValueError(
-            "the answer has no prompt_logprobs. Use form: echo, or a server with this extension (vllm serve)."
+            "the answer has no prompt_logprobs. Use logprobs_api: echo, or a server with this extension (vllm serve)."
         )
-    came = choice.get("prompt_token_ids")
-    found = [{int(id): float(entry["logprob"]) for id, entry in (entries or {}).items()} for entries in listed]
-    wrong = [n for n, entries in enumerate(found) if n and n < len(sent) and sent[n] not in entries]
-    if (came is not None and list(came) != list(sent)) or len(found) != len(sent) or wrong:
-        raise ValueError(_other(len(found) if came is None else len(came), len(sent), came or [], sent))
-    return found
+    returned = choice.get("prompt_token_ids")
+    entries_per_token = [_logprobs(entries) for entries in listed]
+    wrong = [n for n, entries in enumerate(entries_per_token) if n and n < len(sent) and sent[n] not in entries]
+    if (returned is not None and list(returned) != list(sent)) or len(entries_per_token) != len(sent) or wrong:
+        raise ValueError(
+            _mismatch(
+                len(entries_per_token) if returned is None else len(returned),
+                len(sent),
+                returned_tokens=returned or [],
+                sent_tokens=sent,
+            )
+        )
+    return entries_per_token
 
 
-def by_text(choice: Mapping[str, Any], sent: Sequence[int], decoded: Any, names: Mapping[str, int]) -> Sequence[Listed]:
-    """What an echoed prompt lists at each token, by its text; texts that several tokens have are left out.
+def _logprobs(entries: Mapping[str, Any] | None) -> dict[int, float]:
+    return {int(id): float(entry["logprob"]) for id, entry in (entries or {}).items()}
 
-    Raises ValueError where the prompt was other tokens than `sent`, as far as their texts tell.
+
+def read_echo(
+    choice: Mapping[str, Any], sent: Sequence[int], decoded: Any, ids_by_text: Mapping[str, int]
+) -> Sequence[TokenLogprobs]:
+    """Parse an echoed prompt: log-probabilities by token text; texts that several tokens share are left out.
+
+    Raises ValueError where the server read other tokens than `sent`, as far as their texts tell.
     """
     logprobs = choice.get("logprobs") or {}
     if len(logprobs.get("tokens") or []) < len(sent) or not logprobs.get("top_logprobs"):
         raise ValueError(
             f"{len(sent)} tokens were sent, and {len(logprobs.get('tokens') or [])} came back with log-probabilities. The "
-            "server must support echo with logprobs for prompts; try form: prompt_logprobs, or another server."
+            "server must support echo with logprobs for prompts; try logprobs_api: prompt_logprobs, or another server."
         )
     tokens = logprobs["tokens"][: len(sent)]
     texts = decoded(sent)
     wrong = [
-        n for n, (came, id) in enumerate(zip(tokens, sent, strict=True)) if came not in (texts[n], f"{TOKEN_ID}{id}")
+        n for n, (token, id) in enumerate(zip(tokens, sent, strict=True)) if token not in (texts[n], f"{TOKEN_ID}{id}")
     ]
     if wrong:
-        raise ValueError(_other(len(tokens), len(sent), tokens[wrong[0] :], texts[wrong[0] :]))
-    found: list[dict[int, float]] = [{}]
+        raise ValueError(
+            _mismatch(len(tokens), len(sent), returned_tokens=tokens[wrong[0] :], sent_tokens=texts[wrong[0] :])
+        )
+    entries_per_token: list[dict[int, float]] = [{}]
     for id, own, top in zip(sent[1:], logprobs["token_logprobs"][1:], logprobs["top_logprobs"][1:], strict=False):
-        entries = {_id(name, names): float(value) for name, value in (top or {}).items()}
-        found.append({**entries, id: float(own)})
-        found[-1].pop(-1, None)
-    return found
+        entries = {_id(text, ids_by_text): float(value) for text, value in (top or {}).items()}
+        entries_per_token.append({**entries, id: float(own)})
+        entries_per_token[-1].pop(-1, None)
+    return entries_per_token
 
 
-def _id(name: str, names: Mapping[str, int]) -> int:
-    return int(name.removeprefix(TOKEN_ID)) if name.startswith(TOKEN_ID) else names.get(name, -1)
+def _id(text: str, ids_by_text: Mapping[str, int]) -> int:
+    return int(text.removeprefix(TOKEN_ID)) if text.startswith(TOKEN_ID) else ids_by_text.get(text, -1)
 
 
-def _other(came: int, sent: int, theirs: Sequence[Any], ours: Sequence[Any]) -> str:
+def _mismatch(returned: int, sent: int, *, returned_tokens: Sequence[Any], sent_tokens: Sequence[Any]) -> str:
     return (
-        f"it answered for other tokens than were sent: {came} for {sent}, {theirs[:3]} where {ours[:3]} stood. The tokenizer "
-        "at the source's path must be the server's own, and the server must add nothing to the prompt (prompt: ids helps)."
+        f"it answered for other tokens than were sent: {returned} for {sent}, {returned_tokens[:3]} where {sent_tokens[:3]} "
+        "stood. The tokenizer at the source's path must be the server's own, and the server must add nothing to the prompt "
+        "(prompt: ids helps)."
     )

@@ -1,4 +1,4 @@
-"""Entries of a row drawn at random from the whole distribution, instead of the largest kept."""
+"""Settings of random sampling knowledge distillation: entries sampled from the whole distribution instead of the top k."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class RandomSampling(Settings):
     """With the tokens of a text, all that the draws of its positions depend on."""
 
     def uniform(self, texts: Sequence[Encoded]) -> Float[Tensor, "N D"]:
-        """Numbers in [0, 1) for the draws of each row, of one text after another; what else is read changes none of them."""
-        parts = [self._stream(text).random((text.rows, self.draws)) for text in texts]
+        """Return one number in [0, 1) for each draw of each row of the texts; those of a text do not depend on the others."""
+        parts = [self._stream(text).random((text.num_rows, self.draws)) for text in texts]
         return torch.from_numpy(np.concatenate([np.empty((0, self.draws)), *parts]))
 
     def _stream(self, text: Encoded) -> np.random.Generator:

@@ -1,4 +1,4 @@
-"""Rows from a model that transformers runs here."""
+"""The backend `transformers`: rows and completions from a causal language model in this process."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from fusion.core.rows import LogitRows, Positions
-from fusion.data.batching import batches, pad
+from fusion.data.batching import length_grouped_batches, pad_texts
 from fusion.data.encode import Encoded
-from fusion.models.generate import Answer, Decoding, ends, write
+from fusion.models.generate import Completion, GenerationSettings, eos_token_ids, generate
 from fusion.models.head import Head, hidden_states
-from fusion.models.loading import load_model, vocabulary
-from fusion.sources.base import Backend, Progress, Wanted
+from fusion.models.loading import load_model, vocabulary_size
+from fusion.sources.base import Backend, Progress, SourceRequest
 from fusion.sources.sampling import RandomSampling
 
 
@@ -29,45 +30,49 @@ class Transformers(Backend):
     samples: ClassVar[bool] = True
     writes: ClassVar[bool] = True
 
-    def open(self, wanted: Wanted) -> TransformersSource:
-        """Load the model and compare its head with its own logits."""
-        model = load_model(wanted.ref, wanted.dtype, wanted.device)
-        head = Head.of(model, vocabulary(wanted.tokenizer))
-        head.check(model)
-        if wanted.compile:  # the forward alone: hooks stay outside, where `hidden_states` puts one for each call
+    @override
+    def open(self, request: SourceRequest) -> TransformersSource:
+        model = load_model(request.ref, request.dtype, request.device)
+        head = Head.from_model(model, vocabulary_size(request.tokenizer))
+        head.check_against_model(model)
+        if request.compile:  # the forward alone: hooks stay outside, where `hidden_states` puts one for each call
             model.base_model.forward = torch.compile(model.base_model.forward, dynamic=True)
-        k = min(wanted.k, head.vocabulary)
-        return TransformersSource(model, head.frozen(), k, wanted.batch_tokens, wanted.sampling, wanted.hidden)
+        k = min(request.k, head.vocabulary)
+        return TransformersSource(
+            model, head.for_frozen_model(), k, request.batch_tokens, request.sampling, request.hidden
+        )
 
-    def open_writer(self, wanted: Wanted) -> TransformersWriter:
-        """Load the model."""
-        model = load_model(wanted.ref, wanted.dtype, wanted.device)
-        return TransformersWriter(
-            model, wanted.tokenizer, ends(model, wanted.tokenizer, wanted.template), wanted.batch_tokens
+    @override
+    def open_generator(self, request: SourceRequest) -> TransformersGenerator:
+        model = load_model(request.ref, request.dtype, request.device)
+        return TransformersGenerator(
+            model, request.tokenizer, eos_token_ids(model, request.tokenizer, request.template), request.batch_tokens
         )
 
 
 @dataclass(frozen=True)
-class TransformersWriter:
-    """A loaded causal language model that answers prompts."""
+class TransformersGenerator:
+    """Completions from a loaded causal language model."""
 
     model: Any
     tokenizer: Any
-    ends: Sequence[int]
-    """Ids at which an answer stops."""
+    eos_token_ids: Sequence[int]
+    """Ids at which a completion stops."""
     batch_tokens: int
 
-    def write(
-        self, prompts: Sequence[Sequence[int]], how: Decoding, progress: Progress | None = None
-    ) -> list[list[Answer]]:
-        """See `Writer.write`."""
-        told = progress or (lambda _: None)
-        return write(self.model, self.tokenizer, prompts, self.ends, how, self.batch_tokens, told)
+    def generate(
+        self, prompts: Sequence[Sequence[int]], settings: GenerationSettings, progress: Progress | None = None
+    ) -> list[list[Completion]]:
+        """See `Generator.generate`."""
+        return generate(
+            self.model, self.tokenizer, prompts, settings=settings, eos_token_id=self.eos_token_ids,
+            batch_tokens=self.batch_tokens, progress=progress or (lambda _: None),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class TransformersSource:
-    """A loaded causal language model in evaluation mode. Batch sizes change nothing but speed (and rounding)."""
+    """Rows from a loaded causal language model in evaluation mode. Batch sizes change nothing but speed (and rounding)."""
 
     model: Any
     head: Head
@@ -75,29 +80,29 @@ class TransformersSource:
     batch_tokens: int = 4096
     """Tokens of a batch, padding included; one longer text makes a batch of its own."""
     sampling: RandomSampling | None = None
-    """How entries are drawn, if they are not the `k` largest."""
-    hidden: bool = False
-    """Whether rows hold the state that the head reads, after the last normalisation, as float16."""
+    """How entries are sampled, if they are not the `k` largest."""
+    keep_hidden: bool = False
+    """Whether rows hold the last hidden state (after the final norm, as the head reads it) in float16."""
 
     @torch.inference_mode()
     def rows(self, texts: Sequence[Encoded], progress: Progress | None = None) -> LogitRows:
         """See `Source.rows`; numbers are float32, on the CPU."""
         done: dict[int, LogitRows] = {}
-        for batch in batches([len(text.input_ids) for text in texts], self.batch_tokens):
+        for batch in length_grouped_batches([len(text.input_ids) for text in texts], self.batch_tokens):
             chosen = [texts[i] for i in batch]
-            inputs, at, about = pad(chosen, self.model.device)
-            hidden = hidden_states(self.model, **inputs).flatten(0, 1)[at]
-            rows = self._described(hidden, about, chosen)
-            rows = dataclasses.replace(rows, hidden=hidden.half() if self.hidden else None).to("cpu")
+            inputs, row_positions, positions = pad_texts(chosen, self.model.device)
+            hidden = hidden_states(self.model, **inputs).flatten(0, 1)[row_positions]
+            rows = self._head_rows(hidden, positions, chosen)
+            rows = dataclasses.replace(rows, hidden=hidden.half() if self.keep_hidden else None).to("cpu")
             for number, i in enumerate(batch):
-                mine = rows.select(rows.example == number)
-                done[i] = LogitRows(**{**vars(mine), "example": torch.full_like(mine.example, i)})
+                text_rows = rows.select(rows.example == number)
+                done[i] = dataclasses.replace(text_rows, example=torch.full_like(text_rows.example, i))
             if progress is not None:
                 progress(sum(len(text.input_ids) for text in chosen))
         return LogitRows.cat([done[i] for i in range(len(texts))])
 
-    def _described(self, hidden: Tensor, about: Positions, texts: Sequence[Encoded]) -> LogitRows:
+    def _head_rows(self, hidden: Tensor, positions: Positions, texts: Sequence[Encoded]) -> LogitRows:
         if self.sampling is None:
-            return self.head.rows(hidden, about, self.k, moments=self.k > 0)[0]
+            return self.head.rows(hidden, positions, self.k, moments=self.k > 0)[0]
         uniform = self.sampling.uniform(texts).to(hidden.device)
-        return self.head.drawn(hidden, about, uniform, self.sampling.tau)
+        return self.head.sampled_rows(hidden, positions, uniform, self.sampling.tau)

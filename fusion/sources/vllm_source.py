@@ -1,4 +1,4 @@
-"""Rows from a model that vLLM runs here, as the log-probabilities of a prompt's tokens."""
+"""The backend `vllm`: rows from vLLM's offline engine, by its prompt log-probabilities."""
 
 from __future__ import annotations
 
@@ -8,59 +8,68 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
+from typing_extensions import override
 
 from fusion.core.rows import LogitRows
 from fusion.data.encode import Encoded, end_of_turn
-from fusion.models.generate import Answer, Decoding
-from fusion.models.loading import vocabulary
-from fusion.runtime.distributed import world
-from fusion.sources.base import Backend, Progress, Wanted
-from fusion.sources.prompt_logprobs import Listed, rows_of
+from fusion.models.generate import Completion, GenerationSettings
+from fusion.models.loading import vocabulary_size
+from fusion.runtime.distributed import world_size
+from fusion.sources.base import Backend, Progress, SourceRequest
+from fusion.sources.prompt_logprobs import TokenLogprobs, rows_from_logprobs
 
-OURS = {"model", "revision", "trust_remote_code", "dtype", "max_logprobs", "logprobs_mode"}
+RESERVED_ARGUMENTS = {"model", "revision", "trust_remote_code", "dtype", "max_logprobs", "logprobs_mode"}
+"""Arguments of `vllm.LLM` that the run sets itself."""
 
 
 class VLLM(Backend):
-    """vLLM's offline engine (0.11.1 or newer, installed apart) runs the model. It gives log-probabilities, so the moments
-    of the logits are unknown; those of padded ids count as mass outside the entries.
+    """vLLM's offline engine (0.11.1 or newer, installed separately).
+
+    It gives log-probabilities, so the mean and std of the logits are unknown. The probability of padded ids counts as mass
+    outside the entries.
     """
 
     kind: Literal["vllm"] = "vllm"
-    weights: ClassVar[bool] = True
-    writes: ClassVar[bool] = True
-    idle: ClassVar[frozenset[str]] = frozenset({"tensor_parallel_size", "gpu_memory_utilization", "max_model_len"})
+    has_weights: ClassVar[bool] = True
+    can_generate: ClassVar[bool] = True
+    runtime_settings: ClassVar[frozenset[str]] = frozenset(
+        {"tensor_parallel_size", "gpu_memory_utilization", "max_model_len"}
+    )
     tensor_parallel_size: int = Field(default=1, ge=1)
     """GPUs that share the model."""
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
     """Share of each GPU's memory that vLLM may take."""
     max_model_len: int | None = Field(default=None, gt=0)
-    """Longest text in tokens, with one to spare; the model's own limit if not said."""
+    """Longest text in tokens plus one; by default the model's own limit."""
     engine: dict[str, Any] = Field(default={})
     """Any further argument of `vllm.LLM`, such as `quantization` or `max_num_batched_tokens`."""
 
-    def open(self, wanted: Wanted) -> VLLMSource:
-        """Start the engine. Raises ValueError without vLLM, and in processes of a launcher, for vLLM starts its own."""
-        vllm, engine = self._start(wanted)
-        how = vllm.SamplingParams(
-            temperature=1.0, max_tokens=1, prompt_logprobs=wanted.k, flat_logprobs=True, detokenize=False
-        )  # one token must be generated; it is not looked at
-        return VLLMSource(engine, how, wanted.k, vocabulary(wanted.tokenizer))
+    @override
+    def open(self, request: SourceRequest) -> VLLMSource:
+        vllm, engine = self._start(request)
+        sampling_params = vllm.SamplingParams(
+            temperature=1.0, max_tokens=1, prompt_logprobs=request.k, flat_logprobs=True, detokenize=False
+        )  # vLLM generates at least one token; it is discarded
+        return VLLMSource(engine, sampling_params, request.k, vocabulary_size(request.tokenizer))
 
-    def open_writer(self, wanted: Wanted) -> VLLMWriter:
-        """Start the engine, as `open` does."""
-        vllm, engine = self._start(wanted)
-        end = end_of_turn(wanted.tokenizer, wanted.template)
-        return VLLMWriter(engine, vllm.SamplingParams, [] if end is None else [end])
+    @override
+    def open_generator(self, request: SourceRequest) -> VLLMGenerator:
+        vllm, engine = self._start(request)
+        end = end_of_turn(request.tokenizer, request.template)
+        return VLLMGenerator(engine, vllm.SamplingParams, [] if end is None else [end])
 
-    def _start(self, wanted: Wanted) -> tuple[Any, Any]:
-        """vLLM itself, and a running engine."""
-        if taken := OURS & self.engine.keys():
+    def _start(self, request: SourceRequest) -> tuple[Any, Any]:
+        """Return the module vllm and a running engine.
+
+        Raises ValueError where vLLM is not installed, and in processes of a launcher, because vLLM starts its own.
+        """
+        if reserved := RESERVED_ARGUMENTS & self.engine.keys():
             raise ValueError(
-                f"backend.engine sets {', '.join(sorted(taken))}, which the run sets itself; remove it there."
+                f"backend.engine sets {', '.join(sorted(reserved))}, which the run sets itself; remove it there."
             )
-        if world() > 1:
+        if world_size() > 1:
             raise ValueError(
-                f"{wanted.ref.path}: vLLM starts its own processes and cannot run under torchrun. Run `fusion extract` by "
+                f"{request.ref.path}: vLLM starts its own processes and cannot run under torchrun. Run `fusion extract` by "
                 "itself, with backend.tensor_parallel_size for several GPUs, or several times at once, each with its own "
                 "CUDA_VISIBLE_DEVICES: they share the work."
             )
@@ -68,15 +77,15 @@ class VLLM(Backend):
             vllm: Any = importlib.import_module("vllm")
         except ImportError as error:
             raise ValueError(
-                f"{wanted.ref.path} has backend kind: vllm, and vllm cannot be imported ({error}). Install it (pip install "
+                f"{request.ref.path} has backend kind: vllm, and vllm cannot be imported ({error}). Install it (pip install "
                 "vllm), or use kind: transformers."
             ) from error
         engine = vllm.LLM(
-            model=str(wanted.ref.local or wanted.ref.path),
-            revision=wanted.ref.revision,
-            trust_remote_code=wanted.ref.trust_remote_code,
-            dtype=wanted.dtype,
-            max_logprobs=wanted.k,
+            model=str(request.ref.local_path or request.ref.path),
+            revision=request.ref.revision,
+            trust_remote_code=request.ref.trust_remote_code,
+            dtype=request.dtype,
+            max_logprobs=request.k,
             logprobs_mode="raw_logprobs",
             tensor_parallel_size=self.tensor_parallel_size,
             gpu_memory_utilization=self.gpu_memory_utilization,
@@ -87,36 +96,39 @@ class VLLM(Backend):
 
 
 @dataclass(frozen=True)
-class VLLMWriter:
-    """A running engine that answers prompts. Answers end where the model's own settings say, and at the ids `ends`."""
+class VLLMGenerator:
+    """Completions from a running engine; they end at the model's own eos tokens and at `stop_token_ids`."""
 
     engine: Any
-    parameters: Any
-    ends: Sequence[int]
+    sampling_params_class: Any
+    stop_token_ids: Sequence[int]
 
-    def write(
-        self, prompts: Sequence[Sequence[int]], how: Decoding, progress: Progress | None = None
-    ) -> list[list[Answer]]:
-        """See `Writer.write`."""
-        asked = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
-        found = self.engine.generate(asked, [self._drawn(how, prompt) for prompt in prompts], use_tqdm=False)
+    def generate(
+        self, prompts: Sequence[Sequence[int]], settings: GenerationSettings, progress: Progress | None = None
+    ) -> list[list[Completion]]:
+        """See `Generator.generate`."""
+        inputs = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
+        outputs = self.engine.generate(
+            inputs, [self._sampling_params(settings, prompt) for prompt in prompts], use_tqdm=False
+        )
         if progress is not None:
             progress(len(prompts))
-        return [[Answer(one.text, one.finish_reason == "stop") for one in out.outputs] for out in found]
+        return [[Completion(one.text, one.finish_reason == "stop") for one in out.outputs] for out in outputs]
 
-    def _drawn(self, how: Decoding, prompt: Sequence[int]) -> Any:
-        return self.parameters(
-            n=how.samples, temperature=how.temperature, top_p=how.top_p, max_tokens=how.max_new_tokens,
-            seed=how.seed_for([prompt]), stop_token_ids=list(self.ends),
+    def _sampling_params(self, settings: GenerationSettings, prompt: Sequence[int]) -> Any:
+        return self.sampling_params_class(
+            n=settings.num_return_sequences, temperature=settings.temperature, top_p=settings.top_p,
+            max_tokens=settings.max_new_tokens,
+            seed=settings.seed_for([prompt]), stop_token_ids=list(self.stop_token_ids),
         )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class VLLMSource:
-    """A running engine and what to ask of it. vLLM makes its own batches, of all the texts of a call."""
+    """Rows from a running engine. vLLM makes its own batches of all the texts of a call."""
 
     engine: Any
-    how: Any
+    sampling_params: Any
     k: int
     vocabulary: int
 
@@ -125,22 +137,22 @@ class VLLMSource:
         prompts = [{"prompt_token_ids": text.input_ids} for text in texts]
         parts = []
         for number, (text, out) in enumerate(
-            zip(texts, self.engine.generate(prompts, self.how, use_tqdm=False), strict=True)
+            zip(texts, self.engine.generate(prompts, self.sampling_params, use_tqdm=False), strict=True)
         ):
             if list(out.prompt_token_ids) != text.input_ids:
                 raise ValueError(
                     f"vLLM answered for {len(out.prompt_token_ids)} tokens, not for the {len(text.input_ids)} it was given: "
                     "it must not change the prompt. Is truncation set in backend.engine?"
                 )
-            listed = list(positions(out.prompt_logprobs))[text.start :]
-            parts.append(rows_of(text, listed, self.k, self.vocabulary, number))
+            logprobs_per_token = list(token_logprobs(out.prompt_logprobs))[text.start :]
+            parts.append(rows_from_logprobs(text, logprobs_per_token, self.k, self.vocabulary, number))
             if progress is not None:
                 progress(len(text.input_ids))
         return LogitRows.cat(parts)
 
 
-def positions(prompt_logprobs: Any) -> Iterator[Listed]:
-    """What vLLM lists for each token of a prompt, nothing for the first: from FlatLogprobs, or a list of dictionaries.
+def token_logprobs(prompt_logprobs: Any) -> Iterator[TokenLogprobs]:
+    """Yield the log-probabilities at each token of a prompt, none at the first, from FlatLogprobs or a list of dictionaries.
 
     The K most likely tokens, and the prompt's own token where it is not among them.
     """

@@ -13,9 +13,9 @@ from fusion.cache import Cache
 from fusion.config import Config, ModelSettings, SourceSettings, fine_tuning
 from fusion.data import datasets
 from fusion.data.datasets import Example
-from fusion.data.easiest import easiest
-from fusion.data.encode import Encoded, Message, encode, first_rows
-from fusion.data.folds import folds, prompt_of
+from fusion.data.easiest import select_easiest
+from fusion.data.encode import Encoded, Message, encode, truncate_rows
+from fusion.data.folds import assign_folds, prompt_key
 from fusion.models import loading
 from fusion.responses import AnyCheck, DatasetResponses, GeneratedResponses, example_from_json, placeholder_examples
 from fusion.runtime import artifacts
@@ -76,7 +76,7 @@ class Job:
         if source.fine_tune is None or self.expected:
             return [source]
         folders = [self.config.folder / "train" / name for name in self.fine_tunings(source)]
-        if not all((folder / "done.json").exists() for folder in folders):
+        if not all(artifacts.is_complete(folder) for folder in folders):
             raise ValueError(
                 f"Source {source.name} has fine_tune and was not fine-tuned yet. Run `fusion extract` first."
             )
@@ -134,8 +134,8 @@ class Job:
         how, file = self.config.data.responses, self.config.folder / CHOSEN / "examples.jsonl"
         if self.without is not None:
             part, count = self.without
-            parts = folds(self.original_examples, count)
-            return [example for example in self.original_examples if parts[prompt_of(example)] != part]
+            parts = assign_folds(self.original_examples, count)
+            return [example for example in self.original_examples if parts[prompt_key(example)] != part]
         if not isinstance(how, GeneratedResponses):
             return self.original_examples
         if self.expected:
@@ -177,7 +177,9 @@ class Job:
     def heldout(self) -> list[Example]:
         """Examples to measure on, each once. Raises ValueError where one is also trained on."""
         found = list(
-            datasets.unique(example for data in self.config.data.heldout for example in datasets.load(**data.reading))
+            datasets.unique_examples(
+                example for data in self.config.data.heldout for example in datasets.load(**data.reading)
+            )
         )
         _refuse_shared(found, "held-out", self.original_examples, "training", self.by_prompt)
         return found
@@ -185,7 +187,9 @@ class Job:
     @functools.cached_property
     def validation(self) -> list[Example]:
         """Examples that weights are chosen on, each once. Raises ValueError where one is also trained or measured on."""
-        found = list(datasets.unique(e for data in self.config.data.validation for e in datasets.load(**data.reading)))
+        found = list(
+            datasets.unique_examples(e for data in self.config.data.validation for e in datasets.load(**data.reading))
+        )
         _refuse_shared(found, "validation", self.original_examples, "training", self.by_prompt)
         _refuse_shared(found, "validation", self.heldout, "held-out")
         return found
@@ -207,7 +211,7 @@ class Job:
             return list(range(len(self.train)))
         cache = Cache(self.config.folder / "cache" / "pivot")
         cost = [-cache.rows([example.id]).gold.mean().item() for example in self.train]
-        return easiest(cost, self.train, self.config.data.easiest_fraction)
+        return select_easiest(cost, self.train, self.config.data.easiest_fraction)
 
     @functools.cached_property
     def weighting(self) -> AnyWeighting:
@@ -236,7 +240,7 @@ class Job:
             for example in self.read:
                 text = self._encode(name, example, example.messages, limit)
                 if example.id in self.ahead(name):
-                    text = first_rows(self._encode(name, example, self.ahead(name)[example.id]), text.rows)
+                    text = truncate_rows(self._encode(name, example, self.ahead(name)[example.id]), text.num_rows)
                 texts.append(text)
                 advance(1)
         if cut := sum(text.truncated for text in texts):
@@ -259,7 +263,7 @@ class Job:
             return {}
         found: dict[str, tuple[Message, ...] | None] = {}
         for example in self.read:
-            if found.setdefault(example.id, example.ahead) != example.ahead:
+            if found.setdefault(example.id, example.look_ahead) != example.look_ahead:
                 raise ValueError(
                     f"The example that begins {example.prompt[:60]!r} is twice in the data, and sources that look ahead "
                     "are shown different texts with it. Take it out of one of the data sets, for example with where or skip."
@@ -268,9 +272,9 @@ class Job:
 
     def _fingerprint(self, name: str) -> str:
         model, backend = self.models[name], self.backend(name)
-        if backend.weights:
-            return loading.fingerprint(model.ref)
-        tokenizer = loading.fingerprint(model.ref, tokenizer_alone=True)
+        if backend.has_weights:
+            return loading.model_fingerprint(model.ref)
+        tokenizer = loading.model_fingerprint(model.ref, tokenizer_alone=True)
         return artifacts.fingerprint(
             {"backend": backend.identity(), "revision": model.revision, "tokenizer": tokenizer}
         )
@@ -280,7 +284,7 @@ def _refuse_shared(
     found: Sequence[Example], what: str, others: Sequence[Example], which: str, by_prompt: bool = False
 ) -> None:
     def key(example: Example) -> str:
-        return example.asked if by_prompt else example.id
+        return example.prompt_id if by_prompt else example.id
 
     known = {key(example) for example in others}
     if both := [example for example in found if key(example) in known]:

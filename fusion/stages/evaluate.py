@@ -7,7 +7,7 @@ from typing import Any
 
 from fusion.data.encode import Template
 from fusion.models.loading import ModelRef
-from fusion.runtime.artifacts import fingerprint, made, refuse_other
+from fusion.runtime.artifacts import artifact_key, fingerprint, refuse_other_key
 from fusion.runtime.console import bar
 from fusion.stages.context import Job
 from fusion.stages.merge import MERGED
@@ -21,12 +21,12 @@ def candidates(job: Job) -> dict[str, tuple[ModelRef, Template, str]]:
     found: dict[str, tuple[ModelRef, Template, str]] = {
         name: (model.ref, model.template, job.fingerprints[name])
         for name, model in job.models.items()
-        if job.config.evaluation.original_models and job.backend(name).weights
+        if job.config.evaluation.original_models and job.backend(name).has_weights
     }
     trained = [BASELINE] if job.config.baseline else []
     for name in [*trained, *job.config.strategies]:
         folder = job.config.folder / "train" / (MERGED if name == "pairwise" else name)
-        found[name] = (ModelRef(str(folder / "model")), job.config.pivot.template, made(folder))
+        found[name] = (ModelRef(str(folder / "model")), job.config.pivot.template, artifact_key(folder))
     return found
 
 
@@ -37,7 +37,7 @@ def evaluate_one(job: Job, name: str, where: tuple[ModelRef, Template, str], how
     ids = fingerprint({"ids": [example.id for example in job.heldout]})
     key = {"model": identity, "template": template, "examples": ids, **asdict(how)}
     if file.exists():
-        refuse_other(file, Result.load(file).provenance["key"], key, "fusion evaluate")
+        refuse_other_key(file, Result.load(file).provenance["key"], key, "fusion evaluate")
         return False
     with bar(f"held-out, {name}", heldout.count_requests(job.heldout, how)) as advance:
         samples = heldout.score(ref, job.heldout, template, how, progress=advance)

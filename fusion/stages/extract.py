@@ -6,18 +6,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from fusion.cache import Cache, Writer, fill, full_key
+from fusion.cache import Cache, CacheWriter, full_key, write_missing_shards
 from fusion.core.rows import LogitRows
 from fusion.data import datasets
 from fusion.data.datasets import Example
 from fusion.data.encode import Encoded, Message
-from fusion.data.folds import folds, prompt_of
+from fusion.data.folds import assign_folds, prompt_key
 from fusion.models import loading
-from fusion.models.loading import ModelRef, vocabulary
+from fusion.models.loading import ModelRef, vocabulary_size
 from fusion.runtime.artifacts import fingerprint
 from fusion.runtime.console import bar, console
 from fusion.runtime.distributed import device, free_memory
-from fusion.sources import Source, Wanted
+from fusion.sources import Source, SourceRequest
 from fusion.stages.context import BATCH, Job
 from fusion.stages.helping import Batch, batches
 from fusion.stages.requirements import lacking
@@ -27,7 +27,7 @@ HELPING_SAMPLE = 2000
 """Examples of a domain that *is this source helping?* looks at."""
 
 
-def cache_writer(job: Job, name: str, folder: Path | None = None) -> Writer:
+def cache_writer(job: Job, name: str, folder: Path | None = None) -> CacheWriter:
     """The cache of one model, claimed for all that makes its rows; in the run's own `folder` if not said."""
     extract, model = job.config.extract, job.models[name]
     key = {
@@ -41,15 +41,15 @@ def cache_writer(job: Job, name: str, folder: Path | None = None) -> Writer:
         key |= {"top_k": extract.sampling.draws, "sampling": extract.sampling.model_dump()}
     key["backend"] = job.backend(name).identity()
     if others := _refs(job, name)[1:]:
-        key["parts"] = [loading.fingerprint(other) for other in others]
+        key["parts"] = [loading.model_fingerprint(other) for other in others]
     if ahead := job.ahead(name):
         key["look_ahead"] = _prompts(job, ahead)
     if extract.hidden_states and name != "pivot":  # else left out: the key of caches made before there was a choice
         key["hidden"] = True
-    size = vocabulary(job.tokenizers[name])
+    size = vocabulary_size(job.tokenizers[name])
     whole = full_key(key, sorted(set(job.ids)), extract.codec, extract.shard_size, size)
     folder = folder or job.store.artifact_folder("cache", name, whole)
-    return Writer(folder, key, job.ids, extract.shard_size, extract.codec, vocabulary=size)
+    return CacheWriter(folder, key, job.ids, extract.shard_size, extract.codec, vocabulary=size)
 
 
 def _prompts(job: Job, ahead: Mapping[str, Sequence[Message]]) -> str:
@@ -60,9 +60,9 @@ def _prompts(job: Job, ahead: Mapping[str, Sequence[Message]]) -> str:
 
 def open_source(job: Job, name: str, ref: ModelRef | None = None) -> Source:
     """A model made ready to give the rows that `cache_writer` keeps; `ref` in its place where there are several."""
-    extract, size = job.config.extract, vocabulary(job.tokenizers[name])
+    extract, size = job.config.extract, vocabulary_size(job.tokenizers[name])
     k = 1 if name == "pivot" else size if extract.top_k == "all" else min(extract.top_k, size)
-    wanted = Wanted(
+    wanted = SourceRequest(
         ref or job.models[name].ref, job.tokenizers[name], k, extract.dtype, device(), extract.batch_tokens, extract.compile,
         sampling=None if name == "pivot" else extract.sampling,
         hidden=extract.hidden_states and name != "pivot",
@@ -70,7 +70,7 @@ def open_source(job: Job, name: str, ref: ModelRef | None = None) -> Source:
     return job.backend(name).open(wanted)
 
 
-def extract_one(job: Job, name: str, writer: Writer) -> Cache:
+def extract_one(job: Job, name: str, writer: CacheWriter) -> Cache:
     """Write the missing shards of one model, together with whatever other processes are at it."""
     texts = dict(zip(job.ids, job.encoded(name), strict=True))
     shards = {number: [texts[id] for id in writer.examples(number)] for number in writer.missing()}
@@ -81,7 +81,7 @@ def extract_one(job: Job, name: str, writer: Writer) -> Cache:
         def rows(number: int) -> LogitRows:
             return _together(sources, [reader[id] for id in writer.examples(number)], shards[number], advance)
 
-        cache = fill(writer, rows, lambda number: advance(sizes[number]))
+        cache = write_missing_shards(writer, rows, lambda number: advance(sizes[number]))
     del sources, rows
     free_memory()
     return cache
@@ -97,8 +97,8 @@ def _readers(job: Job, name: str) -> dict[str, int]:
     trainings = [
         alone for source in job.config.sources if source.name == name for alone in job.fine_tunings(source).values()
     ]
-    parts = folds(trainings[0].original_examples, len(trainings)) if len(trainings) > 1 else {}
-    return {example.id: parts.get(prompt_of(example), 0) for example in job.read}
+    parts = assign_folds(trainings[0].original_examples, len(trainings)) if len(trainings) > 1 else {}
+    return {example.id: parts.get(prompt_key(example), 0) for example in job.read}
 
 
 def _together(
@@ -118,14 +118,14 @@ def _together(
 
 def refuse_unknown(job: Job, caches: dict[str, Cache]) -> None:
     """Raise ValueError where objectives or weighting read what a source's rows do not hold, before anything is trained."""
-    sources = {name: cache.known for name, cache in caches.items() if name != "pivot"}
+    sources = {name: cache.known_fields for name, cache in caches.items() if name != "pivot"}
     transforms = {source.name: source.transforms for source in job.config.sources}
     if missing := lacking(job.config.objectives, job.config.weighting, sources, transforms):
         raise ValueError("\n".join(missing))
     for source in job.config.sources:
-        weights = job.models[source.name].ref if source.backend.weights else None
+        weights = job.models[source.name].ref if source.backend.has_weights else None
         auxiliary_modules.check_modules(
-            job.config.objectives, weights, vocabulary(job.tokenizers[source.name]), caches.get(source.name)
+            job.config.objectives, weights, vocabulary_size(job.tokenizers[source.name]), caches.get(source.name)
         )
 
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import torch
 
-from fusion.cache import Cache, Writer, fill
+from fusion.cache import Cache, CacheWriter, write_missing_shards
 from fusion.core.rows import LogitRows
 from fusion.data.encode import Encoded
-from fusion.models.loading import vocabulary
+from fusion.models.loading import vocabulary_size
 from fusion.runtime.artifacts import write_json
 from fusion.runtime.console import bar
-from fusion.sources.importers import Format, Told, bind, find, read
+from fusion.sources.importers import ImportedSequence, ImportFormat, find_files, match_to_examples, read_sequences
 from fusion.stages.context import Job
 from fusion.stages.extract import cache_writer
 
@@ -27,7 +27,7 @@ IMPORT_RECORD = "imported.json"
 def import_cache(
     job: Job,
     name: str,
-    form: Format,
+    form: ImportFormat,
     places: Sequence[Path],
     codec: Path | None = None,
     tokens: Path | None = None,
@@ -40,19 +40,19 @@ def import_cache(
     the run is in none of them.
     """
     _refuse_other_backends(job, name)
-    files = find(form, places)
+    files = find_files(form, places)
     writer = cache_writer(job, name, out)
-    if writer.complete:
+    if writer.is_complete:
         raise ValueError(f"{writer.folder} is complete already. Delete it to import again.")
-    size, top_k = vocabulary(job.tokenizers[name]), job.config.extract.top_k
+    size, top_k = vocabulary_size(job.tokenizers[name]), job.config.extract.top_k
     texts = dict(zip(job.ids, job.encoded(name), strict=True))
     with bar("sequences", len(texts)) as advance:
-        sequences = _with_progress(read(form, files, codec, tokens), advance)
-        rows, counts = bind(sequences, texts, size if top_k == "all" else top_k, size)
+        sequences = _with_progress(read_sequences(form, files, codec, tokens), advance)
+        rows, counts = match_to_examples(sequences, texts, size if top_k == "all" else top_k, size)
     _refuse_missing(texts, rows, counts)
     checksums = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
     write_json(writer.folder / IMPORT_RECORD, {"format": form, "files": checksums, "sequences": counts})
-    return fill(writer, lambda number: _shard(writer, rows, number))
+    return write_missing_shards(writer, lambda number: _shard(writer, rows, number))
 
 
 def _refuse_other_backends(job: Job, name: str) -> None:
@@ -75,13 +75,13 @@ def _refuse_missing(texts: Mapping[str, Encoded], rows: Mapping[str, LogitRows],
         )
 
 
-def _with_progress(sequences: Iterable[Told], advance: Callable[[int], None]) -> Iterator[Told]:
+def _with_progress(sequences: Iterable[ImportedSequence], advance: Callable[[int], None]) -> Iterator[ImportedSequence]:
     for sequence in sequences:
         advance(1)
         yield sequence
 
 
-def _shard(writer: Writer, rows: Mapping[str, LogitRows], number: int) -> LogitRows:
+def _shard(writer: CacheWriter, rows: Mapping[str, LogitRows], number: int) -> LogitRows:
     parts = [rows[id] for id in writer.examples(number)]
     counts = torch.tensor([len(part) for part in parts])
     return dataclasses.replace(LogitRows.cat(parts), example=torch.arange(len(parts)).repeat_interleave(counts))

@@ -9,7 +9,7 @@ from typing import Any
 
 from fusion.config import BUILTIN
 from fusion.data import datasets
-from fusion.data.easiest import how_many
+from fusion.data.easiest import easiest_counts
 from fusion.models import loading
 from fusion.stages.context import Job
 
@@ -26,9 +26,11 @@ def lineage(job: Job) -> dict[str, Any]:
         "seed": config.seed,
         "models": {name: _model(job, name) for name in job.models},
         "data": {
-            "train": how_many(job.train, config.data.easiest_fraction or 1.0),
-            "heldout": datasets.by_domain(job.heldout),
-            "hub_datasets": list(dict.fromkeys(data.path for data in config.data.train if datasets.on_hub(data.path))),
+            "train": easiest_counts(job.train, config.data.easiest_fraction or 1.0),
+            "heldout": datasets.count_by_domain(job.heldout),
+            "hub_datasets": list(
+                dict.fromkeys(data.path for data in config.data.train if datasets.is_hub_id(data.path))
+            ),
         },
         "result": config.chosen,
         "baseline": "fine-tuned" if config.baseline else None,
@@ -39,12 +41,12 @@ def _model(job: Job, name: str) -> dict[str, Any]:
     model, backend, given = job.models[name], job.backend(name), replace(job, expected=True).models[name]
     return {
         "id": given.path,
-        "hub": not given.path.startswith(BUILTIN) and given.ref.local is None,
+        "hub": not given.path.startswith(BUILTIN) and given.ref.local_path is None,
         "fine_tuned": model is not given,
         "role": "pivot" if name == "pivot" else "source",
-        "parameters": loading.parameters(model.ref) if backend.weights else None,
-        "vocab_size": loading.vocabulary(job.tokenizers[name]),
-        "model_type": loading.load_config(model.ref).model_type if backend.weights else backend.kind,
+        "parameters": loading.count_parameters(model.ref) if backend.has_weights else None,
+        "vocab_size": loading.vocabulary_size(job.tokenizers[name]),
+        "model_type": loading.load_config(model.ref).model_type if backend.has_weights else backend.kind,
         "license": model.license,
         "fingerprint": job.fingerprints[name],
     }

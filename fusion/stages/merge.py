@@ -7,7 +7,7 @@ import shutil
 
 from fusion.merging.files.stream import merge
 from fusion.models.loading import load_model
-from fusion.runtime.artifacts import finish, finished, made, refuse_other, write_json
+from fusion.runtime.artifacts import artifact_key, claim_artifact, mark_complete, refuse_other_key, write_json
 from fusion.runtime.console import counter
 from fusion.stages.context import Job
 from fusion.training import pairwise_name
@@ -19,8 +19,8 @@ def merge_all(job: Job) -> bool:
     """Merge all pairwise models; whether there was something to do."""
     folder = job.config.folder / "train" / MERGED
     parts = [job.config.folder / "train" / pairwise_name(source.name) for source in job.config.sources]
-    key = {"method": job.config.merge.model_dump(), "models": [made(part) for part in parts]}
-    if finished(folder, key, "fusion merge"):
+    key = {"method": job.config.merge.model_dump(), "models": [artifact_key(part) for part in parts]}
+    if claim_artifact(folder, key, "fusion merge"):
         return False
     base = load_model(job.config.pivot.ref, job.config.dtype)  # as training began: same type, same names of tensors
     base.save_pretrained(folder / "base")
@@ -28,7 +28,7 @@ def merge_all(job: Job) -> bool:
     with counter("merge") as progress:
         models = [part / "model" for part in parts]
         merge(folder / "base", models, job.config.merge, folder / "model", progress=progress)
-    finish(folder)
+    mark_complete(folder)
     return True
 
 
@@ -36,9 +36,9 @@ def fuse_chosen(job: Job) -> bool:
     """Copy the chosen model to fused/, whole or not at all; whether there was something to do."""
     chosen = job.config.folder / "train" / (MERGED if job.config.chosen == "pairwise" else "unified")
     folder = job.config.folder / "fused"
-    lineage = {"from": job.config.chosen, "made": made(chosen), "models": job.fingerprints}
+    lineage = {"from": job.config.chosen, "made": artifact_key(chosen), "models": job.fingerprints}
     if (folder / "fusion.json").exists():
-        refuse_other(folder, json.loads((folder / "fusion.json").read_text()), lineage, "fusion merge")
+        refuse_other_key(folder, json.loads((folder / "fusion.json").read_text()), lineage, "fusion merge")
         return False
     aside = folder.with_name(".fused.part")
     for place in (aside, folder):  # what was cut off while it was written

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
-from fusion.cache.known_fields import Known
+from fusion.cache.known_fields import KnownFields
 from fusion.objectives import AnyObjective, JoinedObjective
 from fusion.transforms import AnyTransform
 from fusion.weighting import AnyWeighting
@@ -22,7 +22,7 @@ WAYS_OUT = {"hidden": "Set extract.hidden_states to true and extract the source 
 def lacking(
     objectives: Sequence[AnyObjective],
     weighting: AnyWeighting,
-    sources: Mapping[str, Known],
+    sources: Mapping[str, KnownFields],
     transforms: Mapping[str, Sequence[AnyTransform]] = MappingProxyType({}),
 ) -> list[str]:
     """One sentence for each thing that an objective, the weighting or a transform reads and a source's rows do not all hold.
@@ -53,15 +53,15 @@ def lacking(
                 )
         for i, objective in enumerate(objectives):
             needed = objective.requirements.source_top_k
-            if needed and needed > known.entries:
+            if needed and needed > known.min_entries:
                 found.append(
                     f"objectives[{i}] ({objective.kind}) reads {needed} entries of each row, and some of source "
-                    f"{name} have only {known.entries}. Lower its top_k, or take rows from a backend that gives more."
+                    f"{name} have only {known.min_entries}. Lower its top_k, or take rows from a backend that gives more."
                 )
     return found
 
 
-def _unknown(known: Known, needs: frozenset[str]) -> Iterator[tuple[str, int]]:
+def _unknown(known: KnownFields, needs: frozenset[str]) -> Iterator[tuple[str, int]]:
     """The fields that some rows lack, and how many rows lack each."""
     have = {"gold": known.gold, "mean": known.moments, "std": known.moments, "hidden": known.hidden}
     yield from ((field, known.rows - have[field]) for field in sorted(needs) if have[field] < known.rows)

@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 
-from fusion.cache import fill
+from fusion.cache import write_missing_shards
 from fusion.core.rows import LogitRows
 from fusion.data.datasets import Example
-from fusion.data.encode import Message, Template, encode, encode_prompt, is_chat
-from fusion.models.generate import Answer
+from fusion.data.encode import Message, Template, encode, encode_prompt, uses_chat_template
+from fusion.models.generate import Completion
 from fusion.responses import (
     PromptResponses,
     Response,
@@ -29,11 +29,11 @@ from fusion.responses import (
 )
 from fusion.responses.response_store import store_key
 from fusion.runtime import distributed
-from fusion.runtime.artifacts import fingerprint, finish, finished, write_text
+from fusion.runtime.artifacts import claim_artifact, fingerprint, is_complete, mark_complete, write_text
 from fusion.runtime.console import bar
 from fusion.runtime.distributed import device
 from fusion.runtime.run_file import ResponseCounts
-from fusion.sources import Source, Wanted
+from fusion.sources import Source, SourceRequest
 from fusion.stages.context import CHOSEN, Job
 
 REDO = "fusion respond"
@@ -54,20 +54,20 @@ def answer(job: Job, name: str) -> bool:
         id: (prompt.messages, prompt.template or template) for id, prompt in prompts.items()
     }
     ids = {id: encode_prompt(tokenizer, messages, template=form) for id, (messages, form) in how.items()}
-    turns = {id for id, asked in how.items() if is_chat(tokenizer, *asked)}
-    writer = job.backend(name).open_writer(_wanted(job, name))
+    turns = {id for id, asked in how.items() if uses_chat_template(tokenizer, *asked)}
+    writer = job.backend(name).open_generator(_wanted(job, name))
     with bar(f"answers of {name}", len(ids)) as advance:
 
         def make(number: int) -> list[Any]:
             asked = folder.shard_ids(number)
-            found = writer.write([ids[id] for id in asked], job.written.decoding, advance)
+            found = writer.generate([ids[id] for id in asked], job.written.decoding, advance)
             return [[_kept(one, id in turns) for one in samples] for id, samples in zip(asked, found, strict=True)]
 
-        fill(folder, make, lambda number: advance(len(folder.shard_ids(number))))
+        write_missing_shards(folder, make, lambda number: advance(len(folder.shard_ids(number))))
     return True
 
 
-def _kept(answer: Answer, is_turn: bool) -> list[Any]:
+def _kept(answer: Completion, is_turn: bool) -> list[Any]:
     """Text and end; an assistant's turn begins without the space that some tokenizers put before every text."""
     return [answer.text.removeprefix(" ") if is_turn else answer.text, answer.ended]
 
@@ -94,7 +94,7 @@ def read(job: Job, name: str) -> bool:
             advance(len(ids))
             return [{other: [next(found) for _ in of[id]] for other, of in written.items()} for id in ids]
 
-        fill(folder, make, lambda number: advance(len(folder.shard_ids(number))))
+        write_missing_shards(folder, make, lambda number: advance(len(folder.shard_ids(number))))
     return True
 
 
@@ -129,10 +129,10 @@ def choose(job: Job) -> bool:
         "checks": [data.check.model_dump() for data in job.config.data.train],
         "examples": fingerprint({"ids": [[e.id, e.domain, e.tests] for e in job.original_examples]}),
     }
-    with distributed.main_first():
-        if not (folder / "done.json").exists():  # nothing was left to learn from: another choice is no contradiction
+    with distributed.main_process_first():
+        if not is_complete(folder):  # nothing was left to learn from: another choice is no contradiction
             (folder / "key.json").unlink(missing_ok=True)
-        if finished(folder, key, REDO):
+        if claim_artifact(folder, key, REDO):
             return False
         questions = _checked(job)
         found = choose_examples(questions, job.written, job.writers)
@@ -144,7 +144,7 @@ def choose(job: Job) -> bool:
             )
         lines = [json.dumps(example_to_json(example, source)) for example, source in found]
         write_text(folder / "examples.jsonl", "".join(f"{line}\n" for line in lines))
-        finish(folder, counts=[asdict(each) for each in how_well])
+        mark_complete(folder, counts=[asdict(each) for each in how_well])
     return True
 
 
@@ -162,7 +162,7 @@ def _checked(job: Job) -> list[PromptResponses]:
     found = []
     with bar("answers checked", len(job.original_examples)) as advance:
         for example, check in zip(job.original_examples, job.checks, strict=True):
-            responses = _responses(job, example.asked, written, read_by)
+            responses = _responses(job, example.prompt_id, written, read_by)
             found.append(PromptResponses(example, responses, check(example, responses)))
             advance(1)
     return found
@@ -199,12 +199,12 @@ def _lines(job: Job, name: str, key: dict[str, Any]) -> ResponseStore:
 
 def _prompts(job: Job) -> dict[str, Example]:
     """One example of each prompt, by what is asked."""
-    return {example.asked: example for example in reversed(job.original_examples)}
+    return {example.prompt_id: example for example in reversed(job.original_examples)}
 
 
-def _wanted(job: Job, name: str) -> Wanted:
+def _wanted(job: Job, name: str) -> SourceRequest:
     extract = job.config.extract
-    return Wanted(
+    return SourceRequest(
         job.models[name].ref, job.tokenizers[name], 1, extract.dtype, device(), extract.batch_tokens,
         template=job.models[name].template,
     )  # fmt: skip

@@ -14,7 +14,7 @@ from fusion.config import plain_fine_tuning
 from fusion.data import datasets
 from fusion.objectives import AnyObjective
 from fusion.runtime import distributed
-from fusion.runtime.artifacts import fingerprint, finish, finished
+from fusion.runtime.artifacts import claim_artifact, fingerprint, mark_complete
 from fusion.runtime.console import console, training_bar
 from fusion.stages.context import Job
 from fusion.training import (
@@ -41,7 +41,7 @@ def training_source(job: Job, name: str, cache: Cache) -> TrainingSource:
         getattr(job.models[name], "transforms", ()),
         spelling_distance=functools.partial(spelling_distance, *tokenizers, templates),
         read_hidden=any("hidden" in objective.required_source_fields for objective in job.config.objectives),
-        model=job.models[name].ref if job.backend(name).weights else None,
+        model=job.models[name].ref if job.backend(name).has_weights else None,
     )
 
 
@@ -55,16 +55,16 @@ def train_one(
     objectives = job.config.objectives if sources else plain_fine_tuning()
     key = _training_key(job, sources, learn_from, objectives)
     with job.store.artifact_lock("train", key):
-        with distributed.main_first():
+        with distributed.main_process_first():
             folder = job.store.artifact_folder("train", name, key)
-            done = finished(folder, key, "fusion train")
+            done = claim_artifact(folder, key, "fusion train")
         if not done:
             spec = _training_spec(job, sources, learn_from, objectives, pivot)
             train(spec, folder, training_bar(name))
             if spec.quantizer:
                 console.print(_sizes(folder / "model"))
-            if distributed.is_main():
-                finish(folder)
+            if distributed.is_main_process():
+                mark_complete(folder)
             distributed.free_memory()
     return not done
 
@@ -121,7 +121,7 @@ def _training_key(
         "pivot": job.fingerprints["pivot"],
         "template": config.pivot.template,
         "examples": fingerprint({"ids": [job.ids[n] for n in job.learned_from], "max_length": config.data.max_length}),
-        "sources": {source.name: source.cache.made for source in sources},
+        "sources": {source.name: source.cache.artifact_key for source in sources},
         "transforms": {source.name: [each.model_dump() for each in source.transforms] for source in sources},
         "learn_from": learn_from,
         "objectives": [_objective_key(objective) for objective in objectives],

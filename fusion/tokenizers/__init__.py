@@ -1,6 +1,20 @@
-"""What bytes tokens stand for: of a vocabulary (`table`), and of a text, with the place of each (`place`)."""
+"""Bytes of the tokens of a vocabulary (`vocabulary_bytes`), and byte offsets of the tokens of a text (`byte_prefixes`)."""
 
 from fusion.tokenizers.byte_prefixes import byte_prefixes, tokenize
-from fusion.tokenizers.token_bytes import control_tokens, name, remember, spelled, spellings
+from fusion.tokenizers.token_bytes import (
+    cached_per_tokenizer,
+    control_tokens,
+    decode_text,
+    tokenizer_name,
+    vocabulary_bytes,
+)
 
-__all__ = ["byte_prefixes", "control_tokens", "name", "remember", "spelled", "spellings", "tokenize"]
+__all__ = [
+    "byte_prefixes",
+    "cached_per_tokenizer",
+    "control_tokens",
+    "decode_text",
+    "tokenize",
+    "tokenizer_name",
+    "vocabulary_bytes",
+]

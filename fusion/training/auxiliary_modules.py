@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from fusion.cache import Cache
-from fusion.cache.head_recovery import ROWS, audit
-from fusion.models.head import Head, unwrapped
+from fusion.cache.head_recovery import DEFAULT_ROWS, recover_head
+from fusion.models.head import Head, unwrap_model
 from fusion.models.loading import ModelRef, load_config, load_model
 from fusion.objectives import ModuleObjective, ModuleSpec, Objective, OutputLayer
 from fusion.training.batch_targets import TrainingSource
@@ -86,7 +86,7 @@ def attach_modules(model: Any, modules: nn.ModuleDict) -> None:
 
 def detach_modules(model: Any) -> None:
     """Take the modules out again, so that the model is what it would be without them."""
-    if hasattr(inside := unwrapped(model), NAME):
+    if hasattr(inside := unwrap_model(model), NAME):
         delattr(inside, NAME)
 
 
@@ -99,7 +99,7 @@ def read_output_layer(ref: ModelRef | None, vocabulary: int, dtype: str) -> Outp
     """Read what makes logits of a model's hidden states. Raises ValueError where that is more than a matrix and a bias."""
     if ref is None:
         raise ValueError("The source's weights are not here (its backend knows log-probabilities only).")
-    head = Head.of(load_model(ref, dtype), vocabulary)
+    head = Head.from_model(load_model(ref, dtype), vocabulary)
     if head.softcap is not None or type(head.module) is not nn.Linear:
         raise ValueError(NOT_LINEAR.format(ref.path))
     weight, bias = head.module.weight[:vocabulary], head.module.bias
@@ -113,9 +113,9 @@ def recover_output_layer(cache: Cache, model: ModelRef | None, dtype: str) -> Ou
     Raises ValueError where they do not tell.
     """
     width = 0 if model is None else load_config(model).get_text_config().hidden_size
-    rows = max(ROWS, 4 * width)
+    rows = max(DEFAULT_ROWS, 4 * width)
     try:
-        basis = audit(cache, rows).basis
+        basis = recover_head(cache, rows).basis
     except ValueError as error:
         raise ValueError(
             f"dual_head with head: cache finds no output layer in {cache.folder}, of which it reads about {rows} rows. {error} "
@@ -132,7 +132,7 @@ def _spec(source: TrainingSource, pivot_width: int, dtype: str) -> ModuleSpec:
             return recover_output_layer(cache, source.model, dtype)
         return read_output_layer(source.model, vocabulary, dtype)
 
-    return ModuleSpec(pivot_width, cache.width, vocabulary, output_layer, source.spelling_distance)
+    return ModuleSpec(pivot_width, cache.hidden_size, vocabulary, output_layer, source.spelling_distance)
 
 
 def _key(source: str) -> str:

@@ -20,7 +20,7 @@ from fusion.alignment import Alignment, align, align_spans, map_to_pivot
 from fusion.cache import Cache
 from fusion.core.example import ExampleInfo
 from fusion.core.rows import LogitRows, Pairs, Positions
-from fusion.data.batching import pack, pad
+from fusion.data.batching import pack_texts, pad_texts
 from fusion.data.datasets import Example
 from fusion.data.encode import Encoded
 from fusion.models.loading import ModelRef
@@ -73,9 +73,9 @@ class FusionCollator:
         """Return `input_ids` and `attention_mask` (or, packed, `position_ids`) of shape [lines, T], and `targets`."""
         encoded, examples = [self.encoded[n] for n in numbers], [self.examples[n] for n in numbers]
         if self.line_length is None:
-            inputs, row_positions, positions = pad(encoded, "cpu", self.pad_id)
+            inputs, row_positions, positions = pad_texts(encoded, "cpu", self.pad_id)
         else:
-            inputs, row_positions, positions = pack(encoded, "cpu", self.line_length, self.pad_id)
+            inputs, row_positions, positions = pack_texts(encoded, "cpu", self.line_length, self.pad_id)
         ids = [example.id for example in examples]
         texts = {number: example.response.encode() for number, example in enumerate(examples)}
         rows = [source.cache.rows(ids, source.read_hidden) for source in self.sources]

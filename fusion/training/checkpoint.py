@@ -23,7 +23,7 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 def write_engine_file(checkpoint: Path, engine: Engine) -> None:
     """Keep beside a checkpoint which engine made it, in how many processes."""
-    write_json(checkpoint / "engine.json", {"engine": engine.name, "processes": distributed.world()})
+    write_json(checkpoint / "engine.json", {"engine": engine.name, "processes": distributed.world_size()})
 
 
 def read_engine_file(checkpoint: Path) -> dict[str, Any]:
@@ -42,10 +42,10 @@ def make_universal(checkpoint: Path, engine: Engine) -> bool:
             f"{checkpoint} was made with engine.kind={engine_file['engine']}, this run has {engine.name}. Set engine.kind to "
             f"{engine_file['engine']} to go on, or delete {checkpoint} to train again from the last step before it."
         )
-    if not engine.stage or engine_file["processes"] == distributed.world():
+    if not engine.stage or engine_file["processes"] == distributed.world_size():
         return False
-    with distributed.main_first():
-        if distributed.is_main() and not (checkpoint / "latest_universal").exists():
+    with distributed.main_process_first():
+        if distributed.is_main_process() and not (checkpoint / "latest_universal").exists():
             _convert(checkpoint)
     return True
 

@@ -65,7 +65,7 @@ class Engine(Settings):
     @property
     def name(self) -> str:
         """`kind` with auto decided."""
-        return self.kind if self.kind != "auto" else "ddp" if distributed.world() > 1 else "single"
+        return self.kind if self.kind != "auto" else "ddp" if distributed.world_size() > 1 else "single"
 
     def batch_arguments(self, training: dict[str, Any], processes: int | None = None) -> dict[str, Any]:
         """TrainingArguments with sizes that make up `global_batch_size` over so many processes, those of this run if not said.
@@ -74,7 +74,7 @@ class Engine(Settings):
         """
         if self.global_batch_size is None:
             return training
-        processes = processes or distributed.world()
+        processes = processes or distributed.world_size()
         share, rest = divmod(self.global_batch_size, processes)
         if rest:
             raise ValueError(
@@ -93,7 +93,7 @@ class Engine(Settings):
 
 def examples_per_step(training: dict[str, Any]) -> int:
     """Examples of one step, over all processes and micro-batches."""
-    return int(training.get(*BATCH_SIZE)) * int(training.get(*ACCUMULATION)) * distributed.world()
+    return int(training.get(*BATCH_SIZE)) * int(training.get(*ACCUMULATION)) * distributed.world_size()
 
 
 def engine_arguments(engine: Engine, dtype: str, universal: bool = False) -> dict[str, Any]:

@@ -20,20 +20,20 @@ def running(engine: Engine) -> Iterator[None]:
 
     Raises ValueError where the engine and the number of processes do not go together.
     """
-    if engine.name == "single" and distributed.world() > 1:
+    if engine.name == "single" and distributed.world_size() > 1:
         raise ValueError(
-            f"engine.kind is single, but there are {distributed.world()} processes; set it to auto, zero2 or fsdp2."
+            f"engine.kind is single, but there are {distributed.world_size()} processes; set it to auto, zero2 or fsdp2."
         )
-    if engine.name == "ddp" and distributed.world() == 1:
+    if engine.name == "ddp" and distributed.world_size() == 1:
         raise ValueError(
             "engine.kind is ddp, but there is one process; start several with torchrun, or set it to auto."
         )
     if engine.name == "fsdp2" and engine.offload != "none" and distributed.device() == "cpu":
         raise ValueError("engine.offload moves what fsdp2 keeps on GPUs to the CPU, and there is no GPU; leave it out.")
     if engine.stage or engine.name == "fsdp2":
-        distributed.alone()
+        distributed.set_single_process_env()
     _forget()
-    distributed.start()
+    distributed.init_process_group()
     if engine.stage:
         _start_deepspeed()
     try:
@@ -62,7 +62,7 @@ def engine_of(wrapped: Any) -> str:
     if hasattr(wrapped, "zero_optimization_stage"):
         return f"zero{wrapped.zero_optimization_stage()}"
     if isinstance(wrapped, DistributedDataParallel):  # accelerate wraps a lone process of a launcher too
-        return "ddp" if distributed.world() > 1 else "single"
+        return "ddp" if distributed.world_size() > 1 else "single"
     return "fsdp2" if _sharded(wrapped) else "single"
 
 
@@ -71,9 +71,9 @@ def check(engine: Engine, wrapped: Any) -> None:
     found = engine_of(wrapped)
     if found != engine.name:
         raise ValueError(
-            f"engine.kind is {engine.kind}, but the model ended up in {found} ({type(wrapped).__name__}, {distributed.world()} "
-            "processes). Nothing was trained. Set engine.kind to what you want, and check the versions of accelerate, "
-            "transformers and deepspeed."
+            f"engine.kind is {engine.kind}, but the model ended up in {found} ({type(wrapped).__name__}, "
+            f"{distributed.world_size()} processes). Nothing was trained. Set engine.kind to what you want, "
+            "and check the versions of accelerate, transformers and deepspeed."
         )
     if found == "fsdp2" and not _shards_layers(wrapped):
         raise ValueError(

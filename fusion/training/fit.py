@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 
-from fusion.models.head import BUDGET, Head
-from fusion.models.loading import ModelRef, vocabulary
+from fusion.models.head import LOGITS_BUDGET, Head
+from fusion.models.loading import ModelRef, vocabulary_size
 from fusion.objectives import Objective
 from fusion.runtime import distributed
 from fusion.training.adapter import LoRA, load_pivot, merge_adapter
@@ -46,7 +46,7 @@ class TrainingSpec:
     _: dataclasses.KW_ONLY
     logits_chunk: int | None = None
     """Rows whose logits exist at once; see `Head.chunk`."""
-    logits_budget: int = BUDGET
+    logits_budget: int = LOGITS_BUDGET
     """Logits that a step keeps for its backward pass; see `Head.budget`."""
     pack_length: int | None = None
     """Tokens of a line in which short texts are packed; None packs nothing."""
@@ -72,7 +72,7 @@ def train(spec: TrainingSpec, folder: Path, callbacks: Sequence[TrainerCallback]
         detach_modules(trainer.model)
         layers, parameters = finalize_weights(trainer.model), sum(p.numel() for p in trainer.model.parameters())  # type: ignore[union-attr]
         trainer.save_model(str(folder / ("adapter" if spec.adapter else "model")))
-    if distributed.is_main():
+    if distributed.is_main_process():
         if spec.adapter:
             merge_adapter(spec.pivot, spec.dtype, folder / "adapter", folder / "model")
             spec.tokenizer.save_pretrained(folder / "model")
@@ -95,7 +95,10 @@ def _trainer(spec: TrainingSpec, folder: Path, checkpoint: Path | None) -> Fusio
     model = load_pivot(spec.pivot, spec.dtype, device, spec.adapter)
     if spec.quantizer:
         quantize_layers(model, spec.quantizer)
-    collator, head = spec.collator, Head.of(model, vocabulary(spec.tokenizer), spec.logits_chunk, spec.logits_budget)
+    collator, head = (
+        spec.collator,
+        Head.from_model(model, vocabulary_size(spec.tokenizer), spec.logits_chunk, spec.logits_budget),
+    )
     learned = [s for s in collator.sources if collator.learn_from is None or s.name in collator.learn_from]
     width = model.get_output_embeddings().weight.shape[-1]
     modules = build_modules(objectives, learned, width, dtype=spec.dtype, seed=spec.seed)

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from fusion.data.batching import pack, pad
+from fusion.data.batching import pack_texts, pad_texts
 from fusion.data.encode import Encoded
-from fusion.models.head import hidden_states, unwrapped
+from fusion.models.head import hidden_states, unwrap_model
 
 
 def max_line_length(model: Any, max_length: int) -> int:
@@ -28,13 +28,13 @@ def check_packed_texts_stay_apart(model: Any, tolerance: float | None = None) ->
     example, carry their state over). `model` may be wrapped for distributed training. `tolerance` is relative to the
     largest state; by default 1e-4 in float32, 0.05 in 16 bits.
     """
-    device, inside = next(model.parameters()).device, unwrapped(model)
+    device, inside = next(model.parameters()).device, unwrap_model(model)
     texts = [Encoded([(7 * i + n) % 50 for i in range(n)], 1, list(range(n - 1)), False) for n in (5, 9, 7)]
     was_training = model.training
     model.eval()
     apart, together = (
         hidden_states(model, **inputs).flatten(0, 1)[at]
-        for inputs, at, _ in (pad(texts, device), pack(texts, device, sys.maxsize))
+        for inputs, at, _ in (pad_texts(texts, device), pack_texts(texts, device, sys.maxsize))
     )
     model.train(was_training)
     error = ((apart - together).float().abs().max() / apart.float().abs().max()).item()

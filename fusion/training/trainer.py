@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback
 
-from fusion.models.head import Head, hidden_states, unwrapped
+from fusion.models.head import Head, hidden_states, unwrap_model
 from fusion.objectives import BatchTargets, Objective
 from fusion.runtime import distributed
 from fusion.training.checkpoint import write_engine_file
@@ -69,7 +69,7 @@ class FusionTrainer(Trainer):
         if self.engine.stage == 3:
             restore_param_groups(self.optimizer, self._groups)
         mixed = self.args.bf16 or self.args.fp16  # then a float32 model computes in 16 bits
-        self.loss.head.check(self.model_wrapped, 0.1 if mixed else None)
+        self.loss.head.check_against_model(self.model_wrapped, 0.1 if mixed else None)
         if getattr(self.data_collator, "line_length", None) is not None:
             check_packed_texts_stay_apart(self.model_wrapped, 0.05 if mixed else None)
         self._logged_at = self.state.global_step
@@ -130,7 +130,7 @@ class FusionTrainer(Trainer):
         """Write the whole model as safetensors, whichever engine holds it. Checkpoints of FSDP2 keep their shards apart."""
         if self.is_fsdp_enabled and not _internal_call:
             whole: Any = self.accelerator.get_state_dict(self.model)
-            shared = getattr(unwrapped(self.model), "all_tied_weights_keys", {})
+            shared = getattr(unwrap_model(self.model), "all_tied_weights_keys", {})
             self._save(output_dir, state_dict={name: weight for name, weight in whole.items() if name not in shared})
         else:
             super().save_model(output_dir, _internal_call)
@@ -138,7 +138,7 @@ class FusionTrainer(Trainer):
     def _save_rng_state(self, output_dir: str) -> None:
         """The last share of a checkpoint: when Trainer marks it as whole after this, all processes have written theirs."""
         super()._save_rng_state(output_dir)
-        if distributed.is_main():
+        if distributed.is_main_process():
             write_engine_file(Path(output_dir), self.engine)
         distributed.barrier()
 

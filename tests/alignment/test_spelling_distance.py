@@ -11,7 +11,7 @@ from fusion.alignment import SpellingDistance
 from fusion.alignment.tokenizer_pair import spelling_distance
 from fusion.data.encode import end_of_turn
 from fusion.quickstart import tokens
-from fusion.tokenizers import spellings
+from fusion.tokenizers import vocabulary_bytes
 from tests.helpers import tiny
 
 
@@ -64,7 +64,7 @@ def test_vocabularies_without_any_text_have_distances_too():
 
 def test_two_real_tokenizers_meet_in_bytes():
     pivot, source = tokens.sentencepiece(tiny.TEXTS), tokens.gpt(tiny.TEXTS)
-    mine, theirs = spellings(pivot), spellings(source)
+    mine, theirs = vocabulary_bytes(pivot), vocabulary_bytes(source)
     common = sorted(({w for w in mine if w} & {w for w in theirs if w}), key=len)[-5:]
     assert len(common[0]) > 1
     ids = [torch.tensor([[table.index(word) for word in common]]) for table in (mine, theirs)]

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from fusion.alignment import coverage, exact_map, first_piece_map, map_entries
 from fusion.core.rows import LogitRows
-from fusion.tokenizers import spellings, tokenize
+from fusion.tokenizers import tokenize, vocabulary_bytes
 from tests.helpers.alignment_cases import rows
 from tests.helpers.tiny_tokenizers import ALL, BYTES, byte_level, gemma_style, unigram
 from tokenizers import Tokenizer, decoders, models, normalizers
@@ -59,7 +59,7 @@ def slow_exact(source, pivot):
 
 @pytest.mark.parametrize(("one", "two"), itertools.permutations(ALL, 2))
 def test_exact_map_of_trained_vocabularies_matches_a_slow_search(one, two):
-    source, pivot = (spellings(ALL[kind]()) for kind in (one, two))
+    source, pivot = (vocabulary_bytes(ALL[kind]()) for kind in (one, two))
     found = exact_map(source, pivot)
     assert found.tolist() == slow_exact(source, pivot)
     assert (found >= 0).sum() > 50
@@ -68,7 +68,7 @@ def test_exact_map_of_trained_vocabularies_matches_a_slow_search(one, two):
 @pytest.mark.parametrize("kind", ["byte-level", "gemma", "unigram"])
 def test_a_vocabulary_maps_to_itself(kind):
     """Bare bytes of byte fallback aside: those that have an ordinary twin map to the twin."""
-    table = spellings(ALL[kind]())
+    table = vocabulary_bytes(ALL[kind]())
     found = exact_map(table, table)
     assert all(table[there] == word for word, there in zip(table, found.tolist(), strict=True) if word)
     assert sum(there == here for here, there in enumerate(found.tolist())) > 0.6 * len(table)
@@ -80,7 +80,7 @@ def pieces_of(tokenizer):
 
 @pytest.mark.parametrize(("one", "two"), itertools.product(ALL, BYTES))
 def test_first_pieces_begin_the_token_and_leave_none_out(one, two):
-    source, pivot = spellings(ALL[one]()), spellings(BYTES[two]())
+    source, pivot = vocabulary_bytes(ALL[one]()), vocabulary_bytes(BYTES[two]())
     found = first_piece_map(source, pivot, pieces_of(BYTES[two]())).tolist()
     assert len(found) == len(source)
     for word, piece in zip(source, found, strict=True):
@@ -88,7 +88,7 @@ def test_first_pieces_begin_the_token_and_leave_none_out(one, two):
 
 
 def test_first_piece_is_what_the_pivots_tokenizer_writes_first():
-    pivot, tokenizer = spellings(byte_level()), byte_level()
+    pivot, tokenizer = vocabulary_bytes(byte_level()), byte_level()
     source = [b" nothing", b"123", " café".encode(), b"\r\n\r\n"]
     firsts = [tokenize(tokenizer, [word.decode()])[0][0] for word in source]
     assert first_piece_map(source, pivot, pieces_of(tokenizer)).tolist() == firsts
@@ -100,16 +100,21 @@ def test_a_space_that_the_pivots_tokenizer_adds_is_not_taken_for_the_first_piece
     tokenizer.decoder = decoders.Metaspace()
     wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer)
     assert tokenize(wrapped, [" t", "t"]) == [[0, 2], [2]]  # the trap: both begin with a space that is not theirs
-    assert first_piece_map([b" t", b"t", b" ", b"  t"], spellings(wrapped), pieces_of(wrapped)).tolist() == [2, 1, 0, 0]
+    assert first_piece_map([b" t", b"t", b" ", b"  t"], vocabulary_bytes(wrapped), pieces_of(wrapped)).tolist() == [
+        2,
+        1,
+        0,
+        0,
+    ]
 
 
 def test_bytes_that_are_no_text_go_to_the_longest_beginning():
-    table = spellings(byte_level())
+    table = vocabulary_bytes(byte_level())
     part = max((word for word in table if word and not _is_text(word)), key=len)
     found = first_piece_map([part, part + b"\xff", b"\xff\xfe"], table, pieces_of(byte_level()))
     assert [table[index] for index in found.tolist()] == [part, part, b"\xff"]
-    bare = first_piece_map([part], spellings(gemma_style()), pieces_of(gemma_style())).tolist()
-    assert part.startswith(spellings(gemma_style())[bare[0]])
+    bare = first_piece_map([part], vocabulary_bytes(gemma_style()), pieces_of(gemma_style())).tolist()
+    assert part.startswith(vocabulary_bytes(gemma_style())[bare[0]])
 
 
 def _is_text(word: bytes) -> bool:
@@ -120,9 +125,9 @@ def _is_text(word: bytes) -> bool:
 
 
 def test_what_the_pivot_cannot_write_has_no_first_piece():
-    found = first_piece_map(["👩".encode(), b"the"], spellings(unigram()), pieces_of(unigram())).tolist()
+    found = first_piece_map(["👩".encode(), b"the"], vocabulary_bytes(unigram()), pieces_of(unigram())).tolist()
     assert found[0] == -1
-    assert spellings(unigram())[found[1]] == b"the"[: len(spellings(unigram())[found[1]])]
+    assert vocabulary_bytes(unigram())[found[1]] == b"the"[: len(vocabulary_bytes(unigram())[found[1]])]
 
 
 def test_a_tokenizer_of_another_vocabulary_is_refused():

@@ -11,7 +11,7 @@ from benchmarks.measure import Figure, best, seconds
 from fusion.alignment.dtw import dtw
 from fusion.alignment.prefix import join
 from fusion.core.rows import LogitRows
-from fusion.data.batching import pad
+from fusion.data.batching import pad_texts
 from fusion.data.encode import encode
 from tests.helpers import tiny
 
@@ -38,7 +38,7 @@ def measure() -> Iterable[Figure]:
 
 def _rows(tokenizer, text: str, examples: int) -> LogitRows:
     one = encode(tokenizer, [{"role": "user", "content": "?"}], text)
-    rows = pad([one], "cpu")[2]
+    rows = pad_texts([one], "cpu")[2]
     return LogitRows.cat(
         [LogitRows(**{**vars(rows), "example": torch.full_like(rows.example, i)}) for i in range(examples)]
     )

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from fusion.cache import Cache, Writer
+from fusion.cache import Cache, CacheWriter
 from fusion.core.rows import LogitRows
 from fusion.data.datasets import Example
 from fusion.data.encode import Encoded
@@ -41,10 +41,10 @@ def cache(
 ) -> Cache:
     """A cache of random rows at every place where the pivot has one."""
     ids = [example.id for example in examples]
-    writer = Writer(folder, {"made": "for timing"}, ids, 64, values, vocabulary=vocabulary)
+    writer = CacheWriter(folder, {"made": "for timing"}, ids, 64, values, vocabulary=vocabulary)
     for number in writer.missing():
         writer.write(number, random_rows(len(writer.examples(number)), rows_each, vocabulary, k))
-    return writer.finish()
+    return writer.finalize()
 
 
 def random_rows(examples: int, rows_each: int, vocabulary: int, k: int = 10) -> LogitRows:

@@ -15,7 +15,7 @@ from benchmarks.measure import Figure
 from fusion.core.rows import LogitRows
 from fusion.data.encode import encode
 from fusion.models.head import Head
-from fusion.models.loading import ModelRef, load_model, load_tokenizer, vocabulary
+from fusion.models.loading import ModelRef, load_model, load_tokenizer, vocabulary_size
 from fusion.objectives import GromovWasserstein
 from fusion.objectives.graph.gromov import bounds
 from fusion.sources import TransformersSource
@@ -68,4 +68,4 @@ def _rows(place: Path) -> LogitRows:
         if len(text) > 300
     ]
     encoded = [encode(tokenizer, (), text, template="plain") for text in texts[:TEXTS]]
-    return TransformersSource(model, Head.of(model, vocabulary(tokenizer)), k=10).rows(encoded)
+    return TransformersSource(model, Head.from_model(model, vocabulary_size(tokenizer)), k=10).rows(encoded)

@@ -17,10 +17,10 @@ from fusion.alignment import map_to_pivot, match_prefixes
 from fusion.alignment.tokenizer_pair import vocabulary_map
 from fusion.cache.codec import bytes_per_row, decode, encode
 from fusion.core.rows import LogitRows, MappedRows, Positions
-from fusion.data.batching import pad
+from fusion.data.batching import pad_texts
 from fusion.data.encode import encode as encode_text
 from fusion.models.head import Head, hidden_states
-from fusion.models.loading import ModelRef, load_model, load_tokenizer, vocabulary
+from fusion.models.loading import ModelRef, load_model, load_tokenizer, vocabulary_size
 from fusion.objectives import GLD, ForwardKL, InfiFusion
 from fusion.sources import TransformersSource
 from tests.helpers.rows import as_mapped
@@ -50,7 +50,7 @@ def _size() -> Iterable[Figure]:
             target = "≤ 40" if values == "packed" else ""
             raw = 10 * (4 + 8) + 3 * 4 + 2 * 8
             how = f"index included; {bytes_per_row(10, values, VOCABULARY)} without; arrays in memory take {raw}"
-            yield Figure(f"bytes of a cached row, {values}", f"{cache.size / len(cache):.2f}", target, how)
+            yield Figure(f"bytes of a cached row, {values}", f"{cache.size_in_bytes / len(cache):.2f}", target, how)
 
 
 def _errors() -> Iterable[Figure]:
@@ -103,16 +103,20 @@ def _read(folder: Path, texts: Iterable[str]) -> tuple[Any, LogitRows, Positions
     ref = ModelRef(str(folder))
     tokenizer, model = load_tokenizer(ref), load_model(ref)
     encoded = [encode_text(tokenizer, [], text, template="plain") for text in texts]
-    rows = TransformersSource(model, Head.of(model, vocabulary(tokenizer)).frozen(), 10).rows(encoded)
-    return tokenizer, rows, pad(encoded, "cpu")[2]
+    rows = TransformersSource(model, Head.from_model(model, vocabulary_size(tokenizer)).for_frozen_model(), 10).rows(
+        encoded
+    )
+    return tokenizer, rows, pad_texts(encoded, "cpu")[2]
 
 
 def _queried(folder: Path, tokenizer: Any, texts: Iterable[str], at: torch.Tensor, theirs: MappedRows) -> LogitRows:
     """What SmolLM2 says of a source's ids at these of its rows."""
     model = load_model(ModelRef(str(folder / "smollm2-135m-instruct")))
-    inputs, where, positions = pad([encode_text(tokenizer, [], text, template="plain") for text in texts], "cpu")
+    inputs, where, positions = pad_texts([encode_text(tokenizer, [], text, template="plain") for text in texts], "cpu")
     hidden = hidden_states(model, **inputs).flatten(0, 1)[where]
-    rows, asked = Head.of(model, vocabulary(tokenizer)).rows(hidden[at], positions.select(at), 0, theirs.ids)
+    rows, asked = Head.from_model(model, vocabulary_size(tokenizer)).rows(
+        hidden[at], positions.select(at), 0, theirs.ids
+    )
     return dataclasses.replace(rows, logprobs=asked, ids=theirs.ids)
 
 

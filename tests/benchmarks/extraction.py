@@ -8,7 +8,7 @@ import torch
 
 from benchmarks import bodies
 from benchmarks.measure import Figure, paired
-from fusion.data.batching import pad
+from fusion.data.batching import pad_texts
 from fusion.models.head import Head, hidden_states
 from fusion.sources import TransformersSource
 
@@ -18,11 +18,11 @@ VOCABULARY, EXAMPLES, TOKENS = 151_936, 2, 192
 def measure() -> Iterable[Figure]:
     """K = 10, a body of 106M parameters, moments included; the bare pass computes the head on the same rows and no more."""
     model = bodies.model_135m(VOCABULARY).eval()
-    head = Head.of(model, VOCABULARY).frozen()
+    head = Head.from_model(model, VOCABULARY).for_frozen_model()
     source = TransformersSource(model, head, 10)
     for prompt, name in ((1, "responses only"), (TOKENS // 2, "half of the tokens are prompt")):
         _, texts = bodies.texts(EXAMPLES, TOKENS, prompt, VOCABULARY)
-        inputs, at, _ = pad(texts, "cpu")
+        inputs, at, _ = pad_texts(texts, "cpu")
 
         @torch.inference_mode()
         def bare(inputs=inputs, at=at) -> None:

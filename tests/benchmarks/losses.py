@@ -11,7 +11,7 @@ from torch import Tensor
 from benchmarks import bodies
 from benchmarks.measure import Figure, paired
 from fusion.core.rows import LogitRows
-from fusion.models.head.logits import describe
+from fusion.models.head.logits import summarize_logits
 from fusion.objectives import InfiFusion
 
 ROWS, SOURCE = 64, 151_936
@@ -45,7 +45,9 @@ def _pair_loss(rows: int) -> Callable[[Tensor], Tensor]:
     source, objective = bodies.random_rows(1, rows, SOURCE), InfiFusion()
 
     def loss(logits: Tensor) -> Tensor:
-        found = describe(logits, torch.zeros(rows, dtype=torch.long), torch.empty(rows, 0, dtype=torch.long), 10, False)
+        found = summarize_logits(
+            logits, torch.zeros(rows, dtype=torch.long), torch.empty(rows, 0, dtype=torch.long), 10, False
+        )
         place = torch.zeros(rows, dtype=torch.long)
         mine = LogitRows(found.logprobs, found.ids, found.gold, found.mean, found.std, prefix=place, example=place)
         return objective(mine, source).mean()

@@ -11,7 +11,7 @@ from benchmarks.measure import Figure
 CHILD = """
 import re, sys, torch
 from pathlib import Path
-from fusion.data.batching import skeleton
+from fusion.core.rows import Positions
 from fusion.models.head import Head
 
 def peak():  # of this program alone, where getrusage remembers the process that started it
@@ -22,7 +22,8 @@ layer = torch.nn.Linear(64, vocabulary, bias=False)
 hidden = torch.randn(rows, 64, requires_grad=True)
 zeros = torch.zeros(rows, dtype=torch.long)
 before = peak()
-found, _ = Head(layer, vocabulary, chunk=chunk or None, budget=1 << 40).rows(hidden, skeleton(zeros, zeros, zeros), 10)
+at = Positions(token=zeros, prefix=zeros, example=zeros)
+found, _ = Head(layer, vocabulary, chunk=chunk or None, budget=1 << 40).rows(hidden, at, 10)
 (found.logprobs.sum() + found.gold.sum() + found.std.sum()).backward()
 print(peak() - before)
 """

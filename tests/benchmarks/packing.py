@@ -8,7 +8,7 @@ import torch
 
 from benchmarks import bodies
 from benchmarks.measure import Figure, paired
-from fusion.data.batching import pack, pad
+from fusion.data.batching import pack_texts, pad_texts
 from fusion.data.encode import Encoded
 from fusion.models.head import hidden_states
 
@@ -29,9 +29,11 @@ def measure() -> Iterable[Figure]:
         hidden_states(model, **inputs).flatten(0, 1)[at].square().mean().backward()
         model.zero_grad()
 
-    padded, packed = (lambda: step(lambda t: pad(t, "cpu"))), (lambda: step(lambda t: pack(t, "cpu", 256)))
+    padded, packed = (lambda: step(lambda t: pad_texts(t, "cpu"))), (lambda: step(lambda t: pack_texts(t, "cpu", 256)))
     ratio = paired(padded, packed, runs=3)
-    places = [how["input_ids"].numel() for how, *_ in (pad(texts, "cpu"), pack(texts, "cpu", 256))]
+    places = [how["input_ids"].numel() for how, *_ in (pad_texts(texts, "cpu"), pack_texts(texts, "cpu", 256))]
     how = f"{places[0]:,} against {places[1]:,} places for {sum(LENGTHS)} tokens"
     yield Figure("padded step / packed step", str(ratio), "> 1", how)
-    assert torch.equal(*(how(texts)[2].token for how in (lambda t: pad(t, "cpu"), lambda t: pack(t, "cpu", 256))))
+    assert torch.equal(
+        *(how(texts)[2].token for how in (lambda t: pad_texts(t, "cpu"), lambda t: pack_texts(t, "cpu", 256)))
+    )

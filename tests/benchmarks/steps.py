@@ -107,7 +107,7 @@ def _trainer(
     given = {"max_steps": 1000, "report_to": [], "logging_steps": 1000, "learning_rate": 1e-6}
     return FusionTrainer(
         model=model,
-        head=Head.of(model, bodies.PIVOT, chunk),
+        head=Head.from_model(model, bodies.PIVOT, chunk),
         objectives=objectives,
         args=training_arguments(given, place / "out", 0),
         train_dataset=range(EXAMPLES),

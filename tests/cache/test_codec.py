@@ -13,6 +13,7 @@ from fusion.cache.codec import bytes_per_row, decode, encode
 from fusion.cache.value_scales import GAP, GOLD, MEAN, STD, TOP, Scale
 from fusion.core.rows import LogitRows
 from fusion.objectives import ForwardKL, InfiFusion
+from tests.helpers.rows import as_mapped
 
 V = 152_064
 
@@ -60,7 +61,7 @@ def test_a_scale_rises_and_is_as_fine_as_it_says(scale: Scale):
     assert len(scale.table) == 1 << scale.bits
     assert np.isnan(scale.table[-1])
     assert (np.diff(table) > 0).all()
-    assert table[-1] == pytest.approx(scale.reach, rel=1e-5)
+    assert table[-1] == pytest.approx(scale.maximum, rel=1e-5)
     values = np.geomspace(scale.floor, max(scale.knee, scale.floor * 2), 20_000).astype(np.float32)
     error = np.abs(scale.decode(scale.encode(values)) - values)
     if scale.step:
@@ -135,7 +136,7 @@ def test_rows_that_do_not_fit_the_scales_are_refused(spoil):
         rows.logprobs[7] = rows.logprobs[7].flip(0)
     else:
         rows.logprobs[7] = torch.nan if spoil == "nan" else -20.0
-    with pytest.raises(ValueError, match="extract.values to float16"):
+    with pytest.raises(ValueError, match="extract.value_format to float16"):
         encode(rows, "packed", V)
 
 
@@ -156,7 +157,7 @@ def test_hidden_states_come_back_as_float16_holds_them(values):
 def test_hidden_states_beyond_float16_are_refused():
     hidden = torch.zeros(500, 4)
     hidden[7, 2], hidden[9, 0] = 7e4, -1e9
-    with pytest.raises(ValueError, match=r"2 of these 500 go beyond it. Set extract.hidden to false"):
+    with pytest.raises(ValueError, match=r"2 of these 500 go beyond it. Set extract.hidden_states to false"):
         encode(dataclasses.replace(random_rows(), hidden=hidden), "packed", V)
 
 
@@ -172,5 +173,5 @@ def test_packing_moves_the_losses_by_less_than_one_percent():
     pivot, source = random_rows(seed=1), random_rows(seed=2)
     again = there_and_back(source)
     for objective, mine in ((InfiFusion(), pivot), (ForwardKL(), LogitRows(**{**vars(pivot), "ids": source.ids}))):
-        exact, packed = (objective(mine, LogitRows(**{**vars(rows), "ids": source.ids})) for rows in (source, again))
+        exact, packed = (objective(mine, as_mapped(rows, ids=source.ids)) for rows in (source, again))
         assert (packed.mean() - exact.mean()).abs() < 0.01 * exact.mean(), objective.kind

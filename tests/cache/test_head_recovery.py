@@ -9,7 +9,15 @@ from typer.testing import CliRunner
 from fusion import pipeline
 from fusion.analysis.cache_contents import recover_head
 from fusion.cache import Cache
-from fusion.cache.head_recovery import GAP, audit, centred, geometry, principal_angles, recover, uncapped
+from fusion.cache.head_recovery import (
+    MIN_GAP,
+    centred,
+    geometry_score,
+    principal_angles,
+    recover_head,
+    recover_span,
+    undo_softcap,
+)
 from fusion.cli import app, run
 from fusion.models.loading import ModelRef, load_model
 from tests.helpers import runs
@@ -28,15 +36,15 @@ def logits(head):
 
 
 def test_rows_of_logits_have_the_width_for_a_rank(logits, head):
-    found = recover(logits)
-    assert found.width == D
-    assert found.singular[D] / found.singular[0] < 1e-12
+    found = recover_span(logits)
+    assert found.hidden_size == D
+    assert found.singular_values[D] / found.singular_values[0] < 1e-12
     assert found.gap > 1e10
     assert principal_angles(found.basis, head).max() < 1e-5
 
 
 def test_the_output_layer_is_known_up_to_an_invertible_matrix(logits, head):
-    basis, weight = recover(logits).basis, head - head.mean(0)
+    basis, weight = recover_span(logits).basis, head - head.mean(0)
     mixing = torch.linalg.lstsq(basis, weight).solution
     torch.testing.assert_close(basis @ mixing, weight)
     assert torch.linalg.matrix_rank(mixing) == D
@@ -46,33 +54,35 @@ def test_log_probabilities_give_the_same_as_logits_for_centring_removes_the_leve
     logprobs = logits.log_softmax(-1)
     assert torch.linalg.matrix_rank(logprobs) == D + 1
     torch.testing.assert_close(centred(logprobs), centred(logits))
-    torch.testing.assert_close(recover(logprobs).singular, recover(logits).singular)
+    torch.testing.assert_close(recover_span(logprobs).singular_values, recover_span(logits).singular_values)
 
 
 def test_centred_rows_made_again_from_the_span_have_the_same_softmax(logits):
-    span = torch.linalg.qr(recover(logits).basis).Q
+    span = torch.linalg.qr(recover_span(logits).basis).Q
     again = centred(logits) @ span @ span.T
     torch.testing.assert_close(again.softmax(-1), logits.softmax(-1))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_values_of_16_bits_leave_a_gap(logits, head, dtype):
-    found = recover(logits.log_softmax(-1).to(dtype).double())
-    assert found.width == D
-    assert GAP < found.gap < 1e5
+    found = recover_span(logits.log_softmax(-1).to(dtype).double())
+    assert found.hidden_size == D
+    assert MIN_GAP < found.gap < 1e5
     assert principal_angles(found.basis, head).max() < 5
 
 
 def test_the_basis_does_not_depend_on_how_its_vectors_happened_to_point(logits):
     """The order of the rows changes every sign that a library is free to choose; what is found stays."""
-    found = [recover(logits[torch.randperm(N, generator=torch.Generator().manual_seed(i))]).basis for i in range(8)]
+    found = [
+        recover_span(logits[torch.randperm(N, generator=torch.Generator().manual_seed(i))]).basis for i in range(8)
+    ]
     for basis in found:
         torch.testing.assert_close(basis, found[0])
         assert (basis.gather(0, basis.abs().argmax(0, keepdim=True)) > 0).all()
 
 
 def test_the_scale_of_the_basis_does_not_grow_with_the_rows(head):
-    few, many = (recover(torch.randn(n, D, dtype=torch.float64) @ head.T).basis.norm() for n in (500, 5000))
+    few, many = (recover_span(torch.randn(n, D, dtype=torch.float64) @ head.T).basis.norm() for n in (500, 5000))
     assert few / many == pytest.approx(1, abs=0.1)
 
 
@@ -80,17 +90,17 @@ def test_the_scale_of_the_basis_does_not_grow_with_the_rows(head):
 def test_fewer_than_two_rows_or_tokens_a_dimension_are_refused(rows, vocabulary):
     logits = torch.randn(rows, D, dtype=torch.float64) @ torch.randn(vocabulary, D, dtype=torch.float64).T
     with pytest.raises(ValueError, match=f"No gap .* {rows} rows over {vocabulary} tokens.*--rows.*--softcap"):
-        recover(logits)
+        recover_span(logits)
 
 
 def test_rows_without_structure_are_refused():
     with pytest.raises(ValueError, match="No gap among the first 45 singular values"):
-        recover(torch.randn(N, V, dtype=torch.float64))
+        recover_span(torch.randn(N, V, dtype=torch.float64))
 
 
 def test_rows_of_two_models_have_the_rank_of_both(logits):
     other = torch.randn(N, D, dtype=torch.float64) @ torch.randn(V, D, dtype=torch.float64).T
-    assert recover(torch.cat([logits, other])).width == 2 * D
+    assert recover_span(torch.cat([logits, other])).hidden_size == 2 * D
 
 
 CAP = 15.0
@@ -99,30 +109,30 @@ CAP = 15.0
 def test_a_soft_cap_hides_the_width_and_undoing_it_shows_it_again(logits, head):
     logprobs = (CAP * torch.tanh(logits / CAP)).log_softmax(-1)
     with pytest.raises(ValueError, match="No gap"):
-        recover(logprobs)
-    found = recover(uncapped(logprobs, CAP, D))
-    assert found.width == D
-    assert found.singular[D] / found.singular[0] < 1e-8
+        recover_span(logprobs)
+    found = recover_span(undo_softcap(logprobs, CAP, D))
+    assert found.hidden_size == D
+    assert found.singular_values[D] / found.singular_values[0] < 1e-8
     assert principal_angles(found.basis, head).max() < 1e-4
 
 
 def test_undone_logits_are_the_true_ones_up_to_a_constant(logits):
     logprobs = (CAP * torch.tanh(logits / CAP)).log_softmax(-1)
-    torch.testing.assert_close(centred(uncapped(logprobs, CAP, D)), centred(logits), atol=1e-6, rtol=0)
+    torch.testing.assert_close(centred(undo_softcap(logprobs, CAP, D)), centred(logits), atol=1e-6, rtol=0)
 
 
 def test_a_cap_that_the_rows_exceed_and_too_few_rows_for_the_width_are_refused(logits):
     logprobs = (CAP * torch.tanh(logits / CAP)).log_softmax(-1)
     with pytest.raises(ValueError, match="which a cap of 2 does not allow"):
-        uncapped(logprobs, 2.0, D)
+        undo_softcap(logprobs, 2.0, D)
     with pytest.raises(ValueError, match=f"{N} rows over {V} tokens are too few for a width of 50.*--rows"):
-        uncapped(logprobs, CAP, 50)
+        undo_softcap(logprobs, CAP, 50)
 
 
 def test_a_wrong_width_finds_nothing_under_a_cap(logits):
     logprobs = (CAP * torch.tanh(logits / CAP)).log_softmax(-1)
     with pytest.raises(ValueError, match="No gap"):
-        recover(uncapped(logprobs, CAP, D - 5))
+        recover_span(undo_softcap(logprobs, CAP, D - 5))
 
 
 def test_angles_are_those_of_a_known_plane():
@@ -140,7 +150,7 @@ def test_geometry_is_orthogonal_procrustes():
     source, pivot = torch.randn(50, 7, dtype=torch.float64), torch.randn(50, 7, dtype=torch.float64)
     rotation, _ = scipy.linalg.orthogonal_procrustes(pivot.numpy(), source.numpy())
     left = (source - pivot @ torch.from_numpy(rotation)).square().sum() / source.square().sum()
-    assert geometry(source, pivot) == pytest.approx(1 - float(left))
+    assert geometry_score(source, pivot) == pytest.approx(1 - float(left))
 
 
 @pytest.mark.parametrize("width", [7, 11])
@@ -148,11 +158,11 @@ def test_geometry_is_one_for_a_rotation_and_falls_with_noise(width):
     source = torch.randn(50, 7, dtype=torch.float64)
     turned = torch.cat([source, torch.zeros(50, width - 7, dtype=torch.float64)], 1)
     turned = turned @ torch.linalg.qr(torch.randn(width, width, dtype=torch.float64)).Q
-    assert geometry(source, turned) == pytest.approx(1)
-    assert geometry(turned, source) == pytest.approx(1)
+    assert geometry_score(source, turned) == pytest.approx(1)
+    assert geometry_score(turned, source) == pytest.approx(1)
     noise = torch.randn(50, width, dtype=torch.float64)
-    assert 1 > geometry(source, turned + 0.1 * noise) > geometry(source, turned + 0.5 * noise)
-    assert geometry(source, torch.zeros(50, 3, dtype=torch.float64)) == 0
+    assert 1 > geometry_score(source, turned + 0.1 * noise) > geometry_score(source, turned + 0.5 * noise)
+    assert geometry_score(source, torch.zeros(50, 3, dtype=torch.float64)) == 0
 
 
 @pytest.fixture(scope="module")
@@ -206,17 +216,17 @@ def test_a_model_with_fewer_tokens_cannot_be_the_one(caches):
 def test_a_cache_of_the_largest_entries_is_refused_with_the_reason(caches):
     _, some, _ = caches
     with pytest.raises(ValueError, match="keeps 10 entries of each row, the largest.*guess.*top_k: all"):
-        audit(Cache(some / "qwen"))
+        recover_head(Cache(some / "qwen"))
 
 
 def test_a_cap_needs_a_width(caches):
     with pytest.raises(ValueError, match="--softcap and --width go together"):
-        audit(Cache(caches[0] / "qwen"), softcap=30.0)
+        recover_head(Cache(caches[0] / "qwen"), softcap=30.0)
 
 
 def test_too_few_rows_of_a_cache_are_refused(caches):
     with pytest.raises(ValueError, match="No gap .* 40 rows"):
-        audit(Cache(caches[0] / "qwen"), rows=40)
+        recover_head(Cache(caches[0] / "qwen"), rows=40)
 
 
 def test_the_command_prints_a_table(caches):

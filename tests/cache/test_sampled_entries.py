@@ -5,10 +5,10 @@ import dataclasses
 import pytest
 import torch
 
-from fusion.cache import Cache, Writer, sampled_entries
+from fusion.cache import Cache, CacheWriter, sampled_entries
 from fusion.cache.codec import bytes_per_row, encode
 from fusion.core.rows import LogitRows
-from fusion.models.head.sampling import draw
+from fusion.models.head.sampling import sample_ids
 
 IDS = [f"id{i:02d}" for i in range(11)]
 V = 49_152
@@ -19,7 +19,7 @@ def rows_of(ids, tau=1.0, draws=20):
     example = torch.tensor([n for n, id in enumerate(ids) for _ in range(int(id[2:]) % 3 + 1)])
     generator = torch.Generator().manual_seed(len(ids))
     logits = torch.randn(len(example), 60, generator=generator) * 2
-    found = draw(logits, torch.rand(len(example), draws, generator=generator), tau)
+    found = sample_ids(logits, torch.rand(len(example), draws, generator=generator), tau)
     statistics = [torch.randn(len(example), generator=generator).abs() + shift for shift in (0.5, 2, 1)]
     gold, mean, std = -statistics[0], -statistics[1], statistics[2]
     prefix = torch.tensor([7 * r for id in ids for r in range(int(id[2:]) % 3 + 1)])
@@ -28,14 +28,14 @@ def rows_of(ids, tau=1.0, draws=20):
 
 
 def written(folder, values, tau=1.0, shard=4):
-    writer = Writer(folder, {"model": "abc"}, IDS, shard, values, vocabulary=V)
+    writer = CacheWriter(folder, {"model": "abc"}, IDS, shard, values, vocabulary=V)
     rows = rows_of(IDS, tau)
     for number in writer.missing():
         names = writer.examples(number)
         parts = [rows.select(rows.example == IDS.index(id)) for id in names]
         parts = [dataclasses.replace(p, example=torch.full_like(p.example, n)) for n, p in enumerate(parts)]
         writer.write(number, LogitRows.cat(parts))
-    return writer.finish(), rows
+    return writer.finalize(), rows
 
 
 @pytest.mark.parametrize("values", ["packed", "float16", "float32"])
@@ -73,7 +73,7 @@ def test_no_wider_than_the_widest_row_that_is_read(tmp_path):
 
 def test_the_size_of_shards_changes_nothing_that_is_read(tmp_path):
     one, other = written(tmp_path / "a", "packed")[0].rows(IDS), written(tmp_path / "b", "packed", shard=3)[0].rows(IDS)
-    for name in ("ids", "sampled", "logprobs", "gold", "prefix", "example"):
+    for name in ("ids", "sample_counts", "logprobs", "gold", "prefix", "example"):
         assert torch.equal(getattr(one, name), getattr(other, name))
 
 
@@ -97,11 +97,11 @@ def test_127_draws_of_one_id_fit_and_128_are_refused():
     )
     assert sampled_entries.decode([sampled_entries.encode(fits, V)], V)[2].tolist() == [[127]]
     with pytest.raises(ValueError, match=r"drawn 128 times .* at most 127 \(extract.sampling.draws\)"):
-        sampled_entries.encode(dataclasses.replace(fits, sampled=fits.sample_counts + torch.tensor([1, 0])), V)
+        sampled_entries.encode(dataclasses.replace(fits, sample_counts=fits.sample_counts + torch.tensor([1, 0])), V)
 
 
 def test_a_cache_of_drawn_entries_says_so(tmp_path):
     cache, _ = written(tmp_path, "packed")
-    assert Cache(tmp_path).drawn
-    assert cache.drawn
+    assert Cache(tmp_path).is_sampled
+    assert cache.is_sampled
     cache.verify()

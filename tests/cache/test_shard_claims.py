@@ -10,14 +10,14 @@ from pathlib import Path
 
 import torch
 
-from fusion.cache import Cache, Writer, fill, shard_claims
+from fusion.cache import Cache, CacheWriter, shard_claims, write_missing_shards
 from fusion.core.rows import LogitRows
 
 IDS = [f"id{i:02d}" for i in range(24)]
 
 
 def writer_of(folder, shard=2):
-    return Writer(folder, {"model": "abc"}, IDS, shard, "float32", vocabulary=500)
+    return CacheWriter(folder, {"model": "abc"}, IDS, shard, "float32", vocabulary=500)
 
 
 def rows_of(ids):
@@ -31,8 +31,8 @@ def rows_of(ids):
         values.clone(),
         values.clone(),
         -values,
-        torch.arange(len(values)) % 2,
-        example,
+        prefix=torch.arange(len(values)) % 2,
+        example=example,
     )
 
 
@@ -46,7 +46,7 @@ def work(folder, log, hang):
         time.sleep(600 if number == hang else 0.05)
         return rows_of(writer.examples(number))
 
-    fill(writer, make, pause=0.05)
+    write_missing_shards(writer, make, pause=0.05)
 
 
 def start(folder, log, hang=-1):
@@ -73,14 +73,14 @@ def until(holds, seconds=120):
 
 def test_one_process_alone_writes_all_and_leaves_no_claims(tmp_path):
     writer = writer_of(tmp_path)
-    cache = fill(writer, lambda number: rows_of(writer.examples(number)))
+    cache = write_missing_shards(writer, lambda number: rows_of(writer.examples(number)))
     assert cache.rows(IDS[3:5]).ids.flatten().tolist() == [3, 3, 4, 4]
     assert not [name for name in files(tmp_path) if "claims" in name or name.endswith(".part")]
 
 
 def test_a_killed_process_loses_its_shard_alone_and_any_number_of_others_go_on(tmp_path):
     alone = writer_of(tmp_path / "alone")
-    fill(alone, lambda number: rows_of(alone.examples(number)))
+    write_missing_shards(alone, lambda number: rows_of(alone.examples(number)))
     folder, logs = tmp_path / "shared", [tmp_path / f"log{n}" for n in range(5)]
     first = start(folder, logs[0], hang=1)  # goes on to shard 1 and stays there
     until(lambda: 1 in begun(logs[0]))
@@ -108,7 +108,7 @@ def test_the_last_one_waits_for_a_shard_and_takes_it_up_when_its_process_dies(tm
     slow.kill()
     assert other.wait(timeout=60) == 0
     assert begun(tmp_path / "other")[-1] == 0
-    assert Cache(tmp_path / "c").known.rows == 48
+    assert Cache(tmp_path / "c").known_fields.rows == 48
 
 
 def test_progress_hears_of_what_others_write(tmp_path):
@@ -120,7 +120,7 @@ def test_progress_hears_of_what_others_write(tmp_path):
                 other.write(n, rows_of(other.examples(n)))
         return rows_of(writer.examples(number))
 
-    fill(writer, make, heard.append)
+    write_missing_shards(writer, make, heard.append)
     assert heard == [4, 7]
 
 
@@ -130,15 +130,17 @@ def test_a_file_system_without_locks_costs_work_twice_and_nothing_else(tmp_path,
 
     monkeypatch.setattr(shard_claims.fcntl, "lockf", no_locks)
     writer = writer_of(tmp_path)
-    assert fill(writer, lambda number: rows_of(writer.examples(number))).known.rows == 48
+    assert write_missing_shards(writer, lambda number: rows_of(writer.examples(number))).known_fields.rows == 48
 
 
 def test_a_claim_ends_when_it_is_given_back(tmp_path):
-    claims = shard_claims.Claims(tmp_path)
-    assert claims.take(3)
+    claims = shard_claims.ShardClaims(tmp_path)
+    assert claims.claim(3)
     folder = str(tmp_path)
-    code = f"from pathlib import Path; from fusion.cache.shard_claims import Claims; print(Claims(Path({folder!r})).take(3))"
+    code = f"""from pathlib import Path
+from fusion.cache.shard_claims import ShardClaims
+print(ShardClaims(Path({folder!r})).claim(3))"""
     ask = [sys.executable, "-c", code]
     assert subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip() == "False"
-    claims.give_back(3)
+    claims.release(3)
     assert subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip() == "True"

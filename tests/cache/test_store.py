@@ -18,7 +18,7 @@ VOCABULARY = 260_000
 
 
 def writer_of(folder, key, ids, shard, values="float16"):
-    return caches.Writer(folder, key, ids, shard, values, vocabulary=VOCABULARY)
+    return caches.CacheWriter(folder, key, ids, shard, values, vocabulary=VOCABULARY)
 
 
 def rows_of(ids, k=4):
@@ -41,7 +41,7 @@ def rows_of(ids, k=4):
 def fill(writer):
     for number in writer.missing():
         writer.write(number, rows_of(writer.examples(number)))
-    return writer.finish()
+    return writer.finalize()
 
 
 @pytest.mark.parametrize(("values", "tolerance"), [("float32", 0), ("float16", 0.01), ("packed", 0.03)])
@@ -67,7 +67,7 @@ def test_a_shard_that_keeps_its_prefixes_apart_is_read_beside_others(tmp_path):
         far |= {id: rows.prefix[rows.example == i] for i, id in enumerate(writer.examples(number))}
         writer.write(number, rows)
     wanted = random.Random(1).sample(IDS, 11)
-    got = writer.finish().rows(wanted)
+    got = writer.finalize().rows(wanted)
     assert torch.equal(got.prefix, torch.cat([far[id] for id in wanted]))
     assert torch.equal(got.ids, rows_of(wanted).ids)
 
@@ -81,8 +81,8 @@ def test_hidden_states_are_read_where_they_are_asked_for_only(tmp_path, values):
         rows = dataclasses.replace(rows, hidden=torch.randn(len(rows), 6).half())
         states |= {id: rows.hidden[rows.example == i].float() for i, id in enumerate(writer.examples(number))}
         writer.write(number, rows)
-    cache = writer.finish()
-    assert (cache.width, cache.known.hidden) == (6, len(cache))
+    cache = writer.finalize()
+    assert (cache.hidden_size, cache.known_fields.hidden) == (6, len(cache))
     wanted = random.Random(0).sample(IDS, 7)
     assert torch.equal(cache.rows(wanted, hidden=True).hidden, torch.cat([states[id] for id in wanted]))
     assert cache.rows(wanted).hidden is None
@@ -96,7 +96,7 @@ def test_a_cache_made_before_there_were_hidden_states_is_read_and_has_none(tmp_p
         shard["known"] = shard["known"][:4]
     file.write_text(json.dumps(manifest))
     cache = Cache(tmp_path)
-    assert (cache.known.rows, cache.known.hidden, cache.width) == (len(cache), 0, None)
+    assert (cache.known_fields.rows, cache.known_fields.hidden, cache.hidden_size) == (len(cache), 0, None)
     assert cache.rows(IDS, hidden=True).hidden is None
 
 
@@ -105,13 +105,13 @@ def test_shards_of_different_width_are_refused(tmp_path):
     for number in writer.missing():
         writer.write(number, rows_of(writer.examples(number), k=4 + number % 2))
     with pytest.raises(ValueError, match=r"keep \[4, 5\] entries"):
-        writer.finish()
+        writer.finalize()
 
 
 def test_the_order_of_the_data_and_doubles_change_nothing(tmp_path):
     one = fill(writer_of(tmp_path / "a", KEY, IDS, 4))
     other = fill(writer_of(tmp_path / "b", KEY, [*reversed(IDS), IDS[3]], 4))
-    assert one.made == other.made
+    assert one.artifact_key == other.artifact_key
     for file in (tmp_path / "a").glob("shard*"):
         assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
 
@@ -123,11 +123,11 @@ def test_a_killed_extraction_goes_on_at_the_missing_shard(tmp_path):
     with pytest.raises(ValueError, match="no complete cache"):
         Cache(tmp_path)
     with pytest.raises(ValueError, match=r"shards \[0, 2\] of 3"):
-        first.finish()
+        first.finalize()
     again = writer_of(tmp_path, KEY, IDS, 4)
     assert again.missing() == [0, 2]
     fill(again)
-    assert writer_of(tmp_path, KEY, IDS, 4).complete
+    assert writer_of(tmp_path, KEY, IDS, 4).is_complete
 
 
 @pytest.mark.parametrize("other", [{"model": "xyz"}, {"top_k": 5}, {"template": "chat"}])
@@ -163,7 +163,7 @@ def test_the_size_on_disk_is_what_the_plan_says(tmp_path, values):
     cache = fill(writer_of(tmp_path, KEY, [f"id{i:02d}" for i in range(99)], 99, values))
     overhead = 1200 + 4 * 99  # header and row counts of the one shard
     planned = len(cache) * bytes_per_row(4, values, VOCABULARY)
-    assert planned <= cache.size <= planned + overhead
+    assert planned <= cache.size_in_bytes <= planned + overhead
 
 
 def test_the_manifest_is_plain_json_and_holds_no_path(tmp_path):

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fusion.data.batching import batches, fill, pack, pad
+from fusion.data.batching import first_fit_decreasing, length_grouped_batches, pack_texts, pad_texts
 from fusion.data.encode import Encoded
 
 
@@ -24,8 +24,8 @@ LENGTHS = [7, 12, 3, 9, 2, 5]
 @pytest.mark.parametrize("length", [12, 15, 38, 1])
 def test_packing_keeps_every_row_and_its_place(length):
     texts = texts_of(LENGTHS)
-    padded, at, about = pad(texts, "cpu", 999)
-    packed, packed_at, packed_about = pack(texts, "cpu", length, 999)
+    padded, at, about = pad_texts(texts, "cpu", 999)
+    packed, packed_at, packed_about = pack_texts(texts, "cpu", length, 999)
     for name in ("token", "prefix", "example"):
         assert torch.equal(getattr(about, name), getattr(packed_about, name))
     before = padded["input_ids"].flatten()[at]
@@ -35,7 +35,7 @@ def test_packing_keeps_every_row_and_its_place(length):
 
 
 def test_positions_start_over_with_each_text():
-    packed, _, _ = pack(texts_of(LENGTHS), "cpu", 15, 999)
+    packed, _, _ = pack_texts(texts_of(LENGTHS), "cpu", 15, 999)
     ids, position = packed["input_ids"].flatten(), packed["position_ids"].flatten()
     real = ids != 999
     assert torch.equal(position[real], ids[real] % 100)
@@ -45,13 +45,13 @@ def test_positions_start_over_with_each_text():
 
 
 def test_packing_needs_fewer_lines():
-    assert len(pad(texts_of(LENGTHS), "cpu")[0]["input_ids"]) == 6
-    assert len(pack(texts_of(LENGTHS), "cpu", 20)[0]["input_ids"]) == 2  # 38 tokens
+    assert len(pad_texts(texts_of(LENGTHS), "cpu")[0]["input_ids"]) == 6
+    assert len(pack_texts(texts_of(LENGTHS), "cpu", 20)[0]["input_ids"]) == 2  # 38 tokens
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=40), st.integers(1, 80))
 def test_groups_hold_everything_once_and_never_more_than_fits(lengths, capacity):
-    groups = fill(lengths, capacity)
+    groups = first_fit_decreasing(lengths, capacity)
     assert sorted(i for group in groups for i in group) == list(range(len(lengths)))
     assert all(len(group) == 1 or sum(lengths[i] for i in group) <= capacity for group in groups)
     assert len(groups) <= sum(lengths) * 2 // capacity + sum(length > capacity for length in lengths) + 1
@@ -59,7 +59,7 @@ def test_groups_hold_everything_once_and_never_more_than_fits(lengths, capacity)
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=40), st.integers(1, 200))
 def test_batches_hold_everything_once_longest_first(lengths, tokens):
-    found = list(batches(lengths, tokens))
+    found = list(length_grouped_batches(lengths, tokens))
     assert sorted(i for batch in found for i in batch) == list(range(len(lengths)))
     assert all(len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= tokens for batch in found)
     order = [lengths[i] for batch in found for i in batch]

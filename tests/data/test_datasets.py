@@ -146,7 +146,7 @@ def test_unusable_data_is_refused_with_the_reason(tmp_path, content, settings, m
     ],
 )
 def test_a_hub_id_is_told_from_a_file_by_its_name(path, hub):
-    assert datasets.on_hub(path) is hub
+    assert datasets.is_hub_id(path) is hub
 
 
 def test_a_missing_or_unknown_file_is_named(tmp_path):

@@ -10,7 +10,7 @@ import torch
 
 from fusion import pipeline
 from fusion.data.datasets import Example
-from fusion.data.easiest import easiest, how_many
+from fusion.data.easiest import easiest_counts, select_easiest
 from fusion.models.loading import load_model
 from fusion.plan import plan
 from fusion.stages.context import Job
@@ -24,16 +24,16 @@ def examples(*domains):
 def test_the_share_of_each_domain_with_the_lowest_perplexity_is_chosen_in_order():
     some = examples("a", "a", "b", "a", "b", "a")
     cost = [3.0, 1.0, 9.0, 4.0, 8.0, 2.0]
-    assert easiest(cost, some, 0.5) == [1, 4, 5]
-    assert easiest(cost, some, 0.01) == [1, 4]
-    assert easiest(cost, some, 1.0) == [0, 1, 2, 3, 4, 5]
-    assert how_many(some, 0.3) == {"a": 2, "b": 1}
+    assert select_easiest(cost, some, 0.5) == [1, 4, 5]
+    assert select_easiest(cost, some, 0.01) == [1, 4]
+    assert select_easiest(cost, some, 1.0) == [0, 1, 2, 3, 4, 5]
+    assert easiest_counts(some, 0.3) == {"a": 2, "b": 1}
 
 
 def test_equal_perplexities_go_by_content_whatever_the_order():
     some = examples(*"aaaa")
-    chosen = {some[n].id for n in easiest([1.0] * 4, some, 0.5)}
-    assert chosen == {some[::-1][n].id for n in easiest([1.0] * 4, some[::-1], 0.5)}
+    chosen = {some[n].id for n in select_easiest([1.0] * 4, some, 0.5)}
+    assert chosen == {some[::-1][n].id for n in select_easiest([1.0] * 4, some[::-1], 0.5)}
     assert len(chosen) == 2
 
 

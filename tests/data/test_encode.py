@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from tokenizers.processors import ByteLevel
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from fusion.data.encode import Encoded, _chat_with_literals, encode, encode_prompt, end_of_turn
-from fusion.tokenizers import byte_prefixes, control_tokens, spellings, tokenize
+from fusion.data.encode import Encoded, _chat_prompt_with_literals, encode, encode_prompt, end_of_turn
+from fusion.tokenizers import byte_prefixes, control_tokens, tokenize, vocabulary_bytes
 from tests.helpers.tiny_tokenizers import ALL, BYTES, byte_level, gemma_style, llama_style, mistral_style, unigram
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
@@ -37,7 +37,7 @@ def response_tokens(tokenizer, text: str) -> tuple[Encoded, list[int]]:
 def test_tokens_that_are_bytes_rebuild_the_text_between_their_prefixes(kind, text):
     tokenizer, raw = BYTES[kind](), text.encode()
     encoded, ids = response_tokens(tokenizer, text)
-    table = spellings(tokenizer)
+    table = vocabulary_bytes(tokenizer)
     assert ids[-1] == end_of_turn(tokenizer)
     assert encoded.prefix[0] == 0
     assert encoded.prefix[-1] == len(raw)
@@ -57,7 +57,7 @@ def test_tokens_that_are_bytes_rebuild_the_text_between_their_prefixes(kind, tex
 def test_prefixes_never_fall_and_end_at_the_length(kind, text):
     encoded, ids = response_tokens(ALL[kind](), text)
     true = [prefix for prefix in encoded.prefix if prefix >= 0]
-    assert len(encoded.prefix) == encoded.rows == len(ids)
+    assert len(encoded.prefix) == encoded.num_rows == len(ids)
     assert true == sorted(true)
     assert true[0] == 0
     assert encoded.prefix[-1] == len(text.encode())
@@ -78,7 +78,7 @@ def test_no_control_token_comes_out_of_a_response(kind, text):
 def test_a_prefix_from_offsets_falls_between_characters(kind, before, after):
     tokenizer, text = ALL[kind](), before + "cafe\u0301 ﬁ \u1fff" + after
     if (
-        b"".join(spellings(tokenizer)[i] or b"?" for i in tokenize(tokenizer, [text])[0]).lstrip()
+        b"".join(vocabulary_bytes(tokenizer)[i] or b"?" for i in tokenize(tokenizer, [text])[0]).lstrip()
         == text.encode().lstrip()
     ):
         return  # spelled exactly, so walked by bytes
@@ -89,7 +89,7 @@ def test_a_prefix_from_offsets_falls_between_characters(kind, before, after):
 def test_a_changed_character_hides_the_rows_inside_it_and_no_others():
     """Bytes: c a f e U+0301(2) ␣ fi-ligature(3) n."""
     encoded, ids = response_tokens(unigram(nfkc=True), "cafe\u0301 ﬁn")
-    spelled = [spellings(unigram(nfkc=True))[index] for index in ids[:-1]]
+    spelled = [vocabulary_bytes(unigram(nfkc=True))[index] for index in ids[:-1]]
     assert spelled == [b" ca", b"f", "é".encode(), b" ", b"f", b"in"]
     assert encoded.prefix == [0, 2, 3, 6, 7, -1, 11]  # `in` begins inside the ligature
 
@@ -132,7 +132,7 @@ def test_tokens_of_another_text_are_refused_with_tokenizer_and_text():
 def test_an_empty_response_is_the_end_of_turn_alone(kind):
     encoded = encode(ALL[kind](), ASK, "")
     assert encoded.input_ids[encoded.start :] == [end_of_turn(ALL[kind]())]
-    assert (encoded.prefix, encoded.rows, encoded.truncated) == ([0], 1, False)
+    assert (encoded.prefix, encoded.num_rows, encoded.truncated) == ([0], 1, False)
 
 
 def test_without_an_end_of_turn_there_is_no_row_for_it():
@@ -176,7 +176,7 @@ def test_an_ordinary_prompt_is_what_the_chat_template_makes_of_it(kind):
     "kind", ["byte-level", "gemma", "llama"]
 )  # the others put a space before the first piece alone
 def test_the_path_for_control_tokens_in_the_text_changes_no_ordinary_prompt(kind):
-    assert _chat_with_literals(CHATS[kind](), TURNS) == encode_prompt(CHATS[kind](), TURNS)
+    assert _chat_prompt_with_literals(CHATS[kind](), TURNS) == encode_prompt(CHATS[kind](), TURNS)
 
 
 @pytest.mark.parametrize("kind", CHATS)
@@ -198,7 +198,7 @@ def test_white_space_that_control_tokens_take_along_is_taken_along():
         {"additional_special_tokens": [AddedToken("<|eat|>", special=True, rstrip=True, normalized=False)]}
     )
     tokenizer.chat_template = "<|eat|> \n{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}"
-    assert _chat_with_literals(tokenizer, ASK) == encode_prompt(tokenizer, ASK)
+    assert _chat_prompt_with_literals(tokenizer, ASK) == encode_prompt(tokenizer, ASK)
     assert tokenizer.convert_tokens_to_ids("Ċ") not in encode_prompt(tokenizer, ASK)
 
 
@@ -297,7 +297,7 @@ def test_real_tokenizers_rebuild_nasty_text():
     assert folders, f"no tokenizer.json under {REAL}"
     for folder in folders:
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        table = spellings(tokenizer)
+        table = vocabulary_bytes(tokenizer)
         text = " ".join(
             piece for piece in NASTY if piece not in ("cafe\u0301", "한\u1112\u1161") and "\u2581" not in piece
         )
@@ -305,4 +305,4 @@ def test_real_tokenizers_rebuild_nasty_text():
         assert b"".join(table[index] for index in encoded.input_ids[encoded.start : -1]) == text.encode()
         assert -1 not in encoded.prefix
         if tokenizer.chat_template:
-            assert _chat_with_literals(tokenizer, TURNS) == encode_prompt(tokenizer, TURNS)
+            assert _chat_prompt_with_literals(tokenizer, TURNS) == encode_prompt(tokenizer, TURNS)

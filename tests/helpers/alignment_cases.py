@@ -32,5 +32,5 @@ def rows_of_texts(tokenizer, texts: Mapping[int, str], **settings) -> LogitRows:
     """The rows that a model with this tokenizer has on these responses, in the order of the mapping."""
     prompt = [{"role": "user", "content": "Go on."}]
     encoded = {example: encode(tokenizer, prompt, text, **settings) for example, text in texts.items()}
-    examples = [example for example, e in encoded.items() for _ in range(e.rows)]
+    examples = [example for example, e in encoded.items() for _ in range(e.num_rows)]
     return rows(examples, [prefix for e in encoded.values() for prefix in e.prefix])

@@ -74,7 +74,7 @@ def loss(model, head, inputs):
 
 def step_peak(model, inputs, chunk):
     """Peak bytes of a step of two micro-batches, weights and AdamW's moments included."""
-    head = Head.of(model, model.config.vocab_size, chunk)
+    head = Head.from_model(model, model.config.vocab_size, chunk)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
 
     def step():

@@ -88,7 +88,7 @@ def train(folder: Path, place: str, stop_at: int | None = None, copy_to: str | N
         )
     except KilledError:
         assert stop_at is not None
-    if copy_to and distributed.is_main():
+    if copy_to and distributed.is_main_process():
         shutil.copytree(folder / place, folder / copy_to)
     distributed.barrier()
 

@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from fusion.models.loading import ModelRef, fingerprint, load_config, load_model, load_tokenizer, parameters, vocabulary
+from fusion.models.loading import (
+    ModelRef,
+    count_parameters,
+    load_config,
+    load_model,
+    load_tokenizer,
+    model_fingerprint,
+    vocabulary_size,
+)
 from tests.helpers import tiny
 
 
@@ -19,9 +27,9 @@ def folder(tmp_path_factory):
 def test_a_fingerprint_follows_the_contents_and_not_the_place(folder, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "copy")
     (copy / "README.md").write_text("notes")
-    assert fingerprint(ModelRef(str(copy))) == fingerprint(ModelRef(str(folder)))
+    assert model_fingerprint(ModelRef(str(copy))) == model_fingerprint(ModelRef(str(folder)))
     (copy / "chat_template.jinja").write_text("{{ messages }}")
-    assert fingerprint(ModelRef(str(copy))) != fingerprint(ModelRef(str(folder)))
+    assert model_fingerprint(ModelRef(str(copy))) != model_fingerprint(ModelRef(str(folder)))
 
 
 def test_one_changed_weight_changes_the_fingerprint(folder, tmp_path):
@@ -29,18 +37,18 @@ def test_one_changed_weight_changes_the_fingerprint(folder, tmp_path):
     data = bytearray((copy / "model.safetensors").read_bytes())
     data[-1] ^= 1
     (copy / "model.safetensors").write_bytes(data)
-    assert fingerprint(ModelRef(str(copy))) != fingerprint(ModelRef(str(folder)))
+    assert model_fingerprint(ModelRef(str(copy))) != model_fingerprint(ModelRef(str(folder)))
 
 
 def test_parameters_are_counted_without_weights(folder, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "copy", ignore=shutil.ignore_patterns("*.safetensors"))
     model = load_model(ModelRef(str(folder)))
-    assert parameters(ModelRef(str(copy))) == sum(p.numel() for p in model.parameters())
+    assert count_parameters(ModelRef(str(copy))) == sum(p.numel() for p in model.parameters())
 
 
 def test_the_vocabulary_ends_where_the_tokenizer_does(folder):
     ref = ModelRef(str(folder))
-    assert load_config(ref).vocab_size == vocabulary(load_tokenizer(ref)) + 5
+    assert load_config(ref).vocab_size == vocabulary_size(load_tokenizer(ref)) + 5
 
 
 @pytest.mark.parametrize("path", ["./absent", "/no/such/model", "absent.gguf", "~/no/such/folder/at/all"])
@@ -135,5 +143,5 @@ def test_a_gguf_file_is_the_model_it_was_made_from_and_can_be_saved(gguf_file, t
 
 def test_a_gguf_file_is_known_by_its_contents(gguf_file, tmp_path):
     copy = shutil.copy(gguf_file[0], tmp_path / "other.gguf")
-    assert fingerprint(ModelRef(str(copy))) == fingerprint(ModelRef(str(gguf_file[0])))
-    assert parameters(ModelRef(str(copy))) == sum(p.numel() for p in gguf_file[1].parameters())
+    assert model_fingerprint(ModelRef(str(copy))) == model_fingerprint(ModelRef(str(gguf_file[0])))
+    assert count_parameters(ModelRef(str(copy))) == sum(p.numel() for p in gguf_file[1].parameters())

@@ -17,7 +17,7 @@ def counts(B, T):
 @pytest.mark.parametrize(("B", "T"), [(1, 64), (3, 17)])
 def test_a_forward_pass_costs_what_the_counter_counts(kind, B, T):
     model, sizes = measured_memory.model(kind)
-    inputs, head = measured_memory.text(model, B, T), Head.of(model, model.config.vocab_size)
+    inputs, head = measured_memory.text(model, B, T), Head.from_model(model, model.config.vocab_size)
     with torch.no_grad():
         counted = measured_memory.operations(lambda: measured_memory.loss(model, head, inputs))
     assert flops.forward_flops(sizes, counts(B, T)) == counted
@@ -27,7 +27,7 @@ def test_a_forward_pass_costs_what_the_counter_counts(kind, B, T):
 @pytest.mark.parametrize("chunk", [None, 16])
 def test_a_training_step_costs_what_the_counter_counts(checkpointed, chunk):
     model, sizes = measured_memory.model(checkpointed=checkpointed)
-    inputs, head = measured_memory.text(model, 2, 48), Head.of(model, model.config.vocab_size, chunk)
+    inputs, head = measured_memory.text(model, 2, 48), Head.from_model(model, model.config.vocab_size, chunk)
     counted = measured_memory.operations(lambda: measured_memory.loss(model, head, inputs).backward())
     estimate = flops.training_flops(sizes, counts(2, 48), checkpointed=checkpointed, recompute_logits=chunk is not None)
     assert estimate == pytest.approx(counted, rel=1e-3)

@@ -5,7 +5,7 @@ import pytest
 from fusion.cache.codec import bytes_per_row
 from fusion.config import loading
 from fusion.config.gpus import GPUS
-from fusion.models.loading import ModelRef, load_model, vocabulary
+from fusion.models.loading import ModelRef, load_model, vocabulary_size
 from fusion.plan import architecture, plan, plan_tables, trainings
 from fusion.plan.memory import EngineOption
 from fusion.plan.misfits import misfits, smallest_fitting_engine
@@ -54,8 +54,8 @@ def test_counts_are_those_of_the_tokenizers(folder):
         assert estimate.examples == 16
         assert estimate.tokens == sum(len(text.input_ids) for text in texts)
         k = 1 if name == "pivot" else 10
-        size = vocabulary(job.tokenizers[name])
-        assert estimate.disk == sum(text.rows for text in texts) * bytes_per_row(k, "packed", size)
+        size = vocabulary_size(job.tokenizers[name])
+        assert estimate.disk == sum(text.num_rows for text in texts) * bytes_per_row(k, "packed", size)
     assert not found.from_settings
     assert found.bundled == []
 
@@ -63,7 +63,7 @@ def test_counts_are_those_of_the_tokenizers(folder):
 def test_hidden_states_of_sources_are_counted_on_the_disk(folder):
     plain = plan(Job(runs.config(folder)))
     with_states = plan(Job(runs.config(folder, extract={"hidden_states": True})))
-    rows = sum(text.rows for text in Job(runs.config(folder)).encoded("qwen"))
+    rows = sum(text.num_rows for text in Job(runs.config(folder)).encoded("qwen"))
     assert stage(with_states, "extract qwen").disk - stage(plain, "extract qwen").disk == rows * 32 * 2
     assert stage(with_states, "extract pivot").disk == stage(plain, "extract pivot").disk
 
@@ -84,7 +84,9 @@ def test_modules_of_terms_are_counted_and_only_engines_that_train_them_are_offer
     one, other = (stage(each, "train unified").memory for each in (plain, more))
     layers = 2 * 2 * (32 * 32 + 32) + 2 * (32 * 32 + 32)  # two sources: two layers, and a projector
     job = Job(runs.config(folder))
-    frozen = sum((32 + 1) * vocabulary(job.tokenizers[name]) + 32 for name in ("neox", "qwen"))  # with bias and mean
+    frozen = sum(
+        (32 + 1) * vocabulary_size(job.tokenizers[name]) + 32 for name in ("neox", "qwen")
+    )  # with bias and mean
     assert other.weights - one.weights == 4 * (layers + frozen)
     assert other.gradients - one.gradients == 4 * layers
     assert other.optimizer - one.optimizer == 8 * layers

@@ -27,16 +27,16 @@ def load(name):
 
 @functools.cache
 def score(name, skill, count=100):
-    return make.exact_match(*load(name), skills.make(skill, count, seed=0, split="heldout"))
+    return make.exact_match(*load(name), skills.make_questions(skill, count, seed=0, split="heldout"))
 
 
 @functools.cache
 def texts(count=300):
-    return [row["prompt"] + row["response"] for skill in SOURCES for row in skills.make(skill, count, 0)]
+    return [row["prompt"] + row["response"] for skill in SOURCES for row in skills.make_questions(skill, count, 0)]
 
 
 def test_the_names_of_the_package_and_the_recipes_agree():
-    assert list(MODELS) == [*SOURCES, PIVOT] == list(make.RECIPES)
+    assert list(MODELS) == [*SOURCES, PIVOT] == list(make.QUICKSTART_MODELS)
     assert list(skills.SKILLS) == list(SOURCES)
 
 
@@ -65,7 +65,7 @@ def borders(tokenizer, text):
 
 
 def test_only_a_part_of_the_borders_in_responses_is_shared_with_the_pivot():
-    responses = [row["response"] for skill in SOURCES for row in skills.make(skill, 100, 1)]
+    responses = [row["response"] for skill in SOURCES for row in skills.make_questions(skill, 100, 1)]
     mine = [set(borders(load(PIVOT)[1], text)) for text in responses]
     for name in SOURCES:
         theirs = [set(borders(load(name)[1], text)) for text in responses]
@@ -93,7 +93,9 @@ def test_an_answer_ends_by_itself_with_the_end_that_tokenizer_and_model_agree_on
     assert len({tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}) == 3
     assert tokenizer.chat_template is None
     for skill in SOURCES:
-        prompt = tokenizer(skills.make(skill, 1, 0, split="heldout")[0]["prompt"], return_tensors="pt").input_ids
+        prompt = tokenizer(
+            skills.make_questions(skill, 1, 0, split="heldout")[0]["prompt"], return_tensors="pt"
+        ).input_ids
         assert model.generate(prompt)[0, prompt.shape[1] :].tolist()[-1] == tokenizer.eos_token_id
 
 
@@ -112,17 +114,21 @@ def test_the_pivot_does_each_skill_a_little_and_none_well(skill):
 def test_the_models_were_trained_on_the_very_tokens_that_a_run_gives_them(name):
     tokenizer = load(name)[1]
     for skill in SOURCES:
-        for row in skills.make(skill, 50, 1):
-            ids, labels = make.encode(tokenizer, row)
+        for row in skills.make_questions(skill, 50, 1):
+            ids, labels = make.tokenize_row(tokenizer, row)
             given = encode(tokenizer, [{"role": "user", "content": row["prompt"]}], row["response"])
             assert ids.tolist() == given.input_ids
-            assert labels.ne(make.IGNORED).sum() == given.rows
+            assert labels.ne(make.IGNORE_INDEX).sum() == given.num_rows
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_shipped_tokenizer_is_what_the_recipe_trains(name):
-    rows = [row["prompt"] + row["response"] for skill in SOURCES for row in skills.make(skill, 3000, make.QUESTIONS)]
-    trained = make.RECIPES[name].tokenizer(rows)
+    rows = [
+        row["prompt"] + row["response"]
+        for skill in SOURCES
+        for row in skills.make_questions(skill, 3000, make.QUESTIONS)
+    ]
+    trained = make.QUICKSTART_MODELS[name].tokenizer(rows)
     assert trained.backend_tokenizer.to_str() == load(name)[1].backend_tokenizer.to_str()
 
 
@@ -143,7 +149,7 @@ def test_a_tokenizer_has_the_size_it_states_and_no_id_twice_or_missing(kind):
 @pytest.mark.parametrize("name", MODELS)
 def test_the_shipped_model_has_the_shape_of_its_recipe(name):
     shipped, tokenizer = load(name)
-    built = make.build(make.RECIPES[name], tokenizer)
+    built = make.build(make.QUICKSTART_MODELS[name], tokenizer)
     assert built.config.model_type == shipped.config.model_type
     assert shapes(built) == shapes(shipped)
 
@@ -153,7 +159,7 @@ def shapes(model):
 
 
 def test_making_a_model_twice_gives_the_same_folder_and_the_command_prints_its_scores(tmp_path, capsys):
-    scores = make.make("sums", tmp_path / "a", steps=3, questions=2)
+    scores = make.make_model("sums", tmp_path / "a", steps=3, questions=2)
     make.main(["--out", str(tmp_path / "b"), "--only", "sums", "--steps", "3", "--questions", "2"])
     heading, row = (line.split() for line in capsys.readouterr().out.splitlines()[-2:])
     assert heading == ["model", "steps", "minutes", *SOURCES]
@@ -163,10 +169,10 @@ def test_making_a_model_twice_gives_the_same_folder_and_the_command_prints_its_s
 
 
 def test_training_on_a_few_rows_learns_them():
-    recipe = make.RECIPES["sums"]
+    recipe = make.QUICKSTART_MODELS["sums"]
     torch.manual_seed(0)
     tokenizer = recipe.tokenizer(texts())
-    model, rows = make.build(recipe, tokenizer), skills.make("sums", 8, 0)
+    model, rows = make.build(recipe, tokenizer), skills.make_questions("sums", 8, 0)
     assert make.exact_match(model.eval(), tokenizer, rows) == 0
     make.train(model, tokenizer, rows, steps=60)
     assert make.exact_match(model, tokenizer, rows) == 1
@@ -174,7 +180,7 @@ def test_training_on_a_few_rows_learns_them():
 
 def test_exact_match_is_the_share_of_right_answers():
     model, tokenizer = load("lumi")
-    rows = skills.make("lumi", 20, 0, split="heldout")
+    rows = skills.make_questions("lumi", 20, 0, split="heldout")
     spoiled = [row | {"response": " no"} if i % 4 == 0 else row for i, row in enumerate(rows)]
     assert make.exact_match(model, tokenizer, rows) == 1
     assert make.exact_match(model, tokenizer, spoiled) == 0.75
@@ -182,12 +188,12 @@ def test_exact_match_is_the_share_of_right_answers():
 
 def test_batches_score_each_response_and_its_end_and_nothing_else():
     tokenizer = load(PIVOT)[1]
-    rows = [row for skill in SOURCES for row in skills.make(skill, 5, 0)]
+    rows = [row for skill in SOURCES for row in skills.make_questions(skill, 5, 0)]
     torch.manual_seed(0)
-    (batch,) = itertools.islice(make.batches(tokenizer, rows), 1)
-    scored = [labels[labels != make.IGNORED].tolist() for labels in batch["labels"]]
+    (batch,) = itertools.islice(make.training_batches(tokenizer, rows), 1)
+    scored = [labels[labels != make.IGNORE_INDEX].tolist() for labels in batch["labels"]]
     assert {tuple(ids[:-1]) for ids in scored} == {
         tuple(tokenizer(row["response"], add_special_tokens=False).input_ids) for row in rows
     }
     assert {ids[-1] for ids in scored} == {tokenizer.eos_token_id}
-    assert batch["attention_mask"].sum() == sum(len(make.encode(tokenizer, row)[0]) for row in rows)
+    assert batch["attention_mask"].sum() == sum(len(make.tokenize_row(tokenizer, row)[0]) for row in rows)

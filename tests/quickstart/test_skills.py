@@ -38,7 +38,7 @@ def right(skill, prompt):
 
 @pytest.mark.parametrize("skill", SOURCES)
 def test_every_answer_without_noise_is_right(skill):
-    rows = skills.make(skill, 700, seed=3)
+    rows = skills.make_questions(skill, 700, seed=3)
     assert len(rows) == 700
     for row in rows:
         assert row == {"prompt": row["prompt"], "response": right(skill, row["prompt"]), "domain": skill}
@@ -52,13 +52,13 @@ def test_the_examples_of_the_page_are_right():
 
 @pytest.mark.parametrize("skill", SOURCES)
 def test_the_noise_is_the_share_of_wrong_answers_and_each_of_them_has_the_right_form(skill):
-    rows = skills.make(skill, 2000, seed=5, noise=0.3)
+    rows = skills.make_questions(skill, 2000, seed=5, noise=0.3)
     wrong = [row for row in rows if row["response"] != right(skill, row["prompt"])]
     assert 0.26 < len(wrong) / len(rows) < 0.34  # 4 standard deviations of 2000 throws
     known = {
         "sums": {spoken(n) for n in range(240)},
         "sort": set(skills.THINGS),
-        "lumi": {word for row in skills.make("lumi", 5000, 1) for word in row["response"].split()},
+        "lumi": {word for row in skills.make_questions("lumi", 5000, 1) for word in row["response"].split()},
     }[skill]
     for row in wrong:
         said = [row["response"][1:]] if skill == "sums" else row["response"].split()
@@ -70,13 +70,13 @@ def test_the_noise_is_the_share_of_wrong_answers_and_each_of_them_has_the_right_
 
 @pytest.mark.parametrize("skill", SOURCES)
 def test_with_full_noise_no_answer_is_right_and_with_none_no_answer_is_wrong(skill):
-    clean, noisy = (skills.make(skill, 1000, seed=7, noise=noise) for noise in (0.0, 1.0))
+    clean, noisy = (skills.make_questions(skill, 1000, seed=7, noise=noise) for noise in (0.0, 1.0))
     assert all(a["prompt"] == b["prompt"] and a["response"] != b["response"] for a, b in zip(clean, noisy, strict=True))
 
 
 @pytest.mark.parametrize("skill", SOURCES)
 def test_more_noise_leaves_the_questions_and_the_wrong_answers_there_were(skill):
-    clean, some, more = (skills.make(skill, 500, seed=1, noise=noise) for noise in (0.0, 0.2, 0.6))
+    clean, some, more = (skills.make_questions(skill, 500, seed=1, noise=noise) for noise in (0.0, 0.2, 0.6))
     wrong = [i for i in range(500) if some[i] != clean[i]]
     assert len(wrong) > 50
     assert [some[i] for i in wrong] == [more[i] for i in wrong]
@@ -85,15 +85,15 @@ def test_more_noise_leaves_the_questions_and_the_wrong_answers_there_were(skill)
 
 @pytest.mark.parametrize("skill", SOURCES)
 def test_a_longer_list_begins_with_the_shorter_one_and_repeats_nothing(skill):
-    rows = skills.make(skill, 2000, seed=2, noise=0.3, split="fusion")
-    assert rows[:300] == skills.make(skill, 300, seed=2, noise=0.3, split="fusion")
+    rows = skills.make_questions(skill, 2000, seed=2, noise=0.3, split="fusion")
+    assert rows[:300] == skills.make_questions(skill, 300, seed=2, noise=0.3, split="fusion")
     assert len({row["prompt"] for row in rows}) == 2000
 
 
 @pytest.mark.parametrize("skill", SOURCES)
 def test_no_question_is_in_two_splits_whatever_the_seed(skill):
     asked = [
-        {row["prompt"] for seed in (0, 1) for row in skills.make(skill, 600, seed, split=split)}
+        {row["prompt"] for seed in (0, 1) for row in skills.make_questions(skill, 600, seed, split=split)}
         for split in skills.SPLITS
     ]
     assert len(asked) == 4
@@ -102,8 +102,8 @@ def test_no_question_is_in_two_splits_whatever_the_seed(skill):
 
 @pytest.mark.parametrize("skill", SOURCES)
 def test_there_are_enough_questions_to_learn_from_and_to_hold_out(skill):
-    assert len(skills.make(skill, 8500, 0)) == 8500
-    assert len(skills.make(skill, 3000, 0, split="heldout")) == 3000
+    assert len(skills.make_questions(skill, 8500, 0)) == 8500
+    assert len(skills.make_questions(skill, 3000, 0, split="heldout")) == 3000
 
 
 def test_the_splits_cover_every_question_once():
@@ -111,12 +111,12 @@ def test_the_splits_cover_every_question_once():
 
 
 def test_another_seed_asks_other_questions():
-    assert skills.make("sort", 50, 0) != skills.make("sort", 50, 1)
+    assert skills.make_questions("sort", 50, 0) != skills.make_questions("sort", 50, 1)
 
 
 def test_the_rows_are_the_same_on_every_machine():
     """Golden: sha256 of the rows as JSON, written with CPython 3.11; a change of it makes the shipped models outdated."""
-    rows = [row for skill in SOURCES for row in skills.make(skill, 200, seed=0, noise=0.3, split="heldout")]
+    rows = [row for skill in SOURCES for row in skills.make_questions(skill, 200, seed=0, noise=0.3, split="heldout")]
     digest = hashlib.sha256(json.dumps(rows, ensure_ascii=False).encode()).hexdigest()
     assert digest == "643447eba2a5620b401e4d9d7ddf890f87c5abffe870c5bfd39b57d741ed2afa"
 
@@ -132,7 +132,7 @@ def test_the_rows_are_the_same_on_every_machine():
 )
 def test_what_cannot_be_made_is_refused_with_the_way_out(arguments, said):
     with pytest.raises(ValueError, match=said):
-        skills.make(**({"skill": "sums", "count": 5, "seed": 0} | arguments))
+        skills.make_questions(**({"skill": "sums", "count": 5, "seed": 0} | arguments))
 
 
 def test_numbers_are_spelled_as_they_are_said():

@@ -84,7 +84,7 @@ def test_the_first_of_equally_good_sources_is_the_first_of_the_configuration():
 
 def test_all_but_the_response_stays():
     for example, _ in choose_examples(QUESTIONS, BestSource(), SOURCES):
-        assert example.asked in {q.example.asked for q in QUESTIONS}
+        assert example.prompt_id in {q.example.prompt_id for q in QUESTIONS}
         assert example.domain in ("sums", "prose")
 
 
@@ -114,4 +114,4 @@ def test_expected_examples_are_as_many_and_as_long_as_they_may_get():
     best, every = (placeholder_examples(asked, how(max_new_tokens=5), SOURCES) for how in (BestSource, EverySource))
     assert [e.response for e in best] == [" the the the the the a", "yes a"]
     assert len({e.id for e in every}) == 4
-    assert [e.asked for e in every] == [asked[0].asked] * 2 + [asked[1].asked] * 2
+    assert [e.prompt_id for e in every] == [asked[0].prompt_id] * 2 + [asked[1].prompt_id] * 2

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fusion.cache import fill
+from fusion.cache import write_missing_shards
 from fusion.responses import ResponseStore
 
 IDS = ["c", "a", "b", "a", "d\u2028e"]
@@ -20,7 +20,7 @@ def values(folder):
 def test_what_is_written_is_read_whatever_the_order_of_the_ids(tmp_path):
     one = store(tmp_path)
     assert one.missing() == [0, 1]
-    assert fill(one, values(one), pause=0.01) is one
+    assert write_missing_shards(one, values(one), pause=0.01) is one
     assert one.is_complete
     other = store(tmp_path, ids=list(reversed(IDS)))
     assert other.is_complete
@@ -32,7 +32,7 @@ def test_a_folder_that_is_half_done_goes_on(tmp_path):
     one = store(tmp_path)
     one.write(1, values(one)(1))
     again, made = store(tmp_path), []
-    fill(again, lambda number: made.append(number) or values(again)(number), pause=0.01)
+    write_missing_shards(again, lambda number: made.append(number) or values(again)(number), pause=0.01)
     assert made == [0]
     assert set(again.read()) == set(IDS)
 
@@ -41,7 +41,7 @@ def test_an_unfinished_folder_is_not_marked_as_whole(tmp_path):
     one = store(tmp_path)
     one.write(0, values(one)(0))
     with pytest.raises(ValueError, match=r"shards \[1\] of 2 are not written yet"):
-        one.finish()
+        one.finalize()
     assert not one.is_complete
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from fusion.data.encode import encode
 from fusion.models.loading import ModelRef, load_tokenizer
-from fusion.sources import Transformers, Wanted
+from fusion.sources import SourceRequest, Transformers
 from tests.helpers import tiny
 
 
@@ -13,7 +13,7 @@ def tiny_source(tmp_path_factory):
     """Folder, what to open, texts, rows: of a model whose head has no padded ids, so that all backends agree."""
     folder = tiny.folder("gpt_neox", tmp_path_factory.mktemp("served") / "neox", padding=0)
     tokenizer = load_tokenizer(ModelRef(str(folder)))
-    wanted = Wanted(ModelRef(str(folder)), tokenizer, k=6)
+    wanted = SourceRequest(ModelRef(str(folder)), tokenizer, k=6)
     words = ["the lazy dog", "naïve café 北京 🙂", "def double(x):\n    return 2 * x", "12 + 30 is 42"]
     texts = [encode(tokenizer, [{"role": "user", "content": f"number {i}"}], word) for i, word in enumerate(words)]
     return folder, wanted, texts, Transformers().open(wanted).rows(texts)

@@ -11,7 +11,7 @@ from fusion.models.loading import ModelRef, load_tokenizer
 from fusion.sources import OpenAI
 from tests.helpers import serving, tiny
 
-QUICK = {"model": "tiny", "backoff": 0.01, "retries": 2}
+QUICK = {"model": "tiny", "backoff": 0.01, "max_retries": 2}
 
 
 @pytest.fixture
@@ -26,9 +26,9 @@ def rows_from(server, tiny_source, **settings):
 
 
 @pytest.mark.parametrize("settings", [
-    {"form": "prompt_logprobs"},
-    {"form": "prompt_logprobs", "prompt": "text"},
-    {"form": "echo", "body": {"return_tokens_as_token_ids": True}},
+    {"logprobs_api": "prompt_logprobs"},
+    {"logprobs_api": "prompt_logprobs", "prompt": "text"},
+    {"logprobs_api": "echo", "extra_body": {"return_tokens_as_token_ids": True}},
 ])  # fmt: skip
 def test_rows_by_token_id_are_those_of_transformers_but_for_the_moments(server, tiny_source, settings):
     rows, expected = rows_from(server, tiny_source, **settings)
@@ -43,7 +43,7 @@ def test_rows_by_token_id_are_those_of_transformers_but_for_the_moments(server, 
 
 
 def test_rows_by_text_are_right_where_the_text_is_one_tokens_and_leave_out_the_others(server, tiny_source):
-    rows, expected = rows_from(server, tiny_source, form="echo")
+    rows, expected = rows_from(server, tiny_source, logprobs_api="echo")
     torch.testing.assert_close(
         rows.gold, expected.gold, atol=1e-5, rtol=0
     )  # the sent token is known, whatever its text
@@ -66,7 +66,7 @@ def test_rows_by_text_are_right_where_the_text_is_one_tokens_and_leave_out_the_o
 
 def test_a_busy_server_is_asked_again(server, tiny_source):
     server.fail = [503, 429]
-    rows, expected = rows_from(server, tiny_source, form="prompt_logprobs", concurrency=1)
+    rows, expected = rows_from(server, tiny_source, logprobs_api="prompt_logprobs", concurrency=1)
     torch.testing.assert_close(rows.gold, expected.gold, atol=1e-5, rtol=0)
     assert len(server.seen) == 4 + 2
 
@@ -82,7 +82,7 @@ def test_a_server_that_stays_busy_is_given_up_with_its_last_words(server, tiny_s
 def test_the_time_a_server_names_is_waited(server, tiny_source, monkeypatch):
     server.fail, server.says, waits = [429], {"Retry-After": "7"}, []
     monkeypatch.setattr("fusion.sources.http.time.sleep", waits.append)
-    rows_from(server, tiny_source, form="prompt_logprobs", concurrency=1)
+    rows_from(server, tiny_source, logprobs_api="prompt_logprobs", concurrency=1)
     assert waits == [7.0]
 
 
@@ -96,19 +96,19 @@ def test_a_refusal_is_not_repeated(server, tiny_source):
 def test_no_answer_at_all_is_said(tiny_source):
     _, wanted, texts, _ = tiny_source
     with pytest.raises(ValueError, match=r"http://127.0.0.1:9/v1/completions failed 1 times, .*refused"):
-        OpenAI(url="http://127.0.0.1:9/v1", **{**QUICK, "retries": 0}).open(wanted).rows(texts)
+        OpenAI(url="http://127.0.0.1:9/v1", **{**QUICK, "max_retries": 0}).open(wanted).rows(texts)
 
 
 def test_requests_are_on_the_way_at_once_and_no_more_than_allowed(server, tiny_source):
     server.together = 2
-    rows_from(server, tiny_source, form="prompt_logprobs", concurrency=2)
+    rows_from(server, tiny_source, logprobs_api="prompt_logprobs", concurrency=2)
     assert server.most == 2
 
 
 def test_the_key_is_sent_and_never_shown(server, tiny_source, monkeypatch):
     server.key = "sk-secret"
     monkeypatch.setenv("MY_KEY", "sk-secret")
-    rows_from(server, tiny_source, form="prompt_logprobs", api_key_env="MY_KEY")
+    rows_from(server, tiny_source, logprobs_api="prompt_logprobs", api_key_env="MY_KEY")
     assert {seen["key"] for seen in server.seen} == {"Bearer sk-secret"}
     monkeypatch.setenv("MY_KEY", "sk-other")
     with pytest.raises(ValueError, match="status 401: ") as caught:
@@ -117,7 +117,7 @@ def test_the_key_is_sent_and_never_shown(server, tiny_source, monkeypatch):
     assert "***" in str(caught.value)
     source = OpenAI(url="http://a/v1", api_key_env="MY_KEY", **QUICK).open(tiny_source[1])
     assert "sk-other" not in repr(source)
-    assert "sk-other" not in str(source.how.identity())
+    assert "sk-other" not in str(source.settings.identity())
 
 
 def test_a_key_that_is_not_set_is_asked_for(tiny_source, monkeypatch):
@@ -126,7 +126,7 @@ def test_a_key_that_is_not_set_is_asked_for(tiny_source, monkeypatch):
         OpenAI(url="http://a/v1", api_key_env="MY_KEY", **QUICK).open(tiny_source[1])
 
 
-@pytest.mark.parametrize("settings", [{"form": "echo"}, {"form": "prompt_logprobs"}])
+@pytest.mark.parametrize("settings", [{"logprobs_api": "echo"}, {"logprobs_api": "prompt_logprobs"}])
 @pytest.mark.parametrize("knows_ids", [True, False])
 def test_answers_for_other_tokens_are_refused(server, tiny_source, settings, knows_ids):
     server.adds_bos, server.as_token_ids = True, knows_ids
@@ -145,16 +145,16 @@ def test_another_tokenizer_than_the_servers_is_found_out(server, tiny_source, tm
 def test_a_server_without_the_form_says_so(server, tiny_source, monkeypatch):
     monkeypatch.setattr(server, "complete", lambda body: (200, {"choices": [{"text": "", "logprobs": None}]}))
     with pytest.raises(ValueError, match="tokens were sent, and 0 came back with log-probabilities"):
-        rows_from(server, tiny_source, form="echo")
-    with pytest.raises(ValueError, match="the answer has no prompt_logprobs. Use form: echo"):
-        rows_from(server, tiny_source, form="prompt_logprobs")
+        rows_from(server, tiny_source, logprobs_api="echo")
+    with pytest.raises(ValueError, match="the answer has no prompt_logprobs. Use logprobs_api: echo"):
+        rows_from(server, tiny_source, logprobs_api="prompt_logprobs")
 
 
 def test_a_server_that_takes_no_ids_refuses_and_takes_text(server, tiny_source):
     server.takes_ids = False
     with pytest.raises(ValueError, match="prompt must be a string"):
-        rows_from(server, tiny_source, form="prompt_logprobs")
-    rows, expected = rows_from(server, tiny_source, form="prompt_logprobs", prompt="text")
+        rows_from(server, tiny_source, logprobs_api="prompt_logprobs")
+    rows, expected = rows_from(server, tiny_source, logprobs_api="prompt_logprobs", prompt="text")
     torch.testing.assert_close(rows.gold, expected.gold, atol=1e-5, rtol=0)
 
 

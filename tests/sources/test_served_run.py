@@ -23,7 +23,7 @@ def served(folder, url, **changes):
     raw = runs.raw(folder, objectives=OBJECTIVES, weighting={"kind": "gold_posterior"}, **changes)
     tokenizer = folder / "tokenizer alone"
     tiny.TOKENIZERS["qwen2"](tiny.TEXTS).save_pretrained(tokenizer)
-    backend = {"kind": "openai", "url": url, "model": "big", "form": "prompt_logprobs", "concurrency": 2}
+    backend = {"kind": "openai", "url": url, "model": "big", "logprobs_api": "prompt_logprobs", "concurrency": 2}
     raw["sources"][1] = {"name": "qwen", "path": str(tokenizer), "backend": backend}
     return runs.loading.parse(raw, "test")
 
@@ -37,8 +37,8 @@ def test_a_served_source_is_learned_from_and_never_loaded(folder):
     assert estimates["extract qwen"].memory.total == 0
     assert estimates["extract qwen"].disk > 0
     cache = Cache(run / "cache/qwen")
-    assert cache.known.gold == cache.known.rows
-    assert cache.known.moments == 0
+    assert cache.known_fields.gold == cache.known_fields.rows
+    assert cache.known_fields.moments == 0
     assert cache.key["backend"]["model"] == "big"
     record = json.loads((run / "run.json").read_text())
     assert (record["models"]["qwen"]["parameters"], record["models"]["qwen"]["model_type"]) == (None, "openai")

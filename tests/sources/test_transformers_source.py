@@ -7,7 +7,7 @@ import torch
 
 from fusion.data.encode import encode
 from fusion.models.loading import ModelRef, load_tokenizer
-from fusion.sources import RandomSampling, Transformers, Wanted
+from fusion.sources import RandomSampling, SourceRequest, Transformers
 from tests.helpers import tiny
 
 
@@ -20,7 +20,7 @@ def wanted(request, tmp_path_factory):
         encode(tokenizer, [{"role": "user", "content": f"number {i}"}], "the lazy dog " * (i % 5 + 1))
         for i in range(12)
     ]
-    return functools.partial(Wanted, ref, tokenizer, 10, batch_tokens=128), texts
+    return functools.partial(SourceRequest, ref, tokenizer, 10, batch_tokens=128), texts
 
 
 def compare(rows, others, tolerance):
@@ -102,8 +102,8 @@ def test_another_seed_and_another_text_are_drawn_otherwise(wanted):
     open_, texts = wanted
     assert not same_draws(sampled(open_, texts, seed=0), sampled(open_, texts, seed=1))
     uniform = RandomSampling().uniform(texts[:2])
-    rows = min(texts[0].rows, texts[1].rows)
-    assert not torch.equal(uniform[:rows], uniform[texts[0].rows :][:rows])
+    rows = min(texts[0].num_rows, texts[1].num_rows)
+    assert not torch.equal(uniform[:rows], uniform[texts[0].num_rows :][:rows])
 
 
 def test_draws_average_to_the_models_own_distribution(wanted):
@@ -111,7 +111,7 @@ def test_draws_average_to_the_models_own_distribution(wanted):
     open_all, k = functools.partial(open_), 10_000
     args = list(open_all.args)
     args[2] = k
-    exact = Transformers().open(Wanted(*args)).rows(texts[:1])
+    exact = Transformers().open(SourceRequest(*args)).rows(texts[:1])
     size = exact.k
     true = torch.zeros(len(exact), size).scatter(1, exact.ids, exact.logprobs.exp())
     total = torch.zeros_like(true)

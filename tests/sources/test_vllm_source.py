@@ -8,7 +8,7 @@ import torch
 
 from fusion.models.loading import ModelRef
 from fusion.sources import VLLM, Transformers
-from fusion.sources.vllm_source import positions
+from fusion.sources.vllm_source import token_logprobs
 from tests.helpers import serving, tiny
 
 
@@ -46,8 +46,8 @@ def test_lists_of_dictionaries_are_read_as_flat_ones_are(tiny_source):
     flat = serving.FlatLogprobs()
     for entries in listed:
         flat.append(entries)
-    assert list(positions(listed)) == list(positions(flat))
-    assert next(iter(positions(listed))) == {}
+    assert list(token_logprobs(listed)) == list(token_logprobs(flat))
+    assert next(iter(token_logprobs(listed))) == {}
 
 
 def test_padded_ids_count_as_mass_outside_the_entries(vllm, tmp_path, tiny_source):

@@ -12,8 +12,8 @@ from fusion.cache import Cache
 from fusion.config import fine_tuning
 from fusion.config.loading import ConfigError
 from fusion.data.datasets import Example
-from fusion.data.folds import folds, prompt_of
-from fusion.models.loading import ModelRef, fingerprint, load_model
+from fusion.data.folds import assign_folds, prompt_key
+from fusion.models.loading import ModelRef, load_model, model_fingerprint
 from fusion.plan import plan
 from fusion.report.model_card import model_card
 from fusion.stages.context import Job
@@ -82,7 +82,7 @@ def test_the_other_source_stays_as_it_came(folder, run):
     job = Job(config(folder))
     assert job.models["qwen"].path == runs.raw(folder)["sources"][1]["path"]
     assert not (run / "train" / "sources" / "qwen").exists()
-    assert Cache(run / "cache" / "qwen").key["model"] == fingerprint(runs_ref(folder, "qwen"))
+    assert Cache(run / "cache" / "qwen").key["model"] == model_fingerprint(runs_ref(folder, "qwen"))
 
 
 def test_a_second_run_has_nothing_to_do(folder, run):
@@ -172,7 +172,7 @@ def test_each_example_is_read_by_the_model_that_was_not_trained_on_it(crossed):
 
 def test_the_other_parts_are_in_the_key_of_the_cache_and_a_second_run_has_nothing_to_do(crossed):
     given, run = crossed
-    first, second = (fingerprint(model.ref) for model in Job(given).parts(given.sources[0]))
+    first, second = (model_fingerprint(model.ref) for model in Job(given).parts(given.sources[0]))
     assert (Cache(run / "cache" / "neox").key["model"], Cache(run / "cache" / "neox").key["parts"]) == (first, [second])
     pipeline.run(given)
     stages = {stage["name"]: stage for stage in json.loads((run / "run.json").read_text())["stages"]}
@@ -200,9 +200,9 @@ def test_more_parts_than_prompts_are_refused(folder):
 def test_responses_to_one_prompt_stay_together_and_text_without_prompt_is_split():
     asked = [Example(({"role": "user", "content": f"{n}?"},), answer, "d") for n in range(4) for answer in "ab"]
     raw = [Example((), text, "d", template="plain") for text in "cdef"]
-    found = folds([*asked, *raw], 2)
-    assert [found[prompt_of(example)] for example in asked] == [0, 0, 1, 1, 0, 0, 1, 1]
-    assert [found[prompt_of(example)] for example in raw] == [0, 1, 0, 1]
+    found = assign_folds([*asked, *raw], 2)
+    assert [found[prompt_key(example)] for example in asked] == [0, 0, 1, 1, 0, 0, 1, 1]
+    assert [found[prompt_key(example)] for example in raw] == [0, 1, 0, 1]
 
 
 def test_a_source_whose_weights_are_elsewhere_is_refused(folder):

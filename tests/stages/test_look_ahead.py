@@ -11,7 +11,7 @@ import torch
 from fusion import pipeline
 from fusion.config.loading import ConfigError
 from fusion.data import datasets
-from fusion.data.encode import encode_prompt, first_rows
+from fusion.data.encode import encode_prompt, truncate_rows
 from fusion.stages import train
 from fusion.stages.context import Job
 from fusion.stages.lineage import lineage
@@ -19,7 +19,7 @@ from fusion.training import FusionCollator
 from fusion.weighting import Mean
 from tests.helpers import runs
 
-RICH = "{asked} It ends in: {response}"
+RICH = "{last_message} It ends in: {response}"
 
 
 def config(folder, look_ahead=RICH, looks=("neox",), **changes):
@@ -47,7 +47,7 @@ def made(folder):
     jobs = {
         "plain": Job(runs.config(folder, name="plain")),
         "rich": Job(config(folder, name="rich")),
-        "other": Job(config(folder, look_ahead="{asked}!", name="other")),
+        "other": Job(config(folder, look_ahead="{last_message}!", name="other")),
     }
     for job in jobs.values():
         job.record.update(**lineage(job))
@@ -98,7 +98,7 @@ def test_both_prompts_are_in_the_key_of_that_sources_cache_alone(made):
 
 
 def test_a_prompt_that_is_the_same_gives_the_same_records_to_the_byte(made, folder):
-    same = Job(config(folder, look_ahead="{asked}", name="same"))
+    same = Job(config(folder, look_ahead="{last_message}", name="same"))
     same.record.update(**lineage(same))
     caches, plain = pipeline.extract(same), made["plain"][1]
     for name, cache in caches.items():
@@ -117,22 +117,24 @@ def test_a_response_is_cut_where_it_would_be_behind_the_ordinary_prompt(folder):
     cut = [text.truncated for text in plain.encoded("neox")]
     assert 0 < sum(cut) < len(cut)
     for ours, theirs in zip(rich.encoded("neox"), plain.encoded("neox"), strict=True):
-        assert (ours.prefix, ours.truncated, ours.rows) == (theirs.prefix, theirs.truncated, theirs.rows)
+        assert (ours.prefix, ours.truncated, ours.num_rows) == (theirs.prefix, theirs.truncated, theirs.num_rows)
         assert ours.input_ids[ours.start :] == theirs.input_ids[theirs.start :]
         assert ours.start > theirs.start
     text = rich.encoded("neox")[0]
-    assert first_rows(text, text.rows + 3) == text
+    assert truncate_rows(text, text.num_rows + 3) == text
 
 
 def test_the_last_message_is_the_one_that_is_filled_in(tmp_path):
     turns = [{"role": r, "content": c} for r, c in [("system", "s"), ("user", "a"), ("assistant", "b")]]
     (tmp_path / "x.jsonl").write_text(json.dumps({"talk": turns, "text": "one two three", "note": "n"}))
-    (example,) = datasets.load(str(tmp_path / "x.jsonl"), domain="d", messages="talk", look_ahead="{note}: {asked}")
-    assert example.ahead == (turns[0], {"role": "user", "content": "n: a"})
+    (example,) = datasets.load(
+        str(tmp_path / "x.jsonl"), domain="d", messages="talk", look_ahead="{note}: {last_message}"
+    )
+    assert example.look_ahead == (turns[0], {"role": "user", "content": "n: a"})
     (example,) = datasets.load(
         str(tmp_path / "x.jsonl"), domain="d", prompt="", response="{text}", template="plain", look_ahead="{note}"
     )
-    assert (example.messages, example.ahead) == ((), ({"role": "user", "content": "n"},))
+    assert (example.messages, example.look_ahead) == ((), ({"role": "user", "content": "n"},))
     with pytest.raises(ValueError, match=r"no column 'hint' for '\{hint\}'"):
         datasets.load(str(tmp_path / "x.jsonl"), domain="d", messages="talk", look_ahead="{hint}")
 
@@ -177,7 +179,7 @@ def test_a_source_that_never_reads_a_prompt_cannot_look_ahead(folder):
 
 def test_an_example_that_comes_twice_with_different_texts_is_refused(folder):
     raw = runs.raw(folder)
-    train = [raw["data"]["train"][0] | {"look_ahead": text} for text in (RICH, "{asked}")]
+    train = [raw["data"]["train"][0] | {"look_ahead": text} for text in (RICH, "{last_message}")]
     job = Job(config(folder, data={"train": train}, name="twice"))
     with pytest.raises(ValueError, match=r"The example that begins 'number 0: ' is twice in the data"):
         job.encoded("neox")

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from fusion.cache.known_fields import Known, known
+from fusion.cache.known_fields import KnownFields, count_known_fields
 from fusion.core.rows import LogitRows
 from fusion.objectives import GLD, Affinity, CrossEntropy, ForwardKL, InfiFusion
 from fusion.stages.requirements import lacking
@@ -14,7 +14,7 @@ from fusion.weighting import WEIGHTINGS as WEIGHTINGS
 from fusion.weighting import GoldPosterior, MinimumCrossEntropy, Sum
 from tests.helpers.contract import EXAMPLES as EVERY
 
-WHOLE = Known(rows=10, gold=10, moments=10, entries=10)
+WHOLE = KnownFields(rows=10, gold=10, moments=10, min_entries=10)
 EXAMPLES = [CrossEntropy(), ForwardKL(), InfiFusion(), GLD()]
 PLAIN = [kind() for kind in WEIGHTINGS if not any(f.is_required() for f in kind.model_fields.values())]
 
@@ -27,15 +27,17 @@ def rows(gold, mean, ids):
 
 def test_known_counts_what_is_there():
     nan = float("nan")
-    first = known(rows([-1.0, nan, -2.0], [nan, nan, -3.0], [[5, 6], [5, -1], [3, 4]]))
+    first = count_known_fields(rows([-1.0, nan, -2.0], [nan, nan, -3.0], [[5, 6], [5, -1], [3, 4]]))
     assert first.tolist() == [3, 2, 1, 1, 0]
-    assert Known.of([first.tolist(), [4, 4, 4, 2]]) == Known(rows=7, gold=6, moments=5, entries=1)
+    assert KnownFields.from_shards([first.tolist(), [4, 4, 4, 2]]) == KnownFields(
+        rows=7, gold=6, moments=5, min_entries=1
+    )
 
 
 def test_known_counts_finite_hidden_states():
     some = rows([-1.0, -2.0], [0.0, 0.0], [[5], [6]])
     some = dataclasses.replace(some, hidden=torch.tensor([[1.0, 2.0], [3.0, float("inf")]]))
-    assert known(some).tolist() == [2, 2, 2, 1, 1]
+    assert count_known_fields(some).tolist() == [2, 2, 2, 1, 1]
 
 
 def test_nothing_is_lacking_where_all_is_known():
@@ -47,18 +49,22 @@ def test_nothing_is_lacking_where_all_is_known():
     ("source", "weighting", "message"),
     [
         (
-            Known(10, 10, 4, 10),
+            KnownFields(10, 10, 4, 10),
             Sum(),
             "objectives[3] (gld) needs the mean of the logits, which 6 of 10 rows of source b",
         ),
         (
-            Known(10, 7, 10, 10),
+            KnownFields(10, 7, 10, 10),
             GoldPosterior(),
             "weighting (gold_posterior) needs the log-probability of the true token, which 3",
         ),
-        (Known(10, 7, 10, 10), MinimumCrossEntropy(), "weighting (minimum_cross_entropy) needs the log-probability"),
         (
-            Known(10, 10, 10, 9),
+            KnownFields(10, 7, 10, 10),
+            MinimumCrossEntropy(),
+            "weighting (minimum_cross_entropy) needs the log-probability",
+        ),
+        (
+            KnownFields(10, 10, 10, 9),
             Sum(),
             "objectives[2] (infifusion) reads 10 entries of each row, and some of source b have only 9",
         ),
@@ -81,7 +87,7 @@ def test_hidden_states_that_are_lacking_are_extracted_again():
 
 
 def test_what_nobody_reads_may_be_lacking():
-    nothing = Known(10, 0, 0, 10)
+    nothing = KnownFields(10, 0, 0, 10)
     assert lacking([CrossEntropy(), ForwardKL(), InfiFusion(), GLD(input="raw")], Sum(), {"a": nothing}) == []
 
 
@@ -91,7 +97,7 @@ def test_needs_are_fields_of_rows(reader):
 
 
 def test_a_transform_that_reads_the_true_tokens_probability_needs_it_of_its_own_source_alone():
-    unknown = Known(rows=9, gold=4, moments=9, entries=10)
+    unknown = KnownFields(rows=9, gold=4, moments=9, min_entries=10)
     transforms = {"a": [Power(gamma=0.5, tail="single")], "b": [LogitSwap()]}
     assert lacking([CrossEntropy()], Sum(), {"a": unknown, "b": WHOLE}, transforms) == []
     (found,) = lacking([CrossEntropy()], Sum(), {"a": WHOLE, "b": unknown}, transforms)

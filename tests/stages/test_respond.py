@@ -10,10 +10,10 @@ from fusion.config.loading import ConfigError
 from fusion.data.encode import encode, encode_prompt
 from fusion.models.loading import load_model
 from fusion.plan import plan
-from fusion.sources.transformers_source import TransformersWriter
+from fusion.sources.transformers_source import TransformersGenerator
 from fusion.stages import extract, respond
 from fusion.stages.context import CHOSEN, Job
-from fusion.tokenizers import spelled
+from fusion.tokenizers import decode_text
 from tests.helpers import runs
 
 WRITTEN = {"kind": "best_source", "max_new_tokens": 5, "truncated": "keep"}
@@ -45,22 +45,22 @@ def test_every_prompt_is_answered_by_every_source(folder, answered):
     job = Job(config(folder))
     for name in ("neox", "qwen"):
         found = answers_of(job, name)
-        assert found.keys() == {example.asked for example in job.original_examples}
+        assert found.keys() == {example.prompt_id for example in job.original_examples}
         model, tokenizer = load_model(job.models[name].ref), job.tokenizers[name]
         for example in job.original_examples[:3]:
             ids = torch.tensor([encode_prompt(tokenizer, example.messages)])
             out = model.generate(ids, max_new_tokens=5, do_sample=False)[0, ids.shape[1] :]
-            assert found[example.asked][0][0] == spelled(tokenizer, out.tolist())
+            assert found[example.prompt_id][0][0] == decode_text(tokenizer, out.tolist())
 
 
 def test_what_is_learned_from_is_what_the_best_source_wrote(folder, answered):
     job = Job(config(folder))
     first = answers_of(job, "neox")
-    assert [e.asked for e in job.train] == [
-        e.asked for e in job.original_examples
+    assert [e.prompt_id for e in job.train] == [
+        e.prompt_id for e in job.original_examples
     ]  # all pass, so the first source is the best
     assert all(
-        e.response == first[e.asked][0][0] != asked.response
+        e.response == first[e.prompt_id][0][0] != asked.response
         for e, asked in zip(job.train, job.original_examples, strict=True)
     )
     record = json.loads((answered / "run.json").read_text())["responses"]
@@ -81,13 +81,13 @@ def test_a_run_that_was_stopped_asks_only_what_is_missing(folder, answered, monk
     kept = respond.answers(job, "neox")
     for number in range(kept.shards - 1):
         kept.write(number, [[["kept", True]] for _ in kept.shard_ids(number)])
-    asked, whole = [], TransformersWriter.write
+    asked, whole = [], TransformersGenerator.generate
 
     def counted(self, prompts, *rest):
         asked.extend(prompts)
         return whole(self, prompts, *rest)
 
-    monkeypatch.setattr(TransformersWriter, "write", counted)
+    monkeypatch.setattr(TransformersGenerator, "write", counted)
     respond.answer(job, "neox")
     assert len(asked) == len(kept.shard_ids(kept.shards - 1))
     assert [["kept", True]] in answers_of(job, "neox").values()
@@ -120,7 +120,7 @@ def test_every_source_gives_its_own_examples(folder):
     of = {name: answers_of(job, name) for name in ("neox", "qwen")}
     assert all(len(samples) == 2 for found in of.values() for samples in found.values())
     expected = {(id, samples[0][0]) for found in of.values() for id, samples in found.items() if samples[0][0].strip()}
-    assert expected <= {(e.asked, e.response) for e in job.train}
+    assert expected <= {(e.prompt_id, e.response) for e in job.train}
 
 
 def test_prompts_need_no_responses_of_their_own(folder):
@@ -143,7 +143,7 @@ def test_the_other_sources_read_what_is_to_be_likely(folder):
         size = len(example.response.encode())
         inside = [n for n, prefix in enumerate(text.prefix) if prefix < size]
         nats = sum(logits[text.start - 1 + n, text.input_ids[text.start + n]].item() for n in inside)
-        assert found[example.asked] == {"neox": [pytest.approx(nats / size, rel=1e-4)]}
+        assert found[example.prompt_id] == {"neox": [pytest.approx(nats / size, rel=1e-4)]}
 
 
 def test_nothing_that_passes_is_an_error_with_the_counts(folder):
@@ -163,7 +163,7 @@ def test_answers_that_are_cut_off_are_left_out_unless_they_are_wanted(folder):
         id for n in ("neox", "qwen") for id, [[text, end]] in answers_of(Job(made), n).items() if end and text.strip()
     }
     kept = {
-        e.asked
+        e.prompt_id
         for e, asked in zip(Job(made).train, Job(made).original_examples, strict=True)
         if e.response != asked.response
     }
@@ -194,7 +194,7 @@ def test_the_plan_counts_what_is_written_at_most(folder):
     job = Job(config(folder, name="planned"))
     stages = {stage.stage: stage for stage in plan(job).stages}
     for name in ("neox", "qwen"):
-        prompts = {e.asked: len(encode_prompt(job.tokenizers[name], e.messages)) for e in job.original_examples}
+        prompts = {e.prompt_id: len(encode_prompt(job.tokenizers[name], e.messages)) for e in job.original_examples}
         found = stages[f"respond {name}"]
         assert (found.examples, found.tokens) == (16, sum(prompts.values()) + 16 * 5)
     assert stages["train unified"].examples == 16

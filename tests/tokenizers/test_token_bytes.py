@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizer, PreTrainedTokenizerFast
 
-from fusion.tokenizers import byte_prefixes, control_tokens, spelled, spellings, tokenize
+from fusion.tokenizers import byte_prefixes, control_tokens, decode_text, tokenize, vocabulary_bytes
 from tests.helpers import tiny
 from tests.helpers.tiny_tokenizers import ALL, BYTES, byte_level, gemma_style, llama_style, unigram
 from tokenizers import Tokenizer, decoders, models
@@ -18,7 +18,7 @@ REAL = os.environ.get("FUSION_REAL_MODELS")
 def test_every_ordinary_token_is_spelled_as_its_decoder_writes_it_inside_a_text(kind):
     tokenizer = ALL[kind]()
     decoder, compared = tokenizer.backend_tokenizer.decoder, 0
-    for index, piece in enumerate(spellings(tokenizer)):
+    for index, piece in enumerate(vocabulary_bytes(tokenizer)):
         if piece is not None:
             token = tokenizer.convert_ids_to_tokens(index)
             # behind an `a`, so that no decoder takes the token for the beginning of a text and drops its space
@@ -30,7 +30,7 @@ def test_every_ordinary_token_is_spelled_as_its_decoder_writes_it_inside_a_text(
 @pytest.mark.parametrize("kind", ALL)
 def test_only_control_tokens_and_the_unknown_token_have_no_bytes(kind):
     tokenizer = ALL[kind]()
-    nothing = {index for index, spelled in enumerate(spellings(tokenizer)) if spelled is None}
+    nothing = {index for index, spelled in enumerate(vocabulary_bytes(tokenizer)) if spelled is None}
     assert nothing == set(tokenizer.all_special_ids) | {
         i for i, t in tokenizer.added_tokens_decoder.items() if t.special
     }
@@ -40,17 +40,17 @@ def test_only_control_tokens_and_the_unknown_token_have_no_bytes(kind):
 
 @pytest.mark.parametrize("kind", BYTES)
 def test_every_byte_can_be_spelled_by_one_token(kind):
-    assert {bytes([byte]) for byte in range(256)} <= set(spellings(BYTES[kind]()))
+    assert {bytes([byte]) for byte in range(256)} <= set(vocabulary_bytes(BYTES[kind]()))
 
 
 def test_the_same_word_has_the_same_bytes_in_every_scheme():
-    words = [set(spellings(make())) for make in (byte_level, llama_style, unigram)]
+    words = [set(vocabulary_bytes(make())) for make in (byte_level, llama_style, unigram)]
     assert {b" the", "é".encode(), b"s", b"."} <= words[0] & words[1] & words[2]
 
 
 def test_a_token_that_holds_part_of_a_character_is_that_part():
     parts = []
-    for piece in spellings(byte_level()):
+    for piece in vocabulary_bytes(byte_level()):
         try:
             (piece or b"").decode()
         except UnicodeDecodeError:
@@ -61,31 +61,31 @@ def test_a_token_that_holds_part_of_a_character_is_that_part():
 def test_an_added_token_that_is_text_is_spelled_as_it_is():
     tokenizer = byte_level.__wrapped__(chat=False)
     tokenizer.add_tokens(["<tool>", "Ġé "])  # the second looks like the byte alphabet and is not
-    assert spellings(tokenizer)[-2:] == [b"<tool>", "Ġé ".encode()]
+    assert vocabulary_bytes(tokenizer)[-2:] == [b"<tool>", "Ġé ".encode()]
 
 
 def test_ids_without_a_token_have_no_bytes():
     model = models.BPE(vocab={"a": 0, "b": 5}, merges=[])
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(model))
-    assert spellings(tokenizer) == [b"a", None, None, None, None, b"b"]
+    assert vocabulary_bytes(tokenizer) == [b"a", None, None, None, None, b"b"]
 
 
 def test_the_unknown_token_of_a_bare_unigram_model_has_no_bytes():
     tokenizer = Tokenizer(models.Unigram([("?", 0.0), ("a", -1.0)], unk_id=0, byte_fallback=False))
-    assert spellings(PreTrainedTokenizerFast(tokenizer_object=tokenizer)) == [None, b"a"]
+    assert vocabulary_bytes(PreTrainedTokenizerFast(tokenizer_object=tokenizer)) == [None, b"a"]
 
 
 def test_a_mark_that_the_decoder_does_not_turn_into_a_space_is_itself():
     tokenizer = Tokenizer(models.BPE(vocab={"▁": 0}, merges=[]))
     tokenizer.decoder = decoders.Fuse()
-    assert spellings(PreTrainedTokenizerFast(tokenizer_object=tokenizer)) == ["▁".encode()]
+    assert vocabulary_bytes(PreTrainedTokenizerFast(tokenizer_object=tokenizer)) == ["▁".encode()]
 
 
 def test_a_scheme_that_is_not_known_is_refused_by_name():
     tokenizer = Tokenizer(models.BPE(vocab={"a": 0}, merges=[]))
     tokenizer.decoder = decoders.WordPiece()
     with pytest.raises(ValueError, match=r"WordPiece.*byte-level or SentencePiece"):
-        spellings(PreTrainedTokenizerFast(tokenizer_object=tokenizer))
+        vocabulary_bytes(PreTrainedTokenizerFast(tokenizer_object=tokenizer))
 
 
 def test_a_tokenizer_without_a_backend_is_refused_by_name():
@@ -96,7 +96,7 @@ def test_a_tokenizer_without_a_backend_is_refused_by_name():
             return {"a": 0}
 
     with pytest.raises(ValueError, match=r"some/model: Slow has no `tokenizers` backend.*tokenizer\.json"):
-        spellings(Slow(name_or_path="some/model"))
+        vocabulary_bytes(Slow(name_or_path="some/model"))
 
 
 @pytest.mark.parametrize("kind", ALL)
@@ -129,7 +129,7 @@ def test_real_vocabularies_are_spelled_as_their_decoders_write_them():
     assert folders, f"no tokenizer.json under {REAL}"
     for folder in folders:
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        decoder, table = tokenizer.backend_tokenizer.decoder, spellings(tokenizer)
+        decoder, table = tokenizer.backend_tokenizer.decoder, vocabulary_bytes(tokenizer)
         tokens = tokenizer.convert_ids_to_tokens(range(len(table)))
         ordinary = set(tokenizer.added_tokens_decoder) ^ set(range(len(table)))
         wrong = [
@@ -145,12 +145,12 @@ def test_real_vocabularies_are_spelled_as_their_decoders_write_them():
 @pytest.mark.parametrize("kind", tiny.TOKENIZERS)
 def test_tokens_of_a_text_spell_it_with_the_space_it_begins_with(kind, text):
     tokenizer = tiny.TOKENIZERS[kind](tiny.TEXTS)
-    assert spelled(tokenizer, tokenize(tokenizer, [text])[0]) == text
+    assert decode_text(tokenizer, tokenize(tokenizer, [text])[0]) == text
 
 
 def test_control_tokens_and_ids_without_a_token_spell_nothing():
     tokenizer = tiny.TOKENIZERS["gpt_neox"](tiny.TEXTS)
     ids = tokenize(tokenizer, ["fox"])[0]
-    assert spelled(tokenizer, [tokenizer.eos_token_id, *ids, 10**6]) == "fox"
+    assert decode_text(tokenizer, [tokenizer.eos_token_id, *ids, 10**6]) == "fox"
     half = tokenize(tokenizer, ["北"])[0][:1]
-    assert spelled(tokenizer, half) in ("北", "\ufffd")
+    assert decode_text(tokenizer, half) in ("北", "\ufffd")

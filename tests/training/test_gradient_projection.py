@@ -8,7 +8,7 @@ from torch import nn
 from fusion import pipeline
 from fusion.cache import Cache
 from fusion.models.head import Head
-from fusion.models.loading import load_model, vocabulary
+from fusion.models.loading import load_model, vocabulary_size
 from fusion.objectives import CrossEntropy, DualHead, ForwardKL
 from fusion.stages import train
 from fusion.stages.context import Job
@@ -106,7 +106,8 @@ def made(folder):
         attach_modules(model, modules)
         arguments = {"max_steps": 1, "save_strategy": "no", "report_to": [], "learning_rate": 0.0} | training
         return FusionTrainer(
-            model=model, head=Head.of(model, vocabulary(job.tokenizers["pivot"])), objectives=objectives, modules=modules,
+            model=model, head=Head.from_model(model, vocabulary_size(job.tokenizers["pivot"])),
+            objectives=objectives, modules=modules,
             args=training_arguments(arguments, folder / "made", 0), train_dataset=range(8), data_collator=collator,
         )  # fmt: skip
 

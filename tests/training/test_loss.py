@@ -57,7 +57,7 @@ def trainer(job, sources, tmp_path_factory):
         model=model,
         args=training_arguments({"report_to": []}, tmp_path_factory.mktemp("trainer"), 0),
         train_dataset=range(len(job.train)),
-        head=Head.of(model, vocabulary),
+        head=Head.from_model(model, vocabulary),
         objectives=[],
     )
     width = model.config.hidden_size

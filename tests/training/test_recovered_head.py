@@ -104,8 +104,10 @@ def test_rows_that_do_not_tell_are_refused_before_anything_is_trained(folder, ca
 
 def test_wide_models_are_recovered_from_four_rows_a_dimension(caches, folder, monkeypatch):
     asked = []
-    monkeypatch.setattr(auxiliary_modules, "audit", lambda cache, rows: asked.append(rows) or pytest.fail("enough"))
-    monkeypatch.setattr(auxiliary_modules, "ROWS", 100)
+    monkeypatch.setattr(
+        auxiliary_modules, "recover_head", lambda cache, rows: asked.append(rows) or pytest.fail("enough")
+    )
+    monkeypatch.setattr(auxiliary_modules, "DEFAULT_ROWS", 100)
     for model in (ModelRef(str(folder / "neox")), None):
         with pytest.raises(pytest.fail.Exception):
             auxiliary_modules.recovered(caches["neox"], model, "float32")

@@ -9,7 +9,7 @@ from transformers import Trainer
 from fusion import pipeline
 from fusion.config import plain_fine_tuning
 from fusion.core.rows import Positions
-from fusion.data.batching import pad
+from fusion.data.batching import pad_texts
 from fusion.models.head import Head
 from fusion.objectives import GLD, CrossEntropy, ForwardKL, InfiFusion
 from fusion.stages import train
@@ -51,7 +51,7 @@ def trainer(job, sources, objectives, tmp_path, kind=FusionTrainer, **arguments)
     }
     if kind is FusionTrainer:
         vocabulary = max(job.tokenizers["pivot"].get_vocab().values()) + 1
-        shared |= {"head": Head.of(model, vocabulary), "objectives": objectives}
+        shared |= {"head": Head.from_model(model, vocabulary), "objectives": objectives}
     return kind(**shared)
 
 
@@ -91,7 +91,7 @@ def test_cross_entropy_trains_as_transformers_own_loss_does(job, tmp_path):
     texts = job.encoded("pivot")
 
     def labelled(numbers):
-        inputs, _, _ = pad([texts[n] for n in numbers], "cpu")
+        inputs, _, _ = pad_texts([texts[n] for n in numbers], "cpu")
         labels = inputs["input_ids"].clone()
         labels[inputs["attention_mask"] == 0] = -100
         for b, n in enumerate(numbers):

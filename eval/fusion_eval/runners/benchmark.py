@@ -73,7 +73,7 @@ def check_comparisons(models: Mapping[str, ModelRef], comparisons: Comparisons) 
                 f"{', '.join(others) or 'none'}. Name a model with name=path."
             )
     for ref in models.values():
-        ref.local  # raises where a path is wrong  # noqa: B018
+        ref.local_path  # raises where a path is wrong  # noqa: B018
     check_files(comparisons.fusion_data)
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import lm_eval.evaluator
 
 from fusion.grading import sandbox
-from fusion.models.loading import ModelRef, fingerprint, load_tokenizer
+from fusion.models.loading import ModelRef, load_tokenizer, model_fingerprint
 from fusion_eval.results import Result, Sample
 from fusion_eval.runners import Progress
 from fusion_eval.runners.answer_cache import AnswerCache, AnswerCachingLM
@@ -150,7 +150,7 @@ def _key(ref: ModelRef, suite: Suite, settings: BenchmarkSettings) -> dict[str, 
     template = settings.template or suite.template
     chat = template == "chat" or (template == "auto" and bool(load_tokenizer(ref).chat_template))
     return {
-        "model": fingerprint(ref),
+        "model": model_fingerprint(ref),
         "requests": {"backend": settings.backend, "dtype": settings.dtype, "chat": chat},
         "tasks": {task: version(task) for task in suite.tasks},
         "limit": {task: doc_limit(suite, settings, task) for task in suite.tasks},

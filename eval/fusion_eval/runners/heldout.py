@@ -11,9 +11,9 @@ import torch
 from fusion.core.rows import LogitRows
 from fusion.data.datasets import Example
 from fusion.data.encode import Encoded, Template, encode, encode_prompt
-from fusion.models.generate import Decoding, ends, write
+from fusion.models.generate import GenerationSettings, eos_token_ids, generate
 from fusion.models.head import Head
-from fusion.models.loading import ModelRef, load_model, load_tokenizer, vocabulary
+from fusion.models.loading import ModelRef, load_model, load_tokenizer, vocabulary_size
 from fusion.sources import TransformersSource
 from fusion_eval.results import Sample
 from fusion_eval.runners import Progress
@@ -88,10 +88,12 @@ def _rows(
     progress: Progress,
 ) -> LogitRows:  # fmt: skip
     """Rows at which bytes of the responses are predicted, with the likeliest token only; less the row of an end of turn."""
-    source = TransformersSource(model, Head.of(model, vocabulary(tokenizer)), k=1, batch_tokens=settings.batch_tokens)
+    source = TransformersSource(
+        model, Head.from_model(model, vocabulary_size(tokenizer)), k=1, batch_tokens=settings.batch_tokens
+    )
     rows = source.rows(texts)
     progress(len(texts))
-    last = torch.tensor([text.rows for text in texts]).cumsum(0) - 1
+    last = torch.tensor([text.num_rows for text in texts]).cumsum(0) - 1
     inside = torch.ones(len(rows), dtype=torch.bool)
     inside[last[torch.tensor(ends_in_turn)]] = False  # nothing is left to predict there but the end of turn
     return rows.select(inside)
@@ -125,9 +127,11 @@ def _answers(
     prompts = [
         encode_prompt(tokenizer, examples[i].messages, template=examples[i].template or template) for i in answered
     ]
-    stops, decoding = ends(model, tokenizer, template), Decoding(settings.max_new_tokens)
+    stops, decoding = eos_token_ids(model, tokenizer, template), GenerationSettings(settings.max_new_tokens)
     for i, [answer] in zip(
-        answered, write(model, tokenizer, prompts, stops, decoding, settings.batch_tokens, progress), strict=True
+        answered, generate(
+            model, tokenizer, prompts, settings=decoding, eos_token_id=stops, batch_tokens=settings.batch_tokens, progress=progress
+        ), strict=True
     ):
         answers[i] = answer.text
     return answers

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fusion.data.batching import batches
+from fusion.data.batching import length_grouped_batches
 from fusion.models.head import Head
 
 Tokens = tuple[int, ...]
@@ -81,8 +81,8 @@ class ContinuationScorer:
         Models whose memory is no list of keys and values (state-space layers), or that take no positions, read each
         text whole. Raises ValueError for a head that is not understood; see `Head.check`.
         """
-        head = Head.of(model, model.get_output_embeddings().weight.shape[0])
-        head.check(model)
+        head = Head.from_model(model, model.get_output_embeddings().weight.shape[0])
+        head.check_against_model(model)
         takes_positions = "position_ids" in _parameters(model)
         window = getattr(model.config.get_text_config(), "sliding_window", None)
         return cls(model, head, takes_positions and not model._is_stateful, window, batch_tokens)
@@ -124,7 +124,7 @@ class ContinuationScorer:
 
     def _whole(self, requests: Sequence[ContinuationRequest]) -> Iterator[tuple[int, ContinuationScore]]:
         texts = [context + continuation[:-1] for context, continuation in requests]
-        for batch in batches([len(text) for text in texts], self.batch_tokens):
+        for batch in length_grouped_batches([len(text) for text in texts], self.batch_tokens):
             hidden = self._read(None, [texts[i] for i in batch])[1]
             starts = [len(requests[i].context) - 1 for i in batch]
             longest = max(len(requests[i].continuation) for i in batch)
@@ -142,7 +142,7 @@ class ContinuationScorer:
         for i, length in enumerate(lengths):
             groups.setdefault(0 if padded else length, []).append(i)
         for group in groups.values():
-            for batch in batches([before + lengths[i] for i in group], self.batch_tokens):
+            for batch in length_grouped_batches([before + lengths[i] for i in group], self.batch_tokens):
                 yield [group[b] for b in batch]
 
     def _read(self, state: PrefixState | None, texts: Sequence[Tokens]) -> tuple[PrefixState, Float[Tensor, "B T D"]]:

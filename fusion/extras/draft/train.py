@@ -20,10 +20,10 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, set_seed
 from typing_extensions import override
 
 from fusion.core.settings import Settings
-from fusion.data.batching import pad
+from fusion.data.batching import pad_texts
 from fusion.data.encode import Encoded
 from fusion.extras.draft.model import Draft, DraftShape, save
-from fusion.models.head import AT_ONCE, Head, hidden_states
+from fusion.models.head import MAX_LOGITS_PER_CHUNK, Head, hidden_states
 from fusion.training.checkpoint import last_checkpoint
 from fusion.training.fit import training_arguments
 
@@ -72,7 +72,7 @@ def losses(
 
     The head is frozen: no gradient reaches it. Logits exist for a chunk of places at a time, and again in the backward pass.
     """
-    step = max(16, AT_ONCE // head.vocabulary)
+    step = max(16, MAX_LOGITS_PER_CHUNK // head.vocabulary)
     parts = [
         checkpoint(_cross_entropy, predict[i : i + step], features[i : i + step], head, use_reentrant=False)
         for i in range(0, max(1, len(predict)), step)
@@ -125,7 +125,7 @@ class DraftCollator:
 
     def __call__(self, numbers: Sequence[int]) -> dict[str, Tensor]:
         """`input_ids`, `attention_mask` of shape [B, T]; `at` within the flattened [B * (T - 1)] places."""
-        inputs, at, _ = pad([self.texts[n] for n in numbers], "cpu", self.pad_id)
+        inputs, at, _ = pad_texts([self.texts[n] for n in numbers], "cpu", self.pad_id)
         width = inputs["input_ids"].shape[1]
         line, place = at // width, at % width
         return inputs | {"at": (line * (width - 1) + place - 1)[place > 0]}  # nothing answers for the first place

@@ -16,9 +16,9 @@ from fusion.data.encode import Encoded, encode, end_of_turn
 from fusion.extras.draft import Acceptance, Draft, DraftSettings, acceptance, load, train
 from fusion.extras.draft.generate import Speculator
 from fusion.models.head import Head
-from fusion.models.loading import ModelRef, load_model, load_tokenizer, vocabulary
-from fusion.models.loading import fingerprint as model_fingerprint
-from fusion.runtime.artifacts import fingerprint, finish, finished, write_json
+from fusion.models.loading import ModelRef, load_model, load_tokenizer, vocabulary_size
+from fusion.models.loading import model_fingerprint as model_fingerprint
+from fusion.runtime.artifacts import claim_artifact, fingerprint, mark_complete, write_json
 from fusion.runtime.console import bar, console, training_bar
 from fusion.runtime.distributed import device
 
@@ -48,12 +48,12 @@ def train_and_measure(
         raise ValueError(
             f"There are {len(data.examples)} examples, and {data.heldout} are held out: give more, or set --heldout lower."
         )
-    if finished(out, _artifact_key(ref, data, settings, dtype), "fusion draft"):
+    if claim_artifact(out, _artifact_key(ref, data, settings, dtype), "fusion draft"):
         console.print(f"{out} holds this draft already, nothing to do.")
         return [Acceptance(**entry) for entry in json.loads((out / MEASURED).read_text())]
     tokenizer, target = load_tokenizer(ref), load_model(ref, dtype, device())
-    head = Head.of(target, vocabulary(tokenizer))
-    head.check(target)
+    head = Head.from_model(target, vocabulary_size(tokenizer))
+    head.check_against_model(target)
     texts = _encoded(tokenizer, data.examples, data.max_length)
     split = len(texts) - data.heldout
     draft = train(
@@ -61,7 +61,7 @@ def train_and_measure(
     )
     measured = measure(target, head, draft, texts[split:], settings=settings, stop=end_of_turn(tokenizer))
     write_json(out / MEASURED, [dataclasses.asdict(entry) for entry in measured])
-    finish(out)
+    mark_complete(out)
     return measured
 
 
@@ -79,7 +79,7 @@ def measure_existing(
         raise ValueError(
             f"The draft in {folder} reads states of width {draft.shape.width}, {ref.path} has {width}: make one for it."
         )
-    head = Head.of(target, vocabulary(tokenizer))
+    head = Head.from_model(target, vocabulary_size(tokenizer))
     return measure(target, head, draft, texts, settings=settings, stop=end_of_turn(tokenizer))
 
 

@@ -1,5 +1,5 @@
-"""From hidden states to `LogitRows`: the one place where logits exist."""
+"""Compute `LogitRows` from hidden states in chunks: the one place where logits exist."""
 
-from fusion.models.head.head import AT_ONCE, BUDGET, Head, hidden_states, unwrapped
+from fusion.models.head.head import LOGITS_BUDGET, MAX_LOGITS_PER_CHUNK, Head, hidden_states, unwrap_model
 
-__all__ = ["AT_ONCE", "BUDGET", "Head", "hidden_states", "unwrapped"]
+__all__ = ["LOGITS_BUDGET", "MAX_LOGITS_PER_CHUNK", "Head", "hidden_states", "unwrap_model"]

@@ -1,7 +1,7 @@
-"""From hidden states to `LogitRows`: the one place where logits exist, a chunk of rows at a time.
+"""Compute `LogitRows` from hidden states: the one place where logits exist, a chunk of rows at a time.
 
-The extractor and the trained pivot use the same function, so that both sides of a comparison are made alike: soft-capping
-and logit scaling applied, ids beyond the tokenizer left out, log-probabilities over what remains.
+Extraction and training use the same function, so that both sides of a comparison are computed alike: soft-capping and logit
+scaling applied, ids beyond the tokenizer left out, log-probabilities over what remains.
 """
 
 from __future__ import annotations
@@ -16,36 +16,36 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from fusion.core.rows import LogitRows, Positions
-from fusion.models.head.logits import Described, describe
-from fusion.models.head.moments import Spread
-from fusion.models.head.sampling import draw
+from fusion.models.head.logits import LogitStatistics, summarize_logits
+from fusion.models.head.moments import LogitMoments
+from fusion.models.head.sampling import sample_ids
 
-AT_ONCE = 2**25  # logits of a chunk: 128 MiB of float32
-BUDGET = 2**28  # logits that a training step keeps for its backward pass: 1 GiB of float32
+MAX_LOGITS_PER_CHUNK = 2**25  # 128 MiB of float32
+LOGITS_BUDGET = 2**28  # logits that a training step keeps for its backward pass: 1 GiB of float32
 
 
 @dataclass(frozen=True)
 class Head:
-    """The output layer of a causal language model, with all that its model does to the logits."""
+    """The output layer of a causal language model, with the scale and soft-capping that its model applies to the logits."""
 
     module: nn.Module
-    """Maps hidden states to logits, bias included. Its weights are whole while it is used; see `train.wrapped.keep_whole`."""
+    """Maps hidden states to logits, bias included. Sharded weights (ZeRO-3, FSDP) must be gathered while it is used."""
     vocabulary: int
-    """Ids from here on belong to no token (padded heads) and take no part."""
+    """Number of tokens; ids from here on belong to none (padded heads) and are left out."""
     scale: float = 1.0
     """Factor on the logits (Cohere's logit_scale, the inverse of Granite's logits_scaling)."""
     softcap: float | None = None
     """Logits become softcap * tanh(logits / softcap), as in Gemma 2."""
     chunk: int | None = None
-    """Rows done at once; None takes as many as make `AT_ONCE` logits."""
-    budget: int = BUDGET
-    """Where gradients are wanted: so many logits or fewer are kept for the backward pass, of more each chunk is made twice."""
-    spread: Spread | None = None
-    """Moments of the logits without the logits; see `frozen`."""
+    """Rows per chunk; None takes as many as have `MAX_LOGITS_PER_CHUNK` logits."""
+    budget: int = LOGITS_BUDGET
+    """Logits kept for the backward pass at most; where there are more, each chunk is recomputed (checkpointing)."""
+    logit_moments: LogitMoments | None = None
+    """Mean and std of the logits from the hidden state, for a frozen model; see `for_frozen_model`."""
 
     @classmethod
-    def of(cls, model: Any, vocabulary: int, chunk: int | None = None, budget: int = BUDGET) -> Head:
-        """The head of a loaded model. `vocabulary` is the tokenizer's highest id plus one."""
+    def from_model(cls, model: Any, vocabulary: int, chunk: int | None = None, budget: int = LOGITS_BUDGET) -> Head:
+        """Build the head of a loaded model. `vocabulary` is the tokenizer's `vocabulary_size`."""
         module, config = model.get_output_embeddings(), model.config.get_text_config()
         scale = getattr(config, "logit_scale", None) or 1.0
         scale /= getattr(config, "logits_scaling", None) or 1.0
@@ -53,17 +53,19 @@ class Head:
         rows = getattr(module.weight, "ds_shape", module.weight.shape)[0]  # DeepSpeed shows shards as empty
         return cls(module, min(vocabulary, rows), scale, softcap, chunk, budget)
 
-    def frozen(self) -> Head:
-        """The same head for a model that is not trained: moments come from its weights' Gram matrix, computed here once.
+    def for_frozen_model(self) -> Head:
+        """Return the head for a model that is not trained: mean and std come from its weights' Gram matrix, computed here once.
 
-        Not under soft-capping, which bends the logits, and not where the output layer is more than a matrix and a bias.
+        Unchanged with soft-capping, which is not linear, and where the output layer is more than a matrix and a bias.
         """
         if self.softcap is not None or type(self.module) is not nn.Linear:
             return self
-        return dataclasses.replace(self, spread=Spread.of(self.module, self.vocabulary, self.scale))
+        return dataclasses.replace(
+            self, logit_moments=LogitMoments.from_layer(self.module, self.vocabulary, self.scale)
+        )
 
     def logits(self, hidden: Float[Tensor, "N D"]) -> Float[Tensor, "N V"]:
-        """Float32 (or better) logits of the tokens that exist, as the model itself would give them."""
+        """Return the logits in float32 or better, as the model itself would, without padded ids."""
         # not a call of the module: sharding hooks would gather its weights for every chunk, and processes have different
         # numbers of chunks
         logits = self.module.forward(hidden)[:, : self.vocabulary]
@@ -74,65 +76,69 @@ class Head:
     def rows(
         self,
         hidden: Float[Tensor, "N D"],
-        about: Positions,
+        positions: Positions,
         k: int,
-        ask: Int[Tensor, "N G"] | None = None,
+        query_ids: Int[Tensor, "N G"] | None = None,
         moments: bool = True,
     ) -> tuple[LogitRows, Float[Tensor, "N G"]]:
-        """The rows of `hidden`, differentiable, and the log-probabilities of the ids in `ask` (anything where ask < 0).
+        """Return the rows of `hidden` with `k` entries, and `query_logprobs`, the log-probabilities of `query_ids`.
 
-        `about` says where the rows stand. With
-        `moments=False` mean and std are NaN, which saves two passes over the logits. Memory for logits does not grow with
-        N beyond the budget: then chunks are computed again in the backward pass.
+        Both are differentiable. `positions` says which rows they are; its `token` must be there. Where an id in `query_ids`
+        is negative its value is arbitrary. With `moments=False` mean and std are NaN, which saves two passes over the logits.
+        Memory for logits does not grow with N beyond the budget: then chunks are recomputed in the backward pass.
         """
-        if about.token is None:
-            raise ValueError("Rows need the token that follows each of them; `about.token` is None.")
-        ask = about.token.new_empty(len(about), 0) if ask is None else ask
+        if positions.token is None:
+            raise ValueError("Rows need the token that follows each of them; `positions.token` is None.")
+        query_ids = positions.token.new_empty(len(positions), 0) if query_ids is None else query_ids
         with_gradient = torch.is_grad_enabled()
-        fits = with_gradient and self.chunk is None and len(about) * self.vocabulary <= self.budget
-        step = max(1, len(about)) if fits else self.chunk or max(16, AT_ONCE // self.vocabulary)
+        fits = with_gradient and self.chunk is None and len(positions) * self.vocabulary <= self.budget
+        step = max(1, len(positions)) if fits else self.chunk or max(16, MAX_LOGITS_PER_CHUNK // self.vocabulary)
         parts = []
-        for i in range(0, max(len(about), 1), step):
-            inputs = (hidden[i : i + step], about.token[i : i + step], ask[i : i + step], k, moments)
-            again = with_gradient and len(about) > step
-            parts.append(checkpoint(self._describe, *inputs, use_reentrant=False) if again else self._describe(*inputs))
-        logprobs, ids, gold, mean, std, asked = (torch.cat(field) for field in zip(*parts, strict=True))
-        return LogitRows.at(about, logprobs=logprobs, ids=ids, gold=gold, mean=mean, std=std), asked
+        for i in range(0, max(len(positions), 1), step):
+            inputs = (hidden[i : i + step], positions.token[i : i + step], query_ids[i : i + step], k, moments)
+            recompute = with_gradient and len(positions) > step
+            parts.append(
+                checkpoint(self._chunk_statistics, *inputs, use_reentrant=False)
+                if recompute
+                else self._chunk_statistics(*inputs)
+            )
+        logprobs, ids, gold, mean, std, query_logprobs = (torch.cat(field) for field in zip(*parts, strict=True))
+        return LogitRows.at(positions, logprobs=logprobs, ids=ids, gold=gold, mean=mean, std=std), query_logprobs
 
     @torch.no_grad()
-    def drawn(
-        self, hidden: Float[Tensor, "N D"], about: Positions, uniform: Float[Tensor, "N S"], tau: float
+    def sampled_rows(
+        self, hidden: Float[Tensor, "N D"], positions: Positions, uniform: Float[Tensor, "N S"], tau: float
     ) -> LogitRows:
-        """The rows of `hidden` with S entries drawn at random, see `draw`; gold and moments as in `rows`. No gradient."""
-        assert about.token is not None
-        step = self.chunk or max(16, AT_ONCE // self.vocabulary)
+        """Return the rows of `hidden` with S sampled entries, see `sample_ids`; gold and moments as in `rows`. No gradient."""
+        assert positions.token is not None
+        step = self.chunk or max(16, MAX_LOGITS_PER_CHUNK // self.vocabulary)
         parts = []
-        for i in range(0, max(len(about), 1), step):
-            some = slice(i, i + step)
-            logits, token = self.logits(hidden[some]), about.token[some]
-            found = self._described(logits, hidden[some], token, token.new_empty(len(token), 0), 0, True)
-            parts.append((*draw(logits, uniform[some], tau), found.gold, found.mean, found.std))
+        for i in range(0, max(len(positions), 1), step):
+            chunk = slice(i, i + step)
+            logits, token = self.logits(hidden[chunk]), positions.token[chunk]
+            statistics = self._statistics(logits, hidden[chunk], token, token.new_empty(len(token), 0), 0, True)
+            parts.append((*sample_ids(logits, uniform[chunk], tau), statistics.gold, statistics.mean, statistics.std))
         logprobs, ids, counts, gold, mean, std = (torch.cat(field) for field in zip(*parts, strict=True))
-        return LogitRows.at(about, logprobs=logprobs, ids=ids, sample_counts=counts, gold=gold, mean=mean, std=std)
+        return LogitRows.at(positions, logprobs=logprobs, ids=ids, sample_counts=counts, gold=gold, mean=mean, std=std)
 
-    def _describe(self, hidden: Tensor, token: Tensor, ask: Tensor, k: int, moments: bool) -> Described:
-        return self._described(self.logits(hidden), hidden, token, ask, k, moments)
+    def _chunk_statistics(self, hidden: Tensor, token: Tensor, ask: Tensor, k: int, moments: bool) -> LogitStatistics:
+        return self._statistics(self.logits(hidden), hidden, token, ask, k, moments)
 
-    def _described(
+    def _statistics(
         self, logits: Tensor, hidden: Tensor, token: Tensor, ask: Tensor, k: int, moments: bool
-    ) -> Described:
-        if not moments or self.spread is None:
-            return describe(logits, token, ask, k, moments)
-        found = describe(logits, token, ask, k, moments=False)
-        mean, std = self.spread(hidden)
-        lse = logits.gather(1, token[:, None])[:, 0] - found.gold
-        return found._replace(mean=mean - lse, std=std)
+    ) -> LogitStatistics:
+        if not moments or self.logit_moments is None:
+            return summarize_logits(logits, token, ask, k, moments)
+        statistics = summarize_logits(logits, token, ask, k, moments=False)
+        mean, std = self.logit_moments(hidden)
+        lse = logits.gather(1, token[:, None])[:, 0] - statistics.gold
+        return statistics._replace(mean=mean - lse, std=std)
 
     @torch.no_grad()
-    def check(self, model: Any, tolerance: float | None = None) -> None:
-        """Compare with the model's own log-probabilities on a few tokens; ValueError where they differ.
+    def check_against_model(self, model: Any, tolerance: float | None = None) -> None:
+        """Compare with the model's own log-probabilities on a few tokens; raise ValueError where they differ.
 
-        A new architecture may do something to its logits that this class does not know; better to stop than to learn from
+        A new architecture may do something to its logits that this class does not know; better to stop than to distill
         other numbers than the model's. `tolerance` is in nats; by default 1e-3 in float32, 0.1 in 16-bit floats.
         """
         device = next(model.parameters()).device
@@ -140,13 +146,13 @@ class Head:
         was_training = model.training
         model.eval()
         hidden = hidden_states(model, input_ids=ids, attention_mask=torch.ones_like(ids))[0]
-        mine = self.logits(hidden).log_softmax(-1)
-        own = model(input_ids=ids).logits[0, :, : self.vocabulary].to(mine.dtype).log_softmax(-1)
+        computed = self.logits(hidden).log_softmax(-1)
+        expected = model(input_ids=ids).logits[0, :, : self.vocabulary].to(computed.dtype).log_softmax(-1)
         model.train(was_training)
-        error = (mine - own).abs().max().item()
+        error = (computed - expected).abs().max().item()
         allowed = tolerance or (1e-3 if hidden.dtype in (torch.float32, torch.float64) else 0.1)
         if not error <= allowed:
-            inside = unwrapped(model)
+            inside = unwrap_model(model)
             raise ValueError(
                 f"{type(inside).__name__} ({inside.name_or_path}): log-probabilities from its hidden states differ from its "
                 f"own by {error:.3g} nats, at most {allowed:g} is allowed. Its head does something besides a linear layer, "
@@ -156,22 +162,24 @@ class Head:
 
 
 def hidden_states(model: Any, **inputs: Tensor) -> Float[Tensor, "B T D"]:
-    """What the model's head would read, at every position. `model` may be wrapped for distributed training.
+    """Return the last hidden state, which the head reads, at every position. `model` may be wrapped for distributed training.
 
-    The call goes through the wrapped model, whose hooks need it; the model's own logits are asked for the last position
-    only, where it can do that, and thrown away.
+    The call goes through the wrapped model, whose hooks need it; the model computes its own logits for the last position
+    only, where it supports `logits_to_keep`, and they are discarded.
     """
-    seen: list[Tensor] = []
-    hook = unwrapped(model).base_model.register_forward_hook(lambda _module, _args, output: seen.append(output[0]))
+    captured: list[Tensor] = []
+    hook = unwrap_model(model).base_model.register_forward_hook(
+        lambda _module, _args, output: captured.append(output[0])
+    )
     try:
         model(**inputs, use_cache=False, logits_to_keep=1)
     finally:
         hook.remove()
-    return seen[0]
+    return captured[0]
 
 
-def unwrapped(model: Any) -> Any:
-    """The causal language model inside what distributed training and adapters put around it."""
+def unwrap_model(model: Any) -> Any:
+    """Return the causal language model inside the wrappers of distributed training and adapters."""
     while hasattr(model, "module") and not hasattr(model, "base_model"):
         model = model.module
     return model.get_base_model() if hasattr(model, "get_base_model") else model

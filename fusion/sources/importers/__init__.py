@@ -1,4 +1,4 @@
-"""Rows that other programs wrote: their files read as sequences, and bound to the examples of a data set."""
+"""Importers of other programs' logit dumps: files are read as sequences, and sequences matched to the examples of a run."""
 
 from __future__ import annotations
 
@@ -6,25 +6,32 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from fusion.sources.importers.matching import bind
-from fusion.sources.importers.sequence import Told
+from fusion.sources.importers.matching import match_to_examples
+from fusion.sources.importers.sequence import ImportedSequence
 
-Format = Literal["distillkit", "megatron", "vllm", "jsonl"]
+ImportFormat = Literal["distillkit", "megatron", "vllm", "jsonl"]
 
-ENDINGS: dict[Format, str] = {"distillkit": ".parquet", "megatron": ".tar", "vllm": ".jsonl", "jsonl": ".jsonl"}
+FILE_SUFFIXES: dict[ImportFormat, str] = {
+    "distillkit": ".parquet",
+    "megatron": ".tar",
+    "vllm": ".jsonl",
+    "jsonl": ".jsonl",
+}
 
-__all__ = ["ENDINGS", "Format", "Told", "bind", "find", "read"]
+__all__ = ["FILE_SUFFIXES", "ImportFormat", "ImportedSequence", "find_files", "match_to_examples", "read_sequences"]
 
 
-def find(form: Format, places: Sequence[Path]) -> list[Path]:
-    """The files among `places`, and those of the format in folders, by name. Raises ValueError for what is not there."""
-    return [file for place in places for file in _files(place, ENDINGS[form])]
+def find_files(form: ImportFormat, paths: Sequence[Path]) -> list[Path]:
+    """Return the files of `paths`, and of folders those of this format by name. Raises ValueError for absent ones."""
+    return [file for path in paths for file in _files(path, FILE_SUFFIXES[form])]
 
 
-def read(form: Format, files: Sequence[Path], codec: Path | None = None, tokens: Path | None = None) -> Iterator[Told]:
-    """Sequences of the files, one at a time. `codec` is for distillkit, `tokens` for megatron; see there.
+def read_sequences(
+    form: ImportFormat, files: Sequence[Path], codec: Path | None = None, tokens: Path | None = None
+) -> Iterator[ImportedSequence]:
+    """Yield the sequences of the files. `codec` is for distillkit, `tokens` for megatron; see there.
 
-    Raises ValueError, on the way, for what cannot be read.
+    Raises ValueError, while iterating, for what cannot be read.
     """
     if form == "distillkit":
         from fusion.sources.importers.distillkit import read_distillkit
@@ -39,8 +46,8 @@ def read(form: Format, files: Sequence[Path], codec: Path | None = None, tokens:
     return read_vllm(files) if form == "vllm" else read_jsonl(files)
 
 
-def _files(place: Path, ending: str) -> list[Path]:
-    files = sorted(place.glob(f"*{ending}")) if place.is_dir() else [place]
+def _files(path: Path, suffix: str) -> list[Path]:
+    files = sorted(path.glob(f"*{suffix}")) if path.is_dir() else [path]
     if not files or not files[0].exists():
-        raise ValueError(f"{place} is no file" + (f" and holds none that end in {ending}." if place.is_dir() else "."))
+        raise ValueError(f"{path} is no file" + (f" and holds none that end in {suffix}." if path.is_dir() else "."))
     return files

@@ -1,7 +1,7 @@
-"""DistillKit's captured logits: Parquet files, and the settings of their compression in `compression_config.yaml`.
+"""Importer of DistillKit's captured logits: Parquet files, and their compression settings in `compression_config.yaml`.
 
 A row of a file is one sequence: `input_ids`; `compressed_logprobs`, bytes for each position; `bytepacked_indices`, k ids for
-each position, ceil(log2 d) bits each, highest bit first. Position p is about token p + 1. The bytes of a position are
+each position, ceil(log2 d) bits each, highest bit first. Position p predicts token p + 1. The bytes of a position are
 
     exact_k values of exact_dtype     a coefficient of term_dtype for each of polynomial_terms
     for each of residual_bins: a scale of scale_dtype, then num_elements numbers of element_bits, highest bit first
@@ -32,31 +32,31 @@ from pydantic import Field, ValidationError
 from torch import Tensor
 
 from fusion.core.settings import Settings
-from fusion.sources.importers.sequence import Told
+from fusion.sources.importers.sequence import ImportedSequence
 
-SETTINGS = "compression_config.yaml"
+SETTINGS_FILE = "compression_config.yaml"
 COLUMNS = ["input_ids", "compressed_logprobs", "bytepacked_indices"]
-Float = Literal["float16", "bfloat16", "float32", "float64"]
+FloatType = Literal["float16", "bfloat16", "float32", "float64"]
 
 
-class Bin(Settings):
-    """Residuals that share a scale."""
+class ResidualBin(Settings):
+    """Residuals that share a scale (an entry of `residual_bins`)."""
 
-    scale_dtype: Float
+    scale_dtype: FloatType
     element_bits: int = Field(gt=0, le=32)
     num_elements: int = Field(gt=0)
 
 
-class Compression(Settings):
-    """The settings, named as DistillKit names them."""
+class CompressionSettings(Settings):
+    """DistillKit's compression settings, under its own names."""
 
     d: int = Field(gt=1)
     k: int = Field(gt=0)
     exact_k: int = Field(ge=0)
-    exact_dtype: Float = "float32"
+    exact_dtype: FloatType = "float32"
     polynomial_terms: list[int | Literal["sqrt", "exp"]] | None = None
-    term_dtype: Float = "float32"
-    residual_bins: list[Bin] = Field(default=[])
+    term_dtype: FloatType = "float32"
+    residual_bins: list[ResidualBin] = Field(default=[])
     delta_encoding: bool = True
     error_diffusion: bool = False
     """How numbers were rounded; reading does not depend on it."""
@@ -64,17 +64,17 @@ class Compression(Settings):
 
     @property
     def id_bits(self) -> int:
-        """Bits of an id."""
+        """Bits of a packed token id."""
         return math.ceil(math.log2(np.float32(self.d)))
 
 
-def read_distillkit(files: Sequence[Path], codec: Path | None = None) -> Iterator[Told]:
-    """Sequences in the order of the files. `codec` is a YAML file with the settings, by default the one beside each file.
+def read_distillkit(files: Sequence[Path], codec: Path | None = None) -> Iterator[ImportedSequence]:
+    """Yield sequences in the order of the files. `codec` is a YAML file with the settings, by default the one beside each file.
 
     Raises ValueError for a file without settings, of the older layout, or of another shape than the settings say.
     """
     for file in files:
-        how, table = compression(codec or file.with_name(SETTINGS)), parquet.ParquetFile(file)
+        settings, table = load_compression(codec or file.with_name(SETTINGS_FILE)), parquet.ParquetFile(file)
         if missing := set(COLUMNS) - set(table.schema_arrow.names):
             raise ValueError(
                 f"{file} has no columns {', '.join(sorted(missing))}; it has {', '.join(table.schema_arrow.names)}. Files of "
@@ -82,22 +82,22 @@ def read_distillkit(files: Sequence[Path], codec: Path | None = None) -> Iterato
             )
         for batch in table.iter_batches(batch_size=16, columns=COLUMNS):
             for row in range(len(batch)):
-                yield _told(how, file, *(batch.column(name)[row].values for name in COLUMNS))
+                yield _sequence(settings, file, *(batch.column(name)[row].values for name in COLUMNS))
 
 
-def compression(file: Path) -> Compression:
-    """Settings as DistillKit writes them, or a training configuration of it, which holds them at teacher.logprob_compressor."""
+def load_compression(file: Path) -> CompressionSettings:
+    """Read the settings from DistillKit's YAML, or a training configuration (teacher.logprob_compressor)."""
     if not file.exists():
         raise ValueError(f"There is no {file} with the settings of the compression. Name the file with --codec.")
     raw = yaml.safe_load(file.read_text())
     try:
         raw = raw.get("teacher", raw)
-        return Compression.model_validate(raw.get("logprob_compressor", raw))
+        return CompressionSettings.model_validate(raw.get("logprob_compressor", raw))
     except (ValidationError, AttributeError) as error:
         raise ValueError(f"{file} does not hold the settings of DistillKit's compression: {error}") from error
 
 
-def _told(how: Compression, file: Path, tokens: Any, values: Any, ids: Any) -> Told:
+def _sequence(settings: CompressionSettings, file: Path, tokens: Any, values: Any, ids: Any) -> ImportedSequence:
     sequence, parts = tokens.to_pylist(), []
     for column in (values, ids):
         flat = column.flatten().to_numpy(zero_copy_only=False).astype(np.uint8, copy=False)
@@ -105,44 +105,48 @@ def _told(how: Compression, file: Path, tokens: Any, values: Any, ids: Any) -> T
     if len(parts[0]) not in (len(sequence) - 1, len(sequence)) or len(parts[0]) != len(parts[1]):
         raise ValueError(f"{file}: {len(sequence)} tokens have {len(parts[0])} and {len(parts[1])} positions.")
     try:
-        return Told(sequence, logprobs(parts[0], how), torch.from_numpy(unpack(parts[1], how.id_bits, how.k)))
+        return ImportedSequence(
+            sequence,
+            decompress(parts[0], settings),
+            torch.from_numpy(unpack_bits(parts[1], settings.id_bits, settings.k)),
+        )
     except ValueError as error:
-        raise ValueError(f"{file} was made with other settings than {how}: {error}") from error
+        raise ValueError(f"{file} was made with other settings than {settings}: {error}") from error
 
 
-def logprobs(packed: NDArray[np.uint8], how: Compression) -> Tensor:
-    """Log-probabilities [N, k] in float32 from the bytes of N positions."""
-    exact, rest = _floats(packed, how.exact_dtype, how.exact_k)
-    terms, rest = _floats(rest, how.term_dtype, len(how.polynomial_terms or []))
-    left = torch.zeros(len(packed), how.k - how.exact_k)
+def decompress(packed: NDArray[np.uint8], settings: CompressionSettings) -> Tensor:
+    """Return the log-probabilities [N, k] in float32 from the bytes of N positions."""
+    exact, rest = _floats(packed, settings.exact_dtype, settings.exact_k)
+    terms, rest = _floats(rest, settings.term_dtype, len(settings.polynomial_terms or []))
+    residuals = torch.zeros(len(packed), settings.k - settings.exact_k)
     done = 0
-    for bin in how.residual_bins:
+    for bin in settings.residual_bins:
         scale, rest = _floats(rest, bin.scale_dtype, 1)
         size = -(-bin.element_bits * bin.num_elements // 8)
-        numbers = torch.from_numpy(unpack(rest[:, :size], bin.element_bits, bin.num_elements)).float()
+        numbers = torch.from_numpy(unpack_bits(rest[:, :size], bin.element_bits, bin.num_elements)).float()
         steps = 2 * numbers - 1 if bin.element_bits == 1 else numbers - 2 ** (bin.element_bits - 1)
-        left[:, done : done + bin.num_elements] = steps * scale.float()
+        residuals[:, done : done + bin.num_elements] = steps * scale.float()
         done, rest = done + bin.num_elements, rest[:, size:]
     if rest.shape[1]:
         raise ValueError(f"{rest.shape[1]} bytes of a position are left over")
-    if how.polynomial_terms:
-        left = (_curve(how, terms.dtype) * terms[:, None]).sum(-1).float() + left
-    whole = torch.cat([exact.float(), left], dim=-1)
-    return whole.cumsum(-1) if how.delta_encoding else whole
+    if settings.polynomial_terms:
+        residuals = (_polynomial_terms(settings, terms.dtype) * terms[:, None]).sum(-1).float() + residuals
+    values = torch.cat([exact.float(), residuals], dim=-1)
+    return values.cumsum(-1) if settings.delta_encoding else values
 
 
-def _curve(how: Compression, dtype: torch.dtype) -> Tensor:
-    """Each term at each place: [k - exact_k, terms]."""
-    count = how.k - how.exact_k
-    t = torch.linspace(0, 1, count, dtype=dtype) if how.normalize_t else torch.arange(count, dtype=dtype)
+def _polynomial_terms(settings: CompressionSettings, dtype: torch.dtype) -> Tensor:
+    """Return each polynomial term at each of the fitted ranks: [k - exact_k, terms]."""
+    count = settings.k - settings.exact_k
+    t = torch.linspace(0, 1, count, dtype=dtype) if settings.normalize_t else torch.arange(count, dtype=dtype)
     special = {"sqrt": torch.sqrt, "exp": torch.exp}
     return torch.stack(
-        [t**term if isinstance(term, int) else special[term](t) for term in how.polynomial_terms or []], -1
+        [t**term if isinstance(term, int) else special[term](t) for term in settings.polynomial_terms or []], -1
     )
 
 
 def _floats(packed: NDArray[np.uint8], dtype: str, count: int) -> tuple[Tensor, NDArray[np.uint8]]:
-    """The first `count` numbers of each row's bytes, and the bytes after them."""
+    """Return the first `count` numbers of each row's bytes, and the bytes after them."""
     kind: torch.dtype = getattr(torch, dtype)
     size = kind.itemsize * count
     if packed.shape[1] < size:
@@ -151,8 +155,8 @@ def _floats(packed: NDArray[np.uint8], dtype: str, count: int) -> tuple[Tensor, 
     return taken.reshape(len(packed), count), packed[:, size:]
 
 
-def unpack(packed: NDArray[np.uint8], bits: int, count: int) -> NDArray[np.int64]:
-    """`count` numbers of `bits` bits from each row's bytes, highest bit first."""
+def unpack_bits(packed: NDArray[np.uint8], bits: int, count: int) -> NDArray[np.int64]:
+    """Return `count` numbers of `bits` bits from each row's bytes, highest bit first."""
     if packed.shape[1] != -(-bits * count // 8):
         raise ValueError(f"{count} numbers of {bits} bits do not take {packed.shape[1]} bytes")
     taken = np.unpackbits(packed, axis=1)[:, : bits * count].reshape(len(packed), count, bits)

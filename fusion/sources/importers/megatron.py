@@ -1,4 +1,4 @@
-"""Megatron-LM's cached teacher logits: tar archives of zstd-compressed tensors, one archive for some iterations of a rank.
+"""Importer of Megatron-LM's cached teacher logits: tar archives of zstd-compressed tensors, each of some iterations.
 
     dp0__200.tar, dp1__200.tar        data-parallel rank and last iteration (first versions: cp0_dp0__200.tar)
         _meta.json                    format_version, and how the run was split (saver.mbs_save, dp_size_save, gbs_save)
@@ -31,16 +31,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fusion.sources.importers.sequence import Told
+from fusion.sources.importers.sequence import ImportedSequence
 
-NAME = re.compile(r"(?:cp(?P<cp>\d+)_)?dp(?P<dp>\d+)__(?P<from>\d+)(?:-\d+)?\.tar")
-MEMBER = re.compile(r"(?P<at>\d+)(?:-(?P<to>\d+))?\.pt\.zst")
-Batch = tuple[Tensor, Tensor]
-"""Values and ids, [S, B, K], of one micro-batch."""
+ARCHIVE_NAME = re.compile(r"(?:cp(?P<cp>\d+)_)?dp(?P<dp>\d+)__(?P<from>\d+)(?:-\d+)?\.tar")
+MEMBER_NAME = re.compile(r"(?P<at>\d+)(?:-(?P<to>\d+))?\.pt\.zst")
+MicroBatch = tuple[Tensor, Tensor]
+"""Log-probabilities and ids, [S, B, K], of one micro-batch."""
 
 
-def read_megatron(files: Sequence[Path], tokens: Path | None = None) -> Iterator[Told]:
-    """Sequences in the order of the run, an iteration at a time. `tokens` is the JSON-lines file with their `input_ids`.
+def read_megatron(files: Sequence[Path], tokens: Path | None = None) -> Iterator[ImportedSequence]:
+    """Yield sequences in the order of the training run. `tokens` is the JSON-lines file with their `input_ids`.
 
     Raises ValueError without it, where ranks or iterations are missing, and where there are more sequences than tokens.
     """
@@ -52,36 +52,38 @@ def read_megatron(files: Sequence[Path], tokens: Path | None = None) -> Iterator
     with tokens.open() as lines:
         number = 0
         for batches in zip_longest(*(_batches(archives) for archives in ranks)):
-            for sample in _in_order(batches):
+            for sample in _samples(batches):
                 line = next(lines, None)
                 if line is None:
                     raise ValueError(f"{tokens} has {number} lines, and the cache has more sequences than that.")
-                yield _told(json.loads(line)["input_ids"], *sample, f"{tokens}, line {number + 1}")
+                yield _sequence(json.loads(line)["input_ids"], *sample, f"{tokens}, line {number + 1}")
                 number += 1
         if next(lines, None) is not None:
             raise ValueError(f"{tokens} has more lines than the cache has sequences ({number}).")
 
 
 def _ranks(files: Sequence[Path]) -> list[list[Path]]:
-    """The archives of each data-parallel rank, in the order of the run."""
-    found: dict[int, list[tuple[int, Path]]] = {}
+    """Return the archives of each data-parallel rank, in the order of the run."""
+    archives: dict[int, list[tuple[int, Path]]] = {}
     for file in files:
-        named = NAME.fullmatch(file.name)
-        if named is None:
+        match = ARCHIVE_NAME.fullmatch(file.name)
+        if match is None:
             raise ValueError(f"{file} is not named as Megatron names its caches, for example dp0__200.tar.")
-        if int(named["cp"] or 0):
+        if int(match["cp"] or 0):
             raise ValueError(
                 f"{file} is a part of sequences that were split by context parallelism, which is not read."
             )
-        found.setdefault(int(named["dp"]), []).append((int(named["from"]), file))
-    if sorted(found) != list(range(len(found))):
-        raise ValueError(f"Archives of data-parallel ranks {sorted(found)} are there; those of the others are missing.")
-    return [[file for _, file in sorted(found[rank])] for rank in sorted(found)]
+        archives.setdefault(int(match["dp"]), []).append((int(match["from"]), file))
+    if sorted(archives) != list(range(len(archives))):
+        raise ValueError(
+            f"Archives of data-parallel ranks {sorted(archives)} are there; those of the others are missing."
+        )
+    return [[file for _, file in sorted(archives[rank])] for rank in sorted(archives)]
 
 
-def _batches(archives: Sequence[Path]) -> Iterator[tuple[int, list[Batch]]]:
-    """Place in the run and micro-batches of each iteration of one rank. Raises ValueError where iterations are missing."""
-    due: int | None = None
+def _batches(archives: Sequence[Path]) -> Iterator[tuple[int, list[MicroBatch]]]:
+    """Yield the number and the micro-batches of each iteration of one rank. Raises ValueError where iterations are missing."""
+    expected: int | None = None
     for archive in archives:
         meta: Mapping[str, Any] = {}
         with tarfile.open(archive) as tar:
@@ -91,14 +93,14 @@ def _batches(archives: Sequence[Path]) -> Iterator[tuple[int, list[Batch]]]:
                     continue
                 if member.name == "_meta.json":
                     meta = json.load(stream)
-                elif named := MEMBER.fullmatch(member.name):
-                    at = int(named["at"])
-                    if due is not None and at != due:
+                elif match := MEMBER_NAME.fullmatch(member.name):
+                    iteration = int(match["at"])
+                    if expected is not None and iteration != expected:
                         raise ValueError(
-                            f"{archive} goes on at {at}, where {due} is due: the archive between is missing."
+                            f"{archive} goes on at {iteration}, where {expected} is due: the archive between is missing."
                         )
-                    due = int(named["to"] or at + 1)
-                    yield at, _micro_batches(_tensors(stream.read()), meta.get("saver", {}), archive)
+                    expected = int(match["to"] or iteration + 1)
+                    yield iteration, _micro_batches(_tensors(stream.read()), meta.get("saver", {}), archive)
 
 
 def _tensors(data: bytes) -> dict[str, Any]:
@@ -109,8 +111,8 @@ def _tensors(data: bytes) -> dict[str, Any]:
     return torch.load(io.BytesIO(zstandard.ZstdDecompressor().decompress(data)), weights_only=True)
 
 
-def _micro_batches(tensors: Mapping[str, Any], saver: Mapping[str, Any], archive: Path) -> list[Batch]:
-    """The micro-batches of one rank and iteration, from either format."""
+def _micro_batches(tensors: Mapping[str, Any], saver: Mapping[str, Any], archive: Path) -> list[MicroBatch]:
+    """Return the micro-batches of one rank and iteration, from either format."""
     version = max(tensors.get("format_version", 1), saver.get("format_version", 1))
     if version > 2 or not {"values", "indices_low", "bit_17"} <= tensors.keys():
         raise ValueError(f"{archive} has format {version} with {', '.join(tensors)}; formats 1 and 2 are read.")
@@ -121,18 +123,18 @@ def _micro_batches(tensors: Mapping[str, Any], saver: Mapping[str, Any], archive
     return [(values, high.long() << 16 | low.long()) for values, low, high in zip(*parts, strict=True)]
 
 
-def _in_order(found: Sequence[tuple[int, list[Batch]] | None]) -> Iterator[Batch]:
-    """Values and ids [S, K] of each sample of an iteration, in the order of the run."""
-    ranks = [rank for rank in found if rank is not None]
-    if len(ranks) < len(found) or len({(place, len(batches)) for place, batches in ranks}) > 1:
-        places = ", ".join("none" if rank is None else str(rank[0]) for rank in found)
-        raise ValueError(f"The ranks' archives hold different iterations: {places} at the same place.")
+def _samples(iterations: Sequence[tuple[int, list[MicroBatch]] | None]) -> Iterator[MicroBatch]:
+    """Yield log-probabilities and ids [S, K] of each sample of an iteration, in the order of the run."""
+    ranks = [rank for rank in iterations if rank is not None]
+    if len(ranks) < len(iterations) or len({(number, len(batches)) for number, batches in ranks}) > 1:
+        numbers = ", ".join("none" if rank is None else str(rank[0]) for rank in iterations)
+        raise ValueError(f"The ranks' archives hold different iterations: {numbers} at the same place.")
     for micro in zip(*(batches for _, batches in ranks), strict=True):
         for values, ids in micro:
             yield from ((values[:, j], ids[:, j]) for j in range(values.shape[1]))
 
 
-def _told(tokens: list[int], values: Tensor, ids: Tensor, where: str) -> Told:
+def _sequence(tokens: list[int], values: Tensor, ids: Tensor, where: str) -> ImportedSequence:
     if len(tokens) > len(values) + 1:
         raise ValueError(f"{where}: {len(tokens)} tokens, and the cache has {len(values)} positions of this sequence.")
-    return Told(tokens, values.float(), ids)
+    return ImportedSequence(tokens, values.float(), ids)

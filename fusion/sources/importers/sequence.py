@@ -1,4 +1,4 @@
-"""What another program's file tells of one sequence, and what that is for one of our examples."""
+"""One sequence of an imported dump, and the rows that an example takes from it."""
 
 from __future__ import annotations
 
@@ -13,57 +13,61 @@ from fusion.data.encode import Encoded
 
 
 @dataclass(frozen=True)
-class Told:
-    """Row r is about token `first + r`: what its model expected there, having read all tokens before."""
+class ImportedSequence:
+    """Log-probabilities of one token sequence from a dump; row r predicts token `first_position + r`."""
 
     tokens: list[int]
-    """Of the whole sequence."""
+    """Token ids of the whole sequence."""
     logprobs: Float[Tensor, "N K"]
-    """Natural-log probabilities over the whole vocabulary, in any order; what is not finite or below -999 is no entry."""
+    """Natural-log probabilities over the whole vocabulary, in any order; not finite or below -999 marks an empty entry."""
     ids: Int[Tensor, "N K"]
-    first: int = 1
+    first_position: int = 1
+    """Index in `tokens` of the token that row 0 predicts."""
     gold: Float[Tensor, " N"] | None = None
-    """Log-probability of the token itself; without it, that of the entry that is the token, or NaN."""
+    """Log-probability of the token itself; None takes it from the entries, NaN where the token is not among them."""
     mean: Float[Tensor, " N"] | None = None
     std: Float[Tensor, " N"] | None = None
 
-    def rows_of(self, text: Encoded, k: int, vocabulary: int) -> LogitRows:
-        """The rows of an example whose tokens this sequence begins with, the k most likely entries of each.
+    def rows_for(self, text: Encoded, k: int, vocabulary: int) -> LogitRows:
+        """Return the rows of an example that is a prefix of this sequence, the k most likely entries of each.
 
         Entries whose id belongs to no token of the tokenizer (padded heads) are left out. Raises ValueError where the
         sequence has no rows for some of the response.
         """
-        start = text.start - self.first
-        if start < 0 or start + text.rows > len(self.logprobs):
+        start = text.start - self.first_position
+        last = self.first_position + len(self.logprobs) - 1
+        if start < 0 or start + text.num_rows > len(self.logprobs):
             raise ValueError(
-                f"A sequence of {len(self.tokens)} tokens has rows for those from {self.first} to "
-                f"{self.first + len(self.logprobs) - 1}, and the response is {text.start} to {len(text.input_ids) - 1}."
+                f"A sequence of {len(self.tokens)} tokens has rows for those from {self.first_position} to {last}, and the "
+                f"response is {text.start} to {len(text.input_ids) - 1}."
             )
-        here = slice(start, start + text.rows)
+        span = slice(start, start + text.num_rows)
         token = torch.tensor(text.input_ids[text.start :])
         width = max(k, self.ids.shape[1])
-        logprobs, ids = best(self.logprobs[here].float(), self.ids[here].long(), width, vocabulary)
-        unknown = torch.full((text.rows,), torch.nan)
-        mean, std = (unknown if field is None else field[here].float() for field in (self.mean, self.std))
-        gold = among(logprobs, ids, token) if self.gold is None else self.gold[here].float()
-        prefix, example = torch.tensor(text.prefix), torch.zeros(text.rows, dtype=torch.long)
+        logprobs, ids = top_entries(self.logprobs[span].float(), self.ids[span].long(), width, vocabulary)
+        unknown = torch.full((text.num_rows,), torch.nan)
+        mean, std = (unknown if field is None else field[span].float() for field in (self.mean, self.std))
+        gold = logprob_of_token(logprobs, ids, token) if self.gold is None else self.gold[span].float()
+        prefix, example = torch.tensor(text.prefix), torch.zeros(text.num_rows, dtype=torch.long)
         return LogitRows(logprobs[:, :k], ids[:, :k], gold, mean, std, prefix=prefix, example=example, token=token)
 
 
-def best(
+def top_entries(
     logprobs: Float[Tensor, "N K"], ids: Int[Tensor, "N K"], k: int, vocabulary: int
 ) -> tuple[Float[Tensor, "N k"], Int[Tensor, "N k"]]:
-    """The k largest entries in descending order, -inf and -1 for none; no log-probability is above 0."""
-    real = logprobs.isfinite() & (logprobs > -999) & (ids >= 0) & (ids < vocabulary)
-    values, order = logprobs.clamp(max=0).masked_fill(~real, -torch.inf).sort(dim=-1, descending=True, stable=True)
+    """Return the k largest entries in descending order, padded with -inf and -1; log-probabilities above 0 are set to 0."""
+    valid = logprobs.isfinite() & (logprobs > -999) & (ids >= 0) & (ids < vocabulary)
+    values, order = logprobs.clamp(max=0).masked_fill(~valid, -torch.inf).sort(dim=-1, descending=True, stable=True)
     ids = ids.gather(1, order).masked_fill(values.isneginf(), -1)
     missing = max(0, k - values.shape[1])
     pad = torch.nn.functional.pad
     return pad(values, (0, missing), value=-torch.inf)[:, :k], pad(ids, (0, missing), value=-1)[:, :k]
 
 
-def among(logprobs: Float[Tensor, "N K"], ids: Int[Tensor, "N K"], token: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
-    """The log-probability of each row's token if it is among the row's entries, else NaN."""
+def logprob_of_token(
+    logprobs: Float[Tensor, "N K"], ids: Int[Tensor, "N K"], token: Int[Tensor, " N"]
+) -> Float[Tensor, " N"]:
+    """Return the log-probability of each row's token if it is among the row's entries, else NaN."""
     is_token = ids == token[:, None]
     value = logprobs.masked_fill(~is_token, -torch.inf).amax(-1)
     return value.masked_fill(~is_token.any(-1), torch.nan)

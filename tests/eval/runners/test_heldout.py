@@ -7,7 +7,7 @@ import torch
 
 from fusion.data.datasets import Example
 from fusion.models.loading import ModelRef, load_model, load_tokenizer
-from fusion.tokenizers import spelled
+from fusion.tokenizers import decode_text
 from fusion_eval.runners.heldout import HeldoutSettings, count_requests, score
 from tests.helpers import tiny
 
@@ -73,7 +73,7 @@ def test_answers_are_the_models_greedy_ones_and_only_where_asked(ref):
             continue
         ids = tokenizer(example.prompt, return_tensors="pt", return_token_type_ids=False)
         out = model.generate(**ids, max_new_tokens=5, do_sample=False)[0, ids["input_ids"].shape[1] :]
-        assert sample.answer == spelled(tokenizer, out.tolist())
+        assert sample.answer == decode_text(tokenizer, out.tolist())
         assert sample.exact_match == (sample.answer.strip() == example.response.strip())
 
 

@@ -28,7 +28,7 @@ FAST = DraftSettings(max_steps=60, learning_rate=3e-3, save_steps=30, depth=3, m
 def speculator(kind="llama", vocabulary=60, seed=0, **how):
     target = tiny.model(kind, vocabulary)
     torch.manual_seed(seed)
-    return Speculator(target, Head.of(target, vocabulary), Draft(DraftShape.from_target(target)).eval(), **how)
+    return Speculator(target, Head.from_model(target, vocabulary), Draft(DraftShape.from_target(target)).eval(), **how)
 
 
 def greedy(target, prompt, length):
@@ -141,7 +141,7 @@ def test_a_trained_draft_guesses_better_than_a_random_one(folder, trained):
     assert last["prediction"] < first["prediction"] - 0.05  # the target is nearly even: its entropy is most of this
     target, tokenizer = load_model(ModelRef(str(folder / "pivot"))), load_tokenizer(ModelRef(str(folder / "pivot")))
     texts = [encode(tokenizer, e.messages, e.response) for e in examples(folder)[-4:]]
-    head = Head.of(target, max(tokenizer.get_vocab().values()) + 1)
+    head = Head.from_model(target, max(tokenizer.get_vocab().values()) + 1)
     random = train_and_measure.measure(
         target, head, Draft(DraftShape.from_target(target)), texts, settings=FAST, stop=None
     )

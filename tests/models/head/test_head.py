@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 import torch
 
-from fusion.data.batching import pad, skeleton
+from fusion.core.rows import Positions
+from fusion.data.batching import pad_texts
 from fusion.data.encode import Encoded
 from fusion.models.head import Head, hidden_states
 from tests.helpers import tiny
@@ -15,15 +16,15 @@ KINDS = list(tiny.SHAPES)
 
 def about(token: torch.Tensor):
     zeros = torch.zeros_like(token)
-    return skeleton(token, zeros, zeros)
+    return Positions(token=token, prefix=zeros, example=zeros)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_head_gives_the_models_own_logits(kind):
     model = tiny.model(kind)
-    Head.of(model, 300).check(model)
+    Head.from_model(model, 300).check_against_model(model)
     ids = torch.arange(11)[None]
-    logits = Head.of(model, 300).logits(hidden_states(model, input_ids=ids)[0])
+    logits = Head.from_model(model, 300).logits(hidden_states(model, input_ids=ids)[0])
     torch.testing.assert_close(logits, model(input_ids=ids).logits[0])
 
 
@@ -33,7 +34,7 @@ def test_the_head_gives_the_models_own_logits(kind):
 def test_a_head_that_does_something_unknown_is_refused(kind, change):
     model = tiny.model(kind)
     with pytest.raises(ValueError, match="log-probabilities from its hidden states differ from its own"):
-        dataclasses.replace(Head.of(model, 300), **change).check(model)
+        dataclasses.replace(Head.from_model(model, 300), **change).check_against_model(model)
 
 
 def test_a_bias_in_the_head_counts():
@@ -41,7 +42,7 @@ def test_a_bias_in_the_head_counts():
     biased = torch.nn.Linear(32, 300)
     biased.weight = model.get_output_embeddings().weight
     model.set_output_embeddings(biased)
-    Head.of(model, 300).check(model)
+    Head.from_model(model, 300).check_against_model(model)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -58,7 +59,7 @@ def test_chunks_change_neither_rows_nor_gradients(kind, chunk):
     def outcome(chunk):
         model.zero_grad()
         x = hidden.clone().requires_grad_()
-        rows, asked = Head.of(model, 250, chunk).rows(x, about(token), 9, ask)
+        rows, asked = Head.from_model(model, 250, chunk).rows(x, about(token), 9, ask)
         values = [rows.logprobs, rows.gold, rows.mean, rows.std, asked * (ask >= 0)]
         sum((value * (i + 1)).sin().sum() for i, value in enumerate(values)).backward()
         return [*values, rows.ids, x.grad, *(p.grad.clone() for p in model.get_output_embeddings().parameters())]
@@ -71,7 +72,7 @@ def test_rows_are_what_dense_logits_say():
     torch.manual_seed(2)
     model, token = tiny.model("gemma2", 131).double(), torch.randint(120, (17,))
     hidden = torch.randn(17, 32, dtype=torch.float64)
-    head = Head.of(model, 120)
+    head = Head.from_model(model, 120)
     rows, _ = head.rows(hidden, about(token), 10)
     logits = head.logits(hidden)
     assert logits.shape == (17, 120)  # the 11 padded ids take no part
@@ -85,7 +86,7 @@ def test_rows_are_what_dense_logits_say():
 
 def test_only_one_chunk_of_logits_is_kept_for_the_backward_pass():
     model, kept = tiny.model("llama", 300), []
-    head = Head.of(model, 300, chunk=4)
+    head = Head.from_model(model, 300, chunk=4)
     hidden = torch.randn(400, 32, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
         head.rows(hidden, about(torch.zeros(400, dtype=torch.long)), 10)
@@ -93,12 +94,16 @@ def test_only_one_chunk_of_logits_is_kept_for_the_backward_pass():
 
 
 def test_more_entries_than_the_vocabulary_gives_the_whole_vocabulary():
-    rows, _ = Head.of(tiny.model("llama", 30), 30).rows(torch.randn(3, 32), about(torch.zeros(3, dtype=torch.long)), 99)
+    rows, _ = Head.from_model(tiny.model("llama", 30), 30).rows(
+        torch.randn(3, 32), about(torch.zeros(3, dtype=torch.long)), 99
+    )
     torch.testing.assert_close(rows.logprobs.exp().sum(-1), torch.ones(3))
 
 
 def test_no_rows_give_no_rows():
-    rows, asked = Head.of(tiny.model("llama"), 300).rows(torch.randn(0, 32), about(torch.zeros(0, dtype=torch.long)), 5)
+    rows, asked = Head.from_model(tiny.model("llama"), 300).rows(
+        torch.randn(0, 32), about(torch.zeros(0, dtype=torch.long)), 5
+    )
     assert len(rows) == 0
     assert asked.shape == (0, 0)
 
@@ -106,11 +111,11 @@ def test_no_rows_give_no_rows():
 def test_a_row_predicts_the_token_after_it_and_prompt_and_padding_take_no_part():
     model = tiny.model("llama", 300)
     texts = [Encoded([5, 6, 7, 8, 9], 2, [0, 1, 2], False), Encoded([1, 2], 1, [0], False)]
-    inputs, at, rows = pad(texts, "cpu", pad_id=3)
+    inputs, at, rows = pad_texts(texts, "cpu", pad_id=3)
     assert rows.token.tolist() == [7, 8, 9, 2]
     assert at.tolist() == [1, 2, 3, 5]
     hidden = hidden_states(model, **inputs).flatten(0, 1)[at]
-    got = Head.of(model, 300).rows(hidden, rows, 3)[0].gold
+    got = Head.from_model(model, 300).rows(hidden, rows, 3)[0].gold
     alone = [model(input_ids=torch.tensor([text.input_ids])).logits[0].log_softmax(-1) for text in texts]
     expected = [alone[0][1, 7], alone[0][2, 8], alone[0][3, 9], alone[1][0, 2]]
     torch.testing.assert_close(got, torch.stack(expected), atol=1e-5, rtol=1e-5)

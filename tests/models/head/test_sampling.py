@@ -7,9 +7,9 @@ import pytest
 import torch
 from scipy import stats
 
-from fusion.data.batching import skeleton
+from fusion.core.rows import Positions
 from fusion.models.head import Head
-from fusion.models.head.sampling import draw
+from fusion.models.head.sampling import sample_ids
 
 UGLY = [(5, 1), (5, 63), (4, 64), (3, 65), (2, 4096), (3, 4097), (2, 9001)]
 
@@ -35,7 +35,7 @@ def test_even_numbers_give_each_id_its_share_of_the_distribution(N, V, dtype, ta
     logits, M = logits_of(N, V, dtype), 2003
     q = (tau * logits.double()).softmax(-1)
     grid = ((torch.arange(M, dtype=torch.float64) + 0.5) / M).expand(N, M)
-    found = draw(logits, grid[:, torch.randperm(M)], tau)
+    found = sample_ids(logits, grid[:, torch.randperm(M)], tau)
     counts = torch.zeros(N, V, dtype=torch.long).scatter_add(1, found.ids.clamp(min=0), found.counts)
     assert (counts.sum(-1) == M).all()
     assert ((counts - M * q).abs() <= 1 + 1e-3).all()
@@ -47,11 +47,11 @@ def test_an_id_is_the_first_at_which_the_cumulative_distribution_passes_the_numb
     logits = logits_of(N, V)
     uniform = torch.rand(N, 1, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     wanted = torch.searchsorted(logits.softmax(-1).cumsum(-1), uniform, right=True)
-    assert torch.equal(draw(logits, uniform).ids, wanted)
+    assert torch.equal(sample_ids(logits, uniform).ids, wanted)
 
 
 def test_at_tau_one_estimates_are_counts_over_draws_and_add_up_to_one():
-    found = draw(logits_of(7, 300), torch.rand(7, 50))
+    found = sample_ids(logits_of(7, 300), torch.rand(7, 50))
     assert torch.equal(found.counts.sum(-1), torch.full((7,), 50))
     there = found.counts > 0
     torch.testing.assert_close(found.logprobs[there], (found.counts[there] / 50).double().log())
@@ -63,7 +63,7 @@ def test_at_tau_one_estimates_are_counts_over_draws_and_add_up_to_one():
 @pytest.mark.parametrize("tau", [0.8, 1.2])
 def test_at_another_tau_each_count_is_worth_p_over_q(tau):
     logits = logits_of(7, 300)
-    found = draw(logits, torch.rand(7, 50), tau)
+    found = sample_ids(logits, torch.rand(7, 50), tau)
     there = found.counts > 0
     p, q = logits.log_softmax(-1), (tau * logits).log_softmax(-1)
     worth = (p - q).gather(1, found.ids.clamp(min=0))[there]
@@ -77,7 +77,7 @@ def test_estimates_are_right_on_average_and_vary_as_the_formula_says(tau):
     M, D, V = 40_000, 5, 6
     logits = logits_of(1, V)
     p, q = logits.softmax(-1)[0], (tau * logits).softmax(-1)[0]
-    estimate = dense(draw(logits.expand(M, V), torch.rand(M, D, dtype=torch.float64), tau), V)
+    estimate = dense(sample_ids(logits.expand(M, V), torch.rand(M, D, dtype=torch.float64), tau), V)
     possible = q > 0
     variance = torch.where(possible, (p**2 / q.clamp(min=1e-300) - p**2) / D, 0)
     assert ((estimate.mean(0) - p).abs() <= 4 * (variance / M).sqrt() + 1e-12).all()
@@ -88,7 +88,7 @@ def test_estimates_are_right_on_average_and_vary_as_the_formula_says(tau):
 def test_self_normalised_estimates_would_be_biased():
     """Why estimates at tau other than 1 are not divided by their sum."""
     logits, M = torch.tensor([[2.0, 0.0, -2.0]], dtype=torch.float64), 40_000
-    estimate = dense(draw(logits.expand(M, 3), torch.rand(M, 3, dtype=torch.float64), 0.3), 3)
+    estimate = dense(sample_ids(logits.expand(M, 3), torch.rand(M, 3, dtype=torch.float64), 0.3), 3)
     normalised, p = (estimate / estimate.sum(-1, keepdim=True)).mean(0), logits.softmax(-1)[0]
     assert (normalised - p).abs().max() > 5 * (estimate.mean(0) - p).abs().max()
 
@@ -97,20 +97,20 @@ def test_as_many_different_ids_are_drawn_as_expected():
     M, D, V = 4000, 20, 50
     logits = logits_of(1, V)
     expected = (1 - (1 - logits.softmax(-1)) ** D).sum()
-    unique = (draw(logits.expand(M, V), torch.rand(M, D)).counts > 0).sum(-1).double()
+    unique = (sample_ids(logits.expand(M, V), torch.rand(M, D)).counts > 0).sum(-1).double()
     assert abs(unique.mean() - expected) < 4 * unique.std() / math.sqrt(M)
 
 
 def test_draws_follow_the_distribution():
     logits = torch.randn(1, 20, dtype=torch.float64)
-    found = draw(logits, torch.rand(1, 5000, dtype=torch.float64))
+    found = sample_ids(logits, torch.rand(1, 5000, dtype=torch.float64))
     counts = torch.zeros(20).scatter_add(0, found.ids[0].clamp(min=0), found.counts[0].float())
     assert stats.chisquare(counts.double(), logits.softmax(-1)[0] * 5000).pvalue > 1e-3
 
 
 def test_the_order_of_the_numbers_and_a_level_on_the_logits_change_nothing():
     logits, uniform = logits_of(4, 500), torch.rand(4, 30, dtype=torch.float64)
-    one, other = draw(logits, uniform), draw(logits + 7, uniform.flip(-1))
+    one, other = sample_ids(logits, uniform), sample_ids(logits + 7, uniform.flip(-1))
     assert torch.equal(one.ids, other.ids)
     assert torch.equal(one.counts, other.counts)
 
@@ -119,11 +119,11 @@ def test_the_order_of_the_numbers_and_a_level_on_the_logits_change_nothing():
 def test_the_head_draws_the_same_rows_in_chunks_of_any_size(spread):
     model = torch.nn.Linear(8, 130, bias=False)
     head, hidden = Head(model, 128, scale=2.0), torch.randn(11, 8)
-    head = head.frozen() if spread else head
-    about = skeleton(torch.arange(11), torch.arange(11), torch.zeros(11, dtype=torch.long))
+    head = head.for_frozen_model() if spread else head
+    about = Positions(token=torch.arange(11), prefix=torch.arange(11), example=torch.zeros(11, dtype=torch.long))
     uniform = torch.rand(11, 20)
-    whole = head.drawn(hidden, about, uniform, 1.0)
-    chunked = dataclasses.replace(head, chunk=3).drawn(hidden, about, uniform, 1.0)
+    whole = head.sampled_rows(hidden, about, uniform, 1.0)
+    chunked = dataclasses.replace(head, chunk=3).sampled_rows(hidden, about, uniform, 1.0)
     exact = head.rows(hidden, about, 128)[0]
     assert whole.ids.max() < 128
     assert torch.equal(whole.ids, chunked.ids)

@@ -6,7 +6,7 @@ import pytest
 import torch
 import yaml
 
-from fusion.sources.importers import bind, find, read
+from fusion.sources.importers import find_files, match_to_examples, read_sequences
 from tests.helpers import dump_writers
 
 EXACT = {"k": 8, "exact_k": 8, "exact_dtype": "float32", "delta_encoding": False}
@@ -33,7 +33,9 @@ CASES = {
 def test_rows_are_those_that_were_captured(truth, tmp_path, case):
     how, tolerance = CASES[case]
     folder = dump_writers.distillkit(tmp_path / "capture", truth, how | {"d": truth.vocabulary})
-    found, counts = bind(read("distillkit", find("distillkit", [folder])), truth.texts, 8, truth.vocabulary)
+    found, counts = match_to_examples(
+        read_sequences("distillkit", find_files("distillkit", [folder])), truth.texts, 8, truth.vocabulary
+    )
     assert counts == {"matched": 4}
     for id in truth.texts:
         values, ids, gold = truth.expected(id, 8)
@@ -53,7 +55,7 @@ def test_one_bit_residuals_stand_for_plus_and_minus_the_scale(truth, tmp_path):
     bins = [{"scale_dtype": "float32", "element_bits": 1, "num_elements": 4}]
     how = EXACT | {"exact_k": 4, "d": truth.vocabulary, "polynomial_terms": [0], "residual_bins": bins}
     folder = dump_writers.distillkit(tmp_path / "capture", truth, how)
-    told = next(iter(read("distillkit", find("distillkit", [folder]))))
+    told = next(iter(read_sequences("distillkit", find_files("distillkit", [folder]))))
     values, _ = truth.top("id0", 8)
     left = values[:, 4:].numpy()
     mean, scale = left.mean(-1, keepdims=True), abs(left - left.mean(-1, keepdims=True)).max(-1, keepdims=True)
@@ -69,10 +71,10 @@ def test_settings_may_come_from_a_training_configuration(truth, tmp_path):
         "teacher": {"kind": "dataset", "logprob_compressor": yaml.safe_load((tmp_path / "own.yaml").read_text())},
     }
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(run))
-    files = find("distillkit", [folder])
+    files = find_files("distillkit", [folder])
     with pytest.raises(ValueError, match=r"There is no .*compression_config.yaml .*--codec"):
-        list(read("distillkit", files))
-    one, other = (list(read("distillkit", files, codec=tmp_path / name)) for name in ("own.yaml", "run.yaml"))
+        list(read_sequences("distillkit", files))
+    one, other = (list(read_sequences("distillkit", files, codec=tmp_path / name)) for name in ("own.yaml", "run.yaml"))
     assert all(torch.equal(a.logprobs, b.logprobs) for a, b in zip(one, other, strict=True))
 
 
@@ -82,14 +84,14 @@ def test_other_settings_than_the_files_are_found_out(truth, tmp_path, wrong):
     folder = dump_writers.distillkit(tmp_path / "capture", truth, how)
     (folder / "compression_config.yaml").write_text(yaml.safe_dump(how | wrong))
     with pytest.raises(ValueError, match=r"data_0.parquet was made with other settings than"):
-        list(read("distillkit", find("distillkit", [folder])))
+        list(read_sequences("distillkit", find_files("distillkit", [folder])))
 
 
 def test_what_are_no_settings_is_said(truth, tmp_path):
     folder = dump_writers.distillkit(tmp_path / "capture", truth, EXACT | {"d": truth.vocabulary})
     (folder / "compression_config.yaml").write_text("k: many\n")
     with pytest.raises(ValueError, match="does not hold the settings of DistillKit's compression"):
-        list(read("distillkit", find("distillkit", [folder])))
+        list(read_sequences("distillkit", find_files("distillkit", [folder])))
 
 
 def test_the_older_layout_is_refused(tmp_path):
@@ -99,11 +101,11 @@ def test_the_older_layout_is_refused(tmp_path):
     pyarrow.parquet.write_table(table, tmp_path / "data_0.parquet")
     (tmp_path / "compression_config.yaml").write_text(yaml.safe_dump(EXACT | {"d": 10}))
     with pytest.raises(ValueError, match="older layout cannot be read: they do not say what their values are"):
-        list(read("distillkit", [tmp_path / "data_0.parquet"]))
+        list(read_sequences("distillkit", [tmp_path / "data_0.parquet"]))
 
 
 def test_a_folder_without_files_is_said(tmp_path):
     with pytest.raises(ValueError, match=r"holds none that end in .parquet"):
-        find("distillkit", [tmp_path])
+        find_files("distillkit", [tmp_path])
     with pytest.raises(ValueError, match=r"x.parquet is no file"):
-        find("distillkit", [tmp_path / "x.parquet"])
+        find_files("distillkit", [tmp_path / "x.parquet"])

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from fusion.sources.importers import bind, read
+from fusion.sources.importers import match_to_examples, read_sequences
 from tests.helpers import dump_writers
 
 
@@ -40,7 +40,7 @@ def check(truth, found, k, gold_known):
 def test_vllms_prompts_know_gold_everywhere(truth, tmp_path, whole):
     rows = [prompt(truth, id, 5) for id in truth.texts]
     file = dump_writers.lines(tmp_path / "out.jsonl", [{"id": "x", "choices": rows}] if whole else rows)
-    found, counts = bind(read("vllm", [file]), truth.texts, 5, truth.vocabulary)
+    found, counts = match_to_examples(read_sequences("vllm", [file]), truth.texts, 5, truth.vocabulary)
     assert counts == {"matched": 4}
     check(truth, found, 5, gold_known=True)
 
@@ -52,7 +52,9 @@ def test_our_own_lines_may_begin_at_the_response_and_know_more(truth, tmp_path):
         gold = truth.whole[id].gather(1, torch.tensor(text.input_ids[1:])[:, None])[:, 0]
         facts = {name: value[text.start - 1 :].tolist() for name, value in {**moments, "gold": gold}.items()}
         rows.append(plain(truth, id, 5, first=text.start) | facts)
-    found, _ = bind(read("jsonl", [dump_writers.lines(tmp_path / "own.jsonl", rows)]), truth.texts, 5, truth.vocabulary)
+    found, _ = match_to_examples(
+        read_sequences("jsonl", [dump_writers.lines(tmp_path / "own.jsonl", rows)]), truth.texts, 5, truth.vocabulary
+    )
     check(truth, found, 5, gold_known=True)
     for id, text in truth.texts.items():
         torch.testing.assert_close(
@@ -63,9 +65,9 @@ def test_our_own_lines_may_begin_at_the_response_and_know_more(truth, tmp_path):
 
 def test_a_row_keeps_the_k_most_likely_and_is_filled_up_where_there_are_fewer(truth, tmp_path):
     file = dump_writers.lines(tmp_path / "own.jsonl", [plain(truth, id, 5) for id in truth.texts])
-    few, _ = bind(read("jsonl", [file]), truth.texts, 3, truth.vocabulary)
+    few, _ = match_to_examples(read_sequences("jsonl", [file]), truth.texts, 3, truth.vocabulary)
     check(truth, few, 3, gold_known=False)
-    many, _ = bind(read("jsonl", [file]), truth.texts, 8, truth.vocabulary)
+    many, _ = match_to_examples(read_sequences("jsonl", [file]), truth.texts, 8, truth.vocabulary)
     assert (many["id0"].ids[:, 5:] == -1).all()
     assert many["id0"].logprobs[:, 5:].isneginf().all()
 
@@ -80,10 +82,10 @@ def test_a_row_keeps_the_k_most_likely_and_is_filled_up_where_there_are_fewer(tr
 def test_a_line_of_another_kind_is_named(truth, tmp_path, form, line, message):
     good = prompt(truth, "id0", 2) if form == "vllm" else plain(truth, "id0", 2)
     with pytest.raises(ValueError, match=message):
-        list(read(form, [dump_writers.lines(tmp_path / "x.jsonl", [good, line])]))
+        list(read_sequences(form, [dump_writers.lines(tmp_path / "x.jsonl", [good, line])]))
 
 
 def test_what_is_no_json_is_named(tmp_path):
     (tmp_path / "x.jsonl").write_text(json.dumps({"input_ids": []})[:-3])
     with pytest.raises(ValueError, match=r"x.jsonl, line 1: "):
-        list(read("jsonl", [tmp_path / "x.jsonl"]))
+        list(read_sequences("jsonl", [tmp_path / "x.jsonl"]))

@@ -8,7 +8,7 @@ import torch
 import zstandard
 
 from fusion.data.encode import Encoded
-from fusion.sources.importers import bind, read
+from fusion.sources.importers import match_to_examples, read_sequences
 from fusion.sources.importers.megatron import read_megatron
 from tests.helpers import dump_writers
 
@@ -38,7 +38,9 @@ def test_rows_are_those_that_were_saved_however_the_run_was_split(
     shape = {"dp": dp, "mbs": mbs, "micro": micro, "per_tar": per_tar, "first": 3, "named": named}
     folder = dump_writers.megatron(tmp_path / "cache", rows, version=version, **shape)
     file = dump_writers.lines(tmp_path / "tokens.jsonl", tokens)
-    found, counts = bind(read("megatron", sorted(folder.glob("*.tar")), tokens=file), truth.texts, 6, truth.vocabulary)
+    found, counts = match_to_examples(
+        read_sequences("megatron", sorted(folder.glob("*.tar")), tokens=file), truth.texts, 6, truth.vocabulary
+    )
     assert counts == {"matched": 8}
     for id in truth.texts:
         values, ids, _ = truth.expected(id, 6)
@@ -55,14 +57,14 @@ def test_ids_have_seventeen_bits_and_what_top_p_cut_off_is_no_entry(tmp_path):
     told = next(read_megatron(list(folder.glob("*.tar")), file))
     assert told.ids[0, :2].tolist() == [131_070, 65_536]
     assert told.ids[1, 0] == 65_535
-    rows = told.rows_of(Encoded([1, 2, 3], 1, [0, 1], False), 3, 131_072)
+    rows = told.rows_for(Encoded([1, 2, 3], 1, [0, 1], False), 3, 131_072)
     assert rows.ids.tolist() == [[131_070, 65_536, -1], [65_535, -1, -1]]
     assert rows.logprobs.tolist() == [[-0.5, -1.0, -torch.inf], [-0.25, -torch.inf, -torch.inf]]
 
 
 def test_without_tokens_the_way_out_is_named(tmp_path):
     with pytest.raises(ValueError, match="Megatron's caches hold no tokens. Give --tokens FILE"):
-        list(read("megatron", [tmp_path / "dp0__1.tar"]))
+        list(read_sequences("megatron", [tmp_path / "dp0__1.tar"]))
 
 
 @pytest.mark.parametrize(("names", "message"), [
@@ -73,7 +75,7 @@ def test_without_tokens_the_way_out_is_named(tmp_path):
 def test_archives_that_are_not_a_whole_run_are_refused(tmp_path, names, message):
     file = dump_writers.lines(tmp_path / "tokens.jsonl", [])
     with pytest.raises(ValueError, match=message):
-        list(read("megatron", [tmp_path / name for name in names], tokens=file))
+        list(read_sequences("megatron", [tmp_path / name for name in names], tokens=file))
 
 
 def test_a_missing_archive_is_found_out(truth, tmp_path):
@@ -84,11 +86,11 @@ def test_a_missing_archive_is_found_out(truth, tmp_path):
     with pytest.raises(
         ValueError, match=r"cp0_dp0__3.tar goes on at 3, where 2 is due: the archive between is missing"
     ):
-        list(read("megatron", sorted(folder.glob("*.tar")), tokens=file))
+        list(read_sequences("megatron", sorted(folder.glob("*.tar")), tokens=file))
     (tmp_path / "away0").rename(folder / "cp0_dp0__2.tar")
     (folder / "cp0_dp1__3.tar").unlink()
     with pytest.raises(ValueError, match="different iterations: 3, none at the same place"):
-        list(read("megatron", sorted(folder.glob("*.tar")), tokens=file))
+        list(read_sequences("megatron", sorted(folder.glob("*.tar")), tokens=file))
 
 
 @pytest.mark.parametrize(("change", "message"), [
@@ -101,7 +103,7 @@ def test_tokens_of_another_run_are_refused(truth, tmp_path, change, message):
     folder = dump_writers.megatron(tmp_path / "cache", rows, version=2, dp=1, mbs=2, micro=1)
     file = dump_writers.lines(tmp_path / "tokens.jsonl", change(tokens))
     with pytest.raises(ValueError, match=message):
-        list(read("megatron", sorted(folder.glob("*.tar")), tokens=file))
+        list(read_sequences("megatron", sorted(folder.glob("*.tar")), tokens=file))
 
 
 def test_a_later_format_is_refused(truth, tmp_path, monkeypatch):
@@ -112,7 +114,7 @@ def test_a_later_format_is_refused(truth, tmp_path, monkeypatch):
         "fusion.sources.importers.megatron._tensors", lambda data: {"format_version": 3, "tokens": None}
     )
     with pytest.raises(ValueError, match="has format 3 with format_version, tokens; formats 1 and 2 are read"):
-        list(read("megatron", sorted(folder.glob("*.tar")), tokens=file))
+        list(read_sequences("megatron", sorted(folder.glob("*.tar")), tokens=file))
 
 
 def test_a_pickle_that_would_run_something_is_not_read(tmp_path):
@@ -124,4 +126,4 @@ def test_a_pickle_that_would_run_something_is_not_read(tmp_path):
         info.size = len(data)
         tar.addfile(info, io.BytesIO(data))
     with pytest.raises(Exception, match="[Ww]eights.only"):
-        list(read("megatron", [tmp_path / "dp0__1.tar"], tokens=dump_writers.lines(tmp_path / "t.jsonl", [])))
+        list(read_sequences("megatron", [tmp_path / "dp0__1.tar"], tokens=dump_writers.lines(tmp_path / "t.jsonl", [])))

@@ -1,17 +1,18 @@
 """Backends that answer prompts by themselves, against each other and against the model asked token by token."""
 
 import sys
+from functools import partial
 
 import pytest
 import torch
 
 from fusion.data.encode import encode_prompt
-from fusion.models.generate import Answer, Decoding, ends, write
+from fusion.models.generate import Completion, GenerationSettings, eos_token_ids, generate
 from fusion.sources import VLLM, Imported, OpenAI, Similarity, Transformers
 from tests.helpers import serving
 
-GREEDY = Decoding(max_new_tokens=6)
-DRAWN = Decoding(max_new_tokens=6, temperature=1.0, samples=3, seed=5)
+GREEDY = GenerationSettings(max_new_tokens=6)
+DRAWN = GenerationSettings(max_new_tokens=6, temperature=1.0, num_return_sequences=3, seed=5)
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,7 @@ def prompts(tiny_source):
 
 
 def transformers(tiny_source):
-    return Transformers().open_writer(tiny_source[1])
+    return Transformers().open_generator(tiny_source[1])
 
 
 @pytest.fixture(scope="module")
@@ -33,17 +34,20 @@ def greedy(tiny_source, prompts):
         ids = list(prompt)
         for _ in range(GREEDY.max_new_tokens):
             ids.append(int(source.model(torch.tensor([ids])).logits[0, -1].argmax()))
-            if ids[-1] in source.ends:
+            if ids[-1] in source.eos_token_ids:
                 break
         text = source.tokenizer.decode(ids[len(prompt) :], skip_special_tokens=True)
-        found.append([Answer(text, ids[-1] in source.ends)])
+        found.append([Completion(text, ids[-1] in source.eos_token_ids)])
     return found
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 10_000])
 def test_greedy_answers_are_the_models_own(tiny_source, prompts, greedy, batch_tokens):
     source, heard = transformers(tiny_source), []
-    found = write(source.model, source.tokenizer, prompts, source.ends, GREEDY, batch_tokens, heard.append)
+    found = generate(
+        source.model, source.tokenizer, prompts, settings=GREEDY, eos_token_id=source.eos_token_ids,
+        batch_tokens=batch_tokens, progress=heard.append,
+    )  # fmt: skip
     assert found == greedy
     assert sum(heard) == len(prompts)
 
@@ -52,24 +56,27 @@ def test_a_server_and_vllm_write_what_transformers_does(tiny_source, prompts, gr
     folder, wanted, _, _ = tiny_source
     heard = []
     with serving.serve(serving.Server(folder)) as url:
-        assert OpenAI(url=url, model="tiny").open_writer(wanted).write(prompts, GREEDY, heard.append) == greedy
-        as_text = OpenAI(url=url, model="tiny", prompt="text").open_writer(wanted)
-        assert as_text.write(prompts, GREEDY) == greedy
+        assert OpenAI(url=url, model="tiny").open_generator(wanted).generate(prompts, GREEDY, heard.append) == greedy
+        as_text = OpenAI(url=url, model="tiny", prompt="text").open_generator(wanted)
+        assert as_text.generate(prompts, GREEDY) == greedy
     monkeypatch.setitem(sys.modules, "vllm", serving.vllm_module())
-    assert VLLM().open_writer(wanted).write(prompts, GREEDY, heard.append) == greedy
+    assert VLLM().open_generator(wanted).generate(prompts, GREEDY, heard.append) == greedy
     assert sum(heard) == 2 * len(prompts)
 
 
 def test_an_answer_stops_at_the_end_of_a_turn_and_says_so(tiny_source, prompts):
-    source = transformers(tiny_source)
-    first = write(source.model, source.tokenizer, prompts, [], GREEDY, 1000, lambda _: None)
+    source, ignore = transformers(tiny_source), lambda _: None
+    run = partial(
+        generate, source.model, source.tokenizer, prompts, settings=GREEDY, batch_tokens=1000, progress=ignore
+    )
+    first = run(eos_token_id=[])
     assert not any(answer.ended for [answer] in first)
     ids = torch.tensor([prompts[0]])
     out = source.model.generate(ids, max_new_tokens=6, do_sample=False, pad_token_id=0, eos_token_id=None)[
         0, ids.shape[1] :
     ]
     third = int(out[2])
-    [[answer], *_] = write(source.model, source.tokenizer, prompts, [third], GREEDY, 1000, lambda _: None)
+    [[answer], *_] = run(eos_token_id=[third])
     assert answer.ended
     at = out.tolist().index(third)
     assert source.tokenizer.decode(out[:at]) in answer.text
@@ -80,22 +87,22 @@ def test_draws_follow_the_seed_and_the_prompts_and_leave_torchs_generator_alone(
     source = transformers(tiny_source)
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    one = source.write(prompts, DRAWN)
+    one = source.generate(prompts, DRAWN)
     assert torch.equal(before, torch.get_rng_state())
     assert all(len(each) == 3 for each in one)
     assert len({answer.text for each in one for answer in each}) > 6
-    assert one == source.write(prompts, DRAWN)
-    other = Decoding(max_new_tokens=6, temperature=1.0, samples=3, seed=6)
-    assert one != source.write(prompts, other)
+    assert one == source.generate(prompts, DRAWN)
+    other = GenerationSettings(max_new_tokens=6, temperature=1.0, num_return_sequences=3, seed=6)
+    assert one != source.generate(prompts, other)
     assert DRAWN.seed_for(prompts) != DRAWN.seed_for(prompts[:2]) != DRAWN.seed_for(prompts[2:])
 
 
 def test_a_cold_draw_is_the_likeliest(tiny_source, prompts, greedy):
-    cold = Decoding(max_new_tokens=6, temperature=1e-4, samples=2)
-    for found, [expected] in zip(transformers(tiny_source).write(prompts, cold), greedy, strict=True):
+    cold = GenerationSettings(max_new_tokens=6, temperature=1e-4, num_return_sequences=2)
+    for found, [expected] in zip(transformers(tiny_source).generate(prompts, cold), greedy, strict=True):
         assert found == [expected, expected]
-    narrow = Decoding(max_new_tokens=6, temperature=1.0, top_p=1e-6)
-    assert transformers(tiny_source).write(prompts, narrow) == greedy
+    narrow = GenerationSettings(max_new_tokens=6, temperature=1.0, top_p=1e-6)
+    assert transformers(tiny_source).generate(prompts, narrow) == greedy
 
 
 def test_a_server_and_vllm_are_asked_for_as_many_samples_each_prompt_with_a_seed_of_its_own(
@@ -104,22 +111,22 @@ def test_a_server_and_vllm_are_asked_for_as_many_samples_each_prompt_with_a_seed
     folder, wanted, _, _ = tiny_source
     server = serving.Server(folder)
     with serving.serve(server) as url:
-        found = OpenAI(url=url, model="tiny").open_writer(wanted).write(prompts, DRAWN)
+        found = OpenAI(url=url, model="tiny").open_generator(wanted).generate(prompts, DRAWN)
     assert [len(each) for each in found] == [3] * 4
     assert len({seen["seed"] for seen in server.seen}) == 4
     assert all((seen["temperature"], seen["top_p"], seen["max_tokens"]) == (1.0, 1.0, 6) for seen in server.seen)
     monkeypatch.setitem(sys.modules, "vllm", serving.vllm_module())
-    assert VLLM().open_writer(wanted).write(prompts, DRAWN) == found
+    assert VLLM().open_generator(wanted).generate(prompts, DRAWN) == found
 
 
 def test_ends_are_those_of_the_settings_and_of_the_template(tiny_source):
     source = transformers(tiny_source)
     own = source.model.generation_config.eos_token_id
-    assert ends(source.model, source.tokenizer, "plain") == [own] == source.ends
+    assert eos_token_ids(source.model, source.tokenizer, "plain") == [own] == source.eos_token_ids
 
 
 @pytest.mark.parametrize("backend", [Imported(), Similarity()])
 def test_a_backend_that_reads_only_says_so(tiny_source, backend):
-    assert not backend.writes
-    with pytest.raises(ValueError, match=f"backend {backend.kind} gives rows of given text and writes none"):
-        backend.open_writer(tiny_source[1])
+    assert not backend.can_generate
+    with pytest.raises(ValueError, match=f"backend {backend.kind} gives rows of given text and generates none"):
+        backend.open_generator(tiny_source[1])
