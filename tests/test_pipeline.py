@@ -14,7 +14,7 @@ from fusion import pipeline, sources
 from fusion.cache import Cache
 from fusion.report.run_contents import read_run
 from fusion.stages import extract, train
-from fusion.stages.context import Job
+from fusion.stages.context import RunContext
 from tests.helpers import runs
 
 
@@ -99,9 +99,9 @@ def test_the_record_holds_the_plan_and_the_sizes_of_the_caches(finished):
 
 def test_the_alignment_shows_one_example_of_each_domain_as_the_caches_hold_it(folder, finished):
     shown = json.loads((finished / "alignment.json").read_text())
-    job = Job(runs.config(folder))
+    context = RunContext(runs.config(folder))
     for domain, one in zip(["d0", "d1"], shown, strict=True):
-        examples = [example for example in job.train if example.domain == domain]
+        examples = [example for example in context.train if example.domain == domain]
         example = max(examples, key=lambda e: len(e.response))
         assert (one["domain"], one["prompt"], one["response"]) == (domain, example.prompt, example.response)
         for name, lane in one["positions"].items():
@@ -215,7 +215,7 @@ def test_a_heldout_example_that_is_trained_on_is_refused(folder):
     raw = runs.raw(folder)
     raw["data"]["heldout"][0] = raw["data"]["train"][0]
     with pytest.raises(ValueError, match="8 of 11 held-out examples are also in the training data"):
-        _ = Job(runs.loading.parse(raw, "test")).heldout
+        _ = RunContext(runs.loading.parse(raw, "test")).heldout
 
 
 def test_a_missing_model_is_named(folder, tmp_path):
@@ -261,8 +261,8 @@ def test_two_runs_that_would_make_the_same_training_at_once_make_it_one_after_th
         trained.append(at_once.pop())
 
     monkeypatch.setattr(train, "train", slow)
-    both = [Job(runs.config(folder, name=name, **shared)) for name in ("first", "second")]
-    caches = [pipeline.extract(job) for job in both]
+    both = [RunContext(runs.config(folder, name=name, **shared)) for name in ("first", "second")]
+    caches = [pipeline.extract(context) for context in both]
     with ThreadPoolExecutor() as threads:
         found = list(
             threads.map(lambda n: train.train_one(both[n], "unified", references(both[n], caches[n]), ["qwen"]), (0, 1))
@@ -271,8 +271,8 @@ def test_two_runs_that_would_make_the_same_training_at_once_make_it_one_after_th
     assert (len(trained), max(most)) == (1, 1)
 
 
-def references(job, caches):
-    return [train.training_source(job, name, cache) for name, cache in caches.items() if name != "pivot"]
+def references(context, caches):
+    return [train.training_source(context, name, cache) for name, cache in caches.items() if name != "pivot"]
 
 
 def test_a_run_with_a_store_still_refuses_what_was_made_from_something_else(folder, tmp_path):

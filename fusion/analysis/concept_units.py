@@ -21,7 +21,7 @@ from fusion.analysis.source_effects import SAMPLE, load_models
 from fusion.data.batching import pad_texts
 from fusion.models.head import unwrap_model
 from fusion.runtime.console import bar
-from fusion.stages.context import Job
+from fusion.stages.context import RunContext
 
 UnitKind = Literal["mlp", "residual"]
 """What is read in each layer: what enters the last matrix of its MLP, or its output."""
@@ -38,14 +38,14 @@ class Dissection:
     concepts: list[ConceptDetection]
 
 
-def dissect_models(job: Job, units: UnitKind, sample: int = SAMPLE) -> dict[str, Dissection]:
+def dissect_models(context: RunContext, units: UnitKind, sample: int = SAMPLE) -> dict[str, Dissection]:
     """The pivot and the fused model, if there is one, on the responses of the first `sample` training examples."""
-    texts = job.encoded("pivot")[: min(sample, len(job.train))]
+    texts = context.encoded("pivot")[: min(sample, len(context.train))]
     rows = [torch.tensor([row for row, prefix in enumerate(text.prefix) if prefix > 0]) for text in texts]
     held = torch.cat(
         [
             label_concepts(example.response, [text.prefix[row] for row in response_rows])
-            for example, text, response_rows in zip(job.train, texts, rows, strict=False)
+            for example, text, response_rows in zip(context.train, texts, rows, strict=False)
         ]
     )
     if len(held) * ACTIVE_SHARE < 1:
@@ -54,7 +54,7 @@ def dissect_models(job: Job, units: UnitKind, sample: int = SAMPLE) -> dict[str,
             f"{round(1 / ACTIVE_SHARE)}. Take a run with more training examples."
         )
     found = {}
-    for which, model in load_models(job):
+    for which, model in load_models(context):
         with bar(f"units of {which}", len(texts)) as advance:
             largest = _largest(model, _READERS[units], texts, len(held), advance)
         found[which] = Dissection(len(largest.values), len(held), dissect(largest, held, list(CONCEPTS)))

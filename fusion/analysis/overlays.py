@@ -14,25 +14,25 @@ from fusion.core.overlay import Overlay
 from fusion.core.rows import LogitRows
 from fusion.data.datasets import Example
 from fusion.data.encode import encode
-from fusion.stages.context import Job
+from fusion.stages.context import RunContext
 from fusion.tokenizers import vocabulary_bytes
 
 CANDIDATES = 20
 """Examples of a domain among which the one to show is chosen."""
 
 
-def example_overlays(job: Job, caches: Mapping[str, Cache]) -> list[Overlay]:
+def example_overlays(context: RunContext, caches: Mapping[str, Cache]) -> list[Overlay]:
     """One training example of each domain in the tokens of every model, with what each expected, as cached."""
-    chosen = _one_of_each_domain(job.train)
-    spell = {name: token_display(tokenizer) for name, tokenizer in job.tokenizers.items()}
+    chosen = _one_of_each_domain(context.train)
+    spell = {name: token_display(tokenizer) for name, tokenizer in context.tokenizers.items()}
     return [
         overlay(
             example.domain,
             example.prompt,
             example.response,
-            {name: _cached_rows(job, name, cache, example) for name, cache in caches.items()},
+            {name: _cached_rows(context, name, cache, example) for name, cache in caches.items()},
             spell,
-            job.config.alignment,
+            context.config.alignment,
         )
         for example in chosen
     ]
@@ -46,11 +46,11 @@ def _one_of_each_domain(examples: Sequence[Example]) -> list[Example]:
     return [max(found[:CANDIDATES], key=lambda example: len(example.response)) for found in by_domain.values()]
 
 
-def _cached_rows(job: Job, name: str, cache: Cache, example: Example) -> LogitRows:
+def _cached_rows(context: RunContext, name: str, cache: Cache, example: Example) -> LogitRows:
     """Rows of one example from the cache, with the tokens that follow, which it leaves out."""
-    template = example.template or job.models[name].template
-    limit = job.config.data.max_length
-    text = encode(job.tokenizers[name], example.messages, example.response, template=template, max_length=limit)
+    template = example.template or context.models[name].template
+    limit = context.config.data.max_length
+    text = encode(context.tokenizers[name], example.messages, example.response, template=template, max_length=limit)
     return dataclasses.replace(cache.rows([example.id]), token=torch.tensor(text.input_ids[text.start :]))
 
 

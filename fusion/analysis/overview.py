@@ -12,7 +12,7 @@ from fusion.alignment.tokenizer_pair import vocabulary_map
 from fusion.data.batching import pad_texts
 from fusion.data.datasets import unique_examples
 from fusion.models.loading import load_config
-from fusion.stages.context import Job
+from fusion.stages.context import RunContext
 
 
 @dataclass(frozen=True)
@@ -31,43 +31,45 @@ class Overview:
     """What its cache holds."""
 
 
-def overview(job: Job) -> list[Overview]:
+def overview(context: RunContext) -> list[Overview]:
     """The pivot and every source. No weights are read."""
     found = []
-    for name, model in job.models.items():
-        tokenizer = job.tokenizers[name]
+    for name, model in context.models.items():
+        tokenizer = context.tokenizers[name]
         is_pivot = name == "pivot"
-        exact = None if is_pivot else _coverage(job, name, "exact")
-        mapped = None if is_pivot else _coverage(job, name, job.config.vocabulary_map)
+        exact = None if is_pivot else _coverage(context, name, "exact")
+        mapped = None if is_pivot else _coverage(context, name, context.config.vocabulary_map)
         has_chat = model.template != "plain" and bool(tokenizer.chat_template)
         size = max(tokenizer.get_vocab().values()) + 1
-        kind = load_config(model.ref).model_type if job.backend(name).has_weights else job.backend(name).kind
-        found.append(Overview(name, kind, size, "chat" if has_chat else "plain", exact, mapped, _cached(job, name)))
+        kind = load_config(model.ref).model_type if context.backend(name).has_weights else context.backend(name).kind
+        found.append(Overview(name, kind, size, "chat" if has_chat else "plain", exact, mapped, _cached(context, name)))
     return found
 
 
-def audit_by_source(job: Job) -> dict[str, AlignmentAudit]:
+def audit_by_source(context: RunContext) -> dict[str, AlignmentAudit]:
     """The alignment audit of each source on the training examples: from tokenizers alone, before any GPU hour."""
-    examples = list(unique_examples(job.train))
-    place = {id: i for i, id in reversed(list(enumerate(job.ids)))}
+    examples = list(unique_examples(context.train))
+    place = {id: i for i, id in reversed(list(enumerate(context.ids)))}
     texts = {i: example.response.encode() for i, example in enumerate(examples)}
     domains = {i: example.domain for i, example in enumerate(examples)}
-    rows = {name: pad_texts([job.encoded(name)[place[e.id]] for e in examples], "cpu")[2] for name in job.models}
+    rows = {
+        name: pad_texts([context.encoded(name)[place[e.id]] for e in examples], "cpu")[2] for name in context.models
+    }
     pivot = rows.pop("pivot")
     return {
-        name: audit(pivot, source_rows, align(job.config.alignment, pivot, source_rows, texts), texts, domains)
+        name: audit(pivot, source_rows, align(context.config.alignment, pivot, source_rows, texts), texts, domains)
         for name, source_rows in rows.items()
     }
 
 
-def _coverage(job: Job, name: str, kind: str) -> float:
-    templates = job.models[name].template, job.config.pivot.template
-    mapped: torch.Tensor = vocabulary_map(kind, job.tokenizers[name], job.tokenizers["pivot"], templates)
+def _coverage(context: RunContext, name: str, kind: str) -> float:
+    templates = context.models[name].template, context.config.pivot.template
+    mapped: torch.Tensor = vocabulary_map(kind, context.tokenizers[name], context.tokenizers["pivot"], templates)
     return coverage(mapped)
 
 
-def _cached(job: Job, name: str) -> str:
-    folder = job.config.folder / "cache" / name
+def _cached(context: RunContext, name: str) -> str:
+    folder = context.config.folder / "cache" / name
     if not folder.exists():
         return "nothing yet"
     if not (folder / "manifest.json").exists():

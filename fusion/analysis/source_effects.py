@@ -16,7 +16,7 @@ from fusion.models.loading import ModelRef, load_model, vocabulary_size
 from fusion.objectives import BatchTargets
 from fusion.runtime.console import bar
 from fusion.runtime.distributed import device
-from fusion.stages.context import Job
+from fusion.stages.context import RunContext
 from fusion.stages.train import training_source
 from fusion.training import FusionCollator
 from fusion.transforms.true_token import with_gold_entry
@@ -26,37 +26,37 @@ SAMPLE = 500
 """Examples that models are run on."""
 
 
-def rescaling_by_source(job: Job, share: float, sample: int = 2000) -> dict[str, list[Rescaling]]:
+def rescaling_by_source(context: RunContext, share: float, sample: int = 2000) -> dict[str, list[Rescaling]]:
     """How each source rescales the training examples, the first `sample` of them, against the pivot before training.
 
     Raises ValueError where a cache is not there yet.
     """
-    pivot = Cache(job.config.folder / "cache" / "pivot")
-    names = [source.name for source in job.config.sources]
+    pivot = Cache(context.config.folder / "cache" / "pivot")
+    names = [source.name for source in context.config.sources]
     source_gold: dict[str, list[Tensor]] = {name: [] for name in names}
     pivot_gold: dict[str, list[Tensor]] = {name: [] for name in names}
     domains: dict[str, list[str]] = {name: [] for name in names}
-    for numbers, batch in _batches(job, sample, 64):
-        gold = pivot.rows([job.ids[n] for n in numbers]).gold
+    for numbers, batch in _batches(context, sample, 64):
+        gold = pivot.rows([context.ids[n] for n in numbers]).gold
         for name, source in batch["targets"].sources.items():
             source_gold[name].append(source.mapped.pivot_token_logprob)
             pivot_gold[name].append(gold[source.pivot_index])
-            domains[name] += [job.train[numbers[e]].domain for e in source.mapped.example.tolist()]
+            domains[name] += [context.train[numbers[e]].domain for e in source.mapped.example.tolist()]
     return {n: rescaling(torch.cat(source_gold[n]), torch.cat(pivot_gold[n]), domains[n], share) for n in names}
 
 
-def token_classes_by_source(job: Job, min_rows: int, sample: int = SAMPLE) -> dict[str, list[TokenClass]]:
+def token_classes_by_source(context: RunContext, min_rows: int, sample: int = SAMPLE) -> dict[str, list[TokenClass]]:
     """Mean predictions of each source, of the pivot, and of the fused model if there is one, where a token follows.
 
     On the first `sample` training examples, for tokens that follow at least `min_rows` times. Raises ValueError where a
     cache is not there yet.
     """
-    batches = [batch for _, batch in _batches(job, sample, 8)]
-    names = [source.name for source in job.config.sources]
+    batches = [batch for _, batch in _batches(context, sample, 8)]
+    names = [source.name for source in context.config.sources]
     mapped = {name: [with_gold_entry(batch["targets"].sources[name].mapped)[0] for batch in batches] for name in names}
     logprobs = {name: {"source": [rows.logprobs for rows in mapped[name]]} for name in names}
-    for which, model in load_models(job):
-        head = Head.from_model(model, vocabulary_size(job.tokenizers["pivot"]))
+    for which, model in load_models(context):
+        head = Head.from_model(model, vocabulary_size(context.tokenizers["pivot"]))
         with bar(f"predictions of {which}", len(batches)) as advance:
             for number, batch in enumerate(batches):
                 predicted = _logprobs_of(model, head, batch, {name: mapped[name][number].ids for name in names})
@@ -72,19 +72,24 @@ def token_classes_by_source(job: Job, min_rows: int, sample: int = SAMPLE) -> di
     return found
 
 
-def load_models(job: Job) -> Iterator[tuple[str, Any]]:
+def load_models(context: RunContext) -> Iterator[tuple[str, Any]]:
     """The pivot before training, and the fused model where there is one, each loaded in its turn."""
-    yield "pivot", load_model(job.config.pivot.ref, job.config.extract.dtype, device())
-    if (job.config.folder / "fused" / "fusion.json").exists():
-        yield "fused", load_model(ModelRef(str(job.config.folder / "fused")), job.config.extract.dtype, device())
+    yield "pivot", load_model(context.config.pivot.ref, context.config.extract.dtype, device())
+    if (context.config.folder / "fused" / "fusion.json").exists():
+        yield (
+            "fused",
+            load_model(ModelRef(str(context.config.folder / "fused")), context.config.extract.dtype, device()),
+        )
 
 
-def _batches(job: Job, sample: int, size: int) -> Iterator[tuple[range, dict[str, Any]]]:
+def _batches(context: RunContext, sample: int, size: int) -> Iterator[tuple[range, dict[str, Any]]]:
     """Numbers of the first `sample` training examples, and what training would see of them with every source counting fully."""
-    names = [source.name for source in job.config.sources]
-    sources = [training_source(job, name, Cache(job.config.folder / "cache" / name)) for name in names]
-    collator = FusionCollator(job.train, job.encoded("pivot"), sources, Sum(), alignment=job.config.alignment)
-    count = min(sample, len(job.train))
+    names = [source.name for source in context.config.sources]
+    sources = [training_source(context, name, Cache(context.config.folder / "cache" / name)) for name in names]
+    collator = FusionCollator(
+        context.train, context.encoded("pivot"), sources, Sum(), alignment=context.config.alignment
+    )
+    count = min(sample, len(context.train))
     for start in range(0, count, size):
         numbers = range(start, min(start + size, count))
         yield numbers, collator(numbers)

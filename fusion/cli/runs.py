@@ -33,16 +33,16 @@ def plan(
     from fusion.plan import describe_domains, plan_tables
     from fusion.plan import plan as estimate
     from fusion.runtime.console import console, quiet
-    from fusion.stages.context import Job
+    from fusion.stages.context import RunContext
 
     quiet()
     given = {"plan.gpus": gpus, "plan.gpu": gpu, "plan.mfu": mfu}
     overrides = [f"{key}={value}" for key, value in given.items() if value is not None]
-    job = Job(loading.load(config, [*override, *overrides]))
-    planned = estimate(job, count)
-    console.print(*plan_tables(planned, job.config.plan), sep="\n")
+    context = RunContext(loading.load(config, [*override, *overrides]))
+    planned = estimate(context, count)
+    console.print(*plan_tables(planned, context.config.plan), sep="\n")
     if not planned.from_settings:
-        console.print(describe_domains(job))
+        console.print(describe_domains(context))
 
 
 @app.command()
@@ -150,22 +150,22 @@ def inspect(
         rescaling_table,
     )
     from fusion.runtime.console import console, quiet
-    from fusion.stages.context import Job
+    from fusion.stages.context import RunContext
 
     quiet()
-    job = Job(loading.load(config, override))
-    console.print(overview_table(overview(job)))
+    context = RunContext(loading.load(config, override))
+    console.print(overview_table(overview(context)))
     if alignment:
-        for name, audit in audit_by_source(job).items():
+        for name, audit in audit_by_source(context).items():
             console.print(*audit_tables(name, audit))
     if rescaling is not None:
-        for name, entries in rescaling_by_source(job, rescaling).items():
+        for name, entries in rescaling_by_source(context, rescaling).items():
             console.print(rescaling_table(name, entries))
     if classes is not None:
-        for name, entries in token_classes_by_source(job, classes).items():
-            console.print(classes_table(name, entries, job.tokenizers["pivot"]))
+        for name, entries in token_classes_by_source(context, classes).items():
+            console.print(classes_table(name, entries, context.tokenizers["pivot"]))
     if concepts is not None:
-        console.print(concepts_table(dissect_models(job, concepts), concepts))
+        console.print(concepts_table(dissect_models(context, concepts), concepts))
 
 
 def until(config: str, override: list[str], stage: str) -> None:

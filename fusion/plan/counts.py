@@ -10,22 +10,22 @@ from fusion.data import datasets
 from fusion.data.easiest import easiest_counts
 from fusion.data.encode import Encoded
 from fusion.plan.flops import Counts
-from fusion.stages.context import Job
+from fusion.stages.context import RunContext
 
 
-def training_counts(job: Job, name: str, from_settings: bool, *, once: bool = False) -> Counts:
+def training_counts(context: RunContext, name: str, from_settings: bool, *, once: bool = False) -> Counts:
     """What this model reads in training; with `once`, in extraction: repeated examples once, and validation too."""
-    share = job.config.data.easiest_fraction or 1.0
+    share = context.config.data.easiest_fraction or 1.0
     if from_settings:
-        train = _examples(job.config, "train")
+        train = _examples(context.config, "train")
         return counts_from_settings(
-            job.config, train + _examples(job.config, "validation") if once else math.ceil(share * train)
+            context.config, train + _examples(context.config, "validation") if once else math.ceil(share * train)
         )
-    texts = job.encoded(name)
+    texts = context.encoded(name)
     if once:
-        return count_tokens(dict(zip(job.ids, texts, strict=True)).values())
-    every = count_tokens(texts[: len(job.train)])
-    return every if share == 1 else _scaled(every, sum(easiest_counts(job.train, share).values()))
+        return count_tokens(dict(zip(context.ids, texts, strict=True)).values())
+    every = count_tokens(texts[: len(context.train)])
+    return every if share == 1 else _scaled(every, sum(easiest_counts(context.train, share).values()))
 
 
 def _scaled(counts: Counts, examples: int) -> Counts:
@@ -35,13 +35,13 @@ def _scaled(counts: Counts, examples: int) -> Counts:
     return Counts(examples, sizes[0], sizes[1], sizes[2], counts.longest)
 
 
-def heldout_counts(job: Job, name: str, from_settings: bool) -> Counts:
+def heldout_counts(context: RunContext, name: str, from_settings: bool) -> Counts:
     """What this model reads of the held-out examples: from their bytes, at the tokens a byte of the training examples."""
     if from_settings:
-        return counts_from_settings(job.config, _examples(job.config, "heldout"))
-    texts = job.encoded(name)
-    rows_a_byte = sum(text.num_rows for text in texts) / max(1, sum(len(e.response.encode()) for e in job.read))
-    sizes = [(len(e.prompt.encode()), len(e.response.encode())) for e in job.heldout]
+        return counts_from_settings(context.config, _examples(context.config, "heldout"))
+    texts = context.encoded(name)
+    rows_a_byte = sum(text.num_rows for text in texts) / max(1, sum(len(e.response.encode()) for e in context.read))
+    sizes = [(len(e.prompt.encode()), len(e.response.encode())) for e in context.heldout]
     return _sum([(round((p + r) * rows_a_byte), round(r * rows_a_byte)) for p, r in sizes])
 
 
@@ -77,8 +77,10 @@ def _examples(config: Config, part: str) -> int:
     return sum(settings.limit or 0 for settings in data)
 
 
-def describe_domains(job: Job) -> str:
+def describe_domains(context: RunContext) -> str:
     """One line with the number of examples in each domain."""
-    train = ", ".join(f"{domain} {count}" for domain, count in datasets.count_by_domain(job.original_examples).items())
-    held = ", ".join(f"{domain} {count}" for domain, count in datasets.count_by_domain(job.heldout).items())
+    train = ", ".join(
+        f"{domain} {count}" for domain, count in datasets.count_by_domain(context.original_examples).items()
+    )
+    held = ", ".join(f"{domain} {count}" for domain, count in datasets.count_by_domain(context.heldout).items())
     return f"training: {train}; held out: {held}"

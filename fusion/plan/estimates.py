@@ -12,7 +12,7 @@ from fusion.plan.architecture import Architecture
 from fusion.plan.counts import training_counts
 from fusion.plan.flops import Counts
 from fusion.plan.memory import EngineOption, Memory
-from fusion.stages.context import Job
+from fusion.stages.context import RunContext
 from fusion.training import ACCUMULATION, BATCH_SIZE
 
 NO_MEMORY = Memory()
@@ -57,7 +57,7 @@ class RunPlan:
 class Planner:
     """What every stage is estimated from: a run, the sizes of its models, and where its counts come from."""
 
-    job: Job
+    context: RunContext
     sizes: dict[str, Architecture]
     """Models whose weights are read here, by name."""
     from_settings: bool
@@ -66,15 +66,19 @@ class Planner:
     @property
     def config(self) -> Config:
         """The run's configuration."""
-        return self.job.config
+        return self.context.config
 
     def counts(self, name: str, once: bool = False) -> Counts:
         """What a model reads of the training examples; see `training_counts`."""
-        return training_counts(self.job, name, self.from_settings, once=once)
+        return training_counts(self.context, name, self.from_settings, once=once)
 
     def vocabulary(self, name: str) -> int:
         """Tokens that logits are made for."""
-        return self.sizes[name].vocab_size if self.from_settings else loading.vocabulary_size(self.job.tokenizers[name])
+        return (
+            self.sizes[name].vocab_size
+            if self.from_settings
+            else loading.vocabulary_size(self.context.tokenizers[name])
+        )
 
     def read_logits(self, name: str) -> memory.Bytes:
         """Bytes of a chunk of logits that is read and dropped, and of a copy of it."""

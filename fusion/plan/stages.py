@@ -24,26 +24,32 @@ from fusion.plan.trainings import (
     training_stage,
 )
 from fusion.responses import EverySource
-from fusion.stages.context import Job
+from fusion.stages.context import RunContext
 from fusion.training import trainings_of
 
 
-def plan(job: Job, count: bool = False) -> RunPlan:
+def plan(context: RunContext, count: bool = False) -> RunPlan:
     """Estimates of every stage, in order. With `plan.tokens` and not `count` neither data nor tokenizers are read."""
-    job = replace(job, expected=True)
-    sizes = {name: load_architecture(model.ref) for name, model in job.models.items() if job.backend(name).has_weights}
-    planner = Planner(job, sizes, job.config.plan.tokens is not None and not count)
+    context = replace(context, expected=True)
+    sizes = {
+        name: load_architecture(model.ref)
+        for name, model in context.models.items()
+        if context.backend(name).has_weights
+    }
+    planner = Planner(context, sizes, context.config.plan.tokens is not None and not count)
     names = list(
-        trainings_of(job.config.strategies, job.config.baseline, [source.name for source in job.config.sources])
+        trainings_of(
+            context.config.strategies, context.config.baseline, [source.name for source in context.config.sources]
+        )
     )
-    own = bool(job.config.training.get("gradient_checkpointing"))
-    engines = {engine: training_memory(planner, engine, own) for engine in engine_options(job.config)}
+    own = bool(context.config.training.get("gradient_checkpointing"))
+    engines = {engine: training_memory(planner, engine, own) for engine in engine_options(context.config)}
     checkpointed = {engine: training_memory(planner, engine, True) for engine in engines}
-    chosen = configured_engine(job.config)
+    chosen = configured_engine(context.config)
     stages = [
         *fine_tunings(planner, chosen),
         *_responses(planner),
-        *(_extract(planner, name) for name in job.models),
+        *(_extract(planner, name) for name in context.models),
         *(training_stage(planner, name, engines[chosen]) for name in names),
         *_files(planner),
         *_evaluations(planner, names),
@@ -54,16 +60,16 @@ def plan(job: Job, count: bool = False) -> RunPlan:
 
 def _responses(planner: Planner) -> list[StageEstimate]:
     """Of those sources that run here; nothing where the data's own responses are learned from."""
-    job = planner.job
-    if not job.by_prompt:
+    context = planner.context
+    if not context.by_prompt:
         return []
-    how, copies = job.written, len(job.writers) if isinstance(job.written, EverySource) else 1
+    how, copies = context.written, len(context.writers) if isinstance(context.written, EverySource) else 1
     stages = []
-    for name in (name for name in job.writers if name in planner.sizes):
+    for name in (name for name in context.writers if name in planner.sizes):
         counts = generation_counts(planner.counts(name, once=True), copies, how.samples, how.max_new_tokens)
         stages.append(_written(planner, f"respond {name}", name, counts))
-    for name in (name for name in job.readers if name in planner.sizes):
-        others = sum(other != name for other in job.writers)
+    for name in (name for name in context.readers if name in planner.sizes):
+        others = sum(other != name for other in context.writers)
         counts = scoring_counts(planner.counts(name, once=True), copies, how.samples, how.max_new_tokens, others)
         stages.append(_written(planner, f"read responses {name}", name, counts))
     return stages
@@ -126,7 +132,7 @@ def _evaluations(planner: Planner, trained: list[str]) -> list[StageEstimate]:
 
 
 def _evaluate(planner: Planner, name: str, kind: str) -> StageEstimate:
-    size, counts = planner.sizes[kind], heldout_counts(planner.job, kind, planner.from_settings)
+    size, counts = planner.sizes[kind], heldout_counts(planner.context, kind, planner.from_settings)
     at_once = max(planner.config.evaluation.batch_tokens, counts.longest)
     memory_estimate = memory.extraction(
         size, at_once, BYTES_PER_NUMBER[planner.config.extract.dtype], planner.read_logits(kind)

@@ -146,9 +146,9 @@ def fine_tunings(planner: Planner, engine: EngineOption) -> list[StageEstimate]:
     """Trainings of the sources that are fine-tuned before they teach."""
     stages = []
     for source in planner.config.sources:
-        for name, job in planner.job.fine_tunings(source).items():
-            alone = replace(planner, job=job, sizes={"pivot": planner.sizes[source.name]})
-            checkpointed = bool(job.config.training.get("gradient_checkpointing"))
+        for name, context in planner.context.fine_tunings(source).items():
+            alone = replace(planner, context=context, sizes={"pivot": planner.sizes[source.name]})
+            checkpointed = bool(context.config.training.get("gradient_checkpointing"))
             found = training_stage(alone, BASELINE, training_memory(alone, engine, checkpointed))
             stages.append(replace(found, stage=f"fine-tune {name.removeprefix('sources/')}"))
     return stages

@@ -35,7 +35,7 @@ BATCH = 64
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
+class RunContext:
     """One run of one configuration."""
 
     config: Config
@@ -59,11 +59,11 @@ class Job:
         """The pivot and the sources by name, each as it teaches. Raises ValueError where one is yet to be fine-tuned."""
         return {"pivot": self.config.pivot, **{source.name: self.parts(source)[0] for source in self.config.sources}}
 
-    def fine_tunings(self, source: SourceSettings) -> dict[str, Job]:
+    def fine_tunings(self, source: SourceSettings) -> dict[str, RunContext]:
         """The trainings of a source before it teaches, by name: one on everything, or one for each part that is left out."""
         if source.fine_tune is None:
             return {}
-        alone, count = Job(fine_tuning(self.config, source)), source.fine_tune.folds
+        alone, count = RunContext(fine_tuning(self.config, source)), source.fine_tune.folds
         if count == 1:
             return {fine_tuning_name(source.name): alone}
         return {fine_tuning_name(source.name, part): replace(alone, without=(part, count)) for part in range(count)}
@@ -115,13 +115,13 @@ class Job:
         return [datasets.load(**data.reading) for data in self.config.data.train]
 
     @functools.cached_property
-    def plain(self) -> Job:
+    def plain(self) -> RunContext:
         """The same run on the data's own responses, for plain fine-tuning; itself where there are none but answers."""
         own = [data for data in self.config.data.train if data.response is not None]
         if not self.by_prompt or not own:
             return self
         data = self.config.data.model_copy(update={"responses": DatasetResponses(), "train": own})
-        plain = Job(self.config.model_copy(update={"data": data}))
+        plain = RunContext(self.config.model_copy(update={"data": data}))
         vars(plain).update(fingerprints=self.fingerprints, tokenizers=self.tokenizers)  # of large models long to read
         return plain
 
@@ -228,7 +228,7 @@ class Job:
         """TrainingArguments as the user wrote them, with the batch sizes of this number of processes."""
         return self.config.engine.batch_arguments(self.config.training)
 
-    @functools.cache  # noqa: B019  (a job lives as long as its run)
+    @functools.cache  # noqa: B019  (a context lives as long as its run)
     def encoded(self, name: str) -> list[Encoded]:
         """The examples in `read` as tokens of one model, cut at data.max_length.
 

@@ -18,7 +18,7 @@ from fusion.runtime.artifacts import fingerprint
 from fusion.runtime.console import bar, console
 from fusion.runtime.distributed import device, free_memory
 from fusion.sources import Source, SourceRequest
-from fusion.stages.context import BATCH, Job
+from fusion.stages.context import BATCH, RunContext
 from fusion.stages.helping import Batch, batches
 from fusion.stages.requirements import lacking
 from fusion.training import auxiliary_modules
@@ -27,55 +27,56 @@ HELPING_SAMPLE = 2000
 """Examples of a domain that *is this source helping?* looks at."""
 
 
-def cache_writer(job: Job, name: str, folder: Path | None = None) -> CacheWriter:
+def cache_writer(context: RunContext, name: str, folder: Path | None = None) -> CacheWriter:
     """The cache of one model, claimed for all that makes its rows; in the run's own `folder` if not said."""
-    extract, model = job.config.extract, job.models[name]
+    extract, model = context.config.extract, context.models[name]
     key = {
-        "model": job.fingerprints[name],
+        "model": context.fingerprints[name],
         "template": model.template,
-        "max_length": job.config.data.max_length,
+        "max_length": context.config.data.max_length,
         "top_k": 1 if name == "pivot" else extract.top_k,
         "dtype": extract.dtype,
     }
     if extract.sampling is not None and name != "pivot":
         key |= {"top_k": extract.sampling.draws, "sampling": extract.sampling.model_dump()}
-    key["backend"] = job.backend(name).identity()
-    if others := _refs(job, name)[1:]:
+    key["backend"] = context.backend(name).identity()
+    if others := _refs(context, name)[1:]:
         key["parts"] = [loading.model_fingerprint(other) for other in others]
-    if ahead := job.ahead(name):
-        key["look_ahead"] = _prompts(job, ahead)
+    if ahead := context.ahead(name):
+        key["look_ahead"] = _prompts(context, ahead)
     if extract.hidden_states and name != "pivot":  # else left out: the key of caches made before there was a choice
         key["hidden"] = True
-    size = vocabulary_size(job.tokenizers[name])
-    whole = full_key(key, sorted(set(job.ids)), extract.codec, extract.shard_size, size)
-    folder = folder or job.store.artifact_folder("cache", name, whole)
-    return CacheWriter(folder, key, job.ids, extract.shard_size, extract.codec, vocabulary=size)
+    size = vocabulary_size(context.tokenizers[name])
+    whole = full_key(key, sorted(set(context.ids)), extract.codec, extract.shard_size, size)
+    folder = folder or context.store.artifact_folder("cache", name, whole)
+    return CacheWriter(folder, key, context.ids, extract.shard_size, extract.codec, vocabulary=size)
 
 
-def _prompts(job: Job, ahead: Mapping[str, Sequence[Message]]) -> str:
+def _prompts(context: RunContext, ahead: Mapping[str, Sequence[Message]]) -> str:
     """What both are: the prompts that the pivot reads, and those that are read ahead instead."""
-    ordinary = {example.id: example.messages for example in job.read if example.id in ahead}
+    ordinary = {example.id: example.messages for example in context.read if example.id in ahead}
     return fingerprint({id: [ordinary[id], messages] for id, messages in ahead.items()})
 
 
-def open_source(job: Job, name: str, ref: ModelRef | None = None) -> Source:
+def open_source(context: RunContext, name: str, ref: ModelRef | None = None) -> Source:
     """A model made ready to give the rows that `cache_writer` keeps; `ref` in its place where there are several."""
-    extract, size = job.config.extract, vocabulary_size(job.tokenizers[name])
+    extract, size = context.config.extract, vocabulary_size(context.tokenizers[name])
     k = 1 if name == "pivot" else size if extract.top_k == "all" else min(extract.top_k, size)
     wanted = SourceRequest(
-        ref or job.models[name].ref, job.tokenizers[name], k, extract.dtype, device(), extract.batch_tokens, extract.compile,
+        ref or context.models[name].ref, context.tokenizers[name], k, extract.dtype, device(), extract.batch_tokens,
+        extract.compile,
         sampling=None if name == "pivot" else extract.sampling,
         hidden=extract.hidden_states and name != "pivot",
     )  # fmt: skip
-    return job.backend(name).open(wanted)
+    return context.backend(name).open(wanted)
 
 
-def extract_one(job: Job, name: str, writer: CacheWriter) -> Cache:
+def extract_one(context: RunContext, name: str, writer: CacheWriter) -> Cache:
     """Write the missing shards of one model, together with whatever other processes are at it."""
-    texts = dict(zip(job.ids, job.encoded(name), strict=True))
+    texts = dict(zip(context.ids, context.encoded(name), strict=True))
     shards = {number: [texts[id] for id in writer.examples(number)] for number in writer.missing()}
     sizes = {number: sum(len(text.input_ids) for text in shard) for number, shard in shards.items()}
-    sources, reader = [open_source(job, name, ref) for ref in _refs(job, name)], _readers(job, name)
+    sources, reader = [open_source(context, name, ref) for ref in _refs(context, name)], _readers(context, name)
     with bar(f"rows of {name}", sum(sizes.values())) as advance:
 
         def rows(number: int) -> LogitRows:
@@ -87,18 +88,21 @@ def extract_one(job: Job, name: str, writer: CacheWriter) -> Cache:
     return cache
 
 
-def _refs(job: Job, name: str) -> list[ModelRef]:
-    parts = (job.parts(source) for source in job.config.sources if source.name == name)
-    return [model.ref for model in next(parts, [job.models[name]])]
+def _refs(context: RunContext, name: str) -> list[ModelRef]:
+    parts = (context.parts(source) for source in context.config.sources if source.name == name)
+    return [model.ref for model in next(parts, [context.models[name]])]
 
 
-def _readers(job: Job, name: str) -> dict[str, int]:
+def _readers(context: RunContext, name: str) -> dict[str, int]:
     """By example id: the number of the model that was not trained on it; the first, where none was or there is but one."""
     trainings = [
-        alone for source in job.config.sources if source.name == name for alone in job.fine_tunings(source).values()
+        alone
+        for source in context.config.sources
+        if source.name == name
+        for alone in context.fine_tunings(source).values()
     ]
     parts = assign_folds(trainings[0].original_examples, len(trainings)) if len(trainings) > 1 else {}
-    return {example.id: parts.get(prompt_key(example), 0) for example in job.read}
+    return {example.id: parts.get(prompt_key(example), 0) for example in context.read}
 
 
 def _together(
@@ -116,39 +120,42 @@ def _together(
     return together.select(together.example.argsort(stable=True))
 
 
-def refuse_unknown(job: Job, caches: dict[str, Cache]) -> None:
+def refuse_unknown(context: RunContext, caches: dict[str, Cache]) -> None:
     """Raise ValueError where objectives or weighting read what a source's rows do not hold, before anything is trained."""
     sources = {name: cache.known_fields for name, cache in caches.items() if name != "pivot"}
-    transforms = {source.name: source.transforms for source in job.config.sources}
-    if missing := lacking(job.config.objectives, job.config.weighting, sources, transforms):
+    transforms = {source.name: source.transforms for source in context.config.sources}
+    if missing := lacking(context.config.objectives, context.config.weighting, sources, transforms):
         raise ValueError("\n".join(missing))
-    for source in job.config.sources:
-        weights = job.models[source.name].ref if source.backend.has_weights else None
+    for source in context.config.sources:
+        weights = context.models[source.name].ref if source.backend.has_weights else None
         auxiliary_modules.check_modules(
-            job.config.objectives, weights, vocabulary_size(job.tokenizers[source.name]), caches.get(source.name)
+            context.config.objectives,
+            weights,
+            vocabulary_size(context.tokenizers[source.name]),
+            caches.get(source.name),
         )
 
 
-def helping_batches(job: Job, caches: dict[str, Cache]) -> Iterator[Batch]:
+def helping_batches(context: RunContext, caches: dict[str, Cache]) -> Iterator[Batch]:
     """Rows of all models, some examples at a time; of each domain no more than a sample, and that is said."""
     chosen: dict[str, list[Example]] = {}
     for example in sorted(
-        {example.id: example for example in job.train}.values(), key=lambda e: e.id
+        {example.id: example for example in context.train}.values(), key=lambda e: e.id
     ):  # by hash: at random
         chosen.setdefault(example.domain, []).append(example)
     if any(len(examples) > HELPING_SAMPLE for examples in chosen.values()):
         console.print(f"  measured on {HELPING_SAMPLE:,} examples, chosen at random, of each domain that has more")
-    domains = list(dict.fromkeys(example.domain for example in job.train))
+    domains = list(dict.fromkeys(example.domain for example in context.train))
     examples = [example for domain in domains for example in chosen[domain][:HELPING_SAMPLE]]
     return batches(caches, examples, BATCH)
 
 
-def refuse_lone_answers(job: Job) -> None:
+def refuse_lone_answers(context: RunContext) -> None:
     """Raise ValueError where an objective looks at other answers to a prompt and no prompt of the training data has two."""
-    for number, objective in enumerate(job.config.objectives):
-        if objective.weight and objective.requirements.other_answers and not any(datasets.other_answers(job.train)):
+    for number, objective in enumerate(context.config.objectives):
+        if objective.weight and objective.requirements.other_answers and not any(datasets.other_answers(context.train)):
             raise ValueError(
                 f"objectives[{number}] ({objective.kind}) with other_answers compares answers to one prompt, and each of "
-                f"the {len(job.train)} training examples has a prompt of its own. Add data with the same prompts and other "
+                f"the {len(context.train)} training examples has a prompt of its own. Add data with the same prompts and other "
                 "responses, such as ones with a chain of thought, or set other_answers to false."
             )

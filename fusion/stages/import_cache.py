@@ -17,7 +17,7 @@ from fusion.models.loading import vocabulary_size
 from fusion.runtime.artifacts import write_json
 from fusion.runtime.console import bar
 from fusion.sources.importers import ImportedSequence, ImportFormat, find_files, match_to_examples, read_sequences
-from fusion.stages.context import Job
+from fusion.stages.context import RunContext
 from fusion.stages.extract import cache_writer
 
 IMPORT_RECORD = "imported.json"
@@ -25,7 +25,7 @@ IMPORT_RECORD = "imported.json"
 
 
 def import_cache(
-    job: Job,
+    context: RunContext,
     name: str,
     form: ImportFormat,
     places: Sequence[Path],
@@ -39,13 +39,13 @@ def import_cache(
     ValueError where the source has another backend than `imported`, for files that cannot be read, and where an example of
     the run is in none of them.
     """
-    _refuse_other_backends(job, name)
+    _refuse_other_backends(context, name)
     files = find_files(form, places)
-    writer = cache_writer(job, name, out)
+    writer = cache_writer(context, name, out)
     if writer.is_complete:
         raise ValueError(f"{writer.folder} is complete already. Delete it to import again.")
-    size, top_k = vocabulary_size(job.tokenizers[name]), job.config.extract.top_k
-    texts = dict(zip(job.ids, job.encoded(name), strict=True))
+    size, top_k = vocabulary_size(context.tokenizers[name]), context.config.extract.top_k
+    texts = dict(zip(context.ids, context.encoded(name), strict=True))
     with bar("sequences", len(texts)) as advance:
         sequences = _with_progress(read_sequences(form, files, codec, tokens), advance)
         rows, counts = match_to_examples(sequences, texts, size if top_k == "all" else top_k, size)
@@ -55,9 +55,9 @@ def import_cache(
     return write_missing_shards(writer, lambda number: _shard(writer, rows, number))
 
 
-def _refuse_other_backends(job: Job, name: str) -> None:
-    if name == "pivot" or name not in job.models or job.backend(name).kind != "imported":
-        names = ", ".join(source.name for source in job.config.sources)
+def _refuse_other_backends(context: RunContext, name: str) -> None:
+    if name == "pivot" or name not in context.models or context.backend(name).kind != "imported":
+        names = ", ".join(source.name for source in context.config.sources)
         raise ValueError(
             f"{name} is no source whose rows come from elsewhere; the sources are {names}. Give it backend: "
             "{kind: imported} in the configuration, and the path of its tokenizer."

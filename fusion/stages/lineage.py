@@ -11,23 +11,23 @@ from fusion.config import BUILTIN
 from fusion.data import datasets
 from fusion.data.easiest import easiest_counts
 from fusion.models import loading
-from fusion.stages.context import Job
+from fusion.stages.context import RunContext
 
 PACKAGES = ("logit-fusion", "torch", "transformers", "accelerate", "tokenizers", "safetensors", "datasets")
 
 
-def lineage(job: Job) -> dict[str, Any]:
+def lineage(context: RunContext) -> dict[str, Any]:
     """Entries of run.json by name. `created` is the time of the first run in the folder."""
-    config = job.config
+    config = context.config
     return {
         "name": config.name,
-        "created": job.record.read().get("created") or datetime.now(UTC).isoformat(timespec="seconds"),
+        "created": context.record.read().get("created") or datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {package: _version(package) for package in PACKAGES},
         "seed": config.seed,
-        "models": {name: _model(job, name) for name in job.models},
+        "models": {name: _model(context, name) for name in context.models},
         "data": {
-            "train": easiest_counts(job.train, config.data.easiest_fraction or 1.0),
-            "heldout": datasets.count_by_domain(job.heldout),
+            "train": easiest_counts(context.train, config.data.easiest_fraction or 1.0),
+            "heldout": datasets.count_by_domain(context.heldout),
             "hub_datasets": list(
                 dict.fromkeys(data.path for data in config.data.train if datasets.is_hub_id(data.path))
             ),
@@ -37,18 +37,18 @@ def lineage(job: Job) -> dict[str, Any]:
     }
 
 
-def _model(job: Job, name: str) -> dict[str, Any]:
-    model, backend, given = job.models[name], job.backend(name), replace(job, expected=True).models[name]
+def _model(context: RunContext, name: str) -> dict[str, Any]:
+    model, backend, given = context.models[name], context.backend(name), replace(context, expected=True).models[name]
     return {
         "id": given.path,
         "hub": not given.path.startswith(BUILTIN) and given.ref.local_path is None,
         "fine_tuned": model is not given,
         "role": "pivot" if name == "pivot" else "source",
         "parameters": loading.count_parameters(model.ref) if backend.has_weights else None,
-        "vocab_size": loading.vocabulary_size(job.tokenizers[name]),
+        "vocab_size": loading.vocabulary_size(context.tokenizers[name]),
         "model_type": loading.load_config(model.ref).model_type if backend.has_weights else backend.kind,
         "license": model.license,
-        "fingerprint": job.fingerprints[name],
+        "fingerprint": context.fingerprints[name],
     }
 
 

@@ -9,34 +9,36 @@ from fusion.merging.files.stream import merge
 from fusion.models.loading import load_model
 from fusion.runtime.artifacts import artifact_key, claim_artifact, mark_complete, refuse_other_key, write_json
 from fusion.runtime.console import counter
-from fusion.stages.context import Job
+from fusion.stages.context import RunContext
 from fusion.training import pairwise_name
 
 MERGED = "pairwise/merged"
 
 
-def merge_all(job: Job) -> bool:
+def merge_all(context: RunContext) -> bool:
     """Merge all pairwise models; whether there was something to do."""
-    folder = job.config.folder / "train" / MERGED
-    parts = [job.config.folder / "train" / pairwise_name(source.name) for source in job.config.sources]
-    key = {"method": job.config.merge.model_dump(), "models": [artifact_key(part) for part in parts]}
+    folder = context.config.folder / "train" / MERGED
+    parts = [context.config.folder / "train" / pairwise_name(source.name) for source in context.config.sources]
+    key = {"method": context.config.merge.model_dump(), "models": [artifact_key(part) for part in parts]}
     if claim_artifact(folder, key, "fusion merge"):
         return False
-    base = load_model(job.config.pivot.ref, job.config.dtype)  # as training began: same type, same names of tensors
+    base = load_model(
+        context.config.pivot.ref, context.config.dtype
+    )  # as training began: same type, same names of tensors
     base.save_pretrained(folder / "base")
-    job.tokenizers["pivot"].save_pretrained(folder / "base")
+    context.tokenizers["pivot"].save_pretrained(folder / "base")
     with counter("merge") as progress:
         models = [part / "model" for part in parts]
-        merge(folder / "base", models, job.config.merge, folder / "model", progress=progress)
+        merge(folder / "base", models, context.config.merge, folder / "model", progress=progress)
     mark_complete(folder)
     return True
 
 
-def fuse_chosen(job: Job) -> bool:
+def fuse_chosen(context: RunContext) -> bool:
     """Copy the chosen model to fused/, whole or not at all; whether there was something to do."""
-    chosen = job.config.folder / "train" / (MERGED if job.config.chosen == "pairwise" else "unified")
-    folder = job.config.folder / "fused"
-    lineage = {"from": job.config.chosen, "made": artifact_key(chosen), "models": job.fingerprints}
+    chosen = context.config.folder / "train" / (MERGED if context.config.chosen == "pairwise" else "unified")
+    folder = context.config.folder / "fused"
+    lineage = {"from": context.config.chosen, "made": artifact_key(chosen), "models": context.fingerprints}
     if (folder / "fusion.json").exists():
         refuse_other_key(folder, json.loads((folder / "fusion.json").read_text()), lineage, "fusion merge")
         return False

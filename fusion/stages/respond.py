@@ -34,33 +34,33 @@ from fusion.runtime.console import bar
 from fusion.runtime.distributed import device
 from fusion.runtime.run_file import ResponseCounts
 from fusion.sources import Source, SourceRequest
-from fusion.stages.context import CHOSEN, Job
+from fusion.stages.context import CHOSEN, RunContext
 
 REDO = "fusion respond"
 
 
-def answers(job: Job, name: str) -> ResponseStore:
+def answers(context: RunContext, name: str) -> ResponseStore:
     """The folder of a source's answers: by prompt, for each sample its text and whether it ended."""
-    return _lines(job, name, {**_model(job, name), "decoding": asdict(job.written.decoding)})
+    return _lines(context, name, {**_model(context, name), "decoding": asdict(context.written.decoding)})
 
 
-def answer(job: Job, name: str) -> bool:
+def answer(context: RunContext, name: str) -> bool:
     """Let a source answer all prompts, together with whatever other processes are at it; whether there was something to do."""
-    folder, prompts = answers(job, name), _prompts(job)
+    folder, prompts = answers(context, name), _prompts(context)
     if folder.is_complete:
         return False
-    tokenizer, template = job.tokenizers[name], job.models[name].template
+    tokenizer, template = context.tokenizers[name], context.models[name].template
     how: dict[str, tuple[Sequence[Message], Template]] = {
         id: (prompt.messages, prompt.template or template) for id, prompt in prompts.items()
     }
     ids = {id: encode_prompt(tokenizer, messages, template=form) for id, (messages, form) in how.items()}
     turns = {id for id, asked in how.items() if uses_chat_template(tokenizer, *asked)}
-    writer = job.backend(name).open_generator(_wanted(job, name))
+    writer = context.backend(name).open_generator(_wanted(context, name))
     with bar(f"answers of {name}", len(ids)) as advance:
 
         def make(number: int) -> list[Any]:
             asked = folder.shard_ids(number)
-            found = writer.generate([ids[id] for id in asked], job.written.decoding, advance)
+            found = writer.generate([ids[id] for id in asked], context.written.decoding, advance)
             return [[_kept(one, id in turns) for one in samples] for id, samples in zip(asked, found, strict=True)]
 
         write_missing_shards(folder, make, lambda number: advance(len(folder.shard_ids(number))))
@@ -72,25 +72,25 @@ def _kept(answer: Completion, is_turn: bool) -> list[Any]:
     return [answer.text.removeprefix(" ") if is_turn else answer.text, answer.ended]
 
 
-def reads(job: Job, name: str) -> ResponseStore:
+def reads(context: RunContext, name: str) -> ResponseStore:
     """The folder of what a source makes of the others' answers: by prompt and writer, for each sample nats per byte."""
-    others = {other: answers(job, other).key for other in job.writers if other != name}
-    return _lines(job, f"{name}-reads", {**_model(job, name), "answers": others})
+    others = {other: answers(context, other).key for other in context.writers if other != name}
+    return _lines(context, f"{name}-reads", {**_model(context, name), "answers": others})
 
 
-def read(job: Job, name: str) -> bool:
+def read(context: RunContext, name: str) -> bool:
     """Let a source read the answers of all others; whether there was something to do."""
-    folder, prompts = reads(job, name), _prompts(job)
+    folder, prompts = reads(context, name), _prompts(context)
     if folder.is_complete:
         return False
-    written = {other: answers(job, other).read() for other in job.writers if other != name}
-    source = job.backend(name).open(_wanted(job, name))
+    written = {other: answers(context, other).read() for other in context.writers if other != name}
+    source = context.backend(name).open(_wanted(context, name))
     with bar(f"answers read by {name}", len(prompts)) as advance:
 
         def make(number: int) -> list[dict[str, list[float | None]]]:
             ids = folder.shard_ids(number)
             texts = [(prompts[id], text) for id in ids for of in written.values() for text, _ended in of[id]]
-            found = iter(_likelihoods(job, name, source, texts))
+            found = iter(_likelihoods(context, name, source, texts))
             advance(len(ids))
             return [{other: [next(found) for _ in of[id]] for other, of in written.items()} for id in ids]
 
@@ -98,9 +98,11 @@ def read(job: Job, name: str) -> bool:
     return True
 
 
-def _likelihoods(job: Job, name: str, source: Source, texts: Sequence[tuple[Example, str]]) -> list[float | None]:
+def _likelihoods(
+    context: RunContext, name: str, source: Source, texts: Sequence[tuple[Example, str]]
+) -> list[float | None]:
     """Log-probability of each text behind its prompt, without the end of turn, in nats per byte; None for an empty one."""
-    tokenizer, template = job.tokenizers[name], job.models[name].template
+    tokenizer, template = context.tokenizers[name], context.models[name].template
     some = [(prompt, text) for prompt, text in texts if text]
     if not some:
         return [None for _ in texts]
@@ -116,27 +118,27 @@ def _per_byte(rows: LogitRows, sizes: Sequence[int]) -> list[float]:
     return (nats / size).tolist()
 
 
-def choose(job: Job) -> bool:
+def choose(context: RunContext) -> bool:
     """Check all answers and keep the examples to learn from; whether there was something to do.
 
     Raises ValueError where no example is left, or a check lacks what it compares with.
     """
-    folder = job.config.folder / CHOSEN
+    folder = context.config.folder / CHOSEN
     key = {
-        "answers": {name: answers(job, name).key for name in job.writers},
-        "reads": {name: reads(job, name).key for name in job.readers},
-        "responses": job.written.model_dump(),
-        "checks": [data.check.model_dump() for data in job.config.data.train],
-        "examples": fingerprint({"ids": [[e.id, e.domain, e.tests] for e in job.original_examples]}),
+        "answers": {name: answers(context, name).key for name in context.writers},
+        "reads": {name: reads(context, name).key for name in context.readers},
+        "responses": context.written.model_dump(),
+        "checks": [data.check.model_dump() for data in context.config.data.train],
+        "examples": fingerprint({"ids": [[e.id, e.domain, e.tests] for e in context.original_examples]}),
     }
     with distributed.main_process_first():
         if not is_complete(folder):  # nothing was left to learn from: another choice is no contradiction
             (folder / "key.json").unlink(missing_ok=True)
         if claim_artifact(folder, key, REDO):
             return False
-        questions = _checked(job)
-        found = choose_examples(questions, job.written, job.writers)
-        how_well = count_responses(questions, found, job.writers)
+        questions = _checked(context)
+        found = choose_examples(questions, context.written, context.writers)
+        how_well = count_responses(questions, found, context.writers)
         if not found:
             said = ", ".join(f"{c.passed} of {c.answers} answers of {c.source} in {c.domain}" for c in how_well)
             raise ValueError(
@@ -148,31 +150,32 @@ def choose(job: Job) -> bool:
     return True
 
 
-def outcome(job: Job) -> list[ResponseCounts]:
+def outcome(context: RunContext) -> list[ResponseCounts]:
     """How every source did in every domain, once the examples are chosen."""
     return [
-        ResponseCounts(**each) for each in json.loads((job.config.folder / CHOSEN / "done.json").read_text())["counts"]
+        ResponseCounts(**each)
+        for each in json.loads((context.config.folder / CHOSEN / "done.json").read_text())["counts"]
     ]
 
 
-def _checked(job: Job) -> list[PromptResponses]:
+def _checked(context: RunContext) -> list[PromptResponses]:
     """Every prompt of the data with its answers, and which of them pass the check of its data set."""
-    written = {name: answers(job, name).read() for name in job.writers}
-    read_by = {name: reads(job, name).read() for name in job.readers}
+    written = {name: answers(context, name).read() for name in context.writers}
+    read_by = {name: reads(context, name).read() for name in context.readers}
     found = []
-    with bar("answers checked", len(job.original_examples)) as advance:
-        for example, check in zip(job.original_examples, job.checks, strict=True):
-            responses = _responses(job, example.prompt_id, written, read_by)
+    with bar("answers checked", len(context.original_examples)) as advance:
+        for example, check in zip(context.original_examples, context.checks, strict=True):
+            responses = _responses(context, example.prompt_id, written, read_by)
             found.append(PromptResponses(example, responses, check(example, responses)))
             advance(1)
     return found
 
 
 def _responses(
-    job: Job, id: str, written: Mapping[str, Mapping[str, Any]], read_by: Mapping[str, Mapping[str, Any]]
+    context: RunContext, id: str, written: Mapping[str, Mapping[str, Any]], read_by: Mapping[str, Mapping[str, Any]]
 ) -> list[Response]:
     """The answers to a prompt that may be learned from at all."""
-    whole = job.written.truncated == "keep"
+    whole = context.written.truncated == "keep"
     found = []
     for name, of in written.items():
         for number, (text, ended) in enumerate(of[id]):
@@ -182,29 +185,29 @@ def _responses(
     return found
 
 
-def _model(job: Job, name: str) -> dict[str, Any]:
+def _model(context: RunContext, name: str) -> dict[str, Any]:
     return {
-        "model": job.fingerprints[name],
-        "template": job.models[name].template,
-        "dtype": job.config.extract.dtype,
-        "backend": job.backend(name).identity(),
+        "model": context.fingerprints[name],
+        "template": context.models[name].template,
+        "dtype": context.config.extract.dtype,
+        "backend": context.backend(name).identity(),
     }
 
 
-def _lines(job: Job, name: str, key: dict[str, Any]) -> ResponseStore:
-    ids, size = list(_prompts(job)), job.config.extract.shard_size
-    folder = job.store.artifact_folder("responses", name, store_key(key, ids, size))
+def _lines(context: RunContext, name: str, key: dict[str, Any]) -> ResponseStore:
+    ids, size = list(_prompts(context)), context.config.extract.shard_size
+    folder = context.store.artifact_folder("responses", name, store_key(key, ids, size))
     return ResponseStore(folder, key, ids, shard_size=size, redo=REDO)
 
 
-def _prompts(job: Job) -> dict[str, Example]:
+def _prompts(context: RunContext) -> dict[str, Example]:
     """One example of each prompt, by what is asked."""
-    return {example.prompt_id: example for example in reversed(job.original_examples)}
+    return {example.prompt_id: example for example in reversed(context.original_examples)}
 
 
-def _wanted(job: Job, name: str) -> SourceRequest:
-    extract = job.config.extract
+def _wanted(context: RunContext, name: str) -> SourceRequest:
+    extract = context.config.extract
     return SourceRequest(
-        job.models[name].ref, job.tokenizers[name], 1, extract.dtype, device(), extract.batch_tokens,
-        template=job.models[name].template,
+        context.models[name].ref, context.tokenizers[name], 1, extract.dtype, device(), extract.batch_tokens,
+        template=context.models[name].template,
     )  # fmt: skip

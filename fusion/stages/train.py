@@ -16,7 +16,7 @@ from fusion.objectives import AnyObjective
 from fusion.runtime import distributed
 from fusion.runtime.artifacts import claim_artifact, fingerprint, mark_complete
 from fusion.runtime.console import console, training_bar
-from fusion.stages.context import Job
+from fusion.stages.context import RunContext
 from fusion.training import (
     ACCUMULATION,
     BATCH_SIZE,
@@ -29,37 +29,37 @@ from fusion.training import (
 )
 
 
-def training_source(job: Job, name: str, cache: Cache) -> TrainingSource:
+def training_source(context: RunContext, name: str, cache: Cache) -> TrainingSource:
     """Put together a source as training sees it. Raises ValueError for a damaged cache."""
     cache.verify()
-    tokenizers = job.tokenizers[name], job.tokenizers["pivot"]
-    templates = job.models[name].template, job.config.pivot.template
+    tokenizers = context.tokenizers[name], context.tokenizers["pivot"]
+    templates = context.models[name].template, context.config.pivot.template
     return TrainingSource(
         name,
         cache,
-        vocabulary_map(job.config.vocabulary_map, *tokenizers, templates),
-        getattr(job.models[name], "transforms", ()),
+        vocabulary_map(context.config.vocabulary_map, *tokenizers, templates),
+        getattr(context.models[name], "transforms", ()),
         spelling_distance=functools.partial(spelling_distance, *tokenizers, templates),
-        read_hidden=any("hidden" in objective.required_source_fields for objective in job.config.objectives),
-        model=job.models[name].ref if job.backend(name).has_weights else None,
+        read_hidden=any("hidden" in objective.required_source_fields for objective in context.config.objectives),
+        model=context.models[name].ref if context.backend(name).has_weights else None,
     )
 
 
 def train_one(
-    job: Job, name: str, sources: list[TrainingSource], learn_from: list[str], pivot: Cache | None = None
+    context: RunContext, name: str, sources: list[TrainingSource], learn_from: list[str], pivot: Cache | None = None
 ) -> bool:
     """Train the pivot once, if that is not done; whether there was something to do.
 
     `pivot` holds what the pivot said before training.
     """
-    objectives = job.config.objectives if sources else plain_fine_tuning()
-    key = _training_key(job, sources, learn_from, objectives)
-    with job.store.artifact_lock("train", key):
+    objectives = context.config.objectives if sources else plain_fine_tuning()
+    key = _training_key(context, sources, learn_from, objectives)
+    with context.store.artifact_lock("train", key):
         with distributed.main_process_first():
-            folder = job.store.artifact_folder("train", name, key)
+            folder = context.store.artifact_folder("train", name, key)
             done = claim_artifact(folder, key, "fusion train")
         if not done:
-            spec = _training_spec(job, sources, learn_from, objectives, pivot)
+            spec = _training_spec(context, sources, learn_from, objectives, pivot)
             train(spec, folder, training_bar(name))
             if spec.quantizer:
                 console.print(_sizes(folder / "model"))
@@ -70,30 +70,30 @@ def train_one(
 
 
 def _training_spec(
-    job: Job,
+    context: RunContext,
     sources: list[TrainingSource],
     learn_from: list[str],
     objectives: Sequence[AnyObjective],
     pivot: Cache | None,
 ) -> TrainingSpec:
-    config, encoded, tokenizer = job.config, job.encoded("pivot"), job.tokenizers["pivot"]
+    config, encoded, tokenizer = context.config, context.encoded("pivot"), context.tokenizers["pivot"]
     collator = FusionCollator(
-        [job.train[n] for n in job.learned_from],
-        [encoded[n] for n in job.learned_from],
+        [context.train[n] for n in context.learned_from],
+        [encoded[n] for n in context.learned_from],
         sources,
-        job.weighting,
+        context.weighting,
         alignment=config.alignment,
         pad_id=tokenizer.pad_token_id or 0,
         learn_from=learn_from,
-        pivot_cache=pivot if sources and job.weighting.required_pivot_fields else None,
-        other_answers=_other_answers(job, objectives),
+        pivot_cache=pivot if sources and context.weighting.required_pivot_fields else None,
+        other_answers=_other_answers(context, objectives),
     )
     return TrainingSpec(
         config.pivot.ref,
         tokenizer,
         collator,
         objectives,
-        job.training,
+        context.training,
         config.seed,
         config.dtype,
         logits_chunk=config.logits_chunk,
@@ -105,27 +105,29 @@ def _training_spec(
     )
 
 
-def _other_answers(job: Job, objectives: Sequence[AnyObjective]) -> list[str | None] | None:
+def _other_answers(context: RunContext, objectives: Sequence[AnyObjective]) -> list[str | None] | None:
     """Id of another answer to the prompt of each example that is learned from, where an objective reads it."""
     if not any(objective.requirements.other_answers for objective in objectives):
         return None
-    others = datasets.other_answers(job.train)
-    return [others[n] for n in job.learned_from]
+    others = datasets.other_answers(context.train)
+    return [others[n] for n in context.learned_from]
 
 
 def _training_key(
-    job: Job, sources: list[TrainingSource], learn_from: list[str], objectives: Sequence[AnyObjective]
+    context: RunContext, sources: list[TrainingSource], learn_from: list[str], objectives: Sequence[AnyObjective]
 ) -> dict[str, Any]:
-    config, training = job.config, job.training
+    config, training = context.config, context.training
     return {
-        "pivot": job.fingerprints["pivot"],
+        "pivot": context.fingerprints["pivot"],
         "template": config.pivot.template,
-        "examples": fingerprint({"ids": [job.ids[n] for n in job.learned_from], "max_length": config.data.max_length}),
+        "examples": fingerprint(
+            {"ids": [context.ids[n] for n in context.learned_from], "max_length": config.data.max_length}
+        ),
         "sources": {source.name: source.cache.artifact_key for source in sources},
         "transforms": {source.name: [each.model_dump() for each in source.transforms] for source in sources},
         "learn_from": learn_from,
         "objectives": [_objective_key(objective) for objective in objectives],
-        "fusion": [config.alignment, config.vocabulary_map, job.weighting.model_dump()] if sources else [],
+        "fusion": [config.alignment, config.vocabulary_map, context.weighting.model_dump()] if sources else [],
         "training": {name: value for name, value in training.items() if name not in (BATCH_SIZE[0], ACCUMULATION[0])},
         "examples_per_step": examples_per_step(training),
         "adapter": config.adapter.model_dump() if config.adapter else None,

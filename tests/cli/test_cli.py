@@ -15,7 +15,7 @@ from fusion import cli, plan
 from fusion.config import loading
 from fusion.config.recipes import recipes
 from fusion.runtime import console
-from fusion.stages.context import Job
+from fusion.stages.context import RunContext
 from tests.helpers import runs, tiny
 
 
@@ -119,17 +119,17 @@ def test_a_plan_for_a_cluster_needs_neither_weights_nor_data_nor_network():
 def test_the_plan_says_what_then_happens(config):
     out = fusion("run", config)
     assert out.returncode == 0, out.stderr
-    job = Job(loading.load(config))
-    estimates = {estimate.stage: estimate for estimate in plan.plan(job).stages}
+    context = RunContext(loading.load(config))
+    estimates = {estimate.stage: estimate for estimate in plan.plan(context).stages}
     for name in ("neox", "qwen"):
-        files = (job.config.folder / "cache" / name).glob("shard-*.safetensors")
+        files = (context.config.folder / "cache" / name).glob("shard-*.safetensors")
         disk = sum(file.stat().st_size for file in files)
         assert estimates[f"extract {name}"].disk == pytest.approx(disk, rel=0.35)  # headers weigh on so few rows
-    state = json.loads((job.config.folder / "train/unified/checkpoint-4/trainer_state.json").read_text())
+    state = json.loads((context.config.folder / "train/unified/checkpoint-4/trainer_state.json").read_text())
     assert estimates["train unified"].steps == state["max_steps"] == 4
     again = fusion("run", config)
     assert again.stdout.count("nothing to do") == 11  # 3 extract, 2 train, fuse, 5 evaluate
-    assert (job.config.folder / "report.html").exists()
+    assert (context.config.folder / "report.html").exists()
 
 
 def test_inspect_audits_the_alignment(config):

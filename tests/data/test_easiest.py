@@ -13,7 +13,7 @@ from fusion.data.datasets import Example
 from fusion.data.easiest import easiest_counts, select_easiest
 from fusion.models.loading import load_model
 from fusion.plan import plan
-from fusion.stages.context import Job
+from fusion.stages.context import RunContext
 from tests.helpers import runs
 
 
@@ -44,7 +44,7 @@ def run(tmp_path_factory):
     training = {name: value for name, value in raw["training"].items() if name != "max_steps"} | {"num_train_epochs": 1}
     config = runs.config(folder, data=raw["data"] | {"easiest_fraction": 0.5}, training=training)
     pipeline.run(config, until="train")
-    return Job(config)
+    return RunContext(config)
 
 
 def test_they_are_those_that_the_model_itself_finds_easiest(run):

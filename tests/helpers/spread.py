@@ -16,7 +16,7 @@ from pathlib import Path
 from fusion import pipeline
 from fusion.runtime import distributed
 from fusion.stages import train as train_stage
-from fusion.stages.context import Job
+from fusion.stages.context import RunContext
 from tests.helpers import runs
 
 STEPS = 20
@@ -74,15 +74,17 @@ def train(folder: Path, place: str, stop_at: int | None = None, copy_to: str | N
                 raise KilledError
 
     config = runs.config(folder, training=TRAINING | changes.pop("training", {}), **changes)
-    job = Job(config)
+    context = RunContext(config)
     caches = {source.name: Cache(config.folder / "cache" / source.name) for source in config.sources}
-    sources = [train_stage.training_source(job, source, cache) for source, cache in caches.items()]
-    collator = FusionCollator(job.train, job.encoded("pivot"), sources, config.weighting)
-    how = (job.training, config.seed, config.dtype, config.logits_chunk)
+    sources = [train_stage.training_source(context, source, cache) for source, cache in caches.items()]
+    collator = FusionCollator(context.train, context.encoded("pivot"), sources, config.weighting)
+    how = (context.training, config.seed, config.dtype, config.logits_chunk)
     spread_over = {"engine": config.engine, "adapter": config.adapter, "quantizer": config.quantization_aware_training}
     try:
         fit(
-            TrainingSpec(config.pivot.ref, job.tokenizers["pivot"], collator, config.objectives, *how, **spread_over),
+            TrainingSpec(
+                config.pivot.ref, context.tokenizers["pivot"], collator, config.objectives, *how, **spread_over
+            ),
             folder / place,
             [Kill()],
         )

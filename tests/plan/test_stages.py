@@ -11,7 +11,7 @@ from fusion.plan.memory import EngineOption
 from fusion.plan.misfits import misfits, smallest_fitting_engine
 from fusion.plan.table import gpu_hours, stages_table
 from fusion.runtime.console import console
-from fusion.stages.context import Job
+from fusion.stages.context import RunContext
 from tests.helpers import runs
 
 PAPERS = ("infifusion_unified_14b", "infifusion_pairwise_14b", "infigfusion_14b")
@@ -27,12 +27,12 @@ def offline(monkeypatch):
     """Neither hub nor data nor tokenizer: reading any is an error."""
     monkeypatch.setattr(architecture, "_reachable", lambda ref: False)
     for name in ("train", "heldout", "tokenizers"):
-        monkeypatch.setattr(Job, name, property(lambda self, name=name: pytest.fail(f"{name} was read")))
+        monkeypatch.setattr(RunContext, name, property(lambda self, name=name: pytest.fail(f"{name} was read")))
 
 
 def planned(name, *overrides):
     config = loading.load(name, overrides)
-    return plan(Job(config)), config.plan
+    return plan(RunContext(config)), config.plan
 
 
 def stage(found, name):
@@ -46,31 +46,31 @@ def said(*tables):
 
 
 def test_counts_are_those_of_the_tokenizers(folder):
-    job = Job(runs.config(folder))
-    found = plan(job)
-    for name in job.models:
-        texts = job.encoded(name)
+    context = RunContext(runs.config(folder))
+    found = plan(context)
+    for name in context.models:
+        texts = context.encoded(name)
         estimate = stage(found, f"extract {name}")
         assert estimate.examples == 16
         assert estimate.tokens == sum(len(text.input_ids) for text in texts)
         k = 1 if name == "pivot" else 10
-        size = vocabulary_size(job.tokenizers[name])
+        size = vocabulary_size(context.tokenizers[name])
         assert estimate.disk == sum(text.num_rows for text in texts) * bytes_per_row(k, "packed", size)
     assert not found.from_settings
     assert found.bundled == []
 
 
 def test_hidden_states_of_sources_are_counted_on_the_disk(folder):
-    plain = plan(Job(runs.config(folder)))
-    with_states = plan(Job(runs.config(folder, extract={"hidden_states": True})))
-    rows = sum(text.num_rows for text in Job(runs.config(folder)).encoded("qwen"))
+    plain = plan(RunContext(runs.config(folder)))
+    with_states = plan(RunContext(runs.config(folder, extract={"hidden_states": True})))
+    rows = sum(text.num_rows for text in RunContext(runs.config(folder)).encoded("qwen"))
     assert stage(with_states, "extract qwen").disk - stage(plain, "extract qwen").disk == rows * 32 * 2
     assert stage(with_states, "extract pivot").disk == stage(plain, "extract pivot").disk
 
 
 def test_weights_of_a_training_are_those_of_the_model(folder):
     config = runs.config(folder)
-    found = plan(Job(config))
+    found = plan(RunContext(config))
     weights = sum(p.nbytes for p in load_model(config.pivot.ref).parameters())
     rank = stage(found, "train unified").memory
     assert (rank.weights, rank.gradients, rank.optimizer) == (weights, weights, 2 * weights)
@@ -80,12 +80,12 @@ def test_weights_of_a_training_are_those_of_the_model(folder):
 def test_modules_of_terms_are_counted_and_only_engines_that_train_them_are_offered(folder):
     own = [{"kind": "cross_entropy"}, {"kind": "hidden_projector"}, {"kind": "dual_head"}]
     changes = {"extract": {"hidden_states": True}, "plan": {"gpus": 2}}
-    plain, more = (plan(Job(runs.config(folder, objectives=o, **changes))) for o in (own[:1], own))
+    plain, more = (plan(RunContext(runs.config(folder, objectives=o, **changes))) for o in (own[:1], own))
     one, other = (stage(each, "train unified").memory for each in (plain, more))
     layers = 2 * 2 * (32 * 32 + 32) + 2 * (32 * 32 + 32)  # two sources: two layers, and a projector
-    job = Job(runs.config(folder))
+    context = RunContext(runs.config(folder))
     frozen = sum(
-        (32 + 1) * vocabulary_size(job.tokenizers[name]) + 32 for name in ("neox", "qwen")
+        (32 + 1) * vocabulary_size(context.tokenizers[name]) + 32 for name in ("neox", "qwen")
     )  # with bias and mean
     assert other.weights - one.weights == 4 * (layers + frozen)
     assert other.gradients - one.gradients == 4 * layers
@@ -96,7 +96,9 @@ def test_modules_of_terms_are_counted_and_only_engines_that_train_them_are_offer
 
 def test_gradients_that_are_kept_apart_are_counted_and_so_is_their_backward_pass(folder):
     aside = [{"kind": "cross_entropy"}, {"kind": "dual_head", "gradient_alignment": True}]
-    plain, apart = (plan(Job(runs.config(folder, objectives=o))) for o in ([aside[0], {"kind": "dual_head"}], aside))
+    plain, apart = (
+        plan(RunContext(runs.config(folder, objectives=o))) for o in ([aside[0], {"kind": "dual_head"}], aside)
+    )
     one, other = (stage(each, "train unified") for each in (plain, apart))
     assert other.memory.gradients == 2 * one.memory.gradients
     assert other.memory.weights == one.memory.weights
@@ -108,7 +110,7 @@ def test_more_gpus_make_fewer_steps_of_more_examples(folder):
     epoch = {"num_train_epochs": 3, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
     steps = {}
     for gpus in (1, 2, 3):
-        found = plan(Job(runs.config(folder, training=epoch, plan={"gpus": gpus})))
+        found = plan(RunContext(runs.config(folder, training=epoch, plan={"gpus": gpus})))
         steps[gpus] = stage(found, "train unified").steps
     assert steps == {1: 12, 2: 6, 3: 6}
 
@@ -126,7 +128,7 @@ def test_more_gpus_make_fewer_steps_of_more_examples(folder):
 )
 def test_disk_of_a_training_counts_the_checkpoints_that_lie_there_at_once(folder, saving, models):
     training = {"num_train_epochs": 3, "per_device_train_batch_size": 4, **saving}
-    found = plan(Job(runs.config(folder, training=training)))
+    found = plan(RunContext(runs.config(folder, training=training)))
     one = stage(found, "fuse").disk
     assert stage(found, "train unified").disk == one + models * 3 * one  # weights and both moments
 
@@ -177,7 +179,7 @@ def test_more_gpus_shorten_what_they_share_and_not_evaluations(offline):
 
 def test_counts_said_by_hand_are_left_aside_where_data_are_to_be_counted(folder):
     config = runs.config(folder, plan={"tokens": 7, "examples": 5, "heldout": 3})
-    from_settings, counted = plan(Job(config)), plan(Job(config), count=True)
+    from_settings, counted = plan(RunContext(config)), plan(RunContext(config), count=True)
     assert stage(from_settings, "extract neox").tokens == 35
     assert stage(from_settings, "evaluate neox").tokens == 21
     assert stage(counted, "extract neox").examples == 16
@@ -186,7 +188,7 @@ def test_counts_said_by_hand_are_left_aside_where_data_are_to_be_counted(folder)
 
 def test_a_response_shorter_than_the_text_makes_fewer_rows(folder):
     whole, half = (
-        plan(Job(runs.config(folder, plan={"tokens": 8, "examples": 5, "heldout": 3, **more})))
+        plan(RunContext(runs.config(folder, plan={"tokens": 8, "examples": 5, "heldout": 3, **more})))
         for more in ({}, {"response": 4})
     )
     assert stage(whole, "extract neox").disk == 2 * stage(half, "extract neox").disk
@@ -195,10 +197,10 @@ def test_a_response_shorter_than_the_text_makes_fewer_rows(folder):
 def test_a_data_set_without_a_limit_needs_a_number(folder):
     config = runs.config(folder, plan={"tokens": 8})
     with pytest.raises(ValueError, match=r"data.train\[0\] \(.*train.jsonl\) has no limit.*Set plan.examples"):
-        plan(Job(config))
+        plan(RunContext(config))
     config = runs.config(folder, plan={"tokens": 8, "examples": 4})
     with pytest.raises(ValueError, match=r"data.heldout\[0\].*Set plan.heldout"):
-        plan(Job(config))
+        plan(RunContext(config))
 
 
 def test_what_does_not_fit_is_named_with_the_smallest_change_that_does(offline):
@@ -251,6 +253,6 @@ def test_one_gpu_is_one_process_and_several_are_not():
 
 
 def test_a_model_whose_folder_is_here_is_not_called_bundled(folder, monkeypatch):
-    found = plan(Job(runs.config(folder)))
+    found = plan(RunContext(runs.config(folder)))
     assert "few this package knows" not in said(*plan_tables(found, runs.config(folder).plan))
     assert architecture.load_architecture(ModelRef(str(runs.models(folder)["pivot"]))).bundled is False

@@ -7,7 +7,7 @@ import pytest
 from fusion import pipeline
 from fusion.cache import Cache
 from fusion.plan import plan
-from fusion.stages.context import Job
+from fusion.stages.context import RunContext
 from tests.helpers import runs, serving, tiny
 
 OBJECTIVES = [{"kind": "cross_entropy", "weight": 0.5}, {"kind": "forward_kl", "weight": 0.5}]
@@ -32,7 +32,7 @@ def test_a_served_source_is_learned_from_and_never_loaded(folder):
     runs.models(folder)
     with serving.serve(serving.Server(folder / "qwen")) as url:
         config = served(folder, url)
-        estimates = {e.stage: e for e in plan(Job(config)).stages}
+        estimates = {e.stage: e for e in plan(RunContext(config)).stages}
         run = pipeline.run(config)
     assert estimates["extract qwen"].memory.total == 0
     assert estimates["extract qwen"].disk > 0
@@ -52,6 +52,6 @@ def test_a_served_source_is_learned_from_and_never_loaded(folder):
 
 def test_another_model_behind_the_same_address_is_not_the_same_source(folder):
     config = served(folder, "http://127.0.0.1:9/v1")
-    assert Job(config).fingerprints["qwen"] == Job(config).fingerprints["qwen"]
+    assert RunContext(config).fingerprints["qwen"] == RunContext(config).fingerprints["qwen"]
     with pytest.raises(ValueError, match=r"cache/qwen was made from something else: backend \(url: "):
         pipeline.run(config, until="extract")

@@ -16,7 +16,7 @@ from fusion.data.folds import assign_folds, prompt_key
 from fusion.models.loading import ModelRef, load_model, model_fingerprint
 from fusion.plan import plan
 from fusion.report.model_card import model_card
-from fusion.stages.context import Job
+from fusion.stages.context import RunContext
 from tests.helpers import runs
 
 
@@ -27,10 +27,10 @@ def config(folder, name="tuned", how=None, **changes):
     return runs.config(folder, name=name, sources=sources, **changes)
 
 
-def nats(model, job, name):
+def nats(model, context, name):
     """Of the training responses, in a source's own tokens."""
     total = 0.0
-    for text in job.encoded(name):
+    for text in context.encoded(name):
         ids = torch.tensor([text.input_ids])
         logp = model(ids).logits[0, :-1].log_softmax(-1)
         total -= logp.gather(1, ids[0, 1:, None])[text.start - 1 :].sum().item()
@@ -49,11 +49,11 @@ def run(folder):
 
 @torch.no_grad()
 def test_the_source_is_trained_on_the_responses_and_its_rows_are_those_of_the_trained_one(folder, run):
-    job = Job(config(folder))
-    before, after = (load_model(ref) for ref in (runs_ref(folder, "neox"), job.models["neox"].ref))
-    assert nats(after, job, "neox") < nats(before, job, "neox") - 1
-    rows = Cache(run / "cache" / "neox").rows([job.train[0].id])
-    text = job.encoded("neox")[0]
+    context = RunContext(config(folder))
+    before, after = (load_model(ref) for ref in (runs_ref(folder, "neox"), context.models["neox"].ref))
+    assert nats(after, context, "neox") < nats(before, context, "neox") - 1
+    rows = Cache(run / "cache" / "neox").rows([context.train[0].id])
+    text = context.encoded("neox")[0]
     ids = torch.tensor([text.input_ids])
     expected = after(ids).logits[0, text.start - 1 : -1].log_softmax(-1)
     found = expected.gather(1, ids[0, text.start :, None]).squeeze(1)
@@ -79,8 +79,8 @@ def test_it_learns_what_a_pivot_in_its_place_would(folder, run):
 
 
 def test_the_other_source_stays_as_it_came(folder, run):
-    job = Job(config(folder))
-    assert job.models["qwen"].path == runs.raw(folder)["sources"][1]["path"]
+    context = RunContext(config(folder))
+    assert context.models["qwen"].path == runs.raw(folder)["sources"][1]["path"]
     assert not (run / "train" / "sources" / "qwen").exists()
     assert Cache(run / "cache" / "qwen").key["model"] == model_fingerprint(runs_ref(folder, "qwen"))
 
@@ -118,11 +118,11 @@ def test_the_pivot_itself_may_teach_when_it_is_fine_tuned_first(folder):
 
 def test_what_is_not_fine_tuned_yet_cannot_teach(folder):
     with pytest.raises(ValueError, match="Source neox has fine_tune and was not fine-tuned yet"):
-        Job(config(folder, name="early")).models  # noqa: B018
+        RunContext(config(folder, name="early")).models  # noqa: B018
 
 
 def test_a_plan_counts_it_before_anything_is_made(folder):
-    stages = {stage.stage: stage for stage in plan(Job(config(folder, name="planned"))).stages}
+    stages = {stage.stage: stage for stage in plan(RunContext(config(folder, name="planned"))).stages}
     tuned, plain = stages["fine-tune neox"], stages["train fine-tuned"]
     assert (tuned.examples, tuned.steps) == (plain.examples, plain.steps)
     assert tuned.flops > 0
@@ -143,26 +143,28 @@ def crossed(folder):
 
 
 def test_each_part_is_left_out_of_one_training(crossed):
-    job = Job(crossed[0])
-    trained = [{example.id for example in alone.train} for alone in job.fine_tunings(job.config.sources[0]).values()]
-    every = {example.id for example in job.train}
+    context = RunContext(crossed[0])
+    trained = [
+        {example.id for example in alone.train} for alone in context.fine_tunings(context.config.sources[0]).values()
+    ]
+    every = {example.id for example in context.train}
     assert trained[0] | trained[1] == every
     assert all(0 < len(each) < len(every) for each in trained)
     left = [every - each for each in trained]
     assert not left[0] & left[1]
-    for domain in {example.domain for example in job.train}:
-        sizes = [sum(example.domain == domain for example in job.train if example.id in each) for each in left]
+    for domain in {example.domain for example in context.train}:
+        sizes = [sum(example.domain == domain for example in context.train if example.id in each) for each in left]
         assert abs(sizes[0] - sizes[1]) <= 1
 
 
 @torch.no_grad()
 def test_each_example_is_read_by_the_model_that_was_not_trained_on_it(crossed):
-    job = Job(crossed[0])
-    cache, texts = Cache(crossed[1] / "cache" / "neox"), job.encoded("neox")
-    refs = [model.ref for model in job.parts(job.config.sources[0])]
-    for ref, alone in zip(refs, job.fine_tunings(job.config.sources[0]).values(), strict=True):
+    context = RunContext(crossed[0])
+    cache, texts = Cache(crossed[1] / "cache" / "neox"), context.encoded("neox")
+    refs = [model.ref for model in context.parts(context.config.sources[0])]
+    for ref, alone in zip(refs, context.fine_tunings(context.config.sources[0]).values(), strict=True):
         model, known = load_model(ref), {example.id for example in alone.train}
-        for example, text in zip(job.train, texts, strict=True):
+        for example, text in zip(context.train, texts, strict=True):
             logp = model(torch.tensor([text.input_ids])).logits[0, text.start - 1 : -1].log_softmax(-1)
             said = logp.gather(1, torch.tensor(text.input_ids[text.start :])[:, None]).squeeze(1)
             kept = cache.rows([example.id]).gold.float()
@@ -172,7 +174,7 @@ def test_each_example_is_read_by_the_model_that_was_not_trained_on_it(crossed):
 
 def test_the_other_parts_are_in_the_key_of_the_cache_and_a_second_run_has_nothing_to_do(crossed):
     given, run = crossed
-    first, second = (model_fingerprint(model.ref) for model in Job(given).parts(given.sources[0]))
+    first, second = (model_fingerprint(model.ref) for model in RunContext(given).parts(given.sources[0]))
     assert (Cache(run / "cache" / "neox").key["model"], Cache(run / "cache" / "neox").key["parts"]) == (first, [second])
     pipeline.run(given)
     stages = {stage["name"]: stage for stage in json.loads((run / "run.json").read_text())["stages"]}
@@ -183,7 +185,7 @@ def test_the_other_parts_are_in_the_key_of_the_cache_and_a_second_run_has_nothin
 
 def test_a_plan_counts_each_part_on_the_others_and_both_models_in_memory(folder):
     one, two = (
-        {stage.stage: stage for stage in plan(Job(config(folder, name="planned", how=how))).stages}
+        {stage.stage: stage for stage in plan(RunContext(config(folder, name="planned", how=how))).stages}
         for how in ({}, {"folds": 2})
     )
     halves = [two[f"fine-tune neox/without-{part}"].examples for part in range(2)]

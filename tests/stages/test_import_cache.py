@@ -13,7 +13,7 @@ from fusion.analysis.cache_contents import describe_cache
 from fusion.cache import Cache
 from fusion.cli import app, run
 from fusion.models.loading import ModelRef, load_model
-from fusion.stages.context import Job
+from fusion.stages.context import RunContext
 from fusion.stages.import_cache import import_cache
 from tests.helpers import runs
 
@@ -34,16 +34,16 @@ def raw(folder, **changes):
 
 
 def job_of(folder, **changes):
-    return Job(runs.loading.parse(raw(folder, **changes), "test"))
+    return RunContext(runs.loading.parse(raw(folder, **changes), "test"))
 
 
 @pytest.fixture(scope="module")
 def dump(folder):
     """What the model `qwen` says of all examples, as a program of one's own would write it down."""
-    job, model = job_of(folder), load_model(ModelRef(str(runs.models(folder)["qwen"])))
-    size = max(job.tokenizers["qwen"].get_vocab().values()) + 1
+    context, model = job_of(folder), load_model(ModelRef(str(runs.models(folder)["qwen"])))
+    size = max(context.tokenizers["qwen"].get_vocab().values()) + 1
     lines = []
-    for text in job.encoded("qwen"):
+    for text in context.encoded("qwen"):
         with torch.no_grad():
             whole = model(torch.tensor([text.input_ids])).logits[0, :-1, :size].log_softmax(-1)
         values, ids = whole.topk(12)
@@ -76,13 +76,13 @@ def test_a_run_learns_from_imported_rows_as_from_extracted_ones(folder, dump):
 
 
 def test_what_imported_rows_do_not_know_is_refused_before_training(folder, dump):
-    job = job_of(folder, name="lacking", weighting={"kind": "gold_posterior"})
-    import_cache(job, "qwen", "jsonl", [dump])
+    context = job_of(folder, name="lacking", weighting={"kind": "gold_posterior"})
+    import_cache(context, "qwen", "jsonl", [dump])
     with pytest.raises(
         ValueError, match=r"weighting \(gold_posterior\) needs .*, which \d+ of \d+ rows of source qwen"
     ):
-        pipeline.run(job.config, until="train")
-    assert not (job.config.folder / "train").exists()
+        pipeline.run(context.config, until="train")
+    assert not (context.config.folder / "train").exists()
 
 
 def test_examples_that_are_in_none_of_the_files_are_counted(folder, dump, tmp_path):
@@ -111,11 +111,11 @@ def test_only_a_source_that_says_so_is_imported(folder, dump, name):
 
 
 def test_a_complete_cache_is_not_made_again(folder, dump, tmp_path):
-    job = job_of(folder, name="again")
-    import_cache(job, "qwen", "jsonl", [dump], out=tmp_path / "out")
+    context = job_of(folder, name="again")
+    import_cache(context, "qwen", "jsonl", [dump], out=tmp_path / "out")
     with pytest.raises(ValueError, match=r"out is complete already. Delete it to import again"):
-        import_cache(job, "qwen", "jsonl", [dump], out=tmp_path / "out")
-    assert not (job.config.folder / "cache").exists()
+        import_cache(context, "qwen", "jsonl", [dump], out=tmp_path / "out")
+    assert not (context.config.folder / "cache").exists()
 
 
 def test_extraction_says_that_the_rows_must_be_imported(folder):

@@ -13,7 +13,7 @@ from fusion.config.loading import ConfigError
 from fusion.data import datasets
 from fusion.data.encode import encode_prompt, truncate_rows
 from fusion.stages import train
-from fusion.stages.context import Job
+from fusion.stages.context import RunContext
 from fusion.stages.lineage import lineage
 from fusion.training import FusionCollator
 from fusion.weighting import Mean
@@ -31,9 +31,9 @@ def config(folder, look_ahead=RICH, looks=("neox",), **changes):
     return runs.config(folder, sources=raw["sources"], data=raw["data"] | changes.pop("data", {}), **changes)
 
 
-def collated(job, caches):
-    sources = [train.training_source(job, name, cache) for name, cache in caches.items() if name != "pivot"]
-    return FusionCollator(job.train, job.encoded("pivot"), sources, Mean())(range(8))
+def collated(context, caches):
+    sources = [train.training_source(context, name, cache) for name, cache in caches.items() if name != "pivot"]
+    return FusionCollator(context.train, context.encoded("pivot"), sources, Mean())(range(8))
 
 
 @pytest.fixture(scope="module")
@@ -45,22 +45,22 @@ def folder(tmp_path_factory):
 def made(folder):
     """Jobs with their caches: nobody looks ahead, one source does, one does and sees another text."""
     jobs = {
-        "plain": Job(runs.config(folder, name="plain")),
-        "rich": Job(config(folder, name="rich")),
-        "other": Job(config(folder, look_ahead="{last_message}!", name="other")),
+        "plain": RunContext(runs.config(folder, name="plain")),
+        "rich": RunContext(config(folder, name="rich")),
+        "other": RunContext(config(folder, look_ahead="{last_message}!", name="other")),
     }
-    for job in jobs.values():
-        job.record.update(**lineage(job))
-    return {name: (job, pipeline.extract(job)) for name, job in jobs.items()}
+    for context in jobs.values():
+        context.record.update(**lineage(context))
+    return {name: (context, pipeline.extract(context)) for name, context in jobs.items()}
 
 
 def test_the_source_that_looks_ahead_reads_the_richer_prompt_and_only_that_source_does(made):
-    job, _ = made["rich"]
-    first = job.train[0]
-    prompts = {name: job.encoded(name)[0].input_ids[: job.encoded(name)[0].start] for name in job.models}
+    context, _ = made["rich"]
+    first = context.train[0]
+    prompts = {name: context.encoded(name)[0].input_ids[: context.encoded(name)[0].start] for name in context.models}
     rich = [{"role": "user", "content": f"{first.prompt} It ends in: {first.response}"}]
     for name, messages in {"pivot": first.messages, "qwen": first.messages, "neox": rich}.items():
-        assert prompts[name] == encode_prompt(job.tokenizers[name], messages)
+        assert prompts[name] == encode_prompt(context.tokenizers[name], messages)
 
 
 def test_every_prompt_leaves_the_same_rows_in_the_same_places_and_other_numbers(made):
@@ -73,7 +73,7 @@ def test_every_prompt_leaves_the_same_rows_in_the_same_places_and_other_numbers(
 
 
 def test_the_pivots_batch_is_the_same_whatever_sources_are_shown(made):
-    batches = {name: collated(job, caches) for name, (job, caches) in made.items()}
+    batches = {name: collated(context, caches) for name, (context, caches) in made.items()}
     plain = batches.pop("plain")
     for batch in batches.values():
         for name in ("input_ids", "attention_mask"):
@@ -98,7 +98,7 @@ def test_both_prompts_are_in_the_key_of_that_sources_cache_alone(made):
 
 
 def test_a_prompt_that_is_the_same_gives_the_same_records_to_the_byte(made, folder):
-    same = Job(config(folder, look_ahead="{last_message}", name="same"))
+    same = RunContext(config(folder, look_ahead="{last_message}", name="same"))
     same.record.update(**lineage(same))
     caches, plain = pipeline.extract(same), made["plain"][1]
     for name, cache in caches.items():
@@ -111,7 +111,9 @@ def test_a_prompt_that_is_the_same_gives_the_same_records_to_the_byte(made, fold
 def test_a_response_is_cut_where_it_would_be_behind_the_ordinary_prompt(folder):
     limit = {"max_length": 30}
     plain, rich = (
-        Job(make(folder, data=runs.raw(folder)["data"] | limit) if make is runs.config else make(folder, data=limit))
+        RunContext(
+            make(folder, data=runs.raw(folder)["data"] | limit) if make is runs.config else make(folder, data=limit)
+        )
         for make in (runs.config, config)
     )
     cut = [text.truncated for text in plain.encoded("neox")]
@@ -160,11 +162,11 @@ def test_validation_examples_are_read_ahead_where_their_data_set_says_so(folder)
     weighting = {"kind": "learned", "per": "all"}
     for look_ahead in (RICH, None):
         data = {"validation": [given | ({"look_ahead": look_ahead} if look_ahead else {})]}
-        job = Job(config(folder, data=data, weighting=weighting, name="validated"))
-        text, plain = (job.encoded(name)[-1].start for name in ("neox", "pivot"))
-        whole = encode_prompt(job.tokenizers["neox"], job.validation[-1].messages)
+        context = RunContext(config(folder, data=data, weighting=weighting, name="validated"))
+        text, plain = (context.encoded(name)[-1].start for name in ("neox", "pivot"))
+        whole = encode_prompt(context.tokenizers["neox"], context.validation[-1].messages)
         assert (text > len(whole)) == (look_ahead is not None)
-        assert plain == len(encode_prompt(job.tokenizers["pivot"], job.validation[-1].messages))
+        assert plain == len(encode_prompt(context.tokenizers["pivot"], context.validation[-1].messages))
 
 
 def test_a_source_that_never_reads_a_prompt_cannot_look_ahead(folder):
@@ -180,10 +182,10 @@ def test_a_source_that_never_reads_a_prompt_cannot_look_ahead(folder):
 def test_an_example_that_comes_twice_with_different_texts_is_refused(folder):
     raw = runs.raw(folder)
     train = [raw["data"]["train"][0] | {"look_ahead": text} for text in (RICH, "{last_message}")]
-    job = Job(config(folder, data={"train": train}, name="twice"))
+    context = RunContext(config(folder, data={"train": train}, name="twice"))
     with pytest.raises(ValueError, match=r"The example that begins 'number 0: ' is twice in the data"):
-        job.encoded("neox")
-    assert job.encoded("qwen")
+        context.encoded("neox")
+    assert context.encoded("qwen")
 
 
 def test_the_pivot_may_learn_from_itself_looking_ahead(folder):

@@ -12,7 +12,7 @@ from scipy.optimize import minimize
 from fusion import pipeline
 from fusion.config.loading import ConfigError
 from fusion.core.rows import LogitRows
-from fusion.stages.context import Job
+from fusion.stages.context import RunContext
 from fusion.stages.helping import Batch
 from fusion.stages.mixture_weights import mixture
 from tests.helpers import runs
@@ -121,29 +121,31 @@ def validated(folder, **changes):
 def test_a_run_finds_shares_on_validation_examples_and_trains_with_them(tmp_path):
     config = validated(tmp_path, baseline=False)
     pipeline.run(config, until="train")
-    job = Job(config)
-    assert set(job.weighting.shares) == {"d0", "d1"}
-    assert all(0 <= share <= 1 and len(each) == 2 for each in job.weighting.shares.values() for share in each)
+    context = RunContext(config)
+    assert set(context.weighting.shares) == {"d0", "d1"}
+    assert all(0 <= share <= 1 and len(each) == 2 for each in context.weighting.shares.values() for share in each)
     assert len(json.loads((config.folder / "cache/qwen/manifest.json").read_text())["ids"]) == 24
     helping = json.loads((config.folder / "run.json").read_text())["helping"]
     for row in helping:
         index = ["neox", "qwen"].index(row["source"])
-        assert row["weight"] == pytest.approx(job.weighting.shares[row["domain"]][index], abs=1e-6)
+        assert row["weight"] == pytest.approx(context.weighting.shares[row["domain"]][index], abs=1e-6)
         assert row["rows"] < 400
     log = json.loads((config.folder / "train/unified/log.json").read_text())
     weights = [entry["weight/qwen"] for entry in log]
-    low, high = sorted(each[1] for each in job.weighting.shares.values())
+    low, high = sorted(each[1] for each in context.weighting.shares.values())
     assert all(low - 1e-6 <= weight <= high + 1e-6 for weight in weights)
 
 
 def test_validation_changes_neither_what_is_trained_on_nor_the_number_of_steps(tmp_path):
     from fusion.plan import plan
 
-    plain, more = Job(runs.config(tmp_path)), Job(validated(tmp_path))
-    steps = [[stage.steps for stage in plan(job).stages if stage.steps] for job in (plain, more)]
+    plain, more = RunContext(runs.config(tmp_path)), RunContext(validated(tmp_path))
+    steps = [[stage.steps for stage in plan(context).stages if stage.steps] for context in (plain, more)]
     assert steps[0] == steps[1]
     assert [e.id for e in more.train] == [e.id for e in plain.train]
-    extracted = [next(s.examples for s in plan(job).stages if s.stage == "extract qwen") for job in (plain, more)]
+    extracted = [
+        next(s.examples for s in plan(context).stages if s.stage == "extract qwen") for context in (plain, more)
+    ]
     assert extracted == [16, 24]
 
 
@@ -168,7 +170,7 @@ def test_examples_that_are_trained_or_measured_on_are_refused_for_validation(tmp
     for which, name in (("train", "training"), ("heldout", "held-out")):
         config = validated(tmp_path, data=raw["data"] | {"validation": raw["data"][which]})
         with pytest.raises(ValueError, match=f"of .* validation examples are also in the {name} data"):
-            _ = Job(config).validation
+            _ = RunContext(config).validation
 
 
 def test_one_step_in_a_run_learns_from_one_source(tmp_path):

@@ -12,7 +12,7 @@ from fusion.models.loading import load_model
 from fusion.plan import plan
 from fusion.sources.transformers_source import TransformersGenerator
 from fusion.stages import extract, respond
-from fusion.stages.context import CHOSEN, Job
+from fusion.stages.context import CHOSEN, RunContext
 from fusion.tokenizers import decode_text
 from tests.helpers import runs
 
@@ -37,31 +37,31 @@ def answered(folder):
     return pipeline.run(config(folder), "respond")
 
 
-def answers_of(job, name):
-    return respond.answers(job, name).read()
+def answers_of(context, name):
+    return respond.answers(context, name).read()
 
 
 def test_every_prompt_is_answered_by_every_source(folder, answered):
-    job = Job(config(folder))
+    context = RunContext(config(folder))
     for name in ("neox", "qwen"):
-        found = answers_of(job, name)
-        assert found.keys() == {example.prompt_id for example in job.original_examples}
-        model, tokenizer = load_model(job.models[name].ref), job.tokenizers[name]
-        for example in job.original_examples[:3]:
+        found = answers_of(context, name)
+        assert found.keys() == {example.prompt_id for example in context.original_examples}
+        model, tokenizer = load_model(context.models[name].ref), context.tokenizers[name]
+        for example in context.original_examples[:3]:
             ids = torch.tensor([encode_prompt(tokenizer, example.messages)])
             out = model.generate(ids, max_new_tokens=5, do_sample=False)[0, ids.shape[1] :]
             assert found[example.prompt_id][0][0] == decode_text(tokenizer, out.tolist())
 
 
 def test_what_is_learned_from_is_what_the_best_source_wrote(folder, answered):
-    job = Job(config(folder))
-    first = answers_of(job, "neox")
-    assert [e.prompt_id for e in job.train] == [
-        e.prompt_id for e in job.original_examples
+    context = RunContext(config(folder))
+    first = answers_of(context, "neox")
+    assert [e.prompt_id for e in context.train] == [
+        e.prompt_id for e in context.original_examples
     ]  # all pass, so the first source is the best
     assert all(
         e.response == first[e.prompt_id][0][0] != asked.response
-        for e, asked in zip(job.train, job.original_examples, strict=True)
+        for e, asked in zip(context.train, context.original_examples, strict=True)
     )
     record = json.loads((answered / "run.json").read_text())["responses"]
     assert [(c["source"], c["domain"], c["prompts"], c["passed"], c["chosen"]) for c in record] == [
@@ -77,8 +77,8 @@ def test_a_second_time_nothing_is_asked(folder, answered, monkeypatch):
 
 
 def test_a_run_that_was_stopped_asks_only_what_is_missing(folder, answered, monkeypatch):
-    job = Job(config(folder, name="stopped"))
-    kept = respond.answers(job, "neox")
+    context = RunContext(config(folder, name="stopped"))
+    kept = respond.answers(context, "neox")
     for number in range(kept.shards - 1):
         kept.write(number, [[["kept", True]] for _ in kept.shard_ids(number)])
     asked, whole = [], TransformersGenerator.generate
@@ -88,18 +88,18 @@ def test_a_run_that_was_stopped_asks_only_what_is_missing(folder, answered, monk
         return whole(self, prompts, *rest)
 
     monkeypatch.setattr(TransformersGenerator, "write", counted)
-    respond.answer(job, "neox")
+    respond.answer(context, "neox")
     assert len(asked) == len(kept.shard_ids(kept.shards - 1))
-    assert [["kept", True]] in answers_of(job, "neox").values()
+    assert [["kept", True]] in answers_of(context, "neox").values()
 
 
 def test_a_whole_run_trains_on_the_answers_with_all_sources_rows(folder):
     made = pipeline.run(config(folder, name="whole", strategies=["unified"]))
-    job = Job(config(folder, name="whole", strategies=["unified"]))
+    context = RunContext(config(folder, name="whole", strategies=["unified"]))
     assert json.loads((made / "run.json").read_text())["data"]["train"] == {"d0": 8, "d1": 8}
     log = json.loads((made / "train/unified/log.json").read_text())
     assert all(entry["loss/forward_kl/qwen"] > 0 for entry in log)
-    assert extract.cache_writer(job, "qwen").ids == sorted({example.id for example in job.train})
+    assert extract.cache_writer(context, "qwen").ids == sorted({example.id for example in context.train})
     assert "written by neox" in (made / "fused/README.md").read_text()
     assert "Responses" in (made / "report.html").read_text()
 
@@ -116,28 +116,28 @@ def test_another_training_of_the_same_answers_shares_them_in_a_store(folder, tmp
 def test_every_source_gives_its_own_examples(folder):
     how = {"kind": "every_source", "max_new_tokens": 5, "truncated": "keep", "samples": 2, "temperature": 1.0}
     pipeline.run(config(folder, name="every", how=how), "respond")
-    job = Job(config(folder, name="every", how=how))
-    of = {name: answers_of(job, name) for name in ("neox", "qwen")}
+    context = RunContext(config(folder, name="every", how=how))
+    of = {name: answers_of(context, name) for name in ("neox", "qwen")}
     assert all(len(samples) == 2 for found in of.values() for samples in found.values())
     expected = {(id, samples[0][0]) for found in of.values() for id, samples in found.items() if samples[0][0].strip()}
-    assert expected <= {(e.prompt_id, e.response) for e in job.train}
+    assert expected <= {(e.prompt_id, e.response) for e in context.train}
 
 
 def test_prompts_need_no_responses_of_their_own(folder):
     made = config(folder, name="unlabelled", response=None)
     pipeline.run(made, "respond")
-    assert [e.response for e in Job(made).original_examples] == [""] * 16
-    assert all(e.response for e in Job(made).train)
+    assert [e.response for e in RunContext(made).original_examples] == [""] * 16
+    assert all(e.response for e in RunContext(made).train)
 
 
 def test_the_other_sources_read_what_is_to_be_likely(folder):
     check = {"kind": "likelihood", "min_logprob_per_byte": -9}
     made = config(folder, name="read", check=check)
     pipeline.run(made, "respond")
-    job = Job(made)
-    found = respond.reads(job, "qwen").read()
-    model, tokenizer = load_model(job.models["qwen"].ref), job.tokenizers["qwen"]
-    for example in job.train[:4]:
+    context = RunContext(made)
+    found = respond.reads(context, "qwen").read()
+    model, tokenizer = load_model(context.models["qwen"].ref), context.tokenizers["qwen"]
+    for example in context.train[:4]:
         text = encode(tokenizer, example.messages, example.response)
         logits = model(torch.tensor([text.input_ids])).logits[0, :, : len(tokenizer)].log_softmax(-1)
         size = len(example.response.encode())
@@ -153,18 +153,21 @@ def test_nothing_that_passes_is_an_error_with_the_counts(folder):
         pipeline.run(made, "respond")
     again = config(folder, name="strict", check={"kind": "final_answer"}, how=WRITTEN | {"fallback": "reference"})
     pipeline.run(again, "respond")
-    assert [e.response for e in Job(again).train] == [e.response for e in Job(again).original_examples]
+    assert [e.response for e in RunContext(again).train] == [e.response for e in RunContext(again).original_examples]
 
 
 def test_answers_that_are_cut_off_are_left_out_unless_they_are_wanted(folder):
     made = config(folder, name="cut", how=WRITTEN | {"truncated": "leave_out", "fallback": "reference"})
     pipeline.run(made, "respond")
     ended = {
-        id for n in ("neox", "qwen") for id, [[text, end]] in answers_of(Job(made), n).items() if end and text.strip()
+        id
+        for n in ("neox", "qwen")
+        for id, [[text, end]] in answers_of(RunContext(made), n).items()
+        if end and text.strip()
     }
     kept = {
         e.prompt_id
-        for e, asked in zip(Job(made).train, Job(made).original_examples, strict=True)
+        for e, asked in zip(RunContext(made).train, RunContext(made).original_examples, strict=True)
         if e.response != asked.response
     }
     assert kept == ended
@@ -176,9 +179,9 @@ def test_another_check_is_told_from_what_was_chosen_before(folder, answered):
 
 
 def test_without_answers_there_is_nothing_to_train_on(folder):
-    job = Job(config(folder, name="fresh"))
+    context = RunContext(config(folder, name="fresh"))
     with pytest.raises(ValueError, match=rf"{CHOSEN}/examples.jsonl is not there.*Run `fusion respond` first"):
-        job.train  # noqa: B018
+        context.train  # noqa: B018
 
 
 def test_held_out_prompts_are_refused_whatever_their_response(folder):
@@ -187,25 +190,27 @@ def test_held_out_prompts_are_refused_whatever_their_response(folder):
     raw["data"]["train"].append({**raw["data"]["heldout"][0], "response": "another {response}"})
     made = runs.loading.parse(raw, "test")
     with pytest.raises(ValueError, match="held-out examples are also in the training data"):
-        Job(made).heldout  # noqa: B018
+        RunContext(made).heldout  # noqa: B018
 
 
 def test_the_plan_counts_what_is_written_at_most(folder):
-    job = Job(config(folder, name="planned"))
-    stages = {stage.stage: stage for stage in plan(job).stages}
+    context = RunContext(config(folder, name="planned"))
+    stages = {stage.stage: stage for stage in plan(context).stages}
     for name in ("neox", "qwen"):
-        prompts = {e.prompt_id: len(encode_prompt(job.tokenizers[name], e.messages)) for e in job.original_examples}
+        prompts = {
+            e.prompt_id: len(encode_prompt(context.tokenizers[name], e.messages)) for e in context.original_examples
+        }
         found = stages[f"respond {name}"]
         assert (found.examples, found.tokens) == (16, sum(prompts.values()) + 16 * 5)
     assert stages["train unified"].examples == 16
     every = config(
         folder, name="planned", how={"kind": "every_source", "samples": 2, "temperature": 1.0, "max_new_tokens": 5}
     )
-    twice = {stage.stage: stage for stage in plan(Job(every)).stages}
+    twice = {stage.stage: stage for stage in plan(RunContext(every)).stages}
     assert twice["respond neox"].tokens == stages["respond neox"].tokens + 16 * 5
     assert twice["train unified"].examples == 32
     read = config(folder, name="planned", check={"kind": "likelihood", "min_logprob_per_byte": -1})
-    assert {stage.stage: stage for stage in plan(Job(read)).stages}["read responses qwen"].examples == 16
+    assert {stage.stage: stage for stage in plan(RunContext(read)).stages}["read responses qwen"].examples == 16
 
 
 @pytest.mark.parametrize(("changes", "message"), [
@@ -249,7 +254,7 @@ def test_the_baseline_learns_from_the_data_s_own_responses(folder):
     assert read[0] == read[1]
     other = [json.loads((run / "train/unified/log.json").read_text()) for run in (plain, made)]
     assert other[0][0]["loss/cross_entropy"] != other[1][0]["loss/cross_entropy"]
-    unlabelled = Job(config(folder, name="unlabelled", response=None))
+    unlabelled = RunContext(config(folder, name="unlabelled", response=None))
     assert unlabelled.plain is unlabelled
 
 

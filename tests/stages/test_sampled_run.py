@@ -10,7 +10,7 @@ from fusion.alignment.tokenizer_pair import vocabulary_map
 from fusion.cache import Cache
 from fusion.config.loading import ConfigError
 from fusion.stages import train
-from fusion.stages.context import Job
+from fusion.stages.context import RunContext
 from fusion.stages.import_cache import facts
 from tests.helpers import runs
 
@@ -46,7 +46,7 @@ def test_the_same_seed_gives_the_same_cache_byte_for_byte(folder, trained):
 
 def test_batches_and_shards_change_no_draw(folder, trained):
     other = pipeline.run(config(folder, "batches", shard=16, batch_tokens=64), "extract")
-    ids = Job(config(folder)).ids
+    ids = RunContext(config(folder)).ids
     one, two = (Cache(run / "cache/qwen").rows(ids) for run in (trained, other))
     assert torch.equal(one.ids, two.ids)
     assert torch.equal(one.sample_counts, two.sample_counts)
@@ -59,9 +59,9 @@ def test_the_training_reads_the_draws(trained):
 
 
 def test_every_row_holds_all_its_draws(folder, trained):
-    rows = Cache(trained / "cache/qwen").rows(Job(config(folder)).ids)
+    rows = Cache(trained / "cache/qwen").rows(RunContext(config(folder)).ids)
     assert torch.equal(rows.sample_counts.sum(-1), torch.full((len(rows),), 30))
-    assert Cache(trained / "cache/pivot").rows(Job(config(folder)).ids).sample_counts is None
+    assert Cache(trained / "cache/pivot").rows(RunContext(config(folder)).ids).sample_counts is None
 
 
 def test_a_cache_says_that_its_entries_were_drawn(trained):
@@ -77,14 +77,14 @@ def test_a_mixture_of_drawn_sources_trains(folder, trained):
 
 
 def test_mapped_rows_know_which_of_them_were_drawn(folder, trained):
-    job = Job(config(folder))
+    context = RunContext(config(folder))
     cache = Cache(trained / "cache/neox")
-    mapped = vocabulary_map("first_piece", job.tokenizers["neox"], job.tokenizers["pivot"], ("auto", "auto"))
-    source = train.training_source(job, "neox", cache)
+    mapped = vocabulary_map("first_piece", context.tokenizers["neox"], context.tokenizers["pivot"], ("auto", "auto"))
+    source = train.training_source(context, "neox", cache)
     assert torch.equal(source.vocabulary_map, mapped)
-    targets = train.FusionCollator(job.train, job.encoded("pivot"), [source], job.config.weighting)(range(16))[
-        "targets"
-    ]
+    targets = train.FusionCollator(context.train, context.encoded("pivot"), [source], context.config.weighting)(
+        range(16)
+    )["targets"]
     source = targets.sources["neox"]
     rows, drawn = source.mapped, (source.mapped.sample_counts > 0).any(-1)
     spelled = ~drawn & (rows.ids >= 0).any(-1)
@@ -125,8 +125,8 @@ def test_a_term_that_reads_ranks_is_refused(folder):
 
 
 def test_the_plan_counts_a_quarter_of_the_draws(folder):
-    drawn = {s.stage: s for s in plan.plan(Job(config(folder))).stages}["extract qwen"]
-    plain = {s.stage: s for s in plan.plan(Job(runs.config(folder, name="plain"))).stages}["extract qwen"]
+    drawn = {s.stage: s for s in plan.plan(RunContext(config(folder))).stages}["extract qwen"]
+    plain = {s.stage: s for s in plan.plan(RunContext(runs.config(folder, name="plain"))).stages}["extract qwen"]
     assert 0 < drawn.disk < plain.disk  # 8 entries of 2 to 3 bytes, against 10 with their values
 
 

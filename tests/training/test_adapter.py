@@ -8,24 +8,24 @@ from safetensors.torch import load_file
 
 from fusion.models.loading import ModelRef, load_model
 from fusion.stages import train
-from fusion.stages.context import Job
+from fusion.stages.context import RunContext
 from fusion.training.adapter import LoRA, QLoRA, load_pivot, merge_adapter
 from tests.helpers import runs, tiny
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A job whose baseline was trained with an adapter, and its folder."""
+    """A context whose baseline was trained with an adapter, and its folder."""
     folder = tmp_path_factory.mktemp("adapter")
     adapter = {"kind": "lora", "r": 3, "lora_alpha": 6, "target_modules": ["q_proj", "down_proj"]}
-    job = Job(runs.config(folder, adapter=adapter))
-    train.train_one(job, "fine-tuned", [], [])
-    return job, job.config.folder / "train" / "fine-tuned"
+    context = RunContext(runs.config(folder, adapter=adapter))
+    train.train_one(context, "fine-tuned", [], [])
+    return context, context.config.folder / "train" / "fine-tuned"
 
 
 def test_the_merged_model_is_the_pivot_plus_the_scaled_product(trained):
-    job, folder = trained
-    before, after = (load_file(f"{place}/model.safetensors") for place in (job.config.pivot.path, folder / "model"))
+    context, folder = trained
+    before, after = (load_file(f"{place}/model.safetensors") for place in (context.config.pivot.path, folder / "model"))
     adapter = load_file(folder / "adapter/adapter_model.safetensors")
     assert before.keys() == after.keys()
     changed = {name for name, weight in after.items() if not torch.equal(weight, before[name])}

@@ -11,7 +11,7 @@ from fusion.models.head import Head
 from fusion.models.loading import load_model, vocabulary_size
 from fusion.objectives import CrossEntropy, DualHead, ForwardKL
 from fusion.stages import train
-from fusion.stages.context import Job
+from fusion.stages.context import RunContext
 from fusion.training import FusionCollator
 from fusion.training.auxiliary_modules import attach_modules, build_modules
 from fusion.training.fit import training_arguments
@@ -90,13 +90,13 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def made(folder):
     """A trainer's class for some objectives, on eight examples with both sources."""
-    job = Job(runs.config(folder))
-    names = [source.name for source in job.config.sources]
-    sources = [train.training_source(job, name, Cache(job.config.folder / "cache" / name)) for name in names]
-    collator = FusionCollator(job.train, job.encoded("pivot"), sources, job.weighting)
+    context = RunContext(runs.config(folder))
+    names = [source.name for source in context.config.sources]
+    sources = [train.training_source(context, name, Cache(context.config.folder / "cache" / name)) for name in names]
+    collator = FusionCollator(context.train, context.encoded("pivot"), sources, context.weighting)
 
     def make(*objectives, **training):
-        model = load_model(job.config.pivot.ref, "float32")
+        model = load_model(context.config.pivot.ref, "float32")
         modules = build_modules(
             objectives, sources, model.get_output_embeddings().weight.shape[-1], dtype="float32", seed=0
         )
@@ -106,7 +106,7 @@ def made(folder):
         attach_modules(model, modules)
         arguments = {"max_steps": 1, "save_strategy": "no", "report_to": [], "learning_rate": 0.0} | training
         return FusionTrainer(
-            model=model, head=Head.from_model(model, vocabulary_size(job.tokenizers["pivot"])),
+            model=model, head=Head.from_model(model, vocabulary_size(context.tokenizers["pivot"])),
             objectives=objectives, modules=modules,
             args=training_arguments(arguments, folder / "made", 0), train_dataset=range(8), data_collator=collator,
         )  # fmt: skip

@@ -17,7 +17,7 @@ from fusion.models.head import hidden_states
 from fusion.models.loading import ModelRef
 from fusion.objectives import Affinity, DualHead, HiddenProjector, OptimalTransport, OutputLayer
 from fusion.stages import extract, train
-from fusion.stages.context import Job
+from fusion.stages.context import RunContext
 from fusion.training import auxiliary_modules
 from tests.helpers import runs, spread, tiny
 
@@ -50,7 +50,7 @@ def folder(tmp_path_factory):
 
 def trained(folder, name, *objectives, **training):
     """The folder of a training on the same caches, and its log."""
-    job = Job(
+    context = RunContext(
         runs.config(
             folder,
             **STATES,
@@ -58,10 +58,10 @@ def trained(folder, name, *objectives, **training):
             training=TRAINING | training,
         )
     )
-    caches = {source.name: Cache(job.config.folder / "cache" / source.name) for source in job.config.sources}
-    sources = [train.training_source(job, source, cache) for source, cache in caches.items()]
-    train.train_one(job, name, sources, list(caches))
-    place = job.config.folder / "train" / name
+    caches = {source.name: Cache(context.config.folder / "cache" / source.name) for source in context.config.sources}
+    sources = [train.training_source(context, source, cache) for source, cache in caches.items()]
+    train.train_one(context, name, sources, list(caches))
+    place = context.config.folder / "train" / name
     return place, json.loads((place / "log.json").read_text())
 
 
@@ -140,12 +140,14 @@ def test_a_model_with_modules_answers_as_one_without_and_loses_them_again(folder
 
 
 def test_learning_from_one_source_makes_modules_for_it_alone(folder):
-    job = Job(
+    context = RunContext(
         runs.config(folder, **STATES, objectives=OWNING, training=TRAINING | {"max_steps": 1, "save_strategy": "steps"})
     )
-    caches = {name: Cache(job.config.folder / "cache" / name) for name in ("neox", "qwen")}
-    train.train_one(job, "one", [train.training_source(job, name, cache) for name, cache in caches.items()], ["qwen"])
-    place = job.config.folder / "train/one"
+    caches = {name: Cache(context.config.folder / "cache" / name) for name in ("neox", "qwen")}
+    train.train_one(
+        context, "one", [train.training_source(context, name, cache) for name, cache in caches.items()], ["qwen"]
+    )
+    place = context.config.folder / "train/one"
     kept = {name for name in load_file(place / "checkpoint-1/model.safetensors") if auxiliary_modules.NAME in name}
     assert kept == {
         f"{auxiliary_modules.NAME}.{name}"
@@ -156,8 +158,10 @@ def test_learning_from_one_source_makes_modules_for_it_alone(folder):
 
 @pytest.fixture(scope="module")
 def sources(folder):
-    job = Job(runs.config(folder, **STATES))
-    return [train.training_source(job, name, Cache(job.config.folder / "cache" / name)) for name in ("neox", "qwen")]
+    context = RunContext(runs.config(folder, **STATES))
+    return [
+        train.training_source(context, name, Cache(context.config.folder / "cache" / name)) for name in ("neox", "qwen")
+    ]
 
 
 def test_modules_are_the_same_whatever_was_drawn_before_and_disturb_nothing(sources):
@@ -242,14 +246,14 @@ def test_what_is_wrong_with_a_head_is_said_before_anything_is_trained(folder, tm
     config = runs.config(folder, **STATES, name="small", objectives=[{"kind": "cross_entropy"}, head])
     caches = {name: Cache(config.folder / "cache" / name) for name in ("neox", "qwen")}
     with pytest.raises(ValueError, match=r"basis.safetensors is no safetensors file that can be read"):
-        extract.refuse_unknown(Job(config), caches)
+        extract.refuse_unknown(RunContext(config), caches)
     save_file({"basis": torch.randn(5, 8)}, basis)
     with pytest.raises(
         ValueError, match=r"has shape \[5, 8\]; it should have a row for each of the source's \d+ tokens"
     ):
-        extract.refuse_unknown(Job(config), caches)
+        extract.refuse_unknown(RunContext(config), caches)
     save_file({"basis": torch.randn(1000, 8)}, basis)
-    extract.refuse_unknown(Job(config), caches)
+    extract.refuse_unknown(RunContext(config), caches)
     capped = ModelRef(str(tiny.folder("gemma2", tmp_path / "gemma2")))
     with pytest.raises(ValueError, match=r"gemma2 does more to its logits than a matrix and a bias"):
         auxiliary_modules.check([DualHead()], capped, 250)

@@ -19,7 +19,7 @@ from fusion.objectives import (
     SpanLikelihood,
 )
 from fusion.stages import train
-from fusion.stages.context import Job
+from fusion.stages.context import RunContext
 from fusion.stages.lineage import lineage
 from fusion.training import FusionCollator
 from fusion.training.auxiliary_modules import build_modules
@@ -35,28 +35,28 @@ every_objective = pytest.mark.parametrize("objective", FUSED, ids=repr)
 
 
 @pytest.fixture(scope="module")
-def job(tmp_path_factory):
+def context(tmp_path_factory):
     folder = tmp_path_factory.mktemp("terms")
-    job = Job(runs.config(folder, extract=runs.raw(folder)["extract"] | {"hidden_states": True}))
-    job.record.update(**lineage(job))
-    return job
+    context = RunContext(runs.config(folder, extract=runs.raw(folder)["extract"] | {"hidden_states": True}))
+    context.record.update(**lineage(context))
+    return context
 
 
 @pytest.fixture(scope="module")
-def sources(job):
-    caches = pipeline.extract(job)
-    found = [train.training_source(job, name, cache) for name, cache in caches.items() if name != "pivot"]
+def sources(context):
+    caches = pipeline.extract(context)
+    found = [train.training_source(context, name, cache) for name, cache in caches.items() if name != "pivot"]
     return [dataclasses.replace(each, read_hidden=True) for each in found]
 
 
 @pytest.fixture(scope="module")
-def trainer(job, sources, tmp_path_factory):
-    model = tiny.AutoModelForCausalLM.from_pretrained(job.config.pivot.path)
-    vocabulary = max(job.tokenizers["pivot"].get_vocab().values()) + 1
+def trainer(context, sources, tmp_path_factory):
+    model = tiny.AutoModelForCausalLM.from_pretrained(context.config.pivot.path)
+    vocabulary = max(context.tokenizers["pivot"].get_vocab().values()) + 1
     made = FusionTrainer(
         model=model,
         args=training_arguments({"report_to": []}, tmp_path_factory.mktemp("trainer"), 0),
-        train_dataset=range(len(job.train)),
+        train_dataset=range(len(context.train)),
         head=Head.from_model(model, vocabulary),
         objectives=[],
     )
@@ -65,8 +65,8 @@ def trainer(job, sources, tmp_path_factory):
     return made
 
 
-def batch(job, sources, numbers=range(8), weighting=None):
-    return FusionCollator(job.train, job.encoded("pivot"), sources, weighting or GoldPosterior())(numbers)
+def batch(context, sources, numbers=range(8), weighting=None):
+    return FusionCollator(context.train, context.encoded("pivot"), sources, weighting or GoldPosterior())(numbers)
 
 
 def terms(trainer, given, objectives, hidden=None, counts=None):
@@ -80,8 +80,8 @@ def terms(trainer, given, objectives, hidden=None, counts=None):
 
 
 @every_objective
-def test_every_term_is_finite_and_teaches(job, sources, trainer, objective):
-    found, gradient = terms(trainer, batch(job, sources), [objective])
+def test_every_term_is_finite_and_teaches(context, sources, trainer, objective):
+    found, gradient = terms(trainer, batch(context, sources), [objective])
     count = len(sources) if isinstance(objective, SourcewiseObjective) else 1
     assert len(found) == count
     assert all(value == value and abs(value) < 1e6 for value in found.values())
@@ -90,8 +90,8 @@ def test_every_term_is_finite_and_teaches(job, sources, trainer, objective):
 
 
 @every_objective
-def test_the_number_of_rows_computed_at_once_changes_nothing(job, sources, trainer, objective):
-    given = batch(job, sources)
+def test_the_number_of_rows_computed_at_once_changes_nothing(context, sources, trainer, objective):
+    given = batch(context, sources)
     whole, gradient = terms(trainer, given, [objective])
     before = trainer.loss
     trainer.loss = dataclasses.replace(before, head=dataclasses.replace(before.head, chunk=7))
@@ -102,26 +102,26 @@ def test_the_number_of_rows_computed_at_once_changes_nothing(job, sources, train
 
 
 @pytest.mark.parametrize("objective", [o for o in FUSED if not o.requirements.whole_batch], ids=repr)
-def test_micro_batches_with_shared_denominators_add_up_to_the_whole_batch(job, sources, trainer, objective):
-    parts = [batch(job, sources, numbers) for numbers in (range(8), range(8, 11), range(11, 16))]
+def test_micro_batches_with_shared_denominators_add_up_to_the_whole_batch(context, sources, trainer, objective):
+    parts = [batch(context, sources, numbers) for numbers in (range(8), range(8, 11), range(11, 16))]
     loss = dataclasses.replace(trainer.loss, objectives=[objective])
     counts = [loss.counts(part["targets"]) for part in parts]
     total = {name: sum(count[name] for count in counts) for name in counts[0]}
     each = [terms(trainer, part, [objective], counts=total)[0] for part in parts]
-    whole, _ = terms(trainer, batch(job, sources, range(16)), [objective])
+    whole, _ = terms(trainer, batch(context, sources, range(16)), [objective])
     assert {name: sum(part[name] for part in each) for name in whole} == pytest.approx(whole, rel=1e-4, abs=1e-7)
 
 
 @every_objective
-def test_the_order_of_sources_and_of_examples_changes_no_term(job, sources, trainer, objective):
-    forward, _ = terms(trainer, batch(job, sources), [objective])
-    backward, _ = terms(trainer, batch(job, sources[::-1], list(range(8))[::-1]), [objective])
+def test_the_order_of_sources_and_of_examples_changes_no_term(context, sources, trainer, objective):
+    forward, _ = terms(trainer, batch(context, sources), [objective])
+    backward, _ = terms(trainer, batch(context, sources[::-1], list(range(8))[::-1]), [objective])
     assert backward == pytest.approx(forward, rel=1e-3, abs=1e-6)
 
 
 @every_objective
-def test_a_term_means_the_same_alone_and_among_others(job, sources, trainer, objective):
-    given = batch(job, sources)
+def test_a_term_means_the_same_alone_and_among_others(context, sources, trainer, objective):
+    given = batch(context, sources)
     alone, _ = terms(trainer, given, [objective])
     others = [CrossEntropy(), InfiFusion(), ForwardKL(), SpanLikelihood(), Mixture()]
     among, _ = terms(trainer, given, [*[other for other in others if other.kind != objective.kind], objective])
@@ -129,9 +129,9 @@ def test_a_term_means_the_same_alone_and_among_others(job, sources, trainer, obj
 
 
 @every_objective
-def test_positions_without_rows_contribute_nothing(job, sources, trainer, objective):
+def test_positions_without_rows_contribute_nothing(context, sources, trainer, objective):
     """Hidden states of prompts and padding may be anything, NaN even, and get no gradient."""
-    given = batch(job, sources)
+    given = batch(context, sources)
     inputs = {name: value for name, value in given.items() if name != "targets"}
     hidden = hidden_states(trainer.model, **inputs).detach()
     used = torch.zeros(hidden.shape[:2], dtype=torch.bool).flatten()
@@ -143,8 +143,8 @@ def test_positions_without_rows_contribute_nothing(job, sources, trainer, object
     assert gradient.flatten(0, 1)[~used].abs().max() == 0
 
 
-def test_a_source_weighted_zero_contributes_nothing_to_any_term(job, sources, trainer):
-    given = batch(job, sources)
+def test_a_source_weighted_zero_contributes_nothing_to_any_term(context, sources, trainer):
+    given = batch(context, sources)
     targets = given["targets"]
     silent = dataclasses.replace(targets.sources["qwen"], weight=torch.zeros_like(targets.sources["qwen"].weight))
     muted = dataclasses.replace(targets, sources=targets.sources | {"qwen": silent})
@@ -157,8 +157,8 @@ def test_a_source_weighted_zero_contributes_nothing_to_any_term(job, sources, tr
     assert mixed == pytest.approx(known, rel=1e-4)
 
 
-def test_spans_use_rows_that_no_source_matches(job, sources, trainer):
-    given = batch(job, sources, weighting=Mean())
+def test_spans_use_rows_that_no_source_matches(context, sources, trainer):
+    given = batch(context, sources, weighting=Mean())
     targets, matched = given["targets"], torch.zeros(len(given["targets"].positions), dtype=torch.bool)
     for source in targets.sources.values():
         matched[source.pairs.pivot] = True
@@ -169,8 +169,8 @@ def test_spans_use_rows_that_no_source_matches(job, sources, trainer):
     assert reached[matched].float().mean() > 0.9
 
 
-def test_rows_where_nobody_is_sure_are_left_out_and_stay_in_the_denominator(job, sources, trainer):
-    given = batch(job, sources, weighting=Mean())
+def test_rows_where_nobody_is_sure_are_left_out_and_stay_in_the_denominator(context, sources, trainer):
+    given = batch(context, sources, weighting=Mean())
     for kind in (ForwardKL, InfiFusion):
         every, _ = terms(trainer, given, [kind()])
         loosest, _ = terms(trainer, given, [kind(select=Confident(threshold=1e-9))])
@@ -200,8 +200,8 @@ def remaining(trainer, given, *others):
     return torch.autograd.grad(mean, rows[0])[0] * counts["rows"]
 
 
-def test_the_remaining_weight_is_all_where_no_other_term_counts(job, sources, trainer):
-    given = batch(job, sources, weighting=Mean())
+def test_the_remaining_weight_is_all_where_no_other_term_counts(context, sources, trainer):
+    given = batch(context, sources, weighting=Mean())
     assert torch.equal(remaining(trainer, given), torch.ones(len(given["targets"].positions)))
     silent = ForwardKL(weight=0.8, select=Confident(threshold=1.0))
     assert torch.equal(remaining(trainer, given, silent), torch.ones(len(given["targets"].positions)))
@@ -211,8 +211,8 @@ def test_the_remaining_weight_is_all_where_no_other_term_counts(job, sources, tr
 
 
 @pytest.mark.parametrize("other", [ForwardKL(weight=0.8), InfiFusion(weight=0.5), SpanLikelihood(weight=0.8)], ids=repr)
-def test_the_remaining_weight_is_what_other_terms_and_their_sources_leave_of_each_row(job, sources, trainer, other):
-    given = batch(job, sources)
+def test_the_remaining_weight_is_what_other_terms_and_their_sources_leave_of_each_row(context, sources, trainer, other):
+    given = batch(context, sources)
     targets, expected = given["targets"], torch.ones(len(given["targets"].positions))
     for source in targets.sources.values():
         if isinstance(other, SpanLikelihood):
@@ -231,20 +231,20 @@ def test_the_remaining_weight_is_what_other_terms_and_their_sources_leave_of_eac
     assert found.max() == 1
 
 
-def test_two_terms_leave_less_and_never_less_than_nothing(job, sources, trainer):
-    given = batch(job, sources)
+def test_two_terms_leave_less_and_never_less_than_nothing(context, sources, trainer):
+    given = batch(context, sources)
     one, both = (remaining(trainer, given, *([ForwardKL(weight=0.4)] * n)) for n in (1, 2))
     torch.testing.assert_close(1 - both, 2 * (1 - one))
     mixed = remaining(trainer, given, Mixture(weight=0.8))
     torch.testing.assert_close(mixed, both)
-    every = batch(job, sources, weighting=Sum())
+    every = batch(context, sources, weighting=Sum())
     assert remaining(trainer, every, ForwardKL(weight=0.8)).min() == 0
 
 
-def test_transforms_change_the_rows_that_objectives_see_and_no_weight(job, sources):
-    plain = batch(job, sources)["targets"].sources["qwen"]
+def test_transforms_change_the_rows_that_objectives_see_and_no_weight(context, sources):
+    plain = batch(context, sources)["targets"].sources["qwen"]
     changed = [dataclasses.replace(each, transforms=[Power(gamma=0.5, tail="even"), LogitSwap()]) for each in sources]
-    source = batch(job, changed)["targets"].sources["qwen"]
+    source = batch(context, changed)["targets"].sources["qwen"]
     assert torch.equal(source.weight, plain.weight)
     ratio = plain.rows.logprobs[:, :1] - plain.rows.logprobs
     torch.testing.assert_close(source.rows.logprobs[:, :1] - source.rows.logprobs, ratio / 2, atol=1e-4, rtol=1e-4)
@@ -256,20 +256,20 @@ def test_transforms_change_the_rows_that_objectives_see_and_no_weight(job, sourc
     assert not torch.equal(before[known], plain.mapped.token[known])
 
 
-def test_transformed_rows_train(job, sources, trainer):
+def test_transformed_rows_train(context, sources, trainer):
     changed = [dataclasses.replace(each, transforms=[LogitSwap()]) for each in sources]
     objectives = [ForwardKL(), Mixture(), InfiFusion()]
-    found, gradient = terms(trainer, batch(job, changed), objectives)
-    plain, _ = terms(trainer, batch(job, sources), objectives)
+    found, gradient = terms(trainer, batch(context, changed), objectives)
+    plain, _ = terms(trainer, batch(context, sources), objectives)
     assert gradient.isfinite().all()
     assert {name for name in found if found[name] != pytest.approx(plain[name])} == {
         "forward_kl/neox", "forward_kl/qwen", "mixture",
     }  # fmt: skip
 
 
-def test_max_margin_compares_with_what_the_pivot_said_before_training(job, sources):
+def test_max_margin_compares_with_what_the_pivot_said_before_training(context, sources):
     collator = FusionCollator(
-        job.train, job.encoded("pivot"), sources, MaxMargin(), pivot_cache=pipeline.extract(job)["pivot"]
+        context.train, context.encoded("pivot"), sources, MaxMargin(), pivot_cache=pipeline.extract(context)["pivot"]
     )
     sources = collator(range(8))["targets"].sources
     for e in range(8):
@@ -296,15 +296,15 @@ def test_a_run_may_learn_from_its_own_pivot_with_swapped_logits_and_a_product_of
         assert name in log
 
 
-def test_inspect_shows_how_each_source_rescales_the_examples(job, sources):
+def test_inspect_shows_how_each_source_rescales_the_examples(context, sources):
     from fusion.analysis import rescaling_all
 
-    found = rescaling_all(job, share=0.5)
+    found = rescaling_all(context, share=0.5)
     assert list(found) == ["neox", "qwen"]
     for entries in found.values():
         assert {entry.domain for entry in entries} == {"d0", "d1"}
         assert all(entry.rows > 0 and entry.tenth <= entry.median <= entry.ninetieth <= 1 for entry in entries)
-    assert all(entry.median == 1 for entries in rescaling_all(job, share=0.0).values() for entry in entries)
+    assert all(entry.median == 1 for entries in rescaling_all(context, share=0.0).values() for entry in entries)
 
 
 def test_a_run_matches_tokens_by_their_spelling(tmp_path):

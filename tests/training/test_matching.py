@@ -11,7 +11,7 @@ from fusion.models.head import hidden_states
 from fusion.models.loading import load_model
 from fusion.objectives.modules.matcher import matched
 from fusion.stages import train
-from fusion.stages.context import Job
+from fusion.stages.context import RunContext
 from fusion.training import FusionCollator, auxiliary_modules
 
 STEPS = 150
@@ -29,15 +29,17 @@ SETTINGS = [
 def trained(tmp_path_factory):
     """The recipe's run so far, its model with the matchers in it, and what training sees of its examples."""
     config = loading.load("matcher", [*SETTINGS, f"runs={tmp_path_factory.mktemp('matching')}"])
-    place, job = pipeline.run(config, until="train"), Job(config)
-    sources = [train.training_source(job, s.name, Cache(place / "cache" / s.name)) for s in config.sources]
+    place, context = pipeline.run(config, until="train"), RunContext(config)
+    sources = [train.training_source(context, s.name, Cache(place / "cache" / s.name)) for s in config.sources]
     model, modules = (
         load_model(config.pivot.ref, "float32"),
         auxiliary_modules.build_modules(config.objectives, sources, 128, dtype="float32", seed=0),
     )
     auxiliary_modules.attach(model, modules)
     model.load_state_dict(load_file(place / f"train/unified/checkpoint-{STEPS}/model.safetensors"), strict=False)
-    collator = FusionCollator(job.train, job.encoded("pivot"), sources, job.weighting, alignment=config.alignment)
+    collator = FusionCollator(
+        context.train, context.encoded("pivot"), sources, context.weighting, alignment=config.alignment
+    )
     return model, modules, collator
 
 

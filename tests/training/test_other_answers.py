@@ -9,7 +9,7 @@ from fusion import pipeline
 from fusion.cache import Cache
 from fusion.config import loading
 from fusion.stages import extract, train
-from fusion.stages.context import Job
+from fusion.stages.context import RunContext
 from fusion.training import FusionCollator
 from tests.helpers import runs
 
@@ -46,19 +46,19 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture
-def job(folder):
-    return Job(loading.parse(raw(folder, TRANSPORT), "test"))
+def context(folder):
+    return RunContext(loading.parse(raw(folder, TRANSPORT), "test"))
 
 
-def sources(job):
-    place = job.config.folder / "cache"
-    return [train.training_source(job, name, Cache(place / name)) for name in ("neox", "qwen")]
+def sources(context):
+    place = context.config.folder / "cache"
+    return [train.training_source(context, name, Cache(place / name)) for name in ("neox", "qwen")]
 
 
-def test_each_example_meets_the_sources_states_of_the_other_answer(job):
-    learned = sources(job)
-    others = train._other_answers(job, job.config.objectives)
-    collator = FusionCollator(job.train, job.encoded("pivot"), learned, job.weighting, others=others)
+def test_each_example_meets_the_sources_states_of_the_other_answer(context):
+    learned = sources(context)
+    others = train._other_answers(context, context.config.objectives)
+    collator = FusionCollator(context.train, context.encoded("pivot"), learned, context.weighting, others=others)
     numbers = [7, 12, 0, 4]  # a thought, the prompt with one answer, two short answers
     partners = [1, None, 6, 10]
     for source in learned:
@@ -66,25 +66,25 @@ def test_each_example_meets_the_sources_states_of_the_other_answer(job):
         assert found.example.unique().tolist() == [0, 2, 3]
         for place, partner in enumerate(partners):
             if partner is not None:
-                there = source.cache.rows([job.train[partner].id], hidden=True)
+                there = source.cache.rows([context.train[partner].id], hidden=True)
                 mine = found.select(found.example == place)
                 assert torch.equal(mine.hidden, there.hidden)
                 assert torch.equal(mine.prefix, there.prefix)
 
 
-def test_where_no_term_asks_or_nobody_answers_otherwise_there_are_no_rows(job):
-    learned, others = sources(job), train._other_answers(job, job.config.objectives)
+def test_where_no_term_asks_or_nobody_answers_otherwise_there_are_no_rows(context):
+    learned, others = sources(context), train._other_answers(context, context.config.objectives)
     for given, numbers in ((None, [0, 7]), (others, [12])):
-        collator = FusionCollator(job.train, job.encoded("pivot"), learned, job.weighting, others=given)
+        collator = FusionCollator(context.train, context.encoded("pivot"), learned, context.weighting, others=given)
         targets = collator(numbers)["targets"].to("cpu")
         assert all(len(source.other_answer) == 0 for source in targets.sources.values())
-    assert train._other_answers(job, job.config.objectives[:1]) is None
+    assert train._other_answers(context, context.config.objectives[:1]) is None
 
 
 def test_the_term_falls_and_is_another_than_that_of_the_same_answers_alone(folder):
     logs = {}
     for name, term in (("across", TRANSPORT), ("same", {"kind": "optimal_transport"})):
-        this = Job(loading.parse(raw(folder, term), "test"))
+        this = RunContext(loading.parse(raw(folder, term), "test"))
         learned = sources(this)
         train.train_one(this, name, learned, [source.name for source in learned])
         logs[name] = json.loads((this.config.folder / "train" / name / "log.json").read_text())
@@ -102,4 +102,6 @@ def test_data_in_which_every_prompt_has_one_answer_is_refused_before_anything_is
     ):
         pipeline.run(loading.parse(given, "test"), "extract")
     assert not (folder / "runs/lone/cache").exists()
-    extract.refuse_lone_answers(Job(loading.parse({**given, "objectives": [{**TRANSPORT, "weight": 0}]}, "test")))
+    extract.refuse_lone_answers(
+        RunContext(loading.parse({**given, "objectives": [{**TRANSPORT, "weight": 0}]}, "test"))
+    )

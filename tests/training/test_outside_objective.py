@@ -14,7 +14,7 @@ import torch
 
 from fusion import pipeline
 from fusion.objectives import BatchTargets, CrossEntropy, Objective, ObjectiveInputs, Requirements, Term
-from fusion.stages.context import Job
+from fusion.stages.context import RunContext
 from fusion.stages.train import training_source
 from fusion.training import FusionCollator, TrainingSpec, train
 from fusion.weighting import Mean
@@ -50,15 +50,17 @@ class SameChange(Objective):
 
 
 @pytest.fixture(scope="module")
-def job(tmp_path_factory):
-    job = Job(runs.config(tmp_path_factory.mktemp("outside")))
-    pipeline.run(job.config, until="extract")
-    return job
+def context(tmp_path_factory):
+    context = RunContext(runs.config(tmp_path_factory.mktemp("outside")))
+    pipeline.run(context.config, until="extract")
+    return context
 
 
-def trained(job, folder, objectives, **arguments):
-    sources = [training_source(job, name, cache) for name, cache in pipeline.extract(job).items() if name != "pivot"]
-    collator = FusionCollator(job.train, job.encoded("pivot"), sources, Mean())
+def trained(context, folder, objectives, **arguments):
+    sources = [
+        training_source(context, name, cache) for name, cache in pipeline.extract(context).items() if name != "pivot"
+    ]
+    collator = FusionCollator(context.train, context.encoded("pivot"), sources, Mean())
     given = {
         "max_steps": 3,
         "per_device_train_batch_size": 8,
@@ -67,37 +69,42 @@ def trained(job, folder, objectives, **arguments):
         "save_strategy": "no",
     }
     spec = TrainingSpec(
-        job.config.pivot.ref, job.tokenizers["pivot"], collator, objectives, given | arguments, 0, "float32"
+        context.config.pivot.ref, context.tokenizers["pivot"], collator, objectives, given | arguments, 0, "float32"
     )
     train(spec, folder)
     return json.loads((folder / "log.json").read_text())
 
 
-def test_it_trains_beside_ours_and_is_logged_by_its_name(job, tmp_path):
-    log = trained(job, tmp_path / "a", [CrossEntropy(weight=0.5), SameChange(weight=0.5)])
+def test_it_trains_beside_ours_and_is_logged_by_its_name(context, tmp_path):
+    log = trained(context, tmp_path / "a", [CrossEntropy(weight=0.5), SameChange(weight=0.5)])
     for entry in log:
         assert entry["loss/same_change/neox"] > 0
         parts = [entry["loss/cross_entropy"], entry["loss/same_change/neox"], entry["loss/same_change/qwen"]]
         assert entry["loss"] == pytest.approx(0.5 * sum(parts), rel=1e-5)
-    alone = trained(job, tmp_path / "b", [SameChange()])
+    alone = trained(context, tmp_path / "b", [SameChange()])
     assert sum(alone[-1][f"loss/same_change/{n}"] for n in ("neox", "qwen")) < sum(
         alone[0][f"loss/same_change/{n}"] for n in ("neox", "qwen")
     )
 
 
-def test_its_denominators_count_all_micro_batches(job, tmp_path):
-    whole = trained(job, tmp_path / "a", [SameChange()], per_device_train_batch_size=16, max_steps=1)
+def test_its_denominators_count_all_micro_batches(context, tmp_path):
+    whole = trained(context, tmp_path / "a", [SameChange()], per_device_train_batch_size=16, max_steps=1)
     parts = trained(
-        job, tmp_path / "b", [SameChange()], per_device_train_batch_size=8, gradient_accumulation_steps=2, max_steps=1
+        context,
+        tmp_path / "b",
+        [SameChange()],
+        per_device_train_batch_size=8,
+        gradient_accumulation_steps=2,
+        max_steps=1,
     )
     # a neighbour in the next micro-batch is lost: two pairs of some eighty
     assert parts[0]["loss"] == pytest.approx(whole[0]["loss"], rel=0.1)
 
 
-def test_what_it_counts_is_taken_from_the_text(job, tmp_path):
+def test_what_it_counts_is_taken_from_the_text(context, tmp_path):
     rest = [CrossEntropy(use_remaining_weight=True), SameChange(weight=0.9)]
     both, text = (
-        trained(job, tmp_path / "a", rest, max_steps=1),
-        trained(job, tmp_path / "b", [CrossEntropy()], max_steps=1),
+        trained(context, tmp_path / "a", rest, max_steps=1),
+        trained(context, tmp_path / "b", [CrossEntropy()], max_steps=1),
     )
     assert both[0]["loss/cross_entropy"] < 0.9 * text[0]["loss/cross_entropy"]

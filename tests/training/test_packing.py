@@ -8,7 +8,7 @@ import torch
 from fusion import pipeline
 from fusion.models.head import hidden_states
 from fusion.stages import train
-from fusion.stages.context import Job
+from fusion.stages.context import RunContext
 from fusion.stages.lineage import lineage
 from fusion.training import packing
 from tests.helpers import runs, tiny
@@ -45,12 +45,12 @@ def test_a_line_is_limited_where_attention_computes_its_whole_square():
 def test_packing_changes_no_loss_and_no_weight_beyond_rounding(tmp_path):
     logs, weights = [], []
     for packs in (False, True):
-        job = Job(runs.config(tmp_path, name=f"pack-{packs}", packing=packs, baseline=False))
-        job.record.update(**lineage(job))
-        caches = pipeline.extract(job)
-        sources = [train.training_source(job, name, cache) for name, cache in caches.items() if name != "pivot"]
-        assert train.train_one(job, "unified", sources, ["neox", "qwen"], caches["pivot"])
-        folder = job.config.folder / "train/unified"
+        context = RunContext(runs.config(tmp_path, name=f"pack-{packs}", packing=packs, baseline=False))
+        context.record.update(**lineage(context))
+        caches = pipeline.extract(context)
+        sources = [train.training_source(context, name, cache) for name, cache in caches.items() if name != "pivot"]
+        assert train.train_one(context, "unified", sources, ["neox", "qwen"], caches["pivot"])
+        folder = context.config.folder / "train/unified"
         logs.append(json.loads((folder / "log.json").read_text()))
         weights.append(dict(tiny.AutoModelForCausalLM.from_pretrained(folder / "model").named_parameters()))
     assert len(logs[0]) == 4

@@ -12,7 +12,7 @@ from fusion import pipeline
 from fusion.config.loading import ConfigError
 from fusion.models.loading import ModelRef, load_model
 from fusion.stages import train
-from fusion.stages.context import Job
+from fusion.stages.context import RunContext
 from fusion.training import quantized_weights
 from fusion.training.quantization_aware import (
     CODES,
@@ -262,6 +262,6 @@ def test_what_does_not_go_together_is_refused_when_the_configuration_is_read(fol
 
 
 def test_a_training_with_another_student_is_refused(folder, finished):
-    job = Job(config(folder, {"kind": "binary"}))
+    context = RunContext(config(folder, {"kind": "binary"}))
     with pytest.raises(ValueError, match="quantization_aware_training .kind: .ternary. there, .binary. here"):
-        train.train_one(job, "fine-tuned", [], [])
+        train.train_one(context, "fine-tuned", [], [])

@@ -11,7 +11,7 @@ from fusion.cache.head_recovery import principal_angles
 from fusion.models.loading import ModelRef, load_model
 from fusion.objectives import DualHead
 from fusion.stages import extract, train
-from fusion.stages.context import Job
+from fusion.stages.context import RunContext
 from fusion.training import auxiliary_modules
 from tests.helpers import runs, tiny
 
@@ -23,8 +23,8 @@ WHOLE = {
 TRAINING = {"max_steps": 12, "learning_rate": 3e-3, "save_strategy": "no", "per_device_train_batch_size": 16}
 
 
-def job(folder, **changes):
-    return Job(runs.config(folder, **WHOLE | {"training": TRAINING} | changes))
+def context(folder, **changes):
+    return RunContext(runs.config(folder, **WHOLE | {"training": TRAINING} | changes))
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def caches(folder):
 
 @pytest.fixture
 def sources(folder, caches):
-    this = job(folder)
+    this = context(folder)
     return [train.training_source(this, name, cache) for name, cache in caches.items()]
 
 
@@ -75,7 +75,7 @@ def test_some_state_makes_each_of_the_sources_rows_through_the_recovered_head(so
 
 
 def test_the_term_falls_and_the_exported_model_is_an_ordinary_one(folder, sources):
-    this = job(folder)
+    this = context(folder)
     train.train_one(this, "falls", sources, [source.name for source in sources])
     place = this.config.folder / "train/falls"
     log = json.loads((place / "log.json").read_text())
@@ -89,7 +89,7 @@ def test_the_term_falls_and_the_exported_model_is_an_ordinary_one(folder, source
 
 
 def test_rows_that_do_not_tell_are_refused_before_anything_is_trained(folder, caches, tmp_path):
-    extract.refuse_unknown(job(folder), caches)
+    extract.refuse_unknown(context(folder), caches)
     few = runs.raw(folder, name="few", **WHOLE)
     few["data"]["train"] = [{**few["data"]["train"][0], "limit": 1}]
     with pytest.raises(

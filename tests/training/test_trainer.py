@@ -13,7 +13,7 @@ from fusion.data.batching import pad_texts
 from fusion.models.head import Head
 from fusion.objectives import GLD, CrossEntropy, ForwardKL, InfiFusion
 from fusion.stages import train
-from fusion.stages.context import Job
+from fusion.stages.context import RunContext
 from fusion.stages.lineage import lineage
 from fusion.training import FusionCollator
 from fusion.training.fit import training_arguments
@@ -23,34 +23,34 @@ from tests.helpers import runs, tiny
 
 
 @pytest.fixture(scope="module")
-def job(tmp_path_factory):
+def context(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trainer")
-    job = Job(runs.config(folder))
-    job.record.update(**lineage(job))
-    return job
+    context = RunContext(runs.config(folder))
+    context.record.update(**lineage(context))
+    return context
 
 
 @pytest.fixture(scope="module")
-def sources(job):
-    caches = pipeline.extract(job)
-    return [train.training_source(job, name, cache) for name, cache in caches.items() if name != "pivot"]
+def sources(context):
+    caches = pipeline.extract(context)
+    return [train.training_source(context, name, cache) for name, cache in caches.items() if name != "pivot"]
 
 
-def collator(job, sources):
-    return FusionCollator(job.train, job.encoded("pivot"), sources, job.config.weighting)
+def collator(context, sources):
+    return FusionCollator(context.train, context.encoded("pivot"), sources, context.config.weighting)
 
 
-def trainer(job, sources, objectives, tmp_path, kind=FusionTrainer, **arguments):
-    model = tiny.AutoModelForCausalLM.from_pretrained(job.config.pivot.path)
+def trainer(context, sources, objectives, tmp_path, kind=FusionTrainer, **arguments):
+    model = tiny.AutoModelForCausalLM.from_pretrained(context.config.pivot.path)
     given = {"max_steps": 3, "per_device_train_batch_size": 8, "learning_rate": 1e-2, "report_to": [], **arguments}
     shared = {
         "model": model,
         "args": training_arguments(given, tmp_path, 0),
-        "train_dataset": range(len(job.train)),
-        "data_collator": collator(job, sources),
+        "train_dataset": range(len(context.train)),
+        "data_collator": collator(context, sources),
     }
     if kind is FusionTrainer:
-        vocabulary = max(job.tokenizers["pivot"].get_vocab().values()) + 1
+        vocabulary = max(context.tokenizers["pivot"].get_vocab().values()) + 1
         shared |= {"head": Head.from_model(model, vocabulary), "objectives": objectives}
     return kind(**shared)
 
@@ -61,24 +61,24 @@ def weights(*args, **kwargs):
     return {name: weight.detach().clone() for name, weight in made.model.named_parameters()}, made.state.log_history
 
 
-def test_all_fusion_weights_at_zero_are_plain_fine_tuning_to_the_bit(job, sources, tmp_path):
+def test_all_fusion_weights_at_zero_are_plain_fine_tuning_to_the_bit(context, sources, tmp_path):
     silent = [CrossEntropy(weight=1.0), InfiFusion(weight=0.0), GLD(weight=0.0), ForwardKL(weight=0.0)]
-    fused, _ = weights(job, sources, silent, tmp_path)
-    plain, _ = weights(job, [], plain_fine_tuning(), tmp_path)
+    fused, _ = weights(context, sources, silent, tmp_path)
+    plain, _ = weights(context, [], plain_fine_tuning(), tmp_path)
     assert all(torch.equal(fused[name], weight) for name, weight in plain.items())
 
 
-def test_a_fusion_term_with_any_weight_is_not_plain_fine_tuning(job, sources, tmp_path):
+def test_a_fusion_term_with_any_weight_is_not_plain_fine_tuning(context, sources, tmp_path):
     for objective in (InfiFusion(weight=1e-3), GLD(weight=1e-3), ForwardKL(weight=1e-3)):
-        fused, _ = weights(job, sources, [CrossEntropy(), objective], tmp_path)
-        plain, _ = weights(job, [], plain_fine_tuning(), tmp_path)
+        fused, _ = weights(context, sources, [CrossEntropy(), objective], tmp_path)
+        plain, _ = weights(context, [], plain_fine_tuning(), tmp_path)
         assert not all(torch.equal(fused[name], weight) for name, weight in plain.items())
 
 
 @pytest.mark.parametrize("line", [None, 60])
-def test_mixed_precision_trains_about_as_float32_does(job, sources, tmp_path, line):
-    _, whole = weights(job, sources, [CrossEntropy(), ForwardKL()], tmp_path)
-    made = trainer(job, sources, [CrossEntropy(), ForwardKL()], tmp_path, bf16=True)
+def test_mixed_precision_trains_about_as_float32_does(context, sources, tmp_path, line):
+    _, whole = weights(context, sources, [CrossEntropy(), ForwardKL()], tmp_path)
+    made = trainer(context, sources, [CrossEntropy(), ForwardKL()], tmp_path, bf16=True)
     made.data_collator = dataclasses.replace(made.data_collator, line_length=line)
     made.train()
     for entry, expected in zip(made.state.log_history[:3], whole[:3], strict=True):
@@ -86,9 +86,9 @@ def test_mixed_precision_trains_about_as_float32_does(job, sources, tmp_path, li
         assert entry["loss"] != expected["loss"]
 
 
-def test_cross_entropy_trains_as_transformers_own_loss_does(job, tmp_path):
+def test_cross_entropy_trains_as_transformers_own_loss_does(context, tmp_path):
     """Same batches, labels shifted by transformers, and the ids of padded heads masked by hand."""
-    texts = job.encoded("pivot")
+    texts = context.encoded("pivot")
 
     def labelled(numbers):
         inputs, _, _ = pad_texts([texts[n] for n in numbers], "cpu")
@@ -98,13 +98,13 @@ def test_cross_entropy_trains_as_transformers_own_loss_does(job, tmp_path):
             labels[b, : texts[n].start] = -100
         return {**inputs, "labels": labels}
 
-    theirs = trainer(job, [], [], tmp_path, Trainer)
+    theirs = trainer(context, [], [], tmp_path, Trainer)
     theirs.data_collator = labelled
     head = theirs.model.get_output_embeddings()
-    vocabulary = max(job.tokenizers["pivot"].get_vocab().values()) + 1
+    vocabulary = max(context.tokenizers["pivot"].get_vocab().values()) + 1
     head.register_forward_hook(lambda _m, _i, out: out.index_fill(-1, torch.arange(vocabulary, out.shape[-1]), -1e9))
     theirs.train()
-    ours, log = weights(job, [], plain_fine_tuning(), tmp_path)
+    ours, log = weights(context, [], plain_fine_tuning(), tmp_path)
     for entry, other in zip(log[:-1], theirs.state.log_history[:-1], strict=True):
         assert entry["loss"] == pytest.approx(other["loss"], rel=1e-4)
     for name, weight in theirs.model.named_parameters():
@@ -114,10 +114,10 @@ def test_cross_entropy_trains_as_transformers_own_loss_does(job, tmp_path):
 EVERYTHING = [CrossEntropy(weight=0.5), InfiFusion(weight=0.2), GLD(weight=0.1), ForwardKL(weight=0.3)]
 
 
-def test_the_number_of_micro_batches_does_not_change_the_step(job, sources, tmp_path):
-    _, log = weights(job, sources, EVERYTHING, tmp_path, per_device_train_batch_size=16, max_steps=1)
+def test_the_number_of_micro_batches_does_not_change_the_step(context, sources, tmp_path):
+    _, log = weights(context, sources, EVERYTHING, tmp_path, per_device_train_batch_size=16, max_steps=1)
     _, other = weights(
-        job, sources, EVERYTHING, tmp_path,
+        context, sources, EVERYTHING, tmp_path,
         per_device_train_batch_size=4, gradient_accumulation_steps=4, max_steps=1,
     )  # fmt: skip
     for name in log[0].keys() & other[0].keys() - {"epoch"}:
@@ -125,27 +125,27 @@ def test_the_number_of_micro_batches_does_not_change_the_step(job, sources, tmp_
     assert log[0]["loss"] > 0
 
 
-def test_gradient_checkpointing_does_not_change_the_step(job, sources, tmp_path):
-    plain, log = weights(job, sources, EVERYTHING, tmp_path)
-    again, other = weights(job, sources, EVERYTHING, tmp_path, gradient_checkpointing=True)
+def test_gradient_checkpointing_does_not_change_the_step(context, sources, tmp_path):
+    plain, log = weights(context, sources, EVERYTHING, tmp_path)
+    again, other = weights(context, sources, EVERYTHING, tmp_path, gradient_checkpointing=True)
     assert [entry["loss"] for entry in log[:-1]] == [entry["loss"] for entry in other[:-1]]
     assert all(torch.equal(weight, again[name]) for name, weight in plain.items())
 
 
-def test_unified_with_equal_sources_adds_them_up(job, sources, tmp_path):
+def test_unified_with_equal_sources_adds_them_up(context, sources, tmp_path):
     """(1 - lambda) SFT + S lambda pair: a sum over sources, not their mean."""
-    made = trainer(job, sources, EVERYTHING, tmp_path)
+    made = trainer(context, sources, EVERYTHING, tmp_path)
     twins = [dataclasses.replace(sources[0], name=name) for name in "abc"]
     objectives = [CrossEntropy(weight=0.9), InfiFusion(weight=0.1)]
-    alone, three = (loss_of(made, job, chosen, objectives) for chosen in (twins[:1], twins))
+    alone, three = (loss_of(made, context, chosen, objectives) for chosen in (twins[:1], twins))
     sft, pair = alone["cross_entropy"], alone["infifusion/a"]
     assert pair > 0.1
     assert three["total"] == pytest.approx(0.9 * sft + 3 * 0.1 * pair, rel=1e-5)
 
 
-def loss_of(made, job, sources, objectives):
+def loss_of(made, context, sources, objectives):
     made.loss = dataclasses.replace(made.loss, objectives=objectives)
-    batch = collator(job, sources)(range(8))
+    batch = collator(context, sources)(range(8))
     hidden = tiny_hidden(made, batch)
     terms = made.loss(hidden, batch["targets"], made.loss.counts(batch["targets"]))
     found = {term.name: term.mean.item() for term in terms}
@@ -158,10 +158,10 @@ def tiny_hidden(made, batch):
     return hidden_states(made.model, input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
 
 
-def test_prompts_and_padding_contribute_nothing(job, sources, tmp_path):
+def test_prompts_and_padding_contribute_nothing(context, sources, tmp_path):
     """Hidden states at positions without rows may be anything, NaN even, and get no gradient."""
-    made = trainer(job, sources, EVERYTHING, tmp_path)
-    batch = collator(job, sources)(range(8))
+    made = trainer(context, sources, EVERYTHING, tmp_path)
+    batch = collator(context, sources)(range(8))
     hidden = tiny_hidden(made, batch).detach()
     used = torch.zeros(hidden.shape[:2], dtype=torch.bool).flatten()
     used[batch["targets"].row_positions] = True
@@ -176,8 +176,8 @@ def test_prompts_and_padding_contribute_nothing(job, sources, tmp_path):
     assert (gradient[used].abs().sum(-1) > 0).float().mean() > 0.9
 
 
-def test_a_source_learned_alone_counts_as_it_does_among_the_others(job, sources):
-    everyone = FusionCollator(job.train, job.encoded("pivot"), sources, GoldPosterior())
+def test_a_source_learned_alone_counts_as_it_does_among_the_others(context, sources):
+    everyone = FusionCollator(context.train, context.encoded("pivot"), sources, GoldPosterior())
     alone = dataclasses.replace(everyone, learn_from=["qwen"])
     together, single = everyone(range(8))["targets"].sources, alone(range(8))["targets"].sources
     assert list(single) == ["qwen"]
@@ -185,8 +185,8 @@ def test_a_source_learned_alone_counts_as_it_does_among_the_others(job, sources)
     assert 0 < single["qwen"].weight.mean() < 1
 
 
-def test_a_batch_pairs_rows_of_the_same_text(job, sources):
-    targets = collator(job, sources)([3, 1, 7])["targets"]
+def test_a_batch_pairs_rows_of_the_same_text(context, sources):
+    targets = collator(context, sources)([3, 1, 7])["targets"]
     for source in targets.sources.values():
         pivot, theirs = targets.positions.select(source.pairs.pivot), source.rows.select(source.pairs.source)
         assert torch.equal(pivot.prefix, theirs.prefix)
