@@ -35,7 +35,7 @@ from fusion.stages.extract import cache_writer, extract_one, helping_batches, re
 from fusion.stages.helping import helping
 from fusion.stages.lineage import lineage
 from fusion.stages.merge import fuse_chosen, merge_all
-from fusion.stages.respond import answer, choose, outcome, read
+from fusion.stages.respond import choose_responses, generate_answers, response_counts, score_answers
 from fusion.stages.train import train_one, training_source
 from fusion.training import BASELINE, trainings_of
 from fusion_eval.results import Result
@@ -67,7 +67,7 @@ def learn(context: RunContext, stages: int) -> None:
     context.record.update(**lineage(context))
     caches = extract(context)
     if distributed.is_main_process():
-        keep_caches(context, caches)
+        record_caches(context, caches)
         show_helping(context, caches)
     for stage in (train_all, merge_pairwise, evaluate, report)[:stages]:
         if stage is train_all or distributed.is_main_process():  # the other processes only train
@@ -95,18 +95,18 @@ def fine_tune(context: RunContext) -> None:
 
 def respond(context: RunContext) -> None:
     """Answers of the sources to the training prompts, and which are learned from. Nothing where the data's own are."""
-    if not context.by_prompt:
+    if not context.has_generated_responses:
         return
-    for name in context.writers:
+    for name in context.responding_sources:
         with context.record.stage(f"respond {name}") as note:
-            note["skipped"] = not answer(context, name)
-    for name in context.readers:
+            note["skipped"] = not generate_answers(context, name)
+    for name in context.scoring_sources:
         with context.record.stage(f"read responses {name}") as note:
-            note["skipped"] = not read(context, name)
+            note["skipped"] = not score_answers(context, name)
     with context.record.stage("choose responses") as note:
-        note["skipped"] = not choose(context)
-    context.record.update(responses=[asdict(count) for count in outcome(context)])
-    console.print(responses_table(outcome(context)))
+        note["skipped"] = not choose_responses(context)
+    context.record.update(responses=[asdict(count) for count in response_counts(context)])
+    console.print(responses_table(response_counts(context)))
 
 
 def extract(context: RunContext) -> dict[str, Cache]:
@@ -122,7 +122,7 @@ def extract(context: RunContext) -> dict[str, Cache]:
     return caches
 
 
-def keep_caches(context: RunContext, caches: dict[str, Cache]) -> None:
+def record_caches(context: RunContext, caches: dict[str, Cache]) -> None:
     """Keep the sizes of the caches, and one example of each domain as they hold it, for the report."""
     context.record.update(
         caches={name: {"rows": len(c), "bytes": c.size_in_bytes, "top_k": c.key["top_k"]} for name, c in caches.items()}
@@ -146,8 +146,8 @@ def train_all(context: RunContext, caches: dict[str, Cache]) -> None:
     names = [source.name for source in context.config.sources]
     for name, learn_from in trainings_of(context.config.strategies, context.config.baseline, names).items():
         with context.record.stage(f"train {name}") as note:
-            run, teachers = (context, sources) if learn_from else (context.plain, [])
-            note["skipped"] = not train_one(run, name, teachers, learn_from, caches["pivot"])
+            which, teachers = (context, sources) if learn_from else (context.baseline_context, [])
+            note["skipped"] = not train_one(which, name, teachers, learn_from, caches["pivot"])
 
 
 def merge_pairwise(context: RunContext, _caches: dict[str, Cache]) -> None:

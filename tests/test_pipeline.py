@@ -101,7 +101,7 @@ def test_the_alignment_shows_one_example_of_each_domain_as_the_caches_hold_it(fo
     shown = json.loads((finished / "alignment.json").read_text())
     context = RunContext(runs.config(folder))
     for domain, one in zip(["d0", "d1"], shown, strict=True):
-        examples = [example for example in context.train if example.domain == domain]
+        examples = [example for example in context.train_examples if example.domain == domain]
         example = max(examples, key=lambda e: len(e.response))
         assert (one["domain"], one["prompt"], one["response"]) == (domain, example.prompt, example.response)
         for name, lane in one["positions"].items():
@@ -215,7 +215,7 @@ def test_a_heldout_example_that_is_trained_on_is_refused(folder):
     raw = runs.raw(folder)
     raw["data"]["heldout"][0] = raw["data"]["train"][0]
     with pytest.raises(ValueError, match="8 of 11 held-out examples are also in the training data"):
-        _ = RunContext(runs.loading.parse(raw, "test")).heldout
+        _ = RunContext(runs.loading.parse(raw, "test")).heldout_examples
 
 
 def test_a_missing_model_is_named(folder, tmp_path):

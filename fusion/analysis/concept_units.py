@@ -40,12 +40,12 @@ class Dissection:
 
 def dissect_models(context: RunContext, units: UnitKind, sample: int = SAMPLE) -> dict[str, Dissection]:
     """The pivot and the fused model, if there is one, on the responses of the first `sample` training examples."""
-    texts = context.encoded("pivot")[: min(sample, len(context.train))]
+    texts = context.encoded("pivot")[: min(sample, len(context.train_examples))]
     rows = [torch.tensor([row for row, prefix in enumerate(text.prefix) if prefix > 0]) for text in texts]
     held = torch.cat(
         [
             label_concepts(example.response, [text.prefix[row] for row in response_rows])
-            for example, text, response_rows in zip(context.train, texts, rows, strict=False)
+            for example, text, response_rows in zip(context.train_examples, texts, rows, strict=False)
         ]
     )
     if len(held) * ACTIVE_SHARE < 1:

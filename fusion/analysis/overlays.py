@@ -23,7 +23,7 @@ CANDIDATES = 20
 
 def example_overlays(context: RunContext, caches: Mapping[str, Cache]) -> list[Overlay]:
     """One training example of each domain in the tokens of every model, with what each expected, as cached."""
-    chosen = _one_of_each_domain(context.train)
+    chosen = _one_of_each_domain(context.train_examples)
     spell = {name: token_display(tokenizer) for name, tokenizer in context.tokenizers.items()}
     return [
         overlay(

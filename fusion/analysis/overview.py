@@ -48,7 +48,7 @@ def overview(context: RunContext) -> list[Overview]:
 
 def audit_by_source(context: RunContext) -> dict[str, AlignmentAudit]:
     """The alignment audit of each source on the training examples: from tokenizers alone, before any GPU hour."""
-    examples = list(unique_examples(context.train))
+    examples = list(unique_examples(context.train_examples))
     place = {id: i for i, id in reversed(list(enumerate(context.ids)))}
     texts = {i: example.response.encode() for i, example in enumerate(examples)}
     domains = {i: example.domain for i, example in enumerate(examples)}

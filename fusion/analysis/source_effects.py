@@ -41,7 +41,7 @@ def rescaling_by_source(context: RunContext, share: float, sample: int = 2000) -
         for name, source in batch["targets"].sources.items():
             source_gold[name].append(source.mapped.pivot_token_logprob)
             pivot_gold[name].append(gold[source.pivot_index])
-            domains[name] += [context.train[numbers[e]].domain for e in source.mapped.example.tolist()]
+            domains[name] += [context.train_examples[numbers[e]].domain for e in source.mapped.example.tolist()]
     return {n: rescaling(torch.cat(source_gold[n]), torch.cat(pivot_gold[n]), domains[n], share) for n in names}
 
 
@@ -87,9 +87,9 @@ def _batches(context: RunContext, sample: int, size: int) -> Iterator[tuple[rang
     names = [source.name for source in context.config.sources]
     sources = [training_source(context, name, Cache(context.config.folder / "cache" / name)) for name in names]
     collator = FusionCollator(
-        context.train, context.encoded("pivot"), sources, Sum(), alignment=context.config.alignment
+        context.train_examples, context.encoded("pivot"), sources, Sum(), alignment=context.config.alignment
     )
-    count = min(sample, len(context.train))
+    count = min(sample, len(context.train_examples))
     for start in range(0, count, size):
         numbers = range(start, min(start + size, count))
         yield numbers, collator(numbers)

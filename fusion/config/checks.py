@@ -54,7 +54,7 @@ def _sources(config: Config) -> None:
         if source.fine_tune is not None:
             _trainable(source, config.data)
         same = (source.path, source.revision) == (config.pivot.path, config.pivot.revision)
-        if same and source.backend.has_weights and not source.says_otherwise:
+        if same and source.backend.has_weights and not source.differs_from_pivot:
             raise ValueError(
                 f"source {source.name} is the pivot itself ({source.path}); it has nothing to teach unless transforms "
                 "or look_ahead change what it says"

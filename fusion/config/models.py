@@ -77,6 +77,6 @@ class SourceSettings(ModelSettings):
     """Whether it reads the prompts that data sets give under `look_ahead`, instead of those the pivot reads."""
 
     @property
-    def says_otherwise(self) -> bool:
+    def differs_from_pivot(self) -> bool:
         """Whether its rows would not be the pivot's even if the model were the pivot."""
         return bool(self.transforms or self.fine_tune or self.look_ahead) or isinstance(self.backend, Similarity)

@@ -24,8 +24,8 @@ def training_counts(context: RunContext, name: str, from_settings: bool, *, once
     texts = context.encoded(name)
     if once:
         return count_tokens(dict(zip(context.ids, texts, strict=True)).values())
-    every = count_tokens(texts[: len(context.train)])
-    return every if share == 1 else _scaled(every, sum(easiest_counts(context.train, share).values()))
+    every = count_tokens(texts[: len(context.train_examples)])
+    return every if share == 1 else _scaled(every, sum(easiest_counts(context.train_examples, share).values()))
 
 
 def _scaled(counts: Counts, examples: int) -> Counts:
@@ -40,8 +40,10 @@ def heldout_counts(context: RunContext, name: str, from_settings: bool) -> Count
     if from_settings:
         return counts_from_settings(context.config, _examples(context.config, "heldout"))
     texts = context.encoded(name)
-    rows_a_byte = sum(text.num_rows for text in texts) / max(1, sum(len(e.response.encode()) for e in context.read))
-    sizes = [(len(e.prompt.encode()), len(e.response.encode())) for e in context.heldout]
+    rows_a_byte = sum(text.num_rows for text in texts) / max(
+        1, sum(len(e.response.encode()) for e in context.extracted_examples)
+    )
+    sizes = [(len(e.prompt.encode()), len(e.response.encode())) for e in context.heldout_examples]
     return _sum([(round((p + r) * rows_a_byte), round(r * rows_a_byte)) for p, r in sizes])
 
 
@@ -82,5 +84,7 @@ def describe_domains(context: RunContext) -> str:
     train = ", ".join(
         f"{domain} {count}" for domain, count in datasets.count_by_domain(context.original_examples).items()
     )
-    held = ", ".join(f"{domain} {count}" for domain, count in datasets.count_by_domain(context.heldout).items())
+    held = ", ".join(
+        f"{domain} {count}" for domain, count in datasets.count_by_domain(context.heldout_examples).items()
+    )
     return f"training: {train}; held out: {held}"

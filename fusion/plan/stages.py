@@ -30,7 +30,7 @@ from fusion.training import trainings_of
 
 def plan(context: RunContext, count: bool = False) -> RunPlan:
     """Estimates of every stage, in order. With `plan.tokens` and not `count` neither data nor tokenizers are read."""
-    context = replace(context, expected=True)
+    context = replace(context, for_plan=True)
     sizes = {
         name: load_architecture(model.ref)
         for name, model in context.models.items()
@@ -61,15 +61,18 @@ def plan(context: RunContext, count: bool = False) -> RunPlan:
 def _responses(planner: Planner) -> list[StageEstimate]:
     """Of those sources that run here; nothing where the data's own responses are learned from."""
     context = planner.context
-    if not context.by_prompt:
+    if not context.has_generated_responses:
         return []
-    how, copies = context.written, len(context.writers) if isinstance(context.written, EverySource) else 1
+    how, copies = (
+        context.response_settings,
+        len(context.responding_sources) if isinstance(context.response_settings, EverySource) else 1,
+    )
     stages = []
-    for name in (name for name in context.writers if name in planner.sizes):
+    for name in (name for name in context.responding_sources if name in planner.sizes):
         counts = generation_counts(planner.counts(name, once=True), copies, how.samples, how.max_new_tokens)
         stages.append(_written(planner, f"respond {name}", name, counts))
-    for name in (name for name in context.readers if name in planner.sizes):
-        others = sum(other != name for other in context.writers)
+    for name in (name for name in context.scoring_sources if name in planner.sizes):
+        others = sum(other != name for other in context.responding_sources)
         counts = scoring_counts(planner.counts(name, once=True), copies, how.samples, how.max_new_tokens, others)
         stages.append(_written(planner, f"read responses {name}", name, counts))
     return stages

@@ -39,9 +39,9 @@ class RunContext:
     """One run of one configuration."""
 
     config: Config
-    expected: bool = False
+    for_plan: bool = False
     """Whether what sources are yet to do counts as done, for a plan: their answers are as long as they may get."""
-    without: tuple[int, int] | None = None
+    left_out_fold: tuple[int, int] | None = None
     """The part of the training data that is left out, and of how many: `fine_tune.folds`."""
 
     @property
@@ -57,7 +57,10 @@ class RunContext:
     @functools.cached_property
     def models(self) -> dict[str, ModelSettings]:
         """The pivot and the sources by name, each as it teaches. Raises ValueError where one is yet to be fine-tuned."""
-        return {"pivot": self.config.pivot, **{source.name: self.parts(source)[0] for source in self.config.sources}}
+        return {
+            "pivot": self.config.pivot,
+            **{source.name: self.fold_models(source)[0] for source in self.config.sources},
+        }
 
     def fine_tunings(self, source: SourceSettings) -> dict[str, RunContext]:
         """The trainings of a source before it teaches, by name: one on everything, or one for each part that is left out."""
@@ -66,14 +69,16 @@ class RunContext:
         alone, count = RunContext(fine_tuning(self.config, source)), source.fine_tune.folds
         if count == 1:
             return {fine_tuning_name(source.name): alone}
-        return {fine_tuning_name(source.name, part): replace(alone, without=(part, count)) for part in range(count)}
+        return {
+            fine_tuning_name(source.name, part): replace(alone, left_out_fold=(part, count)) for part in range(count)
+        }
 
-    def parts(self, source: SourceSettings) -> list[SourceSettings]:
+    def fold_models(self, source: SourceSettings) -> list[SourceSettings]:
         """The source as it teaches: one model, or one for each part of the data, which was not trained on that part.
 
         Raises ValueError where one is yet to be fine-tuned.
         """
-        if source.fine_tune is None or self.expected:
+        if source.fine_tune is None or self.for_plan:
             return [source]
         folders = [self.config.folder / "train" / name for name in self.fine_tunings(source)]
         if not all(artifacts.is_complete(folder) for folder in folders):
@@ -88,7 +93,7 @@ class RunContext:
         found = {name: self._fingerprint(name) for name in self.models}
         for name, fingerprint in found.items():
             itself = name != "pivot" and fingerprint == found["pivot"]
-            if itself and not getattr(self.models[name], "says_otherwise", False):
+            if itself and not getattr(self.models[name], "differs_from_pivot", False):
                 raise ValueError(
                     f"Source {name} ({self.models[name].path}) has the same files as the pivot ({self.config.pivot.path}). "
                     "It would teach the pivot what it says already; remove it from sources, name another model, or give it "
@@ -115,10 +120,10 @@ class RunContext:
         return [datasets.load(**data.reading) for data in self.config.data.train]
 
     @functools.cached_property
-    def plain(self) -> RunContext:
+    def baseline_context(self) -> RunContext:
         """The same run on the data's own responses, for plain fine-tuning; itself where there are none but answers."""
         own = [data for data in self.config.data.train if data.response is not None]
-        if not self.by_prompt or not own:
+        if not self.has_generated_responses or not own:
             return self
         data = self.config.data.model_copy(update={"responses": DatasetResponses(), "train": own})
         plain = RunContext(self.config.model_copy(update={"data": data}))
@@ -126,31 +131,31 @@ class RunContext:
         return plain
 
     @functools.cached_property
-    def train(self) -> list[Example]:
+    def train_examples(self) -> list[Example]:
         """Examples to learn from: the training data as they are, or with responses that sources wrote.
 
         Raises ValueError where sources are yet to write them.
         """
         how, file = self.config.data.responses, self.config.folder / CHOSEN / "examples.jsonl"
-        if self.without is not None:
-            part, count = self.without
+        if self.left_out_fold is not None:
+            part, count = self.left_out_fold
             parts = assign_folds(self.original_examples, count)
             return [example for example in self.original_examples if parts[prompt_key(example)] != part]
         if not isinstance(how, GeneratedResponses):
             return self.original_examples
-        if self.expected:
-            return placeholder_examples(self.original_examples, how, self.writers)
+        if self.for_plan:
+            return placeholder_examples(self.original_examples, how, self.responding_sources)
         if not file.exists():
             raise ValueError(f"{file} is not there: sources are to write the responses. Run `fusion respond` first.")
         return [example_from_json(json.loads(line)) for line in file.read_text().split("\n") if line]
 
     @property
-    def by_prompt(self) -> bool:
+    def has_generated_responses(self) -> bool:
         """Whether examples are the same that ask the same: their responses are not those of the data."""
         return isinstance(self.config.data.responses, GeneratedResponses)
 
     @property
-    def written(self) -> GeneratedResponses:
+    def response_settings(self) -> GeneratedResponses:
         """How sources write responses. Raises TypeError where they do not."""
         how = self.config.data.responses
         if not isinstance(how, GeneratedResponses):
@@ -158,9 +163,9 @@ class RunContext:
         return how
 
     @property
-    def writers(self) -> list[str]:
+    def responding_sources(self) -> list[str]:
         """Sources that write responses."""
-        return self.written.sources or [source.name for source in self.config.sources]
+        return self.response_settings.sources or [source.name for source in self.config.sources]
 
     @functools.cached_property
     def checks(self) -> list[AnyCheck]:
@@ -168,50 +173,50 @@ class RunContext:
         return [data.check for data, examples in zip(self.config.data.train, self._sets, strict=True) for _ in examples]
 
     @property
-    def readers(self) -> list[str]:
+    def scoring_sources(self) -> list[str]:
         """Sources that say how likely they find the answers of the others; none where no check asks for it."""
         asked_for = any(data.check.needs_likelihood for data in self.config.data.train)
         return [source.name for source in self.config.sources] if asked_for else []
 
     @functools.cached_property
-    def heldout(self) -> list[Example]:
+    def heldout_examples(self) -> list[Example]:
         """Examples to measure on, each once. Raises ValueError where one is also trained on."""
         found = list(
             datasets.unique_examples(
                 example for data in self.config.data.heldout for example in datasets.load(**data.reading)
             )
         )
-        _refuse_shared(found, "held-out", self.original_examples, "training", self.by_prompt)
+        _refuse_shared(found, "held-out", self.original_examples, "training", self.has_generated_responses)
         return found
 
     @functools.cached_property
-    def validation(self) -> list[Example]:
+    def validation_examples(self) -> list[Example]:
         """Examples that weights are chosen on, each once. Raises ValueError where one is also trained or measured on."""
         found = list(
             datasets.unique_examples(e for data in self.config.data.validation for e in datasets.load(**data.reading))
         )
-        _refuse_shared(found, "validation", self.original_examples, "training", self.by_prompt)
-        _refuse_shared(found, "validation", self.heldout, "held-out")
+        _refuse_shared(found, "validation", self.original_examples, "training", self.has_generated_responses)
+        _refuse_shared(found, "validation", self.heldout_examples, "held-out")
         return found
 
     @functools.cached_property
-    def read(self) -> list[Example]:
+    def extracted_examples(self) -> list[Example]:
         """Examples that models read and leave rows of: those to learn from, then those that weights are chosen on."""
-        return [*self.train, *self.validation]
+        return [*self.train_examples, *self.validation_examples]
 
     @functools.cached_property
     def ids(self) -> list[str]:
-        """Content ids of the examples in `read`, in order."""
-        return [example.id for example in self.read]
+        """Content ids of the examples in `extracted_examples`, in order."""
+        return [example.id for example in self.extracted_examples]
 
     @functools.cached_property
-    def learned_from(self) -> list[int]:
-        """Numbers of the examples in `train` that trainings see: all, or the easiest, as the pivot's whole cache tells."""
+    def training_indices(self) -> list[int]:
+        """Numbers of the examples in `train_examples` that trainings see: all, or the easiest, as the pivot's whole cache tells."""
         if self.config.data.easiest_fraction is None:
-            return list(range(len(self.train)))
+            return list(range(len(self.train_examples)))
         cache = Cache(self.config.folder / "cache" / "pivot")
-        cost = [-cache.rows([example.id]).gold.mean().item() for example in self.train]
-        return select_easiest(cost, self.train, self.config.data.easiest_fraction)
+        cost = [-cache.rows([example.id]).gold.mean().item() for example in self.train_examples]
+        return select_easiest(cost, self.train_examples, self.config.data.easiest_fraction)
 
     @functools.cached_property
     def weighting(self) -> AnyWeighting:
@@ -220,7 +225,7 @@ class RunContext:
         if given.missing_shares is None:
             return given
         caches = {name: Cache(self.config.folder / "cache" / name) for name in self.models}
-        of_validation = batches(caches, self.validation, BATCH)
+        of_validation = batches(caches, self.validation_examples, BATCH)
         return given.with_shares(find_shares(of_validation, self.config.alignment, given.missing_shares == "domain"))
 
     @functools.cached_property
@@ -230,17 +235,19 @@ class RunContext:
 
     @functools.cache  # noqa: B019  (a context lives as long as its run)
     def encoded(self, name: str) -> list[Encoded]:
-        """The examples in `read` as tokens of one model, cut at data.max_length.
+        """The examples in `extracted_examples` as tokens of one model, cut at data.max_length.
 
         A source that looks ahead has another prompt, and its response is cut where it would be behind the ordinary one.
         """
         limit = self.config.data.max_length
-        with bar(f"tokens of {name}", len(self.read)) as advance:
+        with bar(f"tokens of {name}", len(self.extracted_examples)) as advance:
             texts = []
-            for example in self.read:
+            for example in self.extracted_examples:
                 text = self._encode(name, example, example.messages, limit)
-                if example.id in self.ahead(name):
-                    text = truncate_rows(self._encode(name, example, self.ahead(name)[example.id]), text.num_rows)
+                if example.id in self.look_ahead_prompts(name):
+                    text = truncate_rows(
+                        self._encode(name, example, self.look_ahead_prompts(name)[example.id]), text.num_rows
+                    )
                 texts.append(text)
                 advance(1)
         if cut := sum(text.truncated for text in texts):
@@ -254,7 +261,7 @@ class RunContext:
         return encode(self.tokenizers[name], messages, example.response, template=template, max_length=limit)
 
     @functools.cache  # noqa: B019
-    def ahead(self, name: str) -> dict[str, tuple[Message, ...]]:
+    def look_ahead_prompts(self, name: str) -> dict[str, tuple[Message, ...]]:
         """By example id: the messages that this model reads instead of the ordinary ones. Of no example for most models.
 
         Raises ValueError where an example that occurs twice comes with different ones.
@@ -262,7 +269,7 @@ class RunContext:
         if not getattr(self.models[name], "look_ahead", False):
             return {}
         found: dict[str, tuple[Message, ...] | None] = {}
-        for example in self.read:
+        for example in self.extracted_examples:
             if found.setdefault(example.id, example.look_ahead) != example.look_ahead:
                 raise ValueError(
                     f"The example that begins {example.prompt[:60]!r} is twice in the data, and sources that look ahead "

@@ -36,13 +36,13 @@ def evaluate_one(
     """Put the held-out examples to one model; whether there was something to do."""
     ref, template, identity = where
     file = context.config.folder / "eval" / name / "heldout.json"
-    ids = fingerprint({"ids": [example.id for example in context.heldout]})
+    ids = fingerprint({"ids": [example.id for example in context.heldout_examples]})
     key = {"model": identity, "template": template, "examples": ids, **asdict(how)}
     if file.exists():
         refuse_other_key(file, Result.load(file).provenance["key"], key, "fusion evaluate")
         return False
-    with bar(f"held-out, {name}", heldout.count_requests(context.heldout, how)) as advance:
-        samples = heldout.score(ref, context.heldout, template, how, progress=advance)
+    with bar(f"held-out, {name}", heldout.count_requests(context.heldout_examples, how)) as advance:
+        samples = heldout.score(ref, context.heldout_examples, template, how, progress=advance)
     provenance = {"key": key, **_provenance(context)}
     Result(model=name, suite="heldout", path=ref.path, provenance=provenance, samples=samples).save(file)
     return True

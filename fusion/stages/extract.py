@@ -42,7 +42,7 @@ def cache_writer(context: RunContext, name: str, folder: Path | None = None) -> 
     key["backend"] = context.backend(name).identity()
     if others := _refs(context, name)[1:]:
         key["parts"] = [loading.model_fingerprint(other) for other in others]
-    if ahead := context.ahead(name):
+    if ahead := context.look_ahead_prompts(name):
         key["look_ahead"] = _prompts(context, ahead)
     if extract.hidden_states and name != "pivot":  # else left out: the key of caches made before there was a choice
         key["hidden"] = True
@@ -54,7 +54,7 @@ def cache_writer(context: RunContext, name: str, folder: Path | None = None) -> 
 
 def _prompts(context: RunContext, ahead: Mapping[str, Sequence[Message]]) -> str:
     """What both are: the prompts that the pivot reads, and those that are read ahead instead."""
-    ordinary = {example.id: example.messages for example in context.read if example.id in ahead}
+    ordinary = {example.id: example.messages for example in context.extracted_examples if example.id in ahead}
     return fingerprint({id: [ordinary[id], messages] for id, messages in ahead.items()})
 
 
@@ -89,7 +89,7 @@ def extract_one(context: RunContext, name: str, writer: CacheWriter) -> Cache:
 
 
 def _refs(context: RunContext, name: str) -> list[ModelRef]:
-    parts = (context.parts(source) for source in context.config.sources if source.name == name)
+    parts = (context.fold_models(source) for source in context.config.sources if source.name == name)
     return [model.ref for model in next(parts, [context.models[name]])]
 
 
@@ -102,7 +102,7 @@ def _readers(context: RunContext, name: str) -> dict[str, int]:
         for alone in context.fine_tunings(source).values()
     ]
     parts = assign_folds(trainings[0].original_examples, len(trainings)) if len(trainings) > 1 else {}
-    return {example.id: parts.get(prompt_key(example), 0) for example in context.read}
+    return {example.id: parts.get(prompt_key(example), 0) for example in context.extracted_examples}
 
 
 def _together(
@@ -140,12 +140,12 @@ def helping_batches(context: RunContext, caches: dict[str, Cache]) -> Iterator[B
     """Rows of all models, some examples at a time; of each domain no more than a sample, and that is said."""
     chosen: dict[str, list[Example]] = {}
     for example in sorted(
-        {example.id: example for example in context.train}.values(), key=lambda e: e.id
+        {example.id: example for example in context.train_examples}.values(), key=lambda e: e.id
     ):  # by hash: at random
         chosen.setdefault(example.domain, []).append(example)
     if any(len(examples) > HELPING_SAMPLE for examples in chosen.values()):
         console.print(f"  measured on {HELPING_SAMPLE:,} examples, chosen at random, of each domain that has more")
-    domains = list(dict.fromkeys(example.domain for example in context.train))
+    domains = list(dict.fromkeys(example.domain for example in context.train_examples))
     examples = [example for domain in domains for example in chosen[domain][:HELPING_SAMPLE]]
     return batches(caches, examples, BATCH)
 
@@ -153,9 +153,13 @@ def helping_batches(context: RunContext, caches: dict[str, Cache]) -> Iterator[B
 def refuse_lone_answers(context: RunContext) -> None:
     """Raise ValueError where an objective looks at other answers to a prompt and no prompt of the training data has two."""
     for number, objective in enumerate(context.config.objectives):
-        if objective.weight and objective.requirements.other_answers and not any(datasets.other_answers(context.train)):
+        if (
+            objective.weight
+            and objective.requirements.other_answers
+            and not any(datasets.other_answers(context.train_examples))
+        ):
             raise ValueError(
                 f"objectives[{number}] ({objective.kind}) with other_answers compares answers to one prompt, and each of "
-                f"the {len(context.train)} training examples has a prompt of its own. Add data with the same prompts and other "
+                f"the {len(context.train_examples)} training examples has a prompt of its own. Add data with the same prompts and other "
                 "responses, such as ones with a chain of thought, or set other_answers to false."
             )

@@ -26,8 +26,8 @@ def lineage(context: RunContext) -> dict[str, Any]:
         "seed": config.seed,
         "models": {name: _model(context, name) for name in context.models},
         "data": {
-            "train": easiest_counts(context.train, config.data.easiest_fraction or 1.0),
-            "heldout": datasets.count_by_domain(context.heldout),
+            "train": easiest_counts(context.train_examples, config.data.easiest_fraction or 1.0),
+            "heldout": datasets.count_by_domain(context.heldout_examples),
             "hub_datasets": list(
                 dict.fromkeys(data.path for data in config.data.train if datasets.is_hub_id(data.path))
             ),
@@ -38,7 +38,7 @@ def lineage(context: RunContext) -> dict[str, Any]:
 
 
 def _model(context: RunContext, name: str) -> dict[str, Any]:
-    model, backend, given = context.models[name], context.backend(name), replace(context, expected=True).models[name]
+    model, backend, given = context.models[name], context.backend(name), replace(context, for_plan=True).models[name]
     return {
         "id": given.path,
         "hub": not given.path.startswith(BUILTIN) and given.ref.local_path is None,

@@ -39,14 +39,16 @@ from fusion.stages.context import CHOSEN, RunContext
 REDO = "fusion respond"
 
 
-def answers(context: RunContext, name: str) -> ResponseStore:
+def answer_store(context: RunContext, name: str) -> ResponseStore:
     """The folder of a source's answers: by prompt, for each sample its text and whether it ended."""
-    return _lines(context, name, {**_model(context, name), "decoding": asdict(context.written.decoding)})
+    return _response_store(
+        context, name, {**_model(context, name), "decoding": asdict(context.response_settings.decoding)}
+    )
 
 
-def answer(context: RunContext, name: str) -> bool:
+def generate_answers(context: RunContext, name: str) -> bool:
     """Let a source answer all prompts, together with whatever other processes are at it; whether there was something to do."""
-    folder, prompts = answers(context, name), _prompts(context)
+    folder, prompts = answer_store(context, name), _prompts(context)
     if folder.is_complete:
         return False
     tokenizer, template = context.tokenizers[name], context.models[name].template
@@ -55,36 +57,38 @@ def answer(context: RunContext, name: str) -> bool:
     }
     ids = {id: encode_prompt(tokenizer, messages, template=form) for id, (messages, form) in how.items()}
     turns = {id for id, asked in how.items() if uses_chat_template(tokenizer, *asked)}
-    writer = context.backend(name).open_generator(_wanted(context, name))
+    writer = context.backend(name).open_generator(_source_request(context, name))
     with bar(f"answers of {name}", len(ids)) as advance:
 
         def make(number: int) -> list[Any]:
             asked = folder.shard_ids(number)
-            found = writer.generate([ids[id] for id in asked], context.written.decoding, advance)
-            return [[_kept(one, id in turns) for one in samples] for id, samples in zip(asked, found, strict=True)]
+            found = writer.generate([ids[id] for id in asked], context.response_settings.decoding, advance)
+            return [
+                [_answer_entry(one, id in turns) for one in samples] for id, samples in zip(asked, found, strict=True)
+            ]
 
         write_missing_shards(folder, make, lambda number: advance(len(folder.shard_ids(number))))
     return True
 
 
-def _kept(answer: Completion, is_turn: bool) -> list[Any]:
+def _answer_entry(answer: Completion, is_turn: bool) -> list[Any]:
     """Text and end; an assistant's turn begins without the space that some tokenizers put before every text."""
     return [answer.text.removeprefix(" ") if is_turn else answer.text, answer.ended]
 
 
-def reads(context: RunContext, name: str) -> ResponseStore:
+def score_store(context: RunContext, name: str) -> ResponseStore:
     """The folder of what a source makes of the others' answers: by prompt and writer, for each sample nats per byte."""
-    others = {other: answers(context, other).key for other in context.writers if other != name}
-    return _lines(context, f"{name}-reads", {**_model(context, name), "answers": others})
+    others = {other: answer_store(context, other).key for other in context.responding_sources if other != name}
+    return _response_store(context, f"{name}-reads", {**_model(context, name), "answers": others})
 
 
-def read(context: RunContext, name: str) -> bool:
+def score_answers(context: RunContext, name: str) -> bool:
     """Let a source read the answers of all others; whether there was something to do."""
-    folder, prompts = reads(context, name), _prompts(context)
+    folder, prompts = score_store(context, name), _prompts(context)
     if folder.is_complete:
         return False
-    written = {other: answers(context, other).read() for other in context.writers if other != name}
-    source = context.backend(name).open(_wanted(context, name))
+    written = {other: answer_store(context, other).read() for other in context.responding_sources if other != name}
+    source = context.backend(name).open(_source_request(context, name))
     with bar(f"answers read by {name}", len(prompts)) as advance:
 
         def make(number: int) -> list[dict[str, list[float | None]]]:
@@ -118,16 +122,16 @@ def _per_byte(rows: LogitRows, sizes: Sequence[int]) -> list[float]:
     return (nats / size).tolist()
 
 
-def choose(context: RunContext) -> bool:
+def choose_responses(context: RunContext) -> bool:
     """Check all answers and keep the examples to learn from; whether there was something to do.
 
     Raises ValueError where no example is left, or a check lacks what it compares with.
     """
     folder = context.config.folder / CHOSEN
     key = {
-        "answers": {name: answers(context, name).key for name in context.writers},
-        "reads": {name: reads(context, name).key for name in context.readers},
-        "responses": context.written.model_dump(),
+        "answers": {name: answer_store(context, name).key for name in context.responding_sources},
+        "reads": {name: score_store(context, name).key for name in context.scoring_sources},
+        "responses": context.response_settings.model_dump(),
         "checks": [data.check.model_dump() for data in context.config.data.train],
         "examples": fingerprint({"ids": [[e.id, e.domain, e.tests] for e in context.original_examples]}),
     }
@@ -137,8 +141,8 @@ def choose(context: RunContext) -> bool:
         if claim_artifact(folder, key, REDO):
             return False
         questions = _checked(context)
-        found = choose_examples(questions, context.written, context.writers)
-        how_well = count_responses(questions, found, context.writers)
+        found = choose_examples(questions, context.response_settings, context.responding_sources)
+        how_well = count_responses(questions, found, context.responding_sources)
         if not found:
             said = ", ".join(f"{c.passed} of {c.answers} answers of {c.source} in {c.domain}" for c in how_well)
             raise ValueError(
@@ -150,7 +154,7 @@ def choose(context: RunContext) -> bool:
     return True
 
 
-def outcome(context: RunContext) -> list[ResponseCounts]:
+def response_counts(context: RunContext) -> list[ResponseCounts]:
     """How every source did in every domain, once the examples are chosen."""
     return [
         ResponseCounts(**each)
@@ -160,8 +164,8 @@ def outcome(context: RunContext) -> list[ResponseCounts]:
 
 def _checked(context: RunContext) -> list[PromptResponses]:
     """Every prompt of the data with its answers, and which of them pass the check of its data set."""
-    written = {name: answers(context, name).read() for name in context.writers}
-    read_by = {name: reads(context, name).read() for name in context.readers}
+    written = {name: answer_store(context, name).read() for name in context.responding_sources}
+    read_by = {name: score_store(context, name).read() for name in context.scoring_sources}
     found = []
     with bar("answers checked", len(context.original_examples)) as advance:
         for example, check in zip(context.original_examples, context.checks, strict=True):
@@ -175,7 +179,7 @@ def _responses(
     context: RunContext, id: str, written: Mapping[str, Mapping[str, Any]], read_by: Mapping[str, Mapping[str, Any]]
 ) -> list[Response]:
     """The answers to a prompt that may be learned from at all."""
-    whole = context.written.truncated == "keep"
+    whole = context.response_settings.truncated == "keep"
     found = []
     for name, of in written.items():
         for number, (text, ended) in enumerate(of[id]):
@@ -194,7 +198,7 @@ def _model(context: RunContext, name: str) -> dict[str, Any]:
     }
 
 
-def _lines(context: RunContext, name: str, key: dict[str, Any]) -> ResponseStore:
+def _response_store(context: RunContext, name: str, key: dict[str, Any]) -> ResponseStore:
     ids, size = list(_prompts(context)), context.config.extract.shard_size
     folder = context.store.artifact_folder("responses", name, store_key(key, ids, size))
     return ResponseStore(folder, key, ids, shard_size=size, redo=REDO)
@@ -205,7 +209,7 @@ def _prompts(context: RunContext) -> dict[str, Example]:
     return {example.prompt_id: example for example in reversed(context.original_examples)}
 
 
-def _wanted(context: RunContext, name: str) -> SourceRequest:
+def _source_request(context: RunContext, name: str) -> SourceRequest:
     extract = context.config.extract
     return SourceRequest(
         context.models[name].ref, context.tokenizers[name], 1, extract.dtype, device(), extract.batch_tokens,

@@ -78,8 +78,8 @@ def _training_spec(
 ) -> TrainingSpec:
     config, encoded, tokenizer = context.config, context.encoded("pivot"), context.tokenizers["pivot"]
     collator = FusionCollator(
-        [context.train[n] for n in context.learned_from],
-        [encoded[n] for n in context.learned_from],
+        [context.train_examples[n] for n in context.training_indices],
+        [encoded[n] for n in context.training_indices],
         sources,
         context.weighting,
         alignment=config.alignment,
@@ -109,8 +109,8 @@ def _other_answers(context: RunContext, objectives: Sequence[AnyObjective]) -> l
     """Id of another answer to the prompt of each example that is learned from, where an objective reads it."""
     if not any(objective.requirements.other_answers for objective in objectives):
         return None
-    others = datasets.other_answers(context.train)
-    return [others[n] for n in context.learned_from]
+    others = datasets.other_answers(context.train_examples)
+    return [others[n] for n in context.training_indices]
 
 
 def _training_key(
@@ -121,7 +121,7 @@ def _training_key(
         "pivot": context.fingerprints["pivot"],
         "template": config.pivot.template,
         "examples": fingerprint(
-            {"ids": [context.ids[n] for n in context.learned_from], "max_length": config.data.max_length}
+            {"ids": [context.ids[n] for n in context.training_indices], "max_length": config.data.max_length}
         ),
         "sources": {source.name: source.cache.artifact_key for source in sources},
         "transforms": {source.name: [each.model_dump() for each in source.transforms] for source in sources},

@@ -62,7 +62,7 @@ def refuse_shared_examples(grid: StudyGrid) -> None:
         return
     arm = grid.study.baseline
     setting = grid.settings(arm)[0]
-    validation, reported = (RunContext(make(arm, setting, 0)).heldout for make in (grid.trial, grid.run))
+    validation, reported = (RunContext(make(arm, setting, 0)).heldout_examples for make in (grid.trial, grid.run))
     if both := {example.id for example in validation} & {example.id for example in reported}:
         raise ValueError(
             f"{len(both)} of {len(validation)} examples of tuning.heldout are also in the data that results are measured on. "

@@ -193,7 +193,7 @@ def test_the_pivot_may_be_a_source_of_itself_where_transforms_change_what_it_say
     config = runs.config(tmp_path, sources=[itself | {"transforms": [{"kind": "logit_swap"}]}])
     assert config.sources[0].transforms == [LogitSwap()]
     config = runs.config(tmp_path, sources=[itself | {"backend": {"kind": "similarity"}}])
-    assert config.sources[0].says_otherwise
+    assert config.sources[0].differs_from_pivot
 
 
 @pytest.mark.parametrize(

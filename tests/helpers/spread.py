@@ -77,7 +77,7 @@ def train(folder: Path, place: str, stop_at: int | None = None, copy_to: str | N
     context = RunContext(config)
     caches = {source.name: Cache(config.folder / "cache" / source.name) for source in config.sources}
     sources = [train_stage.training_source(context, source, cache) for source, cache in caches.items()]
-    collator = FusionCollator(context.train, context.encoded("pivot"), sources, config.weighting)
+    collator = FusionCollator(context.train_examples, context.encoded("pivot"), sources, config.weighting)
     how = (context.training, config.seed, config.dtype, config.logits_chunk)
     spread_over = {"engine": config.engine, "adapter": config.adapter, "quantizer": config.quantization_aware_training}
     try:

@@ -52,7 +52,7 @@ def test_the_source_is_trained_on_the_responses_and_its_rows_are_those_of_the_tr
     context = RunContext(config(folder))
     before, after = (load_model(ref) for ref in (runs_ref(folder, "neox"), context.models["neox"].ref))
     assert nats(after, context, "neox") < nats(before, context, "neox") - 1
-    rows = Cache(run / "cache" / "neox").rows([context.train[0].id])
+    rows = Cache(run / "cache" / "neox").rows([context.train_examples[0].id])
     text = context.encoded("neox")[0]
     ids = torch.tensor([text.input_ids])
     expected = after(ids).logits[0, text.start - 1 : -1].log_softmax(-1)
@@ -145,15 +145,18 @@ def crossed(folder):
 def test_each_part_is_left_out_of_one_training(crossed):
     context = RunContext(crossed[0])
     trained = [
-        {example.id for example in alone.train} for alone in context.fine_tunings(context.config.sources[0]).values()
+        {example.id for example in alone.train_examples}
+        for alone in context.fine_tunings(context.config.sources[0]).values()
     ]
-    every = {example.id for example in context.train}
+    every = {example.id for example in context.train_examples}
     assert trained[0] | trained[1] == every
     assert all(0 < len(each) < len(every) for each in trained)
     left = [every - each for each in trained]
     assert not left[0] & left[1]
-    for domain in {example.domain for example in context.train}:
-        sizes = [sum(example.domain == domain for example in context.train if example.id in each) for each in left]
+    for domain in {example.domain for example in context.train_examples}:
+        sizes = [
+            sum(example.domain == domain for example in context.train_examples if example.id in each) for each in left
+        ]
         assert abs(sizes[0] - sizes[1]) <= 1
 
 
@@ -161,10 +164,10 @@ def test_each_part_is_left_out_of_one_training(crossed):
 def test_each_example_is_read_by_the_model_that_was_not_trained_on_it(crossed):
     context = RunContext(crossed[0])
     cache, texts = Cache(crossed[1] / "cache" / "neox"), context.encoded("neox")
-    refs = [model.ref for model in context.parts(context.config.sources[0])]
+    refs = [model.ref for model in context.fold_models(context.config.sources[0])]
     for ref, alone in zip(refs, context.fine_tunings(context.config.sources[0]).values(), strict=True):
-        model, known = load_model(ref), {example.id for example in alone.train}
-        for example, text in zip(context.train, texts, strict=True):
+        model, known = load_model(ref), {example.id for example in alone.train_examples}
+        for example, text in zip(context.train_examples, texts, strict=True):
             logp = model(torch.tensor([text.input_ids])).logits[0, text.start - 1 : -1].log_softmax(-1)
             said = logp.gather(1, torch.tensor(text.input_ids[text.start :])[:, None]).squeeze(1)
             kept = cache.rows([example.id]).gold.float()
@@ -174,7 +177,7 @@ def test_each_example_is_read_by_the_model_that_was_not_trained_on_it(crossed):
 
 def test_the_other_parts_are_in_the_key_of_the_cache_and_a_second_run_has_nothing_to_do(crossed):
     given, run = crossed
-    first, second = (model_fingerprint(model.ref) for model in RunContext(given).parts(given.sources[0]))
+    first, second = (model_fingerprint(model.ref) for model in RunContext(given).fold_models(given.sources[0]))
     assert (Cache(run / "cache" / "neox").key["model"], Cache(run / "cache" / "neox").key["parts"]) == (first, [second])
     pipeline.run(given)
     stages = {stage["name"]: stage for stage in json.loads((run / "run.json").read_text())["stages"]}

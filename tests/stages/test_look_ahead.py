@@ -33,7 +33,7 @@ def config(folder, look_ahead=RICH, looks=("neox",), **changes):
 
 def collated(context, caches):
     sources = [train.training_source(context, name, cache) for name, cache in caches.items() if name != "pivot"]
-    return FusionCollator(context.train, context.encoded("pivot"), sources, Mean())(range(8))
+    return FusionCollator(context.train_examples, context.encoded("pivot"), sources, Mean())(range(8))
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def made(folder):
 
 def test_the_source_that_looks_ahead_reads_the_richer_prompt_and_only_that_source_does(made):
     context, _ = made["rich"]
-    first = context.train[0]
+    first = context.train_examples[0]
     prompts = {name: context.encoded(name)[0].input_ids[: context.encoded(name)[0].start] for name in context.models}
     rich = [{"role": "user", "content": f"{first.prompt} It ends in: {first.response}"}]
     for name, messages in {"pivot": first.messages, "qwen": first.messages, "neox": rich}.items():
@@ -164,9 +164,9 @@ def test_validation_examples_are_read_ahead_where_their_data_set_says_so(folder)
         data = {"validation": [given | ({"look_ahead": look_ahead} if look_ahead else {})]}
         context = RunContext(config(folder, data=data, weighting=weighting, name="validated"))
         text, plain = (context.encoded(name)[-1].start for name in ("neox", "pivot"))
-        whole = encode_prompt(context.tokenizers["neox"], context.validation[-1].messages)
+        whole = encode_prompt(context.tokenizers["neox"], context.validation_examples[-1].messages)
         assert (text > len(whole)) == (look_ahead is not None)
-        assert plain == len(encode_prompt(context.tokenizers["pivot"], context.validation[-1].messages))
+        assert plain == len(encode_prompt(context.tokenizers["pivot"], context.validation_examples[-1].messages))
 
 
 def test_a_source_that_never_reads_a_prompt_cannot_look_ahead(folder):

@@ -170,7 +170,7 @@ def test_examples_that_are_trained_or_measured_on_are_refused_for_validation(tmp
     for which, name in (("train", "training"), ("heldout", "held-out")):
         config = validated(tmp_path, data=raw["data"] | {"validation": raw["data"][which]})
         with pytest.raises(ValueError, match=f"of .* validation examples are also in the {name} data"):
-            _ = RunContext(config).validation
+            _ = RunContext(config).validation_examples
 
 
 def test_one_step_in_a_run_learns_from_one_source(tmp_path):

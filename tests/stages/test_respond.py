@@ -38,7 +38,7 @@ def answered(folder):
 
 
 def answers_of(context, name):
-    return respond.answers(context, name).read()
+    return respond.answer_store(context, name).read()
 
 
 def test_every_prompt_is_answered_by_every_source(folder, answered):
@@ -56,12 +56,12 @@ def test_every_prompt_is_answered_by_every_source(folder, answered):
 def test_what_is_learned_from_is_what_the_best_source_wrote(folder, answered):
     context = RunContext(config(folder))
     first = answers_of(context, "neox")
-    assert [e.prompt_id for e in context.train] == [
+    assert [e.prompt_id for e in context.train_examples] == [
         e.prompt_id for e in context.original_examples
     ]  # all pass, so the first source is the best
     assert all(
         e.response == first[e.prompt_id][0][0] != asked.response
-        for e, asked in zip(context.train, context.original_examples, strict=True)
+        for e, asked in zip(context.train_examples, context.original_examples, strict=True)
     )
     record = json.loads((answered / "run.json").read_text())["responses"]
     assert [(c["source"], c["domain"], c["prompts"], c["passed"], c["chosen"]) for c in record] == [
@@ -70,7 +70,7 @@ def test_what_is_learned_from_is_what_the_best_source_wrote(folder, answered):
 
 
 def test_a_second_time_nothing_is_asked(folder, answered, monkeypatch):
-    monkeypatch.setattr(respond, "_wanted", None)
+    monkeypatch.setattr(respond, "_source_request", None)
     pipeline.run(config(folder), "respond")
     stages = {s["name"]: s["skipped"] for s in json.loads((answered / "run.json").read_text())["stages"]}
     assert stages == {"respond neox": True, "respond qwen": True, "choose responses": True}
@@ -78,7 +78,7 @@ def test_a_second_time_nothing_is_asked(folder, answered, monkeypatch):
 
 def test_a_run_that_was_stopped_asks_only_what_is_missing(folder, answered, monkeypatch):
     context = RunContext(config(folder, name="stopped"))
-    kept = respond.answers(context, "neox")
+    kept = respond.answer_store(context, "neox")
     for number in range(kept.shards - 1):
         kept.write(number, [[["kept", True]] for _ in kept.shard_ids(number)])
     asked, whole = [], TransformersGenerator.generate
@@ -88,7 +88,7 @@ def test_a_run_that_was_stopped_asks_only_what_is_missing(folder, answered, monk
         return whole(self, prompts, *rest)
 
     monkeypatch.setattr(TransformersGenerator, "write", counted)
-    respond.answer(context, "neox")
+    respond.generate_answers(context, "neox")
     assert len(asked) == len(kept.shard_ids(kept.shards - 1))
     assert [["kept", True]] in answers_of(context, "neox").values()
 
@@ -99,7 +99,7 @@ def test_a_whole_run_trains_on_the_answers_with_all_sources_rows(folder):
     assert json.loads((made / "run.json").read_text())["data"]["train"] == {"d0": 8, "d1": 8}
     log = json.loads((made / "train/unified/log.json").read_text())
     assert all(entry["loss/forward_kl/qwen"] > 0 for entry in log)
-    assert extract.cache_writer(context, "qwen").ids == sorted({example.id for example in context.train})
+    assert extract.cache_writer(context, "qwen").ids == sorted({example.id for example in context.train_examples})
     assert "written by neox" in (made / "fused/README.md").read_text()
     assert "Responses" in (made / "report.html").read_text()
 
@@ -120,14 +120,14 @@ def test_every_source_gives_its_own_examples(folder):
     of = {name: answers_of(context, name) for name in ("neox", "qwen")}
     assert all(len(samples) == 2 for found in of.values() for samples in found.values())
     expected = {(id, samples[0][0]) for found in of.values() for id, samples in found.items() if samples[0][0].strip()}
-    assert expected <= {(e.prompt_id, e.response) for e in context.train}
+    assert expected <= {(e.prompt_id, e.response) for e in context.train_examples}
 
 
 def test_prompts_need_no_responses_of_their_own(folder):
     made = config(folder, name="unlabelled", response=None)
     pipeline.run(made, "respond")
     assert [e.response for e in RunContext(made).original_examples] == [""] * 16
-    assert all(e.response for e in RunContext(made).train)
+    assert all(e.response for e in RunContext(made).train_examples)
 
 
 def test_the_other_sources_read_what_is_to_be_likely(folder):
@@ -135,9 +135,9 @@ def test_the_other_sources_read_what_is_to_be_likely(folder):
     made = config(folder, name="read", check=check)
     pipeline.run(made, "respond")
     context = RunContext(made)
-    found = respond.reads(context, "qwen").read()
+    found = respond.score_store(context, "qwen").read()
     model, tokenizer = load_model(context.models["qwen"].ref), context.tokenizers["qwen"]
-    for example in context.train[:4]:
+    for example in context.train_examples[:4]:
         text = encode(tokenizer, example.messages, example.response)
         logits = model(torch.tensor([text.input_ids])).logits[0, :, : len(tokenizer)].log_softmax(-1)
         size = len(example.response.encode())
@@ -153,7 +153,9 @@ def test_nothing_that_passes_is_an_error_with_the_counts(folder):
         pipeline.run(made, "respond")
     again = config(folder, name="strict", check={"kind": "final_answer"}, how=WRITTEN | {"fallback": "reference"})
     pipeline.run(again, "respond")
-    assert [e.response for e in RunContext(again).train] == [e.response for e in RunContext(again).original_examples]
+    assert [e.response for e in RunContext(again).train_examples] == [
+        e.response for e in RunContext(again).original_examples
+    ]
 
 
 def test_answers_that_are_cut_off_are_left_out_unless_they_are_wanted(folder):
@@ -167,7 +169,7 @@ def test_answers_that_are_cut_off_are_left_out_unless_they_are_wanted(folder):
     }
     kept = {
         e.prompt_id
-        for e, asked in zip(RunContext(made).train, RunContext(made).original_examples, strict=True)
+        for e, asked in zip(RunContext(made).train_examples, RunContext(made).original_examples, strict=True)
         if e.response != asked.response
     }
     assert kept == ended
@@ -181,7 +183,7 @@ def test_another_check_is_told_from_what_was_chosen_before(folder, answered):
 def test_without_answers_there_is_nothing_to_train_on(folder):
     context = RunContext(config(folder, name="fresh"))
     with pytest.raises(ValueError, match=rf"{CHOSEN}/examples.jsonl is not there.*Run `fusion respond` first"):
-        context.train  # noqa: B018
+        context.train_examples  # noqa: B018
 
 
 def test_held_out_prompts_are_refused_whatever_their_response(folder):
@@ -190,7 +192,7 @@ def test_held_out_prompts_are_refused_whatever_their_response(folder):
     raw["data"]["train"].append({**raw["data"]["heldout"][0], "response": "another {response}"})
     made = runs.loading.parse(raw, "test")
     with pytest.raises(ValueError, match="held-out examples are also in the training data"):
-        RunContext(made).heldout  # noqa: B018
+        RunContext(made).heldout_examples  # noqa: B018
 
 
 def test_the_plan_counts_what_is_written_at_most(folder):

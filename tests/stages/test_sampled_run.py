@@ -82,9 +82,9 @@ def test_mapped_rows_know_which_of_them_were_drawn(folder, trained):
     mapped = vocabulary_map("first_piece", context.tokenizers["neox"], context.tokenizers["pivot"], ("auto", "auto"))
     source = train.training_source(context, "neox", cache)
     assert torch.equal(source.vocabulary_map, mapped)
-    targets = train.FusionCollator(context.train, context.encoded("pivot"), [source], context.config.weighting)(
-        range(16)
-    )["targets"]
+    targets = train.FusionCollator(
+        context.train_examples, context.encoded("pivot"), [source], context.config.weighting
+    )(range(16))["targets"]
     source = targets.sources["neox"]
     rows, drawn = source.mapped, (source.mapped.sample_counts > 0).any(-1)
     spelled = ~drawn & (rows.ids >= 0).any(-1)

@@ -93,7 +93,7 @@ def made(folder):
     context = RunContext(runs.config(folder))
     names = [source.name for source in context.config.sources]
     sources = [train.training_source(context, name, Cache(context.config.folder / "cache" / name)) for name in names]
-    collator = FusionCollator(context.train, context.encoded("pivot"), sources, context.weighting)
+    collator = FusionCollator(context.train_examples, context.encoded("pivot"), sources, context.weighting)
 
     def make(*objectives, **training):
         model = load_model(context.config.pivot.ref, "float32")

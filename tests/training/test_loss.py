@@ -56,7 +56,7 @@ def trainer(context, sources, tmp_path_factory):
     made = FusionTrainer(
         model=model,
         args=training_arguments({"report_to": []}, tmp_path_factory.mktemp("trainer"), 0),
-        train_dataset=range(len(context.train)),
+        train_dataset=range(len(context.train_examples)),
         head=Head.from_model(model, vocabulary),
         objectives=[],
     )
@@ -66,7 +66,9 @@ def trainer(context, sources, tmp_path_factory):
 
 
 def batch(context, sources, numbers=range(8), weighting=None):
-    return FusionCollator(context.train, context.encoded("pivot"), sources, weighting or GoldPosterior())(numbers)
+    return FusionCollator(context.train_examples, context.encoded("pivot"), sources, weighting or GoldPosterior())(
+        numbers
+    )
 
 
 def terms(trainer, given, objectives, hidden=None, counts=None):
@@ -269,7 +271,11 @@ def test_transformed_rows_train(context, sources, trainer):
 
 def test_max_margin_compares_with_what_the_pivot_said_before_training(context, sources):
     collator = FusionCollator(
-        context.train, context.encoded("pivot"), sources, MaxMargin(), pivot_cache=pipeline.extract(context)["pivot"]
+        context.train_examples,
+        context.encoded("pivot"),
+        sources,
+        MaxMargin(),
+        pivot_cache=pipeline.extract(context)["pivot"],
     )
     sources = collator(range(8))["targets"].sources
     for e in range(8):

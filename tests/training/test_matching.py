@@ -38,7 +38,7 @@ def trained(tmp_path_factory):
     auxiliary_modules.attach(model, modules)
     model.load_state_dict(load_file(place / f"train/unified/checkpoint-{STEPS}/model.safetensors"), strict=False)
     collator = FusionCollator(
-        context.train, context.encoded("pivot"), sources, context.weighting, alignment=config.alignment
+        context.train_examples, context.encoded("pivot"), sources, context.weighting, alignment=config.alignment
     )
     return model, modules, collator
 

@@ -58,7 +58,9 @@ def sources(context):
 def test_each_example_meets_the_sources_states_of_the_other_answer(context):
     learned = sources(context)
     others = train._other_answers(context, context.config.objectives)
-    collator = FusionCollator(context.train, context.encoded("pivot"), learned, context.weighting, others=others)
+    collator = FusionCollator(
+        context.train_examples, context.encoded("pivot"), learned, context.weighting, others=others
+    )
     numbers = [7, 12, 0, 4]  # a thought, the prompt with one answer, two short answers
     partners = [1, None, 6, 10]
     for source in learned:
@@ -66,7 +68,7 @@ def test_each_example_meets_the_sources_states_of_the_other_answer(context):
         assert found.example.unique().tolist() == [0, 2, 3]
         for place, partner in enumerate(partners):
             if partner is not None:
-                there = source.cache.rows([context.train[partner].id], hidden=True)
+                there = source.cache.rows([context.train_examples[partner].id], hidden=True)
                 mine = found.select(found.example == place)
                 assert torch.equal(mine.hidden, there.hidden)
                 assert torch.equal(mine.prefix, there.prefix)
@@ -75,7 +77,9 @@ def test_each_example_meets_the_sources_states_of_the_other_answer(context):
 def test_where_no_term_asks_or_nobody_answers_otherwise_there_are_no_rows(context):
     learned, others = sources(context), train._other_answers(context, context.config.objectives)
     for given, numbers in ((None, [0, 7]), (others, [12])):
-        collator = FusionCollator(context.train, context.encoded("pivot"), learned, context.weighting, others=given)
+        collator = FusionCollator(
+            context.train_examples, context.encoded("pivot"), learned, context.weighting, others=given
+        )
         targets = collator(numbers)["targets"].to("cpu")
         assert all(len(source.other_answer) == 0 for source in targets.sources.values())
     assert train._other_answers(context, context.config.objectives[:1]) is None

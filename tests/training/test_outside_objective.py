@@ -60,7 +60,7 @@ def trained(context, folder, objectives, **arguments):
     sources = [
         training_source(context, name, cache) for name, cache in pipeline.extract(context).items() if name != "pivot"
     ]
-    collator = FusionCollator(context.train, context.encoded("pivot"), sources, Mean())
+    collator = FusionCollator(context.train_examples, context.encoded("pivot"), sources, Mean())
     given = {
         "max_steps": 3,
         "per_device_train_batch_size": 8,

@@ -37,7 +37,7 @@ def sources(context):
 
 
 def collator(context, sources):
-    return FusionCollator(context.train, context.encoded("pivot"), sources, context.config.weighting)
+    return FusionCollator(context.train_examples, context.encoded("pivot"), sources, context.config.weighting)
 
 
 def trainer(context, sources, objectives, tmp_path, kind=FusionTrainer, **arguments):
@@ -46,7 +46,7 @@ def trainer(context, sources, objectives, tmp_path, kind=FusionTrainer, **argume
     shared = {
         "model": model,
         "args": training_arguments(given, tmp_path, 0),
-        "train_dataset": range(len(context.train)),
+        "train_dataset": range(len(context.train_examples)),
         "data_collator": collator(context, sources),
     }
     if kind is FusionTrainer:
@@ -177,7 +177,7 @@ def test_prompts_and_padding_contribute_nothing(context, sources, tmp_path):
 
 
 def test_a_source_learned_alone_counts_as_it_does_among_the_others(context, sources):
-    everyone = FusionCollator(context.train, context.encoded("pivot"), sources, GoldPosterior())
+    everyone = FusionCollator(context.train_examples, context.encoded("pivot"), sources, GoldPosterior())
     alone = dataclasses.replace(everyone, learn_from=["qwen"])
     together, single = everyone(range(8))["targets"].sources, alone(range(8))["targets"].sources
     assert list(single) == ["qwen"]

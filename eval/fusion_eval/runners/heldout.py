@@ -129,9 +129,17 @@ def _answers(
     ]
     stops, decoding = eos_token_ids(model, tokenizer, template), GenerationSettings(settings.max_new_tokens)
     for i, [answer] in zip(
-        answered, generate(
-            model, tokenizer, prompts, settings=decoding, eos_token_id=stops, batch_tokens=settings.batch_tokens, progress=progress
-        ), strict=True
+        answered,
+        generate(
+            model,
+            tokenizer,
+            prompts,
+            settings=decoding,
+            eos_token_id=stops,
+            batch_tokens=settings.batch_tokens,
+            progress=progress,
+        ),
+        strict=True,
     ):
         answers[i] = answer.text
     return answers
