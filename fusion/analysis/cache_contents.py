@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fusion.cache import Cache
-from fusion.cache.head_recovery import principal_angles, recover_head
+from fusion.cache.head_recovery import principal_angles, recover_span_from_cache
 from fusion.models.loading import ModelRef, load_model
 from fusion.stages.import_cache import IMPORT_RECORD
 
@@ -36,28 +36,29 @@ def recover_head(
     width: int | None = None,
     out: Path | None = None,
 ) -> dict[str, str]:
-    """What a cache of whole rows gives away of the model's output layer, as text by name; see `cache.head_recovery.audit`.
+    """What a cache of whole rows gives away of the model's output layer, as text by name; see `recover_span_from_cache`.
 
     Writes the recovered span to the safetensors file `out`. With the `model` at hand, compares the span with its output layer
     by principal angles. Raises ValueError where the cache does not hold whole rows, where nothing is found, and for a model
     with fewer tokens.
     """
     cache = Cache(folder)
-    found = recover_head(cache, rows, softcap, width)
+    found = recover_span_from_cache(cache, rows, softcap, width)
+    outside = found.singular_values[found.hidden_size :].norm() / found.singular_values.norm()
     described = {
         "rows looked at": f"{found.rows:,}",
         "vocabulary": f"{len(found.basis):,}",
-        "hidden width": f"{found.width}",
-        "gap behind it": f"{found.gap:.3g} (singular values {found.width} and {found.width + 1})",
-        "all that is outside": f"{found.singular[found.width :].norm() / found.singular.norm():.2e} of the rows' norm",
+        "hidden width": f"{found.hidden_size}",
+        "gap behind it": f"{found.gap:.3g} (singular values {found.hidden_size} and {found.hidden_size + 1})",
+        "all that is outside": f"{outside:.2e} of the rows' norm",
     }
     if model is not None:
         described |= _compare_head(found.basis, model)
     if out is not None:
-        metadata = {"width": str(found.width), "rows": str(found.rows), "cache": cache.artifact_key}
+        metadata = {"width": str(found.hidden_size), "rows": str(found.rows), "cache": cache.artifact_key}
         out.parent.mkdir(parents=True, exist_ok=True)
         save_file({"basis": found.basis.float()}, out, metadata=metadata)
-        described["basis"] = f"{out}: [{len(found.basis)}, {found.width}]"
+        described["basis"] = f"{out}: [{len(found.basis)}, {found.hidden_size}]"
     return described
 
 

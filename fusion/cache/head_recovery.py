@@ -49,7 +49,7 @@ class HeadRecovery:
         return float(self.singular_values[self.hidden_size - 1] / self.singular_values[self.hidden_size])
 
 
-def recover_head(
+def recover_span_from_cache(
     cache: Cache, rows: int = DEFAULT_ROWS, softcap: float | None = None, width: int | None = None
 ) -> HeadRecovery:
     """Apply `recover_span` to about `rows` rows of a cache, of examples spread over it.

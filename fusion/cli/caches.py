@@ -35,13 +35,13 @@ def import_(
     from fusion.report.console_tables import key_value_table
     from fusion.runtime.console import console, quiet
     from fusion.sources.importers import FILE_SUFFIXES
-    from fusion.stages.context import Job
+    from fusion.stages.context import RunContext
     from fusion.stages.import_cache import import_cache
 
     if form not in FILE_SUFFIXES:
         raise ValueError(f"--format {form}: there are {', '.join(FILE_SUFFIXES)}.")
     quiet()
-    cache = import_cache(Job(loading.load(config, override)), source, form, files, codec, tokens, out)
+    cache = import_cache(RunContext(loading.load(config, override)), source, form, files, codec, tokens, out)
     console.print(key_value_table(str(cache.folder), describe_cache(cache.folder)))
 
 

@@ -31,8 +31,8 @@ class Similarity(Backend):
     """
 
     kind: Literal["similarity"] = "similarity"
-    weights: ClassVar[bool] = True
-    unknown: ClassVar[frozenset[str]] = frozenset({"hidden"})
+    has_weights: ClassVar[bool] = True
+    unknown_fields: ClassVar[frozenset[str]] = frozenset({"hidden"})
     temperature: float = Field(default=0.05, gt=0)
     """Divides the cosines. A guess: a token is then 20 nats more like itself than like one at a right angle."""
 

@@ -25,10 +25,10 @@ class Transformers(Backend):
     """transformers runs the model in this process. Every field of a row is known."""
 
     kind: Literal["transformers"] = "transformers"
-    weights: ClassVar[bool] = True
-    unknown: ClassVar[frozenset[str]] = frozenset()
-    samples: ClassVar[bool] = True
-    writes: ClassVar[bool] = True
+    has_weights: ClassVar[bool] = True
+    unknown_fields: ClassVar[frozenset[str]] = frozenset()
+    can_sample: ClassVar[bool] = True
+    can_generate: ClassVar[bool] = True
 
     @override
     def open(self, request: SourceRequest) -> TransformersSource:

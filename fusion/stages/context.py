@@ -211,7 +211,7 @@ class RunContext:
 
     @functools.cached_property
     def training_indices(self) -> list[int]:
-        """Numbers of the examples in `train_examples` that trainings see: all, or the easiest, as the pivot's whole cache tells."""
+        """Numbers of the `train_examples` that trainings see: all, or the easiest, as the pivot's whole cache tells."""
         if self.config.data.easiest_fraction is None:
             return list(range(len(self.train_examples)))
         cache = Cache(self.config.folder / "cache" / "pivot")

@@ -160,6 +160,6 @@ def refuse_lone_answers(context: RunContext) -> None:
         ):
             raise ValueError(
                 f"objectives[{number}] ({objective.kind}) with other_answers compares answers to one prompt, and each of "
-                f"the {len(context.train_examples)} training examples has a prompt of its own. Add data with the same prompts and other "
-                "responses, such as ones with a chain of thought, or set other_answers to false."
+                f"the {len(context.train_examples)} training examples has a prompt of its own. Add data with the same prompts "
+                "and other responses, such as ones with a chain of thought, or set other_answers to false."
             )

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fusion.cache import Cache
-from fusion.cache.head_recovery import DEFAULT_ROWS, recover_head
+from fusion.cache.head_recovery import DEFAULT_ROWS, recover_span_from_cache
 from fusion.models.head import Head, unwrap_model
 from fusion.models.loading import ModelRef, load_config, load_model
 from fusion.objectives import ModuleObjective, ModuleSpec, Objective, OutputLayer
@@ -115,7 +115,7 @@ def recover_output_layer(cache: Cache, model: ModelRef | None, dtype: str) -> Ou
     width = 0 if model is None else load_config(model).get_text_config().hidden_size
     rows = max(DEFAULT_ROWS, 4 * width)
     try:
-        basis = recover_head(cache, rows).basis
+        basis = recover_span_from_cache(cache, rows).basis
     except ValueError as error:
         raise ValueError(
             f"dual_head with head: cache finds no output layer in {cache.folder}, of which it reads about {rows} rows. {error} "

@@ -14,8 +14,8 @@ from fusion.cache.head_recovery import (
     centred,
     geometry_score,
     principal_angles,
-    recover_head,
     recover_span,
+    recover_span_from_cache,
     undo_softcap,
 )
 from fusion.cli import app, run
@@ -216,17 +216,17 @@ def test_a_model_with_fewer_tokens_cannot_be_the_one(caches):
 def test_a_cache_of_the_largest_entries_is_refused_with_the_reason(caches):
     _, some, _ = caches
     with pytest.raises(ValueError, match="keeps 10 entries of each row, the largest.*guess.*top_k: all"):
-        recover_head(Cache(some / "qwen"))
+        recover_span_from_cache(Cache(some / "qwen"))
 
 
 def test_a_cap_needs_a_width(caches):
     with pytest.raises(ValueError, match="--softcap and --width go together"):
-        recover_head(Cache(caches[0] / "qwen"), softcap=30.0)
+        recover_span_from_cache(Cache(caches[0] / "qwen"), softcap=30.0)
 
 
 def test_too_few_rows_of_a_cache_are_refused(caches):
     with pytest.raises(ValueError, match="No gap .* 40 rows"):
-        recover_head(Cache(caches[0] / "qwen"), rows=40)
+        recover_span_from_cache(Cache(caches[0] / "qwen"), rows=40)
 
 
 def test_the_command_prints_a_table(caches):

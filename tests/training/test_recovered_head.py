@@ -105,7 +105,7 @@ def test_rows_that_do_not_tell_are_refused_before_anything_is_trained(folder, ca
 def test_wide_models_are_recovered_from_four_rows_a_dimension(caches, folder, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        auxiliary_modules, "recover_head", lambda cache, rows: asked.append(rows) or pytest.fail("enough")
+        auxiliary_modules, "recover_span_from_cache", lambda cache, rows: asked.append(rows) or pytest.fail("enough")
     )
     monkeypatch.setattr(auxiliary_modules, "DEFAULT_ROWS", 100)
     for model in (ModelRef(str(folder / "neox")), None):

@@ -127,19 +127,10 @@ def _answers(
     prompts = [
         encode_prompt(tokenizer, examples[i].messages, template=examples[i].template or template) for i in answered
     ]
-    stops, decoding = eos_token_ids(model, tokenizer, template), GenerationSettings(settings.max_new_tokens)
-    for i, [answer] in zip(
-        answered,
-        generate(
-            model,
-            tokenizer,
-            prompts,
-            settings=decoding,
-            eos_token_id=stops,
-            batch_tokens=settings.batch_tokens,
-            progress=progress,
-        ),
-        strict=True,
-    ):
-        answers[i] = answer.text
+    completions = generate(
+        model, tokenizer, prompts, settings=GenerationSettings(settings.max_new_tokens), progress=progress,
+        eos_token_id=eos_token_ids(model, tokenizer, template), batch_tokens=settings.batch_tokens,
+    )  # fmt: skip
+    for i, [completion] in zip(answered, completions, strict=True):
+        answers[i] = completion.text
     return answers
