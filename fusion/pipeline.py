@@ -32,6 +32,7 @@ from fusion.runtime.console import console
 from fusion.stages.context import RunContext
 from fusion.stages.evaluate import candidates, evaluate_one
 from fusion.stages.extract import cache_writer, extract_one, helping_batches, refuse_lone_answers, refuse_unknown
+from fusion.stages.fine_tune import fine_tune_one
 from fusion.stages.helping import helping
 from fusion.stages.lineage import lineage
 from fusion.stages.merge import fuse_chosen, merge_all
@@ -87,9 +88,9 @@ def introduce(context: RunContext) -> None:
 def fine_tune(context: RunContext) -> None:
     """Sources that are to be fine-tuned before they teach, each on the data's own responses."""
     for source in context.config.sources:
-        for name, alone in context.fine_tunings(source).items():
+        for name, training in context.fine_tunings(source).items():
             with context.record.stage(f"fine-tune {name.removeprefix('sources/')}") as note:
-                note["skipped"] = not train_one(alone, name, [], [])
+                note["skipped"] = not fine_tune_one(training, name)
     distributed.barrier()  # the main process has written all of them
 
 
