@@ -13,28 +13,35 @@ from fusion.study import Grid, load
 from tests.helpers import runs
 
 PAGE = (Path(__file__).parent.parent / "docs/methods.md").read_text()
-SECTIONS = {"Terms": objectives, "Changing a source's rows": transforms, "Weightings": weighting}
+SECTIONS = {
+    "Terms": objectives.OBJECTIVES,
+    "Changing a source's rows": transforms.TRANSFORMS,
+    "Weightings": weighting.WEIGHTINGS,
+}
 
 
 @pytest.mark.parametrize("title", SECTIONS)
 def test_each_table_has_a_row_for_every_kind(title):
     section = PAGE.split(f"## {title}\n")[1].split("\n## ")[0]
     rows = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
-    kinds = [each.model_fields["kind"].default for each in SECTIONS[title].ALL]
+    kinds = [each.model_fields["kind"].default for each in SECTIONS[title]]
     assert sorted(rows) == sorted(kinds)
     assert len(rows) >= 4
 
 
 def test_what_a_term_needs_is_what_its_row_says():
-    for kind in objectives.ALL:
+    for kind in objectives.OBJECTIVES:
         name = kind.model_fields["kind"].default
         given = {"expert": "a", "opposite": "b"} if name == "aligndistil" else {}
-        needs, row = kind(**given).needs, next(line for line in PAGE.splitlines() if line.startswith(f"| `{name}` |"))
+        needs, row = (
+            kind(**given).required_source_fields,
+            next(line for line in PAGE.splitlines() if line.startswith(f"| `{name}` |")),
+        )
         cells = [cell.strip() for cell in row.split("|")]
         assert ("gold" in cells[4]) == ("gold" in needs)
         assert ("moments" in cells[4]) == ("mean" in needs)
         assert ("hidden states" in cells[4]) == ("hidden" in needs)
-        assert ("all" in cells[4]) == (kind(**given).entries is None)
+        assert ("all" in cells[4]) == (kind(**given).required_top_k is None)
 
 
 def test_the_example_of_transforms_is_a_configuration(tmp_path):
@@ -44,7 +51,7 @@ def test_the_example_of_transforms_is_a_configuration(tmp_path):
     sources = [source | {"path": places[source["path"]]} for source in given["sources"]]
     config = runs.config(tmp_path, **given | {"sources": sources})
     assert [[each.kind for each in source.transforms] for source in config.sources] == [["logit_swap"], ["power"]]
-    assert [factor.kind for factor in config.weighting.of] == ["gold_posterior", "power_sum"]
+    assert [factor.kind for factor in config.weighting.factors] == ["gold_posterior", "power_sum"]
 
 
 def test_the_example_of_a_study_is_one(tmp_path):
@@ -67,7 +74,7 @@ def test_the_example_of_continual_pre_training_is_a_configuration(tmp_path):
     (example,) = re.findall(r"```yaml\n(pivot:.*?)```", PAGE, re.DOTALL)
     raw, given = runs.raw(tmp_path), yaml.safe_load(example)
     config = runs.config(tmp_path, **given | {"data": raw["data"] | given["data"]})
-    assert [data.raw for data in config.data.train] == [False, True, True]
+    assert [data.as_raw_text for data in config.data.train] == [False, True, True]
 
 
 def test_the_examples_of_responses_are_a_configuration(tmp_path):
