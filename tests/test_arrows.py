@@ -18,8 +18,8 @@ IMPORTS: dict[str, str] = {
     "analysis": "alignment cache core data models objectives runtime stages tokenizers training transforms weighting",
     "cache": "core runtime",
     "cli": (
-        "analysis cache config core data extras fusion_eval.runners fusion_eval.suites fusion_launch grading merging "
-        "models pipeline plan report runtime sources stages study"
+        "analysis cache config core data extras fusion_eval.runners fusion_eval.suites fusion_launch grading "
+        "merging models pipeline plan report runtime sources stages study"
     ),
     "config": "core merging models objectives quickstart responses sources training transforms weighting",
     "core": "",
@@ -34,7 +34,7 @@ IMPORTS: dict[str, str] = {
     "quickstart": "",
     "report": "alignment analysis core extras fusion_eval.results fusion_eval.runners fusion_eval.statistics runtime",
     "responses": "core data grading models runtime",
-    "runtime": "",
+    "runtime": "core",
     "sources": "core data models runtime",
     "stages": (
         "alignment cache config core data fusion_eval.results fusion_eval.runners merging models objectives "

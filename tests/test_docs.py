@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from fusion import objectives, transforms, weighting
-from fusion.study import Grid, load
+from fusion.study import StudyGrid, load
 from tests.helpers import runs
 
 PAGE = (Path(__file__).parent.parent / "docs/methods.md").read_text()
@@ -59,7 +59,7 @@ def test_the_example_of_a_study_is_one(tmp_path):
     (example,) = re.findall(r"```yaml\n(name: mine.*?)```", page, re.DOTALL)
     raw = yaml.safe_load(example)
     (tmp_path / "s.yaml").write_text(yaml.safe_dump(raw | {"base": "quickstart"}))
-    assert Grid(load(tmp_path / "s.yaml"), ["evaluation.exact_match=[]"]).check() == 9 + 9
+    assert StudyGrid(load(tmp_path / "s.yaml"), ["evaluation.exact_match=[]"]).check() == 9 + 9
 
 
 def test_the_example_of_a_source_that_looks_ahead_is_a_configuration(tmp_path):
@@ -94,6 +94,6 @@ def test_the_example_of_two_answers_to_each_prompt_is_a_configuration(tmp_path):
     (example,) = re.findall(r"```yaml\n(extract: {hidden.*?)```", PAGE, re.DOTALL)
     raw, given = runs.raw(tmp_path), yaml.safe_load(example)
     config = runs.config(tmp_path, **given | {"data": raw["data"] | given["data"]})
-    assert config.objectives[-1].reads_other_answers
+    assert config.objectives[-1].requirements.other_answers
     assert len({(data.path, data.prompt) for data in config.data.train}) == 1
     assert len({data.response for data in config.data.train}) == 2

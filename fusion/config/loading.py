@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from fusion.config import Config
 from fusion.config.recipes import recipes
-from fusion.core.settings import suggest
+from fusion.core.settings import allowed_keys, suggest
 
 
 class ConfigError(ValueError):
@@ -155,7 +155,7 @@ def _explain(mistake: Any, settings: type[BaseModel]) -> str:
     place = _place(mistake["loc"])
     if mistake["type"] == "extra_forbidden":
         key, parent = mistake["loc"][-1], mistake["loc"][:-1]
-        return f"unknown key {place}{suggest(str(key), _keys(parent, settings))}"
+        return f"unknown key {place}{suggest(str(key), allowed_keys(settings, parent))}"
     if mistake["type"] == "missing":
         return f"{place} is missing"
     if mistake["type"] == "union_tag_invalid":
@@ -181,19 +181,3 @@ def _place(location: Sequence[str | int]) -> str:
 def _kinds() -> set[str]:
     """Names of methods, which pydantic puts into the places of mistakes."""
     return set(re.findall(r'"const": "(\w+)"', json.dumps(Config.model_json_schema())))
-
-
-def _keys(location: Sequence[str | int], settings: type[BaseModel]) -> set[str]:
-    """Allowed keys at a place of the settings, from their schema."""
-    schema = settings.model_json_schema()
-    kinds, node = schema["$defs"], schema
-    for part in location:
-        if isinstance(part, int):
-            node = node.get("items", {})
-        elif "discriminator" in node:
-            node = {"$ref": node["discriminator"]["mapping"].get(part, "")}
-        else:
-            node = node.get("properties", {}).get(part, {})
-        if "$ref" in node:
-            node = kinds.get(node["$ref"].rsplit("/", 1)[-1], {})
-    return set(node.get("properties", {}))

@@ -33,7 +33,7 @@ def allowed_keys(settings: type[BaseModel], location: Sequence[str | int]) -> se
         node = _resolved(node, schema)
         if isinstance(part, int):
             node = node.get("items", {})
-        elif "discriminator" in node:
+        elif "discriminator" in node:  # pydantic names the kind of a union as a part of the location
             node = {"$ref": node["discriminator"]["mapping"].get(part, "")}
         else:
             node = node.get("properties", {}).get(part, {})

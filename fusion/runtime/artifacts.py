@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from fusion.core.renamed_keys import new_name
+
 
 def fingerprint(key: Mapping[str, Any]) -> str:
     """Return 16 hex digits that change when any value in `key` does. Values are anything JSON can hold."""
@@ -23,8 +25,13 @@ def fingerprint(key: Mapping[str, Any]) -> str:
 
 
 def differences(existing: Mapping[str, Any], requested: Mapping[str, Any]) -> str:
-    """Return the entries that differ, in one line: `top_k: 10 there, 20 here`. Empty where none does."""
-    parts = []
+    """Return the entries that differ, in one line: `top_k: 10 there, 20 here`. Empty where none does.
+
+    A key that an earlier version wrote under another name is named with the new one.
+    """
+    renamed = {name: new for name in existing.keys() - requested.keys() if (new := new_name(name, requested))}
+    parts = [f"{name} is called {new} now" for name, new in sorted(renamed.items())]
+    existing = {renamed.get(name, name): value for name, value in existing.items()}
     for name in sorted(existing.keys() | requested.keys()):
         old, new = existing.get(name), requested.get(name)
         if isinstance(old, Mapping) and isinstance(new, Mapping):

@@ -44,7 +44,7 @@ def test_an_objective_that_a_backend_cannot_serve_is_refused_before_anything_run
 def test_hidden_states_of_a_backend_that_has_none_are_refused(backend):
     raw = changed(["extract", "hidden_states"], True)
     raw["sources"][1]["backend"] = backend
-    message = f"extract.hidden is true, and source two cannot give hidden states: its backend {backend['kind']} knows"
+    message = f"extract.hidden_states is true, and source two cannot give hidden states: its backend {backend['kind']} knows"
     with pytest.raises(ConfigError, match=message):
         loading.parse(raw, "x.yaml")
 
@@ -52,7 +52,7 @@ def test_hidden_states_of_a_backend_that_has_none_are_refused(backend):
 def test_an_objective_that_looks_at_hidden_states_needs_them_in_the_cache():
     raw = changed(["objectives", 1], {"kind": "affinity"})
     with pytest.raises(
-        ConfigError, match=r"objectives\[1\] \(affinity\) looks at hidden .*; set extract.hidden to true"
+        ConfigError, match=r"objectives\[1\] \(affinity\) looks at hidden .*; set extract.hidden_states to true"
     ):
         loading.parse(raw, "x.yaml")
     raw["extract"] = {"hidden_states": True}

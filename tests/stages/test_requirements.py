@@ -82,7 +82,7 @@ def test_hidden_states_that_are_lacking_are_extracted_again():
     assert found.startswith(
         "objectives[1] (affinity) needs the hidden state, which 10 of 10 rows of source a do not have"
     )
-    assert "Set extract.hidden to true and extract the source again, or" in found
+    assert "Set extract.hidden_states to true and extract the source again, or" in found
     assert lacking([Affinity()], Sum(), {"a": dataclasses.replace(WHOLE, hidden=10)}) == []
 
 
