@@ -1,13 +1,14 @@
 """From matched rows to rows that can be compared token by token: what a source says, in the pivot's tokens.
 
-Both rows of a pair have read the same bytes and predict the same text, each in tokens of its own. Three cases:
+Both rows of a pair have read the same bytes and predict the same text, each in tokens of its own. Let the pivot's next token be
+`vi`, of `video`. Three cases:
 
-    the source's token ends where the pivot's does, or after it   its entries, each mapped to its first piece in the pivot's
-                                                                   tokens, are what the pivot would say
-    it ends before, and a later one of its tokens ends with the    its entries would teach the pivot another spelling (`v` +
-    pivot's                                                        `ido` where the pivot writes `vi` + `do`); but it has
-                                                                   a probability for the pivot's token: the product
-    no token of its ends with the pivot's                          nothing can be said
+    the source's next token ends where the pivot's does, or       its entries are mapped by the vocabulary map (by default to
+    after it: `vi` or `video`                                      their first piece in the pivot's tokens)
+    it ends before, and a later one of its tokens ends with        its entries would teach the pivot to write `v` here; but it
+    the pivot's: `v` + `i`                                         has a probability for the pivot's token, the product of
+                                                                   both, and that is the row's only entry
+    none of its tokens ends where the pivot's does: `v` + `ideo`   nothing can be said, and the row is left out
 """
 
 from __future__ import annotations
@@ -38,13 +39,13 @@ def map_to_pivot(
         (pivot_end >= 0) & (source_end >= pivot_end) & ((pivot_end == END_OF_EXAMPLE) | (source_end < END_OF_EXAMPLE))
     )
     until = _next_match(pivot, pairs)
-    in_pieces = ~reaches & (until >= 0)
+    product = text_logprob(source, pairs.source, until)
+    in_pieces = ~reaches & (until >= 0) & ~product.isnan()
     chosen = (reaches | in_pieces).nonzero()[:, 0]
     rows = source.select(pairs.source[chosen])
     token = pivot.token[pairs.pivot[chosen]]
-    product = text_logprob(source, pairs.source, until)[chosen]
     ids, logprobs, counts = map_entries(rows, vocabulary_map)
-    ids, logprobs, counts = _single_entry(ids, logprobs, counts, in_pieces[chosen], token, product)
+    ids, logprobs, counts = _single_entry(ids, logprobs, counts, in_pieces[chosen], token, product[chosen])
     return chosen, MappedRows(
         logprobs=logprobs,
         ids=ids,
@@ -65,9 +66,16 @@ def token_ends(rows: Positions) -> Int[Tensor, " N"]:
 
 
 def text_logprob(source: LogitRows, start: Int[Tensor, " M"], until: Int[Tensor, " M"]) -> Float[Tensor, " M"]:
-    """Log-probability, in nats, of the text from row `start` to row `until`: the sum of `gold` over the rows between."""
-    running = torch.cat([source.gold.new_zeros(1, dtype=torch.float64), source.gold.double().cumsum(0)])
-    return (running[until.clamp(min=0)] - running[start]).to(source.logprobs.dtype)
+    """Log-probability, in nats, of the text from row `start` to row `until`: the sum of `gold` over the rows between.
+
+    NaN where one of these rows does not know it.
+    """
+    # a difference of running sums: a NaN among them would spread to all rows behind it
+    unknown = source.gold.isnan()
+    gold = source.gold.double().masked_fill(unknown, 0)
+    running, gaps = (torch.cat([each.new_zeros(1), each.cumsum(0)]) for each in (gold, unknown.long()))
+    total = running[until.clamp(min=0)] - running[start]
+    return total.masked_fill(gaps[until.clamp(min=0)] > gaps[start], torch.nan).to(source.logprobs.dtype)
 
 
 def _next_match(pivot: Positions, pairs: Pairs) -> Int[Tensor, " M"]:

@@ -159,7 +159,7 @@ def _prefix_steps(prefix: NDArray[np.int64], example: NDArray[np.int64]) -> tupl
 
 
 def _prefixes_from_steps(steps: NDArray[np.integer], example: NDArray[np.int64]) -> NDArray[np.int64]:
-    """`_steps` undone."""
+    """Undo `_prefix_steps`."""
     unknown = steps == UNKNOWN_PREFIX
     running = np.where(unknown, 0, steps).astype(np.int64).cumsum()
     before = np.concatenate([[0], running[:-1]])

@@ -36,8 +36,9 @@ class CacheWriter:
     """Writes a cache folder shard by shard, in any order, over any number of attempts.
 
     `key` is everything that the rows depend on besides the examples; `ids` are the content ids of the examples, which are
-    sorted so that the cache does not depend on the order of the data. `shard` is the number of examples per shard, `values`
-    is packed, float16 or float32, and token ids are below `vocabulary`. Raises ValueError where the folder has another key.
+    sorted so that the cache does not depend on the order of the data. `shard_size` is the number of examples per shard,
+    `value_format` is packed, float16 or float32, and token ids are below `vocabulary`. Raises ValueError where the folder has
+    another key.
     """
 
     def __init__(
@@ -45,16 +46,16 @@ class CacheWriter:
         folder: Path,
         key: Mapping[str, Any],
         ids: Sequence[str],
-        shard: int,
-        values: str = "packed",
+        shard_size: int,
+        value_format: str = "packed",
         *,
         vocabulary: int,
     ):
-        self.folder, self.values, self.shard, self.vocabulary = folder, values, shard, vocabulary
+        self.folder, self.value_format, self.shard_size, self.vocabulary = folder, value_format, shard_size, vocabulary
         self.ids = sorted(set(ids))
-        self.key = full_key(key, self.ids, values, shard, vocabulary)
+        self.key = full_key(key, self.ids, value_format, shard_size, vocabulary=vocabulary)
         self.artifact_key = fingerprint(self.key)
-        self.shards = max(1, -(-len(self.ids) // shard))
+        self.shards = max(1, -(-len(self.ids) // shard_size))
         claim_artifact(folder, self.key, "fusion extract")
 
     @property
@@ -68,7 +69,7 @@ class CacheWriter:
 
     def examples(self, number: int) -> list[str]:
         """Return the ids of the examples of shard `number`."""
-        return self.ids[number * self.shard : (number + 1) * self.shard]
+        return self.ids[number * self.shard_size : (number + 1) * self.shard_size]
 
     def write(self, number: int, rows: LogitRows) -> None:
         """Write shard `number`; `rows.example` counts from 0 along `examples(number)`, and no example may lack rows."""
@@ -80,7 +81,7 @@ class CacheWriter:
         }
         target = self._file(number)
         aside = target.with_suffix(f".{uuid4().hex[:8]}.part")  # unique, should two processes write the same shard
-        save_file(encode(rows, self.values, self.vocabulary) | index, aside, metadata={"made": self.artifact_key})
+        save_file(encode(rows, self.value_format, self.vocabulary) | index, aside, metadata={"made": self.artifact_key})
         aside.replace(target)
 
     def finalize(self) -> Cache:
@@ -129,7 +130,8 @@ class Cache:
         self.is_sampled: bool = self._shards[0].get("drawn", False)
         self.known_fields = KnownFields.from_shards([shard["known"] for shard in self._shards])
         self._starts = [[0, *itertools.accumulate(shard["rows"])] for shard in self._shards]
-        self._location = {id: (i // self.key["shard"], i % self.key["shard"]) for i, id in enumerate(manifest["ids"])}
+        size = self.key["shard_size"]
+        self._location = {id: (i // size, i % size) for i, id in enumerate(manifest["ids"])}
         self._open: dict[int, Any] = {}
 
     def __len__(self) -> int:
@@ -213,9 +215,11 @@ class Cache:
         return self.__dict__ | {"_open": {}}  # open files stay behind when a worker is started
 
 
-def full_key(key: Mapping[str, Any], ids: Sequence[str], values: str, shard: int, vocabulary: int) -> dict[str, Any]:
+def full_key(
+    key: Mapping[str, Any], ids: Sequence[str], value_format: str, shard_size: int, *, vocabulary: int
+) -> dict[str, Any]:
     """Return `key` with the fingerprint of the examples and the settings of the files, as in key.json."""
-    store = {"values": values, "shard": shard, "vocabulary": vocabulary, "format": FORMAT}
+    store = {"value_format": value_format, "shard_size": shard_size, "vocabulary": vocabulary, "format": FORMAT}
     return {**key, "examples": fingerprint({"ids": list(ids)}), **store}
 
 

@@ -99,7 +99,7 @@ def _rows_hold_what_is_read(config: Config) -> None:
     for number, objective in enumerate(config.objectives):
         if config.extract.sampling is None:
             _enough_entries(number, objective, config.extract.top_k)
-        if "hidden" in objective.required_source_fields and not config.extract.hidden_states:
+        if "hidden" in objective.requirements.source_fields and not config.extract.hidden_states:
             raise ValueError(
                 f"objectives[{number}] ({objective.kind}) looks at hidden states of the sources, which the cache does not "
                 "keep; set extract.hidden_states to true"
@@ -237,7 +237,7 @@ def _validated(data: Data, unfound: str | None) -> None:
 
 
 def _known(number: int, objective: AnyObjective, source: SourceSettings) -> None:
-    if never := objective.required_source_fields & source.backend.unknown_fields:
+    if never := objective.requirements.source_fields & source.backend.unknown_fields:
         raise ValueError(
             f"objectives[{number}] ({objective.kind}) reads {' and '.join(sorted(never))} of each row, which source "
             f"{source.name} cannot give: backend {source.backend.kind} knows log-probabilities only. Choose another input "

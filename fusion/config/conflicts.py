@@ -19,7 +19,7 @@ WHOLE = ("auto", "single", "ddp")
 
 @dataclass(frozen=True)
 class Choices:
-    """What a run is put together from."""
+    """The settings of a run that rules about combinations look at."""
 
     objectives: Sequence[AnyObjective]
     weighting: AnyWeighting
@@ -114,7 +114,7 @@ def named_sources_both_count(chosen: Choices) -> Iterator[str]:
 
 
 def a_change_of_mapped_rows_is_seen(chosen: Choices) -> Iterator[str]:
-    """What no objective sees is a mistake."""
+    """A transform of mapped rows is a mistake where no objective reads mapped rows."""
     if any(objective.requirements.mapped_rows for objective in chosen.objectives):
         return
     for place, transform in chosen.placed():

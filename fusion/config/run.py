@@ -28,7 +28,7 @@ def _may_extend(schema: dict[str, Any]) -> None:
 
 
 class Config(Settings):
-    """A whole run."""
+    """A whole run, as its YAML says it: models, data, objectives, training, evaluation."""
 
     model_config = ConfigDict(json_schema_extra=_may_extend)
 

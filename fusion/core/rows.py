@@ -1,5 +1,7 @@
 """The types that flow from stage to stage: where a row stands in the text, and what a model says there.
 
+The *pivot* is the model that is trained (the student), a *source* one that it learns from (a teacher).
+
     Positions                where rows stand: example, bytes of the response before them, the token that follows
       EntryRows              positions with K entries each: token ids and their log-probabilities
         LogitRows            what one model says, in its own vocabulary: caches hold them, the pivot's head makes them

@@ -13,13 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Union
 from pydantic import Field
 
 from fusion.objectives.base import Objective, Requirements, Term
-from fusion.objectives.graph.gld import GLD
-from fusion.objectives.graph.gromov import GromovWasserstein
-from fusion.objectives.hidden.affinity import Affinity
-from fusion.objectives.hidden.hidden_projector import HiddenProjector
-from fusion.objectives.hidden.optimal_transport import OptimalTransport
-from fusion.objectives.hidden.span_relations import SpanRelations
-from fusion.objectives.kinds import (
+from fusion.objectives.base_classes import (
     AllSourcesObjective,
     ExampleObjective,
     JoinedObjective,
@@ -30,6 +24,12 @@ from fusion.objectives.kinds import (
     SourcewiseObjective,
     SpanObjective,
 )
+from fusion.objectives.graph.gld import GLD
+from fusion.objectives.graph.gromov import GromovWasserstein
+from fusion.objectives.hidden.affinity import Affinity
+from fusion.objectives.hidden.hidden_projector import HiddenProjector
+from fusion.objectives.hidden.optimal_transport import OptimalTransport
+from fusion.objectives.hidden.span_relations import SpanRelations
 from fusion.objectives.modules.base import ModuleObjective, ModuleSpec, OutputLayer
 from fusion.objectives.modules.dual_head import DualHead
 from fusion.objectives.modules.matcher import Matcher

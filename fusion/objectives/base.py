@@ -2,8 +2,8 @@
 
 A newcomer's objective has five members: its `weight`, what it reads (`required_top_k`, `required_source_fields`,
 `required_pivot_fields`), and `__call__`, the formula: rows in, one unreduced value for each unit out. It derives from one of
-the classes in `kinds`, which gather the arguments of the formula. An objective of a new kind derives from `Objective` and
-writes `counts` and `terms` itself; neither the loss nor the collator knows any kind by name.
+the classes in `base_classes`, which gather the arguments of the formula. An objective of a new kind derives from
+`Objective` and writes `counts` and `terms` itself; neither the loss nor the collator knows any kind by name.
 """
 
 from __future__ import annotations
@@ -68,13 +68,16 @@ class Term:
     name: str
     """As logged: the objective's kind and, after a slash, the source; a key of `Objective.counts`."""
     total: Float[Tensor, ""]
-    """Sum of the weighted values over the batch; the loss divides it by the global count."""
+    """Sum of the values over the batch, each times the weight of its pair or row (not yet the objective's own `weight`)."""
     row_weight: Float[Tensor, " N"] | None = None
     """How much the term counts at each of the pivot's rows; None where it is about no single rows."""
 
 
 class Objective(Settings, ABC):
-    """A term of the loss. Averaging over the global batch and weighting happen in `training.loss`."""
+    """A term of the loss: it gives sums over a batch.
+
+    `training.loss` divides these by counts over the global batch, and the trainer adds them up, times `weight`.
+    """
 
     if TYPE_CHECKING:
         kind: Any

@@ -27,7 +27,7 @@ class SourceTargets:
     """M pairs of a pivot's row and a source's row that predict the same text."""
     weight: Float[Tensor, " M"]
     """How much each pair counts."""
-    mapped_pairs: Int[Tensor, " C"]
+    mapped_pair_index: Int[Tensor, " C"]
     """Numbers of the pairs that can be compared token by token; see `alignment.map_to_pivot`."""
     mapped: MappedRows
     """The C rows of these pairs, ids in the pivot's vocabulary."""
@@ -39,7 +39,7 @@ class SourceTargets:
     @property
     def pivot_index(self) -> Int[Tensor, " C"]:
         """The pivot's row of each mapped row."""
-        return self.pairs.pivot[self.mapped_pairs]
+        return self.pairs.pivot[self.mapped_pair_index]
 
     def scatter_to_pivot(self, values: Tensor, positions: Positions, empty: int | float) -> Tensor:
         """Put what belongs to the C mapped rows at the N rows of the pivot, and `empty` at the others."""
@@ -64,7 +64,7 @@ class SourceTargets:
 
     def weight_at_pivot(self, positions: Positions) -> Float[Tensor, " N"]:
         """How much the mapped row at each row of the pivot counts, 0 where there is none."""
-        return self.scatter_to_pivot(self.weight[self.mapped_pairs], positions, 0)
+        return self.scatter_to_pivot(self.weight[self.mapped_pair_index], positions, 0)
 
     def to(self, device: Any) -> SourceTargets:
         """Return the same on another device."""
@@ -73,7 +73,7 @@ class SourceTargets:
 
 @dataclass(frozen=True)
 class BatchTargets:
-    """What a batch is compared with."""
+    """Where the pivot's rows of a batch lie, and each source's rows that they are compared with."""
 
     row_positions: Int[Tensor, " N"]
     """Where each row of the pivot lies among the flattened [lines * T] positions of the batch."""

@@ -1,8 +1,8 @@
 """Folders of artifacts: what made each one (key.json), and whether it is complete (done.json).
 
-Every stage claims its folder with the key of everything that its output depends on, works, and marks the folder complete.
-So a stage that is done is skipped, one that was interrupted goes on, and an artifact that was made from something else is
-refused, with the difference named.
+A stage claims its folder with the key of everything that its output depends on, works, and marks the folder complete (a cache
+with its manifest, an evaluation with its result file, all else with done.json). So a stage that is done is skipped, one
+that was interrupted goes on, and an artifact that was made from something else is refused, with the difference named.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ BATCH = 64
 
 @dataclass(frozen=True, eq=False)
 class RunContext:
-    """One run of one configuration."""
+    """One run of one configuration: its examples, tokenizers, token ids and fingerprints, each computed when first read."""
 
     config: Config
     for_plan: bool = False

@@ -30,7 +30,7 @@ def lacking(
     `transforms` are those of each source, by name.
     """
     readers = [
-        (f"objectives[{i}] ({o.kind})", o.required_source_fields, "another input") for i, o in enumerate(objectives)
+        (f"objectives[{i}] ({o.kind})", o.requirements.source_fields, "another input") for i, o in enumerate(objectives)
     ]
     readers += [
         (f"objectives[{i}].select ({o.select.kind})", o.select.required_source_fields, "another selection")

@@ -40,7 +40,7 @@ def training_source(context: RunContext, name: str, cache: Cache) -> TrainingSou
         vocabulary_map(context.config.vocabulary_map, *tokenizers, templates),
         getattr(context.models[name], "transforms", ()),
         spelling_distance=functools.partial(spelling_distance, *tokenizers, templates),
-        read_hidden=any("hidden" in objective.required_source_fields for objective in context.config.objectives),
+        read_hidden=any("hidden" in objective.requirements.source_fields for objective in context.config.objectives),
         model=context.models[name].ref if context.backend(name).has_weights else None,
     )
 

@@ -35,7 +35,7 @@ class QLoRA(LoRA):
 
     kind: Literal["qlora"] = "qlora"  # type: ignore[assignment]
     bnb_4bit_quant_type: Literal["nf4", "fp4"] = "nf4"
-    """The 16 values of a weight."""
+    """The 4-bit data type of the frozen weights: normal float or plain float."""
     bnb_4bit_use_double_quant: bool = True
     """Quantize the scales too."""
 

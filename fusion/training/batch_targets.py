@@ -129,8 +129,8 @@ def _source_targets(
 ) -> SourceTargets:
     for transform in source.transforms:
         rows = transform.transform_rows(rows, len(source.vocabulary_map))
-    mapped_pairs, mapped = map_to_pivot(positions, rows, pairs, source.vocabulary_map)
+    mapped_pair_index, mapped = map_to_pivot(positions, rows, pairs, source.vocabulary_map)
     for transform in source.transforms:
         mapped = transform.transform_mapped(mapped)
     spans = align_spans(positions, rows, pairs)
-    return SourceTargets(rows, pairs, weight, mapped_pairs, mapped, spans, other_answer)
+    return SourceTargets(rows, pairs, weight, mapped_pair_index, mapped, spans, other_answer)

@@ -33,7 +33,7 @@ hold frozen weights that need not be sent around."""
 
 @dataclass(frozen=True)
 class TrainingSpec:
-    """All that one training is made of."""
+    """The arguments of one training: pivot, batches, objectives, TrainingArguments, and how it is spread and adapted."""
 
     pivot: ModelRef
     tokenizer: Any

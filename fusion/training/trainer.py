@@ -77,7 +77,11 @@ class FusionTrainer(Trainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Compute the weighted sum of all terms; `num_items_in_batch` are the denominators `get_batch_samples` counted."""
+        """Compute the weighted sum of all terms.
+
+        `num_items_in_batch` are the denominators of all means, by name, as `_get_num_items_in_batch` counted them; without
+        them (in evaluation) means are over this batch.
+        """
         collator: Any = self.data_collator
         targets: BatchTargets = collator.at_step(inputs["targets"], self.state.global_step).to(self.args.device)
         counts: Counts = num_items_in_batch or self.loss.counts(targets)

@@ -197,5 +197,5 @@ def finite_gold(source: LogitRows, number: int) -> Float[Tensor, " N"]:
 def _at_pairs(
     weight: Float[Tensor, "S places"], place: Int[Tensor, " N"], pairs: Sequence[Pairs]
 ) -> list[Float[Tensor, " _"]]:
-    """The weight of each pair's place, in float32."""
+    """Look up, for each pair of each source, the weight of the span (or row) that its pivot row lies in; float32."""
     return [row[place[pair.pivot]].float() for row, pair in zip(weight, pairs, strict=True)]

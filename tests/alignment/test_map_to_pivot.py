@@ -128,3 +128,17 @@ def test_the_logprob_of_a_token_in_pieces_is_the_product_that_spells_it():
     pivot, source = cut(0, [4, 8], seed=1), cut(0, [2, 4, 10], seed=2)
     _, rows = map_to_pivot(pivot, source, match_prefixes(pivot, source), IDENTITY)
     assert rows.pivot_token_logprob[0] == pytest.approx((source.gold[0] + source.gold[1]).item())
+
+
+def test_a_row_that_does_not_know_its_text_spoils_no_other():
+    """Backends may not know the log-probability of a token: no product over it, and all the others as they are."""
+    pivot = LogitRows.cat([cut(e, [4, 8], seed=1) for e in range(2)])
+    source = LogitRows.cat([cut(e, [2, 4, 10], seed=2) for e in range(2)])
+    pairs = match_prefixes(pivot, source)
+    chosen, rows = map_to_pivot(pivot, source, pairs, IDENTITY)
+    gold = source.gold.clone()
+    gold[1] = torch.nan  # within 0.2.4, which spells the pivot's 0...4 of the first example
+    fewer, others = map_to_pivot(pivot, LogitRows(**{**vars(source), "gold": gold}), pairs, IDENTITY)
+    assert fewer.tolist() == chosen.tolist()[1:]
+    assert torch.equal(others.logprobs, rows.logprobs[1:])
+    assert torch.equal(others.ids, rows.ids[1:])

@@ -28,8 +28,8 @@ from typing_extensions import override
 
 from fusion.core.rows import LogitRows
 from fusion.objectives.base import Requirements
+from fusion.objectives.base_classes import ExampleObjective
 from fusion.objectives.checks import as_target, full_top, standardise_by_row
-from fusion.objectives.kinds import ExampleObjective
 
 COLLAPSING = {
     "z_scored": "rows standardised over their own top_k sum to zero, so C 1 = 0 and the term is identically zero",

@@ -10,8 +10,8 @@ from pydantic import Field
 from torch import Tensor
 
 from fusion.core.rows import LogitRows
+from fusion.objectives.base_classes import RelationObjective
 from fusion.objectives.hidden.states import RandomObjective, directions, drawn, side_by_side, states
-from fusion.objectives.kinds import RelationObjective
 
 
 class Affinity(RandomObjective, RelationObjective):

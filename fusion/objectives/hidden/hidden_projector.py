@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from fusion.core.rows import LogitRows
+from fusion.objectives.base_classes import PairObjective
 from fusion.objectives.hidden.states import HiddenObjective, directions, present, side_by_side, states
-from fusion.objectives.kinds import PairObjective
 from fusion.objectives.modules.base import ModuleObjective, ModuleSpec
 
 

@@ -14,9 +14,9 @@ from typing_extensions import override
 
 from fusion.core.rows import LogitRows
 from fusion.objectives.base import Requirements
+from fusion.objectives.base_classes import ExampleObjective
 from fusion.objectives.graph.gld import has_rows
 from fusion.objectives.hidden.states import HiddenObjective, directions, present, side_by_side, states
-from fusion.objectives.kinds import ExampleObjective
 from fusion.objectives.modules.base import ModuleObjective, ModuleSpec, linear
 from fusion.objectives.targets import ObjectiveInputs
 

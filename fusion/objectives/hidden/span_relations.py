@@ -10,8 +10,8 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from fusion.core.rows import LogitRows
+from fusion.objectives.base_classes import PairObjective
 from fusion.objectives.hidden.states import RandomObjective, directions, drawn, row_numbers, states
-from fusion.objectives.kinds import PairObjective
 from fusion.objectives.token.llp import margins
 from fusion.objectives.token.outcomes import Outcomes, divergence, log_softmax
 

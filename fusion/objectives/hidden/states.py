@@ -20,7 +20,11 @@ BLOCK = 64  # rows that random numbers are drawn for at once
 
 
 class HiddenObjective(Objective):
-    """Looks at the hidden states of both models, so at no entries, and no factor on the logits changes anything."""
+    """Looks at the last hidden states of both models, the ones that their heads read.
+
+    So it reads no entries, and no factor on the logits changes anything. Sources must be extracted with
+    `extract.hidden_states: true`.
+    """
 
     @property
     @override
@@ -30,6 +34,11 @@ class HiddenObjective(Objective):
     @property
     @override
     def required_source_fields(self) -> frozenset[str]:
+        return frozenset({"hidden"})
+
+    @property
+    @override
+    def required_pivot_fields(self) -> frozenset[str]:
         return frozenset({"hidden"})
 
     @property

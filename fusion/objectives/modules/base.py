@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from fusion.objectives.base import Requirements
-from fusion.objectives.kinds import SourcewiseObjective
+from fusion.objectives.base_classes import SourcewiseObjective
 from fusion.objectives.targets import ObjectiveInputs
 
 

@@ -14,8 +14,8 @@ from typing_extensions import override
 
 from fusion.core.rows import LogitRows, MappedRows
 from fusion.objectives.base import Requirements
+from fusion.objectives.base_classes import MappedObjective
 from fusion.objectives.hidden.states import directions, present, row_numbers, side_by_side, states
-from fusion.objectives.kinds import MappedObjective
 from fusion.objectives.modules.base import ModuleObjective, ModuleSpec, linear
 from fusion.objectives.token.divergences import ForwardKL
 from fusion.objectives.token.mixture import AnyMapped

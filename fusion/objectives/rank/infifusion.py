@@ -14,8 +14,8 @@ from typing_extensions import override
 
 from fusion.core.rows import LogitRows
 from fusion.objectives.base import Requirements
+from fusion.objectives.base_classes import PairObjective
 from fusion.objectives.checks import as_target, full_top
-from fusion.objectives.kinds import PairObjective
 
 
 class InfiFusion(PairObjective):

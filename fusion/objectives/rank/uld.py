@@ -11,8 +11,8 @@ from torch.nn.functional import pad
 from typing_extensions import override
 
 from fusion.core.rows import LogitRows
+from fusion.objectives.base_classes import PairObjective
 from fusion.objectives.checks import as_target, require_whole
-from fusion.objectives.kinds import PairObjective
 
 
 class ULD(PairObjective):

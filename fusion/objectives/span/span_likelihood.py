@@ -10,13 +10,13 @@ from pydantic import Field
 from torch import Tensor
 
 from fusion.core.tail import log1mexp
-from fusion.objectives.kinds import SpanObjective
+from fusion.objectives.base_classes import SpanObjective
 
 
 class SpanLikelihood(SpanObjective):
     """Divergence between two answers to one question, how likely this stretch of text is; see `two_outcomes`.
 
-    ModuleSpec two boundaries that both models share, each has a log-probability of the text, the sum over its own tokens. So
+    Between two boundaries that both models share, each has a log-probability of the text, the sum over its own tokens. So
     every row takes part, matched or not, whatever the vocabularies are. It tells the pivot how sure to be of the given text
     and nothing of other texts.
 

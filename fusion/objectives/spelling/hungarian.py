@@ -16,8 +16,8 @@ from typing_extensions import override
 from fusion.core.rows import LogitRows
 from fusion.core.tail import with_other
 from fusion.objectives.base import Requirements
+from fusion.objectives.base_classes import PairObjective
 from fusion.objectives.checks import as_target
-from fusion.objectives.kinds import PairObjective
 from fusion.objectives.modules.base import ModuleObjective, ModuleSpec
 from fusion.objectives.token.outcomes import divergence
 

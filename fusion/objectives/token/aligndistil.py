@@ -14,8 +14,8 @@ from typing_extensions import override
 
 from fusion.core.rows import LogitRows, MappedRows
 from fusion.objectives.base import Requirements
+from fusion.objectives.base_classes import AllSourcesObjective
 from fusion.objectives.checks import as_target
-from fusion.objectives.kinds import AllSourcesObjective
 from fusion.objectives.token.outcomes import divergence, log_softmax
 
 

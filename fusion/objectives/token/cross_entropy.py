@@ -9,7 +9,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from fusion.core.rows import LogitRows
-from fusion.objectives.kinds import RowObjective
+from fusion.objectives.base_classes import RowObjective
 
 
 class CrossEntropy(RowObjective):

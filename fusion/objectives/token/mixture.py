@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from fusion.core.rows import LogitRows, MappedRows
 from fusion.objectives.base import Requirements
-from fusion.objectives.kinds import AllSourcesObjective
+from fusion.objectives.base_classes import AllSourcesObjective
 from fusion.objectives.token.divergences import L1, ForwardKL, JensenShannon, ReverseKL, SkewedKL
 from fusion.objectives.token.llp import LLP
 from fusion.objectives.token.nkd import NKD

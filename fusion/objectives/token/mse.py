@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fusion.core.rows import LogitRows, MappedRows
-from fusion.objectives.kinds import MappedObjective
+from fusion.objectives.base_classes import MappedObjective
 from fusion.objectives.token.outcomes import compare
 
 

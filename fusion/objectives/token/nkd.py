@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from fusion.core.rows import LogitRows, MappedRows
 from fusion.core.tail import log1mexp
-from fusion.objectives.kinds import MappedObjective, RowObjective
+from fusion.objectives.base_classes import MappedObjective, RowObjective
 from fusion.objectives.token.outcomes import cross_entropy, gold_first
 
 

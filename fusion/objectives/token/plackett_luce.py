@@ -11,7 +11,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from fusion.core.rows import AnyRows, LogitRows, MappedRows
-from fusion.objectives.kinds import MappedObjective
+from fusion.objectives.base_classes import MappedObjective
 from fusion.objectives.token.outcomes import gold_first
 
 

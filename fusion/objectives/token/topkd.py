@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from fusion.core.rows import LogitRows, MappedRows
 from fusion.objectives.base import Requirements
-from fusion.objectives.kinds import MappedObjective
+from fusion.objectives.base_classes import MappedObjective
 from fusion.objectives.token.outcomes import Outcomes, compare
 
 LEAST = 3  # a direction in fewer dimensions says next to nothing

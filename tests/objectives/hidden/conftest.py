@@ -25,7 +25,7 @@ def total_at_step():
             rows=source,
             pairs=pairs,
             weight=one,
-            mapped_pairs=every[none],
+            mapped_pair_index=every[none],
             mapped=as_mapped(source.select(none)),
             spans=align_spans(pivot, source, pairs),
             other_answer=source.select(none),

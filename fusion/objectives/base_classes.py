@@ -1,4 +1,4 @@
-"""The kinds of objectives: what a formula is called with, what its values count, and how they are averaged.
+"""Base classes of objectives: what a formula is called with, what its values count, and how they are averaged.
 
 RowObjective          each row of the pivot alone (the text itself)
 PairObjective         matched rows, each in its own vocabulary
@@ -157,14 +157,14 @@ class MappedObjective(JoinedObjective):
     ) -> tuple[Tensor, Tensor, Float[Tensor, " N"]]:
         index, mapped = source.pivot_index, source.mapped
         largest = inputs.pivot.select(index)
-        weight = source.weight[source.mapped_pairs] * self.selected(largest, mapped, mapped.pivot_token_logprob)
+        weight = source.weight[source.mapped_pair_index] * self.selected(largest, mapped, mapped.pivot_token_logprob)
         pivot = dataclasses.replace(largest, logprobs=inputs.query_logprobs[name][index], ids=mapped.ids)
         values = self(pivot, mapped, **self.extra_arguments(inputs, name))
         return values, weight, weight.new_zeros(len(inputs.pivot)).index_put((index,), weight)
 
     @abstractmethod
     def __call__(self, pivot: LogitRows, source: MappedRows) -> Float[Tensor, " M"]:
-        """Compute one value for each pair."""
+        """Compute one value for each pair that can be compared token by token."""
 
 
 class AllSourcesObjective(Objective):
