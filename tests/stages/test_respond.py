@@ -87,7 +87,7 @@ def test_a_run_that_was_stopped_asks_only_what_is_missing(folder, answered, monk
         asked.extend(prompts)
         return whole(self, prompts, *rest)
 
-    monkeypatch.setattr(TransformersGenerator, "write", counted)
+    monkeypatch.setattr(TransformersGenerator, "generate", counted)
     respond.generate_answers(context, "neox")
     assert len(asked) == len(kept.shard_ids(kept.shards - 1))
     assert [["kept", True]] in answers_of(context, "neox").values()
