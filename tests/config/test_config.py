@@ -44,7 +44,9 @@ def test_an_objective_that_a_backend_cannot_serve_is_refused_before_anything_run
 def test_hidden_states_of_a_backend_that_has_none_are_refused(backend):
     raw = changed(["extract", "hidden_states"], True)
     raw["sources"][1]["backend"] = backend
-    message = f"extract.hidden_states is true, and source two cannot give hidden states: its backend {backend['kind']} knows"
+    message = (
+        f"extract.hidden_states is true, and source two cannot give hidden states: its backend {backend['kind']} knows"
+    )
     with pytest.raises(ConfigError, match=message):
         loading.parse(raw, "x.yaml")
 
