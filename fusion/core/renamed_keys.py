@@ -46,6 +46,7 @@ RENAMED: dict[str, tuple[str, ...]] = {
     "regression": ("regression_weight",),
     "rest": ("use_remaining_weight",),
     "retries": ("max_retries",),
+    "samples": ("num_return_sequences",),
     "scale": ("lambda",),
     "shard": ("shard_size",),
     "sources": ("min_sources",),

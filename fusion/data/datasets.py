@@ -90,7 +90,7 @@ def load(
     """
     if path.startswith(BUILTIN):
         rows: Iterable[Mapping[str, Any]] = skills.make_questions(
-            path.removeprefix(BUILTIN), skip + (limit or 200), seed=shuffle or 0, noise=label_noise, split=split
+            path.removeprefix(BUILTIN), skip + (limit or 200), seed=shuffle or 0, label_noise=label_noise, split=split
         )
     else:
         rows = _rows(path, name, split, revision)

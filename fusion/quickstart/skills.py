@@ -59,25 +59,25 @@ VERBS = _lexicon(
 
 
 def make_questions(
-    skill: str, count: int, seed: int, noise: float = 0.0, split: str = "pretrain"
+    skill: str, count: int, seed: int, label_noise: float = 0.0, split: str = "pretrain"
 ) -> list[dict[str, str]]:
     """`count` different questions of one skill, as rows of `prompt`, `response` and `domain` (the skill's name).
 
-    `noise` is the chance of each answer to be a wrong one of the same form. It changes neither the questions nor the
+    `label_noise` is the chance of each answer to be a wrong one of the same form. It changes neither the questions nor the
     other answers, and the first rows of a longer list are those of a shorter one. Raises ValueError for an unknown
     skill or split, a noise outside 0..1, or more questions than the split holds (`sums`: about 150 for each percent).
     """
     _check("skill", skill, SKILLS)
     _check("split", split, SPLITS)
-    if not 0 <= noise <= 1:
-        raise ValueError(f"noise is the share of wrong answers, between 0 and 1; got {noise}.")
+    if not 0 <= label_noise <= 1:
+        raise ValueError(f"label_noise is the share of wrong answers, between 0 and 1; got {label_noise}.")
     questions = _questions(skill, seed, split)
     prompts = [prompt for prompt, _ in zip(questions, range(count), strict=False)]
     if len(prompts) < count:
         raise ValueError(
             f"{skill} has {len(prompts)} questions in split {split}, {count} were asked for; ask for fewer."
         )
-    return [{"prompt": p, "response": _respond(skill, p, seed, noise), "domain": skill} for p in prompts]
+    return [{"prompt": p, "response": _respond(skill, p, seed, label_noise), "domain": skill} for p in prompts]
 
 
 def answer(skill: str, prompt: str) -> str:
@@ -102,12 +102,12 @@ def _questions(skill: str, seed: int, split: str) -> Iterator[str]:
             yield prompt
 
 
-def _respond(skill: str, prompt: str, seed: int, noise: float) -> str:
+def _respond(skill: str, prompt: str, seed: int, label_noise: float) -> str:
     rng, right = (
         random.Random(f"{seed}/{prompt}"),
         answer(skill, prompt),
     )  # of its own, so that noise moves nothing else
-    if rng.random() >= noise:
+    if rng.random() >= label_noise:
         return right
     return next(wrong for wrong in iter(lambda: SKILLS[skill].mistake(prompt, rng), None) if wrong != right)
 

@@ -58,7 +58,7 @@ def test_an_objective_that_looks_at_hidden_states_needs_them_in_the_cache():
     ):
         loading.parse(raw, "x.yaml")
     raw["extract"] = {"hidden_states": True}
-    assert loading.parse(raw, "x.yaml").objectives[1].needs == {"hidden"}
+    assert loading.parse(raw, "x.yaml").objectives[1].required_source_fields == {"hidden"}
 
 
 def test_a_served_model_may_have_the_pivots_tokenizer():

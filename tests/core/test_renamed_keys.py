@@ -15,7 +15,7 @@ from tests.helpers import runs
 OLD = [
     ({"student": {"kind": "ternary"}}, "student", "quantization_aware_training"),
     ({"head_budget": 512}, "head_budget", "logits_budget"),
-    ({"extract": {"hidden": True}}, "extract.hidden_states", "hidden_states"),
+    ({"extract": {"hidden": True}}, "extract.hidden", "hidden_states"),
     ({"extract": {"shard": 5}}, "extract.shard", "shard_size"),
     ({"extract": {"values": "float16"}}, "extract.values", "value_format"),
     ({"engine": {"batch": 8}}, "engine.batch", "global_batch_size"),

@@ -57,8 +57,8 @@ def test_they_are_those_that_the_model_itself_finds_easiest(run):
         gold = logprobs[torch.arange(text.start - 1, len(ids) - 1), ids[text.start :]]
         scores.append(math.exp(-gold.mean().item()))
     for domain in ("d0", "d1"):
-        inside = [n for n, example in enumerate(run.train) if example.domain == domain]
-        chosen = [n for n in inside if n in run.learned_from]
+        inside = [n for n, example in enumerate(run.train_examples) if example.domain == domain]
+        chosen = [n for n in inside if n in run.training_indices]
         assert len(chosen) == 4
         assert max(scores[n] for n in chosen) <= min(scores[n] for n in inside if n not in chosen) * 1.001
 

@@ -52,7 +52,7 @@ def test_the_examples_of_the_page_are_right():
 
 @pytest.mark.parametrize("skill", SOURCES)
 def test_the_noise_is_the_share_of_wrong_answers_and_each_of_them_has_the_right_form(skill):
-    rows = skills.make_questions(skill, 2000, seed=5, noise=0.3)
+    rows = skills.make_questions(skill, 2000, seed=5, label_noise=0.3)
     wrong = [row for row in rows if row["response"] != right(skill, row["prompt"])]
     assert 0.26 < len(wrong) / len(rows) < 0.34  # 4 standard deviations of 2000 throws
     known = {
@@ -70,13 +70,13 @@ def test_the_noise_is_the_share_of_wrong_answers_and_each_of_them_has_the_right_
 
 @pytest.mark.parametrize("skill", SOURCES)
 def test_with_full_noise_no_answer_is_right_and_with_none_no_answer_is_wrong(skill):
-    clean, noisy = (skills.make_questions(skill, 1000, seed=7, noise=noise) for noise in (0.0, 1.0))
+    clean, noisy = (skills.make_questions(skill, 1000, seed=7, label_noise=noise) for noise in (0.0, 1.0))
     assert all(a["prompt"] == b["prompt"] and a["response"] != b["response"] for a, b in zip(clean, noisy, strict=True))
 
 
 @pytest.mark.parametrize("skill", SOURCES)
 def test_more_noise_leaves_the_questions_and_the_wrong_answers_there_were(skill):
-    clean, some, more = (skills.make_questions(skill, 500, seed=1, noise=noise) for noise in (0.0, 0.2, 0.6))
+    clean, some, more = (skills.make_questions(skill, 500, seed=1, label_noise=noise) for noise in (0.0, 0.2, 0.6))
     wrong = [i for i in range(500) if some[i] != clean[i]]
     assert len(wrong) > 50
     assert [some[i] for i in wrong] == [more[i] for i in wrong]
@@ -85,8 +85,8 @@ def test_more_noise_leaves_the_questions_and_the_wrong_answers_there_were(skill)
 
 @pytest.mark.parametrize("skill", SOURCES)
 def test_a_longer_list_begins_with_the_shorter_one_and_repeats_nothing(skill):
-    rows = skills.make_questions(skill, 2000, seed=2, noise=0.3, split="fusion")
-    assert rows[:300] == skills.make_questions(skill, 300, seed=2, noise=0.3, split="fusion")
+    rows = skills.make_questions(skill, 2000, seed=2, label_noise=0.3, split="fusion")
+    assert rows[:300] == skills.make_questions(skill, 300, seed=2, label_noise=0.3, split="fusion")
     assert len({row["prompt"] for row in rows}) == 2000
 
 
@@ -116,7 +116,9 @@ def test_another_seed_asks_other_questions():
 
 def test_the_rows_are_the_same_on_every_machine():
     """Golden: sha256 of the rows as JSON, written with CPython 3.11; a change of it makes the shipped models outdated."""
-    rows = [row for skill in SOURCES for row in skills.make_questions(skill, 200, seed=0, noise=0.3, split="heldout")]
+    rows = [
+        row for skill in SOURCES for row in skills.make_questions(skill, 200, seed=0, label_noise=0.3, split="heldout")
+    ]
     digest = hashlib.sha256(json.dumps(rows, ensure_ascii=False).encode()).hexdigest()
     assert digest == "643447eba2a5620b401e4d9d7ddf890f87c5abffe870c5bfd39b57d741ed2afa"
 

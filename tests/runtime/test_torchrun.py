@@ -81,7 +81,10 @@ def test_another_number_of_processes_finds_it_done(output, config):
 
 def test_a_mistake_is_named_once_for_each_process(config):
     done = subprocess.run(
-        [*COMMAND, "train", str(config), "--set", "engine.batch=3"], capture_output=True, text=True, check=False
+        [*COMMAND, "train", str(config), "--set", "engine.global_batch_size=3"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode != 0
-    assert "engine.batch is 3, which 2 processes cannot share equally" in done.stderr
+    assert "engine.global_batch_size is 3, which 2 processes cannot share equally" in done.stderr

@@ -87,7 +87,7 @@ def test_a_run_that_was_stopped_asks_only_what_is_missing(folder, answered, monk
         asked.extend(prompts)
         return whole(self, prompts, *rest)
 
-    monkeypatch.setattr(TransformersGenerator, "write", counted)
+    monkeypatch.setattr(TransformersGenerator, "generate", counted)
     respond.generate_answers(context, "neox")
     assert len(asked) == len(kept.shard_ids(kept.shards - 1))
     assert [["kept", True]] in answers_of(context, "neox").values()
@@ -257,7 +257,7 @@ def test_the_baseline_learns_from_the_data_s_own_responses(folder):
     other = [json.loads((run / "train/unified/log.json").read_text()) for run in (plain, made)]
     assert other[0][0]["loss/cross_entropy"] != other[1][0]["loss/cross_entropy"]
     unlabelled = RunContext(config(folder, name="unlabelled", response=None))
-    assert unlabelled.plain is unlabelled
+    assert unlabelled.baseline_context is unlabelled
 
 
 def test_the_easiest_are_those_of_the_data_s_own_responses(folder):

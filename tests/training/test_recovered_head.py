@@ -60,11 +60,8 @@ def test_the_frozen_head_spans_what_the_sources_own_does_and_is_made_without_it(
 def test_some_state_makes_each_of_the_sources_rows_through_the_recovered_head(sources):
     """Up to softmax every row of the source is in the span: nothing of it is lost with the basis."""
     source = sources[1]
-    module = auxiliary_modules.of(
-        auxiliary_modules.build_modules([DualHead.model_validate(HEAD)], sources, 32, dtype="float32", seed=0),
-        0,
-        source.name,
-    )
+    modules = auxiliary_modules.build_modules([DualHead.model_validate(HEAD)], sources, 32, dtype="float32", seed=0)
+    module = auxiliary_modules.modules_of(modules, 0, [source.name])[source.name]
     rows = source.cache.rows(source.cache.ids)
     logits = torch.zeros(len(rows), rows.k).scatter(1, rows.ids, rows.logprobs)
     logits = (logits - logits.mean(-1, keepdim=True)).double()
@@ -99,7 +96,7 @@ def test_rows_that_do_not_tell_are_refused_before_anything_is_trained(folder, ca
     assert not (folder / "runs/few/train").exists()
     capped = ModelRef(str(tiny.folder("gemma2", tmp_path / "gemma2")))
     with pytest.raises(ValueError, match=r"gemma2 does more to its logits than a matrix and a bias"):
-        auxiliary_modules.check([DualHead.model_validate(HEAD)], capped, 250, caches["neox"])
+        auxiliary_modules.check_modules([DualHead.model_validate(HEAD)], capped, 250, caches["neox"])
 
 
 def test_wide_models_are_recovered_from_four_rows_a_dimension(caches, folder, monkeypatch):
@@ -110,5 +107,5 @@ def test_wide_models_are_recovered_from_four_rows_a_dimension(caches, folder, mo
     monkeypatch.setattr(auxiliary_modules, "DEFAULT_ROWS", 100)
     for model in (ModelRef(str(folder / "neox")), None):
         with pytest.raises(pytest.fail.Exception):
-            auxiliary_modules.recovered(caches["neox"], model, "float32")
+            auxiliary_modules.recover_output_layer(caches["neox"], model, "float32")
     assert asked == [4 * 32, 100]
