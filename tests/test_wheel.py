@@ -61,7 +61,9 @@ def test_it_lists_recipes_and_plans_the_quickstart(place):
 
 
 def test_its_built_in_models_answer(place):
-    code = "from fusion.quickstart import MODELS; from fusion.models import *; m = ModelRef(str(MODELS['sums']));"
+    code = (
+        "from fusion.quickstart import MODELS; from fusion.models.loading import *; m = ModelRef(str(MODELS['sums']));"
+    )
     code += "t = load_tokenizer(m); i = t('47 + 38 =', return_tensors='pt')['input_ids'];"
     code += (
         "print(t.decode(load_model(m).generate(i, max_new_tokens=16, do_sample=False)[0], skip_special_tokens=True))"

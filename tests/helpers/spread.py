@@ -78,8 +78,13 @@ def train(folder: Path, place: str, stop_at: int | None = None, copy_to: str | N
     caches = {source.name: Cache(config.folder / "cache" / source.name) for source in config.sources}
     sources = [train_stage.training_source(context, source, cache) for source, cache in caches.items()]
     collator = FusionCollator(context.train_examples, context.encoded("pivot"), sources, config.weighting)
-    how = (context.training, config.seed, config.dtype, config.logits_chunk)
-    spread_over = {"engine": config.engine, "adapter": config.adapter, "quantizer": config.quantization_aware_training}
+    how = (context.training, config.seed, config.dtype)
+    spread_over = {
+        "logits_chunk": config.logits_chunk,
+        "engine": config.engine,
+        "adapter": config.adapter,
+        "quantizer": config.quantization_aware_training,
+    }
     try:
         fit(
             TrainingSpec(

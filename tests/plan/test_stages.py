@@ -26,7 +26,7 @@ def folder(tmp_path_factory):
 def offline(monkeypatch):
     """Neither hub nor data nor tokenizer: reading any is an error."""
     monkeypatch.setattr(architecture, "_reachable", lambda ref: False)
-    for name in ("train", "heldout", "tokenizers"):
+    for name in ("train_examples", "heldout_examples", "tokenizers"):
         monkeypatch.setattr(RunContext, name, property(lambda self, name=name: pytest.fail(f"{name} was read")))
 
 

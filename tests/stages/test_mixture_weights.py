@@ -14,7 +14,7 @@ from fusion.config.loading import ConfigError
 from fusion.core.rows import LogitRows
 from fusion.stages.context import RunContext
 from fusion.stages.helping import Batch
-from fusion.stages.mixture_weights import mixture
+from fusion.stages.mixture_weights import find_shares, mixture
 from tests.helpers import runs
 
 
@@ -142,7 +142,7 @@ def test_validation_changes_neither_what_is_trained_on_nor_the_number_of_steps(t
     plain, more = RunContext(runs.config(tmp_path)), RunContext(validated(tmp_path))
     steps = [[stage.steps for stage in plan(context).stages if stage.steps] for context in (plain, more)]
     assert steps[0] == steps[1]
-    assert [e.id for e in more.train] == [e.id for e in plain.train]
+    assert [e.id for e in more.train_examples] == [e.id for e in plain.train_examples]
     extracted = [
         next(s.examples for s in plan(context).stages if s.stage == "extract qwen") for context in (plain, more)
     ]

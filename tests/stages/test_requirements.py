@@ -93,7 +93,7 @@ def test_what_nobody_reads_may_be_lacking():
 
 @pytest.mark.parametrize("reader", [*EVERY, *PLAIN], ids=repr)
 def test_needs_are_fields_of_rows(reader):
-    assert reader.needs <= {"gold", "mean", "std", "hidden"}
+    assert reader.required_source_fields <= {"gold", "mean", "std", "hidden"}
 
 
 def test_a_transform_that_reads_the_true_tokens_probability_needs_it_of_its_own_source_alone():

@@ -7,11 +7,11 @@ import torch
 
 from fusion import pipeline, plan
 from fusion.alignment.tokenizer_pair import vocabulary_map
+from fusion.analysis.cache_contents import describe_cache
 from fusion.cache import Cache
 from fusion.config.loading import ConfigError
 from fusion.stages import train
 from fusion.stages.context import RunContext
-from fusion.stages.import_cache import facts
 from tests.helpers import runs
 
 SAMPLED = {"sampling": {"draws": 30}, "shard_size": 5, "batch_tokens": 256}
@@ -45,7 +45,7 @@ def test_the_same_seed_gives_the_same_cache_byte_for_byte(folder, trained):
 
 
 def test_batches_and_shards_change_no_draw(folder, trained):
-    other = pipeline.run(config(folder, "batches", shard=16, batch_tokens=64), "extract")
+    other = pipeline.run(config(folder, "batches", shard_size=16, batch_tokens=64), "extract")
     ids = RunContext(config(folder)).ids
     one, two = (Cache(run / "cache/qwen").rows(ids) for run in (trained, other))
     assert torch.equal(one.ids, two.ids)
@@ -65,8 +65,8 @@ def test_every_row_holds_all_its_draws(folder, trained):
 
 
 def test_a_cache_says_that_its_entries_were_drawn(trained):
-    assert facts(trained / "cache/qwen")["entries a row"].startswith("30 drawn at random, at least ")
-    assert facts(trained / "cache/pivot")["entries a row"] == "1"
+    assert describe_cache(trained / "cache/qwen")["entries a row"].startswith("30 drawn at random, at least ")
+    assert describe_cache(trained / "cache/pivot")["entries a row"] == "1"
 
 
 def test_a_mixture_of_drawn_sources_trains(folder, trained):

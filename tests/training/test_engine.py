@@ -74,7 +74,10 @@ def test_a_file_of_the_users_own_must_be_of_the_stage_that_is_asked_for(tmp_path
             {"kind": "ddp", "deepspeed_config": "x.json"},
             "config is a DeepSpeed JSON, kind is ddp; set kind to zero1, zero2 or zero3",
         ),
-        ({"kind": "zero3", "deepspeed_config": "x.json", "offload": "all"}, "offload is said by your own config"),
+        (
+            {"kind": "zero3", "deepspeed_config": "x.json", "offload": "all"},
+            "offload is said by your own deepspeed_config",
+        ),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(given, message):
@@ -150,18 +153,18 @@ def a_checkpoint(folder, engine, count):
 def test_a_checkpoint_of_another_engine_is_refused(tmp_path):
     place = a_checkpoint(tmp_path / "checkpoint-5", "zero2", 1)
     with pytest.raises(ValueError, match="was made with engine.kind=zero2, this run has single"):
-        checkpoint.universal(place, Engine())
+        checkpoint.make_universal(place, Engine())
 
 
 def test_single_and_ddp_go_on_with_each_others_checkpoints(tmp_path):
-    assert not checkpoint.universal(a_checkpoint(tmp_path / "checkpoint-5", "ddp", 4), Engine(kind="single"))
+    assert not checkpoint.make_universal(a_checkpoint(tmp_path / "checkpoint-5", "ddp", 4), Engine(kind="single"))
 
 
 def test_a_checkpoint_that_cannot_be_converted_names_the_command(tmp_path):
     place = a_checkpoint(tmp_path / "checkpoint-5", "zero2", 4)
     (place / "latest").write_text("global_step5")
     with pytest.raises(ValueError, match=r"(?s)cannot be made to fit .*Go on with 4 processes.*ds_to_universal"):
-        checkpoint.universal(place, Engine(kind="zero2"))
+        checkpoint.make_universal(place, Engine(kind="zero2"))
 
 
 def test_a_checkpoint_that_was_cut_off_is_passed_over(tmp_path):

@@ -130,12 +130,14 @@ def test_modules_are_trained_and_both_sources_have_their_own(folder):
 
 def test_a_model_with_modules_answers_as_one_without_and_loses_them_again(folder):
     model, plain = (AutoModelForCausalLM.from_pretrained(folder / "pivot") for _ in range(2))
-    auxiliary_modules.attach(model, torch.nn.ModuleDict({"0": torch.nn.ModuleDict({"a": torch.nn.Linear(3, 4)})}))
+    auxiliary_modules.attach_modules(
+        model, torch.nn.ModuleDict({"0": torch.nn.ModuleDict({"a": torch.nn.Linear(3, 4)})})
+    )
     assert any(auxiliary_modules.NAME in name for name, _ in model.named_parameters())
     ids = torch.arange(9)[None]
     assert torch.equal(model(ids).logits, plain(ids).logits)
-    auxiliary_modules.detach(model)
-    auxiliary_modules.detach(model)  # nothing to take out any more
+    auxiliary_modules.detach_modules(model)
+    auxiliary_modules.detach_modules(model)  # nothing to take out any more
     assert model.state_dict().keys() == plain.state_dict().keys()
 
 
@@ -174,7 +176,7 @@ def test_modules_are_the_same_whatever_was_drawn_before_and_disturb_nothing(sour
     second = auxiliary_modules.build_modules(terms, sources[::-1], 24, dtype="float32", seed=5)
     assert first.state_dict().keys() == second.state_dict().keys()
     assert all(torch.equal(weight, second.state_dict()[name]) for name, weight in first.state_dict().items())
-    assert auxiliary_modules.modules_of(first, 0, ["neox"])["neox"] is None
+    assert auxiliary_modules.modules_of(first, 0, ["neox"]) == {}
     assert auxiliary_modules.modules_of(first, 1, ["neox"])["neox"].weight.shape == (24, 32)
     assert not torch.equal(
         first["2"]["neox"].first.weight,
@@ -191,7 +193,7 @@ def test_a_source_whose_name_has_dots_has_a_module(sources):
 def test_nothing_of_a_dual_head_reaches_the_pivots_own_head(folder, sources):
     """Gradients on its weights are those of cross-entropy alone, to the bit."""
     model = AutoModelForCausalLM.from_pretrained(folder / "pivot")
-    term, rows = DualHead(), sources[0].cache.rows([next(iter(sources[0].cache._place))])
+    term, rows = DualHead(), sources[0].cache.rows([next(iter(sources[0].cache._location))])
     module = auxiliary_modules.build_modules([term], sources[:1], 32, dtype="float32", seed=0)["0"]["neox"]
     hidden = hidden_states(model, input_ids=torch.arange(len(rows))[None])[0]
     term(dataclasses.replace(rows, hidden=hidden), rows, module=module).sum().backward()
@@ -205,15 +207,15 @@ def test_the_output_layer_of_a_source_makes_its_logits(tmp_path):
     for kind in ("granite", "cohere", "qwen2"):
         ref = ModelRef(str(tiny.folder(kind, tmp_path / kind)))
         model = AutoModelForCausalLM.from_pretrained(ref.path)
-        layer = auxiliary_modules.output_layer(ref, 250, "float32")
+        layer = auxiliary_modules.read_output_layer(ref, 250, "float32")
         ids = torch.arange(9)[None]
         mine = hidden_states(model, input_ids=ids)[0] @ layer.weight.T
         torch.testing.assert_close(mine, model(ids).logits[0, :, :250], atol=1e-4, rtol=1e-4)
     ref = ModelRef(str(tiny.folder("gemma2", tmp_path / "gemma2")))
     with pytest.raises(ValueError, match=r"gemma2 does more to its logits than a matrix and a bias"):
-        auxiliary_modules.output_layer(ref, 250, "float32")
+        auxiliary_modules.read_output_layer(ref, 250, "float32")
     with pytest.raises(ValueError, match=r"The source's weights are not here"):
-        auxiliary_modules.output_layer(None, 250, "float32")
+        auxiliary_modules.read_output_layer(None, 250, "float32")
     assert isinstance(layer, OutputLayer)
 
 
@@ -256,8 +258,8 @@ def test_what_is_wrong_with_a_head_is_said_before_anything_is_trained(folder, tm
     extract.refuse_unknown(RunContext(config), caches)
     capped = ModelRef(str(tiny.folder("gemma2", tmp_path / "gemma2")))
     with pytest.raises(ValueError, match=r"gemma2 does more to its logits than a matrix and a bias"):
-        auxiliary_modules.check([DualHead()], capped, 250)
-    auxiliary_modules.check([DualHead(weight=0.0), DualHead(head=str(basis))], capped, 250)
+        auxiliary_modules.check_modules([DualHead()], capped, 250)
+    auxiliary_modules.check_modules([DualHead(weight=0.0), DualHead(head=str(basis))], capped, 250)
 
 
 def test_another_basis_in_the_same_file_is_another_training(folder, tmp_path):

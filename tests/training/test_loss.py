@@ -303,14 +303,14 @@ def test_a_run_may_learn_from_its_own_pivot_with_swapped_logits_and_a_product_of
 
 
 def test_inspect_shows_how_each_source_rescales_the_examples(context, sources):
-    from fusion.analysis import rescaling_all
+    from fusion.analysis import rescaling_by_source
 
-    found = rescaling_all(context, share=0.5)
+    found = rescaling_by_source(context, share=0.5)
     assert list(found) == ["neox", "qwen"]
     for entries in found.values():
         assert {entry.domain for entry in entries} == {"d0", "d1"}
         assert all(entry.rows > 0 and entry.tenth <= entry.median <= entry.ninetieth <= 1 for entry in entries)
-    assert all(entry.median == 1 for entries in rescaling_all(context, share=0.0).values() for entry in entries)
+    assert all(entry.median == 1 for entries in rescaling_by_source(context, share=0.0).values() for entry in entries)
 
 
 def test_a_run_matches_tokens_by_their_spelling(tmp_path):

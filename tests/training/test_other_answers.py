@@ -59,7 +59,7 @@ def test_each_example_meets_the_sources_states_of_the_other_answer(context):
     learned = sources(context)
     others = train._other_answers(context, context.config.objectives)
     collator = FusionCollator(
-        context.train_examples, context.encoded("pivot"), learned, context.weighting, others=others
+        context.train_examples, context.encoded("pivot"), learned, context.weighting, other_answers=others
     )
     numbers = [7, 12, 0, 4]  # a thought, the prompt with one answer, two short answers
     partners = [1, None, 6, 10]
@@ -78,7 +78,7 @@ def test_where_no_term_asks_or_nobody_answers_otherwise_there_are_no_rows(contex
     learned, others = sources(context), train._other_answers(context, context.config.objectives)
     for given, numbers in ((None, [0, 7]), (others, [12])):
         collator = FusionCollator(
-            context.train_examples, context.encoded("pivot"), learned, context.weighting, others=given
+            context.train_examples, context.encoded("pivot"), learned, context.weighting, other_answers=given
         )
         targets = collator(numbers)["targets"].to("cpu")
         assert all(len(source.other_answer) == 0 for source in targets.sources.values())

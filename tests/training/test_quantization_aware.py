@@ -29,9 +29,10 @@ LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_
 OBJECTIVES = [{"kind": "cross_entropy", "weight": 0.5}, {"kind": "forward_kl", "weight": 0.5}]
 
 
-def config(folder, quantizer=None, **changes):
-    quantizer = {"kind": "ternary"} if quantizer is None else quantizer
-    return runs.config(folder, quantization_aware_training=quantizer, objectives=OBJECTIVES, **changes)
+def config(folder, **changes):
+    return runs.config(
+        folder, **{"quantization_aware_training": {"kind": "ternary"}, "objectives": OBJECTIVES} | changes
+    )
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +202,7 @@ def test_a_head_that_is_the_embedding_is_refused():
 def test_a_group_that_does_not_fill_a_row_is_named(model):
     with pytest.raises(
         ValueError,
-        match=r"quantization_aware_training.per is 5: rows of 32 weights .* \(model.layers.0.*\); take a divisor, or row",
+        match=r"training.granularity is 5: rows of 32 weights .* \(model.layers.0.*\); take a divisor, or row",
     ):
         quantize_layers(model, Ternary(granularity=5))
 
@@ -262,6 +263,6 @@ def test_what_does_not_go_together_is_refused_when_the_configuration_is_read(fol
 
 
 def test_a_training_with_another_student_is_refused(folder, finished):
-    context = RunContext(config(folder, {"kind": "binary"}))
+    context = RunContext(config(folder, quantization_aware_training={"kind": "binary"}))
     with pytest.raises(ValueError, match="quantization_aware_training .kind: .ternary. there, .binary. here"):
         train.train_one(context, "fine-tuned", [], [])

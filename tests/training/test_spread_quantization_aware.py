@@ -36,6 +36,6 @@ def test_two_processes_train_the_same_student(folder, kind):
 @pytest.mark.parametrize("kind", ["one", "ddp", "zero2"])
 def test_the_written_weights_are_those_of_the_codes(folder, kind):
     model = folder / kind / "model"
-    weights, codes = load_file(model / "model.safetensors"), quantized_weights.load(model / CODES)
+    weights, codes = load_file(model / "model.safetensors"), quantized_weights.load_weights(model / CODES)
     assert len(codes) == 14
     assert all(torch.equal(weight, weights[f"{name}.weight"]) for name, weight in codes.items())
