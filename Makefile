@@ -29,7 +29,7 @@ slow: $(VENV)/.dev
 	$(TEST_ENV) $(BIN)/python -m pytest -m "slow or real"
 
 benchmarks: $(VENV)/.dev
-	$(TEST_ENV) PYTHONPATH=.:tests $(BIN)/python -m benchmarks --write docs/performance.md
+	$(TEST_ENV) $(BIN)/python -m tests.benchmarks --write docs/performance.md
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

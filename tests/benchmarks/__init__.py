@@ -1,1 +1,1 @@
-"""Speed, memory and disk, measured as ratios in one run; `python -m benchmarks --help` from tests/, or `make benchmarks`."""
+"""Speed, memory and disk, measured as ratios in one run; `python -m tests.benchmarks --help` or `make benchmarks`."""

@@ -14,8 +14,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.measure import Figure
 from fusion.runtime.console import quiet
+from tests.benchmarks.measure import Figure
 
 NAMES = (
     "steps",
@@ -33,7 +33,7 @@ NAMES = (
 
 def main() -> None:
     """Run the benchmarks that are named, or all."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {', '.join(NAMES)}; all if none is named")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="a Markdown page to put the tables into")
     given = parser.parse_args()
@@ -43,7 +43,7 @@ def main() -> None:
     quiet()
     console = Console()
     for name in given.names or NAMES:
-        module = importlib.import_module(f"benchmarks.{name}")
+        module = importlib.import_module(f"tests.benchmarks.{name}")
         with console.status(f"{name} ..."):
             figures = list(module.measure())
         console.print(_table(module.__doc__ or name, figures))

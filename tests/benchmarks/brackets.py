@@ -11,7 +11,6 @@ import numpy as np
 import ot
 import torch
 
-from benchmarks.measure import Figure
 from fusion.core.rows import LogitRows
 from fusion.data.encode import encode
 from fusion.models.head import Head
@@ -19,6 +18,7 @@ from fusion.models.loading import ModelRef, load_model, load_tokenizer, vocabula
 from fusion.objectives import GromovWasserstein
 from fusion.objectives.graph.gromov import bounds
 from fusion.sources import TransformersSource
+from tests.benchmarks.measure import Figure
 
 DOCS = Path(__file__).parents[2] / "docs"
 TEXTS, LENGTH = 16, 600

@@ -11,8 +11,6 @@ from typing import Any
 
 import torch
 
-from benchmarks import bodies
-from benchmarks.measure import Figure, best
 from fusion.alignment import map_to_pivot, match_prefixes
 from fusion.alignment.tokenizer_pair import vocabulary_map
 from fusion.cache.codec import bytes_per_row, decode, encode
@@ -23,6 +21,8 @@ from fusion.models.head import Head, hidden_states
 from fusion.models.loading import ModelRef, load_model, load_tokenizer, vocabulary_size
 from fusion.objectives import GLD, ForwardKL, InfiFusion
 from fusion.sources import TransformersSource
+from tests.benchmarks import bodies
+from tests.benchmarks.measure import Figure, best
 from tests.helpers.rows import as_mapped
 
 VOCABULARY = 151_936

@@ -15,9 +15,9 @@ from typing import Any
 from lm_eval.models import huggingface
 from transformers import PreTrainedTokenizerFast
 
-from benchmarks.bodies import PIVOT, model_135m
-from benchmarks.measure import Figure, paired
 from fusion_eval.runners.shared_prefix import ContinuationRequest, ContinuationScorer
+from tests.benchmarks.bodies import PIVOT, model_135m
+from tests.benchmarks.measure import Figure, paired
 from tokenizers import Tokenizer, models
 
 QUESTIONS = 4

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 
 import torch
 
-from benchmarks import bodies
-from benchmarks.measure import Figure, paired
 from fusion.data.batching import pad_texts
 from fusion.models.head import Head, hidden_states
 from fusion.sources import TransformersSource
+from tests.benchmarks import bodies
+from tests.benchmarks.measure import Figure, paired
 
 VOCABULARY, EXAMPLES, TOKENS = 151_936, 2, 192
 

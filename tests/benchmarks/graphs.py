@@ -8,8 +8,8 @@ from collections.abc import Iterable
 import ot
 import torch
 
-from benchmarks.measure import Figure, best, seconds
 from fusion.objectives.graph.gld import joint, node_features
+from tests.benchmarks.measure import Figure, best, seconds
 
 ROWS = 16
 

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks import bodies
-from benchmarks.measure import Figure, paired
 from fusion.core.rows import LogitRows
 from fusion.models.head.logits import summarize_logits
 from fusion.objectives import InfiFusion
+from tests.benchmarks import bodies
+from tests.benchmarks.measure import Figure, paired
 
 ROWS, SOURCE = 64, 151_936
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 
-from benchmarks.measure import Figure
+from tests.benchmarks.measure import Figure
 
 CHILD = """
 import re, sys, torch

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 
 import torch
 
-from benchmarks import bodies
-from benchmarks.measure import Figure, paired
 from fusion.data.batching import pack_texts, pad_texts
 from fusion.data.encode import Encoded
 from fusion.models.head import hidden_states
+from tests.benchmarks import bodies
+from tests.benchmarks.measure import Figure, paired
 
 LENGTHS = [256, 30, 41, 70, 22, 128, 55, 38]
 

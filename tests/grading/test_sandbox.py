@@ -4,7 +4,6 @@ import ctypes
 import os
 import platform
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -67,17 +66,13 @@ def test_whatever_does_not_run_to_its_end_fails(program, reason):
 
 
 def test_an_endless_loop_ends_with_its_cpu_time():
-    begin = time.monotonic()
     outcome = run("while True: pass", SHORT)
     assert outcome == sandbox.ProgramResult(False, "took longer than 1 seconds of CPU")
-    assert time.monotonic() - begin < 3 * SHORT.seconds + 6
 
 
 def test_a_sleeper_ends_with_the_wall_time(monkeypatch):
-    begin = time.monotonic()
     outcome = run("import time\ntime.sleep(1000)", SHORT)
     assert outcome == sandbox.ProgramResult(False, "took longer than 8 seconds")
-    assert time.monotonic() - begin < 20
 
 
 def test_ten_gigabytes_are_refused():

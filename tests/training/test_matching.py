@@ -35,7 +35,7 @@ def trained(tmp_path_factory):
         load_model(config.pivot.ref, "float32"),
         auxiliary_modules.build_modules(config.objectives, sources, 128, dtype="float32", seed=0),
     )
-    auxiliary_modules.attach(model, modules)
+    auxiliary_modules.attach_modules(model, modules)
     model.load_state_dict(load_file(place / f"train/unified/checkpoint-{STEPS}/model.safetensors"), strict=False)
     collator = FusionCollator(
         context.train_examples, context.encoded("pivot"), sources, context.weighting, alignment=config.alignment
@@ -55,7 +55,7 @@ def test_a_pair_of_unequal_bytes_is_mostly_scored_below_one_of_equal_bytes(train
         hidden = hidden_states(model, input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
         theirs = targets.sources[source]
         mine = targets.positions.select(theirs.pivot_index)
-        odds = auxiliary_modules.of(modules, 1, source)(
+        odds = auxiliary_modules.modules_of(modules, 1, [source])[source](
             hidden.flatten(0, 1)[targets.row_positions][theirs.pivot_index], theirs.mapped.hidden, mine
         )
         scores.append(matched(odds, mine)[0])

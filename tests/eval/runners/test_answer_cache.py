@@ -171,9 +171,7 @@ def test_a_finished_evaluation_is_read_and_a_lost_result_is_made_of_the_answers(
     (tmp_path / "m/quick.json").unlink()
     assert evaluate(ref, SUITE, how, name="m", out=tmp_path, progress=still).samples == first.samples
     monkeypatch.setattr(module, "_measure", load)
-    begin = time.perf_counter()
     assert evaluate(ref, SUITE, how, name="m", out=tmp_path, progress=still) == Result.load(tmp_path / "m/quick.json")
-    assert time.perf_counter() - begin < 2
 
 
 def test_another_limit_or_model_makes_another_result_from_what_is_known(data, llama, neox, tmp_path):
