@@ -59,7 +59,7 @@ def test_a_pair_of_unequal_bytes_is_mostly_scored_below_one_of_equal_bytes(train
             hidden.flatten(0, 1)[targets.row_positions][theirs.pivot_index], theirs.mapped.hidden, mine
         )
         scores.append(matched(odds, mine)[0])
-        right.append(theirs.rows.prefix[theirs.pairs.source[theirs.comparable]] == mine.prefix)
+        right.append(theirs.rows.prefix[theirs.pairs.source[theirs.mapped_pair_index]] == mine.prefix)
     scores, right = torch.cat(scores), torch.cat(right)
     assert (~right).sum() > 200
     above = (scores[right][:, None] > scores[~right][None]).float().mean().item()  # the area under the ROC curve

@@ -60,7 +60,7 @@ def math(doc: Doc, filtered: Sequence[str | None]) -> dict[str, float]:
 
 
 def theoremqa(doc: Doc, filtered: Sequence[str | None]) -> dict[str, float]:
-    """Whether the value is right for its type."""
+    """Whether the answer has the true value: floats within 4%, all else exactly; see `grading.answers.same_value`."""
     return {"exact_match": float(answers.same_value(filtered[0], doc["answer"], doc["answer_type"]))}
 
 
