@@ -10,7 +10,8 @@
     evaluate   pivot, sources, baseline and fused models on the held-out examples
     report     a table, report.html with its figures, and the model card of fused/
 
-Every stage skips what is done, goes on with what is half done, and refuses what was made from something else.
+Every stage but helping and report, which cost little, skips what is done, goes on with what is half done (a cache at its
+missing shards, a training at its newest checkpoint), and refuses what was made from something else: see `runtime.artifacts`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Two tokenizers cut one text at different places. As in an alignment of token sequences by their text: advance the side whose
 token ends earlier; where both sides reach the same byte, both models are conditioned on the same text, and their rows there
 are a pair. `prefix` finds these pairs without walking, by a join on (example, bytes before the row); `truncate` and `dtw` are
-kept to compare with what others published.
+kept to compare with what others published. What happens inside a word that only one of them cuts stands in `map_to_pivot`.
 
     align            rows of the pivot and of a source -> pairs
     map_to_pivot     pairs -> the source's rows in the pivot's vocabulary

@@ -1,7 +1,7 @@
 """From matched rows to rows that can be compared token by token: what a source says, in the pivot's tokens.
 
 Both rows of a pair have read the same bytes and predict the same text, each in tokens of its own. Let the pivot's next token be
-`vi`, of `video`. Three cases:
+`vi`, where its tokenizer writes `video` as `vi|deo`. Three cases, by the tokens of the source:
 
     the source's next token ends where the pivot's does, or       its entries are mapped by the vocabulary map (by default to
     after it: `vi` or `video`                                      their first piece in the pivot's tokens)
@@ -9,6 +9,9 @@ Both rows of a pair have read the same bytes and predict the same text, each in 
     the pivot's: `v` + `i`                                         has a probability for the pivot's token, the product of
                                                                    both, and that is the row's only entry
     none of its tokens ends where the pivot's does: `v` + `ideo`   nothing can be said, and the row is left out
+
+The pivot's row before `deo` has no pair at all with a source that wrote `video` in one token, for none of its rows has read
+`vi`: no term compares it with that source, and only the text's own term (cross-entropy) counts there.
 """
 
 from __future__ import annotations

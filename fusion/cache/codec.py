@@ -6,7 +6,8 @@
     gold, 11     mean, 12     std, 11     bytes of text since the row before, 8
 
 which is 39 bytes at K = 10 and V = 152,064. A gap is taken from the entry before *as it will be read*, so that errors do
-not add up: each log-probability is within 0.03 nat, and entries stay in order. `float16` and `float32` keep plain numbers.
+not add up: each log-probability is within 0.03 nat (a gap beyond 23 nats, within 7% of it), and entries stay in order.
+`float16` and `float32` keep plain numbers, with 4 bytes an id: 72 and 96 bytes at K = 10.
 Sampled entries are stored separately and without loss; see `sampled_entries.py`. Hidden states, where rows have them, are
 stored as float16, 2 bytes a number.
 """
@@ -31,8 +32,8 @@ STEP_BITS = 8
 UNKNOWN_PREFIX = (1 << STEP_BITS) - 1  # what a row without a prefix (-1) has for its step
 
 
-def encode(rows: LogitRows, values: str, vocabulary: int) -> dict[str, Tensor]:
-    """Return the tensors of a shard, one entry a row; `values` is packed, float16 or float32, ids are below `vocabulary`.
+def encode(rows: LogitRows, value_format: str, vocabulary: int) -> dict[str, Tensor]:
+    """Return the tensors of a shard, one entry a row; `value_format` is packed, float16 or float32, ids are below `vocabulary`.
 
     `example` and `token` of a row are not stored: the shard's index gives the one, encoding the example again the other.
     Where a token has more bytes than 8 bits can say, the prefixes of the shard are stored beside the packed rows. Raises
@@ -42,20 +43,20 @@ def encode(rows: LogitRows, values: str, vocabulary: int) -> dict[str, Tensor]:
         raise ValueError(f"A row names the token {int(rows.ids.max())}, but the vocabulary has {vocabulary} of them.")
     if rows.sample_counts is not None:
         return encode(
-            dataclasses.replace(rows.top(0), sample_counts=None), values, vocabulary
+            dataclasses.replace(rows.top(0), sample_counts=None), value_format, vocabulary
         ) | sampled_entries.encode(rows, vocabulary)
     prefix = rows.prefix.to(torch.int32).contiguous()
     hidden = {} if rows.hidden is None else {"hidden": _as_float16(rows.hidden)}
-    if values == "packed":
+    if value_format == "packed":
         steps, fit = _prefix_steps(rows.prefix.numpy(), rows.example.numpy())
         packed = {"packed": torch.from_numpy(_pack(rows, steps, vocabulary))} | hidden
         return packed if fit else packed | {"prefix": prefix}
     return hidden | {
-        "logprobs": rows.logprobs.to(FLOATS[values]).contiguous(),
+        "logprobs": rows.logprobs.to(FLOATS[value_format]).contiguous(),
         "ids": rows.ids.to(torch.int32).contiguous(),
         "gold": rows.gold.float().contiguous(),
-        "mean": rows.mean.to(FLOATS[values]).contiguous(),
-        "std": rows.std.to(FLOATS[values]).contiguous(),
+        "mean": rows.mean.to(FLOATS[value_format]).contiguous(),
+        "std": rows.std.to(FLOATS[value_format]).contiguous(),
         "prefix": prefix,
     }
 
@@ -81,9 +82,13 @@ def decode(tensors: Mapping[str, Tensor], example: Tensor, k: int, vocabulary: i
     )
 
 
-def bytes_per_row(k: int, values: str, vocabulary: int, hidden_size: int = 0) -> int:
+def bytes_per_row(k: int, value_format: str, vocabulary: int, hidden_size: int = 0) -> int:
     """Return the bytes of one row on disk; `hidden_size` is 0 for rows without hidden states."""
-    numbers = row_bytes(_widths(k, vocabulary)) if values == "packed" else (k + 2) * FLOATS[values].itemsize + k * 4 + 8
+    numbers = (
+        row_bytes(_widths(k, vocabulary))
+        if value_format == "packed"
+        else (k + 2) * FLOATS[value_format].itemsize + k * 4 + 8
+    )
     return numbers + 2 * hidden_size
 
 

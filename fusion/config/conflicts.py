@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from fusion.objectives import AnyObjective
 from fusion.transforms import AnyTransform, MappedTransform, Power, SourceTransform, TopKUniform
-from fusion.weighting import ALL_DOMAINS, AnyWeighting, Learned, MaxMargin, MinimumCrossEntropy, Product, RandomSource
+from fusion.weighting import ALL_DOMAINS, AnyWeighting, Learned, Product, RandomSource
 
 WHOLE = ("auto", "single", "ddp")
 """Engines that keep the whole model in each process."""
@@ -249,8 +249,7 @@ def _reads_more(objective: AnyObjective, top_k: int) -> bool:
 
 def picks_one(weighting: AnyWeighting) -> str | None:
     """The kind of weighting that gives all weight to one source, if it is one or has one for a factor."""
-    picky = MinimumCrossEntropy | MaxMargin | RandomSource
-    return next((each.kind for each in factors(weighting) if isinstance(each, picky)), None)
+    return next((each.kind for each in factors(weighting) if each.selects_one_source), None)
 
 
 def factors(weighting: AnyWeighting) -> Sequence[AnyWeighting]:

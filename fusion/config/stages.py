@@ -59,7 +59,7 @@ class Extract(Settings):
         return self
 
     @property
-    def codec(self) -> str:
+    def resolved_value_format(self) -> str:
         """How cached numbers are kept."""
         return self.value_format or ("float16" if self.top_k == "all" else "packed")
 

@@ -1,6 +1,8 @@
 """Keys that have another name now: of configurations, `--set`, studies, merge recipes, run.json and key.json.
 
-One table, so that an old file is answered with the new name instead of a list of what is allowed.
+One table, so that an old file is answered with the new name instead of a list of what is allowed: `unknown key extract.values;
+it is called value_format now` (`core.settings.suggest`). The old key is refused and never read as the new one, for a value may
+mean something else under it.
 """
 
 from collections.abc import Collection

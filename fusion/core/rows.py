@@ -32,7 +32,10 @@ RowsT = TypeVar("RowsT", bound="EntryRows")
 
 @dataclass(frozen=True, kw_only=True)
 class Positions:
-    """Where rows stand in the text, without any numbers; rows of one example are neighbours, in the order of the text."""
+    """Where rows stand in the text, without what a model says there.
+
+    Rows of one example are neighbours, in the order of the text.
+    """
 
     prefix: Int[Tensor, " N"]
     """Bytes of response text consumed before this position: 0 for the first row of an example, the length of the response for
@@ -40,7 +43,7 @@ class Positions:
     example: Int[Tensor, " N"]
     """Number of the example that the row belongs to."""
     token: Int[Tensor, " N"] | None = None
-    """Id of the gold token, the one that really follows; a cache leaves it out, for encoding the text again gives it."""
+    """Id of the token that really follows; a cache leaves it out, for encoding the text again gives it."""
 
     def __len__(self) -> int:
         return self.prefix.shape[0]
@@ -157,8 +160,8 @@ class MappedRows(EntryRows):
     """What a source says at rows of the pivot, ids in the *pivot's* vocabulary; `token` is the pivot's next token."""
 
     pivot_token_logprob: Float[Tensor, " N"]
-    """Log-probability that the source gives to the *pivot's* next token, NaN where that is not known. (The source's own next
-    token may be longer or shorter, and is the matter of `LogitRows.gold`.)"""
+    """Log-probability that the source gives to the *pivot's* next token, NaN where that is not known, and at least this
+    where its own next token only begins with the pivot's. (Its own next token is the matter of `LogitRows.gold`.)"""
     mean: Float[Tensor, " N"]
     """Mean of the source's logits over its own whole vocabulary, in the gauge logsumexp = 0; NaN where it cannot be known."""
     std: Float[Tensor, " N"]

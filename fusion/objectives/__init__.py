@@ -1,11 +1,16 @@
 """What the pivot is trained to: each objective a type of settings and a formula on rows.
 
 base       what every objective is                  targets    what an objective gets to see of a batch
-kinds      what a formula is called with            selection  which matched rows count
+selection  which matched rows count                 base_classes  what a formula is called with
 token/     matched tokens, by identity              rank/      the largest logits, by rank
 graph/     graphs over the logits of an example     span/      likelihoods of spans of text
 hidden/    hidden states                            spelling/  tokens, by probability and spelling
 modules/   through a module of the objective's own  checks     complaints about rows that lack something
+
+A term on hidden states of the pivot and its sources: a class of `HiddenObjective` (hidden/states.py) and of the base class
+whose arguments it takes, such as `PairObjective`, with `kind` and `__call__`, in a file of hidden/; listed in `OBJECTIVES`
+below and, to be tested with the others, in tests/helpers/contract.py. Loss, trainer, collator and cache stay as they are; the
+user sets `extract.hidden_states: true`.
 """
 
 from typing import TYPE_CHECKING, Annotated, Union

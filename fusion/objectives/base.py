@@ -113,7 +113,10 @@ class Objective(Settings, ABC):
 
     @abstractmethod
     def counts(self, targets: BatchTargets) -> Mapping[str, int]:
-        """Count the values of each term in a batch, by `Term.name`: summed over the global batch they divide the totals."""
+        """Count the values of each term in a batch, by `Term.name`: summed over the global batch they divide the totals.
+
+        All count, also those of weight 0.
+        """
 
     @abstractmethod
     def terms(self, inputs: ObjectiveInputs) -> Iterator[Term]:

@@ -112,9 +112,11 @@ def _row(extract: Extract, pivot: bool, vocabulary: int, width: int) -> float:
     """
     if extract.sampling is not None and not pivot:
         different = min(vocabulary, math.ceil(extract.sampling.draws * 12 / 50))
-        return bytes_per_row(0, extract.codec, vocabulary, width) + sampled_entries.bytes_per_row(different, vocabulary)
+        return bytes_per_row(0, extract.resolved_value_format, vocabulary, width) + sampled_entries.bytes_per_row(
+            different, vocabulary
+        )
     k = 1 if pivot else vocabulary if extract.top_k == "all" else min(extract.top_k, vocabulary)
-    return float(bytes_per_row(k, extract.codec, vocabulary, width))
+    return float(bytes_per_row(k, extract.resolved_value_format, vocabulary, width))
 
 
 def _files(planner: Planner) -> list[StageEstimate]:

@@ -47,9 +47,9 @@ def cache_writer(context: RunContext, name: str, folder: Path | None = None) -> 
     if extract.hidden_states and name != "pivot":  # else left out: the key of caches made before there was a choice
         key["hidden"] = True
     size = vocabulary_size(context.tokenizers[name])
-    whole = full_key(key, sorted(set(context.ids)), extract.codec, extract.shard_size, vocabulary=size)
+    whole = full_key(key, sorted(set(context.ids)), extract.resolved_value_format, extract.shard_size, vocabulary=size)
     folder = folder or context.store.artifact_folder("cache", name, whole)
-    return CacheWriter(folder, key, context.ids, extract.shard_size, extract.codec, vocabulary=size)
+    return CacheWriter(folder, key, context.ids, extract.shard_size, extract.resolved_value_format, vocabulary=size)
 
 
 def _prompts(context: RunContext, ahead: Mapping[str, Sequence[Message]]) -> str:

@@ -2,6 +2,8 @@
 
 batch_targets   examples and cached rows -> a batch       loss      a batch -> the terms of the loss
 trainer         transformers' Trainer with that loss      fit       one whole training: model, resume, what it leaves
+
+The first words of `batch_targets` tell what happens between reading a cache and `loss.backward()`.
 """
 
 from fusion.training.batch_targets import FusionCollator, TrainingSource

@@ -1,8 +1,11 @@
 """Examples to one training batch: the pivot's tokens, each source's cached rows, and which of them belong together.
 
-What happens between reading a cache and `loss.backward()`: `FusionCollator` reads the rows of the batch's examples, `align`
-pairs them with the pivot's positions, the weighting gives each pair a weight, `map_to_pivot` puts them into the pivot's
-vocabulary; `Loss` (loss.py) then compares them with the rows that the pivot's head makes of its hidden states.
+What happens between reading a cache and `loss.backward()`, in order. Here, in `FusionCollator`: `pad_texts` (or `pack_texts`)
+makes the pivot's batch and its positions, `Cache.rows` reads the sources' rows, `align` pairs them with the positions, the
+weighting gives each pair a weight, transforms of the source change its rows (after the weighting has seen them), `map_to_pivot`
+puts them into the pivot's vocabulary, `align_spans` finds the spans that both models share: a `BatchTargets`. In the trainer:
+`compute_loss` runs the pivot to its last hidden states; `Loss` makes rows of them (`Head.rows`) and asks each objective for its
+`terms`; weight times mean, summed, is what Trainer calls `backward` on.
 """
 
 from __future__ import annotations

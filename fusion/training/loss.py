@@ -1,4 +1,10 @@
-"""The loss of a batch: the terms of all objectives, each a share of its mean over the global batch."""
+"""The loss of a batch: the terms of all objectives, each a share of its mean over the global batch.
+
+A mean is over the units of the objective's base class (`objectives.base_classes`): positions, pairs of rows, mapped rows, spans
+or examples. It is the sum of weight times value in this batch, divided by how many values all micro-batches of the step have
+in all processes; one whose weight is 0, or that `select` leaves out, is counted too. So the terms of all micro-batches add up
+to the mean. The causal shift is no matter of this file: `data.batching` says which hidden state predicts which token.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +33,7 @@ class LossTerm:
     """The objective's kind, and the source after a slash where it is compared with one alone."""
     weight: float
     mean: Float[Tensor, ""]
-    """Its values in this batch, summed and divided by the global count; the loss is the sum of weight * mean."""
+    """This micro-batch's share of the mean over the global batch; the loss is the sum of weight * mean."""
     projected: bool
     """Whether its gradient is to lose what opposes that of the others; see `gradient_projection`."""
 

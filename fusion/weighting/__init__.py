@@ -1,4 +1,12 @@
-"""How much each source counts at each matched row. Weights are constants: no gradient flows through them."""
+"""How much each source counts at each matched row. Weights are constants: no gradient flows through them.
+
+The collator calls the configured weighting once for each batch, with the rows of the pivot before training and of all sources
+as they are in the caches, before any transform; the answer is one weight for each pair of rows. `base` has what a weighting
+says of itself and its default (`sum`: each source counts 1). To add one: derive from `Weighting`, list it in `FACTORS`.
+
+likelihood   by who finds the text likely       positions   by how sure a source is at a position
+examples     by the example and the step        product     the table of all, and the product of several
+"""
 
 from typing import TYPE_CHECKING, Annotated, Union
 
@@ -7,21 +15,10 @@ from pydantic import Field
 from fusion.weighting.base import Mean, Sum, Weighting, scale_by_example
 from fusion.weighting.examples import ALL_DOMAINS, Learned, RandomSource
 from fusion.weighting.likelihood import GoldPosterior, MaxMargin, MinimumCrossEntropy, span_likelihoods
-from fusion.weighting.positions import PowerSum, Product, TokenScaled
+from fusion.weighting.positions import PowerSum, TokenScaled
+from fusion.weighting.product import FACTORS, Product
 
-WEIGHTINGS: tuple[type[Weighting], ...] = (
-    Sum,
-    Mean,
-    GoldPosterior,
-    MinimumCrossEntropy,
-    MaxMargin,
-    TokenScaled,
-    PowerSum,
-    RandomSource,
-    Learned,
-    Product,
-)
-"""Every weighting that a configuration may name. A new one is listed here, and nowhere else."""
+WEIGHTINGS: tuple[type[Weighting], ...] = (*FACTORS, Product)
 
 if TYPE_CHECKING:
     AnyWeighting = Weighting

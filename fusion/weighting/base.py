@@ -22,6 +22,11 @@ class Weighting(Settings):
         kind: Any
 
     @property
+    def selects_one_source(self) -> bool:
+        """Whether all weight goes to one source, at each position or in each example."""
+        return False
+
+    @property
     def required_source_fields(self) -> frozenset[str]:
         """Fields of the sources' rows that must be known: of gold, mean and std."""
         return frozenset()
@@ -44,9 +49,10 @@ class Weighting(Settings):
     def __call__(
         self, pivot: LogitRows, sources: Sequence[LogitRows], pairs: Sequence[Pairs]
     ) -> list[Float[Tensor, " _"]]:
-        """For each source, one weight for each of its pairs: all 1, if a type does not say otherwise.
+        """For each source, one weight for each of its M pairs: all 1, if a type does not say otherwise.
 
-        A pivot row has at most one pair with each source.
+        `pivot` has the rows of the pivot as it was before training, without numbers unless `required_pivot_fields` asks for
+        some. A pivot row has at most one pair with each source.
         """
         return [torch.ones(len(pair), device=pair.pivot.device) for pair in pairs]
 

@@ -47,6 +47,11 @@ class RandomSource(Weighting):
             raise ValueError(f"must not be negative and sum to 1, got {value}, which sum to {sum(value):g}")
         return value
 
+    @property
+    @override
+    def selects_one_source(self) -> bool:
+        return True
+
     @override
     def example_factors(self, examples: Sequence[ExampleInfo], sources: int, step: int | None) -> Float[Tensor, "S E"]:
         """1 for the source that is drawn and 0 for the others; without a step the probabilities."""

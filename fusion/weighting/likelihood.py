@@ -61,6 +61,11 @@ class MinimumCrossEntropy(Weighting):
 
     @property
     @override
+    def selects_one_source(self) -> bool:
+        return True
+
+    @property
+    @override
     def required_source_fields(self) -> frozenset[str]:
         return frozenset({"gold"})
 
@@ -86,6 +91,11 @@ class MaxMargin(Weighting):
     kind: Literal["max_margin"] = "max_margin"
     level: Literal["span", "example"] = "example"
     """How much text a comparison looks at: the text between shared boundaries, or all of it (the paper's)."""
+
+    @property
+    @override
+    def selects_one_source(self) -> bool:
+        return True
 
     @property
     @override

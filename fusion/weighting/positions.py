@@ -1,4 +1,4 @@
-"""Weights of positions, from how sure a source is there; and the product of several weightings.
+"""Weights of positions, from how sure a source is there.
 
 Each has mean 1 over the pairs of an example and a source, so that it moves weight between positions and changes neither the
 share of a source nor, on average, the weight of a term. To weigh sources as well, multiply: `kind: product`.
@@ -6,10 +6,8 @@ share of a source nor, on average, the weight of a term. To weigh sources as wel
 
 from __future__ import annotations
 
-import functools
-import operator
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -17,12 +15,10 @@ from pydantic import Field
 from torch import Tensor
 from typing_extensions import override
 
-from fusion.core.example import ExampleInfo
 from fusion.core.rows import LogitRows, Pairs
 from fusion.core.tail import log_power_sum
-from fusion.weighting.base import Mean, Sum, Weighting
-from fusion.weighting.examples import Learned, RandomSource
-from fusion.weighting.likelihood import GoldPosterior, MaxMargin, MinimumCrossEntropy, finite_gold
+from fusion.weighting.base import Weighting
+from fusion.weighting.likelihood import finite_gold
 
 
 class TokenScaled(Weighting):
@@ -89,65 +85,6 @@ class PowerSum(Weighting):
             sums = log_power_sum(source.logprobs[pair.source].double(), self.gamma, self.tail).exp()
             found.append((sums / _sums(sums, at) * _pairs_of(at)).float())
         return found
-
-
-AnyFactor = Annotated[
-    Sum | Mean | GoldPosterior | MinimumCrossEntropy | MaxMargin | TokenScaled | PowerSum | RandomSource | Learned,
-    Field(discriminator="kind"),
-]
-
-
-class Product(Weighting):
-    """The product of several weightings: say, how much each source counts, times how much each position does."""
-
-    kind: Literal["product"] = "product"
-    factors: list[AnyFactor] = Field(min_length=1)
-    """The weightings whose weights are multiplied."""
-
-    @property
-    @override
-    def required_source_fields(self) -> frozenset[str]:
-        return frozenset().union(*(factor.required_source_fields for factor in self.factors))
-
-    @property
-    @override
-    def required_top_k(self) -> int | None:
-        each = [factor.required_top_k for factor in self.factors]
-        return None if None in each else max(e for e in each if e is not None)
-
-    @property
-    @override
-    def exact_entries(self) -> bool:
-        return any(factor.exact_entries for factor in self.factors)
-
-    @property
-    @override
-    def required_pivot_fields(self) -> frozenset[str]:
-        return frozenset().union(*(factor.required_pivot_fields for factor in self.factors))
-
-    def __call__(
-        self, pivot: LogitRows, sources: Sequence[LogitRows], pairs: Sequence[Pairs]
-    ) -> list[Float[Tensor, " _"]]:
-        """The product of the factors' weights of each pair."""
-        each = [factor(pivot, sources, pairs) for factor in self.factors]
-        return [functools.reduce(operator.mul, weights) for weights in zip(*each, strict=True)]
-
-    @override
-    def example_factors(
-        self, examples: Sequence[ExampleInfo], sources: int, step: int | None
-    ) -> Float[Tensor, "S E"] | None:
-        """The product of those that the factors have."""
-        each = [factor.example_factors(examples, sources, step) for factor in self.factors]
-        return functools.reduce(lambda a, b: b if a is None else a if b is None else a * b, each)
-
-    @property
-    @override
-    def missing_shares(self) -> Literal["domain", "all"] | None:
-        return next(filter(None, (factor.missing_shares for factor in self.factors)), None)
-
-    @override
-    def with_shares(self, shares: Mapping[str, Sequence[float]]) -> Any:
-        return self.model_copy(update={"factors": [factor.with_shares(shares) for factor in self.factors]})
 
 
 def token_scaled(cost: Float[Tensor, " M"], example: Int[Tensor, " M"], temperature: float) -> Float[Tensor, " M"]:
