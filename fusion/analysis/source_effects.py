@@ -100,7 +100,7 @@ def _logprobs_of(model: Any, head: Head, batch: dict[str, Any], ids: Mapping[str
     """Log-probabilities that the model gives to `ids` at the rows that are matched with each source."""
     inputs = {name: batch[name].to(model.device) for name in ("input_ids", "attention_mask")}
     targets: BatchTargets = batch["targets"].to(model.device)
-    hidden = hidden_states(model, **inputs).flatten(0, 1)[targets.row_positions]
+    hidden = hidden_states(model, **inputs).flatten(0, 1)[targets.hidden_index]
     found = {}
     for name, token_ids in ids.items():
         index, token_ids = targets.sources[name].pivot_index, token_ids.to(model.device)

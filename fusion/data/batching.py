@@ -1,6 +1,6 @@
 """Batches of texts: grouped by length, padded or packed, with the positions of their rows.
 
-The causal shift happens here and nowhere else, in `_row_positions`: row r of a text is read at its sequence position
+The causal shift happens here and nowhere else, in `_causal_shift`: row r of a text is read at its sequence position
 `start - 1 + r`, whose logits predict `input_ids[start + r]`. Everything downstream indexes rows.
 """
 
@@ -29,10 +29,10 @@ def length_grouped_batches(lengths: Sequence[int], tokens: int) -> Iterator[list
 
 
 def pad_texts(texts: Sequence[Encoded], device: Any, pad_id: int = 0) -> tuple[dict[str, Tensor], Tensor, Positions]:
-    """Return right-padded model inputs, the index of each row in the flattened [B * T] positions, and their `Positions`."""
+    """Return right-padded model inputs, the index of the hidden state that predicts each row, and the rows' `Positions`."""
     ids, position, begin = _lay_out(texts, [[b] for b in range(len(texts))], pad_id)
     inputs = {"input_ids": ids.to(device), "attention_mask": (position >= 0).long().to(device)}
-    return inputs, *_row_positions(texts, ids, begin, device)
+    return inputs, *_causal_shift(texts, ids, begin, device)
 
 
 def pack_texts(
@@ -47,7 +47,7 @@ def pack_texts(
         texts, first_fit_decreasing([len(text.input_ids) for text in texts], length), pad_id
     )
     inputs = {"input_ids": ids.to(device), "position_ids": position.clamp(min=0).to(device)}
-    return inputs, *_row_positions(texts, ids, begin, device)
+    return inputs, *_causal_shift(texts, ids, begin, device)
 
 
 def first_fit_decreasing(lengths: Sequence[int], capacity: int) -> list[list[int]]:
@@ -80,9 +80,7 @@ def _lay_out(texts: Sequence[Encoded], lines: Sequence[Sequence[int]], pad_id: i
     return ids, position, begin
 
 
-def _row_positions(
-    texts: Sequence[Encoded], ids: Tensor, begin: Sequence[int], device: Any
-) -> tuple[Tensor, Positions]:
+def _causal_shift(texts: Sequence[Encoded], ids: Tensor, begin: Sequence[int], device: Any) -> tuple[Tensor, Positions]:
     """Return the flattened index of each row, and where the rows stand in their texts.
 
     The causal shift: row r of a text is read at position start - 1 + r, whose logits predict token start + r.

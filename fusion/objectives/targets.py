@@ -75,8 +75,8 @@ class SourceTargets:
 class BatchTargets:
     """Where the pivot's rows of a batch lie, and each source's rows that they are compared with."""
 
-    row_positions: Int[Tensor, " N"]
-    """Where each row of the pivot lies among the flattened [lines * T] positions of the batch."""
+    hidden_index: Int[Tensor, " N"]
+    """The hidden state that predicts each row of the pivot: its index among the flattened [lines * T] states of the batch."""
     positions: Positions
     """Where each of these rows stands in the text."""
     sources: Mapping[str, SourceTargets]
@@ -85,7 +85,7 @@ class BatchTargets:
     def to(self, device: Any, **_: Any) -> BatchTargets:
         """Return the same on another device."""
         sources = {name: source.to(device) for name, source in self.sources.items()}
-        return BatchTargets(self.row_positions.to(device), self.positions.to(device), sources, self.examples)
+        return BatchTargets(self.hidden_index.to(device), self.positions.to(device), sources, self.examples)
 
     def counts(self) -> dict[str, int]:
         """How many rows and, by source, pairs there are: what logged rates are divided by."""
@@ -94,14 +94,14 @@ class BatchTargets:
     @property
     def query_ids(self) -> Int[Tensor, "N G"]:
         """Ids of the pivot's vocabulary that sources name at each row, one source's after another's; -1 where none does."""
-        none = torch.full((len(self.positions), 0), -1, device=self.row_positions.device)
+        none = torch.full((len(self.positions), 0), -1, device=self.hidden_index.device)
         ids = [source.scatter_to_pivot(source.mapped.ids, self.positions, -1) for source in self.sources.values()]
         return torch.cat([none, *ids], dim=1)
 
     @property
     def mapped_positions(self) -> Int[Tensor, " R"]:
         """The pivot's rows that have a mapped row of any source, in order."""
-        none = self.row_positions[:0]
+        none = self.hidden_index[:0]
         return torch.cat([none, *(source.pivot_index for source in self.sources.values())]).unique()
 
 

@@ -87,7 +87,7 @@ def mark_complete(folder: Path, **facts: Any) -> None:
 
 
 def is_complete(folder: Path) -> bool:
-    """Return whether the artifact in `folder` was marked complete."""
+    """Return whether done.json marks `folder` as complete; caches and evaluations ask for their own mark."""
     return (folder / "done.json").exists()
 
 

@@ -90,8 +90,8 @@ class TransformersSource:
         done: dict[int, LogitRows] = {}
         for batch in length_grouped_batches([len(text.input_ids) for text in texts], self.batch_tokens):
             chosen = [texts[i] for i in batch]
-            inputs, row_positions, positions = pad_texts(chosen, self.model.device)
-            hidden = hidden_states(self.model, **inputs).flatten(0, 1)[row_positions]
+            inputs, hidden_index, positions = pad_texts(chosen, self.model.device)
+            hidden = hidden_states(self.model, **inputs).flatten(0, 1)[hidden_index]
             rows = self._head_rows(hidden, positions, chosen)
             rows = dataclasses.replace(rows, hidden=hidden.half() if self.keep_hidden else None).to("cpu")
             for number, i in enumerate(batch):

@@ -2,10 +2,11 @@
 
 What happens between reading a cache and `loss.backward()`, in order. Here, in `FusionCollator`: `pad_texts` (or `pack_texts`)
 makes the pivot's batch and its positions, `Cache.rows` reads the sources' rows, `align` pairs them with the positions, the
-weighting gives each pair a weight, transforms of the source change its rows (after the weighting has seen them), `map_to_pivot`
-puts them into the pivot's vocabulary, `align_spans` finds the spans that both models share: a `BatchTargets`. In the trainer:
-`compute_loss` runs the pivot to its last hidden states; `Loss` makes rows of them (`Head.rows`) and asks each objective for its
-`terms`; weight times mean, summed, is what Trainer calls `backward` on.
+weighting gives each pair a weight, transforms of the source change its rows (the weighting has seen them unchanged),
+`map_to_pivot` puts them into the pivot's vocabulary, transforms of mapped rows change those, `align_spans` finds the spans that
+both models share: a `BatchTargets`. In the trainer: `compute_loss` lets `at_step` multiply in what depends on the step and runs
+the pivot to its last hidden states; `Loss` makes rows of them (`Head.rows`) and asks each objective for its `terms`; weight
+times mean, summed, is what Trainer calls `backward` on.
 """
 
 from __future__ import annotations
@@ -76,9 +77,9 @@ class FusionCollator:
         """Return `input_ids` and `attention_mask` (or, packed, `position_ids`) of shape [lines, T], and `targets`."""
         encoded, examples = [self.encoded[n] for n in numbers], [self.examples[n] for n in numbers]
         if self.line_length is None:
-            inputs, row_positions, positions = pad_texts(encoded, "cpu", self.pad_id)
+            inputs, hidden_index, positions = pad_texts(encoded, "cpu", self.pad_id)
         else:
-            inputs, row_positions, positions = pack_texts(encoded, "cpu", self.line_length, self.pad_id)
+            inputs, hidden_index, positions = pack_texts(encoded, "cpu", self.line_length, self.pad_id)
         ids = [example.id for example in examples]
         texts = {number: example.response.encode() for number, example in enumerate(examples)}
         rows = [source.cache.rows(ids, source.read_hidden) for source in self.sources]
@@ -91,7 +92,7 @@ class FusionCollator:
                 other = self._other_answer_rows(source, numbers, its_rows)
                 targets[source.name] = _source_targets(positions, source, its_rows, its_pairs, weight, other)
         infos = [ExampleInfo(example.domain, example.id) for example in examples]
-        return {**inputs, "targets": BatchTargets(row_positions, positions, targets, infos)}
+        return {**inputs, "targets": BatchTargets(hidden_index, positions, targets, infos)}
 
     def at_step(self, targets: BatchTargets, step: int) -> BatchTargets:
         """Return the targets with weights as they are at this step of training."""

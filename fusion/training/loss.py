@@ -88,7 +88,7 @@ class Loss:
         k = self.head.vocabulary if None in tops else max((top for top in tops if top is not None), default=0)
         mapped = any(each.mapped_rows for each in needs)
         moments = any(each.pivot_fields & {"mean", "std"} for each in needs)
-        chosen = hidden.flatten(0, 1)[targets.row_positions]
+        chosen = hidden.flatten(0, 1)[targets.hidden_index]
         queries = targets.query_ids if mapped else None
         rows, logprobs = self.head.rows(chosen, targets.positions, k, queries, moments)
         if any("hidden" in each.pivot_fields for each in needs):

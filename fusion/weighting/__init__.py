@@ -1,8 +1,8 @@
 """How much each source counts at each matched row. Weights are constants: no gradient flows through them.
 
 The collator calls the configured weighting once for each batch, with the rows of the pivot before training and of all sources
-as they are in the caches, before any transform; the answer is one weight for each pair of rows. `base` has what a weighting
-says of itself and its default (`sum`: each source counts 1). To add one: derive from `Weighting`, list it in `FACTORS`.
+as they are in the caches, before any transform; the answer is one weight for each pair of rows. The default is `sum`, each
+source counts 1. To add one: derive from `Weighting` (base.py), write its `__call__`, list it in `FACTORS` (product.py).
 
 likelihood   by who finds the text likely       positions   by how sure a source is at a position
 examples     by the example and the step        product     the table of all, and the product of several

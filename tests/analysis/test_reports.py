@@ -58,7 +58,7 @@ def test_what_the_pivot_says_of_a_token_is_what_the_model_itself_says(context):
         source = batch["targets"].sources["neox"]
         with torch.no_grad():
             logits = model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits[..., :size]
-        said = logits.flatten(0, 1)[batch["targets"].row_positions][source.pivot_index].double().softmax(-1)
+        said = logits.flatten(0, 1)[batch["targets"].hidden_index][source.pivot_index].double().softmax(-1)
         rows = with_gold_entry(source.mapped)[0]
         for n in (rows.token == each.token).nonzero()[:, 0].tolist():
             for id, value in zip(rows.ids[n].tolist(), rows.logprobs[n].tolist(), strict=True):

@@ -78,7 +78,7 @@ def test_the_pivots_batch_is_the_same_whatever_sources_are_shown(made):
     for batch in batches.values():
         for name in ("input_ids", "attention_mask"):
             assert torch.equal(batch[name], plain[name])
-        assert torch.equal(batch["targets"].row_positions, plain["targets"].row_positions)
+        assert torch.equal(batch["targets"].hidden_index, plain["targets"].hidden_index)
         for field in dataclasses.fields(plain["targets"].positions):
             ours, theirs = (getattr(each["targets"].positions, field.name) for each in (batch, plain))
             assert ours is theirs is None or torch.equal(ours.nan_to_num(), theirs.nan_to_num())

@@ -137,7 +137,7 @@ def test_positions_without_rows_contribute_nothing(context, sources, trainer, ob
     inputs = {name: value for name, value in given.items() if name != "targets"}
     hidden = hidden_states(trainer.model, **inputs).detach()
     used = torch.zeros(hidden.shape[:2], dtype=torch.bool).flatten()
-    used[given["targets"].row_positions] = True
+    used[given["targets"].hidden_index] = True
     poisoned = hidden.flatten(0, 1).masked_fill(~used[:, None], torch.nan).view_as(hidden)
     clean, _ = terms(trainer, given, [objective], hidden)
     found, gradient = terms(trainer, given, [objective], poisoned)
@@ -166,7 +166,7 @@ def test_spans_use_rows_that_no_source_matches(context, sources, trainer):
         matched[source.pairs.pivot] = True
     assert not matched.all()
     _, gradient = terms(trainer, given, [SpanLikelihood()])
-    reached = gradient.flatten(0, 1)[targets.row_positions].abs().sum(-1) > 0
+    reached = gradient.flatten(0, 1)[targets.hidden_index].abs().sum(-1) > 0
     assert reached[~matched].any()
     assert reached[matched].float().mean() > 0.9
 

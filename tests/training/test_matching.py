@@ -56,7 +56,7 @@ def test_a_pair_of_unequal_bytes_is_mostly_scored_below_one_of_equal_bytes(train
         theirs = targets.sources[source]
         mine = targets.positions.select(theirs.pivot_index)
         odds = auxiliary_modules.modules_of(modules, 1, [source])[source](
-            hidden.flatten(0, 1)[targets.row_positions][theirs.pivot_index], theirs.mapped.hidden, mine
+            hidden.flatten(0, 1)[targets.hidden_index][theirs.pivot_index], theirs.mapped.hidden, mine
         )
         scores.append(matched(odds, mine)[0])
         right.append(theirs.rows.prefix[theirs.pairs.source[theirs.mapped_pair_index]] == mine.prefix)

@@ -164,7 +164,7 @@ def test_prompts_and_padding_contribute_nothing(context, sources, tmp_path):
     batch = collator(context, sources)(range(8))
     hidden = tiny_hidden(made, batch).detach()
     used = torch.zeros(hidden.shape[:2], dtype=torch.bool).flatten()
-    used[batch["targets"].row_positions] = True
+    used[batch["targets"].hidden_index] = True
     poisoned = hidden.flatten(0, 1).masked_fill(~used[:, None], torch.nan).view_as(hidden).requires_grad_()
     terms = made.loss(poisoned, batch["targets"], made.loss.counts(batch["targets"]))
     total = sum(term.weight * term.mean for term in terms)

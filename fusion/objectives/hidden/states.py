@@ -23,7 +23,8 @@ class HiddenObjective(Objective):
     """Looks at the last hidden states of both models, the ones that their heads read.
 
     So it reads no entries, and no factor on the logits changes anything. Sources must be extracted with
-    `extract.hidden_states: true`.
+    `extract.hidden_states: true`. To be combined with a base class that says what the formula is called with:
+    `class Mine(HiddenObjective, PairObjective)`.
     """
 
     @property
