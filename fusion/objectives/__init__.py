@@ -7,10 +7,10 @@ graph/     graphs over the logits of an example     span/      likelihoods of sp
 hidden/    hidden states                            spelling/  tokens, by probability and spelling
 modules/   through a module of the objective's own  checks     complaints about rows that lack something
 
-A term on hidden states of the pivot and its sources: a class of `HiddenObjective` (hidden/states.py) and of the base class
-whose arguments it takes, such as `PairObjective`, with `kind` and `__call__`, in a file of hidden/; listed in `OBJECTIVES`
-below and, to be tested with the others, in tests/helpers/contract.py. Loss, trainer, collator and cache stay as they are; the
-user sets `extract.hidden_states: true`.
+A term on hidden states of the pivot and its sources: `class Mine(HiddenObjective, PairObjective)`, the first from
+hidden/states.py, the second the base class whose arguments it takes; with `kind` and `__call__`, in a file of hidden/; listed
+in `OBJECTIVES` below and, to be tested with the others, in tests/helpers/contract.py. Loss, trainer, collator and cache stay as
+they are; the user sets `extract.hidden_states: true`.
 """
 
 from typing import TYPE_CHECKING, Annotated, Union
@@ -89,7 +89,7 @@ OBJECTIVES: tuple[type[Objective], ...] = (
     DualHead,
     Matcher,
 )
-"""Every objective that a configuration may name. A new one is listed here, and nowhere else."""
+"""Every objective that a configuration may name. A new one is listed here, and for its tests in contract.py."""
 
 if TYPE_CHECKING:
     AnyObjective = Objective
