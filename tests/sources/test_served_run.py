@@ -51,6 +51,9 @@ def test_a_served_source_is_learned_from_and_never_loaded(folder):
 
 
 def test_another_model_behind_the_same_address_is_not_the_same_source(folder):
+    runs.models(folder)
+    with serving.serve(serving.Server(folder / "qwen")) as url:
+        pipeline.run(served(folder, url), until="extract")
     config = served(folder, "http://127.0.0.1:9/v1")
     assert RunContext(config).fingerprints["qwen"] == RunContext(config).fingerprints["qwen"]
     with pytest.raises(ValueError, match=r"cache/qwen was made from something else: backend \(url: "):
