@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from fusion.cli import benchmark, caches, draft, merge, models, recipes, runs  # noqa: F401  (each registers its commands)
+from fusion.cli import benchmark, caches, draft, merge, recipes, runs  # noqa: F401  (each registers its commands)
 from fusion.cli.app import app
 from fusion.runtime import distributed
 

@@ -89,7 +89,7 @@ class SourcewiseObjective(Objective):
         return {}
 
 
-class JoinedObjective(SourcewiseObjective):
+class MatchedObjective(SourcewiseObjective):
     """Compares matched rows, of which some may be left out."""
 
     select: Selection | None = None
@@ -110,7 +110,7 @@ class JoinedObjective(SourcewiseObjective):
         return 1 if self.select is None else self.select(pivot, source, source_logprob)
 
 
-class PairObjective(JoinedObjective):
+class PairObjective(MatchedObjective):
     """Compares matched rows: row m of one belongs to row m of the other. Each has its own entries, largest first."""
 
     @override
@@ -131,7 +131,7 @@ class PairObjective(JoinedObjective):
         """Compute one value for each pair."""
 
 
-class MappedObjective(JoinedObjective):
+class MappedObjective(MatchedObjective):
     """Compares matched rows entry by entry: both are about the same ids, in the pivot's vocabulary.
 
     An id of -1, or a source's log-probability of -inf, is an empty entry, whatever the pivot has there.

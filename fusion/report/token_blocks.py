@@ -26,7 +26,7 @@ class TokenBox:
 
 @dataclass(frozen=True)
 class TokenBlock:
-    """A stretch of text between two boundaries that both tokenizers have; it begins with a matched pair or with none."""
+    """A span of text between two boundaries that both tokenizers have; it begins with a matched pair or with none."""
 
     pivot: list[TokenBox]
     source: list[TokenBox]
@@ -66,7 +66,7 @@ def _boxes(positions: Sequence[OverlayPosition], text: bytes, partners: dict[int
 def _by_boundary(
     boxes: Sequence[TokenBox], positions: Sequence[OverlayPosition], common: Sequence[int]
 ) -> list[list[TokenBox]]:
-    """Boxes of each stretch; those that stand nowhere stay with the one before them."""
+    """Boxes of each span; those that stand nowhere stay with the one before them."""
     found: list[list[TokenBox]] = [[] for _ in range(len(common) + 1)]
     place = 0
     for box, position in zip(boxes, positions, strict=True):

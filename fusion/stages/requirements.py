@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from fusion.cache.known_fields import KnownFields
-from fusion.objectives import AnyObjective, JoinedObjective
+from fusion.objectives import AnyObjective, MatchedObjective
 from fusion.transforms import AnyTransform
 from fusion.weighting import AnyWeighting
 
@@ -35,7 +35,7 @@ def lacking(
     readers += [
         (f"objectives[{i}].select ({o.select.kind})", o.select.required_source_fields, "another selection")
         for i, o in enumerate(objectives)
-        if isinstance(o, JoinedObjective) and o.select
+        if isinstance(o, MatchedObjective) and o.select
     ]
     readers.append((f"weighting ({weighting.kind})", weighting.required_source_fields, "kind: sum or mean"))
     found = []

@@ -1,7 +1,7 @@
 """Sources weighed against each other by what they know of the text.
 
 Sources are compared by the log-probability they give to the text that really follows. Over one row that is the `gold`
-of their matched rows. Their tokens differ in length, so a longer stretch is fairer: a *span* of text, from one boundary
+of their matched rows. Their tokens differ in length, so a longer piece of text is fairer: a *span* of text, from one boundary
 that all sources share to the next, or the whole example. A span's log-likelihood is the sum of a source's `gold` over
 its rows in it. The last span ends where the shortest of the sources ends, so that all have read the same text.
 """

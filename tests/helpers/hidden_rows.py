@@ -1,4 +1,4 @@
-"""Joined rows with hidden states, for tests of objectives that look at nothing else."""
+"""Matched rows with hidden states, for tests of objectives that look at nothing else."""
 
 from __future__ import annotations
 

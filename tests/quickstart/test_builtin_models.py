@@ -129,7 +129,9 @@ def test_the_shipped_tokenizer_is_what_the_recipe_trains(name):
         for row in skills.make_questions(skill, 3000, make.QUESTIONS)
     ]
     trained = make.QUICKSTART_MODELS[name].tokenizer(rows)
-    shipped = AutoTokenizer.from_pretrained(MODELS[name])  # as it is on disk: padding leaves its settings in a tokenizer
+    shipped = AutoTokenizer.from_pretrained(
+        MODELS[name]
+    )  # as it is on disk: padding leaves its settings in a tokenizer
     assert trained.backend_tokenizer.to_str() == shipped.backend_tokenizer.to_str()
 
 

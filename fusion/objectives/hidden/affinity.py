@@ -15,7 +15,7 @@ from fusion.objectives.hidden.states import RandomObjective, directions, drawn, 
 
 
 class Affinity(RandomObjective, RelationObjective):
-    """Distance of the models' affinities: matrices of the cosines between the hidden states of an example's joined rows.
+    """Distance of the models' affinities: matrices of the cosines between the hidden states of an example's matched rows.
 
     G = F F' with the directions of n states as F [n, D], so widths may differ and nothing is projected. Of order 2 it is the
     Frobenius norm of G - G*, divided by n; of order 1 the sum of absolute values, divided by n^2. Rotations of either model's

@@ -38,7 +38,7 @@ class HiddenProjector(HiddenObjective, ModuleObjective, PairObjective):
         return Projector(*spec.widths)
 
     def __call__(self, pivot: LogitRows, source: LogitRows, module: nn.Module | None = None) -> Float[Tensor, " M"]:
-        """One value for each joined row, never negative."""
+        """One value for each matched row, never negative."""
         pivot_states, source_states = states(pivot, source)
         pivot_states = pivot_states if module is None else module(pivot_states)
         value = (pivot_states - source_states).square().mean(-1)

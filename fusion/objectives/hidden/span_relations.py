@@ -19,9 +19,9 @@ from fusion.objectives.token.outcomes import Outcomes, divergence, log_softmax
 class SpanRelations(RandomObjective, PairObjective):
     """A margin for every two positions of which one is more like the anchor in the source, and the divergence over all of them.
 
-    Each joined row is an anchor. Its context is the joined rows before and after it, and some of the same example drawn at
+    Each matched row is an anchor. Its context is the matched rows before and after it, and some of the same example drawn at
     random; its scores are the cosines of its hidden state with those of its context, within each model, so widths and
-    vocabularies may differ. Rows that end at the same byte are joined, so a row stands for the span between two shared
+    vocabularies may differ. Rows that end at the same byte are matched, so a row stands for the span between two shared
     boundaries.
 
     Source: LLP, Guo et al. 2023, arXiv:2210.05801 (predicting links of a graph): a node is a position here, and the nodes that
@@ -39,7 +39,7 @@ class SpanRelations(RandomObjective, PairObjective):
     temperature: float = Field(default=0.1, gt=0)
     """Divides the cosines of both in the divergence. A guess: the paper's 1 makes cosines almost even."""
     window: int = Field(default=2, ge=0)
-    """Joined rows before and after the anchor, of each so many. A guess."""
+    """Matched rows before and after the anchor, of each so many. A guess."""
     random: int = Field(default=4, ge=0)
     """Rows of the example drawn for each anchor, with replacement. A guess."""
 
@@ -52,7 +52,7 @@ class SpanRelations(RandomObjective, PairObjective):
         return self
 
     def __call__(self, pivot: LogitRows, source: LogitRows) -> Float[Tensor, " M"]:
-        """One value for each joined row, never negative; 0 where its example has no other."""
+        """One value for each matched row, never negative; 0 where its example has no other."""
         context, there = self._context(pivot)
         pivot_cosines, source_cosines = (cosines(directions(hidden), context) for hidden in states(pivot, source))
         source_cosines, pivot_cosines = (

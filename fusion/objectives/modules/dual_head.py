@@ -31,7 +31,7 @@ BASIS = "basis"
 class DualHead(ModuleObjective, PairObjective):
     """The pivot's hidden state through a trained projector and the source's own, frozen output layer, against the source's row.
 
-    The second head is in the *source's* vocabulary, so no token is mapped; only positions are joined. It is evaluated at the
+    The second head is in the *source's* vocabulary, so no token is mapped; only positions are matched. It is evaluated at the
     source's entries. The pivot's own head gets no gradient from it, and the exported model does not have it.
 
     - `binary_kl_norm`: sum over the entries of t^2 KL(1/2 ‖ sigmoid((z - z*) / t)) = t^2 log cosh((z - z*) / 2t): even in the
@@ -114,7 +114,7 @@ class DualHead(ModuleObjective, PairObjective):
         return SecondHead(spec.pivot_width, spec.output_layer("cache" if self.head == "cache" else "source"))
 
     def __call__(self, pivot: LogitRows, source: LogitRows, module: SecondHead | None = None) -> Float[Tensor, " M"]:
-        """One value for each joined row, never negative. Raises ValueError without a module."""
+        """One value for each matched row, never negative. Raises ValueError without a module."""
         if module is None or pivot.hidden is None:
             raise ValueError(
                 "dual_head compares through a module, made by `build_module`, and the pivot's hidden states."

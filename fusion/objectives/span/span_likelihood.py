@@ -1,4 +1,4 @@
-"""Likelihoods of whole stretches of text, so that no position is wasted where tokens differ in length."""
+"""Likelihoods of whole spans of text, so that no position is wasted where tokens differ in length."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fusion.objectives.base_classes import SpanObjective
 
 
 class SpanLikelihood(SpanObjective):
-    """Divergence between two answers to one question, how likely this stretch of text is; see `two_outcomes`.
+    """Divergence between two answers to one question, how likely this span of text is; see `two_outcomes`.
 
     Between two boundaries that both models share, each has a log-probability of the text, the sum over its own tokens. So
     every row takes part, matched or not, whatever the vocabularies are. It tells the pivot how sure to be of the given text
@@ -26,10 +26,10 @@ class SpanLikelihood(SpanObjective):
 
     kind: Literal["span_likelihood"] = "span_likelihood"
     temperature: float = Field(default=1.0, ge=1)
-    """Both log-probabilities are divided by it: higher ones listen to unlikely stretches too."""
+    """Both log-probabilities are divided by it: higher ones listen to unlikely spans too."""
 
     def __call__(self, pivot: Float[Tensor, " M"], source: Float[Tensor, " M"]) -> Float[Tensor, " M"]:
-        """One value for each stretch, in nats: never negative, and 0 where both find it equally likely."""
+        """One value for each span, in nats: never negative, and 0 where both find it equally likely."""
         return two_outcomes(source.detach().to(pivot.dtype) / self.temperature, pivot / self.temperature)
 
 
