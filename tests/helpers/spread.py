@@ -19,10 +19,10 @@ from fusion.stages import train as train_stage
 from fusion.stages.context import RunContext
 from tests.helpers import runs
 
-STEPS = 20
+STEPS = 10
 TRAINING = {
     "max_steps": STEPS, "per_device_train_batch_size": 4, "learning_rate": 3e-3, "warmup_steps": 3, "weight_decay": 0.1,
-    "save_strategy": "steps", "save_steps": 5, "save_total_limit": None, "report_to": [], "max_grad_norm": 0.5,
+    "save_strategy": "steps", "save_steps": 3, "save_total_limit": None, "report_to": [], "max_grad_norm": 0.5,
 }  # fmt: skip
 HALF = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}  # the same step in two processes
 

@@ -53,8 +53,8 @@ def test_a_served_source_is_learned_from_and_never_loaded(folder):
 def test_another_model_behind_the_same_address_is_not_the_same_source(folder):
     runs.models(folder)
     with serving.serve(serving.Server(folder / "qwen")) as url:
-        pipeline.run(served(folder, url), until="extract")
-    config = served(folder, "http://127.0.0.1:9/v1")
+        pipeline.run(served(folder, url, name="other"), until="extract")
+    config = served(folder, "http://127.0.0.1:9/v1", name="other")
     assert RunContext(config).fingerprints["qwen"] == RunContext(config).fingerprints["qwen"]
     with pytest.raises(ValueError, match=r"cache/qwen was made from something else: backend \(url: "):
         pipeline.run(config, until="extract")
