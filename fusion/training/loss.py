@@ -74,7 +74,7 @@ class Loss:
 
     def counts(self, targets: BatchTargets) -> dict[str, int]:
         """Count what every mean over this batch divides by; counts of several batches add up."""
-        found = targets.counts()
+        found = targets.counts() | {"batches": 1}
         for number, objective in enumerate(self.objectives):
             found |= {f"{number}/{name}": count for name, count in objective.counts(targets).items()}
         return found

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback
 
-from fusion.models.head import Head, hidden_states, unwrap_model
+from fusion.models.head import Head, run_to_head, unwrap_model
 from fusion.objectives import BatchTargets, Objective
 from fusion.runtime import distributed
 from fusion.training.checkpoint import write_engine_file
@@ -68,10 +68,9 @@ class FusionTrainer(Trainer):
         keep_whole(self.engine, self.model_wrapped, self.loss.head.module)
         if self.engine.stage == 3:
             restore_param_groups(self.optimizer, self._groups)
-        mixed = self.args.bf16 or self.args.fp16  # then a float32 model computes in 16 bits
-        self.loss.head.check_against_model(self.model_wrapped, 0.1 if mixed else None)
+        self.loss.head.check_against_model(self.model_wrapped)
         if getattr(self.data_collator, "line_length", None) is not None:
-            check_packed_texts_stay_apart(self.model_wrapped, 0.05 if mixed else None)
+            check_packed_texts_stay_apart(self.model_wrapped)
         self._logged_at = self.state.global_step
 
     def compute_loss(
@@ -85,8 +84,11 @@ class FusionTrainer(Trainer):
         collator: Any = self.data_collator
         targets: BatchTargets = collator.at_step(inputs["targets"], self.state.global_step).to(self.args.device)
         counts: Counts = num_items_in_batch or self.loss.counts(targets)
-        hidden = hidden_states(model, **{name: value for name, value in inputs.items() if name != "targets"})
+        hidden, _, auxiliary = run_to_head(model, **{name: each for name, each in inputs.items() if name != "targets"})
         total = hidden.new_zeros((), dtype=torch.float32) + self._head_takes_part()
+        if auxiliary is not None:  # of a mixture of experts: it is part of the model's own loss too
+            total = total + auxiliary / counts["batches"]
+            self._add_metric("loss/router", auxiliary.detach() / counts["batches"])
         projected = torch.zeros_like(total)
         for term in self.loss(hidden, targets, counts, self.state.global_step):
             if term.projected:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fusion import pipeline
-from fusion.models.head import hidden_states
+from fusion.models.head import run_to_head
 from fusion.stages import train
 from fusion.stages.context import RunContext
 from fusion.stages.lineage import lineage
@@ -26,13 +26,22 @@ def test_packed_texts_do_not_see_each_other(kind, attention):
     packing.check_packed_texts_stay_apart(model)
 
 
-def test_a_model_that_mixes_packed_texts_is_refused(monkeypatch):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_that_mixes_packed_texts_is_refused(monkeypatch, dtype):
     def without_positions(model, **inputs):
-        return hidden_states(model, input_ids=inputs["input_ids"])
+        return run_to_head(model, input_ids=inputs["input_ids"])
 
-    monkeypatch.setattr(packing, "hidden_states", without_positions)
+    monkeypatch.setattr(packing, "run_to_head", without_positions)
     with pytest.raises(ValueError, match="does not keep packed texts apart.*Set packing to false"):
-        packing.check_packed_texts_stay_apart(tiny.model("llama"))
+        packing.check_packed_texts_stay_apart(tiny.model("llama").to(dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kind", KINDS)
+def test_packed_texts_are_told_apart_in_16_bits_too(kind, dtype):
+    packing.check_packed_texts_stay_apart(tiny.model(kind).to(dtype))
+    with torch.autocast("cpu", dtype):
+        packing.check_packed_texts_stay_apart(tiny.model(kind))
 
 
 def test_a_line_is_limited_where_attention_computes_its_whole_square():

@@ -1,5 +1,15 @@
 """Compute `LogitRows` from hidden states in chunks: the one place where logits exist."""
 
-from fusion.models.head.head import LOGITS_BUDGET, MAX_LOGITS_PER_CHUNK, Head, hidden_states, unwrap_model
+from fusion.models.head.forward import HeadInputs, hidden_states, output_layer, run_to_head, unwrap_model
+from fusion.models.head.head import LOGITS_BUDGET, MAX_LOGITS_PER_CHUNK, Head
 
-__all__ = ["LOGITS_BUDGET", "MAX_LOGITS_PER_CHUNK", "Head", "hidden_states", "unwrap_model"]
+__all__ = [
+    "LOGITS_BUDGET",
+    "MAX_LOGITS_PER_CHUNK",
+    "Head",
+    "HeadInputs",
+    "hidden_states",
+    "output_layer",
+    "run_to_head",
+    "unwrap_model",
+]

@@ -16,12 +16,17 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from fusion.core.rows import LogitRows, Positions
+from fusion.models.head.forward import output_layer
 from fusion.models.head.logits import LogitStatistics, summarize_logits
 from fusion.models.head.moments import LogitMoments
 from fusion.models.head.sampling import sample_ids
+from fusion.models.head.self_check import check_against_model
 
 MAX_LOGITS_PER_CHUNK = 2**25  # 128 MiB of float32
 LOGITS_BUDGET = 2**28  # logits that a training step keeps for its backward pass: 1 GiB of float32
+
+SOFTCAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+"""What configurations call the soft-cap of the logits: Gemma, RecurrentGemma, xLSTM."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +51,9 @@ class Head:
     @classmethod
     def from_model(cls, model: Any, vocabulary: int, chunk: int | None = None, budget: int = LOGITS_BUDGET) -> Head:
         """Build the head of a loaded model. `vocabulary` is the tokenizer's `vocabulary_size`."""
-        module, config = model.get_output_embeddings(), model.config.get_text_config()
-        scale = getattr(config, "logit_scale", None) or 1.0
-        scale /= getattr(config, "logits_scaling", None) or 1.0
-        softcap = getattr(config, "final_logit_softcapping", None)
-        rows = getattr(module.weight, "ds_shape", module.weight.shape)[0]  # DeepSpeed shows shards as empty
-        return cls(module, min(vocabulary, rows), scale, softcap, chunk, budget)
+        module = output_layer(model)
+        rows = getattr(module.weight, "ds_shape", module.weight.shape)[0]  # type: ignore[union-attr]  # DeepSpeed shows shards as empty
+        return cls(module, min(vocabulary, rows), *scale_and_softcap(model), chunk, budget)
 
     def for_frozen_model(self) -> Head:
         """Return the head for a model that is not trained: mean and std come from its weights' Gram matrix, computed here once.
@@ -68,7 +70,11 @@ class Head:
         """Return the logits in float32 or better, as the model itself would, without padded ids."""
         # not a call of the module: sharding hooks would gather its weights for every chunk, and processes have different
         # numbers of chunks
-        logits = self.module.forward(hidden)[:, : self.vocabulary]
+        return self.from_layer(self.module.forward(hidden))
+
+    def from_layer(self, output: Float[Tensor, "N W"]) -> Float[Tensor, "N V"]:
+        """Return the logits from what the output layer gives; W is the vocabulary with padding."""
+        logits = output[:, : self.vocabulary]
         logits = logits if logits.dtype == torch.float64 else logits.float()
         logits = logits if self.scale == 1 else logits * self.scale
         return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap
@@ -134,52 +140,17 @@ class Head:
         lse = logits.gather(1, token[:, None])[:, 0] - statistics.gold
         return statistics._replace(mean=mean - lse, std=std)
 
-    @torch.no_grad()
-    def check_against_model(self, model: Any, tolerance: float | None = None) -> None:
-        """Compare with the model's own log-probabilities on a few tokens; raise ValueError where they differ.
-
-        A new architecture may do something to its logits that this class does not know; better to stop than to distill
-        other numbers than the model's. `tolerance` is in nats; by default 1e-3 in float32, 0.1 in 16-bit floats.
-        """
-        device = next(model.parameters()).device
-        ids = (torch.arange(7, device=device) * 37 % self.vocabulary)[None]
-        was_training = model.training
-        model.eval()
-        hidden = hidden_states(model, input_ids=ids, attention_mask=torch.ones_like(ids))[0]
-        computed = self.logits(hidden).log_softmax(-1)
-        expected = model(input_ids=ids).logits[0, :, : self.vocabulary].to(computed.dtype).log_softmax(-1)
-        model.train(was_training)
-        error = (computed - expected).abs().max().item()
-        allowed = tolerance or (1e-3 if hidden.dtype in (torch.float32, torch.float64) else 0.1)
-        if not error <= allowed:
-            inside = unwrap_model(model)
-            raise ValueError(
-                f"{type(inside).__name__} ({inside.name_or_path}): log-probabilities from its hidden states differ from its "
-                f"own by {error:.3g} nats, at most {allowed:g} is allowed. Its head does something besides a linear layer, "
-                "a scale (logit_scale, logits_scaling) and soft-capping (final_logit_softcapping); this model cannot be "
-                "used until fusion/models/head/head.py knows about it."
-            )
+    def check_against_model(self, model: Any) -> None:
+        """Raise ValueError where the model's own logits differ by more than rounding explains; see `self_check`."""
+        check_against_model(self, model)
 
 
-def hidden_states(model: Any, **inputs: Tensor) -> Float[Tensor, "B T D"]:
-    """Return the last hidden state, which the head reads, at every position. `model` may be wrapped for distributed training.
-
-    The call goes through the wrapped model, whose hooks need it; the model computes its own logits for the last position
-    only, where it supports `logits_to_keep`, and they are discarded.
-    """
-    captured: list[Tensor] = []
-    hook = unwrap_model(model).base_model.register_forward_hook(
-        lambda _module, _args, output: captured.append(output[0])
-    )
-    try:
-        model(**inputs, use_cache=False, logits_to_keep=1)
-    finally:
-        hook.remove()
-    return captured[0]
-
-
-def unwrap_model(model: Any) -> Any:
-    """Return the causal language model inside the wrappers of distributed training and adapters."""
-    while hasattr(model, "module") and not hasattr(model, "base_model"):
-        model = model.module
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+def scale_and_softcap(model: Any) -> tuple[float, float | None]:
+    """Return the factor on the logits and their soft-cap, as the architecture takes them from its configuration."""
+    config = model.config.get_text_config()
+    scale = (getattr(config, "logit_scale", None) or 1.0) * (getattr(config, "lm_head_multiplier", None) or 1.0)
+    scaling = getattr(config, "logits_scaling", None) or 1.0
+    # Granite divides by what HyperCLOVA X multiplies with
+    scale = scale * scaling if config.model_type.startswith("hyperclovax") else scale / scaling
+    caps = (getattr(config, name, None) for name in SOFTCAPS)
+    return scale, next(filter(None, caps), None)

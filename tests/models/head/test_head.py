@@ -1,5 +1,6 @@
 """The head against dense logits of the model itself, for plain, soft-capped, scaled and padded heads."""
 
+import contextlib
 import dataclasses
 
 import pytest
@@ -28,13 +29,82 @@ def test_the_head_gives_the_models_own_logits(kind):
     torch.testing.assert_close(logits, model(input_ids=ids).logits[0])
 
 
-@pytest.mark.parametrize(
-    ("kind", "change"), [("gemma2", {"softcap": None}), ("granite", {"scale": 1.0}), ("cohere", {"scale": 1.0})]
-)
-def test_a_head_that_does_something_unknown_is_refused(kind, change):
-    model = tiny.model(kind)
-    with pytest.raises(ValueError, match="log-probabilities from its hidden states differ from its own"):
-        dataclasses.replace(Head.from_model(model, 300), **change).check_against_model(model)
+PRECISIONS = {
+    "float32": (torch.float32, None),
+    "bfloat16": (torch.bfloat16, None),
+    "float16": (torch.float16, None),
+    "autocast to bfloat16": (torch.float32, torch.bfloat16),
+    "autocast to float16": (torch.float32, torch.float16),
+}
+
+
+def in_precision(name, model):
+    """The model, and the context it runs in, as Trainer with bf16 or fp16, or a load in 16 bits, would run it."""
+    dtype, autocast = PRECISIONS[name]
+    return model.to(dtype), torch.autocast("cpu", autocast) if autocast else contextlib.nullcontext()
+
+
+def with_logits(model, size):
+    """The model with an output layer whose largest logits are about `size`, as real ones reach 30 to 100."""
+    model.tie_weights = lambda *_, **__: None
+    layer = torch.nn.Linear(32, 300, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(model.get_output_embeddings().weight)
+        model.set_output_embeddings(layer)
+        hidden = hidden_states(model, input_ids=torch.arange(50)[None])
+        layer.weight.mul_(size / layer(hidden).abs().max())
+    return model
+
+
+@pytest.mark.parametrize("size", [1, 30, 100, 300])
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_head_is_its_models_however_large_its_logits_and_in_every_precision(kind, precision, size):
+    model, context = in_precision(precision, with_logits(tiny.model(kind), size))
+    with context:
+        Head.from_model(model, 300).check_against_model(model)
+
+
+WRONG = [
+    ("gemma2", {"softcap": None}),
+    ("llama", {"softcap": 300.0}),
+    ("granite", {"scale": 1.0}),
+    ("cohere", {"scale": 1.0}),
+    ("llama", {"scale": 1.02}),
+]
+
+
+@pytest.mark.parametrize("size", [1, 30, 300])
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(("kind", "change"), WRONG)
+def test_a_head_that_does_something_unknown_is_refused(kind, change, precision, size):
+    model, context = in_precision(precision, with_logits(tiny.model(kind), size))
+    wrong = dataclasses.replace(Head.from_model(model, 300), **change)
+    with context, pytest.raises(ValueError, match="does something to its logits besides a scale and soft-capping"):
+        wrong.check_against_model(model)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_bias_added_behind_the_output_layer_is_refused(precision):
+    model, context = in_precision(precision, with_logits(tiny.model("llama"), 100))
+    forward, bias = model.forward, torch.randn(300)
+
+    def biased(*args, **kwargs):
+        outputs = forward(*args, **kwargs)
+        outputs.logits = outputs.logits + bias
+        return outputs
+
+    model.forward = biased
+    with context, pytest.raises(ValueError, match="its own logit is"):
+        Head.from_model(model, 300).check_against_model(model)
+
+
+def test_a_model_that_never_calls_its_output_layer_is_refused():
+    model = tiny.model("llama")
+    aside = torch.nn.Linear(32, 300, bias=False)
+    model.get_output_embeddings = lambda: aside
+    with pytest.raises(ValueError, match="must be called once, with a state for every position"):
+        hidden_states(model, input_ids=torch.arange(5)[None])
 
 
 def test_a_bias_in_the_head_counts():
