@@ -40,15 +40,15 @@ def check_packed_texts_stay_apart(model: Any) -> None:
         replaced, *_ = _states(model, pack_texts([other[0], *texts[1:]], device, sys.maxsize))
     finally:
         model.train(was_training)
-    largest = apart.abs().max()
-    leaked = ((replaced - together)[example > 0].abs().max() / largest).item()
-    moved = ((apart - together).abs().max() / largest).item()
-    bound = 1e-4 if dtype in (torch.float32, torch.float64) else 0.05
-    if not (leaked <= bound / 16 and moved <= bound):
+    leaked = ((replaced - together)[example > 0].norm() / together.norm()).item()
+    moved = ((apart - together).norm() / apart.norm()).item()
+    # as norms: in bfloat16 the largest difference of Gemma 3 is a tenth of its largest state, that of the norms a twenty-fifth
+    bound = 1e-4 if dtype in (torch.float32, torch.float64) else 0.1
+    if not (leaked <= bound / 100 and moved <= bound):
         inside = unwrap_model(model)
         raise ValueError(
             f"{type(inside).__name__} ({inside.name_or_path}) does not keep packed texts apart: with another text in front, "
-            f"hidden states behind it differ by {leaked:.2g} of the largest, and from those of the texts apart by {moved:.2g}; "
+            f"hidden states behind it differ by {leaked:.2g} of their norm, and from those of the texts apart by {moved:.2g}; "
             f"rounding explains {bound:.2g}. Set packing to false for this model."
         )
 

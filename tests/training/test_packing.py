@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from fusion import pipeline
 from fusion.models.head import run_to_head
@@ -34,6 +35,27 @@ def test_a_model_that_mixes_packed_texts_is_refused(monkeypatch, dtype):
     monkeypatch.setattr(packing, "run_to_head", without_positions)
     with pytest.raises(ValueError, match="does not keep packed texts apart.*Set packing to false"):
         packing.check_packed_texts_stay_apart(tiny.model("llama").to(dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_that_counts_positions_on_is_refused(monkeypatch, dtype):
+    def further(model, **inputs):
+        at = inputs.get("position_ids")
+        return run_to_head(
+            model,
+            **(
+                inputs
+                if at is None
+                else inputs | {"position_ids": at + 9 * (at.diff(prepend=at[:, :1]) < 0).cumsum(-1)}
+            ),
+        )
+
+    model = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model("gpt2", vocab_size=64, n_embd=32, n_layer=2, n_head=2)
+    )
+    monkeypatch.setattr(packing, "run_to_head", further)
+    with pytest.raises(ValueError, match="does not keep packed texts apart"):
+        packing.check_packed_texts_stay_apart(model.eval().to(dtype))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

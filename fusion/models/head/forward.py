@@ -97,6 +97,7 @@ def _auxiliary_loss(model: Any, outputs: Any) -> Tensor | None:
     if not factors:
         raise ValueError(
             f"{describe_model(model)} returns an auxiliary loss, and no coefficient for it is known; looked for "
-            f"{', '.join(COEFFICIENTS)} in the model and its configuration. Set output_router_logits to false in its config.json."
+            f"{', '.join(COEFFICIENTS)} in the model and its configuration. Set output_router_logits to false in its "
+            "config.json."
         )
     return factors[0] * loss

@@ -52,7 +52,8 @@ class Head:
     def from_model(cls, model: Any, vocabulary: int, chunk: int | None = None, budget: int = LOGITS_BUDGET) -> Head:
         """Build the head of a loaded model. `vocabulary` is the tokenizer's `vocabulary_size`."""
         module = output_layer(model)
-        rows = getattr(module.weight, "ds_shape", module.weight.shape)[0]  # type: ignore[union-attr]  # DeepSpeed shows shards as empty
+        weight: Any = module.weight
+        rows = getattr(weight, "ds_shape", weight.shape)[0]  # DeepSpeed shows shards as empty
         return cls(module, min(vocabulary, rows), *scale_and_softcap(model), chunk, budget)
 
     def for_frozen_model(self) -> Head:

@@ -37,7 +37,9 @@ def check_against_model(head: Head, model: Any) -> None:
     error = (own - expected).abs()
     largest = torch.maximum(own.abs(), expected.abs())
     a, b = own.double(), expected.double()
-    systematic = ((a * b).sum(-1) / (b * b).sum(-1).clamp(min=1e-30) - 1).abs()[1:]  # roundings cancel, a factor does not
+    systematic = ((a * b).sum(-1) / (b * b).sum(-1).clamp(min=1e-30) - 1).abs()[
+        1:
+    ]  # roundings cancel, a factor does not
     if bool((error <= ROUNDINGS / 2 * step * largest + 1e-12).all()) and bool((systematic <= step / 2).all()):
         return
     row, column = divmod(int((error / (largest + 1e-12)).argmax()), error.shape[1])
@@ -70,8 +72,8 @@ def _logits_of_probes(model: Any, ids: Tensor) -> tuple[Float[Tensor, "T V"], Fl
             hook.remove()
     if len(outputs) != 1 or outputs[0].shape != logits.shape:
         raise ValueError(
-            f"{describe_model(unwrap_model(model))}: its output layer gives {[tuple(o.shape) for o in outputs]}, and its logits "
-            f"have the shape {tuple(logits.shape)}; this architecture is not supported."
+            f"{describe_model(unwrap_model(model))}: its output layer gives {[tuple(o.shape) for o in outputs]}, and its "
+            f"logits have the shape {tuple(logits.shape)}; this architecture is not supported."
         )
     return outputs[0][0], logits[0]
 
