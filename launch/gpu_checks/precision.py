@@ -1,0 +1,127 @@
+"""Training, extraction and evaluation in bfloat16 against the same run in float32.
+
+A run is a whole one, as `fusion run` makes it: the pivot has the shape of SmolLM2-135M, its source that of Qwen2.5-Coder-0.5B.
+Bounds are relative to numbers of some 60 nats a token, for these models are random and their logits large: bfloat16 keeps 8
+bits, so its steps there are 0.25 to 0.5, and errors of several steps average out over the tokens of a batch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from fusion import pipeline
+from fusion.cache import Cache
+from fusion.config import loading
+from fusion.training import BASELINE
+from fusion_eval.results import Result
+from gpu_checks.check import Check, CheckContext
+from gpu_checks.shapes import model_folder
+
+MODES: dict[str, dict[str, Any]] = {
+    "float32": {},
+    "mixed": {"training": {"bf16": True}, "extract": {"dtype": "bfloat16"}},
+    "pure": {"dtype": "bfloat16", "extract": {"dtype": "bfloat16"}},
+}
+"""What differs in the configuration: mixed precision computes in bfloat16 and keeps float32 weights, pure keeps bfloat16 ones."""
+LOSS_BOUND = 0.01
+GOLD_BOUND = 0.02
+AGREEMENT_BOUND = 0.85
+"""Random logits are close: one in twenty of the likeliest tokens is another in bfloat16."""
+BITS_BOUND = 0.01
+
+
+def mixed_check(context: CheckContext) -> Iterator[Check]:
+    """Mixed precision: `training: {bf16: true}`, the rest in bfloat16."""
+    yield from _compare(context, "mixed")
+
+
+def pure_check(context: CheckContext) -> Iterator[Check]:
+    """Weights in bfloat16: `dtype: bfloat16`, the rest in bfloat16."""
+    yield from _compare(context, "pure")
+
+
+def _compare(context: CheckContext, mode: str) -> Iterator[Check]:
+    expected, measured = _run(context, "float32"), _run(context, mode)
+    for training in (BASELINE, "unified"):
+        yield _losses(mode, training, *(_logged(folder, training) for folder in (expected, measured)))
+    for model in ("pivot", "qwen2"):
+        yield from _rows(mode, model, *(Cache(folder / "cache" / model) for folder in (expected, measured)))
+    for model in ("pivot", "qwen2", BASELINE, "unified"):
+        files = [folder / "eval" / model / "heldout.json" for folder in (expected, measured)]
+        yield _bits(mode, model, *map(Result.load, files))
+
+
+def _run(context: CheckContext, mode: str) -> Path:
+    """Make the run of this precision, unless it is made; its folder."""
+    return pipeline.run(loading.parse(configuration(context, mode), f"the run {mode} of the check"))
+
+
+def configuration(context: CheckContext, mode: str) -> dict[str, Any]:
+    """Return the configuration of a run in one of `MODES`."""
+    train, heldout, batch, steps = (8, 2, 2, 2) if context.tiny else (64, 32, 8, 6)
+    skills = ("sums", "sort")
+    return loading.laid_over(
+        {
+            "name": mode,
+            "runs": str(context.folder / "runs"),
+            "store": str(context.folder / "store"),
+            "pivot": {"path": str(model_folder(context, "llama"))},
+            "sources": [{"name": "qwen2", "path": str(model_folder(context, "qwen2"))}],
+            "data": {
+                part: [{"path": f"builtin:{s}", "domain": s, "split": split, "limit": limit} for s in skills]
+                for part, split, limit in (("train", "fusion", train), ("heldout", "heldout", heldout))
+            },
+            "extract": {"value_format": "float32"},
+            "objectives": [
+                {"kind": "cross_entropy", "weight": 0.5},
+                {"kind": "forward_kl", "weight": 0.3},
+                {"kind": "infifusion", "weight": 0.1},
+                {"kind": "gld", "weight": 0.1},
+            ],
+            "training": {
+                "max_steps": steps,
+                "per_device_train_batch_size": batch,
+                "learning_rate": 1e-6,
+                "save_strategy": "no",
+                "report_to": [],
+            },
+            "evaluation": {"exact_match": ["sums"], "max_new_tokens": 4},
+        },
+        MODES[mode],
+    )
+
+
+def _logged(folder: Path, training: str) -> list[float]:
+    return [entry["loss"] for entry in json.loads((folder / "train" / training / "log.json").read_text())]
+
+
+def _losses(mode: str, training: str, expected: list[float], measured: list[float]) -> Check:
+    """A difference of exactly 0 fails: then nothing was computed in bfloat16."""
+    differences = [abs(b / a - 1) for a, b in zip(expected, measured, strict=True)]
+    how = f"{len(expected)} steps; float32: {_numbers(expected)}; {mode}: {_numbers(measured)}"
+    name = f"{mode}: loss of {training}, largest relative difference of a step"
+    return Check(name, max(differences), at_least=1e-9, at_most=LOSS_BOUND, how=how)
+
+
+def _numbers(values: list[float]) -> str:
+    return ", ".join(f"{value:.4g}" for value in values)
+
+
+def _rows(mode: str, model: str, expected: Cache, measured: Cache) -> Iterator[Check]:
+    ids = expected.ids
+    a, b = expected.rows(ids), measured.rows(ids)
+    error, size = (a.gold - b.gold).abs(), a.gold.abs().mean()
+    how = f"{len(a):,} rows; mean {error.mean():.3g}, largest {error.max():.3g} of {size:.3g} nats"
+    name = f"{mode}: extraction of {model}, "
+    yield Check(f"{name}gold log-probability, mean relative difference", (error.mean() / size).item(), at_least=1e-9, at_most=GOLD_BOUND, how=how)  # fmt: skip
+    agreement = (a.ids[:, 0] == b.ids[:, 0]).float().mean().item()
+    yield Check(f"{name}share of rows with the same likeliest token", agreement, at_least=AGREEMENT_BOUND)
+
+
+def _bits(mode: str, model: str, expected: Result, measured: Result) -> Check:
+    a, b = (sum(sample.nll or 0.0 for sample in result.samples) for result in (expected, measured))
+    how = f"{len(expected.samples)} held-out examples; {a / sum(s.bytes for s in expected.samples):.4g} nats a byte"
+    return Check(f"{mode}: evaluation of {model}, relative difference of bits per byte", abs(b / a - 1), at_most=BITS_BOUND, how=how)  # fmt: skip
