@@ -25,12 +25,18 @@ MODES: dict[str, dict[str, Any]] = {
     "mixed": {"training": {"bf16": True}, "extract": {"dtype": "bfloat16"}},
     "pure": {"dtype": "bfloat16", "extract": {"dtype": "bfloat16"}},
 }
-"""What differs in the configuration: mixed precision computes in bfloat16 and keeps float32 weights, pure keeps bfloat16 ones."""
-LOSS_BOUND = 0.01
+"""What differs in the configuration. Mixed precision computes in bfloat16 on float32 weights; pure has no other weights."""
+ANY = 1e-9
+"""Below every rounding: a difference of exactly 0 means that nothing was computed in bfloat16."""
+TRAINED_BOUNDS = {"mixed": 0.01, "pure": 0.03}
+"""Relative, of losses and of what trained models say. Pure is further off, and not by rounding of what is computed: a weight
+in bfloat16 forgets each step below 1/512 of itself, while float32 weights learn from it."""
+UNTRAINED_BOUND = 0.01
 GOLD_BOUND = 0.02
 AGREEMENT_BOUND = 0.85
 """Random logits are close: one in twenty of the likeliest tokens is another in bfloat16."""
-BITS_BOUND = 0.01
+UNTRAINED = ("pivot", "qwen2")
+"""The models as they were; the others of the run are trained."""
 
 
 def mixed_check(context: CheckContext) -> Iterator[Check]:
@@ -47,9 +53,9 @@ def _compare(context: CheckContext, mode: str) -> Iterator[Check]:
     expected, measured = _run(context, "float32"), _run(context, mode)
     for training in (BASELINE, "unified"):
         yield _losses(mode, training, *(_logged(folder, training) for folder in (expected, measured)))
-    for model in ("pivot", "qwen2"):
+    for model in UNTRAINED:
         yield from _rows(mode, model, *(Cache(folder / "cache" / model) for folder in (expected, measured)))
-    for model in ("pivot", "qwen2", BASELINE, "unified"):
+    for model in (*UNTRAINED, BASELINE, "unified"):
         files = [folder / "eval" / model / "heldout.json" for folder in (expected, measured)]
         yield _bits(mode, model, *map(Result.load, files))
 
@@ -61,7 +67,7 @@ def _run(context: CheckContext, mode: str) -> Path:
 
 def configuration(context: CheckContext, mode: str) -> dict[str, Any]:
     """Return the configuration of a run in one of `MODES`."""
-    train, heldout, batch, steps = (8, 2, 2, 2) if context.tiny else (64, 32, 8, 6)
+    train, heldout, batch, steps = (8, 2, 2, 2) if context.tiny else (64, 32, 8, 4)
     skills = ("sums", "sort")
     return loading.laid_over(
         {
@@ -99,11 +105,10 @@ def _logged(folder: Path, training: str) -> list[float]:
 
 
 def _losses(mode: str, training: str, expected: list[float], measured: list[float]) -> Check:
-    """A difference of exactly 0 fails: then nothing was computed in bfloat16."""
     differences = [abs(b / a - 1) for a, b in zip(expected, measured, strict=True)]
     how = f"{len(expected)} steps; float32: {_numbers(expected)}; {mode}: {_numbers(measured)}"
     name = f"{mode}: loss of {training}, largest relative difference of a step"
-    return Check(name, max(differences), at_least=1e-9, at_most=LOSS_BOUND, how=how)
+    return Check(name, max(differences), at_least=ANY, at_most=TRAINED_BOUNDS[mode], how=how)
 
 
 def _numbers(values: list[float]) -> str:
@@ -111,17 +116,19 @@ def _numbers(values: list[float]) -> str:
 
 
 def _rows(mode: str, model: str, expected: Cache, measured: Cache) -> Iterator[Check]:
-    ids = expected.ids
-    a, b = expected.rows(ids), measured.rows(ids)
-    error, size = (a.gold - b.gold).abs(), a.gold.abs().mean()
+    a, b = expected.rows(expected.ids), measured.rows(expected.ids)
+    error, size = (a.gold - b.gold).abs(), a.gold.abs().mean().item()
+    relative = error.mean().item() / size
     how = f"{len(a):,} rows; mean {error.mean():.3g}, largest {error.max():.3g} of {size:.3g} nats"
-    name = f"{mode}: extraction of {model}, "
-    yield Check(f"{name}gold log-probability, mean relative difference", (error.mean() / size).item(), at_least=1e-9, at_most=GOLD_BOUND, how=how)  # fmt: skip
+    name = f"{mode}: extraction of {model}, mean relative difference of gold log-probabilities"
+    yield Check(name, relative, at_least=ANY, at_most=GOLD_BOUND, how=how)
     agreement = (a.ids[:, 0] == b.ids[:, 0]).float().mean().item()
-    yield Check(f"{name}share of rows with the same likeliest token", agreement, at_least=AGREEMENT_BOUND)
+    yield Check(f"{mode}: extraction of {model}, same likeliest token", agreement, at_least=AGREEMENT_BOUND)
 
 
 def _bits(mode: str, model: str, expected: Result, measured: Result) -> Check:
     a, b = (sum(sample.nll or 0.0 for sample in result.samples) for result in (expected, measured))
     how = f"{len(expected.samples)} held-out examples; {a / sum(s.bytes for s in expected.samples):.4g} nats a byte"
-    return Check(f"{mode}: evaluation of {model}, relative difference of bits per byte", abs(b / a - 1), at_most=BITS_BOUND, how=how)  # fmt: skip
+    name = f"{mode}: evaluation of {model}, relative difference of bits per byte"
+    bound = UNTRAINED_BOUND if model in UNTRAINED else TRAINED_BOUNDS[mode]
+    return Check(name, abs(b / a - 1), at_most=bound, how=how)

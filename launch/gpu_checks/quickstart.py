@@ -30,7 +30,7 @@ TINY = [
 
 
 def quickstart_check(context: CheckContext) -> Iterator[Check]:
-    """`fusion run quickstart` as it comes: answers, extraction, trainings, merge, evaluation; then its means over the skills."""
+    """`fusion run quickstart` as it comes, from the answers to the report; then its means over the skills."""
     folder = pipeline.run(configuration(context))
     stages = json.loads((folder / "run.json").read_text())["stages"]
     how = ", ".join(f"{stage['name']} {stage['seconds']:.0f}" for stage in stages)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PrinterCallback
 
 from fusion.data.batching import pad_texts
-from fusion.models.head import MAX_LOGITS_PER_CHUNK, Head, hidden_states
+from fusion.models.head import MAX_LOGITS_PER_CHUNK, Head, hidden_states, run_to_head
 from fusion.models.loading import ModelRef, load_model, load_tokenizer, vocabulary_size
 from fusion.objectives import GLD, AnyObjective, CrossEntropy, ForwardKL, InfiFusion
 from fusion.runtime.distributed import free_memory
@@ -37,6 +38,7 @@ FUSIONS: dict[str, tuple[list[AnyObjective], Any]] = {
 STEP_BOUND, EXTRACTION_BOUND = 2.0, 0.5
 """Loose: they find what is broken. The numbers are for reading."""
 RUNS = 9
+ARGUMENTS = {"bf16": True, "max_steps": 1, "learning_rate": 1e-6, "save_strategy": "no", "report_to": []}
 
 
 def sizes(context: CheckContext) -> tuple[int, int, int]:
@@ -52,25 +54,26 @@ def clock() -> float:
 
 
 def steps_check(context: CheckContext) -> Iterator[Check]:
-    """Steps of both models in mixed precision: collating, forward, backward, clipping and AdamW, in the main process.
-
-    A second ratio has the batch made beforehand, as data workers do (`dataloader_num_workers`).
-    """
+    """Steps of both models in mixed precision: collating, forward, backward, clipping and AdamW, in the main process."""
     for name in SHAPES:
         plain = Stepper(context, name, [CrossEntropy()], Sum(), sources=False)
+        yield Check(f"{name}: bits of what the output layer computes in mixed precision", plain.bits(), at_most=16)
         for fusion, (objectives, weighting) in FUSIONS.items():
             fused = Stepper(context, name, objectives, weighting)
-            inside = paired(fused.step, plain.step, _runs(context), clock)
-            before = paired(fused.step_on_same_batch, plain.step_on_same_batch, _runs(context), clock)
-            title = f"{name}: step with {fusion} / plain step"
-            yield Check(title, inside.value, "x", at_most=context.bound(STEP_BOUND), how=_quartiles(inside))
-            yield Check(f"{title}, batch made beforehand", before.value, "x", at_most=context.bound(STEP_BOUND), how=_quartiles(before))  # fmt: skip
-            yield Check(f"{name}: speed of a step with {fusion}", fused.tokens / inside.a, "tokens/s")
+            yield from _compare_steps(context, f"{name}: step with {fusion}", fused, plain)
             del fused
             free_memory()
-        yield Check(
-            f"{name}: speed of a plain step", plain.tokens / inside.b, "tokens/s", how=f"{plain.tokens:,} tokens"
-        )
+
+
+def _compare_steps(context: CheckContext, what: str, fused: Stepper, plain: Stepper) -> Iterator[Check]:
+    """The second ratio has the batch made beforehand, as data workers do (`dataloader_num_workers`)."""
+    bound = context.bound(STEP_BOUND)
+    ratio = paired(fused.step, plain.step, _runs(context), clock)
+    yield Check(f"{what} / plain step", ratio.value, "x", at_most=bound, how=_quartiles(ratio))
+    yield Check(f"{what}, speed", fused.tokens / ratio.a, "tokens/s", how=f"{fused.tokens:,} tokens")
+    yield Check(f"{what}, speed of the plain step", plain.tokens / ratio.b, "tokens/s", how=f"{plain.tokens:,} tokens")
+    ratio = paired(fused.step_on_same_batch, plain.step_on_same_batch, _runs(context), clock)
+    yield Check(f"{what} / plain step, batches ready", ratio.value, "x", at_most=bound, how=_quartiles(ratio))
 
 
 class Stepper:
@@ -83,30 +86,25 @@ class Stepper:
         ref = ModelRef(str(model_folder(context, name)))
         model, vocabulary = load_model(ref, "float32", context.device), vocabulary_size(load_tokenizer(ref))
         examples, encoded = bodies.texts(count, tokens, prompt, vocabulary)
-        folder = context.folder / "rows" / name
-        references = [
-            TrainingSource(
-                each, bodies.cache(folder / each, examples, tokens - prompt, size), _mapped(size, vocabulary)
-            )
-            for each, size in SOURCES.items()
-        ]
-        self.numbers, self.tokens = range(count), count * tokens
-        self.collator = FusionCollator(examples, encoded, references if sources else [], weighting)
-        arguments = {
-            "bf16": True, "max_steps": 1, "per_device_train_batch_size": count, "learning_rate": 1e-6,
-            "save_strategy": "no", "report_to": [],
-        }  # fmt: skip
+        taught = _sources(context.folder / "rows" / name, examples, tokens - prompt, vocabulary) if sources else []
+        self.tokens, self.numbers = count * tokens, range(count)
+        self.collator = FusionCollator(examples, encoded, taught, weighting)
         self.trainer = FusionTrainer(
             model=model,
             head=Head.from_model(model, vocabulary),
             objectives=objectives,
-            args=training_arguments(arguments, context.folder / "trainer", 0),
-            train_dataset=self.numbers,
-            data_collator=self.collator,
+            args=training_arguments(ARGUMENTS | {"per_device_train_batch_size": count}, context.folder / "trainer", 0),
+            train_dataset=self.numbers,  # type: ignore[arg-type]
+            data_collator=self.collator,  # type: ignore[arg-type]
         )
         self.trainer.remove_callback(PrinterCallback)
         self.trainer.train()  # prepares model and optimizer as in any training, self-checks included
         self.batch = self.collator(self.numbers)
+
+    def bits(self) -> int:
+        """Return the bits of a number that the output layer gives in the prepared model."""
+        ids = self.batch["input_ids"].to(self.trainer.args.device)
+        return torch.finfo(run_to_head(self.trainer.model_wrapped, input_ids=ids).dtype).bits
 
     def step(self) -> None:
         """Collate the batch and take a step on it."""
@@ -117,7 +115,7 @@ class Stepper:
         self._step(dict(self.batch))
 
     def _step(self, batch: dict[str, Any]) -> None:
-        trainer = self.trainer
+        trainer: Any = self.trainer
         trainer.training_step(trainer.model_wrapped, batch)
         trainer.accelerator.clip_grad_norm_(trainer.model_wrapped.parameters(), 1.0)
         trainer.optimizer.step()
@@ -125,7 +123,7 @@ class Stepper:
 
 
 def extraction_check(context: CheckContext) -> Iterator[Check]:
-    """Extraction in bfloat16, K = 10 and moments, against a forward pass that computes the head on the same rows and no more."""
+    """Extraction in bfloat16, K = 10 and moments, against a forward pass with the head on the same rows and no more."""
     count, tokens, _ = sizes(context)
     for name in SHAPES:
         ref = ModelRef(str(model_folder(context, name)))
@@ -156,9 +154,14 @@ def bare_forward(model: Any, texts: Any, chunk: int) -> Callable[[], None]:
     return bare
 
 
-def _mapped(size: int, vocabulary: int) -> torch.Tensor:
-    """The pivot id of each source id: its own, where the pivot has as many."""
-    return torch.arange(size).where(torch.arange(size) < vocabulary, -1)
+def _sources(folder: Path, examples: Any, rows_each: int, vocabulary: int) -> list[TrainingSource]:
+    """Random rows at every position of the pivot; each id stands for the pivot's of the same number, if there is one."""
+    found = []
+    for name, size in SOURCES.items():
+        ids = torch.arange(size)
+        rows = bodies.cache(folder / name, examples, rows_each, size)
+        found.append(TrainingSource(name, rows, ids.where(ids < vocabulary, -1)))
+    return found
 
 
 def _runs(context: CheckContext) -> int:

@@ -112,8 +112,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"there is no group {', '.join(unknown)}; there are {', '.join(GROUPS)}")
     if not torch.cuda.is_available() and not given.tiny:
         parser.error(
-            f"torch {torch.__version__} finds no GPU (torch.cuda.is_available() is False). Run this on a machine with one, or add "
-            "--tiny for the same checks at tiny size on a CPU."
+            f"torch {torch.__version__} finds no GPU (torch.cuda.is_available() is False). Run this on a machine with one, "
+            "or add --tiny for the same checks at tiny size on a CPU."
         )
     return 0 if run(given.groups or list(GROUPS), given.out, given.tiny) else 1
 
