@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from itertools import takewhile
+from itertools import dropwhile, takewhile
 from pathlib import Path
 
 from fusion import pipeline
@@ -16,6 +16,7 @@ from fusion_eval.statistics.metrics import METRICS, by_domain
 from gpu_checks.check import Check, CheckContext
 
 PUBLISHED = Path(__file__).resolve().parents[2] / "docs" / "results.md"
+HEADERS = {"exact_match": "mean exact match % ↑", "bits_per_byte": "mean bits per byte ↓"}
 UNTRAINED = ("pivot", *SOURCES)
 """Models that the run does not train: they differ from the published numbers by rounding alone."""
 UNTRAINED_BOUNDS, TRAINED_BOUNDS = (2.0, 0.005), (8.0, 0.02)
@@ -77,20 +78,21 @@ def mean_over_domains(result: Result, metric: str) -> float:
 
 
 def published_means(page: str) -> dict[str, dict[str, float]]:
-    """Return, by model, the means over skills in the quickstart's table on the page of results.
+    """Return, by model, the means over skills in the first table under the heading `## Quickstart` of the page of results.
 
-    Raises ValueError where the page has no such table.
+    Raises ValueError where there is none.
     """
-    section = page.partition("\n## Quickstart")[2]
-    lines = [line for line in section.splitlines() if line.startswith("|")]
-    if not lines:
+    section = page.partition("\n## Quickstart")[2].partition("\n## ")[0]
+    lines = dropwhile(lambda line: not line.startswith("|"), section.splitlines())
+    table = [
+        [cell.strip(" *") for cell in line.strip("|").split("|")]
+        for line in takewhile(lambda x: x.startswith("|"), lines)
+    ]
+    try:
+        columns = {metric: table[0].index(header) for metric, header in HEADERS.items()}
+    except (IndexError, ValueError):
         raise ValueError(
-            f"{PUBLISHED}: there is no table under the heading `## Quickstart`, so there is nothing to compare with."
-        )
-    rows = [[cell.strip(" *") for cell in line.strip("|").split("|")] for line in lines]
-    table = list(takewhile(lambda row: len(row) == len(rows[0]), rows))
-    headers = {metric: f"mean {METRICS[metric].label}" for metric in ("exact_match", "bits_per_byte")}
-    columns = {
-        m: next(n for n, cell in enumerate(table[0]) if cell.startswith(header)) for m, header in headers.items()
-    }
-    return {row[0]: {m: float(row[n].split()[0]) for m, n in columns.items()} for row in table[2:]}
+            f"{PUBLISHED}: there is no table with the columns {', '.join(HEADERS.values())} under the heading `## Quickstart`, "
+            "so there is nothing to compare with."
+        ) from None
+    return {row[0]: {metric: float(row[n].split()[0]) for metric, n in columns.items()} for row in table[2:]}

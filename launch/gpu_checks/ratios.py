@@ -58,6 +58,8 @@ def steps_check(context: CheckContext) -> Iterator[Check]:
     for name in SHAPES:
         plain = Stepper(context, name, [CrossEntropy()], Sum(), sources=False)
         yield Check(f"{name}: bits of what the output layer computes in mixed precision", plain.bits(), at_most=16)
+        ratio = paired(plain.step_on_same_batch, plain.step_on_own_loss, _runs(context), clock=clock)
+        yield Check(f"{name}: plain step / step on the loss of transformers", ratio.value, "x", how=_quartiles(ratio))
         for fusion, (objectives, weighting) in FUSIONS.items():
             fused = Stepper(context, name, objectives, weighting)
             yield from _compare_steps(context, f"{name}: step with {fusion}", fused, plain)
@@ -68,11 +70,11 @@ def steps_check(context: CheckContext) -> Iterator[Check]:
 def _compare_steps(context: CheckContext, what: str, fused: Stepper, plain: Stepper) -> Iterator[Check]:
     """The second ratio has the batch made beforehand, as data workers do (`dataloader_num_workers`)."""
     bound = context.bound(STEP_BOUND)
-    ratio = paired(fused.step, plain.step, _runs(context), clock)
+    ratio = paired(fused.step, plain.step, _runs(context), clock=clock)
     yield Check(f"{what} / plain step", ratio.value, "x", at_most=bound, how=_quartiles(ratio))
     yield Check(f"{what}, speed", fused.tokens / ratio.a, "tokens/s", how=f"{fused.tokens:,} tokens")
     yield Check(f"{what}, speed of the plain step", plain.tokens / ratio.b, "tokens/s", how=f"{plain.tokens:,} tokens")
-    ratio = paired(fused.step_on_same_batch, plain.step_on_same_batch, _runs(context), clock)
+    ratio = paired(fused.step_on_same_batch, plain.step_on_same_batch, _runs(context), clock=clock)
     yield Check(f"{what} / plain step, batches ready", ratio.value, "x", at_most=bound, how=_quartiles(ratio))
 
 
@@ -86,7 +88,9 @@ class Stepper:
         ref = ModelRef(str(model_folder(context, name)))
         model, vocabulary = load_model(ref, "float32", context.device), vocabulary_size(load_tokenizer(ref))
         examples, encoded = bodies.texts(count, tokens, prompt, vocabulary)
-        taught = _sources(context.folder / "rows" / name, examples, tokens - prompt, vocabulary) if sources else []
+        taught = (
+            _sources(context.folder / "rows" / name, examples, vocabulary, rows_each=tokens - prompt) if sources else []
+        )
         self.tokens, self.numbers = count * tokens, range(count)
         self.collator = FusionCollator(examples, encoded, taught, weighting)
         self.trainer = FusionTrainer(
@@ -114,9 +118,20 @@ class Stepper:
         """Take a step on a batch that was made beforehand."""
         self._step(dict(self.batch))
 
-    def _step(self, batch: dict[str, Any]) -> None:
+    def step_on_own_loss(self) -> None:
+        """Take a step on the loss that the model itself computes, from the logits of all positions of the same batch."""
         trainer: Any = self.trainer
-        trainer.training_step(trainer.model_wrapped, batch)
+        inputs = {name: each.to(trainer.args.device) for name, each in self.batch.items() if name != "targets"}
+        trainer.model_wrapped.train()
+        trainer.accelerator.backward(trainer.model_wrapped(**inputs, labels=inputs["input_ids"], use_cache=False).loss)
+        self._update()
+
+    def _step(self, batch: dict[str, Any]) -> None:
+        self.trainer.training_step(self.trainer.model_wrapped, batch)
+        self._update()
+
+    def _update(self) -> None:
+        trainer: Any = self.trainer
         trainer.accelerator.clip_grad_norm_(trainer.model_wrapped.parameters(), 1.0)
         trainer.optimizer.step()
         trainer.optimizer.zero_grad()
@@ -133,7 +148,7 @@ def extraction_check(context: CheckContext) -> Iterator[Check]:
         for prompt, title in ((1, "responses only"), (tokens // 2, "half of the tokens are prompt")):
             _, texts = bodies.texts(count, tokens, prompt, vocabulary)
             bare = bare_forward(source.model, texts, MAX_LOGITS_PER_CHUNK // vocabulary)
-            ratio = paired(bare, lambda texts=texts, source=source: source.rows(texts), _runs(context), clock)
+            ratio = paired(bare, lambda texts=texts, source=source: source.rows(texts), _runs(context), clock=clock)
             what, bound = f"{name}: speed of extraction / bare forward pass, {title}", context.bound(EXTRACTION_BOUND)
             yield Check(what, ratio.value, "x", at_least=bound, how=_quartiles(ratio))
             yield Check(f"{name}: speed of extraction, {title}", count * tokens / ratio.b, "tokens/s")
@@ -154,7 +169,7 @@ def bare_forward(model: Any, texts: Any, chunk: int) -> Callable[[], None]:
     return bare
 
 
-def _sources(folder: Path, examples: Any, rows_each: int, vocabulary: int) -> list[TrainingSource]:
+def _sources(folder: Path, examples: Any, vocabulary: int, *, rows_each: int) -> list[TrainingSource]:
     """Random rows at every position of the pivot; each id stands for the pivot's of the same number, if there is one."""
     found = []
     for name, size in SOURCES.items():
