@@ -13,8 +13,8 @@ from fusion.cache import Cache
 from fusion.core.overlay import Overlay
 from fusion.core.rows import LogitRows
 from fusion.data.datasets import Example
-from fusion.data.encode import encode
 from fusion.stages.context import RunContext
+from fusion.stages.prompts import encode_example
 from fusion.tokenizers import vocabulary_bytes
 
 CANDIDATES = 20
@@ -48,9 +48,8 @@ def _one_of_each_domain(examples: Sequence[Example]) -> list[Example]:
 
 def _cached_rows(context: RunContext, name: str, cache: Cache, example: Example) -> LogitRows:
     """Rows of one example from the cache, with the tokens that follow, which it leaves out."""
-    template = example.template or context.models[name].template
-    limit = context.config.data.max_length
-    text = encode(context.tokenizers[name], example.messages, example.response, template=template, max_length=limit)
+    messages = context.look_ahead_prompts(name).get(example.id, example.messages)
+    text = encode_example(context, name, example, messages, context.config.data.max_length)
     return dataclasses.replace(cache.rows([example.id]), token=torch.tensor(text.input_ids[text.start :]))
 
 

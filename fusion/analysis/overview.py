@@ -13,6 +13,7 @@ from fusion.data.batching import pad_texts
 from fusion.data.datasets import unique_examples
 from fusion.models.loading import load_config
 from fusion.stages.context import RunContext
+from fusion.stages.prompts import prompt_format
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,8 @@ def audit_by_source(context: RunContext) -> dict[str, AlignmentAudit]:
 
 
 def _coverage(context: RunContext, name: str, kind: str) -> float:
-    templates = context.models[name].template, context.config.pivot.template
-    mapped: torch.Tensor = vocabulary_map(kind, context.tokenizers[name], context.tokenizers["pivot"], templates)
+    formats = prompt_format(context, name), prompt_format(context, "pivot")
+    mapped: torch.Tensor = vocabulary_map(kind, context.tokenizers[name], context.tokenizers["pivot"], formats)
     return coverage(mapped)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from fusion.config.training import Arguments
 from fusion.core.settings import Settings
@@ -26,6 +26,16 @@ class ModelSettings(Settings):
     """Commit, tag or branch of a hub model."""
     template: Literal["auto", "chat", "plain"] = "auto"
     """How prompts are rendered: the model's chat template, plain text, or auto: the template where there is one."""
+    chat_template_kwargs: dict[str, Any] = Field(default={})
+    """Variables for the chat template, such as {enable_thinking: false}."""
+    answer_prefix: str | None = None
+    """Text between the chat template's generation prompt and every answer, such as a closed thought; "" for none. If not said:
+    what the template itself writes there."""
+    fold_system_message: bool = False
+    """Put a system message before the first user message, for chat templates that refuse one."""
+    stop: list[int | str] = Field(default=[])
+    """Token ids and texts (such as "\\n") at which answers end, besides the end of turn. The first is the end that is
+    trained and read. For base models, which know no end of turn."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Off unless you read it."""
     license: str | None = None
@@ -37,6 +47,21 @@ class ModelSettings(Settings):
         if value.startswith(BUILTIN) and (name := value.removeprefix(BUILTIN)) not in MODELS:
             raise ValueError(f"there is no built-in model {name}; there are {', '.join(MODELS)}")
         return value
+
+    @field_validator("stop")
+    @classmethod
+    def _stops_are_something(cls, value: list[int | str]) -> list[int | str]:
+        if any(stop == "" or (isinstance(stop, int) and stop < 0) for stop in value):
+            raise ValueError(f"each must be a text of at least one character or a token id from 0, got {value}")
+        return value
+
+    @model_validator(mode="after")
+    def _template_settings_need_a_template(self) -> ModelSettings:
+        given = [name for name in ("chat_template_kwargs", "fold_system_message") if getattr(self, name)]
+        given += ["answer_prefix"] if self.answer_prefix is not None else []
+        if given and self.template == "plain":
+            raise ValueError(f"{', '.join(given)} is for chat templates, and template is plain; leave one of them out")
+        return self
 
     @property
     def ref(self) -> ModelRef:
@@ -73,10 +98,19 @@ class SourceSettings(ModelSettings):
     """What is done to its rows before any objective sees them, in this order."""
     fine_tune: FineTune | None = None
     """Whether it is fine-tuned on the training data first, and how; `fine_tune: {}` takes everything from the run."""
+    shots: str | dict[str, str] = ""
+    """Text before the first user message, such as worked examples that end with a line break: for base models, and for tasks
+    that a source knows only with examples. The same when it answers, reads and is evaluated; one for all, or one by domain."""
     look_ahead: bool = False
     """Whether it reads the prompts that data sets give under `look_ahead`, instead of those the pivot reads."""
+
+    def shots_for(self, domain: str) -> str:
+        """The text before the prompts of a domain."""
+        return self.shots if isinstance(self.shots, str) else self.shots.get(domain, "")
 
     @property
     def differs_from_pivot(self) -> bool:
         """Whether its rows would not be the pivot's even if the model were the pivot."""
-        return bool(self.transforms or self.fine_tune or self.look_ahead) or isinstance(self.backend, Similarity)
+        return bool(self.transforms or self.fine_tune or self.look_ahead or self.shots) or isinstance(
+            self.backend, Similarity
+        )

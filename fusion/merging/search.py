@@ -21,6 +21,7 @@ from fusion.runtime.console import console, counter
 
 if TYPE_CHECKING:
     from fusion.data.datasets import Example
+from fusion.data.prompt_format import PromptFormat
 
 SEARCH_RECORD = "search.json"
 MergeWeights = tuple[float, ...]
@@ -156,8 +157,11 @@ def bits_per_byte(model: Path, examples: Sequence[Example]) -> float:
     from fusion.models.loading import ModelRef
     from fusion_eval.runners import heldout
 
-    settings = heldout.HeldoutSettings()
-    samples = heldout.score(ModelRef(str(model)), examples, "auto", settings, progress=lambda units: None)
+    settings, formats = (
+        heldout.HeldoutSettings(),
+        [PromptFormat().for_prompt(each.messages, each.template) for each in examples],
+    )
+    samples = heldout.score(ModelRef(str(model)), examples, formats, settings, progress=lambda units: None)
     nll = [sample.nll for sample in samples if sample.nll is not None]  # held-out examples always have one
     return sum(nll) / math.log(2) / sum(sample.bytes for sample in samples)
 

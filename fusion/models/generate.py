@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,8 +11,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from fusion.data.answer_end import end_of_turn
 from fusion.data.batching import length_grouped_batches
-from fusion.data.encode import Template, end_of_turn
+from fusion.data.prompt_format import PromptFormat
 from fusion.tokenizers import decode_text
 
 
@@ -49,12 +51,14 @@ def generate(
     *,
     settings: GenerationSettings,
     eos_token_id: Sequence[int],
+    stop: Sequence[str] = (),
     batch_tokens: int,
     progress: Callable[[int], None],
 ) -> list[list[Completion]]:
     """Return `settings.num_return_sequences` completions of each prompt of token ids.
 
-    Text is decoded as it follows the prompt, leading space included. A completion ends at one of the ids `eos_token_id`.
+    Text is decoded as it follows the prompt, leading space included. A completion ends at one of the ids `eos_token_id`
+    and before one of the texts `stop`.
     Batches have `batch_tokens` tokens, completions included; their size may change a completion by rounding. The same call
     gives the same completions: sampling depends on `settings.seed` and the prompts, and torch's generators are left as they
     were. `progress` is called with the number of prompts done.
@@ -63,26 +67,36 @@ def generate(
     pad, count, room = tokenizer.pad_token_id or 0, settings.num_return_sequences, settings.max_new_tokens
     sampling = {"do_sample": True, "temperature": settings.temperature, "top_p": settings.top_p, "top_k": 0}
     mode = sampling if settings.temperature else {"do_sample": False}
+    stopping = {"stop_strings": list(stop), "tokenizer": tokenizer} if stop else {}
     with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
         torch.manual_seed(settings.seed_for(prompts))
         for batch in length_grouped_batches([count * (len(prompt) + room) for prompt in prompts], batch_tokens):
             ids, mask = _pad_left([prompts[i] for i in batch], pad, model.device)
             out = model.generate(
                 input_ids=ids, attention_mask=mask, max_new_tokens=room, num_return_sequences=count,
-                eos_token_id=list(eos_token_id) or None, pad_token_id=pad, **mode,
+                eos_token_id=list(eos_token_id) or None, pad_token_id=pad, **mode, **stopping,
             )[:, ids.shape[1] :]  # fmt: skip
             texts = [decode_text(tokenizer, each) for each in out.tolist()]
             ended = torch.isin(out, torch.tensor(list(eos_token_id), device=out.device)).any(-1).tolist()
             for number, (text, done) in enumerate(zip(texts, ended, strict=True)):
-                completions[batch[number // count]].append(Completion(text, done))
+                completions[batch[number // count]].append(cut_at_stop(Completion(text, done), stop))
             progress(len(batch))
     return completions
 
 
-def eos_token_ids(model: Any, tokenizer: Any, template: Template) -> list[int]:
-    """Return the ids that end a completion: those of the model's generation config, and the end of turn."""
+def cut_at_stop(completion: Completion, stop: Sequence[str]) -> Completion:
+    """Return the completion up to the first of the texts at which answers end; it has then ended."""
+    places = [place for text in stop if (place := completion.text.find(text)) >= 0]
+    return Completion(completion.text[: min(places)], True) if places else completion
+
+
+def eos_token_ids(model: Any, tokenizer: Any, prompt_format: PromptFormat) -> list[int]:
+    """Return the ids that end a completion: those of the model's generation config, the end of turn, and `stop`."""
     configured = model.generation_config.eos_token_id
-    ids = [*(configured if isinstance(configured, list) else [configured]), end_of_turn(tokenizer, template)]
+    ids = [*(configured if isinstance(configured, list) else [configured]), *prompt_format.stop_ids]
+    if not prompt_format.stop_texts:  # else the end may begin other words too
+        ids.append(end_of_turn(tokenizer, prompt_format))
+    ids.append(end_of_turn(tokenizer, dataclasses.replace(prompt_format, stop=())))
     return sorted({id for id in ids if id is not None})
 
 

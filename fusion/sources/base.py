@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from fusion.core.rows import LogitRows
 from fusion.core.settings import Settings
-from fusion.data.encode import Encoded, Template
+from fusion.data.encode import Encoded
+from fusion.data.prompt_format import PromptFormat
 from fusion.models.generate import Completion, GenerationSettings
 from fusion.models.loading import ModelRef
 from fusion.sources.sampling import RandomSampling
@@ -69,8 +70,8 @@ class SourceRequest:
     """Sample entries at random instead of keeping the `k` largest."""
     hidden: bool = False
     """Whether rows hold the last hidden state, which the output layer reads."""
-    template: Template = "auto"
-    """How its prompts are rendered, which decides the token that ends a completion."""
+    prompt_format: PromptFormat = field(default_factory=PromptFormat)
+    """How its prompts are written, which decides where a completion ends."""
 
 
 class Backend(Settings, ABC):

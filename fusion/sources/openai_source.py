@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,8 @@ from pydantic import Field, field_validator
 from typing_extensions import override
 
 from fusion.core.rows import LogitRows
-from fusion.data.encode import Encoded, end_of_turn
+from fusion.data.answer_end import end_of_turn
+from fusion.data.encode import Encoded
 from fusion.models.generate import Completion, GenerationSettings
 from fusion.models.loading import vocabulary_size
 from fusion.sources.base import Backend, Progress, SourceRequest
@@ -74,10 +76,10 @@ class OpenAI(Backend):
 
     @override
     def open_generator(self, request: SourceRequest) -> OpenAIGenerator:
-        stop = end_of_turn(request.tokenizer, request.template)
-        return OpenAIGenerator(
-            self, self._endpoint(), request.tokenizer, None if stop is None else request.tokenizer.decode([stop])
-        )
+        end = end_of_turn(request.tokenizer, dataclasses.replace(request.prompt_format, stop=()))
+        ids = [*request.prompt_format.stop_ids, *([] if end is None else [end])]
+        stop = [*request.prompt_format.stop_texts, *(request.tokenizer.decode([id]) for id in ids)]
+        return OpenAIGenerator(self, self._endpoint(), request.tokenizer, stop)
 
     def _endpoint(self) -> Endpoint:
         key = os.environ.get(self.api_key_env, "") if self.api_key_env else None
@@ -95,8 +97,8 @@ class OpenAIGenerator:
     settings: OpenAI
     endpoint: Endpoint
     tokenizer: Any
-    end: str | None
-    """Text of the end-of-turn token, as a stop string in case the server does not stop there by itself; None for none."""
+    stop: Sequence[str]
+    """Texts at which answers end; that of the end-of-turn token in case the server does not stop there by itself."""
 
     def generate(
         self, prompts: Sequence[Sequence[int]], settings: GenerationSettings, progress: Progress | None = None
@@ -121,7 +123,7 @@ class OpenAIGenerator:
             "max_tokens": generation.max_new_tokens, "n": generation.num_return_sequences,
             "temperature": generation.temperature, "top_p": generation.top_p, "seed": generation.seed_for([ids]),
         }  # fmt: skip
-        stop = {} if self.end is None else {"stop": [self.end]}
+        stop = {"stop": list(self.stop)} if self.stop else {}
         choices = self.endpoint.post({**body, **stop, **self.settings.extra_body})["choices"]
         return [Completion(choice["text"], choice["finish_reason"] == "stop") for choice in choices]
 

@@ -46,7 +46,11 @@ class Transformers(Backend):
     def open_generator(self, request: SourceRequest) -> TransformersGenerator:
         model = load_model(request.ref, request.dtype, request.device)
         return TransformersGenerator(
-            model, request.tokenizer, eos_token_ids(model, request.tokenizer, request.template), request.batch_tokens
+            model,
+            request.tokenizer,
+            eos_token_ids(model, request.tokenizer, request.prompt_format),
+            request.batch_tokens,
+            request.prompt_format.stop_texts,
         )
 
 
@@ -59,13 +63,15 @@ class TransformersGenerator:
     eos_token_ids: Sequence[int]
     """Ids at which a completion stops."""
     batch_tokens: int
+    stop: Sequence[str] = ()
+    """Texts before which a completion stops."""
 
     def generate(
         self, prompts: Sequence[Sequence[int]], settings: GenerationSettings, progress: Progress | None = None
     ) -> list[list[Completion]]:
         """See `Generator.generate`."""
         return generate(
-            self.model, self.tokenizer, prompts, settings=settings, eos_token_id=self.eos_token_ids,
+            self.model, self.tokenizer, prompts, settings=settings, eos_token_id=self.eos_token_ids, stop=self.stop,
             batch_tokens=self.batch_tokens, progress=progress or (lambda _: None),
         )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ from pydantic import Field
 from typing_extensions import override
 
 from fusion.core.rows import LogitRows
-from fusion.data.encode import Encoded, end_of_turn
+from fusion.data.answer_end import end_of_turn
+from fusion.data.encode import Encoded
 from fusion.models.generate import Completion, GenerationSettings
 from fusion.models.loading import vocabulary_size
 from fusion.runtime.distributed import world_size
@@ -55,8 +57,9 @@ class VLLM(Backend):
     @override
     def open_generator(self, request: SourceRequest) -> VLLMGenerator:
         vllm, engine = self._start(request)
-        end = end_of_turn(request.tokenizer, request.template)
-        return VLLMGenerator(engine, vllm.SamplingParams, [] if end is None else [end])
+        end = end_of_turn(request.tokenizer, dataclasses.replace(request.prompt_format, stop=()))
+        ids = [*request.prompt_format.stop_ids, *([] if end is None else [end])]
+        return VLLMGenerator(engine, vllm.SamplingParams, ids, request.prompt_format.stop_texts)
 
     def _start(self, request: SourceRequest) -> tuple[Any, Any]:
         """Return the module vllm and a running engine.
@@ -97,11 +100,12 @@ class VLLM(Backend):
 
 @dataclass(frozen=True)
 class VLLMGenerator:
-    """Completions from a running engine; they end at the model's own eos tokens and at `stop_token_ids`."""
+    """Completions from a running engine; they end at the model's own eos tokens, at `stop_token_ids` and before `stop`."""
 
     engine: Any
     sampling_params_class: Any
     stop_token_ids: Sequence[int]
+    stop: Sequence[str] = ()
 
     def generate(
         self, prompts: Sequence[Sequence[int]], settings: GenerationSettings, progress: Progress | None = None
@@ -120,6 +124,7 @@ class VLLMGenerator:
             n=settings.num_return_sequences, temperature=settings.temperature, top_p=settings.top_p,
             max_tokens=settings.max_new_tokens,
             seed=settings.seed_for([prompt]), stop_token_ids=list(self.stop_token_ids),
+            **({"stop": list(self.stop)} if self.stop else {}),
         )  # fmt: skip
 
 

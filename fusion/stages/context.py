@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import functools
 import json
 from collections.abc import Sequence
@@ -14,8 +15,9 @@ from fusion.config import Config, ModelSettings, SourceSettings, fine_tuning
 from fusion.data import datasets
 from fusion.data.datasets import Example
 from fusion.data.easiest import select_easiest
-from fusion.data.encode import Encoded, Message, encode, truncate_rows
+from fusion.data.encode import Encoded
 from fusion.data.folds import assign_folds, prompt_key
+from fusion.data.prompt_format import Message
 from fusion.models import loading
 from fusion.responses import AnyCheck, DatasetResponses, GeneratedResponses, example_from_json, placeholder_examples
 from fusion.runtime import artifacts
@@ -25,6 +27,7 @@ from fusion.runtime.store import ArtifactStore
 from fusion.sources import AnyBackend, Transformers
 from fusion.stages.helping import batches
 from fusion.stages.mixture_weights import find_shares
+from fusion.stages.prompts import encode_example
 from fusion.training import fine_tuning_name
 from fusion.weighting import AnyWeighting
 
@@ -48,6 +51,12 @@ class RunContext:
     def record(self) -> RunRecord:
         """run.json of the run."""
         return RunRecord(self.config.folder)
+
+    @functools.cached_property
+    def date(self) -> datetime.date:
+        """The day that chat templates take for today: that of the first stage of the run, also when it goes on later."""
+        recorded = self.record.read().get("date")
+        return datetime.date.today() if recorded is None else datetime.date.fromisoformat(recorded)
 
     @property
     def store(self) -> ArtifactStore:
@@ -235,30 +244,19 @@ class RunContext:
 
     @functools.cache  # noqa: B019  (a context lives as long as its run)
     def encoded(self, name: str) -> list[Encoded]:
-        """The examples in `extracted_examples` as tokens of one model, cut at data.max_length.
-
-        A source that looks ahead has another prompt, and its response is cut where it would be behind the ordinary one.
-        """
+        """The examples in `extracted_examples` as tokens of one model, cut at data.max_length; see `encode_example`."""
         limit = self.config.data.max_length
         with bar(f"tokens of {name}", len(self.extracted_examples)) as advance:
             texts = []
             for example in self.extracted_examples:
-                text = self._encode(name, example, example.messages, limit)
-                if example.id in self.look_ahead_prompts(name):
-                    text = truncate_rows(
-                        self._encode(name, example, self.look_ahead_prompts(name)[example.id]), text.num_rows
-                    )
-                texts.append(text)
+                messages = self.look_ahead_prompts(name).get(example.id, example.messages)
+                texts.append(encode_example(self, name, example, messages, limit))
                 advance(1)
         if cut := sum(text.truncated for text in texts):
             console.print(
                 f"  {name}: {cut} of {len(texts)} responses are longer than data.max_length = {limit} and were cut."
             )
         return texts
-
-    def _encode(self, name: str, example: Example, messages: Sequence[Message], limit: int | None = None) -> Encoded:
-        template = example.template or self.models[name].template
-        return encode(self.tokenizers[name], messages, example.response, template=template, max_length=limit)
 
     @functools.cache  # noqa: B019
     def look_ahead_prompts(self, name: str) -> dict[str, tuple[Message, ...]]:

@@ -5,44 +5,46 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from fusion.data.encode import Template
 from fusion.models.loading import ModelRef
 from fusion.runtime.artifacts import artifact_key, fingerprint, refuse_other_key
 from fusion.runtime.console import bar
 from fusion.stages.context import RunContext
 from fusion.stages.merge import MERGED
+from fusion.stages.prompts import heldout_prompts_digest, prompt_format
 from fusion.training import BASELINE
 from fusion_eval.results import Result
 from fusion_eval.runners import heldout
 
 
-def candidates(context: RunContext) -> dict[str, tuple[ModelRef, Template, str]]:
-    """All models of the run in the order of the table: where each is, its template, and what it was made from."""
-    found: dict[str, tuple[ModelRef, Template, str]] = {
-        name: (model.ref, model.template, context.fingerprints[name])
+def candidates(context: RunContext) -> dict[str, tuple[ModelRef, str, str]]:
+    """All models of the run in the order of the table: where each is, whose prompts it reads, and what it was made from."""
+    found: dict[str, tuple[ModelRef, str, str]] = {
+        name: (model.ref, name, context.fingerprints[name])
         for name, model in context.models.items()
         if context.config.evaluation.original_models and context.backend(name).has_weights
     }
     trained = [BASELINE] if context.config.baseline else []
     for name in [*trained, *context.config.strategies]:
         folder = context.config.folder / "train" / (MERGED if name == "pairwise" else name)
-        found[name] = (ModelRef(str(folder / "model")), context.config.pivot.template, artifact_key(folder))
+        found[name] = (ModelRef(str(folder / "model")), "pivot", artifact_key(folder))
     return found
 
 
 def evaluate_one(
-    context: RunContext, name: str, where: tuple[ModelRef, Template, str], how: heldout.HeldoutSettings
+    context: RunContext, name: str, where: tuple[ModelRef, str, str], how: heldout.HeldoutSettings
 ) -> bool:
     """Put the held-out examples to one model; whether there was something to do."""
-    ref, template, identity = where
+    ref, reader, identity = where
     file = context.config.folder / "eval" / name / "heldout.json"
     ids = fingerprint({"ids": [example.id for example in context.heldout_examples]})
-    key = {"model": identity, "template": template, "examples": ids, **asdict(how)}
+    prompts = prompt_format(context, reader).key() | {"ids": heldout_prompts_digest(context, reader)}
+    key = {"model": identity, "prompts": prompts, "examples": ids, **asdict(how)}
     if file.exists():
         refuse_other_key(file, Result.load(file).provenance["key"], key, "fusion evaluate")
         return False
     with bar(f"held-out, {name}", heldout.count_requests(context.heldout_examples, how)) as advance:
-        samples = heldout.score(ref, context.heldout_examples, template, how, progress=advance)
+        formats = [prompt_format(context, reader, example) for example in context.heldout_examples]
+        samples = heldout.score(ref, context.heldout_examples, formats, how, progress=advance)
     provenance = {"key": key, **_provenance(context)}
     Result(model=name, suite="heldout", path=ref.path, provenance=provenance, samples=samples).save(file)
     return True

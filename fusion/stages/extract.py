@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,16 +10,16 @@ from fusion.cache import Cache, CacheWriter, full_key, write_missing_shards
 from fusion.core.rows import LogitRows
 from fusion.data import datasets
 from fusion.data.datasets import Example
-from fusion.data.encode import Encoded, Message
+from fusion.data.encode import Encoded, tokens_digest
 from fusion.data.folds import assign_folds, prompt_key
 from fusion.models import loading
 from fusion.models.loading import ModelRef, vocabulary_size
-from fusion.runtime.artifacts import fingerprint
 from fusion.runtime.console import bar, console
 from fusion.runtime.distributed import device, free_memory
 from fusion.sources import Source, SourceRequest
 from fusion.stages.context import BATCH, RunContext
 from fusion.stages.helping import Batch, batches
+from fusion.stages.prompts import prompt_format
 from fusion.stages.requirements import lacking
 from fusion.training import auxiliary_modules
 
@@ -29,10 +29,10 @@ HELPING_SAMPLE = 2000
 
 def cache_writer(context: RunContext, name: str, folder: Path | None = None) -> CacheWriter:
     """The cache of one model, claimed for all that makes its rows; in the run's own `folder` if not said."""
-    extract, model = context.config.extract, context.models[name]
+    extract = context.config.extract
     key = {
         "model": context.fingerprints[name],
-        "template": model.template,
+        "prompts": prompt_format(context, name).key() | {"tokens": tokens_digest(context.encoded(name))},
         "max_length": context.config.data.max_length,
         "top_k": 1 if name == "pivot" else extract.top_k,
         "dtype": extract.dtype,
@@ -42,20 +42,12 @@ def cache_writer(context: RunContext, name: str, folder: Path | None = None) -> 
     key["backend"] = context.backend(name).identity()
     if others := _refs(context, name)[1:]:
         key["parts"] = [loading.model_fingerprint(other) for other in others]
-    if ahead := context.look_ahead_prompts(name):
-        key["look_ahead"] = _prompts(context, ahead)
     if extract.hidden_states and name != "pivot":  # else left out: the key of caches made before there was a choice
         key["hidden"] = True
     size = vocabulary_size(context.tokenizers[name])
     whole = full_key(key, sorted(set(context.ids)), extract.resolved_value_format, extract.shard_size, vocabulary=size)
     folder = folder or context.store.artifact_folder("cache", name, whole)
     return CacheWriter(folder, key, context.ids, extract.shard_size, extract.resolved_value_format, vocabulary=size)
-
-
-def _prompts(context: RunContext, ahead: Mapping[str, Sequence[Message]]) -> str:
-    """What both are: the prompts that the pivot reads, and those that are read ahead instead."""
-    ordinary = {example.id: example.messages for example in context.extracted_examples if example.id in ahead}
-    return fingerprint({id: [ordinary[id], messages] for id, messages in ahead.items()})
 
 
 def open_source(context: RunContext, name: str, ref: ModelRef | None = None) -> Source:

@@ -22,6 +22,7 @@ def lineage(context: RunContext) -> dict[str, Any]:
     return {
         "name": config.name,
         "created": context.record.read().get("created") or datetime.now(UTC).isoformat(timespec="seconds"),
+        "date": context.date.isoformat(),
         "versions": {package: _version(package) for package in PACKAGES},
         "seed": config.seed,
         "models": {name: _model(context, name) for name in context.models},

@@ -16,9 +16,9 @@ import torch
 
 from fusion.cache import write_missing_shards
 from fusion.core.rows import LogitRows
+from fusion.data.chat_tokens import Prompt
 from fusion.data.datasets import Example
-from fusion.data.encode import Message, Template, encode, encode_prompt, uses_chat_template
-from fusion.models.generate import Completion
+from fusion.data.encode import encode, encode_prompt
 from fusion.responses import (
     PromptResponses,
     Response,
@@ -35,6 +35,7 @@ from fusion.runtime.distributed import device
 from fusion.runtime.run_file import ResponseCounts
 from fusion.sources import Source, SourceRequest
 from fusion.stages.context import CHOSEN, RunContext
+from fusion.stages.prompts import prompt_format
 
 REDO = "fusion respond"
 
@@ -51,29 +52,25 @@ def generate_answers(context: RunContext, name: str) -> bool:
     folder, prompts = answer_store(context, name), _prompts(context)
     if folder.is_complete:
         return False
-    tokenizer, template = context.tokenizers[name], context.models[name].template
-    how: dict[str, tuple[Sequence[Message], Template]] = {
-        id: (prompt.messages, prompt.template or template) for id, prompt in prompts.items()
-    }
-    ids = {id: encode_prompt(tokenizer, messages, template=form) for id, (messages, form) in how.items()}
-    turns = {id for id, asked in how.items() if uses_chat_template(tokenizer, *asked)}
+    encoded = {id: _encoded_prompt(context, name, prompt) for id, prompt in prompts.items()}
     writer = context.backend(name).open_generator(_source_request(context, name))
-    with bar(f"answers of {name}", len(ids)) as advance:
+    with bar(f"answers of {name}", len(encoded)) as advance:
 
         def make(number: int) -> list[Any]:
             asked = folder.shard_ids(number)
-            found = writer.generate([ids[id] for id in asked], context.response_settings.decoding, advance)
+            found = writer.generate([encoded[id].ids for id in asked], context.response_settings.decoding, advance)
             return [
-                [_answer_entry(one, id in turns) for one in samples] for id, samples in zip(asked, found, strict=True)
+                [[one.text.removeprefix(encoded[id].lead), one.ended] for one in samples]
+                for id, samples in zip(asked, found, strict=True)
             ]
 
         write_missing_shards(folder, make, lambda number: advance(len(folder.shard_ids(number))))
     return True
 
 
-def _answer_entry(answer: Completion, is_turn: bool) -> list[Any]:
-    """Text and end; an assistant's turn begins without the space that some tokenizers put before every text."""
-    return [answer.text.removeprefix(" ") if is_turn else answer.text, answer.ended]
+def _encoded_prompt(context: RunContext, name: str, example: Example) -> Prompt:
+    form = prompt_format(context, name, example)
+    return encode_prompt(context.tokenizers[name], example.messages, prompt_format=form)
 
 
 def score_store(context: RunContext, name: str) -> ResponseStore:
@@ -106,11 +103,14 @@ def _likelihoods(
     context: RunContext, name: str, source: Source, texts: Sequence[tuple[Example, str]]
 ) -> list[float | None]:
     """Log-probability of each text behind its prompt, without the end of turn, in nats per byte; None for an empty one."""
-    tokenizer, template = context.tokenizers[name], context.models[name].template
+    tokenizer = context.tokenizers[name]
     some = [(prompt, text) for prompt, text in texts if text]
     if not some:
         return [None for _ in texts]
-    encoded = [encode(tokenizer, p.messages, text, template=p.template or template) for p, text in some]
+    encoded = [
+        encode(tokenizer, prompt.messages, text, prompt_format=prompt_format(context, name, prompt))
+        for prompt, text in some
+    ]
     found = iter(_per_byte(source.rows(encoded), [len(text.encode()) for _, text in some]))
     return [next(found) if text else None for _, text in texts]
 
@@ -192,7 +192,7 @@ def _responses(
 def _model(context: RunContext, name: str) -> dict[str, Any]:
     return {
         "model": context.fingerprints[name],
-        "template": context.models[name].template,
+        "prompts": prompt_format(context, name).key() | {"ids": _prompts_digest(context, name)},
         "dtype": context.config.extract.dtype,
         "backend": context.backend(name).identity(),
     }
@@ -209,9 +209,13 @@ def _prompts(context: RunContext) -> dict[str, Example]:
     return {example.prompt_id: example for example in reversed(context.original_examples)}
 
 
+def _prompts_digest(context: RunContext, name: str) -> str:
+    return fingerprint({id: _encoded_prompt(context, name, prompt).ids for id, prompt in _prompts(context).items()})
+
+
 def _source_request(context: RunContext, name: str) -> SourceRequest:
     extract = context.config.extract
     return SourceRequest(
         context.models[name].ref, context.tokenizers[name], 1, extract.dtype, device(), extract.batch_tokens,
-        template=context.models[name].template,
+        prompt_format=prompt_format(context, name),
     )  # fmt: skip

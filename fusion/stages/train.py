@@ -12,11 +12,13 @@ from fusion.alignment.tokenizer_pair import spelling_distance, vocabulary_map
 from fusion.cache import Cache
 from fusion.config import plain_fine_tuning
 from fusion.data import datasets
+from fusion.data.encode import tokens_digest
 from fusion.objectives import AnyObjective
 from fusion.runtime import distributed
 from fusion.runtime.artifacts import claim_artifact, fingerprint, mark_complete
 from fusion.runtime.console import console, training_bar
 from fusion.stages.context import RunContext
+from fusion.stages.prompts import prompt_format
 from fusion.training import (
     ACCUMULATION,
     BATCH_SIZE,
@@ -33,13 +35,13 @@ def training_source(context: RunContext, name: str, cache: Cache) -> TrainingSou
     """Put together a source as training sees it. Raises ValueError for a damaged cache."""
     cache.verify()
     tokenizers = context.tokenizers[name], context.tokenizers["pivot"]
-    templates = context.models[name].template, context.config.pivot.template
+    formats = prompt_format(context, name), prompt_format(context, "pivot")
     return TrainingSource(
         name,
         cache,
-        vocabulary_map(context.config.vocabulary_map, *tokenizers, templates),
+        vocabulary_map(context.config.vocabulary_map, *tokenizers, formats),
         getattr(context.models[name], "transforms", ()),
-        spelling_distance=functools.partial(spelling_distance, *tokenizers, templates),
+        spelling_distance=functools.partial(spelling_distance, *tokenizers, formats),
         read_hidden=any("hidden" in objective.requirements.source_fields for objective in context.config.objectives),
         model=context.models[name].ref if context.backend(name).has_weights else None,
     )
@@ -116,10 +118,11 @@ def _other_answers(context: RunContext, objectives: Sequence[AnyObjective]) -> l
 def _training_key(
     context: RunContext, sources: list[TrainingSource], learn_from: list[str], objectives: Sequence[AnyObjective]
 ) -> dict[str, Any]:
-    config, training = context.config, context.training
+    config, training, encoded = context.config, context.training, context.encoded("pivot")
     return {
         "pivot": context.fingerprints["pivot"],
-        "template": config.pivot.template,
+        "prompts": prompt_format(context, "pivot").key()
+        | {"tokens": tokens_digest(encoded[n] for n in context.training_indices)},
         "examples": fingerprint(
             {"ids": [context.ids[n] for n in context.training_indices], "max_length": config.data.max_length}
         ),

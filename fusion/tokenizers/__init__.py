@@ -1,13 +1,9 @@
 """Bytes of the tokens of a vocabulary (`vocabulary_bytes`), and byte offsets of the tokens of a text (`byte_prefixes`)."""
 
 from fusion.tokenizers.byte_prefixes import byte_prefixes, tokenize
-from fusion.tokenizers.token_bytes import (
-    cached_per_tokenizer,
-    control_tokens,
-    decode_text,
-    tokenizer_name,
-    vocabulary_bytes,
-)
+from fusion.tokenizers.caching import cached_per_tokenizer
+from fusion.tokenizers.control_tokens import control_tokens
+from fusion.tokenizers.token_bytes import decode_text, tokenizer_name, vocabulary_bytes
 
 __all__ = [
     "byte_prefixes",

@@ -7,10 +7,10 @@ from itertools import accumulate, pairwise
 
 from transformers import PreTrainedTokenizerBase
 
+from fusion.tokenizers.caching import cached_per_tokenizer
+from fusion.tokenizers.control_tokens import control_tokens
 from fusion.tokenizers.token_bytes import (
     backend_tokenizer,
-    cached_per_tokenizer,
-    control_tokens,
     tokenizer_name,
     unk_token_id,
     vocabulary_bytes,

@@ -1,4 +1,4 @@
-"""The bytes of each token of a vocabulary, and its control tokens, which have none.
+"""The bytes of each token of a vocabulary; control tokens have none.
 
 Two tokenizers can only be compared in bytes: one writes `Ġcaf` `Ã©`, the other `▁caf` `é`, and both mean ` café`. Which
 scheme a tokenizer uses is read from its own decoder, never guessed from a class name.
@@ -9,31 +9,19 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial, wraps
-from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
+from functools import partial
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
+
+from fusion.tokenizers.caching import cached_per_tokenizer
+from fusion.tokenizers.control_tokens import control_tokens
 
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _KNOWN_DECODERS = {"ByteLevel", "Metaspace", "Replace", "ByteFallback", "Fuse", "Strip"}
 
 PieceToBytes = Callable[[str], bytes]
 """The bytes of a vocabulary entry as it is written in the tokenizer's own alphabet."""
-T = TypeVar("T")
-
-
-def cached_per_tokenizer(compute: Callable[[PreTrainedTokenizerBase], T]) -> Callable[[PreTrainedTokenizerBase], T]:
-    """Decorate `compute` to run once for each tokenizer object: do not add tokens to a tokenizer after it was used here."""
-    cache: WeakKeyDictionary[PreTrainedTokenizerBase, T] = WeakKeyDictionary()
-
-    @wraps(compute)
-    def cached(tokenizer: PreTrainedTokenizerBase) -> T:
-        if tokenizer not in cache:
-            cache[tokenizer] = compute(tokenizer)
-        return cache[tokenizer]
-
-    return cached
 
 
 def tokenizer_name(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -71,13 +59,6 @@ def decode_text(tokenizer: PreTrainedTokenizerBase, ids: Iterable[int]) -> str:
     """
     table = vocabulary_bytes(tokenizer)
     return b"".join(table[index] or b"" for index in ids if index < len(table)).decode(errors="replace")
-
-
-@cached_per_tokenizer
-def control_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
-    """Return the special tokens, which steer a model and must never come out of a user's text: text of each -> its id."""
-    added = {token.content: index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
-    return added | dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
 
 
 def backend_tokenizer(tokenizer: PreTrainedTokenizerBase) -> Any:

@@ -125,6 +125,11 @@ def training_arguments(given: dict[str, Any], folder: Path, seed: int) -> Traini
     on_cpu = not torch.cuda.is_available()
     if given.get("use_liger_kernel") and on_cpu:
         raise ValueError("training.use_liger_kernel needs a GPU, and there is none; leave it out.")
+    if given.get("fp16") and on_cpu:
+        raise ValueError(
+            "training.fp16 needs a GPU, and there is none: accelerate would train in float32 without a word. Set "
+            "training.bf16, or leave both out."
+        )
     ours = {
         "output_dir": str(folder),
         "remove_unused_columns": False,

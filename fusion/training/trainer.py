@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from fusion.models.head import Head, run_to_head, unwrap_model
 from fusion.objectives import BatchTargets, Objective
@@ -41,6 +42,8 @@ class FusionTrainer(Trainer):
         super().__init__(**kwargs)
         self.add_callback(_Ready(self))  # type: ignore[arg-type]
         counted = [objective for objective in objectives if objective.weight]
+        # accelerate runs the model in mixed precision and not the loss, in which our output layer is
+        head = dataclasses.replace(head, autocast=mixed_precision(self.args))
         self.loss = Loss(head, counted, nn.ModuleDict() if modules is None else modules)
         projects = any(objective.requirements.projects_gradient for objective in counted)
         self.projection = GradientProjection(self.model.parameters()) if projects else None  # type: ignore[union-attr]
@@ -156,6 +159,11 @@ class FusionTrainer(Trainer):
             logs = logs | dict(zip(self._metrics, (sums / steps).tolist(), strict=True))
             self._metrics, self._logged_at = {}, self.state.global_step
         super().log(logs, start_time)
+
+
+def mixed_precision(args: TrainingArguments) -> torch.dtype | None:
+    """Return the type that matrices are multiplied in where weights are float32, or None."""
+    return torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None
 
 
 class _Ready(TrainerCallback):

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fusion.alignment import ALIGNMENTS, align, match_prefixes, truncate
+from fusion.data.prompt_format import PromptFormat
 from tests.helpers.alignment_cases import rows, rows_of_texts
 from tests.helpers.tiny_tokenizers import ALL, BYTES, byte_level, gemma_style, llama_style, mistral_style
 
@@ -52,7 +53,9 @@ def test_identical_tokenizers_match_at_all_places(kind):
 
 
 def test_a_bos_or_a_template_on_one_side_changes_nothing():
-    chat, plain = (rows_of_texts(llama_style(), TEXTS, template=template) for template in ("chat", "plain"))
+    chat, plain = (
+        rows_of_texts(llama_style(), TEXTS, prompt_format=PromptFormat(template)) for template in ("chat", "plain")
+    )
     other = rows_of_texts(byte_level(), TEXTS)
     assert len(chat) == len(plain)
     assert listed(match_prefixes(chat, other)) == listed(match_prefixes(plain, other))

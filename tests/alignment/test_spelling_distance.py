@@ -9,7 +9,8 @@ import torch
 
 from fusion.alignment import SpellingDistance
 from fusion.alignment.tokenizer_pair import spelling_distance
-from fusion.data.encode import end_of_turn
+from fusion.data.answer_end import end_of_turn
+from fusion.data.prompt_format import PromptFormat
 from fusion.quickstart import tokens
 from fusion.tokenizers import vocabulary_bytes
 from tests.helpers import tiny
@@ -68,7 +69,7 @@ def test_two_real_tokenizers_meet_in_bytes():
     common = sorted(({w for w in mine if w} & {w for w in theirs if w}), key=len)[-5:]
     assert len(common[0]) > 1
     ids = [torch.tensor([[table.index(word) for word in common]]) for table in (mine, theirs)]
-    distance = spelling_distance(source, pivot, ("auto", "auto"))(*ids)[0]
+    distance = spelling_distance(source, pivot, (PromptFormat(), PromptFormat()))(*ids)[0]
     assert torch.equal(distance == 0, torch.eye(5, dtype=torch.bool))
     ends = [torch.tensor([[end_of_turn(each)]]) for each in (pivot, source)]
-    assert spelling_distance(source, pivot, ("auto", "auto"))(*ends).item() == 0
+    assert spelling_distance(source, pivot, (PromptFormat(), PromptFormat()))(*ends).item() == 0

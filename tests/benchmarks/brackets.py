@@ -13,6 +13,7 @@ import torch
 
 from fusion.core.rows import LogitRows
 from fusion.data.encode import encode
+from fusion.data.prompt_format import PromptFormat
 from fusion.models.head import Head
 from fusion.models.loading import ModelRef, load_model, load_tokenizer, vocabulary_size
 from fusion.objectives import GromovWasserstein
@@ -67,5 +68,5 @@ def _rows(place: Path) -> LogitRows:
         for text in page.read_text().split("\n\n")
         if len(text) > 300
     ]
-    encoded = [encode(tokenizer, (), text, template="plain") for text in texts[:TEXTS]]
+    encoded = [encode(tokenizer, (), text, prompt_format=PromptFormat("plain")) for text in texts[:TEXTS]]
     return TransformersSource(model, Head.from_model(model, vocabulary_size(tokenizer)), k=10).rows(encoded)

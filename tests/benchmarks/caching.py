@@ -17,6 +17,7 @@ from fusion.cache.codec import bytes_per_row, decode, encode
 from fusion.core.rows import LogitRows, MappedRows, Positions
 from fusion.data.batching import pad_texts
 from fusion.data.encode import encode as encode_text
+from fusion.data.prompt_format import PromptFormat
 from fusion.models.head import Head, hidden_states
 from fusion.models.loading import ModelRef, load_model, load_tokenizer, vocabulary_size
 from fusion.objectives import GLD, ForwardKL, InfiFusion
@@ -83,7 +84,7 @@ def _on_real_models(folder: Path) -> Iterable[Figure]:
         _read(folder / name, texts.values()) for name in ("smollm2-135m-instruct", "qwen2.5-coder-0.5b-instruct")
     )
     pairs = match_prefixes(pivot, source)
-    mapped = vocabulary_map("first_piece", other, tokenizer, ("plain", "plain"))
+    mapped = vocabulary_map("first_piece", other, tokenizer, (PromptFormat("plain"), PromptFormat("plain")))
     packed = decode(encode(source, "packed", VOCABULARY), source.example, 10, VOCABULARY)
     outcomes = []
     for rows in (source, packed):
@@ -102,7 +103,7 @@ def _read(folder: Path, texts: Iterable[str]) -> tuple[Any, LogitRows, Positions
     """A model's tokenizer, its rows on these texts, and where they stand."""
     ref = ModelRef(str(folder))
     tokenizer, model = load_tokenizer(ref), load_model(ref)
-    encoded = [encode_text(tokenizer, [], text, template="plain") for text in texts]
+    encoded = [encode_text(tokenizer, [], text, prompt_format=PromptFormat("plain")) for text in texts]
     rows = TransformersSource(model, Head.from_model(model, vocabulary_size(tokenizer)).for_frozen_model(), 10).rows(
         encoded
     )
@@ -112,7 +113,9 @@ def _read(folder: Path, texts: Iterable[str]) -> tuple[Any, LogitRows, Positions
 def _queried(folder: Path, tokenizer: Any, texts: Iterable[str], at: torch.Tensor, theirs: MappedRows) -> LogitRows:
     """What SmolLM2 says of a source's ids at these of its rows."""
     model = load_model(ModelRef(str(folder / "smollm2-135m-instruct")))
-    inputs, where, positions = pad_texts([encode_text(tokenizer, [], text, template="plain") for text in texts], "cpu")
+    inputs, where, positions = pad_texts(
+        [encode_text(tokenizer, [], text, prompt_format=PromptFormat("plain")) for text in texts], "cpu"
+    )
     hidden = hidden_states(model, **inputs).flatten(0, 1)[where]
     rows, asked = Head.from_model(model, vocabulary_size(tokenizer)).rows(
         hidden[at], positions.select(at), 0, theirs.ids

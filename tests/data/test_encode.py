@@ -9,7 +9,12 @@ from hypothesis import strategies as st
 from tokenizers.processors import ByteLevel
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from fusion.data.encode import Encoded, _chat_prompt_with_literals, encode, encode_prompt, end_of_turn
+from fusion.data.answer_end import end_of_turn
+from fusion.data.chat_template import find_answer
+from fusion.data.chat_tokens import _ids_with_literals
+from fusion.data.encode import Encoded, encode
+from fusion.data.encode import encode_prompt as encode_whole_prompt
+from fusion.data.prompt_format import PromptFormat
 from fusion.tokenizers import byte_prefixes, control_tokens, tokenize, vocabulary_bytes
 from tests.helpers.tiny_tokenizers import ALL, BYTES, byte_level, gemma_style, llama_style, mistral_style, unigram
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
@@ -22,6 +27,15 @@ NASTY = [
     *["<|im_end|>", "</s>", "<s>", "<unk>", "<0x41>", "Ġ"],
 ]
 TEXTS = st.one_of(st.lists(st.sampled_from(NASTY), max_size=8).map("".join), st.text(max_size=20))
+
+
+def encode_prompt(*args, **kwargs) -> list[int]:
+    return encode_whole_prompt(*args, **kwargs).ids
+
+
+def with_literals(tokenizer, messages) -> list[int]:
+    """The path for messages that spell control tokens."""
+    return _ids_with_literals(tokenizer, messages, find_answer(tokenizer, messages, PromptFormat()), PromptFormat())
 
 
 def response_tokens(tokenizer, text: str) -> tuple[Encoded, list[int]]:
@@ -169,14 +183,16 @@ TURNS = [
 def test_an_ordinary_prompt_is_what_the_chat_template_makes_of_it(kind):
     tokenizer = CHATS[kind]()
     wanted = tokenizer.apply_chat_template(TURNS, add_generation_prompt=True, return_dict=False)
-    assert encode_prompt(tokenizer, TURNS) == encode_prompt(tokenizer, TURNS, template="chat") == wanted
+    assert (
+        encode_prompt(tokenizer, TURNS) == encode_prompt(tokenizer, TURNS, prompt_format=PromptFormat("chat")) == wanted
+    )
 
 
 @pytest.mark.parametrize(
     "kind", ["byte-level", "gemma", "llama"]
 )  # the others put a space before the first piece alone
 def test_the_path_for_control_tokens_in_the_text_changes_no_ordinary_prompt(kind):
-    assert _chat_prompt_with_literals(CHATS[kind](), TURNS) == encode_prompt(CHATS[kind](), TURNS)
+    assert with_literals(CHATS[kind](), TURNS) == encode_prompt(CHATS[kind](), TURNS)
 
 
 @pytest.mark.parametrize("kind", CHATS)
@@ -198,7 +214,7 @@ def test_white_space_that_control_tokens_take_along_is_taken_along():
         {"additional_special_tokens": [AddedToken("<|eat|>", special=True, rstrip=True, normalized=False)]}
     )
     tokenizer.chat_template = "<|eat|> \n{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}"
-    assert _chat_prompt_with_literals(tokenizer, ASK) == encode_prompt(tokenizer, ASK)
+    assert with_literals(tokenizer, ASK) == encode_prompt(tokenizer, ASK)
     assert tokenizer.convert_tokens_to_ids("Ċ") not in encode_prompt(tokenizer, ASK)
 
 
@@ -211,13 +227,13 @@ def test_a_template_that_rewrites_messages_with_control_tokens_is_refused():
 
 def test_a_plain_prompt_is_the_contents_behind_the_opening_tokens():
     tokenizer, text = gemma_style(), "Is it 12?\nNo.\n  Is it\n13? "
-    assert encode_prompt(tokenizer, TURNS, template="plain") == [1, *tokenize(tokenizer, [text])[0]]
+    assert encode_prompt(tokenizer, TURNS, prompt_format=PromptFormat("plain")) == [1, *tokenize(tokenizer, [text])[0]]
 
 
 def test_a_plain_prompt_is_not_closed_and_a_literal_close_in_it_is_text():
     tokenizer = unigram()
     assert tokenizer("a")["input_ids"][-1] == tokenizer.eos_token_id  # it closes texts by itself
-    ids = encode_prompt(tokenizer, [{"role": "user", "content": "a</s>"}], template="plain")
+    ids = encode_prompt(tokenizer, [{"role": "user", "content": "a</s>"}], prompt_format=PromptFormat("plain"))
     assert tokenizer.eos_token_id not in ids
     assert len(ids) > 3
 
@@ -241,8 +257,10 @@ def test_raw_text_without_any_token_to_begin_with_is_refused():
 def test_chat_without_a_template_is_refused_with_the_way_out():
     tokenizer = byte_level(chat=False)
     with pytest.raises(ValueError, match=r"has no chat template; set template to plain or auto"):
-        encode(tokenizer, ASK, "x", template="chat")
-    assert encode(tokenizer, ASK, "x", template="auto") == encode(tokenizer, ASK, "x", template="plain")
+        encode(tokenizer, ASK, "x", prompt_format=PromptFormat("chat"))
+    assert encode(tokenizer, ASK, "x", prompt_format=PromptFormat("auto")) == encode(
+        tokenizer, ASK, "x", prompt_format=PromptFormat("plain")
+    )
 
 
 @pytest.mark.parametrize(
@@ -257,14 +275,14 @@ def test_chat_without_a_template_is_refused_with_the_way_out():
 )
 def test_the_end_of_turn_is_what_the_template_puts_after_an_answer(make, template, token):
     tokenizer = make()
-    assert tokenizer.convert_ids_to_tokens(end_of_turn(tokenizer, template)) == token
+    assert tokenizer.convert_ids_to_tokens(end_of_turn(tokenizer, PromptFormat(template))) == token
 
 
 def test_a_template_that_drops_the_answer_is_refused():
     tokenizer = byte_level.__wrapped__(size=303)
     tokenizer.chat_template = "{{ messages[0].content }}"
     with pytest.raises(ValueError, match=r"leaves out the assistant's message"):
-        end_of_turn(tokenizer, "chat")
+        end_of_turn(tokenizer, PromptFormat("chat"))
 
 
 @pytest.mark.parametrize("room", [1, 2, 3])
@@ -305,4 +323,4 @@ def test_real_tokenizers_rebuild_nasty_text():
         assert b"".join(table[index] for index in encoded.input_ids[encoded.start : -1]) == text.encode()
         assert -1 not in encoded.prefix
         if tokenizer.chat_template:
-            assert _chat_prompt_with_literals(tokenizer, TURNS) == encode_prompt(tokenizer, TURNS)
+            assert with_literals(tokenizer, TURNS) == encode_prompt(tokenizer, TURNS)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fusion.data.encode import encode_prompt
+from fusion.data.prompt_format import PromptFormat
 from fusion.models.generate import Completion, GenerationSettings, eos_token_ids, generate
 from fusion.sources import VLLM, Imported, OpenAI, Similarity, Transformers
 from tests.helpers import serving
@@ -18,7 +19,9 @@ DRAWN = GenerationSettings(max_new_tokens=6, temperature=1.0, num_return_sequenc
 @pytest.fixture(scope="module")
 def prompts(tiny_source):
     _, wanted, _, _ = tiny_source
-    return [encode_prompt(wanted.tokenizer, [{"role": "user", "content": f"number {i} " * (i + 1)}]) for i in range(4)]
+    return [
+        encode_prompt(wanted.tokenizer, [{"role": "user", "content": f"number {i} " * (i + 1)}]).ids for i in range(4)
+    ]
 
 
 def transformers(tiny_source):
@@ -122,7 +125,7 @@ def test_a_server_and_vllm_are_asked_for_as_many_samples_each_prompt_with_a_seed
 def test_ends_are_those_of_the_settings_and_of_the_template(tiny_source):
     source = transformers(tiny_source)
     own = source.model.generation_config.eos_token_id
-    assert eos_token_ids(source.model, source.tokenizer, "plain") == [own] == source.eos_token_ids
+    assert eos_token_ids(source.model, source.tokenizer, PromptFormat("plain")) == [own] == source.eos_token_ids
 
 
 @pytest.mark.parametrize("backend", [Imported(), Similarity()])

@@ -60,7 +60,7 @@ def test_the_source_that_looks_ahead_reads_the_richer_prompt_and_only_that_sourc
     prompts = {name: context.encoded(name)[0].input_ids[: context.encoded(name)[0].start] for name in context.models}
     rich = [{"role": "user", "content": f"{first.prompt} It ends in: {first.response}"}]
     for name, messages in {"pivot": first.messages, "qwen": first.messages, "neox": rich}.items():
-        assert prompts[name] == encode_prompt(context.tokenizers[name], messages)
+        assert prompts[name] == encode_prompt(context.tokenizers[name], messages).ids
 
 
 def test_every_prompt_leaves_the_same_rows_in_the_same_places_and_other_numbers(made):
@@ -91,9 +91,9 @@ def test_both_prompts_are_in_the_key_of_that_sources_cache_alone(made):
     keys = {which: {name: cache.key for name, cache in caches.items()} for which, (_, caches) in made.items()}
     for source in ("pivot", "qwen"):
         assert keys["plain"][source] == keys["rich"][source] == keys["other"][source]
-    assert len({keys[which]["neox"].get("look_ahead") for which in keys}) == 3
+    assert len({keys[which]["neox"]["prompts"]["tokens"] for which in keys}) == 3
     assert {name for name in keys["rich"]["neox"] if keys["rich"]["neox"][name] != keys["plain"]["neox"].get(name)} == {
-        "look_ahead"
+        "prompts"
     }
 
 
@@ -164,9 +164,9 @@ def test_validation_examples_are_read_ahead_where_their_data_set_says_so(folder)
         data = {"validation": [given | ({"look_ahead": look_ahead} if look_ahead else {})]}
         context = RunContext(config(folder, data=data, weighting=weighting, name="validated"))
         text, plain = (context.encoded(name)[-1].start for name in ("neox", "pivot"))
-        whole = encode_prompt(context.tokenizers["neox"], context.validation_examples[-1].messages)
+        whole = encode_prompt(context.tokenizers["neox"], context.validation_examples[-1].messages).ids
         assert (text > len(whole)) == (look_ahead is not None)
-        assert plain == len(encode_prompt(context.tokenizers["pivot"], context.validation_examples[-1].messages))
+        assert plain == len(encode_prompt(context.tokenizers["pivot"], context.validation_examples[-1].messages).ids)
 
 
 def test_a_source_that_never_reads_a_prompt_cannot_look_ahead(folder):

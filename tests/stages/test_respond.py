@@ -48,7 +48,7 @@ def test_every_prompt_is_answered_by_every_source(folder, answered):
         assert found.keys() == {example.prompt_id for example in context.original_examples}
         model, tokenizer = load_model(context.models[name].ref), context.tokenizers[name]
         for example in context.original_examples[:3]:
-            ids = torch.tensor([encode_prompt(tokenizer, example.messages)])
+            ids = torch.tensor([encode_prompt(tokenizer, example.messages).ids])
             out = model.generate(ids, max_new_tokens=5, do_sample=False)[0, ids.shape[1] :]
             assert found[example.prompt_id][0][0] == decode_text(tokenizer, out.tolist())
 
@@ -200,7 +200,7 @@ def test_the_plan_counts_what_is_written_at_most(folder):
     stages = {stage.stage: stage for stage in plan(context).stages}
     for name in ("neox", "qwen"):
         prompts = {
-            e.prompt_id: len(encode_prompt(context.tokenizers[name], e.messages)) for e in context.original_examples
+            e.prompt_id: len(encode_prompt(context.tokenizers[name], e.messages).ids) for e in context.original_examples
         }
         found = stages[f"respond {name}"]
         assert (found.examples, found.tokens) == (16, sum(prompts.values()) + 16 * 5)

@@ -10,6 +10,7 @@ from fusion.alignment.tokenizer_pair import vocabulary_map
 from fusion.analysis.cache_contents import describe_cache
 from fusion.cache import Cache
 from fusion.config.loading import ConfigError
+from fusion.data.prompt_format import PromptFormat
 from fusion.stages import train
 from fusion.stages.context import RunContext
 from tests.helpers import runs
@@ -79,7 +80,9 @@ def test_a_mixture_of_drawn_sources_trains(folder, trained):
 def test_mapped_rows_know_which_of_them_were_drawn(folder, trained):
     context = RunContext(config(folder))
     cache = Cache(trained / "cache/neox")
-    mapped = vocabulary_map("first_piece", context.tokenizers["neox"], context.tokenizers["pivot"], ("auto", "auto"))
+    mapped = vocabulary_map(
+        "first_piece", context.tokenizers["neox"], context.tokenizers["pivot"], (PromptFormat(), PromptFormat())
+    )
     source = train.training_source(context, "neox", cache)
     assert torch.equal(source.vocabulary_map, mapped)
     targets = train.FusionCollator(

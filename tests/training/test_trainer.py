@@ -193,3 +193,14 @@ def test_a_batch_pairs_rows_of_the_same_text(context, sources):
         assert torch.equal(pivot.example, theirs.example)
         assert len(source.pairs) >= 6
     assert isinstance(targets.positions, Positions)
+
+
+def test_mixed_precision_is_that_of_the_models_own_loss_also_in_the_output_layer(context, sources, tmp_path):
+    head = trainer(context, sources, [CrossEntropy()], tmp_path, bf16=True).loss.head
+    logits = head.logits(torch.randn(3, head.module.weight.shape[1]))
+    assert logits.equal(logits.bfloat16().float())
+
+
+def test_fp16_without_a_gpu_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"training\.fp16 needs a GPU.*Set training\.bf16"):
+        training_arguments({"fp16": True}, tmp_path, 0)

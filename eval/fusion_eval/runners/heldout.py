@@ -10,7 +10,8 @@ import torch
 
 from fusion.core.rows import LogitRows
 from fusion.data.datasets import Example
-from fusion.data.encode import Encoded, Template, encode, encode_prompt
+from fusion.data.encode import Encoded, encode, encode_prompt
+from fusion.data.prompt_format import PromptFormat
 from fusion.models.generate import GenerationSettings, eos_token_ids, generate
 from fusion.models.head import Head
 from fusion.models.loading import ModelRef, load_model, load_tokenizer, vocabulary_size
@@ -34,9 +35,10 @@ class HeldoutSettings:
 
 
 def score(
-    ref: ModelRef, examples: Sequence[Example], template: Template, settings: HeldoutSettings, *, progress: Progress
-) -> list[Sample]:
-    """Score a model on each example; one sample for each, in their order.
+    ref: ModelRef, examples: Sequence[Example], formats: Sequence[PromptFormat], settings: HeldoutSettings, *,
+    progress: Progress,
+) -> list[Sample]:  # fmt: skip
+    """Score a model on each example, whose prompt it reads in the format beside it; one sample for each, in their order.
 
     Likelihood is that of the response's bytes, the end of turn left out. So models with and without an end-of-turn token,
     and with any tokenizer, are measured on the same thing. Answers are compared with the response after stripping spaces at
@@ -45,11 +47,11 @@ def score(
     """
     tokenizer = load_tokenizer(ref)
     model = load_model(ref, settings.dtype, settings.device)
-    texts = [_encode(tokenizer, example, template, model) for example in examples]
+    texts = [_encode(tokenizer, example, form, model) for example, form in zip(examples, formats, strict=True)]
     ends_in_turn = [text.prefix[-1] == len(e.response.encode()) for text, e in zip(texts, examples, strict=True)]
     rows = _rows(model, tokenizer, texts, ends_in_turn, settings, progress)
     nll, calibration = _nll(rows, len(texts)), _calibration(rows, len(texts))
-    answers = _answers(model, tokenizer, examples, template, settings, progress)
+    answers = _answers(model, tokenizer, examples, formats, settings, progress)
     return [_sample(*values) for values in zip(examples, nll, calibration, answers, strict=True)]
 
 
@@ -72,8 +74,8 @@ def _sample(example: Example, nll: float, calibration: list[float] | None, answe
     )
 
 
-def _encode(tokenizer: Any, example: Example, template: Template, model: Any) -> Encoded:
-    text = encode(tokenizer, example.messages, example.response, template=example.template or template)
+def _encode(tokenizer: Any, example: Example, prompt_format: PromptFormat, model: Any) -> Encoded:
+    text = encode(tokenizer, example.messages, example.response, prompt_format=prompt_format)
     longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if longest is not None and len(text.input_ids) > longest:
         raise ValueError(
@@ -118,19 +120,22 @@ def _calibration(rows: LogitRows, texts: int) -> list[list[float] | None]:
 
 
 def _answers(
-    model: Any, tokenizer: Any, examples: Sequence[Example], template: Template, settings: HeldoutSettings,
+    model: Any, tokenizer: Any, examples: Sequence[Example], formats: Sequence[PromptFormat], settings: HeldoutSettings,
     progress: Progress,
 ) -> list[str | None]:  # fmt: skip
-    """Greedy answers in the domains of `exact_match`, None elsewhere."""
+    """Greedy answers in the domains of `exact_match`, None elsewhere. Prompts whose answers end alike are answered together."""
     answers: list[str | None] = [None] * len(examples)
-    answered = [i for i, example in enumerate(examples) if example.domain in settings.exact_match]
-    prompts = [
-        encode_prompt(tokenizer, examples[i].messages, template=examples[i].template or template) for i in answered
-    ]
-    completions = generate(
-        model, tokenizer, prompts, settings=GenerationSettings(settings.max_new_tokens), progress=progress,
-        eos_token_id=eos_token_ids(model, tokenizer, template), batch_tokens=settings.batch_tokens,
-    )  # fmt: skip
-    for i, [completion] in zip(answered, completions, strict=True):
-        answers[i] = completion.text
+    groups: dict[tuple[int | str, ...], list[int]] = {}
+    for i, example in enumerate(examples):
+        if example.domain in settings.exact_match:
+            groups.setdefault(formats[i].stop, []).append(i)
+    for answered in groups.values():
+        prompts = [encode_prompt(tokenizer, examples[i].messages, prompt_format=formats[i]) for i in answered]
+        completions = generate(
+            model, tokenizer, [prompt.ids for prompt in prompts], settings=GenerationSettings(settings.max_new_tokens),
+            eos_token_id=eos_token_ids(model, tokenizer, formats[answered[0]]), stop=formats[answered[0]].stop_texts,
+            batch_tokens=settings.batch_tokens, progress=progress,
+        )  # fmt: skip
+        for i, prompt, [completion] in zip(answered, prompts, completions, strict=True):
+            answers[i] = completion.text.removeprefix(prompt.lead)
     return answers

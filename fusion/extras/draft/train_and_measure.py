@@ -11,8 +11,10 @@ from typing import Any
 
 import torch
 
+from fusion.data.answer_end import end_of_turn
 from fusion.data.datasets import Example
-from fusion.data.encode import Encoded, encode, end_of_turn
+from fusion.data.encode import Encoded, encode
+from fusion.data.prompt_format import PromptFormat
 from fusion.extras.draft import Acceptance, Draft, DraftSettings, acceptance, load, train
 from fusion.extras.draft.generate import Speculator
 from fusion.models.head import Head
@@ -111,6 +113,8 @@ def _artifact_key(ref: ModelRef, data: DraftData, settings: DraftSettings, dtype
 
 def _encoded(tokenizer: Any, examples: Sequence[Example], max_length: int | None = None) -> list[Encoded]:
     return [
-        encode(tokenizer, e.messages, e.response, template=e.template or "auto", max_length=max_length)
+        encode(
+            tokenizer, e.messages, e.response, prompt_format=PromptFormat(e.template or "auto"), max_length=max_length
+        )
         for e in examples
     ]

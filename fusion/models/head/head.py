@@ -45,6 +45,8 @@ class Head:
     """Rows per chunk; None takes as many as have `MAX_LOGITS_PER_CHUNK` logits."""
     budget: int = LOGITS_BUDGET
     """Logits kept for the backward pass at most; where there are more, each chunk is recomputed (checkpointing)."""
+    autocast: torch.dtype | None = None
+    """Type that the layer computes in, in mixed precision, where it is not that of its weights."""
     logit_moments: LogitMoments | None = None
     """Mean and std of the logits from the hidden state, for a frozen model; see `for_frozen_model`."""
 
@@ -71,7 +73,9 @@ class Head:
         """Return the logits in float32 or better, as the model itself would, without padded ids."""
         # not a call of the module: sharding hooks would gather its weights for every chunk, and processes have different
         # numbers of chunks
-        return self.from_layer(self.module.forward(hidden))
+        with torch.autocast(hidden.device.type, self.autocast, enabled=self.autocast is not None):
+            output = self.module.forward(hidden)
+        return self.from_layer(output)
 
     def from_layer(self, output: Float[Tensor, "N W"]) -> Float[Tensor, "N V"]:
         """Return the logits from what the output layer gives; W is the vocabulary with padding."""

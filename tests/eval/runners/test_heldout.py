@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fusion.data.datasets import Example
+from fusion.data.prompt_format import PromptFormat
 from fusion.models.loading import ModelRef, load_model, load_tokenizer
 from fusion.tokenizers import decode_text
 from fusion_eval.runners.heldout import HeldoutSettings, count_requests, score
@@ -26,7 +27,7 @@ def ref(request, tmp_path_factory):
 def run(ref, examples=EXAMPLES, **settings):
     done = []
     how = HeldoutSettings(max_new_tokens=5, **settings)
-    samples = score(ref, examples, "auto", how, progress=done.append)
+    samples = score(ref, examples, [PromptFormat()] * len(examples), how, progress=done.append)
     assert sum(done) == count_requests(examples, how)
     return samples
 

@@ -1,0 +1,59 @@
+"""The token that ends an answer: what is trained and read behind a response, and where generation stops."""
+
+from __future__ import annotations
+
+from transformers import PreTrainedTokenizerBase
+
+from fusion.data.chat_template import find_answer, uses_chat_template
+from fusion.data.chat_tokens import control_id, control_pattern
+from fusion.data.prompt_format import PromptFormat
+from fusion.tokenizers import (
+    byte_prefixes,
+    cached_per_tokenizer,
+    control_tokens,
+    tokenize,
+    tokenizer_name,
+    vocabulary_bytes,
+)
+
+
+def end_of_turn(tokenizer: PreTrainedTokenizerBase, prompt_format: PromptFormat = PromptFormat()) -> int | None:  # noqa: B008
+    """Return the id that ends an answer, in training and reading: the first `stop`, else the template's end of turn, else eos.
+
+    The end of turn is the first control token that the template puts after an answer. None where there is no such token. Raises
+    ValueError as `encode_prompt`.
+    """
+    known = _known_ends(tokenizer)
+    if prompt_format not in known:
+        known[prompt_format] = _end(tokenizer, prompt_format)
+    return known[prompt_format]
+
+
+@cached_per_tokenizer
+def _known_ends(tokenizer: PreTrainedTokenizerBase) -> dict[PromptFormat, int | None]:
+    """The end of answers by prompt format: the same for all examples."""
+    return {}
+
+
+def _end(tokenizer: PreTrainedTokenizerBase, prompt_format: PromptFormat) -> int | None:
+    if prompt_format.stop:
+        return _first_id(tokenizer, prompt_format.stop[0])
+    if uses_chat_template(tokenizer, prompt_format):
+        after = find_answer(tokenizer, [{"role": "user", "content": "?"}], prompt_format).after
+        if control := control_pattern(tokenizer).search(after):
+            return control_id(tokenizer, control[0])
+    return tokenizer.eos_token_id  # type: ignore[return-value]
+
+
+def _first_id(tokenizer: PreTrainedTokenizerBase, stop: int | str) -> int:
+    """Return the id with which a text at which answers end begins, as it follows other text."""
+    if isinstance(stop, int):
+        size = len(vocabulary_bytes(tokenizer))
+        if stop >= size:
+            raise ValueError(f"{tokenizer_name(tokenizer)}: stop names the id {stop}; ids go from 0 to {size - 1}.")
+        return stop
+    if stop in control_tokens(tokenizer):
+        return control_tokens(tokenizer)[stop]
+    ids = tokenize(tokenizer, ["a" + stop])[0]
+    begins = byte_prefixes(tokenizer, ids, "a" + stop)
+    return ids[begins.index(1)] if 1 in begins else tokenize(tokenizer, [stop])[0][0]

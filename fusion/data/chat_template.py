@@ -1,0 +1,131 @@
+"""Render a conversation with a tokenizer's chat template, and find where its answer stands.
+
+The prompt of an answer is what the template writes before it, in a conversation that has the answer. It is compared with what
+the template writes to open an answer (its generation prompt), so that a model generates behind what it was trained behind.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from fusion.data.prompt_format import Message, PromptFormat
+from fusion.tokenizers import tokenizer_name
+
+ANSWER = "\ue000\ue002\ue001"  # private use: letters that no template looks at or changes
+_OPENED = re.compile(r"(<[^<>/\s]+>)\s*$")
+
+
+class AnswerPlace(NamedTuple):
+    """Where the answer stands in a rendered conversation."""
+
+    prompt: str
+    """Everything before the answer; generation starts here too."""
+    lead: str
+    """A space that the template writes before the answer, which belongs to the answer's first token; else empty."""
+    after: str
+    """What the template writes after the answer."""
+
+
+def uses_chat_template(tokenizer: PreTrainedTokenizerBase, prompt_format: PromptFormat = PromptFormat()) -> bool:  # noqa: B008
+    """Return whether prompts are rendered by the tokenizer's chat template. Raises ValueError for `chat` without one."""
+    if prompt_format.template == "chat" and not tokenizer.chat_template:
+        raise ValueError(
+            f"{tokenizer_name(tokenizer)} has no chat template; set template to plain or auto, or give it one."
+        )
+    return prompt_format.template != "plain" and bool(tokenizer.chat_template)
+
+
+def find_answer(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], prompt_format: PromptFormat
+) -> AnswerPlace:
+    """Return where an answer to `messages` stands in the rendered conversation; messages are already prepared.
+
+    Raises ValueError where the template refuses the messages or leaves the answer out, and where what it writes before an
+    answer does not begin with its generation prompt, unless `answer_prefix` says what stands between.
+    """
+    generation = render(tokenizer, messages, prompt_format, generate=True)
+    answered = [*messages, {"role": "assistant", "content": ANSWER}]
+    before, found, after = render(tokenizer, answered, prompt_format, generate=False).partition(ANSWER)
+    if not found:
+        raise ValueError(
+            f"{tokenizer_name(tokenizer)}: its chat template leaves out the assistant's message; set template to plain."
+        )
+    if prompt_format.answer_prefix is not None:
+        prefix = prompt_format.answer_prefix  # which an exported template writes itself
+        return AnswerPlace(generation if prefix and generation.endswith(prefix) else generation + prefix, "", after)
+    if not before.startswith(generation):
+        raise ValueError(
+            f"{tokenizer_name(tokenizer)}: its chat template opens an answer with {_end(generation)} and writes {_end(before)} "
+            "before a finished one, so a model would generate behind another text than it was trained behind. Set "
+            "answer_prefix to the text that stands between the first and every answer (such as a closed thought, "
+            "'</think>\\n\\n'; '' for nothing), or template to plain."
+        )
+    between = before[len(generation) :]
+    return AnswerPlace(generation, " ", after) if between == " " else AnswerPlace(before, "", after)
+
+
+def check_answer(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    response: str,
+    place: AnswerPlace,
+    prompt_format: PromptFormat,
+) -> None:
+    """Raise ValueError where the template renders this conversation as something else than prompt, answer and end."""
+    opened = _OPENED.search(place.prompt)
+    if opened and response.lstrip().startswith(opened[1]):
+        raise ValueError(
+            f"{tokenizer_name(tokenizer)}: the prompt ends with {_end(place.prompt)} and the response begins with "
+            f"{response.lstrip()[:40]!r}, so {opened[1]} would stand there twice. Take it out of the response, or set "
+            "chat_template_kwargs or answer_prefix so that the prompt does not open it."
+        )
+    if prompt_format.answer_prefix is not None:
+        return  # what stands before an answer was said, and is not what the template writes
+    answered = [*messages, {"role": "assistant", "content": response}]
+    rendered = render(tokenizer, answered, prompt_format, generate=False)
+    before = place.prompt + place.lead
+    if rendered in (before + response + place.after, before + response.strip() + place.after):  # many templates trim
+        return
+    raise ValueError(
+        f"{tokenizer_name(tokenizer)}: its chat template writes {_end(rendered, 120)} for a conversation whose answer would be "
+        f"learned as {_end(before + response + place.after, 120)}. Set answer_prefix ('' where answers bring their own "
+        "thoughts), chat_template_kwargs, or template: plain; or leave the example out."
+    )
+
+
+def render(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], prompt_format: PromptFormat, *, generate: bool
+) -> str:
+    """Return the messages as the chat template renders them, with the generation prompt where `generate`.
+
+    Raises ValueError, with the messages' roles and beginning, where the template refuses them.
+    """
+    variables: dict[str, Any] = dict(prompt_format.chat_template_kwargs)
+    if prompt_format.date is not None:
+        day = datetime.datetime.combine(prompt_format.date, datetime.time())
+        variables["strftime_now"] = day.strftime
+    try:
+        return tokenizer.apply_chat_template(  # type: ignore[return-value]
+            list(messages), add_generation_prompt=generate, tokenize=False, **variables
+        )
+    except (TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:  # all of which templates raise
+        roles = ", ".join(message["role"] for message in messages)
+        fold = " fold_system_message: true puts the system message into the first user message;" * (
+            messages[0]["role"] == "system"
+        )
+        raise ValueError(
+            f"{tokenizer_name(tokenizer)}: its chat template refuses the messages ({roles}) that begin "
+            f"{messages[0]['content'][:60]!r}: {error}.{fold} template: plain uses no chat template; else leave the "
+            "example out."
+        ) from error
+
+
+def _end(text: str, length: int = 60) -> str:
+    shown = text if len(text) <= length else f"...{text[-length:]}"
+    return repr(shown)

@@ -1,0 +1,59 @@
+"""How each model of a run reads each example: its prompt format, its messages, its tokens."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from fusion.config import SourceSettings
+from fusion.data.datasets import Example
+from fusion.data.encode import Encoded, encode, encode_prompt, truncate_rows
+from fusion.data.prompt_format import Message, PromptFormat
+
+if TYPE_CHECKING:
+    from fusion.stages.context import RunContext
+
+
+def prompt_format(context: RunContext, name: str, example: Example | None = None) -> PromptFormat:
+    """Return how a model of the run reads and ends an example; without one, how it reads examples with messages in general."""
+    model = context.models[name]
+    shots = model.shots_for(example.domain) if isinstance(model, SourceSettings) and example is not None else ""
+    form = PromptFormat(
+        template=model.template,
+        chat_template_kwargs=model.chat_template_kwargs,
+        answer_prefix=model.answer_prefix,
+        fold_system_message=model.fold_system_message,
+        shots=shots,
+        stop=tuple(model.stop),
+        date=context.date,
+    )
+    return form if example is None else form.for_prompt(example.messages, example.template)
+
+
+def encode_example(
+    context: RunContext, name: str, example: Example, messages: Sequence[Message], limit: int | None
+) -> Encoded:
+    """Return an example as tokens of one model; a response behind a longer prompt is cut where it would be behind its own.
+
+    Raises ValueError, with the example, as `encode`.
+    """
+    form, tokenizer = prompt_format(context, name, example), context.tokenizers[name]
+    longer = form.shots or messages is not example.messages
+    text = encode(tokenizer, messages, example.response, prompt_format=form, max_length=None if longer else limit)
+    if not longer or limit is None:
+        return text
+    ordinary = PromptFormat(**{**vars(form), "shots": ""})
+    length = len(encode_prompt(tokenizer, example.messages, prompt_format=ordinary).ids)
+    if length >= limit:  # refused as it is without the longer prompt
+        return encode(tokenizer, example.messages, example.response, prompt_format=ordinary, max_length=limit)
+    return truncate_rows(text, limit - length)
+
+
+def heldout_prompts_digest(context: RunContext, name: str) -> str:
+    """Return a hash of the prompts that a model reads of the held-out examples."""
+    digest = hashlib.sha256()
+    for example in context.heldout_examples:
+        form = prompt_format(context, name, example)
+        digest.update(f"{encode_prompt(context.tokenizers[name], example.messages, prompt_format=form).ids}".encode())
+    return digest.hexdigest()[:16]
