@@ -104,6 +104,14 @@ class SourceSettings(ModelSettings):
     look_ahead: bool = False
     """Whether it reads the prompts that data sets give under `look_ahead`, instead of those the pivot reads."""
 
+    @model_validator(mode="after")
+    def _what_is_fine_tuned_needs_no_shots(self) -> SourceSettings:
+        if self.shots and self.fine_tune is not None:
+            raise ValueError(
+                "shots are for a source as it is, and fine_tune trains it without them; leave one of them out"
+            )
+        return self
+
     def shots_for(self, domain: str) -> str:
         """The text before the prompts of a domain."""
         return self.shots if isinstance(self.shots, str) else self.shots.get(domain, "")

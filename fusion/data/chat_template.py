@@ -11,13 +11,15 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from jinja2 import TemplateError
+from jinja2 import Environment, TemplateError
+from jinja2.meta import find_undeclared_variables
 from transformers import PreTrainedTokenizerBase
 
 from fusion.data.prompt_format import Message, PromptFormat
 from fusion.tokenizers import tokenizer_name
 
 ANSWER = "\ue000\ue002\ue001"  # private use: letters that no template looks at or changes
+_TODAY = re.compile(r"""strftime_now\s*\(\s*(['"])(.*?)\1\s*\)""")
 _OPENED = re.compile(r"(<[^<>/\s]+>)\s*$")
 
 
@@ -38,7 +40,27 @@ def uses_chat_template(tokenizer: PreTrainedTokenizerBase, prompt_format: Prompt
         raise ValueError(
             f"{tokenizer_name(tokenizer)} has no chat template; set template to plain or auto, or give it one."
         )
-    return prompt_format.template != "plain" and bool(tokenizer.chat_template)
+    applies = prompt_format.template != "plain" and bool(tokenizer.chat_template)
+    if applies:
+        _check_variables(tokenizer, tuple(prompt_format.chat_template_kwargs))
+    return applies
+
+
+def _check_variables(tokenizer: PreTrainedTokenizerBase, names: tuple[str, ...]) -> None:
+    """Raise ValueError for a variable that the chat template does not read."""
+    if not names:
+        return
+    known = find_undeclared_variables(Environment(extensions=["jinja2.ext.loopcontrols"]).parse(_readable(tokenizer)))
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(
+            f"{tokenizer_name(tokenizer)}: chat_template_kwargs sets {', '.join(unknown)}, which its chat template does not "
+            f"read; it reads {', '.join(sorted(known))}."
+        )
+
+
+def _readable(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return the chat template without the tags that transformers adds to Jinja."""
+    return re.sub(r"\{%-?\s*(end)?generation\s*-?%\}", "", tokenizer.get_chat_template())
 
 
 def find_answer(
@@ -108,8 +130,7 @@ def render(
     """
     variables: dict[str, Any] = dict(prompt_format.chat_template_kwargs)
     if prompt_format.date is not None:
-        day = datetime.datetime.combine(prompt_format.date, datetime.time())
-        variables["strftime_now"] = day.strftime
+        variables["chat_template"] = _with_date(tokenizer, prompt_format.date)
     try:
         return tokenizer.apply_chat_template(  # type: ignore[return-value]
             list(messages), add_generation_prompt=generate, tokenize=False, **variables
@@ -124,6 +145,22 @@ def render(
             f"{messages[0]['content'][:60]!r}: {error}.{fold} template: plain uses no chat template; else leave the "
             "example out."
         ) from error
+
+
+def _with_date(tokenizer: PreTrainedTokenizerBase, day: datetime.date) -> str:
+    """Return the chat template with a date in place of each call of `strftime_now`, which gives today's."""
+    template = tokenizer.get_chat_template()
+    if "strftime_now" not in template:
+        return template
+    moment = datetime.datetime.combine(day, datetime.time())
+    dated = _TODAY.sub(lambda call: repr(moment.strftime(call[2])), template)
+    if re.search(r"strftime_now\s*\(", dated):
+        raise ValueError(
+            f"{tokenizer_name(tokenizer)}: its chat template writes today's date in a format that is not a literal text, so a "
+            "run could mix dates. Give it the date with chat_template_kwargs, if it has a variable for it, or set template to "
+            "plain."
+        )
+    return dated
 
 
 def _end(text: str, length: int = 60) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 
+from fusion.data.exported_template import exported_template, write_template
 from fusion.merging.files.stream import merge
 from fusion.models.loading import load_model
 from fusion.runtime.artifacts import artifact_key, claim_artifact, mark_complete, refuse_other_key, write_json
 from fusion.runtime.console import counter
 from fusion.stages.context import RunContext
+from fusion.stages.prompts import prompt_format
 from fusion.training import pairwise_name
 
 MERGED = "pairwise/merged"
@@ -48,6 +50,8 @@ def fuse_chosen(context: RunContext) -> bool:
     shutil.copytree(
         chosen / "model", aside, ignore=shutil.ignore_patterns("training_args.bin", "merge.json", "recipe.yaml")
     )
+    if template := exported_template(context.tokenizers["pivot"], prompt_format(context, "pivot")):
+        write_template(aside, template)
     write_json(aside / "fusion.json", lineage)
     aside.replace(folder)
     return True

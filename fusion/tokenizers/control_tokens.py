@@ -27,7 +27,9 @@ def control_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
 
 def _template_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
     """Return the added tokens that the chat template writes around a user's and an assistant's message."""
-    plain = {token.content: index for index, token in tokenizer.added_tokens_decoder.items() if not token.special}
+    added = tokenizer.added_tokens_decoder.items()
+    # white space is text even where a tokenizer has added tokens for it, as Gemma's for line breaks
+    plain = {token.content: index for index, token in added if not token.special and not token.content.isspace()}
     if not plain or not tokenizer.chat_template:
         return {}
     pattern = re.compile("|".join(re.escape(text) for text in sorted(plain, key=len, reverse=True)))

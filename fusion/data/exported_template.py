@@ -1,0 +1,64 @@
+"""The chat template that goes with a trained model: its generation prompt is what stood before answers in training."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from fusion.data.chat_template import find_answer, render, uses_chat_template
+from fusion.data.prompt_format import PromptFormat
+
+_ASK = [{"role": "user", "content": "?"}]
+_FOLD = (
+    "{%- if messages and messages[0].role == 'system' %}{% set system = messages[0].content %}"
+    "{% if messages | length > 1 and messages[1].role == 'user' %}"
+    "{% set messages = [{'role': 'user', 'content': system ~ '\\n\\n' ~ messages[1].content}] + messages[2:] %}"
+    "{% else %}{% set messages = [{'role': 'user', 'content': system}] + messages[1:] %}{% endif %}{% endif %}"
+)
+
+
+def exported_template(tokenizer: Any, prompt_format: PromptFormat) -> str | None:
+    """Return the chat template with which plain `apply_chat_template` makes the prompts of training; None to leave it as it is.
+
+    Variables become defaults, a system message is folded in, and what the template writes only before a finished answer (or
+    `answer_prefix` says) is written where an answer is opened too.
+    """
+    if not uses_chat_template(tokenizer, prompt_format):
+        return None
+    template = tokenizer.get_chat_template()
+    front = "".join(_default(name, value) for name, value in prompt_format.chat_template_kwargs.items())
+    front += _FOLD * prompt_format.fold_system_message
+    prompt = find_answer(tokenizer, _ASK, prompt_format).prompt
+    missing = prompt[len(render(tokenizer, _ASK, prompt_format, generate=True)) :]
+    back = f"{{% if add_generation_prompt %}}{{{{ {_literal(missing)} }}}}{{% endif %}}" * bool(missing)
+    if not front and not back:
+        return None
+    exported = copy.copy(tokenizer)
+    exported.chat_template = front + template + back
+    opened = render(exported, _ASK, PromptFormat(date=prompt_format.date), generate=True)
+    assert opened == prompt, (
+        opened,
+        prompt,
+    )  # else the template has something that this way of changing it does not know
+    return exported.chat_template
+
+
+def write_template(folder: Path, template: str) -> None:
+    """Put a chat template into a model folder, in place of the one that is there."""
+    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    file = folder / "tokenizer_config.json"
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    if settings.pop("chat_template", None) is not None:
+        file.write_text(json.dumps(settings, indent=2, ensure_ascii=False), encoding="utf-8")
+
+
+def _default(name: str, value: Any) -> str:
+    return f"{{%- if {name} is not defined %}}{{% set {name} = {_literal(value)} %}}{{% endif %}}"
+
+
+def _literal(value: Any) -> str:
+    """Return a value as Jinja writes it, which is JSON but for null."""
+    return re.sub(r"\bnull\b", "none", json.dumps(value)) if not isinstance(value, str) else json.dumps(value)
