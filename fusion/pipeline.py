@@ -167,7 +167,7 @@ def evaluate(context: RunContext, _caches: dict[str, Cache]) -> None:
         exact_match=tuple(context.config.evaluation.exact_match),
         max_new_tokens=context.config.evaluation.max_new_tokens,
         batch_tokens=context.config.evaluation.batch_tokens,
-        dtype=context.config.extract.dtype,
+        dtype=context.config.extract.resolved_dtype,
         device=distributed.device(),
     )
     for name, where in candidates(context).items():

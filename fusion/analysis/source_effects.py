@@ -74,11 +74,11 @@ def token_classes_by_source(context: RunContext, min_rows: int, sample: int = SA
 
 def load_models(context: RunContext) -> Iterator[tuple[str, Any]]:
     """The pivot before training, and the fused model where there is one, each loaded in its turn."""
-    yield "pivot", load_model(context.config.pivot.ref, context.config.extract.dtype, device())
+    yield "pivot", load_model(context.config.pivot.ref, context.config.extract.resolved_dtype, device())
     if (context.config.folder / "fused" / "fusion.json").exists():
         yield (
             "fused",
-            load_model(ModelRef(str(context.config.folder / "fused")), context.config.extract.dtype, device()),
+            load_model(ModelRef(str(context.config.folder / "fused")), context.config.extract.resolved_dtype, device()),
         )
 
 

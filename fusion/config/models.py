@@ -29,8 +29,8 @@ class ModelSettings(Settings):
     chat_template_kwargs: dict[str, Any] = Field(default={})
     """Variables for the chat template, such as {enable_thinking: false}."""
     answer_prefix: str | None = None
-    """Text between the chat template's generation prompt and every answer, such as a closed thought; "" for none. If not said:
-    what the template itself writes there."""
+    """Text between the template's generation prompt, or a plain prompt, and every answer, such as a closed thought or a line
+    break; "" for none. If not said: what the template itself writes there."""
     fold_system_message: bool = False
     """Put a system message before the first user message, for chat templates that refuse one."""
     stop: list[int | str] = Field(default=[])
@@ -58,7 +58,6 @@ class ModelSettings(Settings):
     @model_validator(mode="after")
     def _template_settings_need_a_template(self) -> ModelSettings:
         given = [name for name in ("chat_template_kwargs", "fold_system_message") if getattr(self, name)]
-        given += ["answer_prefix"] if self.answer_prefix is not None else []
         if given and self.template == "plain":
             raise ValueError(f"{', '.join(given)} is for chat templates, and template is plain; leave one of them out")
         return self

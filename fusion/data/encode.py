@@ -122,7 +122,8 @@ def _prompt(
         if response:
             check_answer(tokenizer, messages, response, place, prompt_format)
         return chat_prompt(tokenizer, messages, place, prompt_format)
-    return Prompt(_plain_ids(tokenizer, "\n".join(message["content"] for message in messages)))
+    text = "\n".join(message["content"] for message in messages)
+    return Prompt(_plain_ids(tokenizer, text + (prompt_format.answer_prefix or "")))
 
 
 def _plain_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

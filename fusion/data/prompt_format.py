@@ -23,7 +23,8 @@ class PromptFormat:
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     """Variables for the chat template, such as `enable_thinking`."""
     answer_prefix: str | None = None
-    """Text between the template's generation prompt and every answer; None takes what the template itself writes there."""
+    """Text between the template's generation prompt, or a plain prompt, and every answer; None takes what the template itself
+    writes there."""
     fold_system_message: bool = False
     """Put a system message before the first user message, for templates that refuse one."""
     shots: str = ""

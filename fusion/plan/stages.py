@@ -81,7 +81,9 @@ def _responses(planner: Planner) -> list[StageEstimate]:
 def _written(planner: Planner, stage: str, name: str, counts: Counts) -> StageEstimate:
     extract, size = planner.config.extract, planner.sizes[name]
     at_once = max(extract.batch_tokens, counts.longest)
-    memory_estimate = generation_memory(size, at_once, BYTES_PER_NUMBER[extract.dtype], planner.read_logits(name))
+    memory_estimate = generation_memory(
+        size, at_once, BYTES_PER_NUMBER[extract.resolved_dtype], planner.read_logits(name)
+    )
     disk = 4 * counts.rows  # about so many bytes of text a token
     return StageEstimate(
         stage, counts.examples, counts.tokens, disk=disk, memory=memory_estimate, flops=forward_flops(size, counts)
@@ -96,7 +98,9 @@ def _extract(planner: Planner, name: str) -> StageEstimate:
     if name not in planner.sizes:  # runs behind a server, not here
         return found
     size, at_once = planner.sizes[name], max(extract.batch_tokens, counts.longest)
-    memory_estimate = memory.extraction(size, at_once, BYTES_PER_NUMBER[extract.dtype], planner.read_logits(name))
+    memory_estimate = memory.extraction(
+        size, at_once, BYTES_PER_NUMBER[extract.resolved_dtype], planner.read_logits(name)
+    )
     parts = next((s.fine_tune.folds for s in planner.config.sources if s.name == name and s.fine_tune), 1)
     return replace(
         found,
@@ -140,7 +144,7 @@ def _evaluate(planner: Planner, name: str, kind: str) -> StageEstimate:
     size, counts = planner.sizes[kind], heldout_counts(planner.context, kind, planner.from_settings)
     at_once = max(planner.config.evaluation.batch_tokens, counts.longest)
     memory_estimate = memory.extraction(
-        size, at_once, BYTES_PER_NUMBER[planner.config.extract.dtype], planner.read_logits(kind)
+        size, at_once, BYTES_PER_NUMBER[planner.config.extract.resolved_dtype], planner.read_logits(kind)
     )
     disk = 1000 * counts.examples
     flops = forward_flops(size, counts)

@@ -35,7 +35,7 @@ def cache_writer(context: RunContext, name: str, folder: Path | None = None) -> 
         "prompts": prompt_format(context, name).key() | {"tokens": tokens_digest(context.encoded(name))},
         "max_length": context.config.data.max_length,
         "top_k": 1 if name == "pivot" else extract.top_k,
-        "dtype": extract.dtype,
+        "dtype": extract.resolved_dtype,
     }
     if extract.sampling is not None and name != "pivot":
         key |= {"top_k": extract.sampling.draws, "sampling": extract.sampling.model_dump()}
@@ -55,7 +55,7 @@ def open_source(context: RunContext, name: str, ref: ModelRef | None = None) -> 
     extract, size = context.config.extract, vocabulary_size(context.tokenizers[name])
     k = 1 if name == "pivot" else size if extract.top_k == "all" else min(extract.top_k, size)
     wanted = SourceRequest(
-        ref or context.models[name].ref, context.tokenizers[name], k, extract.dtype, device(), extract.batch_tokens,
+        ref or context.models[name].ref, context.tokenizers[name], k, extract.resolved_dtype, device(), extract.batch_tokens,
         extract.compile,
         sampling=None if name == "pivot" else extract.sampling,
         hidden=extract.hidden_states and name != "pivot",

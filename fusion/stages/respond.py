@@ -193,7 +193,7 @@ def _model(context: RunContext, name: str) -> dict[str, Any]:
     return {
         "model": context.fingerprints[name],
         "prompts": prompt_format(context, name).key() | {"ids": _prompts_digest(context, name)},
-        "dtype": context.config.extract.dtype,
+        "dtype": context.config.extract.resolved_dtype,
         "backend": context.backend(name).identity(),
     }
 
@@ -216,6 +216,6 @@ def _prompts_digest(context: RunContext, name: str) -> str:
 def _source_request(context: RunContext, name: str) -> SourceRequest:
     extract = context.config.extract
     return SourceRequest(
-        context.models[name].ref, context.tokenizers[name], 1, extract.dtype, device(), extract.batch_tokens,
+        context.models[name].ref, context.tokenizers[name], 1, extract.resolved_dtype, device(), extract.batch_tokens,
         prompt_format=prompt_format(context, name),
     )  # fmt: skip

@@ -38,7 +38,8 @@ def context(tmp_path_factory):
     """A finished run that began on another day."""
     folder = tmp_path_factory.mktemp("channels")
     sources = [
-        {"name": "base", "path": str(runs.models(folder)["neox"]), "template": "plain", "shots": SHOTS, "stop": ["\n"]},
+        {"name": "base", "path": str(runs.models(folder)["neox"]), "template": "plain", "shots": SHOTS, "answer_prefix": " =",
+         "stop": ["\n"]},
         {"name": "thinks", "path": chat_model(folder / "thinks", "empty thought, as Qwen3", 1),
          "chat_template_kwargs": {"enable_thinking": False}},
     ]  # fmt: skip
@@ -77,7 +78,7 @@ def test_the_prompts_are_those_of_the_first_day(context):
 def test_a_source_reads_its_worked_examples_and_its_end(context):
     tokenizer, text, example = context.tokenizers["base"], context.encoded("base")[0], context.extracted_examples[0]
     shown = tokenizer.decode(text.input_ids)
-    assert shown.startswith(SHOTS + example.prompt)
+    assert shown.startswith(f"{SHOTS}{example.prompt} =")
     assert shown.endswith(example.response + "\n")
 
 
