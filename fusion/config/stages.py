@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -61,7 +60,7 @@ class Extract(Settings):
             )
         return self
 
-    @functools.cached_property
+    @property
     def resolved_dtype(self) -> str:
         """Type that sources compute in, on this machine."""
         return preferred_dtype() if self.dtype == "auto" else self.dtype
