@@ -35,7 +35,7 @@ IMPORTS: dict[str, str] = {
     "report": "alignment analysis core extras fusion_eval.results fusion_eval.runners fusion_eval.statistics runtime",
     "responses": "core data grading models runtime",
     "runtime": "core",
-    "sources": "core data models runtime",
+    "sources": "core data models runtime tokenizers",
     "stages": (
         "alignment cache config core data fusion_eval.results fusion_eval.runners merging models objectives "
         "responses runtime sources training transforms weighting"

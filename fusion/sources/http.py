@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 RETRIED_STATUS = {408, 429}  # besides 500 and above
+REFUSAL = "validation error"  # llama-cpp-python refuses a request with status 500, which would be sent again
 MAX_WAIT = 60.0  # seconds between two attempts
 
 
@@ -31,8 +32,8 @@ class Endpoint:
             try:
                 return self._once(body)
             except urllib.error.HTTPError as error:
-                message = self._without_key(error.read(2000).decode(errors="replace").strip())
-                if error.code not in RETRIED_STATUS and error.code < 500:
+                message = self._without_key(error.read(600).decode(errors="replace").strip())
+                if (error.code not in RETRIED_STATUS and error.code < 500) or REFUSAL in message:
                     raise ValueError(f"{self.url} refused the request with status {error.code}: {message}") from None
                 reason, pause = f"status {error.code}: {message}", _seconds(error.headers.get("Retry-After"))
             except (OSError, http.client.HTTPException, json.JSONDecodeError) as error:

@@ -1,13 +1,12 @@
-"""The backend `openai`: rows and completions from a server with OpenAI's completions API and prompt logprobs."""
+"""The backend `openai`: rows and completions from a server with OpenAI's completions API."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
@@ -17,13 +16,19 @@ from typing_extensions import override
 from fusion.core.rows import LogitRows
 from fusion.data.answer_end import end_of_turn
 from fusion.data.encode import Encoded
-from fusion.models.generate import Completion, GenerationSettings
 from fusion.models.loading import vocabulary_size
+from fusion.runtime.console import console
 from fusion.sources.base import Backend, Progress, SourceRequest
+from fusion.sources.echo import measure_lag, read_echo
 from fusion.sources.http import Endpoint
-from fusion.sources.prompt_logprobs import TokenLogprobs, rows_from_logprobs
+from fusion.sources.openai_generator import OpenAIGenerator
+from fusion.sources.openai_server import Server
+from fusion.sources.prompt_logprobs import TokenLogprobs, read_prompt_logprobs, rows_from_logprobs
+from fusion.sources.prompt_text import whole_characters
+from fusion.sources.token_names import token_names
+from fusion.tokenizers import tokenize
 
-TOKEN_ID = "token_id:"  # how vLLM writes a token with return_tokens_as_token_ids, instead of its text
+PROBE, PROBE_ENDS = "One, two, three, four, five, six", (" seven", "\nThe", " and", "7", ".")
 
 
 class OpenAI(Backend):
@@ -46,7 +51,12 @@ class OpenAI(Backend):
     """`echo`: the prompt comes back with log-probabilities by token text; tokens that share a text cannot be told apart and
     are left out. `prompt_logprobs`: vLLM's extension, by token id, exact; take it where the server has it."""
     prompt: Literal["ids", "text"] = "ids"
-    """How a prompt is sent: as token ids, or as text for a server that takes no ids and makes the same tokens of it."""
+    """How a prompt is sent: as token ids, or as text for a server that takes no ids. Text is sent only where this tokenizer
+    makes the same ids of it, and the server's tokens are compared with them."""
+    sampling_fields: Literal["all", "openai"] = "all"
+    """What is sent so that answers depend on the run's settings alone, and not on the server's defaults or the model's
+    generation_config. `all`: penalties, top_k and min_p off, and the ids at which answers end. `openai`: only what OpenAI's API
+    has, for servers that refuse other fields; what else they do by default stays."""
     extra_body: dict[str, Any] = Field(default={})
     """Additional fields of each request, such as `return_tokens_as_token_ids: true`."""
     api_key_env: str | None = None
@@ -72,14 +82,17 @@ class OpenAI(Backend):
 
     @override
     def open(self, request: SourceRequest) -> OpenAISource:
-        return OpenAISource(self, self._endpoint(), request.tokenizer, request.k)
+        return OpenAISource(self, self._server(request), request.tokenizer, request.k)
 
     @override
     def open_generator(self, request: SourceRequest) -> OpenAIGenerator:
         end = end_of_turn(request.tokenizer, dataclasses.replace(request.prompt_format, stop=()))
         ids = [*request.prompt_format.stop_ids, *([] if end is None else [end])]
-        stop = [*request.prompt_format.stop_texts, *(request.tokenizer.decode([id]) for id in ids)]
-        return OpenAIGenerator(self, self._endpoint(), request.tokenizer, stop)
+        texts = request.prompt_format.stop_texts
+        return OpenAIGenerator(self._server(request), self.concurrency, self.sampling_fields == "all", ids, texts)
+
+    def _server(self, request: SourceRequest) -> Server:
+        return Server(self._endpoint(), self.model, request.tokenizer, self.prompt == "ids", self.extra_body)
 
     def _endpoint(self) -> Endpoint:
         key = os.environ.get(self.api_key_env, "") if self.api_key_env else None
@@ -90,166 +103,89 @@ class OpenAI(Backend):
         return Endpoint(f"{self.url}/completions", key, self.timeout, self.max_retries, self.backoff)
 
 
-@dataclass(frozen=True)
-class OpenAIGenerator:
-    """Completions from a server, one request for each prompt, several at a time."""
-
-    settings: OpenAI
-    endpoint: Endpoint
-    tokenizer: Any
-    stop: Sequence[str]
-    """Texts at which answers end; that of the end-of-turn token in case the server does not stop there by itself."""
-
-    def generate(
-        self, prompts: Sequence[Sequence[int]], settings: GenerationSettings, progress: Progress | None = None
-    ) -> list[list[Completion]]:
-        """See `Generator.generate`."""
-        completions = []
-        with ThreadPoolExecutor(self.settings.concurrency) as pool:
-            for choices in pool.map(partial(self._request, generation=settings), prompts):
-                completions.append(choices)
-                if progress is not None:
-                    progress(1)
-        return completions
-
-    def _request(self, ids: Sequence[int], generation: GenerationSettings) -> list[Completion]:
-        prompt = (
-            list(ids)
-            if self.settings.prompt == "ids"
-            else self.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
-        )
-        body = {
-            "model": self.settings.model, "prompt": prompt,
-            "max_tokens": generation.max_new_tokens, "n": generation.num_return_sequences,
-            "temperature": generation.temperature, "top_p": generation.top_p, "seed": generation.seed_for([ids]),
-        }  # fmt: skip
-        stop = {"stop": list(self.stop)} if self.stop else {}
-        choices = self.endpoint.post({**body, **stop, **self.settings.extra_body})["choices"]
-        return [Completion(choice["text"], choice["finish_reason"] == "stop") for choice in choices]
-
-
 @dataclass(frozen=True, eq=False)
 class OpenAISource:
     """Rows from a server: one request for each text, several at a time."""
 
     settings: OpenAI
-    endpoint: Endpoint
+    server: Server
     tokenizer: Any
     k: int
+    lags: dict[int | None, int] = field(default_factory=dict)
+    """By the control token that a prompt begins with, or None: how far its log-probabilities lag behind; see `echo.py`."""
 
     def rows(self, texts: Sequence[Encoded], progress: Progress | None = None) -> LogitRows:
         """See `Source.rows`. Raises ValueError where the server refuses, or answers for other tokens than were sent."""
-        read = (
-            read_prompt_logprobs
-            if self.settings.logprobs_api == "prompt_logprobs"
-            else partial(read_echo, ids_by_text=self._ids_by_text())
-        )
-        parts, size = [], vocabulary_size(self.tokenizer)
-        pool = ThreadPoolExecutor(self.settings.concurrency)
+        read, size = self._reader(texts), vocabulary_size(self.tokenizer)
+        parts, pool = [], ThreadPoolExecutor(self.settings.concurrency)
         try:
-            for number, choice in enumerate(pool.map(self._request, texts)):
+            for number, answer in enumerate(pool.map(self._request, map(self._sendable, texts))):
                 text = texts[number]
                 try:
-                    logprobs_per_token = read(choice, text.input_ids, decoded=self._decoded)
-                    parts.append(rows_from_logprobs(text, logprobs_per_token[text.start :], self.k, size, number))
+                    listed = [*read(answer, self._sendable(text)), *({} for _ in text.input_ids)][: len(text.input_ids)]
+                    parts.append(rows_from_logprobs(text, listed[text.start :], self.k, size, number))
                 except ValueError as error:
-                    raise ValueError(f"{self.endpoint.url}, model {self.settings.model}: {error}") from error
+                    shown = self.tokenizer.decode(text.input_ids[text.start :][:20])
+                    raise self.server.error(ValueError(f"text {number}, {shown!r}: {error}")) from error
                 if progress is not None:
                     progress(len(text.input_ids))
         finally:
             pool.shutdown(cancel_futures=True)
         return LogitRows.cat(parts)
 
-    def _request(self, text: Encoded) -> dict[str, Any]:
-        ids = text.input_ids
-        prompt = (
-            ids if self.settings.prompt == "ids" else self.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
-        )
-        logprobs = (
-            {"echo": True, "logprobs": self.k} if self.settings.logprobs_api == "echo" else {"prompt_logprobs": self.k}
-        )
-        exact = {"return_token_ids": True} if self.settings.logprobs_api == "prompt_logprobs" else {}
-        body = {"model": self.settings.model, "prompt": prompt, "max_tokens": 1, "temperature": 1.0}
-        return self.endpoint.post({**body, **logprobs, **exact, **self.settings.extra_body})["choices"][0]
+    def _request(self, ids: Sequence[int]) -> dict[str, Any]:
+        exact = self.settings.logprobs_api == "prompt_logprobs"
+        kind = {"prompt_logprobs": self.k, "return_token_ids": True} if exact else {"echo": True, "logprobs": self.k}
+        return self.server.post(ids, {"max_tokens": 1, "temperature": 1.0, **kind})
 
-    def _decoded(self, ids: Iterable[int]) -> list[str]:
-        return self.tokenizer.batch_decode([[id] for id in ids], clean_up_tokenization_spaces=False)
+    def _sendable(self, text: Encoded) -> list[int]:
+        """Return the ids that can be sent: as text, without a character that was cut in two at the end."""
+        return text.input_ids if self.server.sends_ids else whole_characters(self.tokenizer, text.input_ids)
 
-    def _ids_by_text(self) -> dict[str, int]:
-        """Return the id of each token text that belongs to one token only."""
-        texts = self._decoded(range(vocabulary_size(self.tokenizer)))
-        ids: dict[str, int] = {}
-        for id, text in enumerate(texts):
-            ids[text] = -1 if text in ids else id
-        return {text: id for text, id in ids.items() if id >= 0}
+    def _reader(
+        self, texts: Sequence[Encoded]
+    ) -> Callable[[Mapping[str, Any], Sequence[int]], Sequence[TokenLogprobs]]:
+        """Return what reads an answer; where prompts are echoed, after asking how the server places its numbers."""
+        if self.settings.logprobs_api == "prompt_logprobs":
+            self.server.prepare()
+            return read_prompt_logprobs
+        names = token_names(self.tokenizer)
+        for text in texts:
+            if self._first(text.input_ids) not in self.lags:
+                self.lags[self._first(text.input_ids)] = self._measured_lag(text)
+        return lambda answer, sent: read_echo(answer, sent, names, self.lags[self._first(sent)])
 
+    def _first(self, ids: Sequence[int]) -> int | None:
+        return ids[0] if ids[0] in token_names(self.tokenizer).control else None
 
-def read_prompt_logprobs(choice: Mapping[str, Any], sent: Sequence[int], decoded: Any) -> Sequence[TokenLogprobs]:
-    """Parse vLLM's extension: at each token of a prompt {"123": {"logprob": -0.1, "rank": 1}, ...}, null at the first.
-
-    Raises ValueError where the server read other tokens than `sent`: every token of a prompt is among its own entries.
-    """
-    listed = choice.get("prompt_logprobs")
-    if listed is None:
-        raise ValueError(
-            "the answer has no prompt_logprobs. Use logprobs_api: echo, or a server with this extension (vllm serve)."
-        )
-    returned = choice.get("prompt_token_ids")
-    entries_per_token = [_logprobs(entries) for entries in listed]
-    wrong = [n for n, entries in enumerate(entries_per_token) if n and n < len(sent) and sent[n] not in entries]
-    if (returned is not None and list(returned) != list(sent)) or len(entries_per_token) != len(sent) or wrong:
-        raise ValueError(
-            _mismatch(
-                len(entries_per_token) if returned is None else len(returned),
-                len(sent),
-                returned_tokens=returned or [],
-                sent_tokens=sent,
+    def _measured_lag(self, text: Encoded) -> int:
+        first = self._first(text.input_ids)
+        try:
+            lag = measure_lag(self._request, token_names(self.tokenizer), self._probes(text.input_ids[: text.start]))
+        except ValueError as error:
+            raise self.server.error(error) from error
+        if lag:
+            begin = "with an ordinary token" if first is None else f"with {self.tokenizer.decode([first])!r}"
+            console.print(
+                f"  {self.settings.model}: where a prompt begins {begin}, the server's log-probabilities stand one token too "
+                "early; they are put back, and the true token's is known only if it is among the K likeliest",
+                markup=False,
             )
-        )
-    return entries_per_token
+        return lag
 
-
-def _logprobs(entries: Mapping[str, Any] | None) -> dict[int, float]:
-    return {int(id): float(entry["logprob"]) for id, entry in (entries or {}).items()}
-
-
-def read_echo(
-    choice: Mapping[str, Any], sent: Sequence[int], decoded: Any, ids_by_text: Mapping[str, int]
-) -> Sequence[TokenLogprobs]:
-    """Parse an echoed prompt: log-probabilities by token text; texts that several tokens share are left out.
-
-    Raises ValueError where the server read other tokens than `sent`, as far as their texts tell.
-    """
-    logprobs = choice.get("logprobs") or {}
-    if len(logprobs.get("tokens") or []) < len(sent) or not logprobs.get("top_logprobs"):
-        raise ValueError(
-            f"{len(sent)} tokens were sent, and {len(logprobs.get('tokens') or [])} came back with log-probabilities. The "
-            "server must support echo with logprobs for prompts; try logprobs_api: prompt_logprobs, or another server."
-        )
-    tokens = logprobs["tokens"][: len(sent)]
-    texts = decoded(sent)
-    wrong = [
-        n for n, (token, id) in enumerate(zip(tokens, sent, strict=True)) if token not in (texts[n], f"{TOKEN_ID}{id}")
-    ]
-    if wrong:
-        raise ValueError(
-            _mismatch(len(tokens), len(sent), returned_tokens=tokens[wrong[0] :], sent_tokens=texts[wrong[0] :])
-        )
-    entries_per_token: list[dict[int, float]] = [{}]
-    for id, own, top in zip(sent[1:], logprobs["token_logprobs"][1:], logprobs["top_logprobs"][1:], strict=False):
-        entries = {_id(text, ids_by_text): float(value) for text, value in (top or {}).items()}
-        entries_per_token.append({**entries, id: float(own)})
-        entries_per_token[-1].pop(-1, None)
-    return entries_per_token
-
-
-def _id(text: str, ids_by_text: Mapping[str, int]) -> int:
-    return int(text.removeprefix(TOKEN_ID)) if text.startswith(TOKEN_ID) else ids_by_text.get(text, -1)
-
-
-def _mismatch(returned: int, sent: int, *, returned_tokens: Sequence[Any], sent_tokens: Sequence[Any]) -> str:
-    return (
-        f"it answered for other tokens than were sent: {returned} for {sent}, {returned_tokens[:3]} where {sent_tokens[:3]} "
-        "stood. The tokenizer at the source's path must be the server's own, and the server must add nothing to the prompt "
-        "(prompt: ids helps)."
-    )
+    def _probes(self, prompt: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Return two prompts that differ in their last token alone, and can be sent: behind this prompt, else of our own."""
+        own = [*([prompt[0]] if self._first(prompt) is not None else []), *tokenize(self.tokenizer, [PROBE])[0]]
+        reason = ValueError("no two tokens of this tokenizer could be sent to try it out.")
+        for stem in (prompt, own):
+            found = []
+            for end in dict.fromkeys(ids[0] for ids in tokenize(self.tokenizer, PROBE_ENDS)):
+                try:
+                    self.server.check([*stem, end])
+                except ValueError as error:
+                    reason = error
+                else:
+                    found.append([*stem, end])
+            if len(found) > 1:
+                return found[0], found[1]
+        raise reason

@@ -122,8 +122,8 @@ class VLLMGenerator:
     def _sampling_params(self, settings: GenerationSettings, prompt: Sequence[int]) -> Any:
         return self.sampling_params_class(
             n=settings.num_return_sequences, temperature=settings.temperature, top_p=settings.top_p,
-            max_tokens=settings.max_new_tokens,
-            seed=settings.seed_for([prompt]), stop_token_ids=list(self.stop_token_ids),
+            top_k=0, min_p=0.0, repetition_penalty=1.0, presence_penalty=0.0, frequency_penalty=0.0,  # off, and said so
+            max_tokens=settings.max_new_tokens, seed=settings.seed_for([prompt]), stop_token_ids=list(self.stop_token_ids),
             **({"stop": list(self.stop)} if self.stop else {}),
         )  # fmt: skip
 

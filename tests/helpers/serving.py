@@ -8,10 +8,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from fusion.tokenizers import vocabulary_bytes
+
+OPENAI_FIELDS = {
+    "model", "prompt", "echo", "logprobs", "max_tokens", "temperature", "top_p", "seed", "n", "stop", "presence_penalty",
+    "frequency_penalty", "generation_config", "stream",
+}  # fmt: skip
 
 
 @dataclass
@@ -67,7 +74,11 @@ class Server:
     limit: int = 100
     """Largest number of log-probabilities."""
     adds_bos: bool = False
-    takes_ids: bool = True
+    """Whether it puts BOS, or the token 1, before every prompt."""
+    penalises: bool = False
+    """Whether it writes otherwise (backwards) where no request turns its repetition penalty off."""
+    kind: Literal["vllm", "llama_cpp_python", "transformers_serve"] = "vllm"
+    """Whose habits it has; `tests/sources/recorded` holds answers of the real ones."""
     as_token_ids: bool = True
     """Whether it knows return_token_ids."""
     says: dict[str, str] = field(default_factory=dict)
@@ -85,62 +96,102 @@ class Server:
 
     def complete(self, body):
         """Status and answer to a request."""
-        if "n" in body:
-            return 200, {"object": "text_completion", "choices": self._written(body)}
-        k = body.get("prompt_logprobs") or body.get("logprobs")
-        if k > self.limit:
-            return 400, {"error": {"message": f"Requested {k} logprobs, at most {self.limit} are allowed."}}
-        ids = body["prompt"]
-        if isinstance(ids, str):
-            ids = self.tokenizer(ids, add_special_tokens=False)["input_ids"]
-        elif not self.takes_ids:
-            return 400, {"error": {"message": "prompt must be a string"}}
-        ids = [1, *ids] if self.adds_bos else ids
-        listed = prompt_logprobs(self.model, ids, k)
-        choice: dict[str, Any] = {"index": 0, "text": "", "finish_reason": "length"}
-        if "prompt_logprobs" in body:
-            choice["prompt_logprobs"] = [
-                entries and {str(i): vars(e) for i, e in entries.items()} for entries in listed
-            ]
-            if body.get("return_token_ids") and self.as_token_ids:
-                choice["prompt_token_ids"] = ids
-        elif body.get("echo"):
-            choice["logprobs"] = self._echo(ids, listed, body.get("return_tokens_as_token_ids", False))
-        return 200, {"object": "text_completion", "choices": [choice]}
-
-    def _written(self, body):
+        if refusal := self._refused(body):
+            return refusal
         ids = body["prompt"]
         ids = self.tokenizer(ids, add_special_tokens=False)["input_ids"] if isinstance(ids, str) else ids
+        bos = self.tokenizer.bos_token_id
+        ids = [1 if bos is None else bos, *ids] if self.adds_bos else ids
+        if self.kind == "transformers_serve" or not (body.get("logprobs") or body.get("prompt_logprobs")):
+            choice = self._written(ids, body)
+        else:
+            choice = {"index": 0, "text": "", "finish_reason": "length"} | self._listed(ids, body)
+        return 200, {"object": "text_completion", "choices": [choice], "usage": {"prompt_tokens": len(ids)}}
+
+    def _refused(self, body):
+        k = body.get("prompt_logprobs") or body.get("logprobs") or 0
+        if self.kind == "llama_cpp_python" and not isinstance(body["prompt"], str):
+            return 500, {"error": {"message": "7 validation errors: Input should be a valid string"}}
+        if self.kind == "transformers_serve" and not isinstance(body["prompt"], str):
+            return 400, {"detail": "prompt must be a string."}
+        if self.kind == "transformers_serve" and (unexpected := body.keys() - OPENAI_FIELDS):
+            return 422, {"detail": f"Unexpected fields in the request: {unexpected}"}
+        if self.kind == "vllm" and k > self.limit:
+            return 400, {"error": {"message": f"Requested {k} logprobs, at most {self.limit} are allowed."}}
+        return None
+
+    def _listed(self, ids, body):
+        if self.kind == "llama_cpp_python":
+            return {"logprobs": self._echo_llama_cpp(ids, body["logprobs"])} if body.get("echo") else {}
+        listed = prompt_logprobs(self.model, ids, body.get("prompt_logprobs") or body["logprobs"])
+        if "prompt_logprobs" in body:
+            found = {
+                "prompt_logprobs": [entries and {str(i): vars(e) for i, e in entries.items()} for entries in listed]
+            }
+            return found | ({"prompt_token_ids": ids} if body.get("return_token_ids") and self.as_token_ids else {})
+        return {"logprobs": self._echo(ids, listed, body.get("return_tokens_as_token_ids", False))}
+
+    def _written(self, ids, body):
+        # transformers serve takes the frequency penalty for a repetition penalty less one
+        neutral = {"vllm": "repetition_penalty", "llama_cpp_python": "repeat_penalty"}.get(
+            self.kind, "frequency_penalty"
+        )
+        penalised = self.penalises and neutral not in body
         stop = [self.tokenizer.convert_tokens_to_ids(text) for text in body.get("stop", [])]
-        return [
-            {"index": n, "text": text, "finish_reason": reason}
-            for n, (text, reason) in enumerate(
-                continued(
-                    self.model,
-                    self.tokenizer,
-                    ids,
-                    body["n"],
-                    body["max_tokens"],
-                    stop,
-                    body["temperature"],
-                    body["seed"],
-                )
-            )
-        ]
+        stop += body.get("stop_token_ids", []) if self.kind == "vllm" else []
+        rest = (body["max_tokens"], stop, body["temperature"], body.get("seed", 0))
+        [(text, reason)] = continued(self.model, self.tokenizer, ids, 1, *rest)
+        return {"index": 0, "text": text[::-1] if penalised else text, "finish_reason": reason}
 
     def _echo(self, ids, listed, as_ids):
-        def name(id):
-            return f"token_id:{id}" if as_ids else self.tokenizer.decode([id])
+        """As vLLM: a part of a character has no text, and what completes one has all of it."""
+        ids = [*ids, 7]  # one token must be generated, and it is listed as well
+        table, before, pending = vocabulary_bytes(self.tokenizer), [], b""
+        for id in ids:
+            before.append(pending)
+            pending = b"" if self._name(pending + (table[id] or b"")) else pending + (table[id] or b"")
 
-        generated = 7  # one token must be generated, and it is listed as well
-        own = [None, *(entries[id].logprob for id, entries in zip(ids[1:], listed[1:], strict=True))]
-        top = [entries and {name(id): entry.logprob for id, entry in entries.items()} for entries in listed]
+        def name(id, at):
+            if as_ids:
+                return f"token_id:{id}"
+            return self.tokenizer.decode([id]) if table[id] is None else self._name(before[at] + table[id])
+
+        listed = [*listed, {7: Logprob(-1.0)}]
+        top = []
+        for at, entries in enumerate(listed):
+            names = {}
+            for id, entry in (entries or {}).items():
+                names.setdefault(name(id, at), entry.logprob)
+            top.append(names or None)
         return {
-            "tokens": [name(id) for id in [*ids, generated]],
-            "token_logprobs": [*own, -1.0],
-            "top_logprobs": [*top, {name(generated): -1.0}],
-            "text_offset": [],
+            "tokens": [name(id, at) for at, id in enumerate(ids)],
+            "token_logprobs": [entries and entries[id].logprob for id, entries in zip(ids, listed, strict=True)],
+            "top_logprobs": top,
         }
+
+    def _name(self, raw):
+        try:
+            return raw.decode()
+        except UnicodeDecodeError:
+            return ""
+
+    @torch.no_grad()
+    def _echo_llama_cpp(self, ids, k):
+        """As llama-cpp-python: an item holds what comes behind its token, unless BOS, which it leaves out, comes first."""
+        table, bos = vocabulary_bytes(self.tokenizer), self.tokenizer.bos_token_id
+        logprobs = self.model(torch.tensor([ids])).logits[0].float().log_softmax(-1)
+        tokens, own, top = [], [], []
+        for id, row in zip([*ids[ids[0] == bos :], 7], logprobs, strict=False):
+            if id == bos:
+                continue
+            names = {}
+            for value, other in zip(*(each.tolist() for each in row.topk(k)), strict=True):
+                names[(table[other] or b"").decode(errors="ignore")] = value
+            tokens.append((table[id] or b"").decode(errors="ignore"))
+            own.append(row[id].item())
+            top.append({**names, tokens[-1]: own[-1]})
+        own[0] = top[0] = None
+        return {"tokens": tokens, "token_logprobs": own, "top_logprobs": top}
 
 
 @contextmanager
@@ -214,6 +265,11 @@ class SamplingParams:
     n: int = 1
     temperature: float = 1.0
     top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
     seed: int | None = None
     stop_token_ids: list[int] | None = None
     max_tokens: int | None = 16

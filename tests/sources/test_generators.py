@@ -1,5 +1,6 @@
 """Backends that answer prompts by themselves, against each other and against the model asked token by token."""
 
+import dataclasses
 import sys
 from functools import partial
 
@@ -116,10 +117,65 @@ def test_a_server_and_vllm_are_asked_for_as_many_samples_each_prompt_with_a_seed
     with serving.serve(server) as url:
         found = OpenAI(url=url, model="tiny").open_generator(wanted).generate(prompts, DRAWN)
     assert [len(each) for each in found] == [3] * 4
-    assert len({seen["seed"] for seen in server.seen}) == 4
+    assert len({seen["seed"] for seen in server.seen}) == 12
     assert all((seen["temperature"], seen["top_p"], seen["max_tokens"]) == (1.0, 1.0, 6) for seen in server.seen)
+    assert all("n" not in seen for seen in server.seen)  # some servers take it and write one answer
+    assert len({answer.text for each in found for answer in each}) > 6
     monkeypatch.setitem(sys.modules, "vllm", serving.vllm_module())
-    assert VLLM().open_generator(wanted).generate(prompts, DRAWN) == found
+    assert [len(each) for each in VLLM().open_generator(wanted).generate(prompts, DRAWN)] == [3] * 4
+
+
+@pytest.mark.parametrize(("kind", "settings"), [
+    ("vllm", {}),
+    ("llama_cpp_python", {"prompt": "text"}),
+    ("transformers_serve", {"prompt": "text", "sampling_fields": "openai"}),
+])  # fmt: skip
+def test_a_penalty_that_a_server_has_by_default_is_turned_off(tiny_source, prompts, greedy, kind, settings):
+    folder, wanted, _, _ = tiny_source
+    with serving.serve(serving.Server(folder, kind=kind, penalises=True)) as url:
+        assert OpenAI(url=url, model="tiny", **settings).open_generator(wanted).generate(prompts, GREEDY) == greedy
+
+
+def test_a_server_is_told_where_answers_end_by_text_and_by_id_and_is_cut_there_in_any_case(
+    tiny_source, prompts, greedy
+):
+    folder, wanted, _, _ = tiny_source
+    end, [[first], *_] = wanted.tokenizer.eos_token, greedy
+    wanted = dataclasses.replace(wanted, prompt_format=PromptFormat(stop=(first.text[2], 5)))
+    server = serving.Server(folder)
+    with serving.serve(server) as url:
+        [[found], *_] = OpenAI(url=url, model="tiny").open_generator(wanted).generate(prompts, GREEDY)
+    assert set(server.seen[0]["stop"]) == {first.text[2], end, wanted.tokenizer.decode([5])}
+    assert set(server.seen[0]["stop_token_ids"]) == {5, wanted.tokenizer.eos_token_id}
+    assert found == Completion(first.text.partition(first.text[2])[0], True)
+
+
+def test_a_server_that_refuses_fields_names_the_way_out(tiny_source, prompts):
+    folder, wanted, _, _ = tiny_source
+    with serving.serve(serving.Server(folder, kind="transformers_serve")) as url:
+        writer = OpenAI(url=url, model="tiny", prompt="text").open_generator(wanted)
+        with pytest.raises(ValueError, match=r"Unexpected fields .* Set backend.sampling_fields to openai"):
+            writer.generate(prompts, GREEDY)
+
+
+def test_vllm_is_told_that_all_penalties_and_filters_are_off(tiny_source, monkeypatch):
+    monkeypatch.setitem(sys.modules, "vllm", serving.vllm_module())
+    writer = dataclasses.replace(VLLM().open_generator(tiny_source[1]), sampling_params_class=dict)
+    told = writer._sampling_params(GREEDY, [1])
+    assert [told[name] for name in ("repetition_penalty", "presence_penalty", "frequency_penalty")] == [1.0, 0.0, 0.0]
+    assert [told[name] for name in ("top_k", "min_p", "top_p")] == [0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize("samples", [True, False])
+def test_a_server_that_does_not_sample_is_noticed(tiny_source, prompts, monkeypatch, capsys, samples):
+    def cold(model, tokenizer, ids, n, most, stop, temperature, seed):
+        return continued(model, tokenizer, ids, n, most, stop, temperature if samples else 0, seed)
+
+    continued = serving.continued
+    monkeypatch.setattr(serving, "continued", cold)
+    with serving.serve(serving.Server(tiny_source[0])) as url:
+        OpenAI(url=url, model="tiny").open_generator(tiny_source[1]).generate(prompts * 2, DRAWN)
+    assert ("Does the server sample?" in " ".join(capsys.readouterr().out.split())) != samples
 
 
 def test_ends_are_those_of_the_settings_and_of_the_template(tiny_source):

@@ -6,9 +6,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from fusion.data.encode import encode
+from fusion.data.encode import encode, truncate_rows
 from fusion.models.loading import ModelRef, load_tokenizer
-from fusion.sources import OpenAI
+from fusion.sources import OpenAI, SourceRequest, Transformers
+from fusion.sources.prompt_text import whole_characters
 from tests.helpers import serving, tiny
 
 QUICK = {"model": "tiny", "backoff": 0.01, "max_retries": 2}
@@ -42,26 +43,88 @@ def test_rows_by_token_id_are_those_of_transformers_but_for_the_moments(server, 
     assert {isinstance(seen["prompt"], str) for seen in server.seen} == {settings.get("prompt") == "text"}
 
 
-def test_rows_by_text_are_right_where_the_text_is_one_tokens_and_leave_out_the_others(server, tiny_source):
-    rows, expected = rows_from(server, tiny_source, logprobs_api="echo")
-    torch.testing.assert_close(
-        rows.gold, expected.gold, atol=1e-5, rtol=0
-    )  # the sent token is known, whatever its text
-    names = server.tokenizer.batch_decode([[id] for id in range(len(server.tokenizer))])
-    single = torch.tensor([names.count(name) == 1 for name in names])
-    assert 0 < single.sum() < len(names)
-    found = 0
+@pytest.mark.parametrize("settings", [{}, {"prompt": "text"}])
+def test_rows_by_text_are_right_where_a_name_is_one_tokens_and_leave_out_the_others(server, tiny_source, settings):
+    rows, expected = rows_from(server, tiny_source, logprobs_api="echo", **settings)
+    torch.testing.assert_close(rows.gold, expected.gold, atol=1e-5, rtol=0)  # that of a sent token, whatever its name
+    assert entries_are_right(rows, tiny_source) > 0.5 * expected.ids.numel()
+
+
+def entries_are_right(rows, source):
+    """Number of entries, after comparing each with that of transformers."""
+    _, wanted, texts, _ = source
+    expected, found = Transformers().open(dataclasses.replace(wanted, k=len(wanted.tokenizer))).rows(texts), 0
     for row in range(len(rows)):
-        kept = {
-            id: value for id, value in zip(rows.ids[row].tolist(), rows.logprobs[row].tolist(), strict=True) if id >= 0
-        }
+        mine = zip(rows.ids[row].tolist(), rows.logprobs[row].tolist(), strict=True)
         whole = dict(zip(expected.ids[row].tolist(), expected.logprobs[row].tolist(), strict=True))
-        for id in whole:
-            if single[id]:
-                assert kept[id] == pytest.approx(whole[id], abs=1e-5)
-        assert all(single[id] or id == int(expected.token[row]) for id in kept)
-        found += len(kept)
-    assert found < expected.ids.numel()
+        for id, value in mine:
+            if id >= 0:
+                found += 1
+                assert value == pytest.approx(whole[id], abs=1e-5)
+    return found
+
+
+def test_log_probabilities_that_stand_one_token_early_are_put_back(server, tiny_source, capsys):
+    server.kind = "llama_cpp_python"
+    many = (*tiny_source[:1], dataclasses.replace(tiny_source[1], k=100), *tiny_source[2:])
+    rows, expected = rows_from(server, many, prompt="text")
+    assert entries_are_right(rows, many) > 0.5 * rows.ids.numel()
+    known = rows.gold.isfinite()
+    torch.testing.assert_close(rows.gold[known], expected.gold[known], atol=1e-5, rtol=0)
+    assert 0 < known.sum() < len(rows)
+    for row in known.nonzero().flatten():
+        assert rows.token[row] in rows.ids[row]  # known only where it is among the entries
+    assert "one token too early" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.fixture(scope="module")
+def bos_source(tmp_path_factory):
+    """What `tiny_source` is, of a model whose prompts begin with BOS."""
+    folder = tiny.folder("cohere", tmp_path_factory.mktemp("bos") / "cohere", padding=0)
+    tokenizer = load_tokenizer(ModelRef(str(folder)))
+    wanted = SourceRequest(ModelRef(str(folder)), tokenizer, k=6)
+    texts = [
+        encode(tokenizer, [{"role": "user", "content": "number\n"}], word) for word in ("the lazy dog", "naïve 北京 🙂")
+    ]
+    return folder, wanted, texts, Transformers().open(wanted).rows(texts)
+
+
+@pytest.mark.parametrize("adds_bos", [True, False])
+def test_behind_bos_all_true_tokens_are_known_though_the_server_hides_it(bos_source, adds_bos):
+    server = serving.Server(bos_source[0], kind="llama_cpp_python", adds_bos=adds_bos)
+    assert server.tokenizer.bos_token_id == bos_source[2][0].input_ids[0]
+    rows, expected = rows_from(server, bos_source, prompt="text")
+    torch.testing.assert_close(rows.gold, expected.gold, atol=1e-5, rtol=0)
+    assert entries_are_right(rows, bos_source) > len(rows)
+    assert {seen["prompt"].startswith("<|begin|>") for seen in server.seen[1:]} == {not adds_bos}
+
+
+def test_a_server_that_puts_a_token_before_texts_without_bos_is_refused(server, tiny_source):
+    server.kind, server.adds_bos = "llama_cpp_python", True
+    with pytest.raises(ValueError, match=r"puts a token before every text, and .* does not begin with BOS"):
+        rows_from(server, tiny_source, prompt="text")
+
+
+def test_a_text_that_is_cut_otherwise_is_refused_before_it_is_sent(server, tiny_source):
+    _, wanted, _, _ = tiny_source
+    text = encode(wanted.tokenizer, [{"role": "user", "content": "the la"}], "zy dog")
+    source = (server, (None, wanted, [text], None))
+    with pytest.raises(
+        ValueError, match=r"model tiny: as text, 'the lazy dog.*' is cut into other tokens .*prompt: ids"
+    ):
+        rows_from(*source, prompt="text")
+
+
+def test_a_character_cut_in_two_at_the_end_is_not_sent_as_text_and_stays_unknown(server, tiny_source):
+    _, wanted, _, _ = tiny_source
+    text = truncate_rows(encode(wanted.tokenizer, [{"role": "user", "content": "number"}], "the ☃"), 3)
+    assert len(whole_characters(wanted.tokenizer, text.input_ids)) < len(text.input_ids)
+    expected = Transformers().open(wanted).rows([text])
+    rows, _ = rows_from(server, (None, wanted, [text], None), prompt="text")
+    known = rows.gold.isfinite()
+    assert not known[-1]
+    assert known[0]
+    torch.testing.assert_close(rows.gold[known], expected.gold[known], atol=1e-5, rtol=0)
 
 
 def test_a_busy_server_is_asked_again(server, tiny_source):
@@ -130,7 +193,7 @@ def test_a_key_that_is_not_set_is_asked_for(tiny_source, monkeypatch):
 @pytest.mark.parametrize("knows_ids", [True, False])
 def test_answers_for_other_tokens_are_refused(server, tiny_source, settings, knows_ids):
     server.adds_bos, server.as_token_ids = True, knows_ids
-    with pytest.raises(ValueError, match=r"model tiny: it answered for other tokens than were sent"):
+    with pytest.raises(ValueError, match=r"model tiny: .*it answered for other tokens than were sent"):
         rows_from(server, tiny_source, **settings)
 
 
@@ -150,12 +213,37 @@ def test_a_server_without_the_form_says_so(server, tiny_source, monkeypatch):
         rows_from(server, tiny_source, logprobs_api="prompt_logprobs")
 
 
-def test_a_server_that_takes_no_ids_refuses_and_takes_text(server, tiny_source):
-    server.takes_ids = False
-    with pytest.raises(ValueError, match="prompt must be a string"):
-        rows_from(server, tiny_source, logprobs_api="prompt_logprobs")
-    rows, expected = rows_from(server, tiny_source, logprobs_api="prompt_logprobs", prompt="text")
-    torch.testing.assert_close(rows.gold, expected.gold, atol=1e-5, rtol=0)
+@pytest.mark.parametrize("kind", ["llama_cpp_python", "transformers_serve"])
+def test_a_server_that_takes_no_ids_is_asked_once_and_the_way_out_is_named(server, tiny_source, kind):
+    server.kind = kind
+    with pytest.raises(
+        ValueError, match=r"refused the request .*string.* This server takes no token ids: set backend.prompt to"
+    ):
+        rows_from(server, tiny_source)
+    assert len(server.seen) == 1
+
+
+def test_a_server_that_ignores_echo_is_refused(server, tiny_source):
+    server.kind = "transformers_serve"
+    with pytest.raises(ValueError, match=r"0 came back with log-probabilities\. The server must support echo"):
+        rows_from(server, tiny_source, prompt="text")
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda value: value + 30, "are no natural-log probabilities: the highest is"),
+    (lambda value: value / 20, "of the probability together"),
+    (lambda value: value * 8, "these numbers are not about this text"),
+])  # fmt: skip
+def test_numbers_that_are_no_log_probabilities_are_refused(server, tiny_source, monkeypatch, change, message):
+    def changed(model, ids, k):
+        listed = serving_prompt_logprobs(model, ids, k)
+        return [entries and {id: serving.Logprob(change(e.logprob)) for id, e in entries.items()} for entries in listed]
+
+    serving_prompt_logprobs = serving.prompt_logprobs
+    monkeypatch.setattr(serving, "prompt_logprobs", changed)
+    text = encode(tiny_source[1].tokenizer, [], "the quick brown fox " * 10)
+    with pytest.raises(ValueError, match=message):
+        rows_from(server, (None, tiny_source[1], [text], None), logprobs_api="prompt_logprobs")
 
 
 @pytest.mark.parametrize(("url", "message"), [

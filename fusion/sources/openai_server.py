@@ -1,0 +1,72 @@
+"""A server with OpenAI's completions API, and how prompts are written for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from fusion.sources.http import Endpoint
+from fusion.sources.prompt_logprobs import mismatch
+from fusion.sources.prompt_text import PromptText
+from fusion.tokenizers import tokenize
+
+_PROBE = "One, two, three, four, five, six"
+
+
+@dataclass(frozen=True, eq=False)
+class Server:
+    """A server, and how prompts are written for it."""
+
+    endpoint: Endpoint
+    model: str
+    tokenizer: Any
+    sends_ids: bool
+    """Whether prompts are token ids rather than text."""
+    extra_body: Mapping[str, Any]
+    """Additional fields of each request."""
+
+    def post(self, ids: Sequence[int], body: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the answer to a prompt of token ids. Raises ValueError that names the server and the model."""
+        try:
+            prompt = self._prompt(ids)
+        except ValueError as error:
+            raise self.error(error) from error
+        return self._send(prompt, body)
+
+    def check(self, ids: Sequence[int]) -> None:
+        """Raise ValueError where these ids cannot be sent."""
+        self._prompt(ids)
+
+    def prepare(self) -> None:
+        """Ask the server what has to be known before prompts are sent from several threads."""
+        if not self.sends_ids:
+            _ = self.prompt_text
+
+    @cached_property
+    def prompt_text(self) -> PromptText:
+        """How texts are written for the server, which is asked once whether it puts a token before each."""
+        [ids] = tokenize(self.tokenizer, [_PROBE])
+        text = PromptText(self.tokenizer, adds_bos=False).of(ids)
+        read = (self._send(text, {"max_tokens": 1, "temperature": 0}).get("usage") or {}).get("prompt_tokens", len(ids))
+        if read not in (len(ids), len(ids) + 1):
+            raise ValueError(mismatch(read, len(ids), returned_tokens=[], sent_tokens=[text]))
+        return PromptText(self.tokenizer, adds_bos=read > len(ids))
+
+    def error(self, error: ValueError) -> ValueError:
+        """Return the error with the server and the model before it."""
+        begin = f"{self.endpoint.url}, model {self.model}"
+        return error if str(error).startswith(self.endpoint.url) else ValueError(f"{begin}: {error}")
+
+    def _prompt(self, ids: Sequence[int]) -> str | list[int]:
+        return list(ids) if self.sends_ids else self.prompt_text.of(ids)
+
+    def _send(self, prompt: str | list[int], body: Mapping[str, Any]) -> dict[str, Any]:
+        whole = {"model": self.model, "prompt": prompt, **body, **self.extra_body}
+        try:
+            return self.endpoint.post(whole)
+        except ValueError as error:
+            wants_text = isinstance(prompt, list) and "string" in str(error)
+            hint = " This server takes no token ids: set backend.prompt to text." if wants_text else ""
+            raise ValueError(f"{error}{hint}") from error
