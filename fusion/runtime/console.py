@@ -29,6 +29,8 @@ def quiet() -> None:
     datasets.disable_progress_bars()
     # a filter, for DeepSpeed sets its logger's level anew when it is imported
     logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno > logging.WARNING)
+    if not distributed.is_main_process():
+        logging.getLogger("fusion").setLevel(logging.ERROR)  # what the main process says, all would say
     console.quiet = not distributed.is_main_process()
 
 

@@ -15,7 +15,7 @@ from fusion.core.rows import LogitRows
 from fusion.data.answer_end import end_of_turn
 from fusion.data.encode import Encoded
 from fusion.models.generate import Completion, GenerationSettings
-from fusion.models.loading import vocabulary_size
+from fusion.models.loading import check_checkpoint, vocabulary_size
 from fusion.runtime.distributed import world_size
 from fusion.sources.base import Backend, Progress, SourceRequest
 from fusion.sources.prompt_logprobs import TokenLogprobs, rows_from_logprobs
@@ -83,6 +83,8 @@ class VLLM(Backend):
                 f"{request.ref.path} has backend kind: vllm, and vllm cannot be imported ({error}). Install it (pip install "
                 "vllm), or use kind: transformers."
             ) from error
+        if "load_format" not in self.engine:  # else the weights are read in another way than they are checked
+            check_checkpoint(request.ref)
         engine = vllm.LLM(
             model=str(request.ref.local_path or request.ref.path),
             revision=request.ref.revision,

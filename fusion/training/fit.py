@@ -13,7 +13,7 @@ import torch
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 
 from fusion.models.head import LOGITS_BUDGET, Head
-from fusion.models.loading import ModelRef, vocabulary_size
+from fusion.models.loading import ModelRef, check_checkpoint, vocabulary_size
 from fusion.objectives import Objective
 from fusion.runtime import distributed
 from fusion.training.adapter import LoRA, load_pivot, merge_adapter
@@ -89,6 +89,8 @@ def _trainer(spec: TrainingSpec, folder: Path, checkpoint: Path | None) -> Fusio
     objectives = [objective for objective in spec.objectives if objective.weight]
     if any(objective.requirements.trains_module for objective in objectives):
         ours |= DDP_WITH_MODULES
+    if spec.engine.shards_weights:
+        check_checkpoint(spec.pivot)  # transformers does not say what it leaves out where it loads in shards
     args = training_arguments(spec.arguments | ours, folder, spec.seed)  # before the model: ZeRO-3 loads it in shards
     set_seed(spec.seed)
     device = "cpu" if spec.engine.shards_weights else distributed.device()

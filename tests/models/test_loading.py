@@ -62,13 +62,6 @@ def test_a_hub_id_that_cannot_be_had_says_what_to_do():
         load_model(ModelRef("nobody/nothing"))
 
 
-def test_pickled_weights_are_refused(folder, tmp_path):
-    copy = shutil.copytree(folder, tmp_path / "copy", ignore=shutil.ignore_patterns("*.safetensors"))
-    torch.save(load_model(ModelRef(str(folder))).state_dict(), copy / "pytorch_model.bin")
-    with pytest.raises(ValueError, match="Cannot load the weights"):
-        load_model(ModelRef(str(copy)))
-
-
 def rotary_pairs(weight, heads):
     """llama.cpp's order of the rows of q and k: the two halves of each head interleaved."""
     return weight.reshape(heads, 2, -1, weight.shape[1]).swapaxes(1, 2).reshape(weight.shape)

@@ -10,6 +10,7 @@ from fusion.models.loading import ModelRef
 from fusion.sources import VLLM, Transformers
 from fusion.sources.vllm_source import token_logprobs
 from tests.helpers import serving, tiny
+from tests.helpers.families import edit_weights
 
 
 @pytest.fixture
@@ -38,6 +39,16 @@ def test_the_engine_is_started_for_what_is_asked(vllm, tiny_source):
     asked = serving.LLM.made[0].arguments
     assert (asked["model"], asked["dtype"], asked["max_logprobs"]) == (str(folder), "float32", 6)
     assert (asked["tensor_parallel_size"], asked["max_model_len"], asked["quantization"]) == (2, 100, "awq")
+
+
+def test_a_checkpoint_with_other_names_is_refused_before_the_engine_starts(vllm, tmp_path, tiny_source):
+    _, wanted, _, _ = tiny_source
+    folder = tiny.folder("llama", tmp_path / "renamed")
+    edit_weights(folder, lambda tensors: tensors.update({"lm_head.bias": tensors.pop("lm_head.weight")[:, 0]}))
+    before = len(serving.LLM.made)
+    with pytest.raises(ValueError, match=r"not in its files: lm_head.weight"):
+        VLLM().open(dataclasses.replace(wanted, ref=ModelRef(str(folder))))
+    assert len(serving.LLM.made) == before
 
 
 def test_lists_of_dictionaries_are_read_as_flat_ones_are(tiny_source):

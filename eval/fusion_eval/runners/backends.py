@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from lm_eval.api.model import LM
 
-from fusion.models.loading import ModelRef
+from fusion.models.loading import ModelRef, check_checkpoint
 
 BackendName = Literal["transformers", "vllm"]
 
@@ -24,6 +24,7 @@ def load_backend(
         raise ValueError("vLLM is not installed. Install it (pip install vllm), or use --backend transformers.")
     if ref.path.endswith(".gguf"):
         raise ValueError(f"{ref.path}: GGUF is read by --backend transformers alone.")
+    check_checkpoint(ref)
     from lm_eval.models import vllm_causallms
 
     model: Any = vllm_causallms.VLLM  # its decorator hides its type from type checkers

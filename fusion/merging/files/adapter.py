@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from fusion.merging.files.checkpoint import Checkpoint, refuse_pickles
+from fusion.merging.files.checkpoint import Checkpoint
 from fusion.merging.files.safetensors_file import SafetensorsFile, TensorEntry
 from fusion.merging.methods.tiles import TensorReader
+from fusion.models.checkpoint_files import ADAPTER_CONFIG, refuse_pickles
 
-ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
 REQUIRED_SETTINGS = {"use_dora": False, "bias": "none", "lora_bias": False, "megatron_config": None}
 """Settings of an adapter that with other values would mean more than B A; each has this value, or is absent."""

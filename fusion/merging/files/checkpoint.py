@@ -12,9 +12,8 @@ import torch
 
 from fusion.merging.files.safetensors_file import DTYPE_BYTES, FLOAT_DTYPES, SafetensorsFile, TensorEntry
 from fusion.merging.methods.tiles import TensorReader
+from fusion.models.checkpoint_files import INDEX, weight_files
 
-PICKLE_PATTERNS = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 HEAD_NAME = "lm_head.weight"
 EMBEDDING_NAMES = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
 STRUCTURE_KEYS = (
@@ -42,7 +41,7 @@ class Checkpoint:
             )
         config = json.loads((folder / "config.json").read_bytes())
         entries: dict[str, TensorEntry] = {}
-        for file in _weight_files(folder):
+        for file in weight_files(folder):
             entries |= SafetensorsFile(file).entries()
         _check_index(folder, entries)
         return Checkpoint(folder, config, entries)
@@ -112,37 +111,6 @@ def raise_all(problems: Sequence[str]) -> None:
     if problems:
         shown = [*problems[:20], *([f"... and {len(problems) - 20} more"] if len(problems) > 20 else [])]
         raise ValueError("These checkpoints cannot be merged:\n  " + "\n  ".join(shown))
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    single, index = folder / SINGLE, folder / INDEX
-    if single.is_file() and index.is_file():
-        raise ValueError(f"{folder} has both {SINGLE} and {INDEX}; remove the one that is not meant.")
-    if single.is_file():
-        return [single]
-    if index.is_file():
-        return [_shard(folder, name) for name in sorted(set(json.loads(index.read_bytes())["weight_map"].values()))]
-    refuse_pickles(folder)
-    others = sorted(file.name for file in folder.glob("*.safetensors"))
-    hint = f"found {', '.join(others)}" if others else "found no weights"
-    raise FileNotFoundError(f"{folder} has neither {SINGLE} nor {INDEX}: {hint}.")
-
-
-def refuse_pickles(folder: Path) -> None:
-    """Raise ValueError where a folder without safetensors has pickled weights."""
-    pickled = sorted(file.name for pattern in PICKLE_PATTERNS for file in folder.glob(pattern))
-    if pickled:
-        raise ValueError(
-            f"{folder} has pickled weights only ({pickled[0]}), and a pickle can run code. Load the model where you "
-            "trust it and save it again with save_pretrained, which writes safetensors."
-        )
-
-
-def _shard(folder: Path, name: str) -> Path:
-    file = folder / name
-    if Path(name).name != name or not file.is_file():
-        raise FileNotFoundError(f"{folder / INDEX} names the shard {name}, which is not in the folder; copy it there.")
-    return file
 
 
 def _check_index(folder: Path, entries: dict[str, TensorEntry]) -> None:

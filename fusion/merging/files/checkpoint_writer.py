@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fusion.merging.files.checkpoint import INDEX, SINGLE
 from fusion.merging.files.safetensors_file import DTYPE_BYTES
+from fusion.models.checkpoint_files import INDEX, SINGLE
 
 SHARD_BYTES = 5 * 10**9
 """Largest file written; a larger single tensor gets its own."""

@@ -144,6 +144,15 @@ MODEL_ERRORS = [
 ]
 
 
+def test_a_base_whose_tensors_are_not_those_of_its_configuration_is_refused(family, tmp_path):
+    base, models = family
+    for folder in (base, *models):
+        edit_weights(folder, lambda tensors: tensors.pop(HEAD))
+    with pytest.raises(ValueError, match=r"base are not those of the model(.|\n)*not in its files: lm_head.weight"):
+        merge(base, models, Linear(), tmp_path / "out")
+    assert no_output_in(tmp_path)
+
+
 @pytest.mark.parametrize(("spoil", "error", "message"), MODEL_ERRORS)
 def test_a_model_that_does_not_fit_is_named_and_nothing_is_written(family, tmp_path, spoil, error, message):
     base, models = family

@@ -1,0 +1,111 @@
+"""Weight files of a model folder, by their headers alone: which tensors they hold, and whether they are whole weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
+PICKLE_PATTERNS = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+INTEGER_DTYPES = {"BOOL", "I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64"}
+LFS_POINTER = b"version https://git-lfs"
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """What a header says of a tensor: its type as safetensors names it, and its shape."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
+    """Return the tensors that transformers would read from a model folder, by name; no weights are read.
+
+    Raises ValueError where the folder is an adapter or has a damaged file, and what `weight_files` raises.
+    """
+    refuse_adapter(folder)
+    found: dict[str, StoredTensor] = {}
+    for file in weight_files(folder):
+        found |= _header(file)
+    return found
+
+
+def refuse_adapter(folder: Path) -> None:
+    """Raise ValueError where the folder holds an adapter, alone or beside a model, which transformers would add silently."""
+    if not (folder / ADAPTER_CONFIG).is_file():
+        return
+    base = json.loads((folder / ADAPTER_CONFIG).read_bytes()).get("base_model_name_or_path")
+    raise ValueError(
+        f"{folder} holds a LoRA adapter ({ADAPTER_CONFIG}) of {base or 'another model'}, not a whole model. Merge it into its "
+        "model first (merge_and_unload of peft, then save_pretrained), and point to the result."
+    )
+
+
+def refuse_integers(folder: Path, stored: Mapping[str, StoredTensor]) -> None:
+    """Raise ValueError where weights are integers and config.json does not say how they were quantized."""
+    names = sorted(name for name, t in stored.items() if t.dtype in INTEGER_DTYPES and name.endswith(".weight"))
+    config = folder / "config.json"
+    if names and config.is_file() and "quantization_config" not in json.loads(config.read_bytes()):
+        raise ValueError(
+            f"{folder}: {shown(names)} are stored as {stored[names[0]].dtype}, and config.json has no quantization_config that "
+            "says what they mean. Copy config.json from where the weights come from, or use weights in floating point."
+        )
+
+
+def shown(names: list[str], most: int = 3) -> str:
+    """Return the first few names and how many there are more."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the safetensors files that hold a model's weights: the single one, or the shards that the index names.
+
+    Raises FileNotFoundError where one is absent, ValueError where there are two sets of weights or pickled ones only.
+    """
+    single, index = folder / SINGLE, folder / INDEX
+    if single.is_file() and index.is_file():
+        raise ValueError(f"{folder} has both {SINGLE} and {INDEX}; remove the one that is not meant.")
+    if single.is_file():
+        return [single]
+    if index.is_file():
+        return [_shard(folder, name) for name in sorted(set(json.loads(index.read_bytes())["weight_map"].values()))]
+    refuse_pickles(folder)
+    others = sorted(file.name for file in folder.glob("*.safetensors"))
+    hint = f"found {', '.join(others)}" if others else "found no weights"
+    raise FileNotFoundError(f"{folder} has neither {SINGLE} nor {INDEX}: {hint}.")
+
+
+def refuse_pickles(folder: Path) -> None:
+    """Raise ValueError where a folder without safetensors has pickled weights."""
+    pickled = sorted(file.name for pattern in PICKLE_PATTERNS for file in folder.glob(pattern))
+    if pickled:
+        raise ValueError(
+            f"{folder} has pickled weights only ({pickled[0]}), and a pickle can run code. Load the model where you "
+            "trust it and save it again with save_pretrained, which writes safetensors."
+        )
+
+
+def _shard(folder: Path, name: str) -> Path:
+    file = folder / name
+    if Path(name).name != name or not file.is_file():
+        raise FileNotFoundError(f"{folder / INDEX} names the shard {name}, which is not in the folder; copy it there.")
+    return file
+
+
+def _header(file: Path) -> dict[str, StoredTensor]:
+    try:
+        with safe_open(file, "pt") as opened:
+            slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
+            return {name: StoredTensor(part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
+    except SafetensorError as error:
+        with file.open("rb") as stream:
+            is_pointer = stream.read(len(LFS_POINTER)) == LFS_POINTER
+        reason = "a Git LFS pointer: run git lfs pull there" if is_pointer else f"damaged ({error}): copy it again"
+        raise ValueError(f"{file} is {reason}.") from error
