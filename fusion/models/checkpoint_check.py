@@ -6,8 +6,6 @@ are refused by name, except for whole modules that the model does not have, such
 
 from __future__ import annotations
 
-import functools
-import logging
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -18,8 +16,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from fusion.models.checkpoint_files import refuse_integers, shown, stored_tensors
-
-logger = logging.getLogger(__name__)
+from fusion.models.notices import mention_once
 
 COMPUTED = {"inv_freq", "cos_cached", "sin_cached", "masked_bias", "causal_mask", "position_ids"}
 """Last part of the names of buffers that old checkpoints hold and every model computes by itself."""
@@ -73,7 +70,7 @@ def check_loaded(path: str, model: Any, info: Mapping[str, Any]) -> None:
         )
     _refuse_other_head(path, model)
     if foreign:
-        _mention(
+        mention_once(
             f"{path}: {_count(foreign, 'belong to modules that the language model does not have')}, and are not used."
         )
 
@@ -193,8 +190,3 @@ def _beginnings(one: str, two: str) -> tuple[str, str]:
     while same < min(len(a), len(b)) and a[-1 - same] == b[-1 - same]:
         same += 1
     return "".join(f"{part}." for part in a[: len(a) - same]), "".join(f"{part}." for part in b[: len(b) - same])
-
-
-@functools.cache  # once for each message, however often a model is loaded
-def _mention(message: str) -> None:
-    logger.warning(message)

@@ -14,6 +14,7 @@ from torch import Tensor
 from fusion.data.answer_end import end_of_turn
 from fusion.data.batching import length_grouped_batches
 from fusion.data.prompt_format import PromptFormat
+from fusion.models.neutral_generation import neutral_generation_config
 from fusion.tokenizers import decode_text
 
 
@@ -61,14 +62,14 @@ def generate(
     and before one of the texts `stop`.
     Batches have `batch_tokens` tokens, completions included; their size may change a completion by rounding. The same call
     gives the same completions: sampling depends on `settings.seed` and the prompts, and torch's generators are left as they
-    were. `progress` is called with the number of prompts done.
+    were. `progress` is called with the number of prompts done. Nothing of the model's own generation config is used.
     """
     completions: list[list[Completion]] = [[] for _ in prompts]
     pad, count, room = tokenizer.pad_token_id or 0, settings.num_return_sequences, settings.max_new_tokens
     sampling = {"do_sample": True, "temperature": settings.temperature, "top_p": settings.top_p, "top_k": 0}
     mode = sampling if settings.temperature else {"do_sample": False}
     stopping = {"stop_strings": list(stop), "tokenizer": tokenizer} if stop else {}
-    with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
+    with neutral_generation_config(model), torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
         torch.manual_seed(settings.seed_for(prompts))
         for batch in length_grouped_batches([count * (len(prompt) + room) for prompt in prompts], batch_tokens):
             ids, mask = _pad_left([prompts[i] for i in batch], pad, model.device)

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, Qwen3Config, Qwen3ForCausalLM
 
-from fusion.models import checkpoint_check
+from fusion.models import notices
 from fusion.models.checkpoint_check import check_folder
 from fusion.models.loading import ModelRef, check_checkpoint, load_model
 from tests.helpers.families import EMBEDDING, HEAD, WEIGHTS, edit_weights, load_tensors, save_tiny_llama, set_config
@@ -171,10 +171,10 @@ def test_modules_that_the_model_does_not_have_are_left_out_and_named_once(folder
             tensors[name] = torch.ones(3)
 
     edit_weights(folder, edit)
-    with caplog.at_level(logging.WARNING, logger=checkpoint_check.__name__):
+    with caplog.at_level(logging.WARNING, logger=notices.__name__):
         for _ in range(2):
             load_model(ModelRef(str(folder)))
-    [record] = [record for record in caplog.records if record.name == checkpoint_check.__name__]
+    [record] = [record for record in caplog.records if record.name == notices.__name__]
     assert (
         "4 tensors belong to modules that the language model does not have: model.multi_modal_projector"
         in record.message
@@ -189,7 +189,7 @@ def test_buffers_that_old_checkpoints_hold_are_no_fault(folder, caplog):
 
     edit_weights(folder, edit)
     load_model(ModelRef(str(folder)))
-    assert not [record for record in caplog.records if record.name == checkpoint_check.__name__]
+    assert not [record for record in caplog.records if record.name == notices.__name__]
 
 
 def test_layers_that_predict_further_tokens_are_no_fault(folder):

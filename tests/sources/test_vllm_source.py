@@ -44,7 +44,7 @@ def test_the_engine_is_started_for_what_is_asked(vllm, tiny_source):
 def test_a_checkpoint_with_other_names_is_refused_before_the_engine_starts(vllm, tmp_path, tiny_source):
     _, wanted, _, _ = tiny_source
     folder = tiny.folder("llama", tmp_path / "renamed")
-    edit_weights(folder, lambda tensors: tensors.update({"lm_head.bias": tensors.pop("lm_head.weight")[:, 0]}))
+    edit_weights(folder, lambda tensors: tensors.update({"lm_head.bias": tensors.pop("lm_head.weight")[0]}))
     before = len(serving.LLM.made)
     with pytest.raises(ValueError, match=r"not in its files: lm_head.weight"):
         VLLM().open(dataclasses.replace(wanted, ref=ModelRef(str(folder))))

@@ -10,6 +10,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.models import huggingface
 
 from fusion.models.loading import ModelRef, load_model, load_tokenizer
+from fusion.models.neutral_generation import neutral_generation_config
 from fusion_eval.runners.shared_prefix import ContinuationRequest, ContinuationScore, ContinuationScorer
 from fusion_eval.suites.lm_eval_logging import lm_eval_log_level
 
@@ -49,7 +50,10 @@ class SharedPrefixLM(HFLM):
         return [(score.logprob, score.is_greedy) for score in scores if score is not None]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """As inherited. Raises ValueError where an answer may fill the whole context, with no room for its prompt."""
+        """As inherited, by the settings of the requests alone, without those of the model's generation config.
+
+        Raises ValueError where an answer may fill the whole context, with no room for its prompt.
+        """
         arguments: list[Any] = [request.args for request in requests]
         longest = max((settings.get("max_gen_toks", 0) for _, settings in arguments), default=0)
         if longest >= self.max_length:
@@ -57,7 +61,8 @@ class SharedPrefixLM(HFLM):
                 f"An answer may take {longest} tokens, the model's context is {self.max_length}: no room for the prompt. "
                 "Take fewer with --max-new-tokens."
             )
-        return super().generate_until(requests, disable_tqdm=disable_tqdm)
+        with neutral_generation_config(self.model):
+            return super().generate_until(requests, disable_tqdm=disable_tqdm)
 
     def _truncated(self, context: list[int], continuation: list[int]) -> ContinuationRequest:
         """Cut what is too long on the left, as lm-eval does: the last token is predicted only, so it needs no room."""

@@ -200,3 +200,21 @@ def test_what_was_cut_is_told_and_an_answer_must_leave_room(tmp_path, caplog):
     assert "1 of 2 contexts do not fit the model's 256 tokens and were cut on the left." in caplog.text
     with pytest.raises(ValueError, match=r"may take 256 tokens, .* Take fewer with --max-new-tokens"):
         fast.generate_until([Instance("generate_until", {}, ("the fox", {"max_gen_toks": 256}), 0)])
+
+
+def test_generated_answers_do_not_depend_on_the_models_generation_config(tmp_path):
+    ref = ModelRef(str(tiny.folder("llama", tmp_path)))
+    lm = SharedPrefixLM(ref, dtype="float32", device="cpu", batch_tokens=500, batch_size=2)
+    asked = [
+        Instance("generate_until", {}, (text, {"until": ["\n"], "max_gen_toks": 8}), 0) for text in ("a fox", "12 + 30")
+    ]
+    expected = lm.generate_until(asked, disable_tqdm=True)
+    for settings in (
+        {"repetition_penalty": 1.8},
+        {"min_new_tokens": 8},
+        {"return_dict_in_generate": True},
+        {"num_beams": 3},
+    ):
+        for name, value in settings.items():
+            setattr(lm.model.generation_config, name, value)
+        assert lm.generate_until(asked, disable_tqdm=True) == expected
