@@ -49,7 +49,7 @@ SETTINGS = [
 def model_and_prompts(tmp_path_factory):
     ref = ModelRef(str(tiny.folder("llama", tmp_path_factory.mktemp("models") / "llama", padding=0)))
     model, tokenizer = load_model(ref), load_tokenizer(ref)
-    prompts = [encode_prompt(tokenizer, [{"role": "user", "content": text}]) for text in ("a fox", "12 + 30 is")]
+    prompts = [encode_prompt(tokenizer, [{"role": "user", "content": text}]).ids for text in ("a fox", "12 + 30 is")]
     return model, tokenizer, prompts
 
 
