@@ -92,9 +92,15 @@ def cut_at_stop(completion: Completion, stop: Sequence[str]) -> Completion:
 
 
 def eos_token_ids(model: Any, tokenizer: Any, prompt_format: PromptFormat) -> list[int]:
-    """Return the ids that end a completion: those of the model's generation config, the end of turn, and `stop`."""
+    """Return the ids that end a completion: those of the model's generation config, and `trained_ends`."""
     configured = model.generation_config.eos_token_id
-    ids = [*(configured if isinstance(configured, list) else [configured]), *prompt_format.stop_ids]
+    ids = [*(configured if isinstance(configured, list) else [configured]), *trained_ends(tokenizer, prompt_format)]
+    return sorted({id for id in ids if id is not None})
+
+
+def trained_ends(tokenizer: Any, prompt_format: PromptFormat) -> list[int]:
+    """Return the ids that end answers in this format: the end of turn, and `stop`."""
+    ids: list[int | None] = [*prompt_format.stop_ids]
     if not prompt_format.stop_texts:  # else the end may begin other words too
         ids.append(end_of_turn(tokenizer, prompt_format))
     ids.append(end_of_turn(tokenizer, dataclasses.replace(prompt_format, stop=())))

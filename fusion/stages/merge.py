@@ -7,11 +7,13 @@ import shutil
 
 from fusion.data.exported_template import exported_template, write_template
 from fusion.merging.files.stream import merge
+from fusion.models.export import complete_export, save_weights
 from fusion.models.loading import load_model
 from fusion.runtime.artifacts import artifact_key, claim_artifact, mark_complete, refuse_other_key, write_json
 from fusion.runtime.console import counter
 from fusion.stages.context import RunContext
 from fusion.stages.prompts import prompt_format
+from fusion.stages.train import pivot_ends
 from fusion.training import pairwise_name
 
 MERGED = "pairwise/merged"
@@ -27,8 +29,8 @@ def merge_all(context: RunContext) -> bool:
     base = load_model(
         context.config.pivot.ref, context.config.dtype
     )  # as training began: same type, same names of tensors
-    base.save_pretrained(folder / "base")
-    context.tokenizers["pivot"].save_pretrained(folder / "base")
+    save_weights(base, folder / "base")
+    complete_export(folder / "base", context.config.pivot.ref, pivot_ends(context))
     with counter("merge") as progress:
         models = [part / "model" for part in parts]
         merge(folder / "base", models, context.config.merge, folder / "model", progress=progress)

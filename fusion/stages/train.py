@@ -13,6 +13,7 @@ from fusion.cache import Cache
 from fusion.config import plain_fine_tuning
 from fusion.data import datasets
 from fusion.data.encode import tokens_digest
+from fusion.models.generate import trained_ends
 from fusion.objectives import AnyObjective
 from fusion.runtime import distributed
 from fusion.runtime.artifacts import claim_artifact, fingerprint, mark_complete
@@ -104,7 +105,15 @@ def _training_spec(
         engine=config.engine,
         adapter=config.adapter,
         quantizer=config.quantization_aware_training,
+        eos_token_ids=pivot_ends(context),
     )
+
+
+def pivot_ends(context: RunContext) -> list[int]:
+    """Return the ids that end the pivot's answers in training, of all formats that its examples have."""
+    formats = [prompt_format(context, "pivot", context.train_examples[n]) for n in context.training_indices]
+    tokenizer = context.tokenizers["pivot"]
+    return sorted({id for form in dict.fromkeys(formats) for id in trained_ends(tokenizer, form)})
 
 
 def _other_answers(context: RunContext, objectives: Sequence[AnyObjective]) -> list[str | None] | None:

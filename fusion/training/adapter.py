@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
+from transformers import GenerationConfig
 
 from fusion.core.settings import Settings
+from fusion.models.export import save_weights
 from fusion.models.loading import ModelRef, load_model
 
 
@@ -45,11 +47,14 @@ AnyAdapter = Annotated[LoRA | QLoRA, Field(discriminator="kind")]
 
 def load_pivot(ref: ModelRef, dtype: str, device: str, adapter: LoRA | None) -> Any:
     """The pivot as it is trained: with its adapter, if it has one. Raises ValueError where the adapter is not possible."""
-    if adapter is None:
-        return load_model(ref, dtype, device)
-    peft = _peft()
+    peft = None if adapter is None else _peft()
     quantization = _quantization(adapter, dtype) if isinstance(adapter, QLoRA) else None
     model = load_model(ref, dtype, device, quantization)
+    model.generation_config = (
+        GenerationConfig()
+    )  # transformers refuses to save some that it loads; see `complete_export`
+    if adapter is None or peft is None:
+        return model
     config = peft.LoraConfig(
         r=adapter.r,
         lora_alpha=adapter.lora_alpha,
@@ -63,9 +68,9 @@ def load_pivot(ref: ModelRef, dtype: str, device: str, adapter: LoRA | None) -> 
 
 
 def merge_adapter(ref: ModelRef, dtype: str, adapter: Path, out: Path) -> None:
-    """Write the pivot with the adapter in `adapter` merged in, an ordinary model, to `out`."""
+    """Write the pivot with the adapter in `adapter` merged in, an ordinary model, to `out`; see `complete_export`."""
     model = _peft().PeftModel.from_pretrained(load_model(ref, dtype), str(adapter))
-    model.merge_and_unload().save_pretrained(out)
+    save_weights(model.merge_and_unload(), out)
 
 
 def _targets(model: Any, adapter: LoRA) -> str | list[str]:

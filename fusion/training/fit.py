@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 
+from fusion.models.export import complete_export
 from fusion.models.head import LOGITS_BUDGET, Head
 from fusion.models.loading import ModelRef, check_checkpoint, vocabulary_size
 from fusion.objectives import Objective
@@ -52,6 +53,8 @@ class TrainingSpec:
     """Tokens of a line in which short texts are packed; None packs nothing."""
     engine: Engine = field(default_factory=Engine)
     adapter: LoRA | None = None
+    eos_token_ids: Sequence[int] = ()
+    """Ids that answers end with in training; plain `generate` of the trained model stops at them."""
     quantizer: AnyQuantizer | None = None
     """How the trained model's weights are quantized (quantization-aware training), if they are."""
 
@@ -75,7 +78,7 @@ def train(spec: TrainingSpec, folder: Path, callbacks: Sequence[TrainerCallback]
     if distributed.is_main_process():
         if spec.adapter:
             merge_adapter(spec.pivot, spec.dtype, folder / "adapter", folder / "model")
-            spec.tokenizer.save_pretrained(folder / "model")
+        complete_export(folder / "model", spec.pivot, spec.eos_token_ids)
         if spec.quantizer:
             export_codes(folder / "model", layers, spec.quantizer, parameters)
         (folder / "log.json").write_text(json.dumps([entry for entry in trainer.state.log_history if "loss" in entry]))

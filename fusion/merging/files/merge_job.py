@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 from fusion.merging.files import merge_record
 from fusion.merging.files.adapter import LoraCheckpoint
-from fusion.merging.files.auxiliary_files import find_auxiliary_files
 from fusion.merging.files.checkpoint import Checkpoint, check_mergeable, raise_all
 from fusion.merging.files.tokenizer_check import tokenizer_problems
 from fusion.merging.methods.base import MergeMethod
+from fusion.models.auxiliary_files import find_auxiliary_files
 from fusion.models.checkpoint_check import check_folder
 
 RESULT_DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}

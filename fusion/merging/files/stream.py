@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from fusion.merging.files import merge_record
-from fusion.merging.files.auxiliary_files import config_with_dtype, write_auxiliary_files
+from fusion.merging.files.auxiliary_files import write_auxiliary_files
 from fusion.merging.files.checkpoint_writer import CheckpointWriter, TensorSpec
 from fusion.merging.files.merge_job import MergeJob, MergeProgress, VocabularyPolicy, prepare_merge
 from fusion.merging.files.safetensors_file import FLOAT_DTYPES
@@ -23,6 +23,7 @@ from fusion.merging.files.threads import tile_executor
 from fusion.merging.methods.base import MergeMethod
 from fusion.merging.methods.tiles import Flat, TensorReader, TensorStack, Tile
 from fusion.merging.recipes.merge_recipe import MergeRecipe
+from fusion.models.auxiliary_files import config_with_dtype
 
 
 @dataclass(frozen=True)

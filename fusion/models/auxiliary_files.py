@@ -1,0 +1,55 @@
+"""What a model folder has besides its weights and config.json: which files a model made from another takes over from it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+TOKENIZER_PATTERNS = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt",
+    "*.model", "*.tiktoken", "chat_template.*", "additional_chat_templates/*",
+)  # fmt: skip
+AUXILIARY_PATTERNS = (
+    *TOKENIZER_PATTERNS, "generation_config.json", "*processor_config.json", "LICENSE*", "LICENCE*", "COPYING*", "NOTICE*",
+    "USE_POLICY*",
+)  # fmt: skip
+"""Files that a model made from another takes over as they are: never weights, README.md, nor what a training left."""
+
+
+def find_auxiliary_files(folder: Path) -> list[Path]:
+    """List the files of a model folder that a model made from it takes over, its Python code too where it has some."""
+    patterns = (*AUXILIARY_PATTERNS, "*.py") if _has_remote_code(folder) else AUXILIARY_PATTERNS
+    return sorted({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()})
+
+
+def copy_auxiliary_files(source: Path, target: Path) -> None:
+    """Copy the files of `find_auxiliary_files` into another model folder; its own tokenizer files go."""
+    for pattern in TOKENIZER_PATTERNS:
+        for file in target.glob(pattern):
+            file.unlink()
+    for file in find_auxiliary_files(source):
+        copy = target / file.relative_to(source)
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copyfile(file, copy)  # follows links, as those of the hub's cache
+
+
+def config_with_dtype(config: dict[str, Any], dtype: str | None) -> dict[str, Any]:
+    """Return the configuration with the dtype of the result; None keeps the one it has."""
+    if dtype is None:
+        return config
+    stated = [name for name in ("dtype", "torch_dtype") if name in config] or ["dtype"]
+    return config | dict.fromkeys(stated, dtype)
+
+
+def _has_remote_code(folder: Path) -> bool:
+    files = [folder / name for name in ("config.json", "tokenizer_config.json")]
+    return any("auto_map" in json.loads(file.read_bytes()) for file in files if _is_json(file))
+
+
+def _is_json(file: Path) -> bool:
+    try:
+        return isinstance(json.loads(file.read_bytes()), dict)
+    except (OSError, ValueError):
+        return False
