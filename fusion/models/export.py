@@ -25,7 +25,7 @@ CONFIG_FROM_PIVOT = ("use_cache", "bos_token_id", "eos_token_id", "pad_token_id"
 
 
 def save_weights(model: Any, folder: Path) -> None:
-    """Save a model for `complete_export`, without its generation config: transformers refuses to save some that it loads."""
+    """Save a model for `complete_export`, without its generation config, some of which transformers changes or refuses."""
     model.generation_config = GenerationConfig()
     model.save_pretrained(folder)
 
@@ -45,7 +45,33 @@ def complete_export(folder: Path, pivot: ModelRef, eos_token_ids: Sequence[int])
         AutoTokenizer.from_pretrained(**pivot.from_pretrained_arguments()).save_pretrained(folder)
     else:
         copy_auxiliary_files(original, folder)
-    _add_ends(folder / GENERATION_CONFIG, pivot, eos_token_ids)
+    add_ends(folder, pivot, eos_token_ids)
+
+
+def add_ends(folder: Path, original: ModelRef, eos_token_ids: Sequence[int]) -> None:
+    """Add ids behind those in `eos_token_id` of the folder's generation_config.json, which is as in `original` or absent."""
+    file = folder / GENERATION_CONFIG
+    if file.is_file():
+        settings = json.loads(file.read_bytes())
+    else:  # what transformers would make of config.json
+        settings = GenerationConfig.from_model_config(load_config(original)).to_diff_dict()
+        settings.pop("_from_model_config", None)
+    ends = _as_list(settings.get("eos_token_id"))
+    if added := [id for id in dict.fromkeys(eos_token_ids) if id not in ends]:
+        _write(file, settings | {"eos_token_id": [*ends, *added]})
+
+
+def common_ends(folders: Sequence[Path]) -> list[int]:
+    """Return the eos ids that the generation_config.json of all these model folders has; none where one has no such file."""
+    files = [folder / GENERATION_CONFIG for folder in folders]
+    if not all(file.is_file() for file in files):
+        return []
+    first, *others = [_as_list(json.loads(file.read_bytes()).get("eos_token_id")) for file in files]
+    return [id for id in first if all(id in ends for ends in others)]
+
+
+def _as_list(ids: int | list[int] | None) -> list[int]:
+    return ids if isinstance(ids, list) else [] if ids is None else [ids]
 
 
 def _original_folder(ref: ModelRef) -> Path | None:
@@ -71,18 +97,6 @@ def _config(saved: dict[str, Any], pivot: ModelRef, original: Path | None) -> di
     if "quantization_config" not in saved:
         config.pop("quantization_config", None)
     return config
-
-
-def _add_ends(file: Path, pivot: ModelRef, eos_token_ids: Sequence[int]) -> None:
-    if file.is_file():
-        settings = json.loads(file.read_bytes())
-    else:  # what transformers would make of config.json
-        settings = GenerationConfig.from_model_config(load_config(pivot)).to_diff_dict()
-        settings.pop("_from_model_config", None)
-    own = settings.get("eos_token_id")
-    ends = own if isinstance(own, list) else [own] if own is not None else []
-    if added := [id for id in dict.fromkeys(eos_token_ids) if id not in ends]:
-        _write(file, settings | {"eos_token_id": [*ends, *added]})
 
 
 def _write(file: Path, value: Any) -> None:

@@ -52,7 +52,7 @@ def load_pivot(ref: ModelRef, dtype: str, device: str, adapter: LoRA | None) -> 
     model = load_model(ref, dtype, device, quantization)
     model.generation_config = (
         GenerationConfig()
-    )  # transformers refuses to save some that it loads; see `complete_export`
+    )  # transformers changes or refuses some when it saves; see `complete_export`
     if adapter is None or peft is None:
         return model
     config = peft.LoraConfig(

@@ -96,14 +96,14 @@ def test_a_language_model_taken_out_of_a_larger_one_keeps_its_own_configuration(
     assert read(out / "config.json") == saved | {"model_type": "llama_text"}
 
 
-def test_settings_that_transformers_refuses_to_save_do_not_end_a_save(pivot, tmp_path):
-    (pivot / "generation_config.json").write_text(json.dumps({"temperature": 0.5, "eos_token_id": 2}))
-    model = load_model(ModelRef(str(pivot)))
-    with pytest.raises(ValueError, match="GenerationConfig is invalid"):
-        model.save_pretrained(tmp_path / "refused")
-    save_weights(model, tmp_path / "out")
+@pytest.mark.parametrize(
+    "settings", [{"temperature": 0.5}, {"length_penalty": 2.0}, {"num_beams": 1, "early_stopping": True}]
+)
+def test_settings_that_transformers_changes_or_refuses_when_it_saves_are_kept(pivot, tmp_path, settings):
+    (pivot / "generation_config.json").write_text(json.dumps(settings | {"eos_token_id": 2}))
+    save_weights(load_model(ModelRef(str(pivot))), tmp_path / "out")
     complete_export(tmp_path / "out", ModelRef(str(pivot)), [2])
-    assert read(tmp_path / "out/generation_config.json") == {"temperature": 0.5, "eos_token_id": 2}
+    assert read(tmp_path / "out/generation_config.json") == settings | {"eos_token_id": 2}
 
 
 def test_weights_cards_and_scripts_are_not_taken_over(pivot, tmp_path):

@@ -48,8 +48,10 @@ class Checkpoint:
 
     @property
     def files(self) -> list[Path]:
-        """The files that decide the model's answers: config.json and the weights."""
-        return [self.folder / "config.json", *sorted({entry.file.path for entry in self.entries.values()})]
+        """The files that decide the model's answers: config.json, generation_config.json where there is one, and the weights."""
+        configs = [self.folder / "config.json", self.folder / "generation_config.json"]
+        weights = {entry.file.path for entry in self.entries.values()}
+        return [*(file for file in configs if file.is_file()), *sorted(weights)]
 
     @property
     def num_layers(self) -> int:

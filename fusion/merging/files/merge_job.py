@@ -45,7 +45,8 @@ class MergeJob:
     @property
     def input_files(self) -> list[tuple[Path, list[Path]]]:
         """Every folder, the base's first, with those of its files that decide the result."""
-        base = (self.base.folder, [*self.base.files, *find_auxiliary_files(self.base.folder)])
+        files = dict.fromkeys([*self.base.files, *find_auxiliary_files(self.base.folder)])
+        base = (self.base.folder, list(files))
         return [base, *((model.folder, model.files) for model in self.models)]
 
     def result_dtype(self, name: str) -> str:

@@ -24,6 +24,8 @@ from fusion.merging.methods.base import MergeMethod
 from fusion.merging.methods.tiles import Flat, TensorReader, TensorStack, Tile
 from fusion.merging.recipes.merge_recipe import MergeRecipe
 from fusion.models.auxiliary_files import config_with_dtype
+from fusion.models.export import add_ends, common_ends
+from fusion.models.loading import ModelRef
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,8 @@ def _write_auxiliary_files(folder: Path, job: MergeJob, record: dict[str, Any], 
     recipe = MergeRecipe.from_merge(job.base.folder, models, job.method, dtype=job.dtype, vocabulary=job.vocabulary)
     config = config_with_dtype(job.base.config, job.dtype)
     write_auxiliary_files(folder, job.base.folder, config, recipe=recipe.to_yaml(), record=record, title=title)
+    if ends := common_ends(models):
+        add_ends(folder, ModelRef(str(job.base.folder)), ends)
 
 
 def _record(job: MergeJob, inputs: merge_record.HashedInputs) -> dict[str, Any]:

@@ -72,6 +72,18 @@ def test_all_but_the_weights_is_the_bases(family, tmp_path):
         assert file.metadata() == {"format": "pt"}
 
 
+def test_a_merge_ends_where_all_its_models_end(family, tmp_path):
+    base, models = family
+    settings = {"temperature": 0.7, "eos_token_id": 2}
+    for folder, ends in zip((base, *models), (2, [2, 9, 11], [9, 2], [9]), strict=True):
+        (folder / "generation_config.json").write_text(json.dumps(settings | {"eos_token_id": ends}))
+    merge(base, models, Linear(), tmp_path / "out")
+    assert json.loads((tmp_path / "out/generation_config.json").read_text()) == settings | {"eos_token_id": [2, 9]}
+    (models[2] / "generation_config.json").unlink()
+    merge(base, models, Linear(), tmp_path / "other")
+    assert json.loads((tmp_path / "other/generation_config.json").read_text()) == settings
+
+
 def test_sharded_models_and_shards_written_hold_the_same_tensors(family, tmp_path, monkeypatch):
     base, models = family
     merge(base, models, TIES(), tmp_path / "out_one")
