@@ -175,6 +175,13 @@ def _load_or_explain(ref: ModelRef, what: str, load: Any) -> Any:
         return load()
     except torch.OutOfMemoryError:
         raise
+    except ImportError as error:  # of a library that the architecture needs
+        raise ValueError(f"Cannot load the {what} of {ref.path}: {str(error).strip().splitlines()[0]}") from error
+    except (AttributeError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"Cannot load the {what} of {ref.path}: transformers' AutoModelForCausalLM cannot build this architecture from "
+            f"its config.json ({type(error).__name__}: {error})."
+        ) from error
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         message = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(

@@ -15,7 +15,7 @@ from fusion.core.rows import LogitRows, Positions
 from fusion.data.batching import length_grouped_batches, pad_texts
 from fusion.data.encode import Encoded
 from fusion.models.generate import Completion, GenerationSettings, eos_token_ids, generate
-from fusion.models.head import Head, hidden_states
+from fusion.models.head import Head, hidden_states, module_below_head
 from fusion.models.loading import load_model, vocabulary_size
 from fusion.sources.base import Backend, Progress, SourceRequest
 from fusion.sources.sampling import RandomSampling
@@ -36,7 +36,8 @@ class Transformers(Backend):
         head = Head.from_model(model, vocabulary_size(request.tokenizer))
         head.check_against_model(model)
         if request.compile:  # the forward alone: hooks stay outside, where `hidden_states` puts one for each call
-            model.base_model.forward = torch.compile(model.base_model.forward, dynamic=True)
+            below = module_below_head(model)
+            below.forward = torch.compile(below.forward, dynamic=True)
         k = min(request.k, head.vocabulary)
         return TransformersSource(
             model, head.for_frozen_model(), k, request.batch_tokens, request.sampling, request.hidden

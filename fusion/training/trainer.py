@@ -87,7 +87,9 @@ class FusionTrainer(Trainer):
         collator: Any = self.data_collator
         targets: BatchTargets = collator.at_step(inputs["targets"], self.state.global_step).to(self.args.device)
         counts: Counts = num_items_in_batch or self.loss.counts(targets)
-        hidden, _, auxiliary = run_to_head(model, **{name: each for name, each in inputs.items() if name != "targets"})
+        hidden, _, auxiliary, _ = run_to_head(
+            model, **{name: each for name, each in inputs.items() if name != "targets"}
+        )
         total = hidden.new_zeros((), dtype=torch.float32) + self._head_takes_part()
         if auxiliary is not None:  # of a mixture of experts: it is part of the model's own loss too
             total = total + auxiliary / counts["batches"]

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fusion.data.batching import length_grouped_batches
-from fusion.models.head import Head
+from fusion.models.head import Head, run_to_head
 
 Tokens = tuple[int, ...]
 
@@ -159,10 +159,9 @@ class ContinuationScorer:
         if self.share_prefixes:
             inputs |= {"position_ids": (mask.cumsum(1) - 1)[:, -longest:], "use_cache": True}
             inputs["cache" if "cache" in _parameters(self.model) else "past_key_values"] = state and state.cache
-        out = self.model.base_model(**inputs)
-        hidden = out[0]
+        hidden, *_, cache = run_to_head(self.model, **inputs)
         last = hidden[torch.arange(len(texts), device=device), sizes.to(device) - 1]
-        return PrefixState(getattr(out, "past_key_values", None), mask, last), hidden
+        return PrefixState(cache, mask, last), hidden
 
     def _scores(
         self, hidden: Float[Tensor, "B T D"], indices: Sequence[int], requests: Sequence[ContinuationRequest]
@@ -186,8 +185,8 @@ class ContinuationScorer:
 
 
 def _parameters(model: Any) -> Mapping[str, Any]:
-    """Parameters of the forward pass of the model below its head."""
-    return inspect.signature(model.base_model.forward).parameters
+    """Parameters of the model's forward pass."""
+    return inspect.signature(model.forward).parameters
 
 
 def group_by_prefix(contexts: Collection[Tokens]) -> Iterator[tuple[Tokens, list[Tokens]]]:

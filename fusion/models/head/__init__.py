@@ -1,6 +1,13 @@
 """Compute `LogitRows` from hidden states in chunks: the one place where logits exist."""
 
-from fusion.models.head.forward import HeadInputs, hidden_states, output_layer, run_to_head, unwrap_model
+from fusion.models.head.forward import (
+    HeadInputs,
+    hidden_states,
+    module_below_head,
+    output_layer,
+    run_to_head,
+    unwrap_model,
+)
 from fusion.models.head.head import LOGITS_BUDGET, MAX_LOGITS_PER_CHUNK, Head
 
 __all__ = [
@@ -9,6 +16,7 @@ __all__ = [
     "Head",
     "HeadInputs",
     "hidden_states",
+    "module_below_head",
     "output_layer",
     "run_to_head",
     "unwrap_model",

@@ -18,6 +18,8 @@ class HeadInputs(NamedTuple):
     """The type of the output layer's output: the precision in which the model computes, under autocast too."""
     auxiliary_loss: Tensor | None
     """The load-balancing loss of a mixture of experts that returns one (`output_router_logits`), times its coefficient."""
+    cache: Any
+    """transformers' cache of keys and values, where `use_cache=True` was asked for."""
 
 
 def hidden_states(model: Any, **inputs: Tensor) -> Float[Tensor, "B T D"]:
@@ -25,8 +27,10 @@ def hidden_states(model: Any, **inputs: Tensor) -> Float[Tensor, "B T D"]:
     return run_to_head(model, **inputs).hidden
 
 
-def run_to_head(model: Any, **inputs: Tensor) -> HeadInputs:
+def run_to_head(model: Any, **inputs: Any) -> HeadInputs:
     """Run `model` and return what its output layer reads. `model` may be wrapped for distributed training.
+
+    `inputs` are the model's own; nothing is cached unless they say `use_cache=True`.
 
     The call goes through the wrapped model, whose hooks need it. The state is taken at the output layer itself: whatever an
     architecture does between its last block and that layer (a norm, a projection, a change of type) is in it. The layer then
@@ -47,7 +51,7 @@ def run_to_head(model: Any, **inputs: Tensor) -> HeadInputs:
         layer.register_forward_hook(lambda _layer, _args, logits: dtypes.append(logits.dtype)),
     ]
     try:
-        outputs = model(**inputs, use_cache=False)
+        outputs = model(**{"use_cache": False} | inputs)
     finally:
         for hook in hooks:
             hook.remove()
@@ -58,7 +62,9 @@ def run_to_head(model: Any, **inputs: Tensor) -> HeadInputs:
             f"{[tuple(state.shape) for state in captured]} for input ids of the shape {tuple(positions)}. It must be called "
             "once, with a state for every position; this architecture is not supported."
         )
-    return HeadInputs(captured[0], dtypes[0], _auxiliary_loss(inside, outputs))
+    return HeadInputs(
+        captured[0], dtypes[0], _auxiliary_loss(inside, outputs), getattr(outputs, "past_key_values", None)
+    )
 
 
 def output_layer(model: Any) -> nn.Module:
@@ -70,6 +76,28 @@ def output_layer(model: Any) -> nn.Module:
             "this architecture is not supported."
         )
     return layer
+
+
+@torch.no_grad()
+def module_below_head(model: Any) -> nn.Module:
+    """Return the outermost module that does the work below the output layer, found by running `model` on two tokens.
+
+    Not `model.base_model`, which some architectures never call: OPT calls the decoder inside it.
+    """
+    called: list[nn.Module] = []
+    hooks = [
+        module.register_forward_pre_hook(lambda module, _args: called.append(module))
+        for module in model.modules()
+        if module is not model
+    ]
+    try:
+        model(input_ids=torch.zeros(1, 2, dtype=torch.long, device=model.device), use_cache=False)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    layer = output_layer(model)
+    below = [module for module in called if all(inner is not layer for inner in module.modules())]
+    return max(below, key=lambda module: sum(weight.numel() for weight in module.parameters()))  # the first of equals
 
 
 def describe_model(model: Any) -> str:

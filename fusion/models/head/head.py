@@ -28,6 +28,9 @@ LOGITS_BUDGET = 2**28  # logits that a training step keeps for its backward pass
 SOFTCAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
 """What configurations call the soft-cap of the logits: Gemma, RecurrentGemma, xLSTM."""
 
+LOGITS_SCALING_POWER = {"hyperclovax": 1, "minicpm3": 0}
+"""Granite divides its logits by `logits_scaling`; these multiply them with it, or have divided the hidden state before."""
+
 
 @dataclass(frozen=True)
 class Head:
@@ -56,7 +59,10 @@ class Head:
         module = output_layer(model)
         weight: Any = module.weight
         rows = getattr(weight, "ds_shape", weight.shape)[0]  # DeepSpeed shows shards as empty
-        return cls(module, min(vocabulary, rows), *scale_and_softcap(model), chunk, budget)
+        own = (
+            getattr(model.config.get_text_config(), "unpadded_vocab_size", None) or rows
+        )  # Inkling cuts its logits there
+        return cls(module, min(vocabulary, rows, own), *scale_and_softcap(model), chunk, budget)
 
     def for_frozen_model(self) -> Head:
         """Return the head for a model that is not trained: mean and std come from its weights' Gram matrix, computed here once.
@@ -155,7 +161,6 @@ def scale_and_softcap(model: Any) -> tuple[float, float | None]:
     config = model.config.get_text_config()
     scale = (getattr(config, "logit_scale", None) or 1.0) * (getattr(config, "lm_head_multiplier", None) or 1.0)
     scaling = getattr(config, "logits_scaling", None) or 1.0
-    # Granite divides by what HyperCLOVA X multiplies with
-    scale = scale * scaling if config.model_type.startswith("hyperclovax") else scale / scaling
+    scale *= scaling ** LOGITS_SCALING_POWER.get(config.model_type, -1)
     caps = (getattr(config, name, None) for name in SOFTCAPS)
     return scale, next(filter(None, caps), None)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from fusion.models.head.forward import describe_model, output_layer, unwrap_model
+from fusion.models.head.forward import describe_model, output_layer, run_to_head, unwrap_model
 
 if TYPE_CHECKING:
     from fusion.models.head.head import Head
@@ -28,10 +28,13 @@ def check_against_model(head: Head, model: Any) -> None:
     logits take all `SIZES` whatever the model's own are: a missing scale, bias or soft-cap then shows. What is compared is
     computed from the same output of the output layer, so that its precision (bfloat16 has steps of 0.5 at logits of 100)
     cancels out; what remains are the roundings of the operations after it, in the precision of that output.
+
+    Raises ValueError too for a model that cannot be run with token ids alone, and for one that looks ahead.
     """
     inside = unwrap_model(model)
     ids = (torch.arange(len(SIZES), device=next(inside.parameters()).device) * 37 % head.vocabulary)[None]
-    raw, own = _logits_of_probes(model, ids)
+    raw, own = _logits_of_probes(model, ids, head.vocabulary)
+    check_looks_back_only(model, ids)
     expected, step = head.from_layer(raw), torch.finfo(raw.dtype).eps
     own = own[:, : head.vocabulary].to(expected.dtype)
     error = (own - expected).abs()
@@ -42,6 +45,11 @@ def check_against_model(head: Head, model: Any) -> None:
     ]  # roundings cancel, a factor does not
     if bool((error <= ROUNDINGS / 2 * step * largest + 1e-12).all()) and bool((systematic <= step / 2).all()):
         return
+    if bool((own <= torch.finfo(raw.dtype).min / 2).any()):
+        raise ValueError(
+            f"{describe_model(inside)}: it sets the logits of some ids to the smallest number, as models that write images "
+            "or sounds beside text do; this architecture is not supported."
+        )
     row, column = divmod(int((error / (largest + 1e-12)).argmax()), error.shape[1])
     raise ValueError(
         f"{describe_model(inside)}: where its output layer gives {raw[row, column]:.4g}, its own logit is "
@@ -51,7 +59,40 @@ def check_against_model(head: Head, model: Any) -> None:
     )
 
 
-def _logits_of_probes(model: Any, ids: Tensor) -> tuple[Float[Tensor, "T V"], Float[Tensor, "T V"]]:
+@torch.no_grad()
+def check_looks_back_only(model: Any, ids: Int[Tensor, "1 T"]) -> None:
+    """Raise ValueError for a model whose state at a position depends on later tokens: it would see what it is to predict.
+
+    The first state must not change with all tokens behind it, and no state with the last token. The same text beside others
+    in a batch shows what rounding does: the experts of a mixture get other tokens with it.
+    """
+    behind, last = (ids + 1) % int(ids.max() + 1), ids.clone()
+    behind[0, 0], last[0, -1] = ids[0, 0], behind[0, -1]
+    was_training = model.training
+    model.eval()
+    try:
+        hidden, dtype, *_ = run_to_head(model, input_ids=torch.cat([ids, behind, last]))
+        beside, *_ = run_to_head(model, input_ids=torch.cat([ids, last, ids]))
+    finally:
+        model.train(was_training)
+
+    def change(states: Tensor, others: Tensor) -> float:
+        return ((states.float() - others.float()).norm() / hidden[0].float().norm()).item()
+
+    moved = max(change(hidden[1, :1], hidden[0, :1]), change(hidden[2, :-1], hidden[0, :-1]))
+    rounding = max(1e-3 if dtype in (torch.float32, torch.float64) else 1e-2, 10 * change(beside[0], hidden[0]))
+    if not moved <= rounding:
+        raise ValueError(
+            f"{describe_model(unwrap_model(model))}: its hidden states change by {moved:.2g} of their norm with tokens that "
+            f"follow, and rounding explains {rounding:.2g}: it is no causal language model and would see what it is to "
+            "predict. If it was trained as a decoder (is_decoder, causal), say so in its config.json; else this architecture is not "
+            "supported."
+        )
+
+
+def _logits_of_probes(
+    model: Any, ids: Int[Tensor, "1 T"], vocabulary: int
+) -> tuple[Float[Tensor, "T V"], Float[Tensor, "T V"]]:
     """Return what the output layer gives for the probes, and the logits that the model makes of it."""
     layer, outputs = output_layer(unwrap_model(model)), []
 
@@ -66,11 +107,18 @@ def _logits_of_probes(model: Any, ids: Tensor) -> tuple[Float[Tensor, "T V"], Fl
     model.eval()
     try:
         logits = model(input_ids=ids, use_cache=False).logits
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"{describe_model(unwrap_model(model))} cannot be run with token ids alone in this precision: "
+            f"{type(error).__name__}: {error}. If it runs in another one, use that; else this architecture is not supported."
+        ) from error
     finally:
         model.train(was_training)
         for hook in hooks:
             hook.remove()
-    if len(outputs) != 1 or outputs[0].shape != logits.shape:
+    if len(outputs) != 1 or outputs[0].shape[:-1] != logits.shape[:-1] or logits.shape[-1] < vocabulary:
         raise ValueError(
             f"{describe_model(unwrap_model(model))}: its output layer gives {[tuple(o.shape) for o in outputs]}, and its "
             f"logits have the shape {tuple(logits.shape)}; this architecture is not supported."
