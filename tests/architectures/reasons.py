@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import re
+import traceback
 
-REASONS: dict[str, str] = {}
+UNEXPLAINED = "unexplained: "
+"""What a reason begins with that nobody has put into words."""
+
+REASONS: dict[str, str] = {
+    r"does not keep packed texts apart": "no",
+    r"is no causal language model": "its states see the tokens that follow; such a model cannot be a language model here",
+    r"inputs_embeds and shared_kv_states cannot be None": "drafts for another model, whose keys and values it reads",
+    r"output layer (gives|was called)": "does not call its output layer once with one state for every position",
+    r"sets the logits of some ids": "sets the logits of some ids to the smallest number",
+    r"requires the (\w+) library": r"needs the library \1, which is not installed",
+    r"Unrecognized configuration class .*TextConfig": (
+        "transformers saves its text model under a configuration that it cannot load again"
+    ),
+    r"'Musicgen\w*Config' object has no attribute": "writes sounds; transformers cannot build it as a language model",
+    r"'BltConfig' object has no attribute 'num_hidden_layers'": "transformers' `generate` fails with it",
+    r"(same dtype|same scalar type|expected scalar type)": "transformers' own code of it mixes types in this precision",
+}
+"""By what the exception says, and the reason; the first that is found is taken."""
 
 
 def explain(error: Exception) -> str:
-    """Return the reason, or the exception as it is with `unexplained` in front."""
-    text = " ".join(str(error).split())
+    """Return the reason, or `UNEXPLAINED` and the exception with where it was raised."""
+    text = f"{type(error).__name__}: {' '.join(str(error).split())}"
     for pattern, reason in REASONS.items():
-        if re.search(pattern, f"{type(error).__name__}: {text}"):
-            return reason
-    import traceback
-
-    last = traceback.extract_tb(error.__traceback__)
-    at = [f"{f.filename.split('/')[-1]}:{f.lineno}" for f in last][-6:]
-    return f"unexplained: {type(error).__name__}: {text[:400]} {at}"
+        if found := re.search(pattern, text):
+            return found.expand(reason)
+    raised = traceback.extract_tb(error.__traceback__)[-6:]
+    places = " < ".join(f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}" for frame in reversed(raised))
+    return f"{UNEXPLAINED}{text[:400]} ({places})"

@@ -96,12 +96,13 @@ def _logits_of_probes(
     """Return what the output layer gives for the probes, and the logits that the model makes of it."""
     layer, outputs = output_layer(unwrap_model(model)), []
 
-    def replace(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (_probes(module, args[0]), *args[1:])
+    def replace(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        # a layer that gets a few positions at a time is left alone, and found by the shape of what it gives
+        return (_probes(module, args[0]), *args[1:]) if args[0].shape[:-1] == ids.shape else None
 
     hooks = [
         layer.register_forward_pre_hook(replace),
-        layer.register_forward_hook(lambda _module, _args, output: outputs.append(output)),
+        layer.register_forward_hook(lambda _module, _args, output: outputs.append(output.clone())),  # some work in place
     ]
     was_training = model.training
     model.eval()
