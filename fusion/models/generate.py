@@ -14,6 +14,7 @@ from torch import Tensor
 from fusion.data.answer_end import end_of_turn
 from fusion.data.batching import length_grouped_batches
 from fusion.data.prompt_format import PromptFormat
+from fusion.models.head.forward import without_router_loss
 from fusion.models.neutral_generation import neutral_generation_config
 from fusion.tokenizers import decode_text
 
@@ -76,6 +77,7 @@ def generate(
             out = model.generate(
                 input_ids=ids, attention_mask=mask, max_new_tokens=room, num_return_sequences=count,
                 eos_token_id=list(eos_token_id) or None, pad_token_id=pad, **mode, **stopping,
+                **without_router_loss(model),
             )[:, ids.shape[1] :]  # fmt: skip
             texts = [decode_text(tokenizer, each) for each in out.tolist()]
             ended = torch.isin(out, torch.tensor(list(eos_token_id), device=out.device)).any(-1).tolist()

@@ -21,11 +21,15 @@ COLUMNS = (*PRECISIONS, "packing")
 def main() -> None:
     """Run the architectures that are named, or all."""
     parser = argparse.ArgumentParser(prog="python -m tests.architectures", description=__doc__)
-    parser.add_argument("kinds", nargs="*", metavar="TYPE", help="model types as in config.json, such as llama; all if none")
+    parser.add_argument(
+        "kinds", nargs="*", metavar="TYPE", help="model types as in config.json, such as llama; all if none"
+    )
     parser.add_argument("--write", type=Path, metavar="PAGE", help="a Markdown page to put the table of all into")
     given = parser.parse_args()
     if unknown := set(given.kinds) - set(all_kinds()):
-        parser.error(f"transformers {transformers.__version__} has no causal model of type {', '.join(sorted(unknown))}")
+        parser.error(
+            f"transformers {transformers.__version__} has no causal model of type {', '.join(sorted(unknown))}"
+        )
     if given.write and given.kinds:
         parser.error("--write writes the table of all architectures; leave the types out.")
     torch.set_num_threads(1)

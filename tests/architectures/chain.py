@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from fusion.data.datasets import Example
 from fusion.data.encode import Encoded, encode
 from fusion.models.generate import GenerationSettings
-from fusion.models.head import Head, output_layer
+from fusion.models.head import Head, output_layer, without_router_loss
 from fusion.models.loading import ModelRef, load_model, load_tokenizer, vocabulary_size
 from fusion.objectives import CrossEntropy
 from fusion.sources.transformers_source import TransformersGenerator, TransformersSource
@@ -92,6 +92,8 @@ def save_tiny_model(kind: str, folder: Path, **settings: Any) -> None:
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.save_pretrained(folder)
+    if type(model.config) not in MODEL_FOR_CAUSAL_LM_MAPPING:  # published with the whole model's configuration
+        config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
@@ -163,6 +165,8 @@ def check_saved(folder: Path, tokenizer: Any) -> None:
     wrong = {name: sorted(found)[:3] for name, found in info.items() if found}
     if wrong:
         raise AssertionError(f"the saved model does not load whole: {wrong}")
+    for name in without_router_loss(model):  # plain transformers cannot compute it while it generates
+        setattr(model.config, name, False)
     prompt = torch.tensor([tokenizer("number 7: ")["input_ids"]])
     out = model.eval().generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=3, do_sample=False)
     assert out.shape[1] > prompt.shape[1]

@@ -11,26 +11,29 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 VOCABULARY = 448
 """Rows of each output layer: the tokens of `tiny.TOKENIZERS["gpt"]`, and some that belong to none."""
 
-_LAYERS = "num_hidden_layers n_layer n_layers num_layers num_blocks decoder_layers encoder_layers num_decoder_layers num_encoder_layers"
+_LAYERS = """num_hidden_layers n_layer n_layers num_layers num_blocks decoder_layers encoder_layers num_decoder_layers
+    num_encoder_layers"""
 _HEADS = """num_attention_heads n_head n_heads num_heads attention_heads decoder_attention_heads encoder_attention_heads
-    num_encoder_attention_heads num_decoder_attention_heads linear_num_heads linear_num_key_heads linear_num_value_heads
-    swa_num_attention_heads index_n_heads num_index_heads"""
-_KV_HEADS = "num_key_value_heads num_kv_heads swa_num_key_value_heads num_query_groups num_global_key_value_heads"
-_WIDTHS = """hidden_size d_model n_embd dim_model emb_dim embedding_dim embedding_size input_embedding_size output_embedding_size
-    lru_width word_embed_proj_dim attention_hidden_size ple_embed_dim shape_embed_dim pronunciation_embed_dim adapter_in_dim adapter_out_dim
-    adapter_input_size hidden_size_global"""
-_HEAD_DIMS = """head_dim swa_head_dim v_head_dim index_head_dim linear_head_dim linear_key_head_dim linear_value_head_dim kv_channels
-    d_head d_kv dim_head qk_head_dim global_head_dim attention_head_size nope_head_dim local_head_dim"""
-_INNER = """intermediate_size moe_intermediate_size decoder_ffn_dim encoder_ffn_dim ffn_dim shared_expert_intermediate_size
-    moe_shared_expert_intermediate_size shared_intermediate_size shared_experts_intermediate_size intermediate_size_mlp
-    dense_intermediate_size expert_ffn_hidden_size ffn_hidden_size n_inner dim_ff dff d_inner feed_forward_size prompt_mid_dim
-    router_hidden_size"""
+    num_encoder_attention_heads num_decoder_attention_heads linear_num_heads linear_num_key_heads
+    linear_num_value_heads swa_num_attention_heads index_n_heads num_index_heads"""
+_KV_HEADS = """num_key_value_heads num_kv_heads swa_num_key_value_heads num_query_groups num_global_key_value_heads"""
+_WIDTHS = """hidden_size d_model n_embd dim_model emb_dim embedding_dim embedding_size input_embedding_size
+    output_embedding_size lru_width word_embed_proj_dim ple_embed_dim shape_embed_dim pronunciation_embed_dim
+    adapter_in_dim adapter_out_dim adapter_input_size hidden_size_global"""
+_HEAD_DIMS = """head_dim swa_head_dim v_head_dim index_head_dim linear_head_dim linear_key_head_dim linear_value_head_dim
+    kv_channels d_head d_kv dim_head qk_head_dim global_head_dim attention_head_size nope_head_dim local_head_dim"""
+_INNER = """intermediate_size moe_intermediate_size decoder_ffn_dim encoder_ffn_dim ffn_dim
+    shared_expert_intermediate_size moe_shared_expert_intermediate_size shared_intermediate_size
+    shared_experts_intermediate_size intermediate_size_mlp dense_intermediate_size expert_ffn_hidden_size
+    ffn_hidden_size n_inner dim_ff dff d_inner feed_forward_size prompt_mid_dim router_hidden_size"""
 _EXPERTS = "num_experts num_local_experts n_routed_experts moe_num_experts num_experts_per_layer"
 _EXPERTS_USED = "num_experts_per_tok num_experts_per_token moe_topk moe_k top_k_experts"
 _LENGTHS = """max_position_embeddings n_positions n_ctx max_seq_len model_max_length context_length max_target_positions
     max_source_positions"""
-_WINDOWS = "sliding_window sliding_window_size window_size attention_window_size local_attention attention_chunk_size keep_window_size"
-_RANKS = "kv_lora_rank q_lora_rank o_lora_rank laurel_rank adapter_rank loop_gate_rank gated_norm_rank hc_lowrank time_step_rank mamba_dt_rank d_rel"
+_WINDOWS = """sliding_window sliding_window_size window_size attention_window_size local_attention attention_chunk_size
+    keep_window_size"""
+_RANKS = """kv_lora_rank q_lora_rank o_lora_rank laurel_rank adapter_rank loop_gate_rank gated_norm_rank hc_lowrank
+    time_step_rank mamba_dt_rank d_rel"""
 _STATES = "state_size mamba_d_state ssm_state_size"
 
 SIZES: dict[str, Any] = {
@@ -41,8 +44,9 @@ SIZES: dict[str, Any] = {
         ("qk_rope_head_dim qk_nope_head_dim rotary_dim", 4), ("n_group topk_group num_expert_group n_groups mamba_n_groups", 1),
         ("vocab_size output_vocab_size vocab_size_per_layer_input decoder_vocab_size", VOCABULARY),
         ("mamba_n_heads mamba_d_head mamba_num_heads mamba_head_dim mamba_headdim", 8), ("mamba_d_ssm", 64),
+        ("attention_hidden_size", 64), ("attention_head_dim", 16),
         ("chunk_size mamba_chunk_size block_size", 16), ("hidden_size_per_layer_input", 8),
-        ("embedding_multiplier residual_multiplier attention_multiplier", 0.5),
+        ("num_kv_shared_layers", 0), ("embedding_multiplier residual_multiplier attention_multiplier", 0.5),
     )
     for name in names.split()
 }  # fmt: skip
@@ -107,6 +111,7 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "qwen4_exp_text": _INDEXER,
     "recurrent_gemma": {"num_hidden_layers": 3},
     "reformer": {"axial_pos_embds": False},
+    "rwkv": {"attention_hidden_size": 32},
     "xlstm": {"hidden_size": 128, "embedding_dim": 128, "num_heads": 2},  # it rounds its widths to multiples of 64
     "zamba": {"layers_block_type": ["linear_attention", "hybrid"] * 2, "num_hidden_layers": 4},
     "zaya": {"num_experts_per_tok": 1},
@@ -117,49 +122,62 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
 def shrink(values: dict[str, Any]) -> dict[str, Any]:
     """Return a configuration's values with small sizes; lists with an entry for each layer keep a few of them."""
     values = {name: value for name, value in copy.deepcopy(values).items() if not name.startswith("_")}
-    layers = next((values[name] for name in _LAYERS.split() if isinstance(values.get(name), int)), None)
-    chosen = _layers_of_every_kind(values, layers) if layers else [0, 1]
-    small: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, dict) and name != "per_layer_config":
-            small[name] = shrink(value) if "model_type" in value else value
-        elif isinstance(value, list) and layers and len(value) == layers:
-            small[name] = [SIZES.get(name, value[layer]) for layer in chosen]
-        elif name in _LAYERS.split() and isinstance(value, int):
-            small[name] = len(chosen)
-        elif name == "head_dim":  # of DeepSeek's latent attention: the part that is rotated
-            small[name] = 4 if value and value == values.get("qk_rope_head_dim") else 8
-        elif name == "num_key_value_heads" and "kv_lora_rank" in values:
-            small[name] = SIZES["num_attention_heads"]
-        elif name == "per_layer_config":
-            small[name] = _of_chosen_layers(value, chosen)
-        elif name in TOKEN_IDS:
-            small[name] = TOKEN_IDS[name]
-        elif name.endswith(("_token_id", "_token_index")):
-            small[name] = VOCABULARY - 1 - len(small) % 8
-        elif name == "num_kv_shared_layers" or (isinstance(value, float) and re.search("drop|jitter", name)):
-            small[name] = type(value)(0)
-        elif name == "is_decoder":
-            small[name] = True
-        elif not value or isinstance(value, (bool, str)):
-            small[name] = value
-        elif name in SIZES:
-            small[name] = SIZES[name]
-        elif name in LOGIT_SETTINGS:
-            small[name] = LOGIT_SETTINGS[name]
-        else:
-            small[name] = value
+    layers = next((values[name] for name in _LAYERS.split() if isinstance(values.get(name), int)), 2)
+    chosen = _layers_of_every_kind(values, layers)
+    small = {name: _small(name, value, values, chosen, layers) for name, value in values.items()}
+    if "head_dim" in values:  # in DeepSeek's latent attention it is the part that is rotated
+        rotated = values["head_dim"] and values["head_dim"] == values.get("qk_rope_head_dim")
+        small["head_dim"] = SIZES["qk_rope_head_dim" if rotated else "head_dim"]
+    if "kv_lora_rank" in values and "num_key_value_heads" in values:  # latent attention has as many keys as queries
+        small["num_key_value_heads"] = SIZES["num_attention_heads"]
     return small | EXCEPTIONS.get(values.get("model_type", ""), {})
+
+
+def _small(name: str, value: Any, values: dict[str, Any], chosen: list[int], layers: int) -> Any:
+    """Return the small counterpart of one value; most that are no sizes stay as they are."""
+    if name == "per_layer_config":
+        return _of_chosen_layers(value, chosen)
+    if isinstance(value, dict):
+        return shrink(value) if "model_type" in value else value
+    if isinstance(value, list):
+        return _small_list(name, value, chosen, layers)
+    if name.endswith(("_token_id", "_token_index")):
+        return TOKEN_IDS.get(name, VOCABULARY - 1 - list(values).index(name) % 8)
+    if name == "is_decoder":
+        return True
+    if not value or isinstance(value, (bool, str)):
+        return value
+    if name in _LAYERS.split():
+        return len(chosen)
+    if isinstance(value, float) and re.search("drop|jitter", name):
+        return 0.0
+    return (SIZES | LOGIT_SETTINGS).get(name, value)
+
+
+def _small_list(name: str, value: list[Any], chosen: list[int], layers: int) -> list[Any]:
+    if _lists_layers(name, value):
+        return [new for new, old in enumerate(chosen) if old in value]
+    return [SIZES.get(name, value[layer]) for layer in chosen] if len(value) == layers else value
+
+
+def _lists_layers(name: str, value: list[Any]) -> bool:
+    """Whether a list holds the numbers of layers, in order, not an entry for each."""
+    named = name.endswith(("_layers", "_layer_ids", "_idxs", "_layer_indices"))
+    return named and all(isinstance(each, int) for each in value) and value == sorted(set(value))
 
 
 def _layers_of_every_kind(values: dict[str, Any], layers: int) -> list[int]:
     """Return the indices of layers, at least two, that are all different in the lists with an entry for each layer."""
-    lists = [value for value in values.values() if isinstance(value, list) and len(value) == layers]
+    lists = [
+        value
+        for name, value in values.items()
+        if isinstance(value, list) and len(value) == layers and not _lists_layers(name, value)
+    ]
     seen: dict[str, int] = {}
     for layer in range(layers):
         seen.setdefault(repr([each[layer] for each in lists]), layer)
     chosen = sorted(seen.values())
-    return chosen if len(chosen) > 1 else [0, 1][: max(layers, 2)]
+    return chosen if len(chosen) > 1 else [0, 1]
 
 
 def _of_chosen_layers(by_layer: Any, chosen: list[int]) -> Any:

@@ -1,5 +1,6 @@
 """Architectures of transformers through the whole chain of a run, with logits as large as real ones; all of them if slow."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -18,18 +19,20 @@ from tests.helpers import tiny
 
 PAGE = Path(__file__).parents[2] / "docs" / "architectures.md"
 KINDS = {
-    "falcon_h1": False, "gemma2": True, "gpt2": True, "granite": True, "llama": True, "llama4_text": True, "mamba": False,
-    "mamba2": False, "mixtral": True, "opt": False, "qwen3_moe": True, "recurrent_gemma": False,
+    "falcon_h1": ("bfloat16", False), "gemma2": ("bfloat16", True), "gpt2": ("mixed", True), "granite": ("mixed", True),
+    "llama": ("bfloat16", True), "llama4_text": ("mixed", True), "mamba": ("bfloat16", False), "mamba2": ("mixed", False),
+    "mixtral": ("mixed", True), "opt": ("mixed", False), "qwen3_moe": ("bfloat16", True), "recurrent_gemma": ("mixed", False),
 }  # fmt: skip
-"""A few of different kinds, and whether they keep packed texts apart."""
+"""A few of different kinds: a precision to try besides float32, and whether they keep packed texts apart."""
 EXPERTS = ("mixtral", "qwen2_moe", "qwen3_moe")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_architecture_is_read_trained_saved_and_loaded_again_in_every_precision(kind, tmp_path):
+def test_an_architecture_is_read_trained_saved_and_loaded_again(kind, tmp_path):
+    precision, packs = KINDS[kind]
     settings = {"output_router_logits": True} if kind in EXPERTS else {}
-    outcomes = chain.run_chain(kind, tmp_path, **settings).outcomes
-    assert outcomes == dict.fromkeys(chain.PRECISIONS, "yes") | {"packing": "yes" if KINDS[kind] else "no"}
+    outcomes = chain.run_chain(kind, tmp_path, ["float32", precision], **settings).outcomes
+    assert outcomes == {"float32": "yes", precision: "yes", "packing": "yes" if packs else "no"}
 
 
 @pytest.mark.slow
@@ -49,7 +52,9 @@ def test_a_reason_that_nobody_has_put_into_words_is_marked_so():
 
 def test_a_row_says_for_which_precisions_a_reason_holds():
     outcomes = dict.fromkeys(chain.PRECISIONS, "yes") | {"packing": "no", "mixed": "mixes types"}
-    assert command._row(chain.ChainResult("x", "X", outcomes)) == "| `x` | X | yes | yes | no | no | mixed: mixes types |"
+    assert (
+        command._row(chain.ChainResult("x", "X", outcomes)) == "| `x` | X | yes | yes | no | no | mixed: mixes types |"
+    )
     all_alike = dict.fromkeys(outcomes, "needs images")
     assert command._row(chain.ChainResult("x", "X", all_alike)) == "| `x` | X | no | no | no |  | needs images |"
 
@@ -139,6 +144,14 @@ def test_scales_and_soft_caps_are_those_of_the_architecture(kind):
     head.check_against_model(model)
 
 
+@pytest.mark.parametrize("kind", [k for k, found in BESIDE_THE_LAYER.items() if found != (1.0, None)])
+def test_a_scale_or_soft_cap_that_is_forgotten_is_refused(kind):
+    model = build(kind)
+    plain = dataclasses.replace(Head.from_model(model, 300), scale=1.0, softcap=None)
+    with pytest.raises(ValueError, match="besides a scale and soft-capping"):
+        plain.check_against_model(model)
+
+
 def test_a_head_ends_where_the_model_cuts_its_logits():
     model = build("inkling2_text", unpadded_vocab_size=440)
     head = Head.from_model(model, VOCABULARY)
@@ -177,6 +190,20 @@ def test_a_head_that_is_called_for_a_few_positions_at_a_time_is_refused():
         Head.from_model(model, 300).check_against_model(model)
 
 
+def test_what_a_model_does_to_its_logits_in_place_is_seen():
+    model = tiny.model("llama")
+    forward = model.forward
+
+    def scaled(*args, **kwargs):
+        outputs = forward(*args, **kwargs)
+        outputs.logits *= 0.5
+        return outputs
+
+    model.forward = scaled
+    with pytest.raises(ValueError, match="besides a scale and soft-capping"):
+        Head.from_model(model, 300).check_against_model(model)
+
+
 def test_a_model_that_hides_some_ids_is_refused():
     model = tiny.model("llama")
     forward = model.forward
@@ -200,7 +227,9 @@ def test_a_projection_in_front_of_the_output_layer_counts(precision, tmp_path):
 
 def test_a_library_that_an_architecture_needs_is_named(monkeypatch, tmp_path):
     def needs_timm(**_):
-        raise ImportError("\nTimmWrapperModel requires the timm library but it was not found. You can install it with pip.")
+        raise ImportError(
+            "\nTimmWrapperModel requires the timm library but it was not found. You can install it with pip."
+        )
 
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", needs_timm)
     with pytest.raises(ValueError, match="Cannot load the weights of .*requires the timm library"):

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fusion.data.batching import length_grouped_batches
-from fusion.models.head import Head, run_to_head
+from fusion.models.head import Head, run_to_head, without_router_loss
 
 Tokens = tuple[int, ...]
 
@@ -159,7 +159,7 @@ class ContinuationScorer:
         if self.share_prefixes:
             inputs |= {"position_ids": (mask.cumsum(1) - 1)[:, -longest:], "use_cache": True}
             inputs["cache" if "cache" in _parameters(self.model) else "past_key_values"] = state and state.cache
-        hidden, *_, cache = run_to_head(self.model, **inputs)
+        hidden, *_, cache = run_to_head(self.model, **inputs, **without_router_loss(self.model))
         last = hidden[torch.arange(len(texts), device=device), sizes.to(device) - 1]
         return PrefixState(cache, mask, last), hidden
 

@@ -9,6 +9,7 @@ from typing import Any
 from lm_eval.api.instance import Instance
 from lm_eval.models import huggingface
 
+from fusion.models.head import without_router_loss
 from fusion.models.loading import ModelRef, load_model, load_tokenizer
 from fusion.models.neutral_generation import neutral_generation_config
 from fusion_eval.runners.shared_prefix import ContinuationRequest, ContinuationScore, ContinuationScorer
@@ -28,6 +29,8 @@ class SharedPrefixLM(HFLM):
 
     def __init__(self, ref: ModelRef, *, dtype: str, device: str, batch_tokens: int, batch_size: int) -> None:
         model, tokenizer = load_model(ref, dtype, device), load_tokenizer(ref)
+        for name in without_router_loss(model):
+            setattr(model.config.get_text_config(), name, False)  # lm-eval's generation cannot be told
         with lm_eval_log_level(logging.ERROR):  # it warns of a loaded model, whose type and place it then leaves alone
             super().__init__(model, tokenizer=tokenizer, batch_size=batch_size, backend="causal")
         self.scorer = ContinuationScorer.from_model(model, batch_tokens)

@@ -7,6 +7,7 @@ from fusion.models.head.forward import (
     output_layer,
     run_to_head,
     unwrap_model,
+    without_router_loss,
 )
 from fusion.models.head.head import LOGITS_BUDGET, MAX_LOGITS_PER_CHUNK, Head
 
@@ -20,4 +21,5 @@ __all__ = [
     "output_layer",
     "run_to_head",
     "unwrap_model",
+    "without_router_loss",
 ]

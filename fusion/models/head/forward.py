@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, NamedTuple
 
 import torch
@@ -24,7 +25,19 @@ class HeadInputs(NamedTuple):
 
 def hidden_states(model: Any, **inputs: Tensor) -> Float[Tensor, "B T D"]:
     """Return what the output layer reads at every position; see `run_to_head`."""
-    return run_to_head(model, **inputs).hidden
+    return run_to_head(model, **without_router_loss(model), **inputs).hidden
+
+
+def without_router_loss(model: Any) -> dict[str, bool]:
+    """Return the argument that keeps a mixture of experts from its load-balancing loss, which training alone reads.
+
+    Where config.json asks for it (`output_router_logits`), transformers fails to compute it for a text that is read in parts,
+    as in generation.
+    """
+    inside = unwrap_model(model)
+    asked = getattr(inside.config.get_text_config(), "output_router_logits", False)
+    takes = "output_router_logits" in inspect.signature(inside.forward).parameters
+    return {"output_router_logits": False} if asked and takes else {}
 
 
 def run_to_head(model: Any, **inputs: Any) -> HeadInputs:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from fusion.models.head.forward import describe_model, output_layer, run_to_head, unwrap_model
+from fusion.models.head.forward import describe_model, output_layer, run_to_head, unwrap_model, without_router_loss
 
 if TYPE_CHECKING:
     from fusion.models.head.head import Head
@@ -71,8 +71,9 @@ def check_looks_back_only(model: Any, ids: Int[Tensor, "1 T"]) -> None:
     was_training = model.training
     model.eval()
     try:
-        hidden, dtype, *_ = run_to_head(model, input_ids=torch.cat([ids, behind, last]))
-        beside, *_ = run_to_head(model, input_ids=torch.cat([ids, last, ids]))
+        routers = without_router_loss(model)
+        hidden, dtype, *_ = run_to_head(model, input_ids=torch.cat([ids, behind, last]), **routers)
+        beside, *_ = run_to_head(model, input_ids=torch.cat([ids, last, ids]), **routers)
     finally:
         model.train(was_training)
 
@@ -85,8 +86,8 @@ def check_looks_back_only(model: Any, ids: Int[Tensor, "1 T"]) -> None:
         raise ValueError(
             f"{describe_model(unwrap_model(model))}: its hidden states change by {moved:.2g} of their norm with tokens that "
             f"follow, and rounding explains {rounding:.2g}: it is no causal language model and would see what it is to "
-            "predict. If it was trained as a decoder (is_decoder, causal), say so in its config.json; else this architecture is not "
-            "supported."
+            "predict. If it was trained as a decoder (is_decoder, causal), say so in its config.json; else this architecture "
+            "is not supported."
         )
 
 
@@ -102,7 +103,8 @@ def _logits_of_probes(
 
     hooks = [
         layer.register_forward_pre_hook(replace),
-        layer.register_forward_hook(lambda _module, _args, output: outputs.append(output.clone())),  # some work in place
+        # a copy: what the model does to its logits it may do in place
+        layer.register_forward_hook(lambda _module, _args, output: outputs.append(output.clone())),
     ]
     was_training = model.training
     model.eval()

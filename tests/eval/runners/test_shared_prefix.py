@@ -8,10 +8,11 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-from fusion.models.loading import ModelRef
+from fusion.models.loading import ModelRef, load_model
 from fusion_eval.runners import shared_prefix
 from fusion_eval.runners.shared_prefix import ContinuationRequest, ContinuationScorer, common_length, group_by_prefix
 from fusion_eval.runners.shared_prefix_lm import SharedPrefixLM
+from tests.architectures.chain import save_tiny_model
 from tests.helpers import tiny
 
 CLOSE = 1e-7  # in float64; attention that is not fused takes its softmax in float32 all the same
@@ -203,6 +204,7 @@ def test_what_was_cut_is_told_and_an_answer_must_leave_room(tmp_path, caplog):
         fast.generate_until([Instance("generate_until", {}, ("the fox", {"max_gen_toks": 256}), 0)])
 
 
+<<<<<<< HEAD
 def test_generated_answers_do_not_depend_on_the_models_generation_config(tmp_path):
     ref = ModelRef(str(tiny.folder("llama", tmp_path)))
     lm = SharedPrefixLM(ref, dtype="float32", device="cpu", batch_tokens=500, batch_size=2)
@@ -219,3 +221,29 @@ def test_generated_answers_do_not_depend_on_the_models_generation_config(tmp_pat
         for name, value in settings.items():
             setattr(lm.model.generation_config, name, value)
         assert lm.generate_until(asked, disable_tqdm=True) == expected
+=======
+@pytest.mark.parametrize("kind", ["mixtral", "qwen3_moe"])
+def test_a_mixture_that_returns_its_routers_is_scored_and_generates_like_any_other(kind, tmp_path):
+    """transformers cannot compute the load-balancing loss of a text that is read in parts."""
+    save_tiny_model(kind, tmp_path, output_router_logits=True)
+    fast = SharedPrefixLM(ModelRef(str(tmp_path)), dtype="float32", device="cpu", batch_tokens=500, batch_size=4)
+    whole = replace(fast.scorer, share_prefixes=False)
+    asked = [ContinuationRequest(tuple(range(40 + n)), (n, n + 1)) for n in range(5)]
+    found, expected = (dict(scorer.score(asked)) for scorer in (fast.scorer, whole))
+    for i, score in expected.items():
+        assert found[i].logprob == pytest.approx(score.logprob, abs=5e-3)
+    until = {"until": ["\n"], "max_gen_toks": 3, "do_sample": False}
+    assert fast.generate_until([Instance("generate_until", {}, ("the lazy", until), 0)], disable_tqdm=True)
+
+
+def test_a_model_whose_body_is_not_its_base_model_is_scored(tmp_path):
+    """OPT's base model is never called: its head reads the decoder inside it, here behind a projection."""
+    save_tiny_model("opt", tmp_path, word_embed_proj_dim=16, do_layer_norm_before=False)
+    model = load_model(ModelRef(str(tmp_path)), "float64")
+    text = tuple(range(2, 40))
+    scorer = ContinuationScorer.from_model(model)
+    (_, score), *_ = scorer.score([ContinuationRequest(text[:30], text[30:])])
+    logprobs = model(torch.tensor([text])).logits[0].log_softmax(-1)
+    expected = sum(logprobs[n - 1, text[n]].item() for n in range(30, 38))
+    assert score.logprob == pytest.approx(expected, abs=1e-6)
+>>>>>>> 7631004 (Architectures: routers' loss is left to training, the table's page and command, tests of scales and of scoring)
