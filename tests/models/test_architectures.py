@@ -153,7 +153,7 @@ def test_a_scale_or_soft_cap_that_is_forgotten_is_refused(kind):
 
 
 def test_a_head_ends_where_the_model_cuts_its_logits():
-    model = build("inkling2_text", unpadded_vocab_size=440)
+    model = build("inkling_text", unpadded_vocab_size=440)
     head = Head.from_model(model, VOCABULARY)
     assert head.vocabulary == 440
     head.check_against_model(model)

@@ -93,7 +93,7 @@ def check_looks_back_only(model: Any, ids: Int[Tensor, "1 T"]) -> None:
 
 def _logits_of_probes(
     model: Any, ids: Int[Tensor, "1 T"], vocabulary: int
-) -> tuple[Float[Tensor, "T V"], Float[Tensor, "T V"]]:
+) -> tuple[Float[Tensor, "T W"], Float[Tensor, "T V"]]:
     """Return what the output layer gives for the probes, and the logits that the model makes of it."""
     layer, outputs = output_layer(unwrap_model(model)), []
 
