@@ -13,7 +13,7 @@ from transformers import GenerationConfig
 
 from fusion.core.settings import Settings
 from fusion.models.export import save_weights
-from fusion.models.loading import ModelRef, check_loads_again, load_model
+from fusion.models.loading import ModelRef, load_model
 
 
 class LoRA(Settings):
@@ -46,19 +46,10 @@ AnyAdapter = Annotated[LoRA | QLoRA, Field(discriminator="kind")]
 
 
 def load_pivot(ref: ModelRef, dtype: str, device: str, adapter: LoRA | None) -> Any:
-    """The pivot as it is trained: with its adapter, if it has one. Raises ValueError where either cannot be."""
-<<<<<<< HEAD
+    """The pivot as it is trained: with its adapter, if it has one. Raises ValueError where the adapter is not possible."""
     peft = None if adapter is None else _peft()
-=======
-    if adapter is None:
-        model = load_model(ref, dtype, device)
-        check_loads_again(model)
-        return model
-    peft = _peft()
->>>>>>> 7631004 (Architectures: routers' loss is left to training, the table's page and command, tests of scales and of scoring)
     quantization = _quantization(adapter, dtype) if isinstance(adapter, QLoRA) else None
     model = load_model(ref, dtype, device, quantization)
-    check_loads_again(model)
     model.generation_config = (
         GenerationConfig()
     )  # transformers changes or refuses some when it saves; see `complete_export`

@@ -204,7 +204,6 @@ def test_what_was_cut_is_told_and_an_answer_must_leave_room(tmp_path, caplog):
         fast.generate_until([Instance("generate_until", {}, ("the fox", {"max_gen_toks": 256}), 0)])
 
 
-<<<<<<< HEAD
 def test_generated_answers_do_not_depend_on_the_models_generation_config(tmp_path):
     ref = ModelRef(str(tiny.folder("llama", tmp_path)))
     lm = SharedPrefixLM(ref, dtype="float32", device="cpu", batch_tokens=500, batch_size=2)
@@ -221,7 +220,8 @@ def test_generated_answers_do_not_depend_on_the_models_generation_config(tmp_pat
         for name, value in settings.items():
             setattr(lm.model.generation_config, name, value)
         assert lm.generate_until(asked, disable_tqdm=True) == expected
-=======
+
+
 @pytest.mark.parametrize("kind", ["mixtral", "qwen3_moe"])
 def test_a_mixture_that_returns_its_routers_is_scored_and_generates_like_any_other(kind, tmp_path):
     """transformers cannot compute the load-balancing loss of a text that is read in parts."""
@@ -246,4 +246,3 @@ def test_a_model_whose_body_is_not_its_base_model_is_scored(tmp_path):
     logprobs = model(torch.tensor([text])).logits[0].log_softmax(-1)
     expected = sum(logprobs[n - 1, text[n]].item() for n in range(30, 38))
     assert score.logprob == pytest.approx(expected, abs=1e-6)
->>>>>>> 7631004 (Architectures: routers' loss is left to training, the table's page and command, tests of scales and of scoring)
