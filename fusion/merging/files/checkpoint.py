@@ -48,7 +48,7 @@ class Checkpoint:
 
     @property
     def files(self) -> list[Path]:
-        """The files that decide the model's answers: config.json, the weights, and generation_config.json where there is one."""
+        """The files that decide the model's answers: config.json, the weights, and any generation_config.json."""
         configs = [self.folder / "config.json", self.folder / "generation_config.json"]
         weights = {entry.file.path for entry in self.entries.values()}
         return [*(file for file in configs if file.is_file()), *sorted(weights)]
