@@ -45,6 +45,13 @@ def _end(tokenizer: PreTrainedTokenizerBase, prompt_format: PromptFormat) -> int
     return tokenizer.eos_token_id  # type: ignore[return-value]
 
 
+def token_of_text(tokenizer: PreTrainedTokenizerBase, text: str) -> int | None:
+    """Return the id of the token that is this text where it follows other text; None where it takes several."""
+    index = _first_id(tokenizer, text)
+    whole = text in control_tokens(tokenizer) or vocabulary_bytes(tokenizer)[index] == text.encode()
+    return index if whole else None
+
+
 def _first_id(tokenizer: PreTrainedTokenizerBase, stop: int | str) -> int:
     """Return the id with which a text at which answers end begins, as it follows other text."""
     if isinstance(stop, int):

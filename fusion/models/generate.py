@@ -6,12 +6,13 @@ import dataclasses
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from fusion.data.answer_end import end_of_turn
+from fusion.data.answer_end import end_of_turn, token_of_text
 from fusion.data.batching import length_grouped_batches
 from fusion.data.prompt_format import PromptFormat
 from fusion.models.head.forward import without_router_loss
@@ -101,10 +102,8 @@ def eos_token_ids(model: Any, tokenizer: Any, prompt_format: PromptFormat) -> li
 
 
 def trained_ends(tokenizer: Any, prompt_format: PromptFormat) -> list[int]:
-    """Return the ids that end answers in this format: the end of turn, and `stop`."""
-    ids: list[int | None] = [*prompt_format.stop_ids]
-    if not prompt_format.stop_texts:  # else the end may begin other words too
-        ids.append(end_of_turn(tokenizer, prompt_format))
+    """Return the ids that end answers in this format: the end of turn, and those of `stop` that are one token."""
+    ids: list[int | None] = [*prompt_format.stop_ids, *map(partial(token_of_text, tokenizer), prompt_format.stop_texts)]
     ids.append(end_of_turn(tokenizer, dataclasses.replace(prompt_format, stop=())))
     return sorted({id for id in ids if id is not None})
 

@@ -12,6 +12,7 @@ from fusion.alignment.tokenizer_pair import spelling_distance, vocabulary_map
 from fusion.cache import Cache
 from fusion.config import plain_fine_tuning
 from fusion.data import datasets
+from fusion.data.answer_end import token_of_text
 from fusion.data.encode import tokens_digest
 from fusion.models.generate import trained_ends
 from fusion.objectives import AnyObjective
@@ -112,7 +113,12 @@ def _training_spec(
 def pivot_ends(context: RunContext) -> list[int]:
     """Return the ids that end the pivot's answers in training, of all formats that its examples have."""
     formats = [prompt_format(context, "pivot", context.train_examples[n]) for n in context.training_indices]
-    tokenizer = context.tokenizers["pivot"]
+    tokenizer, stop = context.tokenizers["pivot"], context.config.pivot.stop
+    if stop and isinstance(stop[0], str) and token_of_text(tokenizer, stop[0]) is None:
+        raise ValueError(
+            f"pivot.stop: {stop[0]!r} takes several tokens of {context.config.pivot.path}, and an exported model ends at one. "
+            "Name first a token id, or a text that is one token."
+        )
     return sorted({id for form in dict.fromkeys(formats) for id in trained_ends(tokenizer, form)})
 
 

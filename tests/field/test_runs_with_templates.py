@@ -13,6 +13,7 @@ from fusion.data.encode import encode_prompt
 from fusion.stages import respond
 from fusion.stages.context import RunContext
 from fusion.stages.prompts import prompt_format
+from fusion.stages.train import pivot_ends
 from tests.field.chat_templates import FAMILIES
 from tests.helpers import runs, tiny
 
@@ -107,3 +108,14 @@ def test_the_weights_are_those_of_a_run_that_went_on_the_next_day(context):
     weights = load_file(context.config.folder / "fused" / "model.safetensors")
     assert all(weight.isfinite().all() for weight in weights.values())
     assert pipeline.extract(RunContext(context.config))  # nothing is refused: the date is the recorded one
+
+
+def test_an_end_of_the_pivots_own_is_exported_or_refused(context):
+    def ending(stop):
+        return RunContext(
+            context.config.model_copy(update={"pivot": context.config.pivot.model_copy(update={"stop": [stop]})})
+        )
+
+    assert context.tokenizers["pivot"].convert_tokens_to_ids("Ċ") in pivot_ends(ending("\n"))
+    with pytest.raises(ValueError, match=r"pivot\.stop: 'zqzq' takes several tokens"):
+        pivot_ends(ending("zqzq"))
