@@ -78,7 +78,7 @@ def test_the_first_loss_is_that_of_float32_and_both_fall(folders):
     """Later ones part: weights that come from bfloat16 lie on its steps, where the first small updates are rounded away."""
     mixed, whole = log(folders["mixed"]), log(folders["whole"])
     for name in ("loss", "loss/cross_entropy", "loss/forward_kl/qwen", "loss/forward_kl/gemma"):
-        assert mixed[0][name] == pytest.approx(whole[0][name], rel=0.02), name
+        assert mixed[0][name] == pytest.approx(whole[0][name], rel=0.02, abs=0.02), name
     assert mixed[-1]["loss"] < mixed[0]["loss"]
     assert whole[-1]["loss"] < whole[0]["loss"]
 
