@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.hub import cached_file, extract_commit_hash
 
 from fusion.models.checkpoint_check import check_folder, check_loaded
@@ -106,6 +106,15 @@ def check_checkpoint(ref: ModelRef) -> None:
     if path is not None and path.is_dir():
         check_folder(path)
     _refuse_hub_adapter(ref)
+
+
+def check_loads_again(model: Any) -> None:
+    """Raise ValueError where transformers saves `model` under a configuration that it cannot load as a language model."""
+    if type(model.config) not in MODEL_FOR_CAUSAL_LM_MAPPING and not getattr(model.config, "auto_map", None):
+        raise ValueError(
+            f"{type(model).__name__} ({model.name_or_path}) would be saved with a {type(model.config).__name__}, and "
+            "transformers' AutoModelForCausalLM could not load it again. It can be a source, not the pivot."
+        )
 
 
 def count_parameters(ref: ModelRef) -> int:

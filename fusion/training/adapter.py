@@ -13,7 +13,7 @@ from transformers import GenerationConfig
 
 from fusion.core.settings import Settings
 from fusion.models.export import save_weights
-from fusion.models.loading import ModelRef, load_model
+from fusion.models.loading import ModelRef, check_loads_again, load_model
 
 
 class LoRA(Settings):
@@ -46,10 +46,11 @@ AnyAdapter = Annotated[LoRA | QLoRA, Field(discriminator="kind")]
 
 
 def load_pivot(ref: ModelRef, dtype: str, device: str, adapter: LoRA | None) -> Any:
-    """The pivot as it is trained: with its adapter, if it has one. Raises ValueError where the adapter is not possible."""
+    """The pivot as it is trained: with its adapter, if it has one. Raises ValueError where either cannot be."""
     peft = None if adapter is None else _peft()
     quantization = _quantization(adapter, dtype) if isinstance(adapter, QLoRA) else None
     model = load_model(ref, dtype, device, quantization)
+    check_loads_again(model)
     model.generation_config = (
         GenerationConfig()
     )  # transformers changes or refuses some when it saves; see `complete_export`

@@ -15,6 +15,7 @@ REASONS: dict[str, str] = {
     r"output layer (gives|was called)": "does not call its output layer once with one state for every position",
     r"sets the logits of some ids": "sets the logits of some ids to the smallest number",
     r"requires the (\w+) library": r"needs the library \1, which is not installed",
+    r"could not load it again": "a source only: transformers saves its text model under a configuration that it cannot load",
     r"'Musicgen\w*Config' object has no attribute": "writes sounds; transformers cannot build it as a language model",
     r"'BltConfig' object has no attribute 'num_hidden_layers'": "transformers' `generate` fails with it",
     r"(same dtype|same scalar type|expected scalar type)": "transformers' own code of it mixes types in this precision",
