@@ -39,7 +39,7 @@ def main() -> None:
     if given.write:
         write(given.write, text)
     else:
-        console.print(text, markup=False)
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def results(kinds: Iterable[str]) -> Iterator[ChainResult]:
@@ -87,10 +87,14 @@ def _with_progress(kinds: list[str], console: Console) -> Iterator[ChainResult]:
 
 
 def _row(result: ChainResult) -> str:
-    marks = ["yes" if result.outcomes[column] == "yes" else "no" for column in COLUMNS]
-    if "yes" not in marks[:-1]:  # nothing to pack for
-        marks[-1] = ""
-    return f"| `{result.kind}` | {result.class_name} | {' | '.join(marks)} | {remark(result)} |"
+    marks = _marks(result)
+    return f"| `{result.kind}` | {result.class_name} | {' | '.join(marks.values())} | {remark(result)} |"
+
+
+def _marks(result: ChainResult) -> dict[str, str]:
+    """Return `yes` or `no` for each column; nothing under `packing` where no precision works."""
+    marks = {column: "yes" if result.outcomes[column] == "yes" else "no" for column in COLUMNS}
+    return marks if "yes" in [marks[name] for name in PRECISIONS] else marks | {"packing": ""}
 
 
 def remark(result: ChainResult) -> str:
@@ -104,7 +108,7 @@ def remark(result: ChainResult) -> str:
 
 
 def _count(rows: list[ChainResult]) -> str:
-    return ", ".join(f"{column} {sum(row.outcomes[column] == 'yes' for row in rows)}" for column in COLUMNS)
+    return ", ".join(f"{column} {sum(_marks(row)[column] == 'yes' for row in rows)}" for column in COLUMNS)
 
 
 if __name__ == "__main__":

@@ -114,6 +114,7 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "reformer": {"axial_pos_embds": False},
     "rwkv": {"attention_hidden_size": 32},
     "xlstm": {"hidden_size": 128, "embedding_dim": 128, "num_heads": 2},  # it rounds its widths to multiples of 64
+    "xmod": {"default_language": "en_XX"},
     "zamba": {"layers_block_type": ["linear_attention", "hybrid"] * 2, "num_hidden_layers": 4},
     "zaya": {"num_experts_per_tok": 1},
 }
