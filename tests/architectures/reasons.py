@@ -18,7 +18,9 @@ REASONS: dict[str, str] = {
     r"could not load it again": "a source only: transformers saves its text model under a configuration that it cannot load",
     r"'Musicgen\w*Config' object has no attribute": "writes sounds; transformers cannot build it as a language model",
     r"'BltConfig' object has no attribute 'num_hidden_layers'": "transformers' `generate` fails with it",
-    r"(same dtype|same scalar type|expected scalar type|dtypes match)": "transformers' own code of it mixes types in this precision",
+    r"(same dtype|same scalar type|expected scalar type|dtypes match)": (
+        "transformers' own code of it mixes types in this precision"
+    ),
 }
 """By what the exception says, and the reason; the first that is found is taken."""
 
