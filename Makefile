@@ -23,7 +23,7 @@ quickstart: $(VENV)/.core
 	$(BYTECODE) OMP_NUM_THREADS=1 $(BIN)/fusion run configs/quickstart.yaml  # models this small gain nothing from more
 
 test: $(VENV)/.dev lint
-	$(TEST_ENV) $(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow and not real"
+	$(TEST_ENV) $(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not real"
 
 slow: $(VENV)/.dev
 	$(TEST_ENV) $(BIN)/python -m pytest -m "slow or real"

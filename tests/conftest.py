@@ -4,6 +4,32 @@ import pytest
 import torch
 import transformers  # noqa: F401  (before the freeze below)
 
+LONGEST = [
+    *(
+        "training/test_spread.py",
+        "config/test_recipes.py",
+        "runtime/test_torchrun.py",
+        "objectives/test_objective_contract.py",
+    ),
+    *(
+        "extras/draft/test_train_and_measure.py",
+        "study/test_study.py",
+        "merging/files/test_resume.py",
+        "cli/test_cli.py",
+    ),
+    *(
+        "training/test_spread_quantization_aware.py",
+        "field/test_precision_of_large_logits.py",
+        "training/test_hidden.py",
+    ),
+]
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the longest files: each runs in one process, and none shall be left when the others are done."""
+    order = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get("/".join(item.path.parts[item.path.parts.index("tests") + 1 :]), len(order)))
+
 
 @pytest.fixture(autouse=True, scope="session")
 def _what_is_imported_is_never_looked_through_again():

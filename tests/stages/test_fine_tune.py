@@ -19,8 +19,6 @@ from fusion.report.model_card import model_card
 from fusion.stages.context import RunContext
 from tests.helpers import runs
 
-pytestmark = pytest.mark.xdist_group("fine_tune")  # what all tests look at is made once, not in each worker
-
 
 def config(folder, name="tuned", how=None, **changes):
     """The first source is fine-tuned, the second is as it came."""

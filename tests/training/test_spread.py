@@ -14,8 +14,6 @@ from transformers import AutoModelForCausalLM
 from tests.helpers import runs, spread
 from tests.helpers.spread import HALF
 
-pytestmark = pytest.mark.xdist_group("spread")  # what all tests look at is made once, not in each worker
-
 ENGINES = ["ddp", "zero1", "zero2", "zero3", "fsdp2"]
 SMOOTH = [
     {"kind": "cross_entropy", "weight": 0.5},
