@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+GENERATION_CONFIG = "generation_config.json"
 TOKENIZER_PATTERNS = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt",
     "*.model", "*.tiktoken", "chat_template.*", "additional_chat_templates/*",
 )  # fmt: skip
 AUXILIARY_PATTERNS = (
-    *TOKENIZER_PATTERNS, "generation_config.json", "*processor_config.json", "LICENSE*", "LICENCE*", "COPYING*", "NOTICE*",
+    *TOKENIZER_PATTERNS, GENERATION_CONFIG, "*processor_config.json", "LICENSE*", "LICENCE*", "COPYING*", "NOTICE*",
     "USE_POLICY*",
 )  # fmt: skip
 """Files that a model made from another takes over as they are: never weights, README.md, nor what a training left."""
@@ -41,6 +43,34 @@ def config_with_dtype(config: dict[str, Any], dtype: str | None) -> dict[str, An
         return config
     stated = [name for name in ("dtype", "torch_dtype") if name in config] or ["dtype"]
     return config | dict.fromkeys(stated, dtype)
+
+
+def add_ends(folder: Path, eos_token_ids: Sequence[int]) -> None:
+    """Add ids behind those in `eos_token_id` of the folder's generation_config.json, if it has that file."""
+    file = folder / GENERATION_CONFIG
+    settings = json.loads(file.read_bytes()) if file.is_file() else {}
+    ends = _as_list(settings.get("eos_token_id"))
+    added = [id for id in dict.fromkeys(eos_token_ids) if id not in ends]
+    if added and file.is_file():
+        write_json(file, settings | {"eos_token_id": [*ends, *added]})
+
+
+def common_ends(folders: Sequence[Path]) -> list[int]:
+    """Return the eos ids that the generation_config.json of all these model folders has; none where one has no such file."""
+    files = [folder / GENERATION_CONFIG for folder in folders]
+    if not all(file.is_file() for file in files):
+        return []
+    first, *others = [_as_list(json.loads(file.read_bytes()).get("eos_token_id")) for file in files]
+    return [id for id in first if all(id in ends for ends in others)]
+
+
+def write_json(file: Path, value: Any) -> None:
+    """Write a configuration as transformers does."""
+    file.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def _as_list(ids: int | list[int] | None) -> list[int]:
+    return ids if isinstance(ids, list) else [] if ids is None else [ids]
 
 
 def _has_remote_code(folder: Path) -> bool:

@@ -16,10 +16,16 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from transformers import AutoTokenizer, GenerationConfig
 from transformers.utils.hub import cached_file
 
-from fusion.models.auxiliary_files import AUXILIARY_PATTERNS, config_with_dtype, copy_auxiliary_files
+from fusion.models.auxiliary_files import (
+    AUXILIARY_PATTERNS,
+    GENERATION_CONFIG,
+    add_ends,
+    config_with_dtype,
+    copy_auxiliary_files,
+    write_json,
+)
 from fusion.models.loading import ModelRef, load_config
 
-GENERATION_CONFIG = "generation_config.json"
 CONFIG_FROM_PIVOT = ("use_cache", "bos_token_id", "eos_token_id", "pad_token_id")
 """What the configuration of a pivot without config.json (a GGUF file) keeps."""
 
@@ -39,39 +45,18 @@ def complete_export(folder: Path, pivot: ModelRef, eos_token_ids: Sequence[int])
     """
     original = _original_folder(pivot)
     saved = json.loads((folder / "config.json").read_bytes())
-    _write(folder / "config.json", _config(saved, pivot, original))
+    write_json(folder / "config.json", _config(saved, pivot, original))
     (folder / GENERATION_CONFIG).unlink(missing_ok=True)
     if original is None:
         AutoTokenizer.from_pretrained(**pivot.from_pretrained_arguments()).save_pretrained(folder)
     else:
         copy_auxiliary_files(original, folder)
-    add_ends(folder, pivot, eos_token_ids)
-
-
-def add_ends(folder: Path, original: ModelRef, eos_token_ids: Sequence[int]) -> None:
-    """Add ids behind those in `eos_token_id` of the folder's generation_config.json, which is as in `original` or absent."""
-    file = folder / GENERATION_CONFIG
-    if file.is_file():
-        settings = json.loads(file.read_bytes())
-    else:  # what transformers would make of config.json
-        settings = GenerationConfig.from_model_config(load_config(original)).to_diff_dict()
-        settings.pop("_from_model_config", None)
-    ends = _as_list(settings.get("eos_token_id"))
-    if added := [id for id in dict.fromkeys(eos_token_ids) if id not in ends]:
-        _write(file, settings | {"eos_token_id": [*ends, *added]})
-
-
-def common_ends(folders: Sequence[Path]) -> list[int]:
-    """Return the eos ids that the generation_config.json of all these model folders has; none where one has no such file."""
-    files = [folder / GENERATION_CONFIG for folder in folders]
-    if not all(file.is_file() for file in files):
-        return []
-    first, *others = [_as_list(json.loads(file.read_bytes()).get("eos_token_id")) for file in files]
-    return [id for id in first if all(id in ends for ends in others)]
-
-
-def _as_list(ids: int | list[int] | None) -> list[int]:
-    return ids if isinstance(ids, list) else [] if ids is None else [ids]
+    if not (folder / GENERATION_CONFIG).is_file():  # what transformers makes of config.json then
+        settings = GenerationConfig.from_model_config(load_config(pivot)).to_diff_dict()
+        write_json(
+            folder / GENERATION_CONFIG, {name: v for name, v in settings.items() if name != "_from_model_config"}
+        )
+    add_ends(folder, eos_token_ids)
 
 
 def _original_folder(ref: ModelRef) -> Path | None:
@@ -97,7 +82,3 @@ def _config(saved: dict[str, Any], pivot: ModelRef, original: Path | None) -> di
     if "quantization_config" not in saved:
         config.pop("quantization_config", None)
     return config
-
-
-def _write(file: Path, value: Any) -> None:
-    file.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,9 @@ from fusion.merging.methods.tiles import TensorReader
 from fusion.models.checkpoint_files import INDEX, weight_files
 
 HEAD_NAME = "lm_head.weight"
+OTHER_HEAD_NAMES = ("embed_out.weight", "output.weight", "output_layer.weight", "head.weight")
+LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
+"""The number of a layer in the name of a tensor."""
 EMBEDDING_NAMES = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
 STRUCTURE_KEYS = (
     "num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim",
@@ -103,6 +107,7 @@ def check_mergeable(base: Checkpoint, models: Sequence[Checkpoint], *, pad: bool
     head that the base ties.
     """
     problems = [problem for name, entry in base.entries.items() for problem in _dtype_problems(base, name, entry)]
+    problems += _config_problems(base)  # the others have to have the base's tensors, and so has the result
     for model in models:
         problems += _architecture_problems(base, model, pad) or _tensor_problems(base, model, pad)
     raise_all(problems)
@@ -132,6 +137,20 @@ def _dtype_problems(base: Checkpoint, name: str, entry: TensorEntry) -> list[str
     return [
         f"{base.folder}: {name} is {entry.dtype}; only {', '.join(FLOAT_DTYPES)} and integers can merge; dequantize first"
     ]
+
+
+def _config_problems(base: Checkpoint) -> list[str]:
+    """What the base's config.json says that it has, and it has not: layers, and a head of its own."""
+    held = {int(match[1]) for name in base.entries if (match := LAYER.search(name))}
+    lost = [layer for layer in range(base.num_layers) if held and layer not in held]
+    problems = (
+        [f"{base.folder}: config.json has {base.num_layers} layers, and {lost[0]} has no tensors"] if lost else []
+    )
+    causal = any(name.endswith("ForCausalLM") for name in base.config.get("architectures") or [])
+    heads = [name for name in base.entries if name.endswith((HEAD_NAME, *OTHER_HEAD_NAMES))]
+    if causal and base.tie_setting is False and not heads:
+        problems.append(f"{base.folder}: config.json has tie_word_embeddings: false, and there is no {HEAD_NAME}")
+    return problems
 
 
 def _architecture_problems(base: Checkpoint, model: Checkpoint, pad: bool) -> list[str]:

@@ -13,7 +13,6 @@ from fusion.merging.files.checkpoint import Checkpoint, check_mergeable, raise_a
 from fusion.merging.files.tokenizer_check import tokenizer_problems
 from fusion.merging.methods.base import MergeMethod
 from fusion.models.auxiliary_files import find_auxiliary_files
-from fusion.models.checkpoint_check import check_folder
 
 RESULT_DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 """Types a result may have, as torch names them, and as safetensors does."""
@@ -79,7 +78,6 @@ def prepare_merge(
     pad = vocabulary == "pad"
     raise_all([line for model in models for line in tokenizer_problems(base_checkpoint.folder, model, pad=pad)])
     check_mergeable(base_checkpoint, checkpoints, pad=pad)
-    check_folder(base_checkpoint.folder)  # all have the base's tensors, and so has the result
     floating = [name for name, entry in base_checkpoint.entries.items() if entry.is_floating]
     methods = {name: method.for_tensor(name, base_checkpoint.num_layers) for name in floating}
     return MergeJob(base_checkpoint, checkpoints, method, dtype=dtype, vocabulary=vocabulary, methods=methods)

@@ -23,9 +23,7 @@ from fusion.merging.files.threads import tile_executor
 from fusion.merging.methods.base import MergeMethod
 from fusion.merging.methods.tiles import Flat, TensorReader, TensorStack, Tile
 from fusion.merging.recipes.merge_recipe import MergeRecipe
-from fusion.models.auxiliary_files import config_with_dtype
-from fusion.models.export import add_ends, common_ends
-from fusion.models.loading import ModelRef
+from fusion.models.auxiliary_files import add_ends, common_ends, config_with_dtype
 
 
 @dataclass(frozen=True)
@@ -144,8 +142,7 @@ def _write_auxiliary_files(folder: Path, job: MergeJob, record: dict[str, Any], 
     recipe = MergeRecipe.from_merge(job.base.folder, models, job.method, dtype=job.dtype, vocabulary=job.vocabulary)
     config = config_with_dtype(job.base.config, job.dtype)
     write_auxiliary_files(folder, job.base.folder, config, recipe=recipe.to_yaml(), record=record, title=title)
-    if ends := common_ends(models):
-        add_ends(folder, ModelRef(str(job.base.folder)), ends)
+    add_ends(folder, common_ends(models))
 
 
 def _record(job: MergeJob, inputs: merge_record.HashedInputs) -> dict[str, Any]:

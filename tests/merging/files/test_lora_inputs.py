@@ -15,7 +15,6 @@ from tests.helpers.families import (
     load_tensors,
     no_output_in,
     save_tiny_llama,
-    set_config,
 )
 
 Q = "model.layers.0.self_attn.q_proj"
@@ -107,7 +106,6 @@ def test_modules_an_adapter_saved_whole_replace_the_bases(tmp_path):
 def test_a_matrix_stored_the_other_way_round_takes_the_transpose(tmp_path):
     save_tiny_llama(tmp_path / "base")
     edit_weights(tmp_path / "base", lambda t: t.update({f"{UP}.weight": t[f"{UP}.weight"].T.contiguous()}))
-    set_config(tmp_path / "base", model_type="llama_of_conv1d")  # else its shapes are those of no Llama
     tensors = adapter(tmp_path / "a", fan_in_fan_out=True)
     merge(tmp_path / "base", [tmp_path / "a"], Linear(), tmp_path / "out")
     origin = load_file(tmp_path / "base" / WEIGHTS)[f"{UP}.weight"].double()
