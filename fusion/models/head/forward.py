@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 
 class HeadInputs(NamedTuple):
@@ -60,7 +61,8 @@ def run_to_head(model: Any, **inputs: Any) -> HeadInputs:
     inside = unwrap_model(model)
     layer = output_layer(inside)
     hooks = [
-        layer.register_forward_pre_hook(keep_last),
+        # before the hooks of ZeRO-3, which tie what they let through to the layer's own backward pass
+        layer.register_forward_pre_hook(keep_last, prepend=True),
         layer.register_forward_hook(lambda _layer, _args, logits: dtypes.append(logits.dtype)),
     ]
     try:
@@ -120,8 +122,8 @@ def describe_model(model: Any) -> str:
 
 def unwrap_model(model: Any) -> Any:
     """Return the causal language model inside the wrappers of distributed training and adapters."""
-    while hasattr(model, "module") and not hasattr(model, "base_model"):
-        model = model.module
+    while not isinstance(model, PreTrainedModel) and (hasattr(model, "_orig_mod") or hasattr(model, "module")):
+        model = getattr(model, "_orig_mod", None) or model.module  # engines hand on every other attribute of the model
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
