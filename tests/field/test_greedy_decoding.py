@@ -112,3 +112,15 @@ def test_nothing_is_said_of_what_changes_no_text():
     assert (
         ignored_settings(GenerationConfig(eos_token_id=[1, 2], pad_token_id=0, max_new_tokens=9, do_sample=False)) == {}
     )
+
+
+def test_an_answer_ends_before_the_first_text_at_which_answers_end(model_and_prompts):
+    model, tokenizer, prompts = model_and_prompts
+    how = {"settings": GenerationSettings(24), "eos_token_id": [], "batch_tokens": 4096, "progress": lambda _: None}
+    whole = [completion.text for [completion] in generate(model, tokenizer, prompts, **how)]
+    stop = [text[len(text) // 2 : len(text) // 2 + 2] for text in whole]
+    for text, [completion] in zip(whole, generate(model, tokenizer, prompts, stop=stop, **how), strict=True):
+        assert completion.ended
+        assert text.startswith(completion.text)
+        assert completion.text == text[: min(text.find(each) for each in stop if each in text)]
+        assert not any(each in completion.text for each in stop)

@@ -124,7 +124,8 @@ def unwrap_model(model: Any) -> Any:
     """Return the causal language model inside the wrappers of distributed training and adapters."""
     while not isinstance(model, PreTrainedModel) and (hasattr(model, "_orig_mod") or hasattr(model, "module")):
         model = getattr(model, "_orig_mod", None) or model.module  # engines hand on every other attribute of the model
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+    found: Any = model
+    return found.get_base_model() if hasattr(found, "get_base_model") else found
 
 
 COEFFICIENTS = ("router_aux_loss_coef", "aux_loss_coef", "moe_loss_weight")
