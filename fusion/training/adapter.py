@@ -51,9 +51,7 @@ def load_pivot(ref: ModelRef, dtype: str, device: str, adapter: LoRA | None) -> 
     quantization = _quantization(adapter, dtype) if isinstance(adapter, QLoRA) else None
     model = load_model(ref, dtype, device, quantization)
     check_loads_again(model)
-    model.generation_config = (
-        GenerationConfig()
-    )  # transformers changes or refuses some when it saves; see `complete_export`
+    model.generation_config = GenerationConfig()  # some cannot be saved by transformers; see `complete_export`
     if adapter is None or peft is None:
         return model
     config = peft.LoraConfig(

@@ -196,3 +196,21 @@ def test_a_variable_that_the_template_does_not_read_is_refused_with_those_it_rea
             FAMILIES["empty thought, as Qwen3"].tokenizer(), ASK,
             prompt_format=PromptFormat(chat_template_kwargs={"thinking": True}),
         )  # fmt: skip
+
+
+def test_a_second_question_is_asked_as_the_template_writes_it(family, tokenizer):
+    turns = [*ASK, {"role": "assistant", "content": "So."}, {"role": "user", "content": "And then?"}]
+    ours = encode(tokenizer, turns, "the end", prompt_format=family.prompt_format)
+    whole = tokenizer.apply_chat_template(
+        [*turns, {"role": "assistant", "content": "the end"}],
+        tokenize=False,
+        **family.prompt_format.chat_template_kwargs,
+    )
+    for way in ("%Y-%m-%d", "%d %b %Y"):
+        whole = whole.replace(datetime.date.today().strftime(way), DAY.strftime(way))
+    shown = tokenizer.decode(ours.input_ids, clean_up_tokenization_spaces=False).replace("<think>\n</think>\n\n", "")
+    prefix = family.format.get("answer_prefix")
+    if prefix is None:
+        assert ours.input_ids == template_ids(tokenizer, whole)[: len(ours.input_ids)] or family.prompt.endswith("\n\n")
+        assert whole.replace(" ", "").startswith(shown.replace(" ", ""))
+    assert shown.count("And then?") == 1

@@ -40,9 +40,8 @@ def check_against_model(head: Head, model: Any) -> None:
     error = (own - expected).abs()
     largest = torch.maximum(own.abs(), expected.abs())
     a, b = own.double(), expected.double()
-    systematic = ((a * b).sum(-1) / (b * b).sum(-1).clamp(min=1e-30) - 1).abs()[
-        1:
-    ]  # roundings cancel, a factor does not
+    # over a row roundings cancel, and a factor does not; the row of zeros has none
+    systematic = ((a * b).sum(-1) / (b * b).sum(-1).clamp(min=1e-30) - 1).abs()[1:]
     if bool((error <= ROUNDINGS / 2 * step * largest + 1e-12).all()) and bool((systematic <= step / 2).all()):
         return
     if bool((own <= torch.finfo(raw.dtype).min / 2).any()):
