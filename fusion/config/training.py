@@ -1,10 +1,14 @@
-"""What may stand in `training`: transformers' TrainingArguments, less those that a run sets itself."""
+"""What may stand in `training`: transformers' TrainingArguments, less those that a run sets itself, checked as it is read."""
 
 from __future__ import annotations
 
+import enum
+import math
+import typing
+from collections.abc import Iterator
 from typing import Annotated, Any
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, TypeAdapter, ValidationError
 
 from fusion.core.settings import suggest
 
@@ -17,20 +21,106 @@ OURS = {
 }
 """TrainingArguments that are not the user's to give, and why."""
 
+_EVALUATES = "is for evaluation during training, and models are evaluated after it (see evaluation)"
+_NOTHING = "would do nothing here"
+WITHOUT_EFFECT = {
+    "label_smoothing_factor": "changes transformers' own loss, and the loss here is the objectives'",
+    "save_only_model": "leaves checkpoints that a training cannot go on from",
+    "ignore_data_skip": "makes a training that goes on see other batches than one that was not cut off",
+    "auto_find_batch_size": "changes the batch size; set per_device_train_batch_size to what fits (fusion plan says)",
+    **dict.fromkeys(
+        [
+            *(
+                "eval_strategy",
+                "eval_steps",
+                "eval_delay",
+                "per_device_eval_batch_size",
+                "prediction_loss_only",
+                "do_predict",
+            ),
+            *("eval_on_start", "eval_do_concat_batches", "eval_use_gather_object", "eval_accumulation_steps"),
+            *("include_for_metrics", "batch_eval_metrics", "bf16_full_eval", "fp16_full_eval"),
+            *("load_best_model_at_end", "metric_for_best_model", "greater_is_better"),
+        ],
+        _EVALUATES,
+    ),
+    **dict.fromkeys(["label_names", "length_column_name", "use_cache", "average_tokens_across_devices"], _NOTHING),
+}
+"""TrainingArguments that a run has no use for, and why; giving one its default value is no mistake."""
 
-def _known(value: dict[str, Any]) -> dict[str, Any]:
-    """Known names only; and `save_strategy: no`, which YAML reads as false, means what it says."""
-    from dataclasses import fields
+AT_LEAST: dict[str, float] = {
+    **dict.fromkeys(["per_device_train_batch_size", "gradient_accumulation_steps", "save_total_limit"], 1),
+    **dict.fromkeys(["learning_rate", "weight_decay", "max_grad_norm", "warmup_steps", "adam_epsilon"], 0),
+    **dict.fromkeys(["adam_beta1", "adam_beta2", "dataloader_num_workers"], 0),
+    "max_steps": -1,
+}
+AT_MOST: dict[str, float] = {"adam_beta1": 1, "adam_beta2": 1}
+ABOVE_ZERO = {"num_train_epochs", "logging_steps", "save_steps"}
+
+
+def _checked(given: dict[str, Any]) -> dict[str, Any]:
+    """Known names with values of their types, choices and ranges; `save_strategy: no`, false in YAML, means what it says."""
+    from dataclasses import MISSING, fields
 
     from transformers import TrainingArguments
 
-    allowed = {field.name for field in fields(TrainingArguments) if field.init} - OURS.keys()
-    for key in value:
-        if key not in allowed:
-            why = OURS.get(key) or f"is not a TrainingArgument{suggest(key, allowed)}"
-            raise ValueError(f"{key} {why}")
-    return {key: "no" if given is False and key.endswith("_strategy") else given for key, given in value.items()}
+    known = {field.name: field for field in fields(TrainingArguments) if field.init}
+    values, mistakes = dict(given), []
+    for key, value in given.items():
+        if key not in known or key in OURS:
+            why = OURS.get(key) or f"is not a TrainingArgument{suggest(key, known.keys() - OURS.keys())}"
+            mistakes.append(f"{key} {why}")
+            continue
+        default = known[key].default
+        if key in WITHOUT_EFFECT and value != default and not (default is MISSING and not value):
+            mistakes.append(f"{key} {WITHOUT_EFFECT[key]}; leave it out")
+            continue
+        values[key] = "no" if value is False and key.endswith("_strategy") else value
+        try:
+            values[key] = _convert(known[key].type, values[key])
+            mistakes += [f"{key} {problem}" for problem in _range_problems(key, values[key])]
+        except ValueError as error:
+            mistakes.append(f"{key} {error}")
+    if mistakes:
+        raise ValueError("; ".join(mistakes))
+    return values
 
 
-Arguments = Annotated[dict[str, Any], AfterValidator(_known)]
+def _convert(kind: Any, value: Any) -> Any:
+    """Return the value as its type has it. Raises ValueError that says what is allowed."""
+    kinds = typing.get_args(kind) or (kind,)
+    choices = [each for each in kinds if isinstance(each, type) and issubclass(each, enum.Enum)]
+    if choices and isinstance(value, str):
+        allowed = {str(member.value) for member in choices[0]}
+        if value not in allowed:
+            raise ValueError(f"is {value!r}{suggest(value, allowed) or '; allowed are ' + ', '.join(sorted(allowed))}")
+        return value
+    if bool in kinds and not (str in kinds or isinstance(value, bool) or value is None):
+        raise ValueError(f"must be true or false, got {value!r}")
+    if isinstance(value, bool) and bool not in kinds and not choices:
+        raise ValueError(f"must be {_name(kinds)}, got {str(value).lower()}")
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        raise ValueError(f"must be {_name(kinds)}, got {value!r}") from error
+
+
+def _name(kinds: tuple[Any, ...]) -> str:
+    words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", dict: "keys and values"}
+    return " or ".join(words.get(typing.get_origin(kind) or kind, "a list") for kind in kinds if kind is not type(None))
+
+
+def _range_problems(key: str, value: Any) -> Iterator[str]:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return
+    if not math.isfinite(value):
+        yield f"must be a finite number, got {value}"
+    elif key in ABOVE_ZERO and not value > 0:
+        yield f"must be above 0, got {value}"
+    elif not AT_LEAST.get(key, -math.inf) <= value <= AT_MOST.get(key, math.inf):
+        most = f" and at most {AT_MOST[key]}" if key in AT_MOST else ""
+        yield f"must be at least {AT_LEAST[key]}{most}, got {value}"
+
+
+Arguments = Annotated[dict[str, Any], AfterValidator(_checked)]
 """Checked when a configuration is read."""
