@@ -51,7 +51,7 @@ IMPORTS: dict[str, str] = {
         "core data fusion_eval.results fusion_eval.statistics fusion_eval.suites grading models runtime sources"
     ),
     "fusion_eval.statistics": "fusion_eval.results",
-    "fusion_eval.suites": "fusion_eval.results grading",
+    "fusion_eval.suites": "core fusion_eval.results grading",
     "fusion_launch": "",
 }
 """What each room imports, exactly: an arrow that is not used any more is taken out here too."""

@@ -50,7 +50,8 @@ def merge(
 
     fusion merge --method ties --base-model DIR A:0.3 B:0.3 --out DIR: the same without a file.
     """
-    from fusion.merging.recipes.merge_recipe import is_merge_recipe, parse_recipe, read_yaml
+    from fusion.core.yaml_files import read_yaml
+    from fusion.merging.recipes.merge_recipe import is_merge_recipe, parse_recipe
 
     file = Path(inputs[0])
     raw = read_yaml(file) if method is None and len(inputs) == 1 and file.is_file() else None

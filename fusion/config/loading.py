@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from fusion.config import Config
 from fusion.config.recipes import recipes
+from fusion.core import yaml_files
 from fusion.core.settings import allowed_keys, suggest
 
 
@@ -48,14 +49,11 @@ def read(file: str | Path, above: Sequence[Path] = ()) -> dict[str, Any]:
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
-    """Keys and values of a file. Raises ConfigError for one that holds anything else."""
+    """Keys and values of a file. Raises ConfigError for one that holds anything else, or a key twice."""
     try:
-        raw = yaml.load(file.read_text(), Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{file} is not valid YAML: {error}") from error
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{file} should hold keys and values, it holds {type(raw).__name__}.")
-    return raw
+        return yaml_files.read_yaml(file)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def whole(file: str | Path) -> str:
@@ -104,15 +102,6 @@ def dump(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML in which 1e-4 is a number."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
-)
-
-
 def override(raw: dict[str, Any], text: str) -> None:
     """Set one value of a configuration that was read, such as `training.max_steps=5`. Raises ConfigError for no such place."""
     path, equals, value = text.partition("=")
@@ -122,7 +111,7 @@ def override(raw: dict[str, Any], text: str) -> None:
     place: Any = raw
     for part in parents:
         place = _child(place, part, text)
-    parsed = yaml.load(value, Loader=_Loader)
+    parsed = yaml_files.parse_yaml(value)
     if isinstance(place, list):
         _child(place, last, text)  # explains an entry that does not exist
         place[_index(place, last) or 0] = parsed

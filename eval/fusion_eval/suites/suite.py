@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from fusion.core.yaml_files import read_yaml
 from fusion_eval.results import format_mistakes
 
 HERE = Path(__file__).parent
@@ -65,19 +66,9 @@ def load_suite(name: str) -> Suite:
     if not file.is_file():
         raise ValueError(f"There is no suite {name}; known are {', '.join(known)}, or give a YAML file.")
     try:
-        suite = Suite.model_validate({"name": file.stem, **_mapping(file)})
+        suite = Suite.model_validate({"name": file.stem, **read_yaml(file)})
     except ValidationError as error:
         raise ValueError(f"{file} is not a suite:{format_mistakes(error)}") from error
     if unknown := sorted({*suite.tasks, *suite.limit} - catalogue().keys()):
         raise ValueError(f"{file}: unknown task {', '.join(unknown)}; known are {', '.join(catalogue())}.")
     return suite
-
-
-def _mapping(file: Path) -> dict[str, Any]:
-    try:
-        read = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{file} is not YAML: {error}") from error
-    if not isinstance(read, dict):
-        raise ValueError(f"{file} must be a mapping with template and tasks.")
-    return read

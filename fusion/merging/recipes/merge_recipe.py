@@ -10,6 +10,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from fusion.core.settings import Settings, allowed_keys, suggest
+from fusion.core.yaml_files import read_yaml
 from fusion.merging.methods.base import MergeMethod, WeightedMethod
 from fusion.merging.methods.registry import AnyMethod
 from fusion.merging.methods.schedule import Schedule
@@ -118,17 +119,6 @@ def parse_recipe(raw: dict[str, Any], origin: str) -> MergeRecipe:
         return MergeRecipe.model_validate(raw)
     except ValidationError as error:
         raise ValueError("\n".join(f"{origin}: {_explain(mistake)}" for mistake in error.errors())) from None
-
-
-def read_yaml(file: Path) -> dict[str, Any]:
-    """Read the keys and values of a YAML file. Raises ValueError where it holds something else."""
-    try:
-        raw = yaml.safe_load(file.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"{file} is not valid YAML: {error}") from error
-    if not isinstance(raw, dict):
-        raise ValueError(f"{file} should hold keys and values, it holds {type(raw).__name__}.")
-    return raw
 
 
 def is_merge_recipe(raw: dict[str, Any]) -> bool:

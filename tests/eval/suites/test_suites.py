@@ -158,8 +158,8 @@ def test_a_limit_is_shared_among_subsets():
         ("template: plain\ntasks: [gsm9k]", "unknown task gsm9k; known are bbh"),
         ("template: plain\ntasks: []", "tasks: List should have at least 1 item"),
         ("template: loud\ntasks: [gsm8k]\nlimits: {}", "limits: Extra inputs are not permitted"),
-        ("[gsm8k]", "must be a mapping"),
-        ("{", "is not YAML"),
+        ("[gsm8k]", "should hold keys and values"),
+        ("{", "is not valid YAML"),
     ],
 )
 def test_every_mistake_of_a_suite_is_named(tmp_path, text, message):
