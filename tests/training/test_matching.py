@@ -7,6 +7,7 @@ from safetensors.torch import load_file
 from fusion import pipeline
 from fusion.cache import Cache
 from fusion.config import loading
+from fusion.core.rows import LogitRows
 from fusion.models.head import hidden_states
 from fusion.models.loading import load_model
 from fusion.objectives.modules.matcher import matched
@@ -54,7 +55,9 @@ def test_a_pair_of_unequal_bytes_is_mostly_scored_below_one_of_equal_bytes(train
         targets = batch["targets"]
         hidden = hidden_states(model, input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
         theirs = targets.sources[source]
-        mine = targets.positions.select(theirs.pivot_index)
+        at, zero = targets.positions.select(theirs.pivot_index), torch.zeros(len(theirs.pivot_index))
+        none = {"logprobs": zero[:, None][:, :0], "ids": zero.long()[:, None][:, :0]}
+        mine = LogitRows.at(at, gold=zero, mean=zero, std=zero, **none)  # the matcher looks at where rows are
         odds = auxiliary_modules.modules_of(modules, 1, [source])[source](
             hidden.flatten(0, 1)[targets.hidden_index][theirs.pivot_index], theirs.mapped.hidden, mine
         )
