@@ -130,3 +130,13 @@ def test_one_source_cannot_be_both():
     with pytest.raises(ValidationError, match="expert and opposite are both a"):
         AlignDistil(expert="a", opposite="a")
     assert OBJECTIVE.requirements.source_names == {"dpo", "reversed"}
+
+
+@pytest.mark.parametrize("asked", [[0, 11], [2, 1], [11, -1]])
+def test_log_probabilities_are_found_whichever_of_both_sides_has_the_largest_id(asked):
+    whole = logits(1, M=1)[0]
+    rows = as_mapped(rows_of(whole[:, :6], 6))  # which names the ids 0 to 5
+    known = torch.cat([whole[:, :6].log_softmax(-1), torch.full((1, 6), -torch.inf, dtype=whole.dtype)], dim=1)
+    ids = torch.tensor([asked])
+    expected = known.gather(1, ids.clamp(min=0)).masked_fill(ids < 0, -torch.inf)
+    torch.testing.assert_close(logprobs_of(rows, ids), expected)
