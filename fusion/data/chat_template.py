@@ -83,9 +83,9 @@ def find_answer(
         return AnswerPlace(generation if prefix and generation.endswith(prefix) else generation + prefix, "", after)
     if not before.startswith(generation):
         raise ValueError(
-            f"{tokenizer_name(tokenizer)}: its chat template opens an answer with {_end(generation)} and writes {_end(before)} "
-            "before a finished one, so a model would generate behind another text than it was trained behind. Set "
-            "answer_prefix to the text that stands between the first and every answer (such as a closed thought, "
+            f"{tokenizer_name(tokenizer)}: its chat template opens an answer with {_tail(generation)} and writes "
+            f"{_tail(before)} before a finished one, so a model would generate behind another text than it was trained "
+            "behind. Set answer_prefix to the text that stands between the first and every answer (such as a closed thought, "
             "'</think>\\n\\n'; '' for nothing), or template to plain."
         )
     between = before[len(generation) :]
@@ -103,7 +103,7 @@ def check_answer(
     opened = _OPENED.search(place.prompt)
     if opened and response.lstrip().startswith(opened[1]):
         raise ValueError(
-            f"{tokenizer_name(tokenizer)}: the prompt ends with {_end(place.prompt)} and the response begins with "
+            f"{tokenizer_name(tokenizer)}: the prompt ends with {_tail(place.prompt)} and the response begins with "
             f"{response.lstrip()[:40]!r}, so {opened[1]} would stand there twice. Take it out of the response, or set "
             "chat_template_kwargs or answer_prefix so that the prompt does not open it."
         )
@@ -115,8 +115,8 @@ def check_answer(
     if rendered in (before + response + place.after, before + response.strip() + place.after):  # many templates trim
         return
     raise ValueError(
-        f"{tokenizer_name(tokenizer)}: its chat template writes {_end(rendered, 120)} for a conversation whose answer would be "
-        f"learned as {_end(before + response + place.after, 120)}. Set answer_prefix ('' where answers bring their own "
+        f"{tokenizer_name(tokenizer)}: its chat template writes {_tail(rendered, 120)} for a conversation whose answer would "
+        f"be learned as {_tail(before + response + place.after, 120)}. Set answer_prefix ('' where answers bring their own "
         "thoughts), chat_template_kwargs, or template: plain; or leave the example out."
     )
 
@@ -163,6 +163,6 @@ def _with_date(tokenizer: PreTrainedTokenizerBase, day: datetime.date) -> str:
     return dated
 
 
-def _end(text: str, length: int = 60) -> str:
+def _tail(text: str, length: int = 60) -> str:
     shown = text if len(text) <= length else f"...{text[-length:]}"
     return repr(shown)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 from fusion.data.chat_template import find_answer, render, uses_chat_template
 from fusion.data.prompt_format import PromptFormat
+from fusion.tokenizers import tokenizer_name
 
 _ASK = [{"role": "user", "content": "?"}]
 _FOLD = (
@@ -24,25 +24,28 @@ def exported_template(tokenizer: Any, prompt_format: PromptFormat) -> str | None
     """Return the chat template with which plain `apply_chat_template` makes the prompts of training; None to leave it as it is.
 
     Variables become defaults, a system message is folded in, and what the template writes only before a finished answer (or
-    `answer_prefix` says) is written where an answer is opened too.
+    `answer_prefix` says) is written where an answer is opened too. Raises ValueError for a template that cannot be changed so.
     """
     if not uses_chat_template(tokenizer, prompt_format):
         return None
     template = tokenizer.get_chat_template()
     front = "".join(_default(name, value) for name, value in prompt_format.chat_template_kwargs.items())
     front += _FOLD * prompt_format.fold_system_message
+    front += "{{ '' }}" * bool(front)  # a line break behind a tag would be taken for the tag's
     prompt = find_answer(tokenizer, _ASK, prompt_format).prompt
     missing = prompt[len(render(tokenizer, _ASK, prompt_format, generate=True)) :]
-    back = f"{{% if add_generation_prompt %}}{{{{ {_literal(missing)} }}}}{{% endif %}}" * bool(missing)
+    back = f"{{{{ {missing!r} if add_generation_prompt else '' }}}}" * bool(missing)
     if not front and not back:
         return None
     exported = copy.copy(tokenizer)
     exported.chat_template = front + template + back
     opened = render(exported, _ASK, PromptFormat(date=prompt_format.date), generate=True)
-    assert opened == prompt, (
-        opened,
-        prompt,
-    )  # else the template has something that this way of changing it does not know
+    if opened != prompt:
+        raise ValueError(
+            f"{tokenizer_name(tokenizer)}: its chat template cannot be exported so that it opens answers as training does: it "
+            f"would write {opened[-80:]!r}, and training has {prompt[-80:]!r}. Set template to plain, or put what "
+            "chat_template_kwargs, answer_prefix or fold_system_message say into the template itself."
+        )
     return exported.chat_template
 
 
@@ -56,9 +59,5 @@ def write_template(folder: Path, template: str) -> None:
 
 
 def _default(name: str, value: Any) -> str:
-    return f"{{%- if {name} is not defined %}}{{% set {name} = {_literal(value)} %}}{{% endif %}}"
-
-
-def _literal(value: Any) -> str:
-    """Return a value as Jinja writes it, which is JSON but for null."""
-    return re.sub(r"\bnull\b", "none", json.dumps(value)) if not isinstance(value, str) else json.dumps(value)
+    # Python's literals are Jinja's too; JSON's are not: `null`, and characters that it writes as two surrogates
+    return f"{{%- if {name} is not defined %}}{{% set {name} = {value!r} %}}{{% endif %}}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -15,8 +16,13 @@ if TYPE_CHECKING:
     from fusion.stages.context import RunContext
 
 
-def prompt_format(context: RunContext, name: str, example: Example | None = None) -> PromptFormat:
-    """Return how a model of the run reads and ends an example; without one, how it reads examples with messages in general."""
+def prompt_format(
+    context: RunContext, name: str, example: Example | None = None, messages: Sequence[Message] | None = None
+) -> PromptFormat:
+    """Return how a model of the run reads and ends an example; without one, how it reads examples with messages in general.
+
+    `messages` are what it reads of the example, if not the example's own (`look_ahead`).
+    """
     model = context.models[name]
     shots = model.shots_for(example.domain) if isinstance(model, SourceSettings) and example is not None else ""
     form = PromptFormat(
@@ -28,7 +34,9 @@ def prompt_format(context: RunContext, name: str, example: Example | None = None
         stop=tuple(model.stop),
         date=context.date,
     )
-    return form if example is None else form.for_prompt(example.messages, example.template)
+    if example is None:
+        return form
+    return form.for_prompt(example.messages if messages is None else messages, example.template)
 
 
 def encode_example(
@@ -38,12 +46,12 @@ def encode_example(
 
     Raises ValueError, with the example, as `encode`.
     """
-    form, tokenizer = prompt_format(context, name, example), context.tokenizers[name]
+    form, tokenizer = prompt_format(context, name, example, messages), context.tokenizers[name]
     longer = form.shots or messages is not example.messages
     text = encode(tokenizer, messages, example.response, prompt_format=form, max_length=None if longer else limit)
     if not longer or limit is None:
         return text
-    ordinary = PromptFormat(**{**vars(form), "shots": ""})
+    ordinary = dataclasses.replace(form, shots="")
     length = len(encode_prompt(tokenizer, example.messages, prompt_format=ordinary).ids)
     if length >= limit:  # refused as it is without the longer prompt
         return encode(tokenizer, example.messages, example.response, prompt_format=ordinary, max_length=limit)

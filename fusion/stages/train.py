@@ -14,6 +14,7 @@ from fusion.config import plain_fine_tuning
 from fusion.data import datasets
 from fusion.data.answer_end import token_of_text
 from fusion.data.encode import tokens_digest
+from fusion.data.exported_template import exported_template
 from fusion.models.generate import trained_ends
 from fusion.objectives import AnyObjective
 from fusion.runtime import distributed
@@ -81,6 +82,7 @@ def _training_spec(
     pivot: Cache | None,
 ) -> TrainingSpec:
     config, encoded, tokenizer = context.config, context.encoded("pivot"), context.tokenizers["pivot"]
+    exported_template(tokenizer, prompt_format(context, "pivot"))  # raises now, rather than when the model is trained
     collator = FusionCollator(
         [context.train_examples[n] for n in context.training_indices],
         [encoded[n] for n in context.training_indices],

@@ -6,6 +6,7 @@ import datetime
 import pytest
 
 from fusion.data.answer_end import end_of_turn
+from fusion.data.chat_template import render
 from fusion.data.encode import encode, encode_prompt
 from fusion.data.exported_template import exported_template
 from fusion.data.prompt_format import PromptFormat
@@ -214,3 +215,31 @@ def test_a_second_question_is_asked_as_the_template_writes_it(family, tokenizer)
         assert ours.input_ids == template_ids(tokenizer, whole)[: len(ours.input_ids)] or family.prompt.endswith("\n\n")
         assert whole.replace(" ", "").startswith(shown.replace(" ", ""))
     assert shown.count("And then?") == 1
+
+
+@pytest.mark.parametrize("value", ["🙂 'a' \"b\"\n", None, True, 3, {"null": [None, "null", 1.5]}])
+def test_a_variable_is_exported_with_its_value(value):
+    tokenizer = FAMILIES["sections, as Alpaca"].tokenizer()
+    tokenizer.chat_template = "{{ mood | tojson }}" + tokenizer.chat_template
+    form = PromptFormat(chat_template_kwargs={"mood": value})
+    asked = tokenizer.apply_chat_template(ASK, tokenize=False, add_generation_prompt=True, mood=value)
+    tokenizer.chat_template = exported_template(tokenizer, form)
+    assert tokenizer.apply_chat_template(ASK, tokenize=False, add_generation_prompt=True) == asked
+
+
+def test_a_template_that_begins_with_a_line_break_is_exported_with_it():
+    tokenizer = FAMILIES["sections, as Alpaca"].tokenizer()
+    tokenizer.chat_template = "\n{{ mood }}" + tokenizer.chat_template + "\n  "
+    form = PromptFormat(chat_template_kwargs={"mood": "calm"}, answer_prefix="So: ")
+    asked = tokenizer.apply_chat_template(ASK, tokenize=False, add_generation_prompt=True, mood="calm")
+    tokenizer.chat_template = exported_template(tokenizer, form)
+    assert tokenizer.apply_chat_template(ASK, tokenize=False, add_generation_prompt=True) == asked + "So: "
+
+
+def test_a_template_that_cannot_be_exported_is_refused_with_both_texts(monkeypatch):
+    def odd(tokenizer, messages, form, generate):
+        return render(tokenizer, messages, form, generate=generate) + "?" * (form == PromptFormat())
+
+    monkeypatch.setattr("fusion.data.exported_template.render", odd)
+    with pytest.raises(ValueError, match=r"cannot be exported.*Response:.n So: \?', and training has .*So: '"):
+        exported_template(FAMILIES["sections, as Alpaca"].tokenizer(), PromptFormat(answer_prefix=" So: "))
