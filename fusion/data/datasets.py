@@ -7,7 +7,7 @@ import json
 import random
 import string
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -31,6 +31,8 @@ class Example:
     """The prompt that sources with `look_ahead: true` read instead; the pivot never reads it. None where it is the same."""
     tests: str | None = None
     """A program that fails where a response is wrong, to check generated responses. None where there is none."""
+    origin: str = field(default="", compare=False)
+    """Where it was read, for messages: the file and the row. It is no part of what an example is."""
 
     @property
     def id(self) -> str:
