@@ -21,7 +21,7 @@ IMPORTS: dict[str, str] = {
         "analysis cache config core data extras fusion_eval.runners fusion_eval.suites fusion_launch grading "
         "merging models pipeline plan report runtime sources stages study"
     ),
-    "config": "core merging models objectives quickstart responses sources training transforms weighting",
+    "config": "core data merging models objectives quickstart responses sources training transforms weighting",
     "core": "",
     "data": "core quickstart tokenizers",
     "extras": "core data models runtime training",

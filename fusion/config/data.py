@@ -4,31 +4,36 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from fusion.core.settings import Settings
+from fusion.data import datasets
+from fusion.data.make_examples import AUTO
+from fusion.data.reading.fill import columns_of
 from fusion.responses import AnyCheck, AnyResponses, DatasetResponses, EndedCheck
 
 
 class DataSettings(Settings):
-    """One data set; see `fusion.data.datasets.load`."""
+    """One data set; docs/data.md says what is read, and `fusion.data.datasets.read` how."""
 
     path: str
-    """`builtin:SKILL`, a .jsonl, .json, .csv or .parquet file, or a hub id."""
+    """`builtin:SKILL`; a .jsonl, .json, .csv, .tsv or .parquet file, a folder or pattern (`data/*.jsonl`) of them, or a folder
+    of datasets' save_to_disk; or a hub id."""
     domain: str
     """Label under which results are reported."""
-    prompt: str = "{prompt}"
-    """Prompt with columns in braces; empty for none."""
-    response: str | None = "{response}"
-    """Response with columns in braces. null: prompts alone, for sources to answer (`data.responses`)."""
+    prompt: str = AUTO
+    """Prompt with columns in braces; empty for none; auto: as the names of the columns tell."""
+    response: str | None = AUTO
+    """Response with columns in braces; auto: as the names of the columns tell. null: prompts alone, for sources to answer
+    (`data.responses`)."""
     check: AnyCheck = EndedCheck()
     """What makes an answer that a source wrote good enough to learn from."""
     tests: str | None = None
     """Program that fails where an answer is wrong, with columns in braces, for `check: {kind: tests}`; a list gives lines."""
     system: str | None = None
-    """System message, with columns in braces."""
+    """System message, with columns in braces, of prompts that have none of their own."""
     messages: str | None = None
-    """Column with a conversation, instead of prompt and response."""
+    """Column with a conversation, instead of prompt and response; the last assistant turn is the response."""
     look_ahead: str | None = None
     """The last message as sources with `look_ahead: true` read it, such as "{last_message} Solution: {solution}": columns in
     braces, {last_message} for the message as it is. For a reference answer, retrieved text or notes; the pivot never reads
@@ -41,7 +46,8 @@ class DataSettings(Settings):
     name: str | None = None
     """Configuration name of a hub data set."""
     split: str = "train"
-    """Split of a hub data set; of a built-in one: pretrain, fusion or heldout."""
+    """Split, or a part of one: train[:1000], train[10%:20%]. A single file is `train`. Of built-in data: pretrain, fusion or
+    heldout."""
     where: dict[str, str | int | float | bool] | None = None
     """Keep the rows whose columns have these values."""
     revision: str | None = None
@@ -64,11 +70,35 @@ class DataSettings(Settings):
         """Arguments of `fusion.data.datasets.load`."""
         return self.model_dump(exclude={"check"})
 
+    @field_validator("prompt", "response", "system", "look_ahead", "tests")
+    @classmethod
+    def _braces_close(cls, form: str | None) -> str | None:
+        columns_of(form or "")
+        return form
+
     @model_validator(mode="after")
-    def _noise_is_built_in(self) -> DataSettings:
-        if self.label_noise and not self.path.startswith("builtin:"):
-            raise ValueError(f"label_noise is for built-in data only, not for {self.path}")
+    def _every_setting_does_something(self) -> DataSettings:
+        """Refuse settings that another one leaves without effect."""
+        builtin, hub = self.path.startswith(datasets.BUILTIN), datasets.is_hub_id(self.path)
+        without = {
+            "label_noise": "is for built-in data only" if not builtin else None,
+            "name": "is for data sets of the hub only" if not hub else None,
+            "revision": "is for data sets of the hub only" if not hub else None,
+            "prompt": "says what messages says already" if self.messages else None,
+            "response": "says what messages says already" if self.messages and self.response is not None else None,
+            "prompt_chars": "moves text of a response, and response is null" if self.response is None else None,
+            "response_chars": "cuts a response, and response is null" if self.response is None else None,
+            "as_raw_text": "makes a response of the prompt too, and response is null"
+            if self.response is None
+            else None,
+        }
+        if useless := [name for name, why in without.items() if why and getattr(self, name) != self._default(name)]:
+            raise ValueError(f"{useless[0]} {without[useless[0]]} ({self.path}); leave it out")
         return self
+
+    @classmethod
+    def _default(cls, name: str) -> Any:
+        return cls.model_fields[name].default
 
 
 class Data(Settings):

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-Message = dict[str, str]
-"""One turn of a conversation: its `role` and its `content`."""
+Message = dict[str, Any]
+"""One turn of a conversation: its `role` and its `content`; `tool_calls` and others that chat templates read may follow."""
 
 Template = Literal["auto", "chat", "plain"]
 """How a prompt is rendered: by the chat template, as plain text, or by the template where there is one (auto)."""

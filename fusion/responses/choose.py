@@ -115,5 +115,7 @@ def example_to_json(example: Example, source: str | None) -> dict[str, Any]:
 def example_from_json(stored: Mapping[str, Any]) -> Example:
     """Convert back what `example_to_json` returned."""
     values: dict[str, Any] = {name: value for name, value in stored.items() if name != "source"}
-    values |= {name: tuple(values[name]) for name in ("messages", "look_ahead") if values[name] is not None}
+    values |= {
+        name: tuple(values[name]) for name in ("messages", "look_ahead", "tools") if values.get(name) is not None
+    }
     return Example(**values)

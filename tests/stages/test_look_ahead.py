@@ -137,7 +137,7 @@ def test_the_last_message_is_the_one_that_is_filled_in(tmp_path):
         str(tmp_path / "x.jsonl"), domain="d", prompt="", response="{text}", template="plain", look_ahead="{note}"
     )
     assert (example.messages, example.look_ahead) == ((), ({"role": "user", "content": "n"},))
-    with pytest.raises(ValueError, match=r"no column 'hint' for '\{hint\}'"):
+    with pytest.raises(ValueError, match="no column 'hint'"):
         datasets.load(str(tmp_path / "x.jsonl"), domain="d", messages="talk", look_ahead="{hint}")
 
 

@@ -1,0 +1,203 @@
+"""From the rows of a data set to examples, and why a row makes none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from fusion.data.example import Example
+from fusion.data.prompt_format import Message
+from fusion.data.reading.columns import Layout, find_layout, find_prompt, find_response, is_conversation
+from fusion.data.reading.conversations import read_turns, split_answer
+from fusion.data.reading.fill import columns_of, fill
+from fusion.data.reading.row import Row
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExampleMaker:
+    """Makes an example of each row, as the settings of a data set say; see `fusion.data.datasets.load` for each of them."""
+
+    domain: str
+    prompt: str = AUTO
+    response: str | None = AUTO
+    tests: str | None = None
+    system: str | None = None
+    messages: str | None = None
+    template: Literal["plain"] | None = None
+    prompt_chars: int | None = None
+    response_chars: int | None = None
+    look_ahead: str | None = None
+    as_raw_text: bool = False
+    optional: str | None = None
+    """A column that follows the prompt after an empty line, where it is not empty."""
+
+    def resolved(self, columns: Iterable[str], path: str) -> tuple[ExampleMaker, str]:
+        """Return the maker with `auto` replaced by what the columns tell, and how it reads them, for people.
+
+        Raises ValueError, with the columns, where they do not tell.
+        """
+        known = list(columns)
+        if self.messages or (self.prompt != AUTO and self.response != AUTO):
+            return self, self._describe()
+        if self.prompt == AUTO:
+            layout = find_layout(known, path) if self.response == AUTO else find_prompt(known, path, self.response)
+            return self._with_layout(layout), layout.describe()
+        found = replace(self, response=find_response(known, path, self.prompt))
+        return found, found._describe()
+
+    def _with_layout(self, layout: Layout) -> ExampleMaker:
+        plain = "plain" if layout.raw_text else self.template
+        response = layout.response if self.response == AUTO else self.response
+        system = self.system or (layout.system and f"{{{layout.system}}}")
+        return replace(
+            self, prompt=layout.prompt, response=response, messages=layout.messages, optional=layout.optional, system=system,
+            template=plain,
+        )  # fmt: skip
+
+    def _describe(self) -> str:
+        if self.messages:
+            return f"conversations from {self.messages}"
+        response = "no response" if self.response is None else f"response {self.response!r}"
+        return f"prompt {self.prompt!r}, {response}"
+
+    @property
+    def columns(self) -> set[str]:
+        """The columns that it reads."""
+        forms = [self.system, self.tests, self.look_ahead, *([] if self.messages else [self.prompt, self.response])]
+        named = {name for form in forms if form for name in columns_of(form)} - {"last_message"}
+        more = {self.messages, "tools"} if self.reads_conversations else set()
+        return named | {name for name in [*more, self.optional] if name}
+
+    @property
+    def needed(self) -> list[str]:
+        """The columns that at least one row must have."""
+        return sorted(self.columns - {"tools", self.optional})
+
+    @property
+    def reads_conversations(self) -> bool:
+        """Whether a column may hold turns, and a column `tools` what they may call."""
+        return bool(self.messages) or _one_column(self.prompt) is not None
+
+    def example(self, row: Row) -> Example | str:
+        """Return the example of a row, or why it makes none. Raises ValueError, with the row, for what cannot be read."""
+        messages, answer, missing = self._conversation(row) if self.messages else self._texts(row)
+        if self.response is None and not self.messages:
+            missing = None
+        if missing is None and self.as_raw_text:
+            messages, answer = [], "\n".join([*_contents(messages, row), answer])
+        messages, answer = _cut(messages, answer, self.prompt_chars, self.response_chars)
+        if missing or not (answer or self.response is None):
+            return missing or "no response"
+        return Example(
+            tuple(messages),
+            answer,
+            self.domain,
+            "plain" if self.as_raw_text else self.template,
+            None if self.look_ahead is None else _look_ahead_messages(messages, self.look_ahead, row),
+            None if self.tests is None else fill(self.tests, row, lists=True),
+            _tools(row) if self.reads_conversations else (),
+            row.place,
+        )
+
+    def _conversation(self, row: Row) -> tuple[list[Message], str, str | None]:
+        column = str(self.messages)
+        turns = read_turns(row.values.get(column), row, column)
+        if self.response is None:
+            prompt, _, _ = split_answer([*turns, *_OPEN], row, column)
+            return self._with_system(prompt, row), "", None if prompt else "no turns"
+        messages, answer, missing = split_answer(turns, row, column)
+        return self._with_system(messages, row), answer, missing
+
+    def _texts(self, row: Row) -> tuple[list[Message], str, str | None]:
+        """Prompt and response from columns with texts, or with turns as TRL's conversational data sets have them."""
+        turns = {form: self._turns(form, row) for form in (self.prompt, self.response) if form}
+        if self.response and (said := turns[self.response]):
+            before = [] if any(turn["role"] == "user" for turn in said) else turns.get(self.prompt) or self._asked(row)
+            messages, answer, missing = split_answer([*_weighted(before), *said], row, str(_one_column(self.response)))
+            return self._with_system(messages, row), answer, missing
+        asked = turns.get(self.prompt) or self._asked(row)
+        answer = "" if self.response is None else fill(self.response, row)
+        unasked = bool(columns_of(self.prompt)) and not any(message["content"] for message in asked)
+        return self._with_system([_bare(turn) for turn in asked], row), answer, "no prompt" if unasked else None
+
+    def _turns(self, form: str, row: Row) -> list[dict[str, Any]]:
+        column = _one_column(form)
+        value = None if column is None else row.values.get(column)
+        return read_turns(value, row, str(column)) if is_conversation(value) else []
+
+    def _asked(self, row: Row) -> list[Message]:
+        if not self.prompt:
+            return []
+        more = fill(f"{{{self.optional}}}", row) if self.optional else ""
+        return [{"role": "user", "content": "\n\n".join(text for text in (fill(self.prompt, row), more) if text)}]
+
+    def _with_system(self, messages: list[Message], row: Row) -> list[Message]:
+        """Return the messages with the system message in front, where they have none of their own."""
+        text = fill(self.system, row) if self.system else ""
+        if not text or any(message["role"] == "system" for message in messages):
+            return messages
+        return [{"role": "system", "content": text}, *messages]
+
+
+_OPEN = [{"role": "assistant", "content": "", "weight": 1}]
+
+
+def _one_column(form: str | None) -> str | None:
+    """Return the column of a text that is one column in braces and nothing else."""
+    bare = bool(form) and form[0] == "{" and form[-1] == "}" and form[1:-1].isidentifier()
+    return form[1:-1] if form and bare else None
+
+
+def _bare(turn: Message) -> Message:
+    return {key: value for key, value in turn.items() if key != "weight"}
+
+
+def _weighted(turns: Iterable[Message]) -> Iterator[Message]:
+    yield from ({"weight": 1, **turn} for turn in turns)
+
+
+def _contents(messages: list[Message], row: Row) -> list[str]:
+    if calls := [message for message in messages if message.get("tool_calls")]:
+        raise ValueError(
+            f"{row.place}: a turn has tool_calls ({calls[0]['tool_calls']!r:.60}), which raw text (as_raw_text) has no place "
+            "for. Leave as_raw_text out, or the row."
+        )
+    return [message["content"] for message in messages]
+
+
+def _tools(row: Row) -> tuple[dict[str, Any], ...]:
+    """Return the functions of a row's column `tools`: a list of JSON schemas, or JSON in a text."""
+    value = row.values.get("tools")
+    try:
+        tools = json.loads(value) if isinstance(value, str) and value.strip() else value
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{row.place}: tools is a text, and no JSON: {error}. It is a list of JSON schemas."
+        ) from error
+    if not tools:
+        return ()
+    if not isinstance(tools, list) or not all(isinstance(tool, Mapping) for tool in tools):
+        raise ValueError(f"{row.place}: tools is {tools!r:.60}; it is a list of JSON schemas of functions.")
+    return tuple(tools)
+
+
+def _cut(
+    messages: list[Message], answer: str, prompt_chars: int | None, response_chars: int | None
+) -> tuple[list[Message], str]:
+    if prompt_chars:
+        at = answer.find(" ", prompt_chars) + 1 or len(answer)
+        messages, answer = [*messages, {"role": "user", "content": answer[:at]}], answer[at:]
+    if response_chars and len(answer) > response_chars:
+        answer = answer[:response_chars].rsplit(" ", 1)[0]
+    return messages, answer
+
+
+def _look_ahead_messages(messages: list[Message], form: str, row: Row) -> tuple[Message, ...] | None:
+    """Return the messages with the last one from the template `form`; None where that changes nothing."""
+    *before, last = messages or [{"role": "user", "content": ""}]
+    ahead = [*before, {**last, "content": fill(form, row, also={"last_message": last["content"]})}]
+    return tuple(ahead) if ahead != messages else None

@@ -1,0 +1,147 @@
+"""Conversations as people keep them, as messages: OpenAI's role and content, ShareGPT's from and value, JSON in a text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fusion.data.reading.row import Row, value_text
+
+ROLES = {
+    **dict.fromkeys(("user", "human", "prompter"), "user"),
+    **dict.fromkeys(("assistant", "gpt", "chatgpt", "bing", "bard", "model"), "assistant"),
+    **dict.fromkeys(("system", "developer"), "system"),
+    **dict.fromkeys(("tool", "observation", "function_response", "ipython"), "tool"),
+}
+"""What the roles of other formats are called in messages."""
+
+ROLE_KEYS, CONTENT_KEYS = ("role", "from"), ("content", "value")
+PASSED_ON = ("tool_calls", "tool_call_id", "name", "reasoning_content")
+"""Keys of a turn that chat templates read, besides role and content."""
+REFUSED = {
+    "function_call": "write it as tool_calls, as OpenAI does now",
+    "functions": "write them as tools, as OpenAI does now",
+    "audio": "a text can be learned from alone",
+    "images": "a text can be learned from alone",
+}
+"""Keys of a turn that say something which would be lost, and the way out."""
+
+Turn = dict[str, Any]
+
+
+def read_turns(value: Any, row: Row, column: str) -> list[Turn]:
+    """Return the turns of a conversation as messages, each with its `weight` (1 if not said). None and an empty list have none.
+
+    Raises ValueError, with the row and the turn, for what is no conversation.
+    """
+    if isinstance(value, str):
+        value = _parsed(value, row, column)
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise ValueError(f"{row.place}: {column} holds {value!r:.60}; a conversation is a list of turns.")
+    return [_turn(turn, f"{row.place}: turn {number} of {column}") for number, turn in enumerate(value, 1)]
+
+
+def split_answer(turns: Sequence[Turn], row: Row, column: str) -> tuple[list[Turn], str, str | None]:
+    """Return the messages before the last answer, the answer, and why there is none, if there is none.
+
+    The last answer is the last assistant turn whose weight is not 0. Raises ValueError, with the row, where that turn is more
+    than a text that all models can write.
+    """
+    said = [n for n, turn in enumerate(turns) if turn["role"] == "assistant"]
+    answers = [n for n in said if turns[n]["weight"]]
+    if not answers:
+        return [], "", "each assistant turn has weight 0" if said else "no turn of an assistant"
+    answer = turns[answers[-1]]
+    for key in ("tool_calls", "reasoning_content"):
+        if answer.get(key):
+            raise ValueError(
+                f"{row.place}: the last answer of {column} has {key}, which each model writes in its own way. Write it into "
+                "the content as text, or leave the row out."
+            )
+    return [_message(turn) for turn in turns[: answers[-1]]], answer["content"], None
+
+
+def unused_keys(value: Any) -> set[str]:
+    """Return the keys of turns that nothing reads, such as an id."""
+    used = {*ROLE_KEYS, *CONTENT_KEYS, *PASSED_ON, "weight"}
+    turns = value if isinstance(value, list) else []
+    return {str(key) for turn in turns if isinstance(turn, Mapping) for key in turn if turn[key] is not None} - used
+
+
+def _parsed(text: str, row: Row, column: str) -> Any:
+    try:
+        return json.loads(text) if text.strip() else None
+    except json.JSONDecodeError as error:
+        python = (
+            " It looks like Python's repr: write it with json.dumps." if text.lstrip().startswith(("[{'", "{'")) else ""
+        )
+        raise ValueError(
+            f"{row.place}: {column} is a text, and no JSON ({error.msg} at character {error.pos + 1}).{python} A conversation "
+            "is a list of turns with role and content."
+        ) from error
+
+
+def _turn(turn: Any, place: str) -> Turn:
+    if not isinstance(turn, Mapping):
+        raise ValueError(f"{place} is {turn!r:.60}; a turn is an object with role and content, or from and value.")
+    for key, way_out in REFUSED.items():
+        if turn.get(key):
+            raise ValueError(f"{place} has {key}, which is not read; {way_out}.")
+    found = {"role": _role(turn, place), "content": _content(turn, place), "weight": _weight(turn, place)}
+    return found | {key: turn[key] for key in PASSED_ON if turn.get(key)}
+
+
+def _message(turn: Turn) -> Turn:
+    return {key: value for key, value in turn.items() if key != "weight"}
+
+
+def _role(turn: Mapping[str, Any], place: str) -> str:
+    said = next((turn[key] for key in ROLE_KEYS if key in turn), None)
+    role = ROLES.get(said) if isinstance(said, str) else None
+    if role is None:
+        known = ", ".join(ROLES)
+        what = (
+            f"the role {said!r}"
+            if said is not None
+            else f"no role, its keys are {', '.join(map(str, turn)) or '(none)'}"
+        )
+        raise ValueError(f"{place} has {what}; roles are {known}, under role or from.")
+    return role
+
+
+def _content(turn: Mapping[str, Any], place: str) -> str:
+    key = next((key for key in CONTENT_KEYS if key in turn), None)
+    content = turn[key] if key else None
+    if content is None:
+        if turn.get("tool_calls"):
+            return ""
+        raise ValueError(f"{place} has no content; write the text, or leave the row out.")
+    if isinstance(content, list):
+        return "".join(_part(part, place) for part in content)
+    try:
+        return value_text(content, "content")
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from error
+
+
+def _part(part: Any, place: str) -> str:
+    """Return the text of one part of a content."""
+    if isinstance(part, str):
+        return part
+    is_text = isinstance(part, Mapping) and part.get("type", "text") in ("text", "input_text", "output_text")
+    if is_text and isinstance(part.get("text"), str):
+        return part["text"]
+    kind = part.get("type", "no type") if isinstance(part, Mapping) else type(part).__name__
+    raise ValueError(f"{place} has a part of {kind}; models here read text alone. Leave the row out.")
+
+
+def _weight(turn: Mapping[str, Any], place: str) -> int:
+    weight = turn.get("weight")
+    if weight is None:
+        return 1
+    if weight not in (0, 1):
+        raise ValueError(f"{place} has weight {weight!r}; it may be 0 (not learned) or 1.")
+    return int(weight)
