@@ -29,8 +29,9 @@ from fusion.report.model_card import model_card
 from fusion.report.score_table import helping_table, terminal_tables
 from fusion.runtime import distributed
 from fusion.runtime.artifacts import write_json, write_text
-from fusion.runtime.console import console
+from fusion.runtime.console import console, show
 from fusion.stages.context import RunContext
+from fusion.stages.data_sets import describe_data
 from fusion.stages.evaluate import candidates, evaluate_one
 from fusion.stages.extract import cache_writer, extract_one, helping_batches, refuse_lone_answers, refuse_unknown
 from fusion.stages.fine_tune import fine_tune_one
@@ -83,6 +84,7 @@ def introduce(context: RunContext) -> None:
         estimate = plan(context, count=True)
         console.print(*plan_tables(estimate, context.config.plan), sep="\n")
         write_text(folder / "config.yaml", loading.dump(context.config))
+        show(describe_data(context))
         context.record.update(plan=[asdict(stage) for stage in estimate.stages])
 
 

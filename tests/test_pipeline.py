@@ -214,7 +214,7 @@ def test_a_source_with_the_pivots_files_is_refused(folder, tmp_path):
 def test_a_heldout_example_that_is_trained_on_is_refused(folder):
     raw = runs.raw(folder)
     raw["data"]["heldout"][0] = raw["data"]["train"][0]
-    with pytest.raises(ValueError, match="8 of 11 held-out examples are also in the training data"):
+    with pytest.raises(ValueError, match="8 of 11 held-out examples ask what is also in the training data"):
         _ = RunContext(runs.loading.parse(raw, "test")).heldout_examples
 
 

@@ -32,8 +32,9 @@ def plan(
     from fusion.config import loading
     from fusion.plan import describe_domains, plan_tables
     from fusion.plan import plan as estimate
-    from fusion.runtime.console import console, quiet
+    from fusion.runtime.console import console, quiet, show
     from fusion.stages.context import RunContext
+    from fusion.stages.data_sets import describe_data
 
     quiet()
     given = {"plan.gpus": gpus, "plan.gpu": gpu, "plan.mfu": mfu}
@@ -43,6 +44,7 @@ def plan(
     console.print(*plan_tables(planned, context.config.plan), sep="\n")
     if not planned.from_settings:
         console.print(describe_domains(context))
+        show(describe_data(context))
 
 
 @app.command()

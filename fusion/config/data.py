@@ -106,9 +106,11 @@ class Data(Settings):
 
     train: list[DataSettings] = Field(min_length=1)
     heldout: list[DataSettings] = Field(min_length=1)
-    """Never trained on; an example that is also in `train` is an error."""
+    """Never trained on; a question that is also in `train` is an error, whatever its answer, case and white space."""
     validation: list[DataSettings] = Field(default=[])
     """Neither trained nor measured on: what `weighting: learned` finds its shares on."""
+    decontaminate: bool = False
+    """Leave out of training what is asked in `heldout` or `validation` too, and count it, instead of refusing it."""
     responses: AnyResponses = DatasetResponses()
     """Whose responses are learned from: those of the data (`reference`), or of sources (`best_source`, `every_source`)."""
     easiest_fraction: float | None = Field(default=None, gt=0, le=1)

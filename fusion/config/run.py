@@ -15,6 +15,7 @@ from fusion.config.training import Arguments
 from fusion.core.settings import Settings
 from fusion.merging.methods.registry import AnyMethod, TaskArithmetic
 from fusion.objectives import AnyObjective, CrossEntropy
+from fusion.responses import DatasetResponses
 from fusion.training.adapter import AnyAdapter
 from fusion.training.engine import Engine
 from fusion.training.quantization_aware import AnyQuantizer
@@ -105,7 +106,9 @@ def fine_tuning(config: Config, source: SourceSettings) -> Config:
     update = {
         "pivot": ModelSettings(**source.model_dump(include=set(ModelSettings.model_fields))),
         "sources": [],
-        "data": Data(train=own, heldout=config.data.heldout, max_length=config.data.max_length),
+        "data": config.data.model_copy(
+            update={"train": own, "responses": DatasetResponses(), "easiest_fraction": None}
+        ),
         "objectives": plain_fine_tuning(),
         "training": config.training | how.training,
         "adapter": how.adapter,

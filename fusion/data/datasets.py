@@ -119,8 +119,10 @@ def read(
     _refuse_missing(path, maker.needed, where or {}, seen)
     if not examples:
         raise ValueError(_no_example(path, split, skip, left_out))
+    if path.startswith(BUILTIN):
+        return DataSet(path, examples, "made by rule", left_out, [])
     unused = [column for column in seen if column not in maker.columns and column not in (where or {})]
-    return DataSet(path, examples, reading, left_out, [] if path.startswith(BUILTIN) else unused)
+    return DataSet(path, examples, reading, left_out, unused)
 
 
 def is_hub_id(path: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -32,6 +32,12 @@ def quiet() -> None:
     if not distributed.is_main_process():
         logging.getLogger("fusion").setLevel(logging.ERROR)  # what the main process says, all would say
     console.quiet = not distributed.is_main_process()
+
+
+def show(lines: Iterable[str]) -> None:
+    """Print lines as they are, however long and whatever they hold."""
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager

@@ -72,11 +72,35 @@ class ResponseCounts:
     """Examples to train on."""
 
 
+class LeftOutRows(_RunFilePart):
+    """Rows of a data set that make no example."""
+
+    reason: str
+    count: int
+    first: str
+    """Where the first of them stands."""
+
+
+class DataSetFacts(_RunFilePart):
+    """How one data set was read."""
+
+    part: str
+    """training, held out or validation."""
+    path: str
+    examples: int
+    reading: str
+    """Which columns are what."""
+    left_out: list[LeftOutRows] = []
+    unused: list[str] = []
+    """Columns that nothing reads."""
+
+
 class DataCounts(_RunFilePart):
     """Number of examples in each domain, for training and held out."""
 
     train: dict[str, int] = {}
     heldout: dict[str, int] = {}
+    sets: list[DataSetFacts] = []
     hub_datasets: list[str] = []
     """Hub ids of the data sets that were trained on."""
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import datetime
 import functools
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from fusion.cache import Cache
 from fusion.config import Config, ModelSettings, SourceSettings, fine_tuning
-from fusion.data import datasets
 from fusion.data.datasets import Example
 from fusion.data.easiest import select_easiest
 from fusion.data.encode import Encoded
@@ -25,6 +23,7 @@ from fusion.runtime.console import bar, console
 from fusion.runtime.run_record import RunRecord
 from fusion.runtime.store import ArtifactStore
 from fusion.sources import AnyBackend, Transformers
+from fusion.stages.data_sets import RunData, refuse_shared, unique_of
 from fusion.stages.helping import batches
 from fusion.stages.mixture_weights import find_shares
 from fusion.stages.prompts import encode_example
@@ -46,6 +45,13 @@ class RunContext:
     """Whether what sources are yet to do counts as done, for a plan: their answers are as long as they may get."""
     left_out_fold: tuple[int, int] | None = None
     """The part of the training data that is left out, and of how many: `fine_tune.folds`."""
+    data: RunData = field(default=cast(RunData, None))
+    """The data sets as they were read; contexts that are made from this one share them."""
+
+    def __post_init__(self) -> None:
+        """Begin with data sets that are not read yet."""
+        if self.data is None:
+            object.__setattr__(self, "data", RunData(self.config.data))
 
     @property
     def record(self) -> RunRecord:
@@ -122,11 +128,7 @@ class RunContext:
     @functools.cached_property
     def original_examples(self) -> list[Example]:
         """The training data as they are, in the order of the configuration."""
-        return [example for examples in self._sets for example in examples]
-
-    @functools.cached_property
-    def _sets(self) -> list[list[Example]]:
-        return [datasets.load(**data.reading) for data in self.config.data.train]
+        return [example for each in self.data.training for example in each.examples]
 
     @functools.cached_property
     def baseline_context(self) -> RunContext:
@@ -179,7 +181,8 @@ class RunContext:
     @functools.cached_property
     def checks(self) -> list[AnyCheck]:
         """Of each example in `original_examples`, what an answer to it must pass."""
-        return [data.check for data, examples in zip(self.config.data.train, self._sets, strict=True) for _ in examples]
+        sets = zip(self.config.data.train, self.data.training, strict=True)
+        return [data.check for data, each in sets for _ in each.examples]
 
     @property
     def scoring_sources(self) -> list[str]:
@@ -189,23 +192,17 @@ class RunContext:
 
     @functools.cached_property
     def heldout_examples(self) -> list[Example]:
-        """Examples to measure on, each once. Raises ValueError where one is also trained on."""
-        found = list(
-            datasets.unique_examples(
-                example for data in self.config.data.heldout for example in datasets.load(**data.reading)
-            )
-        )
-        _refuse_shared(found, "held-out", self.original_examples, "training", self.has_generated_responses)
+        """Examples to measure on, each once. Raises ValueError where one asks what is also trained on."""
+        found = unique_of(self.data.heldout)
+        refuse_shared(found, "held-out", self.original_examples, "training")
         return found
 
     @functools.cached_property
     def validation_examples(self) -> list[Example]:
-        """Examples that weights are chosen on, each once. Raises ValueError where one is also trained or measured on."""
-        found = list(
-            datasets.unique_examples(e for data in self.config.data.validation for e in datasets.load(**data.reading))
-        )
-        _refuse_shared(found, "validation", self.original_examples, "training", self.has_generated_responses)
-        _refuse_shared(found, "validation", self.heldout_examples, "held-out")
+        """Examples that weights are chosen on, each once. Raises ValueError where one asks what is trained or measured on."""
+        found = unique_of(self.data.validation)
+        refuse_shared(found, "validation", self.original_examples, "training")
+        refuse_shared(found, "validation", self.heldout_examples, "held-out")
         return found
 
     @functools.cached_property
@@ -282,18 +279,4 @@ class RunContext:
         tokenizer = loading.model_fingerprint(model.ref, tokenizer_alone=True)
         return artifacts.fingerprint(
             {"backend": backend.identity(), "revision": model.revision, "tokenizer": tokenizer}
-        )
-
-
-def _refuse_shared(
-    found: Sequence[Example], what: str, others: Sequence[Example], which: str, by_prompt: bool = False
-) -> None:
-    def key(example: Example) -> str:
-        return example.prompt_id if by_prompt else example.id
-
-    known = {key(example) for example in others}
-    if both := [example for example in found if key(example) in known]:
-        raise ValueError(
-            f"{len(both)} of {len(found)} {what} examples are also in the {which} data, the first begins "
-            f"{both[0].prompt[:60]!r}. Take other rows, for example with skip and limit."
         )

@@ -169,7 +169,7 @@ def test_examples_that_are_trained_or_measured_on_are_refused_for_validation(tmp
     raw = runs.raw(tmp_path)
     for which, name in (("train", "training"), ("heldout", "held-out")):
         config = validated(tmp_path, data=raw["data"] | {"validation": raw["data"][which]})
-        with pytest.raises(ValueError, match=f"of .* validation examples are also in the {name} data"):
+        with pytest.raises(ValueError, match=f"of .* validation examples ask what is also in the {name} data"):
             _ = RunContext(config).validation_examples
 
 

@@ -191,7 +191,7 @@ def test_held_out_prompts_are_refused_whatever_their_response(folder):
     raw["data"]["responses"] = WRITTEN
     raw["data"]["train"].append({**raw["data"]["heldout"][0], "response": "another {response}"})
     made = runs.loading.parse(raw, "test")
-    with pytest.raises(ValueError, match="held-out examples are also in the training data"):
+    with pytest.raises(ValueError, match="held-out examples ask what is also in the training data"):
         RunContext(made).heldout_examples  # noqa: B018
 
 
