@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -134,18 +135,19 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _explain(error: json.JSONDecodeError, place: str) -> str:
     """Return what is wrong with a JSON text, with its column, and what to do."""
-    where = (
-        f"{place}, column {error.colno}" if "line" in place else f"{place}, line {error.lineno}, column {error.colno}"
-    )
-    rest, before = error.doc[error.pos :].strip(), error.doc[: error.pos].rstrip()
+    before = error.doc[: error.pos].rstrip()
+    at = len(before) - 1 if before.endswith(",") else error.pos  # of a comma too many, versions of Python name either end
+    line, column = error.doc.count("\n", 0, at) + 1, at - error.doc.rfind("\n", 0, at)
+    where = f"{place}, column {column}" if ", line " in place else f"{place}, line {line}, column {column}"
+    rest = error.doc[error.pos :].strip()
     if error.msg == "Extra data" and rest.startswith(","):
         return f"{where}: a comma stands behind the object. In JSON lines each line is whole in itself: remove it."
     if not rest:
         return f"{where}: the text is cut off here. Complete it, or remove it."
     if error.msg.startswith("Unterminated string"):
         return f"{where}: a text begins here and does not end. Close its quotes; it may be cut off."
-    if before.endswith(",") and rest[0] in "]}":
-        return f"{where}: a comma stands before {rest[0]}, and JSON allows none there. Remove it."
+    if comma := re.match(r",\s*([\]}])", error.doc[at:]):
+        return f"{where}: a comma stands before {comma[1]}, and JSON allows none there. Remove it."
     if rest[0] == "'" or rest.startswith(("None", "True", "False")):
         return (
             f"{where}: it is written as Python writes it, {rest[:20]!r}. Write JSON: double quotes, null, true, false."
