@@ -81,7 +81,7 @@ def test_bytes_and_nan_are_refused_with_the_row_where_they_would_be_learned_and_
         ("x.jsonl.xz", lzma.compress(ROW.encode())[:-4], "x.jsonl.xz is no whole xz file"),
         ("x.jsonl.zst", b"nothing", "x.jsonl.zst is no whole zst file"),
         ("x.parquet", b"PAR1", "x.parquet is no whole Parquet file"),
-        ("x.json", b'[{"prompt": "q", "response": "a"},]', "x.json, line 1, column 33: a comma stands before ]"),
+        ("x.json", b'[{"prompt": "q", "response": "a"},]', "x.json, line 1, column 34: a comma stands before ]"),
         ("x.json", b'[{"prompt": "q", "response": "a"}', "x.json, line 1, column 34: the text is cut off here"),
         ("x.json", b'{"train": [{"a": 1}], "test": [{"a": 1}]}', "x.json has lists of objects under train, test"),
         ("x.json", b'{"prompt": {"0": "q"}, "response": {"0": "a"}}', "x.json holds columns, as pandas writes them"),

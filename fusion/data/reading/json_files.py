@@ -136,7 +136,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _explain(error: json.JSONDecodeError, place: str) -> str:
     """Return what is wrong with a JSON text, with its column, and what to do."""
     before = error.doc[: error.pos].rstrip()
-    at = len(before) - 1 if before.endswith(",") else error.pos  # of a comma too many, versions of Python name either end
+    comma = re.match(r",\s*([\]}])", error.doc[len(before) - 1 :]) if before.endswith(",") else None
+    at = error.pos if comma is None else len(before) - 1
     line, column = error.doc.count("\n", 0, at) + 1, at - error.doc.rfind("\n", 0, at)
     where = f"{place}, column {column}" if ", line " in place else f"{place}, line {line}, column {column}"
     rest = error.doc[error.pos :].strip()
@@ -146,7 +147,7 @@ def _explain(error: json.JSONDecodeError, place: str) -> str:
         return f"{where}: the text is cut off here. Complete it, or remove it."
     if error.msg.startswith("Unterminated string"):
         return f"{where}: a text begins here and does not end. Close its quotes; it may be cut off."
-    if comma := re.match(r",\s*([\]}])", error.doc[at:]):
+    if comma:
         return f"{where}: a comma stands before {comma[1]}, and JSON allows none there. Remove it."
     if rest[0] == "'" or rest.startswith(("None", "True", "False")):
         return (
