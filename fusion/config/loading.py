@@ -151,6 +151,10 @@ def _explain(mistake: Any, settings: type[BaseModel]) -> str:
         tag, known = mistake["ctx"]["tag"], set(re.findall(r"'(\w+)'", mistake["ctx"]["expected_tags"]))
         return f"{place}.kind: there is no {tag}{suggest(tag, known)}"
     message = mistake["msg"].removeprefix("Value error, ")
+    if mistake["type"] == "string_type" and isinstance(mistake.get("input"), dict):
+        return (
+            f"{place}: {message}; YAML takes braces for keys and values: put them in quotes, such as '\"{{question}}\"'"
+        )
     value = mistake.get("input")
     shown = f", got {value!r}" if isinstance(value, (str, int, float, bool)) and repr(value) not in message else ""
     return f"{place}: {message}{shown}" if place else message

@@ -262,3 +262,11 @@ def test_a_plan_of_a_file_that_cannot_be_read_names_the_place(raw, tmp_path):
         _ = RunContext(parse(raw, "test")).train_examples
     with pytest.raises(ConfigError, match="label_noise is for built-in data only"):
         load("quickstart", ["data.train.0.path=x.jsonl"])
+
+
+def test_a_hub_data_set_that_cannot_be_reached_is_said_in_a_sentence(monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    with pytest.raises(
+        ValueError, match=r"my/missing \(split train\): no file or folder has that name here, and datasets cannot"
+    ):
+        read("my/missing")

@@ -121,5 +121,16 @@ def _parts(split: str, sizes: dict[str, int], path: str) -> Iterator[tuple[str, 
 
 def _hub_rows(path: str, name: str | None, split: str, revision: str | None) -> Iterator[Row]:
     from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
 
-    return dataset_rows(load_dataset(path, name, split=split, revision=revision), path)
+    try:
+        data = load_dataset(path, name, split=split, revision=revision)
+    except (DatasetsError, OSError, ValueError, RuntimeError) as error:  # as datasets says that it cannot
+        asked = ", ".join(
+            f"{key} {value}" for key, value in {"name": name, "split": split, "revision": revision}.items() if value
+        )
+        why = str(error).strip().split("\n")[0].rstrip(".")
+        raise ValueError(
+            f"{path} ({asked}): no file or folder has that name here, and datasets cannot read it from the hub: {why}."
+        ) from error
+    return dataset_rows(data, path)
