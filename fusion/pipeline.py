@@ -24,7 +24,6 @@ from fusion.cache import Cache
 from fusion.config import Config, loading
 from fusion.plan import plan, plan_tables
 from fusion.report.console_tables import responses_table
-from fusion.report.html_page import write_report
 from fusion.report.model_card import model_card
 from fusion.report.score_table import helping_table, terminal_tables
 from fusion.runtime import distributed
@@ -179,6 +178,8 @@ def evaluate(context: RunContext, _caches: dict[str, Cache]) -> None:
 
 def report(context: RunContext, _caches: dict[str, Cache]) -> None:
     """Print the table, write report.html and the model card."""
+    from fusion.report.html_page import write_report  # with it matplotlib, which no other stage needs
+
     with context.record.stage("report"):
         fused = context.config.folder / "fused"
         (fused / "README.md").write_text(model_card(context.config.folder))

@@ -30,7 +30,7 @@ IMPORTS: dict[str, str] = {
     "models": "core data tokenizers",
     "objectives": "core",
     "pipeline": "analysis cache config fusion_eval.results fusion_eval.runners plan report runtime stages training",
-    "plan": "cache config data models responses stages training",
+    "plan": "cache config data models responses runtime stages training",
     "quickstart": "",
     "report": "alignment analysis core extras fusion_eval.results fusion_eval.runners fusion_eval.statistics runtime",
     "responses": "core data grading models runtime",

@@ -15,6 +15,7 @@ from fusion.cache import Cache
 from fusion.report.run_contents import read_run
 from fusion.stages import extract, train
 from fusion.stages.context import RunContext
+from fusion.training import fit
 from tests.helpers import runs
 
 
@@ -235,7 +236,7 @@ def test_a_model_without_a_template_says_so_when_one_is_demanded(folder, tmp_pat
 def test_runs_with_one_store_make_the_same_cache_and_training_once(folder, tmp_path, monkeypatch):
     shared = {"store": str(tmp_path / "store"), "runs": str(tmp_path), "strategies": ["unified"]}
     first = pipeline.run(runs.config(folder, name="first", **shared), "train")
-    monkeypatch.setattr(train, "train", None)  # what is made is not made again
+    monkeypatch.setattr(fit, "train", None)  # what is made is not made again
     monkeypatch.setattr(extract, "open_source", None)
     second = pipeline.run(runs.config(folder, name="second", **shared), "train")
     for name in ("cache/qwen", "train/fine-tuned", "train/unified"):
@@ -260,7 +261,7 @@ def test_two_runs_that_would_make_the_same_training_at_once_make_it_one_after_th
         time.sleep(0.3)
         trained.append(at_once.pop())
 
-    monkeypatch.setattr(train, "train", slow)
+    monkeypatch.setattr(fit, "train", slow)
     both = [RunContext(runs.config(folder, name=name, **shared)) for name in ("first", "second")]
     caches = [pipeline.extract(context) for context in both]
     with ThreadPoolExecutor() as threads:

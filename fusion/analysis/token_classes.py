@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
-from scipy.stats import rankdata
 from torch import Tensor
 
 
@@ -98,6 +97,8 @@ def divergence(p: Float[Tensor, " K"], q: Float[Tensor, " K"]) -> float:
 
 def rank_correlation(p: Float[Tensor, " K"], q: Float[Tensor, " K"], among: Tensor) -> float:
     """Spearman's correlation over the chosen entries: that of the ranks, equal values sharing theirs; NaN where none is."""
+    from scipy.stats import rankdata  # slow to import
+
     ranks = [torch.from_numpy(rankdata(each[among].numpy())) for each in (p, q)]
     if len(ranks[0]) < 2 or any(bool((each == each[0]).all()) for each in ranks):
         return math.nan

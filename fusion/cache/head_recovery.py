@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import scipy.linalg
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -163,8 +162,10 @@ def principal_angles(basis: Float[Tensor, "V d"], head: Float[Tensor, "V e"]) ->
 
     All are 0 where the one is the other's; min(d, e) of them.
     """
+    from scipy import linalg  # slow to import, and every configuration reads this file
+
     weight = head.double() - head.double().mean(0)
-    return torch.from_numpy(scipy.linalg.subspace_angles(basis.double().numpy(), weight.numpy())).rad2deg()
+    return torch.from_numpy(linalg.subspace_angles(basis.double().numpy(), weight.numpy())).rad2deg()
 
 
 def geometry_score(source: Float[Tensor, "N d"], pivot: Float[Tensor, "N e"]) -> float:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, TypeAdapter, ValidationError
 
+from fusion.config.training_arguments import training_arguments
 from fusion.core.settings import suggest
 
 OURS = {
@@ -60,11 +61,7 @@ ABOVE_ZERO = {"num_train_epochs", "logging_steps", "save_steps"}
 
 def _checked(given: dict[str, Any]) -> dict[str, Any]:
     """Known names with values of their types, choices and ranges; `save_strategy: no`, false in YAML, means what it says."""
-    from dataclasses import MISSING, fields
-
-    from transformers import TrainingArguments
-
-    known = {field.name: field for field in fields(TrainingArguments) if field.init}
+    known = training_arguments() if given else {}
     values, mistakes = dict(given), []
     for key, value in given.items():
         if key not in known or key in OURS:
@@ -72,12 +69,12 @@ def _checked(given: dict[str, Any]) -> dict[str, Any]:
             mistakes.append(f"{key} {why}")
             continue
         default = known[key].default
-        if key in WITHOUT_EFFECT and value != default and not (default is MISSING and not value):
+        if key in WITHOUT_EFFECT and value != default:
             mistakes.append(f"{key} {WITHOUT_EFFECT[key]}; leave it out")
             continue
         values[key] = "no" if value is False and key.endswith("_strategy") else value
         try:
-            values[key] = _convert(known[key].type, values[key])
+            values[key] = _convert(known[key].kind, values[key])
             mistakes += [f"{key} {problem}" for problem in _range_problems(key, values[key])]
         except ValueError as error:
             mistakes.append(f"{key} {error}")

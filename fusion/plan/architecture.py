@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -20,6 +20,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from fusion.models.loading import ModelRef, load_config
+from fusion.plan.known_sizes import known_sizes
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ def load_architecture(ref: ModelRef) -> Architecture:
     known = _bundled().get(ref.path)
     if known and ref.local_path is None and not _reachable(ref):
         return _describe_bundled(known)
+    if sizes := _known(ref):
+        return Architecture(**sizes)
     try:
         return describe(load_config(ref), ref.trust_remote_code)
     except ValueError as error:
@@ -70,9 +73,22 @@ def load_architecture(ref: ModelRef) -> Architecture:
         ) from error
 
 
+def _known(ref: ModelRef) -> dict[str, Any] | None:
+    """Sizes by what the folder's config.json says, without a model; None where they are not known."""
+    file = None if ref.trust_remote_code or ref.local_path is None else ref.local_path / "config.json"
+    try:
+        return None if file is None else known_sizes(json.loads(file.read_text()))
+    except (OSError, ValueError, AttributeError):  # which `load_config` explains
+        return None
+
+
 def _describe_bundled(fields: dict[str, Any]) -> Architecture:
-    rest = {key: value for key, value in fields.items() if key != "model_type"}
-    return describe(AutoConfig.for_model(fields["model_type"], **rest), bundled=True)
+    sizes = known_sizes(fields)
+    return (
+        replace(Architecture(**sizes), bundled=True)
+        if sizes
+        else describe(AutoConfig.for_model(**fields), bundled=True)
+    )
 
 
 def _reachable(ref: ModelRef) -> bool:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from fusion.extras.draft import Acceptance
 from fusion.runtime.run_file import ResponseCounts
+
+if TYPE_CHECKING:
+    from fusion.extras.draft import Acceptance
 
 
 def key_value_table(title: str, values: Mapping[str, str]) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -21,12 +22,13 @@ def quiet() -> None:
 
     For the command line, not for import.
     """
-    import datasets
     import transformers
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
+    os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = (
+        "1"  # read when datasets is imported, which most commands never do
+    )
     # a filter, for DeepSpeed sets its logger's level anew when it is imported
     logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno > logging.WARNING)
     if not distributed.is_main_process():

@@ -6,7 +6,7 @@ import functools
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fusion.alignment.tokenizer_pair import spelling_distance, vocabulary_map
 from fusion.cache import Cache
@@ -27,11 +27,12 @@ from fusion.training import (
     BATCH_SIZE,
     FusionCollator,
     TrainingSource,
-    TrainingSpec,
     examples_per_step,
     quantization_aware,
-    train,
 )
+
+if TYPE_CHECKING:
+    from fusion.training.fit import TrainingSpec
 
 
 def training_source(context: RunContext, name: str, cache: Cache) -> TrainingSource:
@@ -64,8 +65,10 @@ def train_one(
             folder = context.store.artifact_folder("train", name, key)
             done = claim_artifact(folder, key, "fusion train")
         if not done:
+            from fusion.training import fit  # with it comes Trainer: seconds, which what is done already need not pay
+
             spec = _training_spec(context, sources, learn_from, objectives, pivot)
-            train(spec, folder, training_bar(name))
+            fit.train(spec, folder, training_bar(name))
             if spec.quantizer:
                 console.print(_sizes(folder / "model"))
             if distributed.is_main_process():
@@ -81,6 +84,8 @@ def _training_spec(
     objectives: Sequence[AnyObjective],
     pivot: Cache | None,
 ) -> TrainingSpec:
+    from fusion.training.fit import TrainingSpec
+
     config, encoded, tokenizer = context.config, context.encoded("pivot"), context.tokenizers["pivot"]
     exported_template(tokenizer, prompt_format(context, "pivot"))  # raises now, rather than when the model is trained
     collator = FusionCollator(

@@ -8,7 +8,6 @@ The first words of `batch_targets` tell what happens between reading a cache and
 
 from fusion.training.batch_targets import FusionCollator, TrainingSource
 from fusion.training.engine import ACCUMULATION, BATCH_SIZE, examples_per_step
-from fusion.training.fit import TrainingSpec, train
 from fusion.training.strategies import BASELINE, fine_tuning_name, pairwise_name, trainings_of
 
 __all__ = [
@@ -17,10 +16,8 @@ __all__ = [
     "BATCH_SIZE",
     "FusionCollator",
     "TrainingSource",
-    "TrainingSpec",
     "examples_per_step",
     "fine_tuning_name",
     "pairwise_name",
-    "train",
     "trainings_of",
 ]

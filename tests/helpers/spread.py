@@ -62,8 +62,9 @@ def train(folder: Path, place: str, stop_at: int | None = None, copy_to: str | N
     from transformers import TrainerCallback
 
     from fusion.cache import Cache
-    from fusion.training import FusionCollator, TrainingSpec
-    from fusion.training import train as fit
+    from fusion.training import FusionCollator
+    from fusion.training.fit import TrainingSpec
+    from fusion.training.fit import train as fit
 
     class KilledError(RuntimeError):
         pass

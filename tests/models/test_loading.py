@@ -6,6 +6,7 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from fusion.models.loading import (
     ModelRef,
@@ -30,6 +31,22 @@ def test_a_fingerprint_follows_the_contents_and_not_the_place(folder, tmp_path):
     assert model_fingerprint(ModelRef(str(copy))) == model_fingerprint(ModelRef(str(folder)))
     (copy / "chat_template.jinja").write_text("{{ messages }}")
     assert model_fingerprint(ModelRef(str(copy))) != model_fingerprint(ModelRef(str(folder)))
+
+
+@pytest.mark.parametrize("kind", tiny.TOKENIZERS)
+def test_a_tokenizer_that_is_loaded_without_the_models_configuration_is_the_same(kind, tmp_path):
+    folder = tiny.folder(kind, tmp_path / kind)
+    ours, theirs = load_tokenizer(ModelRef(str(folder))), AutoTokenizer.from_pretrained(folder)
+    assert type(ours) is type(theirs)
+    assert ours.backend_tokenizer.to_str() == theirs.backend_tokenizer.to_str()
+    assert ours.special_tokens_map.items() >= theirs.special_tokens_map.items()
+
+
+def test_a_damaged_tokenizer_configuration_is_named(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / "tokenizer_config.json").write_text("{")
+    with pytest.raises(ValueError, match=f"Cannot load the tokenizer of {copy}"):
+        load_tokenizer(ModelRef(str(copy)))
 
 
 def test_one_changed_weight_changes_the_fingerprint(folder, tmp_path):

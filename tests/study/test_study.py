@@ -5,9 +5,9 @@ import json
 import pytest
 import yaml
 
-from fusion.stages import train
 from fusion.study import Study, StudyGrid, run, runner
 from fusion.study.results_page import find_markers, insert_into_page
+from fusion.training import fit
 from tests.helpers import runs
 
 ARMS = {
@@ -50,7 +50,7 @@ def test_the_trial_that_was_chosen_is_not_trained_again_to_be_measured(results, 
 
 
 def test_a_second_call_makes_nothing(results, folder, monkeypatch):
-    monkeypatch.setattr(train, "train", None)
+    monkeypatch.setattr(fit, "train", None)
     monkeypatch.setattr(runner.pipeline, "run", None)
     again = run(study(folder))
     assert again.rows("bits_per_byte") == results.rows("bits_per_byte")

@@ -16,7 +16,8 @@ from fusion import pipeline
 from fusion.objectives import BatchTargets, CrossEntropy, Objective, ObjectiveInputs, Requirements, Term
 from fusion.stages.context import RunContext
 from fusion.stages.train import training_source
-from fusion.training import FusionCollator, TrainingSpec, train
+from fusion.training import FusionCollator
+from fusion.training.fit import TrainingSpec, train
 from fusion.weighting import Mean
 from tests.helpers import runs
 

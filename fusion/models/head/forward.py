@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 
 class HeadInputs(NamedTuple):
@@ -122,6 +121,8 @@ def describe_model(model: Any) -> str:
 
 def unwrap_model(model: Any) -> Any:
     """Return the causal language model inside the wrappers of distributed training and adapters."""
+    from transformers import PreTrainedModel  # more than a second of import, which a plan and a merge need not pay
+
     while not isinstance(model, PreTrainedModel) and (hasattr(model, "_orig_mod") or hasattr(model, "module")):
         model = getattr(model, "_orig_mod", None) or model.module  # engines hand on every other attribute of the model
     found: Any = model

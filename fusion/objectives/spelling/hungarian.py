@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from pydantic import Field
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -100,6 +99,8 @@ def assign(cost: Float[Tensor, "M K L"]) -> Int[Tensor, "M K"]:
 
     As many are matched as can be; infinite costs are never paid.
     """
+    from scipy.optimize import linear_sum_assignment  # slow to import, and every configuration reads this file
+
     values = cost.cpu().numpy()
     possible = np.isfinite(values)
     # a finite price so high that no saving elsewhere is worth it
