@@ -7,19 +7,22 @@ the template writes to open an answer (its generation prompt), so that a model g
 from __future__ import annotations
 
 import datetime
+import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, TemplateError
 from jinja2.meta import find_undeclared_variables
 from transformers import PreTrainedTokenizerBase
+from transformers.utils.chat_template_utils import _compile_jinja_template  # the same in all 5.x
 
 from fusion.data.prompt_format import Message, PromptFormat
-from fusion.tokenizers import tokenizer_name
+from fusion.tokenizers import cached_per_tokenizer, tokenizer_name
 
 ANSWER = "\ue000\ue002\ue001"  # private use: letters that no template looks at or changes
 _TODAY = re.compile(r"""strftime_now\s*\(\s*(['"])(.*?)\1\s*\)""")
+_PLAIN = {"role", "content"}
 _OPENED = re.compile(r"(<[^<>/\s]+>)\s*$")
 
 
@@ -50,12 +53,18 @@ def _check_variables(tokenizer: PreTrainedTokenizerBase, names: tuple[str, ...])
     """Raise ValueError for a variable that the chat template does not read."""
     if not names:
         return
-    known = find_undeclared_variables(Environment(extensions=["jinja2.ext.loopcontrols"]).parse(_readable(tokenizer)))
+    known = _template_variables(_readable(tokenizer))
     if unknown := [name for name in names if name not in known]:
         raise ValueError(
             f"{tokenizer_name(tokenizer)}: chat_template_kwargs sets {', '.join(unknown)}, which its chat template does not "
             f"read; it reads {', '.join(sorted(known))}."
         )
+
+
+@functools.lru_cache
+def _template_variables(template: str) -> frozenset[str]:
+    environment = Environment(extensions=["jinja2.ext.loopcontrols"])
+    return frozenset(find_undeclared_variables(environment.parse(template)))
 
 
 def _readable(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -100,6 +109,22 @@ def check_answer(
     prompt_format: PromptFormat,
 ) -> None:
     """Raise ValueError where the template renders this conversation as something else than prompt, answer and end."""
+    refuse_opened_twice(tokenizer, response, place)
+    if prompt_format.answer_prefix is not None:
+        return  # what stands before an answer was said, and is not what the template writes
+    if rendered_as_learned(tokenizer, messages, response, place, prompt_format):
+        return
+    answered = [*messages, {"role": "assistant", "content": response}]
+    rendered = render(tokenizer, answered, prompt_format, generate=False)
+    raise ValueError(
+        f"{tokenizer_name(tokenizer)}: its chat template writes {_tail(rendered, 120)} for a conversation whose answer would "
+        f"be learned as {_tail(place.prompt + place.lead + response + place.after, 120)}. Set answer_prefix ('' where answers "
+        "bring their own thoughts), chat_template_kwargs, or template: plain; or leave the example out."
+    )
+
+
+def refuse_opened_twice(tokenizer: PreTrainedTokenizerBase, response: str, place: AnswerPlace) -> None:
+    """Raise ValueError for a response that begins with the mark, such as `<think>`, with which its prompt ends."""
     opened = _OPENED.search(place.prompt)
     if opened and response.lstrip().startswith(opened[1]):
         raise ValueError(
@@ -107,18 +132,20 @@ def check_answer(
             f"{response.lstrip()[:40]!r}, so {opened[1]} would stand there twice. Take it out of the response, or set "
             "chat_template_kwargs or answer_prefix so that the prompt does not open it."
         )
-    if prompt_format.answer_prefix is not None:
-        return  # what stands before an answer was said, and is not what the template writes
+
+
+def rendered_as_learned(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    response: str,
+    place: AnswerPlace,
+    prompt_format: PromptFormat,
+) -> bool:
+    """Return whether the template renders the conversation as the prompt, this response, and what stands behind answers."""
     answered = [*messages, {"role": "assistant", "content": response}]
     rendered = render(tokenizer, answered, prompt_format, generate=False)
     before = place.prompt + place.lead
-    if rendered in (before + response + place.after, before + response.strip() + place.after):  # many templates trim
-        return
-    raise ValueError(
-        f"{tokenizer_name(tokenizer)}: its chat template writes {_tail(rendered, 120)} for a conversation whose answer would "
-        f"be learned as {_tail(before + response + place.after, 120)}. Set answer_prefix ('' where answers bring their own "
-        "thoughts), chat_template_kwargs, or template: plain; or leave the example out."
-    )
+    return rendered in (before + response + place.after, before + response.strip() + place.after)  # many templates trim
 
 
 def render(
@@ -128,13 +155,9 @@ def render(
 
     Raises ValueError, with the messages' roles and beginning, where the template refuses them.
     """
-    variables: dict[str, Any] = dict(prompt_format.chat_template_kwargs)
-    if prompt_format.date is not None:
-        variables["chat_template"] = _with_date(tokenizer, prompt_format.date)
+    template = _template_of_day(tokenizer, prompt_format.date)
     try:
-        return tokenizer.apply_chat_template(  # type: ignore[return-value]
-            list(messages), add_generation_prompt=generate, tokenize=False, **variables
-        )
+        return _render(tokenizer, template, messages, prompt_format.chat_template_kwargs, generate)
     except (TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:  # all of which templates raise
         roles = ", ".join(message["role"] for message in messages)
         fold = " fold_system_message: true puts the system message into the first user message;" * (
@@ -145,6 +168,37 @@ def render(
             f"{messages[0]['content'][:60]!r}: {error}.{fold} template: plain uses no chat template; else leave the "
             "example out."
         ) from error
+
+
+def _render(
+    tokenizer: PreTrainedTokenizerBase,
+    template: str,
+    messages: Sequence[Message],
+    variables: Mapping[str, Any],
+    generate: bool,
+) -> str:
+    """Return what `apply_chat_template` returns, which spends more on its arguments than on the text where all are plain."""
+    given: dict[str, Any] = {"add_generation_prompt": generate, **variables}
+    if any(
+        message.keys() != _PLAIN or not all(type(v) is str for v in message.values()) for message in messages
+    ) or any(type(value) not in (str, int, float, bool) for value in variables.values()):
+        return tokenizer.apply_chat_template(list(messages), tokenize=False, chat_template=template, **given)  # type: ignore[return-value]
+    given = tokenizer.special_tokens_map | {"tools": None, "documents": None} | given
+    return _compile_jinja_template(template).render(messages=[dict(message) for message in messages], **given)
+
+
+def _template_of_day(tokenizer: PreTrainedTokenizerBase, day: datetime.date | None) -> str:
+    """Return the chat template, which is to take `day` for today."""
+    known, template = _known_templates(tokenizer), tokenizer.get_chat_template()
+    if (template, day) not in known:
+        known[template, day] = template if day is None else _with_date(tokenizer, day)
+    return known[template, day]
+
+
+@cached_per_tokenizer
+def _known_templates(tokenizer: PreTrainedTokenizerBase) -> dict[tuple[str, datetime.date | None], str]:
+    """Templates with the date that they write, by what they were and the date."""
+    return {}
 
 
 def _with_date(tokenizer: PreTrainedTokenizerBase, day: datetime.date) -> str:

@@ -29,11 +29,16 @@ def chat_prompt(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], place: AnswerPlace, prompt_format: PromptFormat
 ) -> Prompt:
     """Return the tokens of a rendered prompt. Contents that spell control tokens give none."""
-    *_, last = [(0, 0), *(match.span() for match in control_pattern(tokenizer).finditer(place.prompt))]
-    context = place.prompt[last[0] :]
+    context = prompt_context(tokenizer, place.prompt)
     if any(control_pattern(tokenizer).search(message["content"]) for message in messages):
         return Prompt(_ids_with_literals(tokenizer, messages, place, prompt_format), place.lead, context)
     return Prompt(_rendered_ids(tokenizer, place.prompt), place.lead, context)
+
+
+def prompt_context(tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
+    """Return the last control token of a rendered prompt and the text behind it; all of it where there is none."""
+    *_, last = [(0, 0), *(match.span() for match in control_pattern(tokenizer).finditer(prompt))]
+    return prompt[last[0] :]
 
 
 def _rendered_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -51,14 +56,15 @@ def response_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, response: s
     if prompt.context is not None and response and not control_pattern(tokenizer).search(text):
         control = control_pattern(tokenizer).match(prompt.context)
         for before in dict.fromkeys([prompt.context, control[0] if control else ""]):
-            front = _context_ids(tokenizer, before)
+            front = context_ids(tokenizer, before)
             joint = _rendered_ids(tokenizer, before + text)
             if joint[: len(front)] == front and _spelled(tokenizer, joint[len(front) :]) == text.encode():
                 return joint[len(front) :]
     return tokenize(tokenizer, [response])[0]
 
 
-def _context_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+def context_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Return the tokens of the text before responses, which are kept: a template writes few."""
     known = _known_contexts(tokenizer)
     if text not in known:
         known[text] = _rendered_ids(tokenizer, text)

@@ -71,12 +71,8 @@ def encode(
     answers end.
     """
     prompt_format = prompt_format.for_prompt(messages)
-    if inside := [stop for stop in prompt_format.stop_texts if stop in response]:
-        raise ValueError(
-            f"{tokenizer_name(tokenizer)}: answers end at {inside[0]!r} (stop), and the response that begins {response[:60]!r} "
-            "goes on behind it. Choose another stop, or leave the example out."
-        )
-    prompt = _prompt(tokenizer, messages, prompt_format, response)
+    refuse_stops(tokenizer, response, prompt_format)
+    prompt = prompt_of(tokenizer, messages, prompt_format, response)
     if max_length is not None and len(prompt.ids) >= max_length:
         raise ValueError(
             f"{tokenizer_name(tokenizer)}: the prompt takes {len(prompt.ids)} tokens, which leaves no room for a response "
@@ -103,7 +99,7 @@ def encode_prompt(
 
     Raises ValueError for `chat` without a chat template, where there is no token at all to begin with, and as `find_answer`.
     """
-    return _prompt(tokenizer, messages, prompt_format.for_prompt(messages), None)
+    return prompt_of(tokenizer, messages, prompt_format.for_prompt(messages), None)
 
 
 def tokens_digest(texts: Iterable[Encoded]) -> str:
@@ -112,31 +108,47 @@ def tokens_digest(texts: Iterable[Encoded]) -> str:
     return hashlib.sha256("".join(sorted(each)).encode()).hexdigest()[:16]
 
 
-def _prompt(
+def refuse_stops(tokenizer: PreTrainedTokenizerBase, response: str, prompt_format: PromptFormat) -> None:
+    """Raise ValueError for a response that holds a text at which answers end."""
+    if inside := [stop for stop in prompt_format.stop_texts if stop in response]:
+        raise ValueError(
+            f"{tokenizer_name(tokenizer)}: answers end at {inside[0]!r} (stop), and the response that begins {response[:60]!r} "
+            "goes on behind it. Choose another stop, or leave the example out."
+        )
+
+
+def prompt_of(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], prompt_format: PromptFormat, response: str | None
 ) -> Prompt:
     """Return the prompt; with a response, after a check that the template renders the two as they are learned."""
-    messages = prompt_format.prepare(messages) if messages else []
-    if messages and uses_chat_template(tokenizer, prompt_format):
-        place = find_answer(tokenizer, messages, prompt_format)
-        if response:
-            check_answer(tokenizer, messages, response, place, prompt_format)
-        return chat_prompt(tokenizer, messages, place, prompt_format)
-    text = "\n".join(message["content"] for message in messages)
-    return Prompt(_plain_ids(tokenizer, text + (prompt_format.answer_prefix or "")))
+    if not messages or not uses_chat_template(tokenizer, prompt_format):
+        text = plain_text(messages, prompt_format)
+        return plain_prompt(tokenizer, tokenize(tokenizer, [text])[0])
+    messages = prompt_format.prepare(messages)
+    place = find_answer(tokenizer, messages, prompt_format)
+    if response:
+        check_answer(tokenizer, messages, response, place, prompt_format)
+    return chat_prompt(tokenizer, messages, place, prompt_format)
 
 
-def _plain_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    ids = _bos_ids(tokenizer) + tokenize(tokenizer, [text])[0]
+def plain_text(messages: Sequence[Message], prompt_format: PromptFormat) -> str:
+    """Return a prompt without a template: the contents of the messages, a line each."""
+    prepared = prompt_format.prepare(messages) if messages else []
+    return "\n".join(message["content"] for message in prepared) + (prompt_format.answer_prefix or "")
+
+
+def plain_prompt(tokenizer: PreTrainedTokenizerBase, text_ids: Sequence[int]) -> Prompt:
+    """Return the prompt that a plain text of these ids is, behind the tokenizer's own opening tokens."""
+    ids = [*_bos_ids(tokenizer), *text_ids]
     if ids:
-        return ids
+        return Prompt(ids)
     first: int | None = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id  # type: ignore[assignment]
     if first is None:
         raise ValueError(
             f"{tokenizer_name(tokenizer)}: an empty prompt needs a token to begin with, and this tokenizer has neither a "
             "bos_token nor an eos_token. Set one, or give every example a prompt."
         )
-    return [first]
+    return Prompt([first])
 
 
 @cached_per_tokenizer

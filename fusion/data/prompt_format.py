@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -37,7 +38,7 @@ class PromptFormat:
     def for_prompt(self, messages: Sequence[Message], template: Template | None = None) -> PromptFormat:
         """Return the format of one prompt, whose data set may say `plain`. Raw text, without messages, is plain."""
         if not messages:
-            return PromptFormat(template="plain")
+            return _RAW_TEXT
         return self if template is None else replace(self, template=template)
 
     def prepare(self, messages: Sequence[Message]) -> list[Message]:
@@ -66,7 +67,14 @@ class PromptFormat:
 
     def __hash__(self) -> int:
         """Formats are kept apart in tables of what was computed for them."""
+        return self._hash
+
+    @functools.cached_property
+    def _hash(self) -> int:
         return hash((json.dumps(self.key(), sort_keys=True, default=str), self.date))
+
+
+_RAW_TEXT = PromptFormat(template="plain")
 
 
 def _fold_system_message(messages: Sequence[Message]) -> list[Message]:

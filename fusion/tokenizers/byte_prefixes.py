@@ -15,6 +15,7 @@ from fusion.tokenizers.token_bytes import (
     unk_token_id,
     vocabulary_bytes,
 )
+from fusion.tokenizers.token_ids import token_ids
 
 CharSpan = tuple[int, int]
 """Start and end of a token in the characters of a text, as in `offset_mapping`."""
@@ -25,11 +26,7 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[l
 
     Raises ValueError for a control token in the text that the vocabulary has no other tokens for.
     """
-    if not texts:
-        return []
-    ids: list[list[int]] = tokenizer(
-        list(texts), add_special_tokens=False, split_special_tokens=True, return_attention_mask=False, verbose=False
-    )["input_ids"]  # type: ignore[assignment]
+    ids = token_ids(tokenizer, texts, split_special_tokens=True)
     control = _control_texts(tokenizer).keys()
     return [
         row if control.isdisjoint(row) else _ids_and_spans(tokenizer, text)[0]
