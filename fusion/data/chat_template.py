@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import _compile_jinja_template  # the same in all 5.x
 
 from fusion.data.prompt_format import Message, PromptFormat
+from fusion.data.tool_calls import argument_forms
 from fusion.tokenizers import cached_per_tokenizer, tokenizer_name
 
 ANSWER = "\ue000\ue002\ue001"  # private use: letters that no template looks at or changes
@@ -156,18 +157,36 @@ def render(
     Raises ValueError, with the messages' roles and beginning, where the template refuses them.
     """
     template = _template_of_day(tokenizer, prompt_format.date)
-    try:
-        return _render(tokenizer, template, messages, prompt_format.chat_template_kwargs, generate)
-    except (TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:  # all of which templates raise
-        roles = ", ".join(message["role"] for message in messages)
-        fold = " fold_system_message: true puts the system message into the first user message;" * (
-            messages[0]["role"] == "system"
-        )
-        raise ValueError(
-            f"{tokenizer_name(tokenizer)}: its chat template refuses the messages ({roles}) that begin "
-            f"{messages[0]['content'][:60]!r}: {error}.{fold} template: plain uses no chat template; else leave the "
-            "example out."
-        ) from error
+    variables = {
+        **prompt_format.chat_template_kwargs,
+        **({"tools": list(prompt_format.tools)} if prompt_format.tools else {}),
+    }
+    refusals = []
+    for form in argument_forms(messages):
+        try:
+            return _render(tokenizer, template, form, variables, generate)
+        except (
+            TemplateError,
+            TypeError,
+            ValueError,
+            KeyError,
+            AttributeError,
+        ) as error:  # all of which templates raise
+            refusals.append(error)
+    raise _refused(tokenizer, messages, refusals[0]) from refusals[0]
+
+
+def _refused(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], error: Exception) -> ValueError:
+    """Return what to say of messages that a template refuses."""
+    roles = ", ".join(message["role"] for message in messages)
+    fold = " fold_system_message: true puts the system message into the first user message;" * (
+        messages[0]["role"] == "system"
+    )
+    return ValueError(
+        f"{tokenizer_name(tokenizer)}: its chat template refuses the messages ({roles}) that begin "
+        f"{messages[0]['content'][:60]!r}: {error}.{fold} template: plain uses no chat template; else leave the "
+        "example out."
+    )
 
 
 def _render(

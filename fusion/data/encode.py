@@ -15,6 +15,7 @@ from itertools import takewhile
 from transformers import PreTrainedTokenizerBase
 
 from fusion.data.answer_end import end_of_turn
+from fusion.data.chat_fields import has_fields, refuse_lost_fields
 from fusion.data.chat_template import check_answer, find_answer, uses_chat_template
 from fusion.data.chat_tokens import Prompt, chat_prompt, response_ids
 from fusion.data.prompt_format import Message, PromptFormat
@@ -121,6 +122,8 @@ def prompt_of(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], prompt_format: PromptFormat, response: str | None
 ) -> Prompt:
     """Return the prompt; with a response, after a check that the template renders the two as they are learned."""
+    if has_fields(messages, prompt_format):
+        refuse_lost_fields(tokenizer, prompt_format.prepare(messages), prompt_format)
     if not messages or not uses_chat_template(tokenizer, prompt_format):
         text = plain_text(messages, prompt_format)
         return plain_prompt(tokenizer, tokenize(tokenizer, [text])[0])

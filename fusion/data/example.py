@@ -67,9 +67,13 @@ class Example:
 _SPACE = re.compile(r"\s+")
 
 
-def prompt_turns(example: Example) -> tuple[tuple[str, str], ...]:
-    """Return role and content of each message that is no system message."""
-    return tuple((m["role"], m["content"]) for m in example.messages if m["role"] != "system")
+def prompt_turns(example: Example) -> tuple[tuple[str, ...], ...]:
+    """Return role and content, and the calls of tools if there are any, of each message that is no system message."""
+    return tuple(
+        (m["role"], m["content"], *([json.dumps(m["tool_calls"])] if m.get("tool_calls") else []))
+        for m in example.messages
+        if m["role"] != "system"
+    )
 
 
 def count_by_domain(examples: Iterable[Example]) -> dict[str, int]:
@@ -86,7 +90,7 @@ def other_answers(examples: Sequence[Example]) -> list[str | None]:
     Of several it is the next in order of appearance, after the last the first. System messages may differ between equal
     prompts, and raw text, which has no prompt, has no other answer.
     """
-    answers: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
+    answers: dict[tuple[tuple[str, ...], ...], dict[str, str]] = {}
     for example in examples:
         answers.setdefault(prompt_turns(example), {}).setdefault(example.response, example.id)
     return [

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from fusion.data.example import Example
 from fusion.data.prompt_format import Message
 from fusion.data.reading.columns import Layout, find_layout, find_prompt, find_response, is_conversation
-from fusion.data.reading.conversations import read_turns, split_answer
+from fusion.data.reading.conversations import SHOWN, read_turns, split_answer
 from fusion.data.reading.fill import columns_of, fill
 from fusion.data.reading.row import Row
 
@@ -87,8 +87,9 @@ class ExampleMaker:
         messages, answer, missing = self._conversation(row) if self.messages else self._texts(row)
         if self.response is None and not self.messages:
             missing = None
+        tools = _tools(row) if self.reads_conversations else ()
         if missing is None and self.as_raw_text:
-            messages, answer = [], "\n".join([*_contents(messages, row), answer])
+            messages, answer = [], "\n".join([*_contents(messages, tools, row), answer])
         messages, answer = _cut(messages, answer, self.prompt_chars, self.response_chars)
         if missing or not (answer or self.response is None):
             return missing or "no response"
@@ -99,7 +100,7 @@ class ExampleMaker:
             "plain" if self.as_raw_text else self.template,
             None if self.look_ahead is None else _look_ahead_messages(messages, self.look_ahead, row),
             None if self.tests is None else fill(self.tests, row, lists=True),
-            _tools(row) if self.reads_conversations else (),
+            tools,
             row.place,
         )
 
@@ -160,11 +161,11 @@ def _weighted(turns: Iterable[Message]) -> Iterator[Message]:
     yield from ({"weight": 1, **turn} for turn in turns)
 
 
-def _contents(messages: list[Message], row: Row) -> list[str]:
-    if calls := [message for message in messages if message.get("tool_calls")]:
+def _contents(messages: list[Message], tools: tuple[dict[str, Any], ...], row: Row) -> list[str]:
+    lost = [key for key in SHOWN if any(message.get(key) for message in messages)] + ["tools"] * bool(tools)
+    if lost:
         raise ValueError(
-            f"{row.place}: a turn has tool_calls ({calls[0]['tool_calls']!r:.60}), which raw text (as_raw_text) has no place "
-            "for. Leave as_raw_text out, or the row."
+            f"{row.place}: it has {lost[0]}, which raw text (as_raw_text) has no place for. Leave as_raw_text out, or the row."
         )
     return [message["content"] for message in messages]
 

@@ -32,6 +32,8 @@ class PromptFormat:
     """Text before the first user message, such as worked examples."""
     stop: tuple[int | str, ...] = ()
     """Token ids and texts at which answers end, besides the end of turn. The first is the end that is trained and read."""
+    tools: tuple[dict[str, Any], ...] = ()
+    """Functions that the assistant may call, as JSON schemas, for the chat template."""
     date: datetime.date | None = None
     """The date that a template which asks for today's gets; None is today."""
 

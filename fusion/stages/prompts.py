@@ -36,6 +36,8 @@ def prompt_format(
     )
     if example is None:
         return form
+    if example.tools:
+        form = dataclasses.replace(form, tools=example.tools)
     return form.for_prompt(example.messages if messages is None else messages, example.template)
 
 

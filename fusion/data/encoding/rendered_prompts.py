@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
+from fusion.data.chat_fields import has_fields
 from fusion.data.chat_template import (
     AnswerPlace,
     check_answer,
@@ -62,6 +63,8 @@ class RenderedPrompts:
         None for one that spells control tokens, or that is to be looked at as `encode` does it. Raises ValueError as
         `uses_chat_template`, `find_answer` and `check_answer`.
         """
+        if has_fields(messages, prompt_format):
+            return None
         if not messages or not self._applies(prompt_format):
             return plain_text(messages, prompt_format)
         pattern, prepared = control_pattern(self.tokenizer), prompt_format.prepare(messages)

@@ -17,7 +17,9 @@ ROLES = {
 """What the roles of other formats are called in messages."""
 
 ROLE_KEYS, CONTENT_KEYS = ("role", "from"), ("content", "value")
-PASSED_ON = ("tool_calls", "tool_call_id", "name", "reasoning_content")
+SHOWN = ("tool_calls", "reasoning_content")
+"""Keys of a turn, besides role and content, that say something."""
+PASSED_ON = (*SHOWN, "tool_call_id", "name")
 """Keys of a turn that chat templates read, besides role and content."""
 REFUSED = {
     "function_call": "write it as tool_calls, as OpenAI does now",
