@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+
+import numpy as np
 
 from fusion.config import Config, DataSettings
 from fusion.data import datasets
 from fusion.data.easiest import easiest_counts
-from fusion.data.encode import Encoded
+from fusion.data.encoding import EncodedTexts
 from fusion.plan.flops import Counts
 from fusion.stages.context import RunContext
 
@@ -23,8 +25,8 @@ def training_counts(context: RunContext, name: str, from_settings: bool, *, once
         )
     texts = context.encoded(name)
     if once:
-        return count_tokens(dict(zip(context.ids, texts, strict=True)).values())
-    every = count_tokens(texts[: len(context.train_examples)])
+        return count_tokens(texts, list({id: number for number, id in enumerate(context.ids)}.values()))
+    every = count_tokens(texts, slice(len(context.train_examples)))
     return every if share == 1 else _scaled(every, sum(easiest_counts(context.train_examples, share).values()))
 
 
@@ -40,16 +42,14 @@ def heldout_counts(context: RunContext, name: str, from_settings: bool) -> Count
     if from_settings:
         return counts_from_settings(context.config, _examples(context.config, "heldout"))
     texts = context.encoded(name)
-    rows_a_byte = sum(text.num_rows for text in texts) / max(
-        1, sum(len(e.response.encode()) for e in context.extracted_examples)
-    )
+    rows_a_byte = int(texts.rows.sum()) / max(1, sum(len(e.response.encode()) for e in context.extracted_examples))
     sizes = [(len(e.prompt.encode()), len(e.response.encode())) for e in context.heldout_examples]
-    return _sum([(round((p + r) * rows_a_byte), round(r * rows_a_byte)) for p, r in sizes])
+    return _sum(*np.array([(round((p + r) * rows_a_byte), round(r * rows_a_byte)) for p, r in sizes]).T)
 
 
-def count_tokens(texts: Iterable[Encoded]) -> Counts:
-    """Counts of encoded texts."""
-    return _sum([(len(text.input_ids), text.num_rows) for text in texts])
+def count_tokens(texts: EncodedTexts, which: slice | Sequence[int]) -> Counts:
+    """Counts of some of the encoded texts."""
+    return _sum(texts.lengths[which], texts.rows[which])
 
 
 def counts_from_settings(config: Config, examples: int) -> Counts:
@@ -59,10 +59,9 @@ def counts_from_settings(config: Config, examples: int) -> Counts:
     return Counts(examples, examples * tokens, examples * tokens**2, examples * rows, tokens)
 
 
-def _sum(sizes: Sequence[tuple[int, int]]) -> Counts:
-    lengths = [tokens for tokens, _rows in sizes]
-    squares = sum(tokens**2 for tokens in lengths)
-    return Counts(len(sizes), sum(lengths), squares, sum(rows for _tokens, rows in sizes), max(lengths))
+def _sum(lengths: np.ndarray, rows: np.ndarray) -> Counts:
+    squares = int(np.square(lengths.astype(np.int64)).sum())
+    return Counts(len(lengths), int(lengths.sum()), squares, int(rows.sum()), int(lengths.max()))
 
 
 def _examples(config: Config, part: str) -> int:

@@ -13,20 +13,20 @@ from fusion.cache import Cache
 from fusion.config import Config, ModelSettings, SourceSettings, fine_tuning
 from fusion.data.datasets import Example
 from fusion.data.easiest import select_easiest
-from fusion.data.encode import Encoded
+from fusion.data.encoding import EncodedTexts
 from fusion.data.folds import assign_folds, prompt_key
 from fusion.data.prompt_format import Message
 from fusion.models import loading
 from fusion.responses import AnyCheck, DatasetResponses, GeneratedResponses, example_from_json, placeholder_examples
 from fusion.runtime import artifacts
-from fusion.runtime.console import bar, console
+from fusion.runtime.console import console
 from fusion.runtime.run_record import RunRecord
 from fusion.runtime.store import ArtifactStore
 from fusion.sources import AnyBackend, Transformers
 from fusion.stages.data_sets import RunData, refuse_shared, unique_of
+from fusion.stages.encodings import encoded_examples
 from fusion.stages.helping import batches
 from fusion.stages.mixture_weights import find_shares
-from fusion.stages.prompts import encode_example
 from fusion.training import fine_tuning_name
 from fusion.weighting import AnyWeighting
 
@@ -240,18 +240,13 @@ class RunContext:
         return self.config.engine.batch_arguments(self.config.training)
 
     @functools.cache  # noqa: B019  (a context lives as long as its run)
-    def encoded(self, name: str) -> list[Encoded]:
+    def encoded(self, name: str) -> EncodedTexts:
         """The examples in `extracted_examples` as tokens of one model, cut at data.max_length; see `encode_example`."""
-        limit = self.config.data.max_length
-        with bar(f"tokens of {name}", len(self.extracted_examples)) as advance:
-            texts = []
-            for example in self.extracted_examples:
-                messages = self.look_ahead_prompts(name).get(example.id, example.messages)
-                texts.append(encode_example(self, name, example, messages, limit))
-                advance(1)
-        if cut := sum(text.truncated for text in texts):
+        texts = encoded_examples(self, name)
+        if cut := int(texts.truncated.sum()):
             console.print(
-                f"  {name}: {cut} of {len(texts)} responses are longer than data.max_length = {limit} and were cut."
+                f"  {name}: {cut} of {len(texts)} responses are longer than data.max_length = "
+                f"{self.config.data.max_length} and were cut."
             )
         return texts
 

@@ -65,14 +65,15 @@ def open_source(context: RunContext, name: str, ref: ModelRef | None = None) -> 
 
 def extract_one(context: RunContext, name: str, writer: CacheWriter) -> Cache:
     """Write the missing shards of one model, together with whatever other processes are at it."""
-    texts = dict(zip(context.ids, context.encoded(name), strict=True))
-    shards = {number: [texts[id] for id in writer.examples(number)] for number in writer.missing()}
-    sizes = {number: sum(len(text.input_ids) for text in shard) for number, shard in shards.items()}
+    texts, place = context.encoded(name), {id: number for number, id in enumerate(context.ids)}
+    lengths = texts.lengths
+    sizes = {n: int(lengths[[place[id] for id in writer.examples(n)]].sum()) for n in writer.missing()}
     sources, reader = [open_source(context, name, ref) for ref in _refs(context, name)], _readers(context, name)
     with bar(f"rows of {name}", sum(sizes.values())) as advance:
 
         def rows(number: int) -> LogitRows:
-            return _together(sources, [reader[id] for id in writer.examples(number)], shards[number], advance)
+            ids = writer.examples(number)
+            return _together(sources, [reader[id] for id in ids], [texts[place[id]] for id in ids], advance)
 
         cache = write_missing_shards(writer, rows, lambda number: advance(sizes[number]))
     del sources, rows

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from fusion.config import SourceSettings
 from fusion.data.datasets import Example
 from fusion.data.encode import Encoded, encode, encode_prompt, truncate_rows
+from fusion.data.encoding import Conversation, encode_prompt_batch
+from fusion.data.encoding.batch import CHUNK
 from fusion.data.prompt_format import Message, PromptFormat
 
 if TYPE_CHECKING:
@@ -41,6 +43,19 @@ def prompt_format(
     return form.for_prompt(example.messages if messages is None else messages, example.template)
 
 
+def prompt_formats(context: RunContext, name: str) -> Callable[[Example, Sequence[Message]], PromptFormat]:
+    """Return `prompt_format` of a model for an example and its messages, with one object for all formats that are equal."""
+    known: dict[tuple[str, str | None, bool], PromptFormat] = {}
+
+    def of(example: Example, messages: Sequence[Message]) -> PromptFormat:
+        key = example.domain, example.template, bool(messages)
+        if key not in known:
+            known[key] = prompt_format(context, name, example, messages)
+        return known[key]
+
+    return of
+
+
 def encode_example(
     context: RunContext, name: str, example: Example, messages: Sequence[Message], limit: int | None
 ) -> Encoded:
@@ -62,8 +77,9 @@ def encode_example(
 
 def heldout_prompts_digest(context: RunContext, name: str) -> str:
     """Return a hash of the prompts that a model reads of the held-out examples."""
-    digest = hashlib.sha256()
-    for example in context.heldout_examples:
-        form = prompt_format(context, name, example)
-        digest.update(f"{encode_prompt(context.tokenizers[name], example.messages, prompt_format=form).ids}".encode())
+    digest, formats = hashlib.sha256(), prompt_formats(context, name)
+    conversations = [Conversation(e.messages, "", formats(e, e.messages), e.origin) for e in context.heldout_examples]
+    for begin in range(0, len(conversations), CHUNK):
+        for ids in encode_prompt_batch(context.tokenizers[name], conversations[begin : begin + CHUNK]):
+            digest.update(f"{ids}".encode())
     return digest.hexdigest()[:16]

@@ -21,7 +21,7 @@ from fusion.runtime import distributed
 from fusion.runtime.artifacts import claim_artifact, fingerprint, mark_complete
 from fusion.runtime.console import console, training_bar
 from fusion.stages.context import RunContext
-from fusion.stages.prompts import prompt_format
+from fusion.stages.prompts import prompt_format, prompt_formats
 from fusion.training import (
     ACCUMULATION,
     BATCH_SIZE,
@@ -90,7 +90,7 @@ def _training_spec(
     exported_template(tokenizer, prompt_format(context, "pivot"))  # raises now, rather than when the model is trained
     collator = FusionCollator(
         [context.train_examples[n] for n in context.training_indices],
-        [encoded[n] for n in context.training_indices],
+        encoded.select(context.training_indices),
         sources,
         context.weighting,
         alignment=config.alignment,
@@ -119,14 +119,19 @@ def _training_spec(
 
 def pivot_ends(context: RunContext) -> list[int]:
     """Return the ids that end the pivot's answers in training, of all formats that its examples have."""
-    formats = [prompt_format(context, "pivot", context.train_examples[n]) for n in context.training_indices]
+    formats, examples = (
+        prompt_formats(context, "pivot"),
+        map(context.train_examples.__getitem__, context.training_indices),
+    )
     tokenizer, stop = context.tokenizers["pivot"], context.config.pivot.stop
     if stop and isinstance(stop[0], str) and token_of_text(tokenizer, stop[0]) is None:
         raise ValueError(
             f"pivot.stop: {stop[0]!r} takes several tokens of {context.config.pivot.path}, and an exported model ends at one. "
             "Name first a token id, or a text that is one token."
         )
-    return sorted({id for form in dict.fromkeys(formats) for id in trained_ends(tokenizer, form)})
+    return sorted(
+        {id for form in {formats(each, each.messages) for each in examples} for id in trained_ends(tokenizer, form)}
+    )
 
 
 def _other_answers(context: RunContext, objectives: Sequence[AnyObjective]) -> list[str | None] | None:

@@ -42,9 +42,9 @@ class EncodedTexts(Sequence[Encoded]):
     @overload
     def __getitem__(self, index: slice) -> EncodedTexts: ...
     def __getitem__(self, index: int | slice) -> Encoded | EncodedTexts:
-        """Return a text, or several as another sequence."""
+        """Return a text, or those of a slice as a view of the same arrays."""
         if isinstance(index, slice):
-            return self.select(range(len(self))[index])
+            return self._between(*index.indices(len(self)))
         number = range(len(self))[index]  # raises IndexError, and counts from the end
         begin, end, start = (
             int(self.ends[number - 1]) if number else 0,
@@ -58,6 +58,26 @@ class EncodedTexts(Sequence[Encoded]):
             self.prefixes[first : first + end - begin - start].tolist(),
             truncated=bool(self.truncated[number]),
         )
+
+    def _between(self, begin: int, end: int, step: int) -> EncodedTexts:
+        if step != 1:
+            return EncodedTexts.from_texts(self[number] for number in range(begin, end, step))
+        end = max(begin, end)
+        token, row = (int(self.ends[begin - 1]), int(self._rows_before(begin))) if begin else (0, 0)
+        last = int(self.ends[end - 1]) if end else 0
+        return EncodedTexts(
+            self.input_ids[token:last],
+            self.prefixes[row : int(self._rows_before(end))],
+            self.ends[begin:end] - token,
+            self.starts[begin:end],
+            self.truncated[begin:end],
+        )
+
+    def _rows_before(self, number: int) -> int:
+        """Return the number of rows of the texts before this one."""
+        if number == 0:
+            return 0
+        return int(self.ends[number - 1] - self._prompt_tokens[number - 1] - self.starts[number - 1])
 
     def __iter__(self) -> Iterator[Encoded]:
         """Yield the texts in order."""
@@ -78,9 +98,10 @@ class EncodedTexts(Sequence[Encoded]):
         """Tokens of the prompts before each text [texts], int64."""
         return np.cumsum(self.starts, dtype=np.int64) - self.starts
 
-    def select(self, numbers: Sequence[int]) -> EncodedTexts:
-        """Return the texts of these numbers, in this order."""
-        return EncodedTexts.from_texts(self[number] for number in numbers)
+    def select(self, numbers: Sequence[int]) -> Sequence[Encoded]:
+        """Return the texts of these numbers, in this order, which stay where they are."""
+        whole = len(numbers) <= len(self) and all(map(int.__eq__, numbers, range(len(numbers))))
+        return self[: len(numbers)] if whole else ChosenTexts(self, numbers)
 
     def arrays(self) -> dict[str, Array]:
         """Return the arrays by name, as `EncodedTexts(**arrays)` takes them."""
@@ -105,6 +126,28 @@ class EncodedTexts(Sequence[Encoded]):
         shift = np.cumsum([0, *(len(part.input_ids) for part in parts)])[:-1]
         joined["ends"] = joined["ends"] + np.repeat(shift, [len(part) for part in parts])
         return cls(**{name: values.astype(DTYPES[name], copy=False) for name, values in joined.items()})
+
+
+@dataclass(frozen=True, eq=False)
+class ChosenTexts(Sequence[Encoded]):
+    """Some of the texts, each looked up when it is asked for."""
+
+    texts: EncodedTexts
+    numbers: Sequence[int]
+
+    def __len__(self) -> int:
+        """Return how many were chosen."""
+        return len(self.numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> Encoded: ...
+    @overload
+    def __getitem__(self, index: slice) -> ChosenTexts: ...
+    def __getitem__(self, index: int | slice) -> Encoded | ChosenTexts:
+        """Return a text, or several."""
+        if isinstance(index, slice):
+            return ChosenTexts(self.texts, self.numbers[index])
+        return self.texts[self.numbers[index]]
 
 
 DTYPES: Mapping[str, Any] = {

@@ -68,7 +68,8 @@ class RenderedPrompts:
         if not messages or not self._applies(prompt_format):
             return plain_text(messages, prompt_format)
         pattern, prepared = control_pattern(self.tokenizer), prompt_format.prepare(messages)
-        if any(pattern.search(message["content"]) for message in prepared):
+        contents = [message["content"] for message in prepared]
+        if not all(isinstance(each, str) and not pattern.search(each) for each in contents):
             return None
         place = (
             self._answered(prepared, response, prompt_format)
