@@ -11,7 +11,6 @@ from fusion.config import SourceSettings
 from fusion.data.datasets import Example
 from fusion.data.encode import Encoded, encode, encode_prompt, truncate_rows
 from fusion.data.encoding import Conversation, encode_prompt_batch
-from fusion.data.encoding.batch import CHUNK
 from fusion.data.prompt_format import Message, PromptFormat
 
 if TYPE_CHECKING:
@@ -79,7 +78,6 @@ def heldout_prompts_digest(context: RunContext, name: str) -> str:
     """Return a hash of the prompts that a model reads of the held-out examples."""
     digest, formats = hashlib.sha256(), prompt_formats(context, name)
     conversations = [Conversation(e.messages, "", formats(e, e.messages), e.origin) for e in context.heldout_examples]
-    for begin in range(0, len(conversations), CHUNK):
-        for ids in encode_prompt_batch(context.tokenizers[name], conversations[begin : begin + CHUNK]):
-            digest.update(f"{ids}".encode())
+    for prompt in encode_prompt_batch(context.tokenizers[name], conversations):
+        digest.update(f"{prompt.ids}".encode())
     return digest.hexdigest()[:16]

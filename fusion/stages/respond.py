@@ -18,7 +18,7 @@ from fusion.cache import write_missing_shards
 from fusion.core.rows import LogitRows
 from fusion.data.chat_tokens import Prompt
 from fusion.data.datasets import Example
-from fusion.data.encode import encode, encode_prompt
+from fusion.data.encoding import Conversation, encode_batch, encode_prompt_batch
 from fusion.responses import (
     PromptResponses,
     Response,
@@ -35,7 +35,7 @@ from fusion.runtime.distributed import device
 from fusion.runtime.run_file import ResponseCounts
 from fusion.sources import Source, SourceRequest
 from fusion.stages.context import CHOSEN, RunContext
-from fusion.stages.prompts import prompt_format
+from fusion.stages.prompts import prompt_format, prompt_formats
 
 REDO = "fusion respond"
 
@@ -49,10 +49,10 @@ def answer_store(context: RunContext, name: str) -> ResponseStore:
 
 def generate_answers(context: RunContext, name: str) -> bool:
     """Let a source answer all prompts, together with whatever other processes are at it; whether there was something to do."""
-    folder, prompts = answer_store(context, name), _prompts(context)
+    folder = answer_store(context, name)
     if folder.is_complete:
         return False
-    encoded = {id: _encoded_prompt(context, name, prompt) for id, prompt in prompts.items()}
+    encoded = _encoded_prompts(context, name)
     writer = context.backend(name).open_generator(_source_request(context, name))
     with bar(f"answers of {name}", len(encoded)) as advance:
 
@@ -68,9 +68,11 @@ def generate_answers(context: RunContext, name: str) -> bool:
     return True
 
 
-def _encoded_prompt(context: RunContext, name: str, example: Example) -> Prompt:
-    form = prompt_format(context, name, example)
-    return encode_prompt(context.tokenizers[name], example.messages, prompt_format=form)
+def _encoded_prompts(context: RunContext, name: str) -> dict[str, Prompt]:
+    """What a source answers, by what is asked. Raises ValueError as `encode_prompt`, with the row."""
+    prompts, formats = _prompts(context), prompt_formats(context, name)
+    conversations = [Conversation(e.messages, "", formats(e, e.messages), e.origin) for e in prompts.values()]
+    return dict(zip(prompts, encode_prompt_batch(context.tokenizers[name], conversations), strict=True))
 
 
 def score_store(context: RunContext, name: str) -> ResponseStore:
@@ -107,11 +109,11 @@ def _likelihoods(
     some = [(prompt, text) for prompt, text in texts if text]
     if not some:
         return [None for _ in texts]
-    encoded = [
-        encode(tokenizer, prompt.messages, text, prompt_format=prompt_format(context, name, prompt))
-        for prompt, text in some
-    ]
-    found = iter(_per_byte(source.rows(encoded), [len(text.encode()) for _, text in some]))
+    formats = prompt_formats(context, name)
+    encoded = encode_batch(
+        tokenizer, [Conversation(e.messages, text, formats(e, e.messages), e.origin) for e, text in some]
+    )
+    found = iter(_per_byte(source.rows(list(encoded)), [len(text.encode()) for _, text in some]))
     return [next(found) if text else None for _, text in texts]
 
 
@@ -210,7 +212,7 @@ def _prompts(context: RunContext) -> dict[str, Example]:
 
 
 def _prompts_digest(context: RunContext, name: str) -> str:
-    return fingerprint({id: _encoded_prompt(context, name, prompt).ids for id, prompt in _prompts(context).items()})
+    return fingerprint({id: prompt.ids for id, prompt in _encoded_prompts(context, name).items()})
 
 
 def _source_request(context: RunContext, name: str) -> SourceRequest:

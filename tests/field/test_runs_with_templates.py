@@ -63,10 +63,11 @@ def context(tmp_path_factory):
 
 @pytest.mark.parametrize("name", ["pivot", "base", "thinks"])
 def test_training_reading_answering_and_evaluation_have_one_prompt(context, name):
+    asked = respond._encoded_prompts(context, name)
     for example, text in zip(context.extracted_examples, context.encoded(name), strict=True):
         form = prompt_format(context, name, example)
         prompt = encode_prompt(context.tokenizers[name], example.messages, prompt_format=form)
-        assert text.input_ids[: text.start] == prompt.ids == respond._encoded_prompt(context, name, example).ids
+        assert text.input_ids[: text.start] == prompt.ids == asked[example.prompt_id].ids
 
 
 def test_the_prompts_are_those_of_the_first_day(context):

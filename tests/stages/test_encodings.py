@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -66,7 +67,7 @@ def test_what_is_made_from_something_else_is_encoded_again(config, folder, tmp_p
     raw = runs.raw(folder, runs=str(tmp_path))
     for path, value in change.items():
         *way, last = (int(part) if part.isdigit() else part for part in path.split("."))
-        place = raw
+        place: Any = raw
         for part in way:
             place = place[part]
         place[last] = value

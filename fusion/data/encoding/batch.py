@@ -62,19 +62,21 @@ def encoded_chunks(
             yield EncodedTexts.from_texts(_encode_one(tokenizer, each, max_length) for each in part)
 
 
-def encode_prompt_batch(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Conversation]) -> list[list[int]]:
-    """Return the ids of `encode_prompt` of each conversation; their responses are not looked at.
+def encode_prompt_batch(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Conversation]) -> list[Prompt]:
+    """Return `encode_prompt` of each conversation; their responses are not looked at.
 
     Raises ValueError as `encode_prompt` does, for the first that it refuses, with the place where that was read.
     """
-    try:
-        messages, forms = (
-            [each.messages for each in conversations],
-            [each.prompt_format.for_prompt(each.messages) for each in conversations],
-        )
-        return [prompt.ids for prompt in _prompts(tokenizer, messages, [""] * len(messages), forms)]
-    except ValueError:
-        return [_encode_one_prompt(tokenizer, each) for each in conversations]
+    found: list[Prompt] = []
+    for begin in range(0, len(conversations), CHUNK):
+        part = conversations[begin : begin + CHUNK]
+        try:
+            messages = [each.messages for each in part]
+            forms = [each.prompt_format.for_prompt(each.messages) for each in part]
+            found += _prompts(tokenizer, messages, [""] * len(part), forms)
+        except ValueError:
+            found += [_encode_one_prompt(tokenizer, each) for each in part]
+    return found
 
 
 def _encode_one(tokenizer: PreTrainedTokenizerBase, each: Conversation, max_length: int | None) -> Encoded:
@@ -84,9 +86,9 @@ def _encode_one(tokenizer: PreTrainedTokenizerBase, each: Conversation, max_leng
         raise each.refused(error) from error
 
 
-def _encode_one_prompt(tokenizer: PreTrainedTokenizerBase, each: Conversation) -> list[int]:
+def _encode_one_prompt(tokenizer: PreTrainedTokenizerBase, each: Conversation) -> Prompt:
     try:
-        return encode_prompt(tokenizer, each.messages, prompt_format=each.prompt_format).ids
+        return encode_prompt(tokenizer, each.messages, prompt_format=each.prompt_format)
     except ValueError as error:
         raise each.refused(error) from error
 

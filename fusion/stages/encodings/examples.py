@@ -94,9 +94,9 @@ def _with_longer_prompts(
     own = [Conversation(examples[n].messages, "", ordinary(conversations[n].prompt_format)) for n in longer]
     whole = encode_batch(tokenizer, [conversations[n] for n in longer])
     for number, text, prompt in zip(longer, whole, encode_prompt_batch(tokenizer, own), strict=True):
-        if len(prompt) >= limit:
+        if len(prompt.ids) >= limit:
             raise ValueError("its own prompt leaves no room")
-        texts[number] = truncate_rows(text, limit - len(prompt))
+        texts[number] = truncate_rows(text, limit - len(prompt.ids))
     return EncodedTexts.from_texts(texts[number] for number in range(len(examples)))
 
 

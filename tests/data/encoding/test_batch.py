@@ -92,7 +92,7 @@ def check(tokenizer, conversations):
     for limit in (None, 40, longest - 1):
         assert together(tokenizer, good, limit) == one_by_one(tokenizer, good, limit)
     assert together(tokenizer, conversations) == one_by_one(tokenizer, conversations)
-    prompts = [encode_prompt(tokenizer, each.messages, prompt_format=each.prompt_format).ids for each in good]
+    prompts = [encode_prompt(tokenizer, each.messages, prompt_format=each.prompt_format) for each in good]
     assert encode_prompt_batch(tokenizer, good) == prompts
 
 

@@ -13,18 +13,24 @@ from fusion.data.encoding.kept_texts import SIZES, read_texts, write_texts
 
 @st.composite
 def texts(draw):
-    """Texts as `encode` makes them: at least one token of prompt and one row."""
+    """The fields of texts as `encode` makes them: at least one token of prompt and one row."""
     ids = draw(st.lists(st.integers(0, 2**31 - 1), min_size=2, max_size=9))
     start = draw(st.integers(1, len(ids) - 1))
     prefix = draw(st.lists(st.integers(-1, 2**31 - 1), min_size=len(ids) - start, max_size=len(ids) - start))
-    return Encoded(ids, start, prefix, draw(st.booleans()))
+    return ids, start, prefix, draw(st.booleans())
 
 
 SOME = st.lists(texts(), max_size=6)
 
 
+def made(fields) -> list[Encoded]:
+    """The texts themselves, which are checked as they are made."""
+    return [Encoded(*each) for each in fields]
+
+
 @given(SOME)
 def test_what_went_in_comes_out(some):
+    some = made(some)
     kept = EncodedTexts.from_texts(some)
     assert list(kept) == some
     assert [kept[number - len(some)] for number in range(len(some))] == some
@@ -37,6 +43,7 @@ def test_what_went_in_comes_out(some):
 
 @given(SOME, st.slices(6), st.slices(6))
 def test_slices_are_those_of_a_list(some, first, second):
+    some = made(some)
     kept = EncodedTexts.from_texts(some)
     assert list(kept[first]) == some[first]
     assert list(kept[first][second]) == some[first][second]
@@ -45,6 +52,7 @@ def test_slices_are_those_of_a_list(some, first, second):
 
 @given(SOME, SOME, st.lists(st.integers(0, 5), max_size=8))
 def test_parts_follow_one_another_and_are_chosen_by_number(some, others, numbers):
+    some, others = made(some), made(others)
     kept, whole = EncodedTexts.cat([EncodedTexts.from_texts(some), EncodedTexts.from_texts(others)]), some + others
     assert list(kept) == whole
     assert {name: array.dtype for name, array in kept.arrays().items()} == DTYPES
