@@ -47,6 +47,8 @@ def prompt_formats(context: RunContext, name: str) -> Callable[[Example, Sequenc
     known: dict[tuple[str, str | None, bool], PromptFormat] = {}
 
     def of(example: Example, messages: Sequence[Message]) -> PromptFormat:
+        if example.tools:
+            return prompt_format(context, name, example, messages)
         key = example.domain, example.template, bool(messages)
         if key not in known:
             known[key] = prompt_format(context, name, example, messages)
