@@ -10,7 +10,7 @@ import pytest
 from fusion.data.encode import encode_prompt, tokens_digest
 from fusion.stages.context import RunContext
 from fusion.stages.encodings import examples as encoding
-from fusion.stages.prompts import encode_example, heldout_prompts_digest, prompt_format
+from fusion.stages.prompts import encode_example, heldout_prompts_digest, prompt_format, prompt_formats
 from tests.helpers import runs
 
 
@@ -121,3 +121,13 @@ def test_the_digest_of_heldout_prompts_is_that_of_each(config):
         form = prompt_format(context, "pivot", each)
         digest.update(f"{encode_prompt(context.tokenizers['pivot'], each.messages, prompt_format=form).ids}".encode())
     assert heldout_prompts_digest(context, "pivot") == digest.hexdigest()[:16]
+
+
+def test_examples_share_a_format_only_where_it_is_the_same(config):
+    context = RunContext(config)
+    formats, first = prompt_formats(context, "pivot"), context.train_examples[0]
+    tool = ({"type": "function", "function": {"name": "f"}},)
+    others = [first, replace(first, tools=tool), replace(first, template="plain"), replace(first, domain="other")]
+    for example in [*others, *others]:
+        assert formats(example, example.messages) == prompt_format(context, "pivot", example)
+    assert formats(first, first.messages) is formats(first, first.messages)
