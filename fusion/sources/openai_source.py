@@ -21,6 +21,7 @@ from fusion.runtime.console import console
 from fusion.sources.base import Backend, Progress, SourceRequest
 from fusion.sources.echo import measure_lag, read_echo
 from fusion.sources.http import Endpoint
+from fusion.sources.listed import SourceCheck
 from fusion.sources.openai_generator import OpenAIGenerator
 from fusion.sources.openai_server import Server
 from fusion.sources.prompt_logprobs import TokenLogprobs, read_prompt_logprobs, rows_from_logprobs
@@ -82,7 +83,8 @@ class OpenAI(Backend):
 
     @override
     def open(self, request: SourceRequest) -> OpenAISource:
-        return OpenAISource(self, self._server(request), request.tokenizer, request.k)
+        check = SourceCheck(vocabulary_size(request.tokenizer))
+        return OpenAISource(self, self._server(request), request.tokenizer, request.k, check)
 
     @override
     def open_generator(self, request: SourceRequest) -> OpenAIGenerator:
@@ -111,19 +113,24 @@ class OpenAISource:
     server: Server
     tokenizer: Any
     k: int
+    check: SourceCheck
     lags: dict[int | None, int] = field(default_factory=dict)
     """By the control token that a prompt begins with, or None: how far its log-probabilities lag behind; see `echo.py`."""
 
     def rows(self, texts: Sequence[Encoded], progress: Progress | None = None) -> LogitRows:
         """See `Source.rows`. Raises ValueError where the server refuses, or answers for other tokens than were sent."""
-        read, size = self._reader(texts), vocabulary_size(self.tokenizer)
+        read, size, exact = self._reader(texts), self.check.vocabulary, self.settings.logprobs_api == "prompt_logprobs"
         parts, pool = [], ThreadPoolExecutor(self.settings.concurrency)
         try:
             for number, answer in enumerate(pool.map(self._request, map(self._sendable, texts))):
                 text = texts[number]
                 try:
                     listed = [*read(answer, self._sendable(text)), *({} for _ in text.input_ids)][: len(text.input_ids)]
-                    parts.append(rows_from_logprobs(text, listed[text.start :], self.k, size, number))
+                    parts.append(
+                        rows_from_logprobs(
+                            text, listed[text.start :], self.k, size, number, check=self.check, likeliest=exact
+                        )
+                    )
                 except ValueError as error:
                     shown = self.tokenizer.decode(text.input_ids[text.start :][:20])
                     raise self.server.error(ValueError(f"text {number}, {shown!r}: {error}")) from error
@@ -131,6 +138,10 @@ class OpenAISource:
                     progress(len(text.input_ids))
         finally:
             pool.shutdown(cancel_futures=True)
+        try:
+            self.check.conclude()
+        except ValueError as error:
+            raise self.server.error(error) from error
         return LogitRows.cat(parts)
 
     def _request(self, ids: Sequence[int]) -> dict[str, Any]:

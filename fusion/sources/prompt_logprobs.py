@@ -2,71 +2,53 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from fusion.core.rows import LogitRows
 from fusion.data.encode import Encoded
+from fusion.sources.listed import ListedRows, SourceCheck, check_numbers, padded_rows, top_entries
 
-ROUNDING = 0.01
-"""How far values may be above 0, and mass above 1, by rounding."""
-FAR_WORSE, ENOUGH = 10.0, 16
-"""So many nats below chance, on average over so many tokens, is no model that reads the text."""
 TokenLogprobs = Mapping[int, float]
 """Token id -> natural-log probability, of some of the tokens that could follow at one position."""
 
 
 def rows_from_logprobs(
-    text: Encoded, logprobs_per_token: Sequence[TokenLogprobs], k: int, vocabulary: int, example: int = 0
+    text: Encoded,
+    logprobs_per_token: Sequence[TokenLogprobs],
+    k: int,
+    vocabulary: int,
+    example: int = 0,
+    *,
+    check: SourceCheck | None = None,
+    likeliest: bool = True,
 ) -> LogitRows:
     """Return the rows of one text from the log-probabilities at each of its response positions.
 
     The K most likely become the entries; ids from `vocabulary` on belong to no token (padded heads) and are left out, so
     their probability counts as mass outside the entries. `gold` is NaN where the token that follows is not listed; mean
-    and standard deviation are always NaN. Raises ValueError where there are not as many lists as rows, and for numbers that
-    cannot be natural-log probabilities of a model that reads this text.
+    and standard deviation are always NaN. `check` is told of the rows, whoever concludes it later; `likeliest` is false where
+    likely tokens may have been left out. Raises ValueError where there are not as many lists as rows, and for numbers that
+    cannot be natural-log probabilities.
     """
     if len(logprobs_per_token) != text.num_rows:
         raise ValueError(
             f"The response has {text.num_rows} tokens, and {len(logprobs_per_token)} of them came back with log-probabilities."
         )
-    logprobs = torch.full((text.num_rows, k), -torch.inf)
-    ids = torch.full((text.num_rows, k), -1)
     token = text.input_ids[text.start :]
-    for row, entries in enumerate(logprobs_per_token):
-        best = sorted(((value, id) for id, value in entries.items() if id < vocabulary), key=lambda e: -e[0])[:k]
-        if best:
-            values, chosen = zip(*best, strict=True)
-            logprobs[row, : len(best)] = torch.tensor(values)
-            ids[row, : len(best)] = torch.tensor(chosen)
     gold = torch.tensor([entries.get(id, torch.nan) for entries, id in zip(logprobs_per_token, token, strict=True)])
-    _check_plausible(logprobs, gold, vocabulary)
+    values, ids = padded_rows([list(each.values()) for each in logprobs_per_token], list(map(list, logprobs_per_token)))
+    listed = ListedRows(text.input_ids, values, ids, text.start, gold, likeliest=likeliest)
+    check_numbers(listed)
+    (check or SourceCheck(vocabulary)).add(listed)
+    logprobs, ids = top_entries(values.float(), ids, k, vocabulary)
     unknown = torch.full_like(gold, torch.nan)
     prefix, number = torch.tensor(text.prefix), torch.full((text.num_rows,), example)
-    return LogitRows(logprobs, ids, gold, unknown, unknown, prefix=prefix, example=number, token=torch.tensor(token))
-
-
-def _check_plausible(logprobs: Tensor, gold: Tensor, vocabulary: int) -> None:
-    """Raise ValueError for values above 0, more mass than 1, or true tokens far less likely than chance makes them."""
-    known = gold[gold.isfinite()]
-    highest = max([*known.tolist(), *logprobs.flatten().tolist()], default=0.0)
-    mass = float(logprobs.exp().sum(-1).max()) if logprobs.numel() else 0.0
-    lowest = -math.log(vocabulary) - FAR_WORSE
-    if highest > ROUNDING or mass > 1 + ROUNDING:
-        raise ValueError(
-            f"its numbers are no natural-log probabilities: the highest is {highest:.3f}, where at most 0 can be, and the "
-            f"listed tokens of one position have {mass:.3f} of the probability together. Logits or other logarithms? The "
-            "server must return log-probabilities over the whole vocabulary (vLLM: --logprobs-mode raw_logprobs)."
-        )
-    if len(known) >= ENOUGH and float(known.mean()) < lowest:
-        raise ValueError(
-            f"the text's own tokens have {float(known.mean()):.2f} nats on average, and guessing among {vocabulary} tokens "
-            f"gives {-math.log(vocabulary):.2f}: these numbers are not about this text, or no log-probabilities."
-        )
+    return LogitRows(
+        logprobs, ids, gold.clamp(max=0), unknown, unknown, prefix=prefix, example=number, token=torch.tensor(token)
+    )
 
 
 def mismatch(returned: int, sent: int, *, returned_tokens: Sequence[Any], sent_tokens: Sequence[Any]) -> str:
@@ -91,19 +73,55 @@ def read_prompt_logprobs(answer: Mapping[str, Any], sent: Sequence[int]) -> Sequ
             "the answer has no prompt_logprobs. Use logprobs_api: echo, or a server with this extension (vllm serve)."
         )
     returned = choice.get("prompt_token_ids")
-    entries_per_token = [_logprobs(entries) for entries in listed]
-    wrong = [n for n, entries in enumerate(entries_per_token) if n and n < len(sent) and sent[n] not in entries]
-    if (returned is not None and list(returned) != list(sent)) or len(entries_per_token) != len(sent) or wrong:
+    entries_per_token = [logprobs_by_id(entries) for entries in listed]
+    if len(entries_per_token) != len(sent) or (returned is not None and list(returned) != list(sent)):
+        count, tokens = len(entries_per_token), list(returned or [])
         raise ValueError(
-            mismatch(
-                len(entries_per_token) if returned is None else len(returned),
-                len(sent),
-                returned_tokens=returned or [sorted(entries_per_token[n]) for n in wrong[:1]],
-                sent_tokens=sent[wrong[0] :] if wrong and not returned else sent,
-            )
+            mismatch(count if returned is None else len(tokens), len(sent), returned_tokens=tokens, sent_tokens=sent)
         )
+    check_own_tokens(sent, entries_per_token)
     return entries_per_token
 
 
-def _logprobs(entries: Mapping[str, Any] | None) -> dict[int, float]:
-    return {int(id): float(entry["logprob"]) for id, entry in (entries or {}).items()}
+def logprobs_by_id(entries: Mapping[str, Any] | None) -> dict[int, float]:
+    """Return what is listed at one token: {"123": {"logprob": -0.1, ...}} or {"123": -0.1}; nothing for null.
+
+    Raises ValueError for what is no number.
+    """
+    logprobs = {}
+    for id, entry in (entries or {}).items():
+        value = entry.get("logprob") if isinstance(entry, Mapping) else entry
+        if not isinstance(value, int | float):
+            raise ValueError(f"the log-probability of id {id} is {value!r}, and must be a number")
+        logprobs[int(id)] = float(value)
+    return logprobs
+
+
+def check_own_tokens(tokens: Sequence[int], entries_per_token: Sequence[TokenLogprobs]) -> None:
+    """Raise ValueError where nothing is listed at a token behind the first, or other tokens than the text's own.
+
+    vLLM lists each token of a prompt among its own entries, whether it is likely or not, and null at the first alone.
+    """
+    for number, entries in enumerate(entries_per_token):
+        if number and not entries:
+            raise ValueError(
+                f"nothing (null) is listed at token {number} of {len(tokens)}, and only the first has no log-probabilities"
+            )
+    wrong = [n for n in range(1, len(tokens)) if tokens[n] not in entries_per_token[n]]
+    if not wrong:
+        return
+    for moved, direction in ((1, "earlier"), (-1, "later")):
+        inside = [n for n in range(1, len(tokens)) if 0 < n + moved < len(tokens)]
+        if len(inside) > 1 and all(tokens[n + moved] in entries_per_token[n] for n in inside):
+            raise ValueError(
+                f"the log-probabilities are shifted, one token {direction} than the tokens they are about: token {wrong[0]} is "
+                "not among its own entries, and would be if they were moved by one"
+            )
+    raise ValueError(
+        mismatch(
+            len(tokens),
+            len(tokens),
+            returned_tokens=sorted(entries_per_token[wrong[0]]),
+            sent_tokens=tokens[wrong[0] :],
+        )
+    )

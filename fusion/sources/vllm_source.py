@@ -18,6 +18,7 @@ from fusion.models.generate import Completion, GenerationSettings
 from fusion.models.loading import check_checkpoint, vocabulary_size
 from fusion.runtime.distributed import world_size
 from fusion.sources.base import Backend, Progress, SourceRequest
+from fusion.sources.listed import SourceCheck
 from fusion.sources.prompt_logprobs import TokenLogprobs, rows_from_logprobs
 
 RESERVED_ARGUMENTS = {"model", "revision", "trust_remote_code", "dtype", "max_logprobs", "logprobs_mode"}
@@ -52,7 +53,7 @@ class VLLM(Backend):
         sampling_params = vllm.SamplingParams(
             temperature=1.0, max_tokens=1, prompt_logprobs=request.k, flat_logprobs=True, detokenize=False
         )  # vLLM generates at least one token; it is discarded
-        return VLLMSource(engine, sampling_params, request.k, vocabulary_size(request.tokenizer))
+        return VLLMSource(engine, sampling_params, request.k, SourceCheck(vocabulary_size(request.tokenizer)))
 
     @override
     def open_generator(self, request: SourceRequest) -> VLLMGenerator:
@@ -137,7 +138,8 @@ class VLLMSource:
     engine: Any
     sampling_params: Any
     k: int
-    vocabulary: int
+    check: SourceCheck
+    """What all rows say together; its size is that of the tokenizer."""
 
     def rows(self, texts: Sequence[Encoded], progress: Progress | None = None) -> LogitRows:
         """See `Source.rows`. Raises ValueError where the engine answers for other tokens than it was given."""
@@ -152,9 +154,17 @@ class VLLMSource:
                     "it must not change the prompt. Is truncation set in backend.engine?"
                 )
             logprobs_per_token = list(token_logprobs(out.prompt_logprobs))[text.start :]
-            parts.append(rows_from_logprobs(text, logprobs_per_token, self.k, self.vocabulary, number))
+            try:
+                parts.append(
+                    rows_from_logprobs(
+                        text, logprobs_per_token, self.k, self.check.vocabulary, number, check=self.check
+                    )
+                )
+            except ValueError as error:
+                raise ValueError(f"vLLM's answer for text {number}: {error}") from error
             if progress is not None:
                 progress(len(text.input_ids))
+        self.check.conclude("vLLM's answers")
         return LogitRows.cat(parts)
 
 

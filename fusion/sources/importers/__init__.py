@@ -8,6 +8,7 @@ from typing import Literal
 
 from fusion.sources.importers.matching import match_to_examples
 from fusion.sources.importers.sequence import ImportedSequence
+from fusion.sources.listed import check_numbers
 
 ImportFormat = Literal["distillkit", "megatron", "vllm", "jsonl"]
 
@@ -31,8 +32,16 @@ def read_sequences(
 ) -> Iterator[ImportedSequence]:
     """Yield the sequences of the files. `codec` is for distillkit, `tokens` for megatron; see there.
 
-    Raises ValueError, while iterating, for what cannot be read.
+    Raises ValueError, while iterating, for what cannot be read, and for numbers that are no log-probabilities.
     """
+    for sequence in _read(form, files, codec, tokens):
+        check_numbers(sequence.about_tokens())
+        yield sequence
+
+
+def _read(
+    form: ImportFormat, files: Sequence[Path], codec: Path | None, tokens: Path | None
+) -> Iterator[ImportedSequence]:
     if form == "distillkit":
         from fusion.sources.importers.distillkit import read_distillkit
 

@@ -33,6 +33,7 @@ from torch import Tensor
 
 from fusion.core.settings import Settings
 from fusion.sources.importers.sequence import ImportedSequence
+from fusion.sources.listed import dtype_errors
 
 SETTINGS_FILE = "compression_config.yaml"
 COLUMNS = ["input_ids", "compressed_logprobs", "bytepacked_indices"]
@@ -80,9 +81,12 @@ def read_distillkit(files: Sequence[Path], codec: Path | None = None) -> Iterato
                 f"{file} has no columns {', '.join(sorted(missing))}; it has {', '.join(table.schema_arrow.names)}. Files of "
                 "DistillKit's older layout cannot be read: they do not say what their values are."
             )
+        number = 0
         for batch in table.iter_batches(batch_size=16, columns=COLUMNS):
             for row in range(len(batch)):
-                yield _sequence(settings, file, *(batch.column(name)[row].values for name in COLUMNS))
+                columns = (batch.column(name)[row].values for name in COLUMNS)
+                yield _sequence(settings, file, number, *columns)
+                number += 1
 
 
 def load_compression(file: Path) -> CompressionSettings:
@@ -97,28 +101,36 @@ def load_compression(file: Path) -> CompressionSettings:
         raise ValueError(f"{file} does not hold the settings of DistillKit's compression: {error}") from error
 
 
-def _sequence(settings: CompressionSettings, file: Path, tokens: Any, values: Any, ids: Any) -> ImportedSequence:
+def _sequence(
+    settings: CompressionSettings, file: Path, number: int, tokens: Any, values: Any, ids: Any
+) -> ImportedSequence:
     sequence, parts = tokens.to_pylist(), []
     for column in (values, ids):
         flat = column.flatten().to_numpy(zero_copy_only=False).astype(np.uint8, copy=False)
         parts.append(flat.reshape(len(column), -1))
     if len(parts[0]) not in (len(sequence) - 1, len(sequence)) or len(parts[0]) != len(parts[1]):
-        raise ValueError(f"{file}: {len(sequence)} tokens have {len(parts[0])} and {len(parts[1])} positions.")
+        raise ValueError(
+            f"{file}, sequence {number}: {len(sequence)} tokens have {len(parts[0])} and {len(parts[1])} positions."
+        )
     try:
+        values, errors = decompress(parts[0], settings)
+        ids = torch.from_numpy(unpack_bits(parts[1], settings.id_bits, settings.k))
         return ImportedSequence(
-            sequence,
-            decompress(parts[0], settings),
-            torch.from_numpy(unpack_bits(parts[1], settings.id_bits, settings.k)),
+            sequence, values, ids, origin=f"{file}, sequence {number}", errors=errors, head_size=settings.d
         )
     except ValueError as error:
         raise ValueError(f"{file} was made with other settings than {settings}: {error}") from error
 
 
-def decompress(packed: NDArray[np.uint8], settings: CompressionSettings) -> Tensor:
-    """Return the log-probabilities [N, k] in float32 from the bytes of N positions."""
+def decompress(packed: NDArray[np.uint8], settings: CompressionSettings) -> tuple[Tensor, Tensor]:
+    """Return the log-probabilities [N, k] in float32 from the bytes of N positions, and the largest error of each.
+
+    Exact values are as good as their type. A number of a bin is within its scale, for it was rounded and cut off at its bits.
+    What has a polynomial alone is taken to be within the largest step that this takes from one rank to the next.
+    """
     exact, rest = _floats(packed, settings.exact_dtype, settings.exact_k)
     terms, rest = _floats(rest, settings.term_dtype, len(settings.polynomial_terms or []))
-    residuals = torch.zeros(len(packed), settings.k - settings.exact_k)
+    residuals, fits = torch.zeros(2, len(packed), settings.k - settings.exact_k)
     done = 0
     for bin in settings.residual_bins:
         scale, rest = _floats(rest, bin.scale_dtype, 1)
@@ -126,13 +138,18 @@ def decompress(packed: NDArray[np.uint8], settings: CompressionSettings) -> Tens
         numbers = torch.from_numpy(unpack_bits(rest[:, :size], bin.element_bits, bin.num_elements)).float()
         steps = 2 * numbers - 1 if bin.element_bits == 1 else numbers - 2 ** (bin.element_bits - 1)
         residuals[:, done : done + bin.num_elements] = steps * scale.float()
+        fits[:, done : done + bin.num_elements] = scale.float().abs()
         done, rest = done + bin.num_elements, rest[:, size:]
     if rest.shape[1]:
         raise ValueError(f"{rest.shape[1]} bytes of a position are left over")
     if settings.polynomial_terms:
-        residuals = (_polynomial_terms(settings, terms.dtype) * terms[:, None]).sum(-1).float() + residuals
+        curve = (_polynomial_terms(settings, terms.dtype) * terms[:, None]).sum(-1).float()
+        residuals = curve + residuals
+        if residuals.shape[1] > 1:
+            fits[:, done:] = curve.diff(dim=-1).abs().amax(-1, keepdim=True)
     values = torch.cat([exact.float(), residuals], dim=-1)
-    return values.cumsum(-1) if settings.delta_encoding else values
+    errors = torch.cat([dtype_errors(exact, exact.dtype), dtype_errors(residuals, terms.dtype) + fits], dim=-1)
+    return (values.cumsum(-1), errors.cumsum(-1)) if settings.delta_encoding else (values, errors)
 
 
 def _polynomial_terms(settings: CompressionSettings, dtype: torch.dtype) -> Tensor:

@@ -10,6 +10,7 @@ from itertools import takewhile
 from fusion.core.rows import LogitRows
 from fusion.data.encode import Encoded
 from fusion.sources.importers.sequence import ImportedSequence
+from fusion.sources.listed import SourceCheck
 
 OTHER_TEXT = "begin like no example"
 OTHER_RESPONSE = "begin with an example's prompt and go on otherwise"
@@ -22,12 +23,14 @@ def match_to_examples(
     """Return the rows of each matched example by its id, and counts of sequences: matched, or why not.
 
     Tokens after the example (padding, a line break after the end of turn) are ignored. Where several sequences begin with
-    an example, the first is used. All rows are held in memory.
+    an example, the first is used. All rows are held in memory. Raises ValueError where the rows of a file, or of all files,
+    cannot be log-probabilities about these texts, and says where they hardly can; see `SourceCheck`.
     """
     keys = sorted((text.input_ids, id) for id, text in texts.items())
     tokens = [key for key, _ in keys]
     rows: dict[str, LogitRows] = {}
     counts: Counter[str] = Counter()
+    checks: dict[str, SourceCheck] = {}
     for sequence in sequences:
         index, shared = longest_prefix(tokens, sequence.tokens)
         if shared < len(tokens[index]):
@@ -38,8 +41,17 @@ def match_to_examples(
         counts["matched"] += 1
         for _, id in keys[bisect_left(tokens, tokens[index]) : index + 1]:
             if id not in rows:
+                checks.setdefault(sequence.file, SourceCheck(vocabulary)).add(sequence.rows_about(texts[id]))
                 rows[id] = sequence.rows_for(texts[id], k, vocabulary)
+    _conclude(checks, SourceCheck(vocabulary))
     return rows, counts
+
+
+def _conclude(checks: Mapping[str, SourceCheck], together: SourceCheck) -> None:
+    for file, check in checks.items():
+        check.conclude(file, warn=False)
+        together.absorb(check)
+    together.conclude(next(iter(checks), "") if len(checks) < 2 else f"{len(checks)} files")
 
 
 def longest_prefix(keys: list[list[int]], sequence: list[int]) -> tuple[int, int]:

@@ -32,6 +32,7 @@ import torch
 from torch import Tensor
 
 from fusion.sources.importers.sequence import ImportedSequence
+from fusion.sources.listed import dtype_errors
 
 ARCHIVE_NAME = re.compile(r"(?:cp(?P<cp>\d+)_)?dp(?P<dp>\d+)__(?P<from>\d+)(?:-\d+)?\.tar")
 MEMBER_NAME = re.compile(r"(?P<at>\d+)(?:-(?P<to>\d+))?\.pt\.zst")
@@ -52,11 +53,12 @@ def read_megatron(files: Sequence[Path], tokens: Path | None = None) -> Iterator
     with tokens.open() as lines:
         number = 0
         for batches in zip_longest(*(_batches(archives) for archives in ranks)):
-            for sample in _samples(batches):
+            for iteration, values, ids in _samples(batches):
                 line = next(lines, None)
                 if line is None:
                     raise ValueError(f"{tokens} has {number} lines, and the cache has more sequences than that.")
-                yield _sequence(json.loads(line)["input_ids"], *sample, f"{tokens}, line {number + 1}")
+                where = f"{files[0].parent}, iteration {iteration}, {tokens.name} line {number + 1}"
+                yield _sequence(json.loads(line)["input_ids"], values, ids, where)
                 number += 1
         if next(lines, None) is not None:
             raise ValueError(f"{tokens} has more lines than the cache has sequences ({number}).")
@@ -123,18 +125,20 @@ def _micro_batches(tensors: Mapping[str, Any], saver: Mapping[str, Any], archive
     return [(values, high.long() << 16 | low.long()) for values, low, high in zip(*parts, strict=True)]
 
 
-def _samples(iterations: Sequence[tuple[int, list[MicroBatch]] | None]) -> Iterator[MicroBatch]:
-    """Yield log-probabilities and ids [S, K] of each sample of an iteration, in the order of the run."""
+def _samples(iterations: Sequence[tuple[int, list[MicroBatch]] | None]) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Yield the iteration, log-probabilities and ids [S, K] of each of its samples, in the order of the run."""
     ranks = [rank for rank in iterations if rank is not None]
     if len(ranks) < len(iterations) or len({(number, len(batches)) for number, batches in ranks}) > 1:
         numbers = ", ".join("none" if rank is None else str(rank[0]) for rank in iterations)
         raise ValueError(f"The ranks' archives hold different iterations: {numbers} at the same place.")
     for micro in zip(*(batches for _, batches in ranks), strict=True):
         for values, ids in micro:
-            yield from ((values[:, j], ids[:, j]) for j in range(values.shape[1]))
+            yield from ((ranks[0][0], values[:, j], ids[:, j]) for j in range(values.shape[1]))
 
 
 def _sequence(tokens: list[int], values: Tensor, ids: Tensor, where: str) -> ImportedSequence:
     if len(tokens) > len(values) + 1:
         raise ValueError(f"{where}: {len(tokens)} tokens, and the cache has {len(values)} positions of this sequence.")
-    return ImportedSequence(tokens, values.float(), ids)
+    if not values.is_floating_point():
+        raise ValueError(f"{where}: values are {values.dtype}, and log-probabilities are floating-point numbers.")
+    return ImportedSequence(tokens, values.float(), ids, origin=where, errors=dtype_errors(values, values.dtype))
