@@ -126,7 +126,7 @@ def decompress(packed: NDArray[np.uint8], settings: CompressionSettings) -> tupl
     """Return the log-probabilities [N, k] in float32 from the bytes of N positions, and the largest error of each.
 
     Exact values are as good as their type. A number of a bin is within its scale, for it was rounded and cut off at its bits.
-    What has a polynomial alone is taken to be within the largest step that this takes from one rank to the next.
+    How far a polynomial alone is off the file does not say: infinity.
     """
     exact, rest = _floats(packed, settings.exact_dtype, settings.exact_k)
     terms, rest = _floats(rest, settings.term_dtype, len(settings.polynomial_terms or []))
@@ -145,8 +145,7 @@ def decompress(packed: NDArray[np.uint8], settings: CompressionSettings) -> tupl
     if settings.polynomial_terms:
         curve = (_polynomial_terms(settings, terms.dtype) * terms[:, None]).sum(-1).float()
         residuals = curve + residuals
-        if residuals.shape[1] > 1:
-            fits[:, done:] = curve.diff(dim=-1).abs().amax(-1, keepdim=True)
+    fits[:, done:] = torch.inf
     values = torch.cat([exact.float(), residuals], dim=-1)
     errors = torch.cat([dtype_errors(exact, exact.dtype), dtype_errors(residuals, terms.dtype) + fits], dim=-1)
     return (values.cumsum(-1), errors.cumsum(-1)) if settings.delta_encoding else (values, errors)

@@ -41,7 +41,8 @@ def match_to_examples(
         counts["matched"] += 1
         for _, id in keys[bisect_left(tokens, tokens[index]) : index + 1]:
             if id not in rows:
-                checks.setdefault(sequence.file, SourceCheck(vocabulary)).add(sequence.rows_about(texts[id]))
+                check = checks.setdefault(sequence.file, SourceCheck(vocabulary))
+                check.add(sequence.rows_about(texts[id]), sequence.about_tokens())
                 rows[id] = sequence.rows_for(texts[id], k, vocabulary)
     _conclude(checks, SourceCheck(vocabulary))
     return rows, counts

@@ -21,9 +21,16 @@ class Entries(NamedTuple):
         return ~self.values.isneginf()
 
     @property
+    def bounded(self) -> Entries:
+        """Only the entries of which it is known how far off they may be."""
+        bounded = self.errors.isfinite()
+        return Entries(self.values.masked_fill(~bounded, -torch.inf), self.errors.masked_fill(~bounded, 0.0))
+
+    @property
     def is_least(self) -> Bool[Tensor, "N K"]:
-        """Whether an entry is the least of its row."""
-        return self.listed & (self.values == self.values.masked_fill(~self.listed, torch.inf).amin(-1, keepdim=True))
+        """Whether an entry is the least of its row, and no other is as low."""
+        least = self.listed & (self.values == self.values.masked_fill(~self.listed, torch.inf).amin(-1, keepdim=True))
+        return least & (least.sum(-1, keepdim=True) == 1)
 
     def lowest_mass(self) -> Float[Tensor, " N"]:
         """Return the least probability that the entries of a row can have together, within the errors."""

@@ -15,6 +15,7 @@ LOGITS = (
     "They look like logits (as they are, or less their mean or their highest), or were normalised over something else than the "
     "whole vocabulary: subtract the logsumexp over all of it (torch.log_softmax, in float32)."
 )
+TELLING = 0.5  # of the probability in the entries, on average: with less, most bases leave masses below 1
 ALMOST_ALL = 0.95  # of the rows: some may be of another making, such as padding
 
 
@@ -50,14 +51,21 @@ def likely_cause(entries: Entries, head_size: int | None = None) -> str:
     """Return a sentence that says what rows probably hold that are no log-probabilities, and the way out.
 
     Of the readings under which nearly all rows could be a model's likeliest tokens, the one that leaves the least mass over:
-    with a wrong base or sign the masses are beyond 1, or far from it.
+    with a wrong base or sign the masses are beyond 1, or far from it. Where masses say little, all of them.
     """
+    if bool((entries.values.amax(-1) == 0).all()):
+        return LOGITS  # less the highest
     fitting = {}
     for reading in READINGS:
         read = read_as(reading, entries)
         if _fits(read, head_size):
             fitting[reading.sentence] = float(read.values.exp().sum(-1).mean())
-    return max(fitting, key=lambda sentence: fitting[sentence]) if fitting else LOGITS
+    if not fitting:
+        return LOGITS
+    best = max(fitting, key=lambda sentence: fitting[sentence])
+    if fitting[best] > TELLING and float(entries.listed.sum(-1).double().mean()) >= 2:
+        return best
+    return " Or: ".join([*fitting, *([LOGITS] if best == BASE_2.sentence else [])])
 
 
 def read_as(reading: Reading, entries: Entries) -> Entries:

@@ -131,7 +131,7 @@ def padded_rows(
             raise ValueError(f"row {row} is null, and only that of the first token of a sequence can be")
         if len(logprobs_of_row) != len(ids_of_row):
             counts = f"{len(ids_of_row)} ids and {len(logprobs_of_row)} logprobs"
-            raise ValueError(f"row {row}: there must be as many of each, and there are {counts}")
+            raise ValueError(f"there must be as many of each, and in row {row} there are {counts}")
         size = len(ids_of_row)
         values[row, :size] = torch.tensor([torch.nan if v is None else v for v in logprobs_of_row], dtype=torch.float64)
         numbers[row, :size] = torch.tensor([-1 if id is None else id for id in ids_of_row], dtype=torch.long)

@@ -34,8 +34,11 @@ class SourceCheck:
         self.too_little: list[tuple[str, Entries]] = []
         self.text = TextCheck(vocabulary)
 
-    def add(self, rows: ListedRows) -> None:
-        """Look at the rows of one text. Raises ValueError, with the row, for an id or moments that no model has."""
+    def add(self, rows: ListedRows, whole: ListedRows | None = None) -> None:
+        """Look at the rows of one text, of which `whole` may have more, such as those of its prompt.
+
+        Raises ValueError, with the row, for an id or moments that no model has.
+        """
         head_size = rows.head_size or head_limit(self.vocabulary)
         self._check_ids(rows, head_size)
         check_moments(rows, self.vocabulary)
@@ -44,10 +47,11 @@ class SourceCheck:
         self.counts["rows"] += len(rows)
         self.counts["millionths beyond"] += round(1e6 * float(outside.sum()))
         if rows.likeliest and rows.logprobs.shape[1]:
-            self._count_little_mass(rows, entries, head_size)
-            self._count_base_2(entries)
-            self._count_whole(entries, head_size)
+            self._count_little_mass(rows, entries.bounded, head_size)
+            self._count_base_2(entries.bounded)
+            self._count_whole(entries.bounded, head_size)
         self.text.add(rows, entries, head_size)
+        self.text.keep(rows if whole is None else whole, head_size)
 
     def absorb(self, other: SourceCheck) -> None:
         """Take over what another check has seen."""
@@ -97,12 +101,9 @@ class SourceCheck:
 
     def _count_whole(self, entries: Entries, head_size: int) -> None:
         # where the least entry is still likely, the next token cannot have nothing
-        listed = ~entries.values.isneginf()
-        low, high = entries.lowest_mass(), entries.highest_mass()
-        least = entries.values.masked_fill(~listed, torch.inf).amin(-1).exp()
-        telling = (
-            (least > 10 * (high - low)) & (listed.sum(-1) > 1) & (listed.sum(-1) < min(head_size, self.vocabulary) / 2)
-        )
+        low, high, count = entries.lowest_mass(), entries.highest_mass(), entries.listed.sum(-1)
+        least = entries.values.masked_fill(~entries.listed, torch.inf).amin(-1).exp()
+        telling = (least > 10 * (high - low)) & (count > 1) & (count < min(head_size, self.vocabulary) / 2)
         whole = (low <= 1) & (high >= 1)
         self.counts["whole"] += int((telling & whole).sum())
         self.counts["not whole"] += int((telling & ~whole).sum())
@@ -119,8 +120,8 @@ class SourceCheck:
             torch.stack([pad(each.errors, (0, width - len(each.errors))) for _, each in self.too_little]),
         )
         raise ValueError(
-            f"{name}the entries have {float(first.values.exp().sum()):.3g} of the probability together, and the least of them is "
-            f"so unlikely that all other tokens of the vocabulary cannot have the rest (so in {few} of {rows} rows). "
+            f"{name}the entries have {float(first.values.exp().sum()):.3g} of the probability together, and the least of "
+            f"them is so unlikely that all other tokens of the vocabulary cannot have the rest (so in {few} of {rows} rows). "
             f"{likely_cause(entries, head_limit(self.vocabulary))} Or the entries are not the likeliest tokens, as they must."
         )
 
@@ -134,8 +135,9 @@ class SourceCheck:
     def _refuse_whole(self, where: str) -> None:
         if self.counts["whole"] >= NEAR and not self.counts["not whole"]:
             raise ValueError(
-                f"{where}the entries of all {self.counts['whole']} rows that can tell have the whole probability, though the "
-                "least of them are still likely: they were normalised over the entries alone. The logsumexp must be that of the whole "
+                f"{where}the entries of all {self.counts['whole']} rows that can tell have the whole probability, though "
+                "the least of them are still likely: they were normalised over the entries alone. The logsumexp must be "
+                "that of the whole "
                 "vocabulary, before any top-k or top-p (vLLM: logprobs_mode raw_logprobs)."
             )
 

@@ -26,7 +26,7 @@ HOPELESS = 10.0
 """Nats below a uniform guess, on average, that are no model reading the text."""
 SAMPLE, SAMPLE_ENTRIES = 24, 16
 """Texts, and entries of a row, that are kept to compare each text's rows with the other texts."""
-OVERLAP = 16
+OVERLAP = 8
 """Tokens by which a text's rows are compared with another text."""
 
 
@@ -58,13 +58,16 @@ class TextCheck:
         known = gold[rows.gold.isfinite()] if rows.gold is not None else own[(rows.ids == token[:, None]).any(-1)]
         self._count(n=len(own), own=own.sum(), gold=gold.sum(), worse=(gold < self.uniform).sum())
         self._count(known=len(known), known_gold=known.sum())
-        self._count_coverage(rows, entries, token)
+        self._count_coverage(rows, entries.bounded, token)
         for name, moved in MOVES.items():
             gain = scores(rows, entries, rows.next_tokens(moved), head_size) - own
             gain = gain[gain.isfinite()]
             self._count(**{name: gain.sum(), f"{name} squared": (gain**2).sum(), f"{name} n": len(gain)})
         self._count(reversed=scores(rows, entries, token.flip(0), head_size).sum())
-        if len(self.sample) < SAMPLE:
+
+    def keep(self, rows: ListedRows, head_size: int) -> None:
+        """Keep the rows of one text, if few are kept so far, to compare each text's with the other texts."""
+        if len(self.sample) < SAMPLE and rows.logprobs.shape[1]:
             self.sample.append(_kept(rows, head_size))
 
     def absorb(self, other: TextCheck) -> None:
@@ -93,8 +96,8 @@ class TextCheck:
         self.has_warned = True
         console.print(
             f"  {where}the text's own tokens have about {mean:.2f} nats on average, less than the {self.uniform:.2f} of a "
-            f"uniform guess; {self.sums['worse']:.0f} of {n:.0f} rows are below it. Are the rows about this text, with this prompt, "
-            "in this model's tokens? Compare a few by hand before you train on them.",
+            f"uniform guess; {self.sums['worse']:.0f} of {n:.0f} rows are below it. Are the rows about this text, in this "
+            "model's tokens? Compare a few by hand before you train on them.",
             markup=False,
         )
 
@@ -117,16 +120,16 @@ class TextCheck:
             if n >= ENOUGH and gain > BETTER and gain > SURE * spread:
                 raise ValueError(
                     f"{where}the rows are shifted, one row {name} than their tokens: moved by one, the text's tokens are "
-                    f"{gain:.1f} nats likelier on average over {n:.0f} rows; as they stand they have about {self._own:.1f} nats, "
-                    f"and a uniform guess has {self.uniform:.1f}. The row about token p + 1 is the one computed at token p; move "
+                    f"{gain:.1f} nats likelier on average over {n:.0f} rows. They have about {self._own:.1f} nats now, and a "
+                    f"uniform guess gives {self.uniform:.1f}. The row about token p + 1 is the one computed at token p; move "
                     "the rows, or say in `first` (jsonl) which token row 0 is about."
                 )
 
     def _refuse_swapped(self, where: str) -> None:
-        if self._relates or len(self.sample) < 2:
+        if self._own > self.uniform + 1 or len(self.sample) < 2:
             return
         swapped = [(mine, other) for mine in self.sample if (other := _better_text(mine, self.sample)) is not None]
-        if len(swapped) >= max(3, 0.2 * len(self.sample)) or len(swapped) == len(self.sample):
+        if len(swapped) > 0.5 * len(self.sample):
             names = [text.rows.origin or "one text" for text in swapped[0]]
             raise ValueError(
                 f"{where}rows belong to other texts: those of {names[0]} fit the tokens of {names[1]}, and {len(swapped)} of "

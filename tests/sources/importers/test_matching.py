@@ -66,9 +66,9 @@ def test_a_sequence_without_rows_for_the_response_is_refused():
         match_to_examples([told([7, 8, 9, 1, 2], first=3)], {"a": text([7, 8, 9, 1, 2], 2)}, 1, 50)
 
 
-def test_ids_that_belong_to_no_token_are_left_out_and_no_probability_is_above_one():
-    values, ids = torch.tensor([[-0.5, 0.25, -3.0], [float("nan"), -1.0, -1e4]]), torch.tensor([[60, 4, 5], [6, 7, 8]])
+def test_ids_that_belong_to_no_token_are_left_out_and_what_rounding_put_above_0_is_0():
+    values, ids = torch.tensor([[-9.0, 1e-5, -13.0], [-9e3, -0.001, -1e4]]), torch.tensor([[60, 4, 5], [6, 7, 8]])
     rows = ImportedSequence([1, 2, 3], values, ids).rows_for(text([1, 2, 3], 1), 3, 50)
     assert rows.ids.tolist() == [[4, 5, -1], [7, -1, -1]]
-    assert rows.logprobs[0].tolist() == [0.0, -3.0, -torch.inf]
+    assert rows.logprobs[0].tolist() == [0.0, -13.0, -torch.inf]
     assert rows.gold.isnan().all()
