@@ -60,11 +60,9 @@ def _check_logprobs(rows: ListedRows, entries: Entries) -> None:
     row, count = int(wrong.nonzero()[0]), int(wrong.sum())
     values, error = entries.values[row], float(entries.errors[row].max())
     raise ValueError(
-        f"{rows.name(row)}these are no natural-log probabilities: the highest is {float(values.max()):.3f}, where at most "
-        "0 can "
-        f"be, and the entries have {float(values.exp().sum()):.4g} of the probability together (rounding explains "
-        f"{error:.2g} of a "
-        f"value; so in {count} of {len(rows)} rows). {likely_cause(entries)}"
+        f"{rows.name(row)}these are no natural-log probabilities: the highest is {float(values.max()):.3f}, where at most 0 "
+        f"can be, and the entries have {float(values.exp().sum()):.4g} of the probability together (rounding explains "
+        f"{error:.2g} of a value; so in {count} of {len(rows)} rows). {likely_cause(entries)}"
     )
 
 
@@ -97,17 +95,15 @@ def check_moments(rows: ListedRows, vocabulary: int = 1) -> None:
     highest = -rows.valid.sum(-1).clamp(min=vocabulary).log()
     if (at := _first((mean > highest + MOMENT_ERROR) | mean.isinf())) is not None:
         raise ValueError(
-            f"{rows.name(at[0])}mean is {float(mean[at]):.3f}, and the mean of the log-probabilities of V tokens is at "
-            "most -log V, "
-            f"here {float(highest[at]):.2f}. It must be the mean of the logits less their logsumexp."
+            f"{rows.name(at[0])}mean is {float(mean[at]):.3f}, and the mean of the log-probabilities of V tokens is at most "
+            f"-log V, here {float(highest[at]):.2f}. It must be the mean of the logits less their logsumexp."
         )
     top = entries_of(rows).values.amax(-1) if rows.logprobs.shape[1] else mean
     reach = std * (head_limit(vocabulary) - 1) ** 0.5 + MOMENT_ERROR
     if vocabulary > 1 and (at := _first(top - mean > reach)) is not None:
         raise ValueError(
-            f"{rows.name(at[0])}std is {float(std[at]):.4f}, which is too small with the likeliest entry at "
-            f"{float(top[at]):.3f} and "
-            f"the mean at {float(mean[at]):.3f}. It must be the standard deviation of all logits of a row."
+            f"{rows.name(at[0])}std is {float(std[at]):.4f}, which is too small: the likeliest entry is {float(top[at]):.3f}, "
+            f"the mean {float(mean[at]):.3f}. It must be the standard deviation of all logits of a row."
         )
 
 

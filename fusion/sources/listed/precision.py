@@ -26,17 +26,14 @@ def dtype_errors(values: Float[Tensor, "N K"], dtype: torch.dtype) -> Float[Tens
 def inferred_errors(values: Float[Tensor, "N K"]) -> Float[Tensor, "N K"]:
     """Return the largest error of each value of which only the numbers are known, as in JSON.
 
-    Numbers that all are bfloat16's (or float16's) were rounded to it; numbers with a few digits behind the point, to those
-    digits. Where several fit, the finest does.
+    Numbers that all are bfloat16's (or else float16's) were rounded to it; numbers with a few digits behind the point, to
+    those digits. Where both fit, the finer does.
     """
     known = values[values.isfinite()]
-    fitting = [dtype_errors(values, dtype) for dtype in (torch.float16, torch.bfloat16) if _is_exact(known, dtype)]
-    digits = next((n for n in range(MOST_DIGITS + 1) if _has_digits(known, n)), None)
-    if digits is not None:
-        fitting.append(torch.full_like(values, 0.5 * 10.0**-digits, dtype=torch.float32).clamp(min=FLOAT32_ERROR))
-    if not fitting:
-        return dtype_errors(values, torch.float32)
-    return torch.stack(fitting).amin(0)
+    fitting = [dtype_errors(values, dtype) for dtype in (torch.bfloat16, torch.float16) if _is_exact(known, dtype)][:1]
+    if (digits := next((n for n in range(MOST_DIGITS + 1) if _has_digits(known, n)), None)) is not None:
+        fitting.append(torch.full_like(values.float(), max(0.5 * 10.0**-digits, FLOAT32_ERROR)))
+    return torch.stack(fitting or [dtype_errors(values, torch.float32)]).amin(0)
 
 
 def _is_exact(values: Tensor, dtype: torch.dtype) -> bool:

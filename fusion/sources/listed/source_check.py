@@ -136,9 +136,8 @@ class SourceCheck:
         if self.counts["whole"] >= NEAR and not self.counts["not whole"]:
             raise ValueError(
                 f"{where}the entries of all {self.counts['whole']} rows that can tell have the whole probability, though "
-                "the least of them are still likely: they were normalised over the entries alone. The logsumexp must be "
-                "that of the whole "
-                "vocabulary, before any top-k or top-p (vLLM: logprobs_mode raw_logprobs)."
+                "the least of them are still likely: they were normalised over the entries alone. The logsumexp must be that "
+                "of the whole vocabulary, before any top-k or top-p (vLLM: logprobs_mode raw_logprobs)."
             )
 
     def _refuse_other_vocabulary(self, where: str) -> None:
