@@ -9,6 +9,7 @@ from fusion.data.encode import encode
 from fusion.models.loading import ModelRef, load_model, load_tokenizer, vocabulary_size
 from fusion.quickstart import skills
 from fusion.sources.listed import ListedRows
+from tests.helpers import dump_writers
 
 
 @dataclass
@@ -92,3 +93,43 @@ ROUNDED = {
     "one digit": lambda values: (values * 10).round() / 10,
 }
 """How a program may have rounded right numbers."""
+
+K = 10
+EXACT = {"k": K, "exact_k": K, "exact_dtype": "float32", "delta_encoding": False}
+CODECS = {
+    "exact": EXACT,
+    "bfloat16": EXACT | {"exact_dtype": "bfloat16"},
+    "deltas in float16": EXACT | {"exact_dtype": "float16", "delta_encoding": True},
+    "a curve": EXACT | {"exact_k": 2, "polynomial_terms": [0, 1, "sqrt"], "term_dtype": "float16"},
+    "a rough curve": EXACT | {"exact_k": 0, "polynomial_terms": [0, 1]},
+    "a curve and bins": EXACT | {"exact_k": 1, "polynomial_terms": [0, 1, 2], "residual_bins": [
+        {"scale_dtype": "bfloat16", "element_bits": 3, "num_elements": 4},
+        {"scale_dtype": "bfloat16", "element_bits": 1, "num_elements": 5},
+    ]},
+    "deltas in bins": EXACT | {"exact_k": 1, "delta_encoding": True, "residual_bins": [
+        {"scale_dtype": "float32", "element_bits": 6, "num_elements": 9}]},
+}  # fmt: skip
+"""Settings of DistillKit's compression, from none lost to nearly all."""
+
+
+def own_lines(said, file, change=None, moved=0):
+    """Our own format: all rows of a text, from token 1 + moved on."""
+    rows = []
+    for id, text in said.dump().texts.items():
+        values, ids = said.dump(change).top(id, K)
+        values, ids = values[moved:], ids[moved:]
+        rows.append({"input_ids": text.input_ids, "ids": ids.tolist(), "logprobs": values.tolist()})
+    return dump_writers.lines(file, rows)
+
+
+def megatron_dump(said, folder, dtype=torch.float16, change=None, padding=torch.nan, length=100):
+    """Archives whose rows end with padding, and the file of their tokens."""
+    rows, tokens = [], []
+    for id, text in said.dump().texts.items():
+        values, ids = said.dump(change).top(id, K)
+        pad = length - len(values)
+        values = torch.cat([values.float(), torch.full((pad, K), padding)])
+        rows.append((values, torch.cat([ids, torch.arange(K).expand(pad, K)])))
+        tokens.append({"input_ids": text.input_ids})
+    made = dump_writers.megatron(folder / "cache", rows, version=2, dp=1, mbs=4, micro=1, dtype=dtype)
+    return sorted(made.glob("*.tar")), dump_writers.lines(folder / "tokens.jsonl", tokens)

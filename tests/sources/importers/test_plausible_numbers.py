@@ -7,50 +7,11 @@ import torch
 
 from fusion.sources.importers import find_files, match_to_examples, read_sequences
 from tests.helpers import dump_writers
-from tests.helpers.listed_rows import CORRUPTED, ROUNDED
-
-K = 10
-EXACT = {"k": K, "exact_k": K, "exact_dtype": "float32", "delta_encoding": False}
-CODECS = {
-    "exact": EXACT,
-    "bfloat16": EXACT | {"exact_dtype": "bfloat16"},
-    "deltas in float16": EXACT | {"exact_dtype": "float16", "delta_encoding": True},
-    "a curve": EXACT | {"exact_k": 2, "polynomial_terms": [0, 1, "sqrt"], "term_dtype": "float16"},
-    "a rough curve": EXACT | {"exact_k": 0, "polynomial_terms": [0, 1]},
-    "a curve and bins": EXACT | {"exact_k": 1, "polynomial_terms": [0, 1, 2], "residual_bins": [
-        {"scale_dtype": "bfloat16", "element_bits": 3, "num_elements": 4},
-        {"scale_dtype": "bfloat16", "element_bits": 1, "num_elements": 5},
-    ]},
-    "deltas in bins": EXACT | {"exact_k": 1, "delta_encoding": True, "residual_bins": [
-        {"scale_dtype": "float32", "element_bits": 6, "num_elements": 9}]},
-}  # fmt: skip
+from tests.helpers.listed_rows import CODECS, CORRUPTED, EXACT, ROUNDED, K, megatron_dump, own_lines
 
 
 def match(said, sequences):
     return match_to_examples(sequences, said.dump().texts, K, said.vocabulary)
-
-
-def own_lines(said, file, change=None, moved=0):
-    """Our own format: all rows of a text, from token 1 + moved on."""
-    rows = []
-    for id, text in said.dump().texts.items():
-        values, ids = said.dump(change).top(id, K)
-        values, ids = values[moved:], ids[moved:]
-        rows.append({"input_ids": text.input_ids, "ids": ids.tolist(), "logprobs": values.tolist()})
-    return dump_writers.lines(file, rows)
-
-
-def megatron(said, folder, dtype=torch.float16, change=None, padding=torch.nan):
-    """Archives whose rows end with padding, and the file of their tokens."""
-    rows, tokens = [], []
-    for id, text in said.dump().texts.items():
-        values, ids = said.dump(change).top(id, K)
-        pad = 100 - len(values)
-        values = torch.cat([values.float(), torch.full((pad, K), padding)])
-        rows.append((values, torch.cat([ids, torch.arange(K).expand(pad, K)])))
-        tokens.append({"input_ids": text.input_ids})
-    made = dump_writers.megatron(folder / "cache", rows, version=2, dp=1, mbs=4, micro=1, dtype=dtype)
-    return sorted(made.glob("*.tar")), dump_writers.lines(folder / "tokens.jsonl", tokens)
 
 
 @pytest.mark.parametrize("codec", CODECS)
@@ -63,7 +24,7 @@ def test_distillkits_codecs_are_read_however_much_they_lose(trained, tmp_path, c
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_megatrons_values_are_read_in_every_type(trained, tmp_path, dtype, capsys):
-    files, tokens = megatron(trained, tmp_path, dtype)
+    files, tokens = megatron_dump(trained, tmp_path, dtype)
     match(trained, read_sequences("megatron", files, tokens=tokens))
     assert not capsys.readouterr().out
 
@@ -88,7 +49,7 @@ def test_other_numbers_in_distillkits_and_megatrons_files_are_refused(trained, t
     made = dump_writers.distillkit(tmp_path / "x", trained.dump(change), EXACT | {"d": trained.vocabulary})
     with pytest.raises(ValueError, match=rf"data_0\.parquet.*{cause}"):
         match(trained, read_sequences("distillkit", find_files("distillkit", [made])))
-    files, tokens = megatron(trained, tmp_path, change=change)
+    files, tokens = megatron_dump(trained, tmp_path, change=change)
     with pytest.raises(ValueError, match=rf"cache.*{cause}"):
         match(trained, read_sequences("megatron", files, tokens=tokens))
 
@@ -107,7 +68,7 @@ def cut(text):
 
 
 def test_megatrons_rows_in_another_order_than_the_tokens_are_refused(trained, tmp_path):
-    files, tokens = megatron(trained, tmp_path, padding=-6.0)
+    files, tokens = megatron_dump(trained, tmp_path, padding=-6.0)
     lines = tokens.read_text().splitlines()
     tokens.write_text("\n".join([*lines[1:], lines[0]]))
     with pytest.raises(

@@ -55,7 +55,7 @@ def test_a_model_that_is_sure_of_every_token_is_accepted(trained):
 @pytest.mark.parametrize("k", [2, 10])
 @pytest.mark.parametrize("what", CORRUPTED)
 def test_other_numbers_are_refused_with_their_cause(trained, what, k, precision):
-    if what == "normalised over the entries" and k == 10 and precision == "bfloat16":
+    if what == "normalised over the entries" and precision == "bfloat16":
         pytest.skip("rounding hides that nothing is left over")
     change, cause = CORRUPTED[what]
     with pytest.raises(ValueError, match=f"dump.jsonl.*{cause}"):
