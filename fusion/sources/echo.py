@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from fusion.sources.prompt_logprobs import TokenLogprobs, mismatch
+from fusion.sources.prompt_logprobs import TokenLogprobs, as_number, mismatch
 from fusion.sources.token_names import TokenNames
 
 _SAME = (
@@ -30,10 +30,14 @@ def read_echo(answer: Mapping[str, Any], sent: Sequence[int], names: TokenNames,
     entries_per_token: list[dict[int, float]] = []
     for number, (id, before) in enumerate(zip(sent, names.pending(sent), strict=True)):
         place = places[number - lag] if number >= lag else -1
+        if place > 0 and top[place] is None:
+            raise ValueError(
+                f"nothing (null) is listed at token {number} of {len(sent)}, and only the first can have nothing"
+            )
         named = {} if place < 0 else top[place] or {}
-        entries = {names.id_of(name, before): float(value) for name, value in named.items()}
+        entries = {names.id_of(name, before): as_number(value, repr(name)) for name, value in named.items()}
         if place >= 0 and not lag and own[place] is not None:
-            entries[id] = float(own[place])
+            entries[id] = as_number(own[place], f"token {number}")
         entries.pop(-1, None)
         entries_per_token.append(entries)
     return entries_per_token

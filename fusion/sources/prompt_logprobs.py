@@ -91,10 +91,15 @@ def logprobs_by_id(entries: Mapping[str, Any] | None) -> dict[int, float]:
     logprobs = {}
     for id, entry in (entries or {}).items():
         value = entry.get("logprob") if isinstance(entry, Mapping) else entry
-        if not isinstance(value, int | float):
-            raise ValueError(f"the log-probability of id {id} is {value!r}, and must be a number")
-        logprobs[int(id)] = float(value)
+        logprobs[int(id)] = as_number(value, f"id {id}")
     return logprobs
+
+
+def as_number(value: Any, token: str) -> float:
+    """Return a log-probability of a JSON answer. Raises ValueError, with the token, for what is no number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"the log-probability of {token} is {value!r}, and must be a number")
+    return float(value)
 
 
 def check_own_tokens(tokens: Sequence[int], entries_per_token: Sequence[TokenLogprobs]) -> None:

@@ -4,6 +4,7 @@
 in a turn of a chat (`bos`) or alone (`plain`). `smollm2_pieces.json` holds the tokens that occur.
 """
 
+import copy
 import json
 from functools import partial
 from pathlib import Path
@@ -115,3 +116,11 @@ def test_one_other_token_is_refused(names, server, form):
             read_echo(echo["answer"], sent, names, lag)
     with pytest.raises(ValueError, match="it answered for other tokens than were sent: "):
         read_echo(echo["answer"], echo["ids"][:-1], names, lag)
+
+
+def test_nothing_may_be_null_but_the_first_token(names):
+    exact = recorded("vllm", "bos ids")
+    answer = copy.deepcopy(exact["answer"])
+    answer["choices"][0]["logprobs"]["top_logprobs"][3] = None
+    with pytest.raises(ValueError, match=r"nothing \(null\) is listed at token 3 of"):
+        read_echo(answer, exact["ids"], names, 0)

@@ -168,3 +168,24 @@ def test_an_unknown_format_is_answered_with_the_known_ones(dump, monkeypatch, ca
     monkeypatch.setattr("sys.argv", command)
     assert run() == 1
     assert "--format csv: there are distillkit, megatron, vllm, jsonl" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("change", "cause"), [
+    (lambda row: [value + 20 for value in row], "look like logits"),
+    (lambda row: [-value for value in row], "look like -log p"),
+    (lambda row: [value - 40 for value in row], "cannot have the rest"),
+])  # fmt: skip
+def test_other_numbers_than_log_probabilities_are_refused_with_the_line(
+    folder, dump, tmp_path, monkeypatch, capsys, change, cause
+):
+    lines = [json.loads(line) for line in dump.read_text().splitlines()]
+    wrong = tmp_path / "wrong.jsonl"
+    wrong.write_text("\n".join(json.dumps(line | {"logprobs": [*map(change, line["logprobs"])]}) for line in lines))
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(raw(folder, name="wrong-numbers")))
+    command = ["cache", "import", str(wrong), "--format", "jsonl", "--config", str(tmp_path / "mine.yaml")]
+    monkeypatch.setattr("sys.argv", ["fusion", *command, "--source", "qwen"])
+    assert run() == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "wrong.jsonl, line 1, row" in said
+    assert cause in said
+    assert "Traceback" not in said

@@ -45,14 +45,20 @@ def read_vllm(files: Sequence[Path]) -> Iterator[ImportedSequence]:
 
 def _lines(files: Sequence[Path], parse: Parse) -> Iterator[list[ImportedSequence]]:
     for file in files:
-        with file.open() as lines:
+        with file.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
                 where = f"{file}, line {number}"
                 try:
-                    yield parse(json.loads(line), where) if line.strip() else []
+                    yield parse(_object(json.loads(line)), where) if line.strip() else []
                 except (KeyError, TypeError, AttributeError, ValueError) as error:
                     what = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else error
                     raise ValueError(f"{where}: {what}. docs/sources.md shows what a line holds.") from error
+
+
+def _object(line: Any) -> Mapping[str, Any]:
+    if not isinstance(line, Mapping):
+        raise ValueError(f"it holds a {type(line).__name__}, and must hold an object")
+    return line
 
 
 def _sequence(line: Mapping[str, Any], where: str) -> list[ImportedSequence]:

@@ -58,10 +58,19 @@ def read_megatron(files: Sequence[Path], tokens: Path | None = None) -> Iterator
                 if line is None:
                     raise ValueError(f"{tokens} has {number} lines, and the cache has more sequences than that.")
                 where = f"{files[0].parent}, iteration {iteration}, {tokens.name} line {number + 1}"
-                yield _sequence(json.loads(line)["input_ids"], values, ids, where)
+                yield _sequence(_tokens(line, f"{tokens}, line {number + 1}"), values, ids, where)
                 number += 1
         if next(lines, None) is not None:
             raise ValueError(f"{tokens} has more lines than the cache has sequences ({number}).")
+
+
+def _tokens(line: str, where: str) -> list[int]:
+    try:
+        return list(json.loads(line)["input_ids"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{where} must be an object with input_ids, a list of token ids, and is {line[:60]!r}."
+        ) from error
 
 
 def _ranks(files: Sequence[Path]) -> list[list[Path]]:

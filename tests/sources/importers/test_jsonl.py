@@ -76,6 +76,7 @@ def test_a_row_keeps_the_k_most_likely_and_is_filled_up_where_there_are_fewer(tr
     ("jsonl", {"input_ids": [1, 2]}, r"line 2: 'logprobs' is missing. docs/sources.md"),
     ("jsonl", {"input_ids": [1, 2], "ids": [[1]], "logprobs": [[-1.0, -2.0]]}, r"line 2: there must be as many of each"),
     ("jsonl", {"input_ids": [1, 2], "ids": [[1]], "logprobs": [[-1.0]], "gold": [-1.0, -2.0]}, r"'gold': 2"),
+    ("jsonl", [1, 2], r"line 2: it holds a list, and must hold an object"),
     ("vllm", {"prompt_token_ids": [1, 2], "prompt_logprobs": None}, r"line 2: .*docs/sources.md"),
     ("vllm", {"prompt_token_ids": [1, 2], "prompt_logprobs": [None]}, r"line 2: 2 tokens have 1 entries"),
 ])  # fmt: skip
@@ -88,4 +89,10 @@ def test_a_line_of_another_kind_is_named(truth, tmp_path, form, line, message):
 def test_what_is_no_json_is_named(tmp_path):
     (tmp_path / "x.jsonl").write_text(json.dumps({"input_ids": []})[:-3])
     with pytest.raises(ValueError, match=r"x.jsonl, line 1: "):
+        list(read_sequences("jsonl", [tmp_path / "x.jsonl"]))
+
+
+def test_what_is_no_utf_8_is_named(tmp_path):
+    (tmp_path / "x.jsonl").write_bytes(b'{"input_ids": "caf\xe9"}')
+    with pytest.raises(ValueError, match=r"x.jsonl, line 1: .*utf-8"):
         list(read_sequences("jsonl", [tmp_path / "x.jsonl"]))

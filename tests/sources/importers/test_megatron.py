@@ -96,6 +96,7 @@ def test_a_missing_archive_is_found_out(truth, tmp_path):
 @pytest.mark.parametrize(("change", "message"), [
     (lambda tokens: tokens[:-1], "has 7 lines, and the cache has more sequences than that"),
     (lambda tokens: [*tokens, tokens[0]], r"has more lines than the cache has sequences \(8\)"),
+    (lambda tokens: [{"ids": [1]}, *tokens[1:]], "tokens.jsonl, line 1 must be an object with input_ids"),
     (lambda tokens: [{"input_ids": [1] * 99}, *tokens[1:]], "line 1: 99 tokens, and the cache has 80 positions"),
 ])  # fmt: skip
 def test_tokens_of_another_run_are_refused(truth, tmp_path, change, message):
