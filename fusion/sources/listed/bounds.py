@@ -47,8 +47,8 @@ def head_limit(vocabulary: int) -> int:
 
 
 def above_one(entries: Entries) -> Bool[Tensor, " N"]:
-    """Whether a row has a value above 0, or more mass than 1, by more than the errors."""
-    return (entries.values > entries.errors).any(-1) | (entries.lowest_mass() > 1)
+    """Whether a row has more mass than 1 by more than the errors, which a single value above 0 has too."""
+    return entries.lowest_mass() > 1
 
 
 def too_little_mass(entries: Entries, head_size: int, own: Bool[Tensor, "N K"] | None = None) -> Bool[Tensor, " N"]:

@@ -143,3 +143,21 @@ def test_ids_beyond_distillkits_own_vocabulary_are_refused(trained, tmp_path):
     (made / "compression_config.yaml").write_text(json.dumps(how | {"d": 300}))
     with pytest.raises(ValueError, match=r"data_0.parquet, sequence \d+, row \d+ .*: the id \d+ belongs to no token"):
         match(trained, read_sequences("distillkit", find_files("distillkit", [made])))
+
+
+@pytest.mark.parametrize("codec", ["a curve", "a curve and bins", "deltas in float16"])
+def test_a_lossy_codec_does_not_hide_logits(trained, tmp_path, codec):
+    change, cause = CORRUPTED["negative logits"]
+    made = dump_writers.distillkit(tmp_path / "x", trained.dump(change), CODECS[codec] | {"d": trained.vocabulary})
+    with pytest.raises(ValueError, match=rf"data_0\.parquet, sequence \d+, row \d+.*{cause}"):
+        match(trained, read_sequences("distillkit", find_files("distillkit", [made])))
+
+
+def test_files_too_small_to_tell_are_judged_together(trained, tmp_path):
+    lines, files = own_lines(trained, tmp_path / "own.jsonl", moved=1).read_text().splitlines(), []
+    for number, line in enumerate(lines):
+        files.append(tmp_path / f"{number}.jsonl")
+        files[-1].write_text(line)
+    texts = {id: cut(text) for id, text in trained.dump().texts.items()}
+    with pytest.raises(ValueError, match=r"36 files: the rows are shifted, one row earlier"):
+        match_to_examples(read_sequences("jsonl", files), texts, K, trained.vocabulary)

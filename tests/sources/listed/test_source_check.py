@@ -150,3 +150,35 @@ def test_a_token_that_is_listed_beside_the_likeliest_does_not_count_as_one_of_th
     judge([ListedRows([1, 2], values, ids)], 50_000)
     with pytest.raises(ValueError, match="cannot have the rest"):
         judge([ListedRows([1, 6], values, ids)], 50_000)
+
+
+def test_rounding_does_not_put_a_uniform_model_below_its_bound():
+    values = torch.full((30, 10), 1 / 500).log().bfloat16().float()
+    assert values[0, 0] < torch.tensor(1 / 500).log()
+    judge([ListedRows([499] * 31, values, torch.arange(10).expand(30, 10), head_size=500)], 500)
+
+
+def test_rows_that_are_unsure_and_always_right_are_refused(trained):
+    with pytest.raises(
+        ValueError, match=r"in \d+ of 381 rows the text's token is among the entries, .* no model is so unsure"
+    ):
+        judge(trained.rows(10, lambda whole, top: torch.full_like(top, 1 / 500).log()), trained.vocabulary)
+
+
+def test_golds_that_no_model_reading_the_text_gives_are_refused():
+    ids, gold = torch.arange(1, 11).expand(40, -1), torch.full((40,), -20.0)
+    with pytest.raises(
+        ValueError, match=r"-20.00 nats on average over 40 rows, .* these numbers are not about this text"
+    ):
+        judge([ListedRows([5, *[0] * 40], torch.full((40, 10), -4.6), ids, gold=gold)], 100)
+
+
+def test_checks_of_parts_are_judged_together(trained):
+    together = SourceCheck(trained.vocabulary)
+    for each in trained.rows(10, moved=1):
+        part = SourceCheck(trained.vocabulary)
+        part.add(each)
+        part.conclude()  # too few rows to tell
+        together.absorb(part)
+    with pytest.raises(ValueError, match="shifted"):
+        together.conclude()
