@@ -99,3 +99,18 @@ def test_it_does_not_run_under_a_launcher(vllm, tiny_source, monkeypatch):
     with pytest.raises(ValueError, match="vLLM starts its own processes and cannot run under torchrun"):
         VLLM().open(tiny_source[1])
     assert serving.LLM.made == []
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda value: value + 30, r"vLLM's answer for text 0: row 0 .*are no natural-log probabilities: the highest is"),
+    (lambda value: value * 8, "row 0 .* all other tokens of the vocabulary cannot have the rest"),
+])  # fmt: skip
+def test_numbers_that_are_no_log_probabilities_are_refused(vllm, tiny_source, monkeypatch, change, message):
+    def changed(model, ids, k):
+        listed = prompt_logprobs(model, ids, k)
+        return [entries and {id: serving.Logprob(change(e.logprob)) for id, e in entries.items()} for entries in listed]
+
+    prompt_logprobs = serving.prompt_logprobs
+    monkeypatch.setattr(serving, "prompt_logprobs", changed)
+    with pytest.raises(ValueError, match=message):
+        VLLM().open(tiny_source[1]).rows(tiny_source[2])
