@@ -24,6 +24,8 @@ NAMES = (
     "packing",
     "graphs",
     "extraction",
+    "encoding",
+    "starting",
     "caching",
     "aligning",
     "brackets",
