@@ -35,6 +35,7 @@ from fusion.stages.evaluate import candidates, evaluate_one
 from fusion.stages.extract import cache_writer, extract_one, helping_batches, refuse_lone_answers, refuse_unknown
 from fusion.stages.fine_tune import fine_tune_one
 from fusion.stages.helping import helping
+from fusion.stages.limits import refuse_limits, refuse_long_texts, refuse_machine
 from fusion.stages.lineage import lineage
 from fusion.stages.merge import fuse_chosen, merge_all
 from fusion.stages.respond import choose_responses, generate_answers, response_counts, score_answers
@@ -77,9 +78,11 @@ def learn(context: RunContext, stages: int) -> None:
 
 
 def introduce(context: RunContext) -> None:
-    """Say what a new run will take, and keep what it is made of."""
+    """Refuse a new run that would stop later on, say what it will take, and keep what it is made of."""
     folder = context.config.folder
     if not context.record.read():
+        refuse_machine(context)
+        refuse_limits(context)
         estimate = plan(context, count=True)
         console.print(*plan_tables(estimate, context.config.plan), sep="\n")
         write_text(folder / "config.yaml", loading.dump(context.config))
@@ -115,6 +118,7 @@ def respond(context: RunContext) -> None:
 def extract(context: RunContext) -> dict[str, Cache]:
     """Rows of every model on every training example, by model. The pivot's tell what it knows before training."""
     refuse_lone_answers(context)
+    refuse_long_texts(context)
     caches = {}
     for name in context.models:
         with context.record.stage(f"extract {name}") as note:

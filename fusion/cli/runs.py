@@ -35,16 +35,20 @@ def plan(
     from fusion.runtime.console import console, quiet, show
     from fusion.stages.context import RunContext
     from fusion.stages.data_sets import describe_data
+    from fusion.stages.limits import refuse_plan
 
     quiet()
     given = {"plan.gpus": gpus, "plan.gpu": gpu, "plan.mfu": mfu}
     overrides = [f"{key}={value}" for key, value in given.items() if value is not None]
-    context = RunContext(loading.load(config, [*override, *overrides]))
+    context = RunContext(loading.load(config, [*override, *overrides])).planned
+    notes = refuse_plan(context, read_data=count or context.config.plan.tokens is None)
     planned = estimate(context, count)
     console.print(*plan_tables(planned, context.config.plan), sep="\n")
     if not planned.from_settings:
         console.print(describe_domains(context))
         show(describe_data(context))
+    for note in notes:
+        console.print(f"On this machine the run would stop: {note}", markup=False)
 
 
 @app.command()

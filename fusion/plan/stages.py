@@ -30,7 +30,7 @@ from fusion.training import trainings_of
 
 def plan(context: RunContext, count: bool = False) -> RunPlan:
     """Estimates of every stage, in order. With `plan.tokens` and not `count` neither data nor tokenizers are read."""
-    context = replace(context, for_plan=True)
+    context = context.planned
     sizes = {
         name: load_architecture(model.ref)
         for name, model in context.models.items()

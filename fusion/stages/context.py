@@ -53,6 +53,12 @@ class RunContext:
         if self.data is None:
             object.__setattr__(self, "data", RunData(self.config.data))
 
+    @functools.cached_property
+    def planned(self) -> RunContext:
+        """The same run with what sources are to do before they teach taken as done; itself where that is nothing."""
+        first = self.has_generated_responses or any(source.fine_tune is not None for source in self.config.sources)
+        return replace(self, for_plan=True) if first and not self.for_plan else self
+
     @property
     def record(self) -> RunRecord:
         """run.json of the run."""

@@ -123,15 +123,21 @@ def pivot_ends(context: RunContext) -> list[int]:
         prompt_formats(context, "pivot"),
         map(context.train_examples.__getitem__, context.training_indices),
     )
+    refuse_stop_of_several_tokens(context)
+    tokenizer = context.tokenizers["pivot"]
+    return sorted(
+        {id for form in {formats(each, each.messages) for each in examples} for id in trained_ends(tokenizer, form)}
+    )
+
+
+def refuse_stop_of_several_tokens(context: RunContext) -> None:
+    """Raise ValueError where the pivot's first `stop` is a text of several tokens: an exported model ends at one."""
     tokenizer, stop = context.tokenizers["pivot"], context.config.pivot.stop
     if stop and isinstance(stop[0], str) and token_of_text(tokenizer, stop[0]) is None:
         raise ValueError(
             f"pivot.stop: {stop[0]!r} takes several tokens of {context.config.pivot.path}, and an exported model ends at one. "
             "Name first a token id, or a text that is one token."
         )
-    return sorted(
-        {id for form in {formats(each, each.messages) for each in examples} for id in trained_ends(tokenizer, form)}
-    )
 
 
 def _other_answers(context: RunContext, objectives: Sequence[AnyObjective]) -> list[str | None] | None:

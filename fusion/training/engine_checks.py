@@ -6,12 +6,42 @@ Libraries fall back from one engine to another without a word; this does not.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from fusion.runtime import distributed
 from fusion.training.engine import Engine
+
+
+def process_problems(engine: Engine) -> Iterator[str]:
+    """Yield a sentence where the engine does not go together with the processes and devices that there are."""
+    if engine.name == "single" and distributed.world_size() > 1:
+        yield f"engine.kind is single, but there are {distributed.world_size()} processes; set it to auto, zero2 or fsdp2."
+    if engine.name == "ddp" and distributed.world_size() == 1:
+        yield "engine.kind is ddp, but there is one process; start several with torchrun, or set it to auto."
+    if engine.name == "fsdp2" and engine.offload != "none" and distributed.device() == "cpu":
+        yield "engine.offload moves what fsdp2 keeps on GPUs to the CPU, and there is no GPU; leave it out."
+
+
+def device_problems(given: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a sentence for each of the user's TrainingArguments that the device of this machine cannot do."""
+    import torch
+
+    if not torch.cuda.is_available():
+        if given.get("use_liger_kernel"):
+            yield "training.use_liger_kernel needs a GPU, and there is none; leave it out."
+        if given.get("tf32"):
+            yield "training.tf32 needs a GPU, and there is none; leave it out."
+        if given.get("fp16"):
+            yield (
+                "training.fp16 needs a GPU, and there is none: accelerate would train in float32 without a word. Set "
+                "training.bf16, or leave both out."
+            )
+    elif given.get("bf16") and not torch.cuda.is_bf16_supported():
+        yield f"training.bf16: {torch.cuda.get_device_name()} cannot compute in bfloat16; set training.fp16 instead."
+    elif given.get("tf32") and torch.cuda.get_device_capability() < (8, 0):
+        yield f"training.tf32: {torch.cuda.get_device_name()} cannot do it (Ampere and newer can); leave it out."
 
 
 @contextmanager
@@ -20,16 +50,8 @@ def running(engine: Engine) -> Iterator[None]:
 
     Raises ValueError where the engine and the number of processes do not go together.
     """
-    if engine.name == "single" and distributed.world_size() > 1:
-        raise ValueError(
-            f"engine.kind is single, but there are {distributed.world_size()} processes; set it to auto, zero2 or fsdp2."
-        )
-    if engine.name == "ddp" and distributed.world_size() == 1:
-        raise ValueError(
-            "engine.kind is ddp, but there is one process; start several with torchrun, or set it to auto."
-        )
-    if engine.name == "fsdp2" and engine.offload != "none" and distributed.device() == "cpu":
-        raise ValueError("engine.offload moves what fsdp2 keeps on GPUs to the CPU, and there is no GPU; leave it out.")
+    if problem := next(process_problems(engine), None):
+        raise ValueError(problem)
     if engine.stage or engine.name == "fsdp2":
         distributed.set_single_process_env()
     _forget()

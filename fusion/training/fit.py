@@ -22,7 +22,7 @@ from fusion.training.auxiliary_modules import attach_modules, build_modules, det
 from fusion.training.batch_targets import FusionCollator
 from fusion.training.checkpoint import last_checkpoint, make_universal
 from fusion.training.engine import Engine, engine_arguments
-from fusion.training.engine_checks import running
+from fusion.training.engine_checks import device_problems, running
 from fusion.training.packing import max_line_length
 from fusion.training.quantization_aware import AnyQuantizer, export_codes, finalize_weights, quantize_layers
 from fusion.training.trainer import FusionTrainer
@@ -127,14 +127,9 @@ def _trainer(spec: TrainingSpec, folder: Path, checkpoint: Path | None) -> Fusio
 
 def training_arguments(given: dict[str, Any], folder: Path, seed: int) -> TrainingArguments:
     """The user's TrainingArguments with what fusion needs. Computes in float32 where there is no GPU."""
+    if problems := list(device_problems(given)):
+        raise ValueError("\n".join(problems))
     on_cpu = not torch.cuda.is_available()
-    if given.get("use_liger_kernel") and on_cpu:
-        raise ValueError("training.use_liger_kernel needs a GPU, and there is none; leave it out.")
-    if given.get("fp16") and on_cpu:
-        raise ValueError(
-            "training.fp16 needs a GPU, and there is none: accelerate would train in float32 without a word. Set "
-            "training.bf16, or leave both out."
-        )
     ours = {
         "output_dir": str(folder),
         "remove_unused_columns": False,

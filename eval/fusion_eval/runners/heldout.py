@@ -12,6 +12,7 @@ from fusion.core.rows import LogitRows
 from fusion.data.datasets import Example
 from fusion.data.encode import Encoded, encode, encode_prompt
 from fusion.data.prompt_format import PromptFormat
+from fusion.models.context_length import context_length
 from fusion.models.generate import GenerationSettings, eos_token_ids, generate
 from fusion.models.head import Head
 from fusion.models.loading import ModelRef, load_model, load_tokenizer, vocabulary_size
@@ -76,11 +77,12 @@ def _sample(example: Example, nll: float, calibration: list[float] | None, answe
 
 def _encode(tokenizer: Any, example: Example, prompt_format: PromptFormat, model: Any) -> Encoded:
     text = encode(tokenizer, example.messages, example.response, prompt_format=prompt_format)
-    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if longest is not None and len(text.input_ids) > longest:
+    longest = context_length(model.config)
+    if longest is not None and len(text.input_ids) > longest.tokens:
         raise ValueError(
             f"A held-out example of domain {example.domain} has {len(text.input_ids)} tokens, {model.name_or_path} takes "
-            f"{longest}. Shorten it with response_chars in data.heldout; cutting it here would not be the same test."
+            f"{longest.tokens} ({longest.key}). Shorten it with response_chars in data.heldout; cutting it here would not be "
+            "the same test."
         )
     return text
 

@@ -1,0 +1,179 @@
+"""What this machine lacks for a run: packages, devices, processes, folders that can be written, whole weight files."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fusion.models.loading import check_checkpoint
+from fusion.models.quantized_checkpoints import (
+    GPU_ALONE,
+    is_installed,
+    quantization_method,
+)
+from fusion.models.quantized_checkpoints import (
+    missing_packages as packages_of,
+)
+from fusion.stages.context import RunContext
+from fusion.stages.limits.models import label, read_configs
+from fusion.training.adapter import AnyAdapter, QLoRA
+from fusion.training.engine_checks import device_problems, process_problems
+
+OPTIMIZERS = {
+    "adamw_torch_xla": "torch_xla",
+    "adamw_torch_npu_fused": "torch_npu",
+    "adamw_anyprecision": "torchdistx",
+    "adamw_torch_4bit": "torchao",
+    "adamw_torch_8bit": "torchao",
+    "galore": "galore-torch",
+    "lomo": "lomo-optim",
+    "adalomo": "lomo-optim",
+    "grokadamw": "grokadamw",
+    "schedule_free": "schedulefree",
+    "apollo": "apollo-torch",
+    "stable_adamw": "torch-optimi",
+    **dict.fromkeys(["adamw_8bit", "adamw_bnb", "lion", "ademamix", "paged", "rmsprop_bnb"], "bitsandbytes"),
+}
+"""How the names begin of optimizers that another package holds, and the package as pip knows it."""
+LOGGERS = {
+    "azure_ml": "azureml-core",
+    "clearml": "clearml",
+    "codecarbon": "codecarbon",
+    "comet_ml": "comet-ml",
+    "dagshub": "dagshub",
+    "dvclive": "dvclive",
+    "flyte": "flytekit",
+    "mlflow": "mlflow",
+    "neptune": "neptune",
+    "swanlab": "swanlab",
+    "tensorboard": "tensorboard",
+    "trackio": "trackio",
+    "wandb": "wandb",
+}
+"""What training.report_to may name, and the package that it needs."""
+
+
+def missing_packages(context: RunContext) -> Iterator[str]:
+    """A sentence for each package that the run will need and that is not installed."""
+    for name, config in read_configs(context, local_only=True).items():
+        method = quantization_method(config)
+        if method is not None and context.backend(name).kind == "transformers":
+            for package in packages_of(method):
+                yield _needs(
+                    f"{label(context, name)} is quantized ({method}), which", package, "take another checkpoint"
+                )
+    for source in context.config.sources:
+        if source.backend.kind == "vllm" and not _is_importable("vllm"):
+            yield _needs(f"source {source.name} has backend kind: vllm, which", "vllm", "use kind: transformers")
+    for place, arguments in _trainings(context).items():
+        yield from _of_arguments(place, arguments)
+    for place, adapter in _adapters(context).items():
+        if not _is_importable("peft"):
+            yield _needs(f"{place}", "peft", "leave it out")
+        if isinstance(adapter, QLoRA) and not _is_importable("bitsandbytes"):
+            yield _needs(f"{place}.kind qlora", "bitsandbytes", "use lora")
+    if context.config.engine.stage and not _is_importable("deepspeed"):
+        yield _needs(f"engine.kind {context.config.engine.kind}", "deepspeed", "use another engine")
+
+
+def machine_limits(context: RunContext) -> Iterator[str]:
+    """A sentence for each device and folder that the run will need and this machine does not have."""
+    for place, arguments in _trainings(context).items():
+        for problem in device_problems(arguments):
+            yield problem.replace("training.", f"{place}.", 1)
+        if arguments.get("torch_compile") and not _can_compile():
+            yield f"{place}.torch_compile needs a C++ compiler such as g++, and there is none; install one, or leave it out."
+    if torch.cuda.is_available():
+        return
+    for place, adapter in _adapters(context).items():
+        if isinstance(adapter, QLoRA):
+            yield f"{place}.kind qlora needs a GPU, and there is none; use lora."
+    for name, config in read_configs(context, local_only=True).items():
+        if (method := quantization_method(config)) in GPU_ALONE:
+            yield f"{label(context, name)} is quantized ({method}), which is read on a GPU alone, and there is none."
+
+
+def run_limits(context: RunContext) -> Iterator[str]:
+    """A sentence for each reason why this very process cannot do the run: its number, its folders, the files of weights."""
+    yield from process_problems(context.config.engine)
+    try:
+        _ = context.training
+    except ValueError as error:
+        yield str(error)
+    folders = {"runs": context.config.folder, "store": context.config.store}
+    for place, folder in folders.items():
+        if folder is not None and (why := _unwritable(Path(folder))):
+            yield f"{place}: {folder} cannot be written ({why}). Choose another folder with --set {place}=..."
+    for name, model in context.models.items():
+        if context.backend(name).has_weights:
+            try:
+                check_checkpoint(model.ref)
+            except (ValueError, FileNotFoundError) as error:
+                yield str(error)
+
+
+def _of_arguments(place: str, arguments: Mapping[str, Any]) -> Iterator[str]:
+    optimizer = str(arguments.get("optim", ""))
+    package = next((package for start, package in OPTIMIZERS.items() if optimizer.startswith(start)), None)
+    if package and not is_installed(package):
+        yield _needs(f"{place}.optim {optimizer}", package, "choose another optimizer")
+    loggers = arguments.get("report_to") or []
+    for logger in [loggers] if isinstance(loggers, str) else loggers:
+        if logger in LOGGERS and not is_installed(LOGGERS[logger]):
+            yield _needs(f"{place}.report_to {logger}", LOGGERS[logger], "leave it out")
+    if arguments.get("use_liger_kernel") and not is_installed("liger-kernel"):
+        yield _needs(f"{place}.use_liger_kernel", "liger-kernel", "leave it out")
+
+
+def _needs(what: str, package: str, instead: str) -> str:
+    return f"{what} needs the package {package}, which is not installed: pip install {package}, or {instead}."
+
+
+def _trainings(context: RunContext) -> dict[str, Mapping[str, Any]]:
+    """TrainingArguments of the run and of the sources that are fine-tuned first, by their place in the configuration."""
+    tuned = {
+        f"sources.{source.name}.fine_tune.training": context.config.training | source.fine_tune.training
+        for source in context.config.sources
+        if source.fine_tune is not None and source.fine_tune.training
+    }
+    return {"training": context.config.training, **tuned}
+
+
+def _adapters(context: RunContext) -> dict[str, AnyAdapter]:
+    tuned = {
+        f"sources.{source.name}.fine_tune.adapter": source.fine_tune.adapter
+        for source in context.config.sources
+        if source.fine_tune is not None
+    }
+    every = {"adapter": context.config.adapter, **tuned}
+    return {place: adapter for place, adapter in every.items() if adapter is not None}
+
+
+def _is_importable(module: str) -> bool:
+    return module in sys.modules or importlib.util.find_spec(module) is not None
+
+
+def _can_compile() -> bool:
+    if torch.cuda.is_available():
+        return _is_importable("triton")
+    return any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++", "c++"))
+
+
+def _unwritable(folder: Path) -> str | None:
+    """Why nothing can be written into a folder, which need not be there yet; None where something can."""
+    there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    if not there.is_dir():
+        return f"{there} is a file"
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            return None
+    except OSError as error:
+        return error.strerror or str(error)

@@ -1,0 +1,42 @@
+"""Models of a run as messages name them, and their configurations."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from huggingface_hub import try_to_load_from_cache
+
+from fusion.models.loading import ModelRef, load_config
+from fusion.stages.context import RunContext
+
+
+def label(context: RunContext, name: str) -> str:
+    """A model as a message names it: what it is in the run, and where it is."""
+    return f"{name if name == 'pivot' else f'source {name}'} ({context.models[name].path})"
+
+
+def read_configs(context: RunContext, *, local_only: bool = False) -> dict[str, Any]:
+    """Configurations of the models whose weights are here, by name. With `local_only` the hub is not asked.
+
+    A model whose configuration cannot be read is left out: who loads it says why.
+    """
+    found = {}
+    for name, model in context.models.items():
+        if context.backend(name).has_weights and (not local_only or _is_local(model.ref)):
+            try:
+                found[name] = read_config(model.ref)
+            except (ValueError, FileNotFoundError):
+                continue
+    return found
+
+
+@functools.cache
+def read_config(ref: ModelRef) -> Any:
+    """The configuration of a model, read once."""
+    return load_config(ref)
+
+
+def _is_local(ref: ModelRef) -> bool:
+    there = ref.local_path is not None
+    return there or isinstance(try_to_load_from_cache(ref.path, "config.json", revision=ref.revision), str)
