@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from fusion.config.conflicts import Choices, conflicts
 from fusion.config.data import Data, DataSettings
 from fusion.config.models import SourceSettings
 from fusion.config.stages import Extract
+from fusion.config.without_effect import without_effect
 from fusion.objectives import AnyObjective
 from fusion.responses import GeneratedResponses, TestsCheck
 from fusion.sources import Similarity
@@ -17,39 +18,29 @@ from fusion.training.adapter import QLoRA
 if TYPE_CHECKING:
     from fusion.config.run import Config
 
-RESERVED = {"pivot", "fine-tuned", "unified", "pairwise", "merged", "mean"}
-"""Names that a run uses itself."""
+RESERVED = {"pivot", "fine-tuned", "baseline", "unified", "pairwise", "merged", "fused", "mean", "chosen"}
+"""Names that a run uses itself, in its folders and tables."""
 
 
 def check(config: Config) -> None:
     """Raise ValueError for parts that do not go together."""
-    _sources(config)
-    _answered(config.data, config.sources)
-    _looked_at(config.data, config.sources)
-    _validated(config.data, config.weighting.missing_shares)
-    _engine(config)
-    if config.quantization_aware_training is not None:
-        _quantization_is_possible(config, config.quantization_aware_training.kind)
-    if config.chosen not in config.strategies:
-        raise ValueError(f"result is {config.chosen}, but strategies are {', '.join(config.strategies)}")
-    if "pairwise" in config.strategies:
-        config.merge.check_models(len(config.sources))
-    _rows_hold_what_is_read(config)
-    if found := conflicts(_choices(config)):
-        raise ValueError("\n".join(found))
-    domains = {data.domain for data in config.data.heldout}
-    if unknown := set(config.evaluation.exact_match) - domains:
-        raise ValueError(
-            f"evaluation.exact_match names {', '.join(sorted(unknown))}; heldout domains are {', '.join(sorted(domains))}"
-        )
+    rules = (_sources, _answered, _looked_at, _validated, _engine, _quantization_is_possible, _whole, _evaluated)
+    mistakes = [mistake for rule in (*rules, _rows_hold_what_is_read) if (mistake := _mistake(rule, config))]
+    mistakes += [*conflicts(_choices(config)), *without_effect(config)]
+    if mistakes:
+        raise ValueError("\n".join(mistakes))
+
+
+def _mistake(rule: Callable[[Config], None], config: Config) -> str | None:
+    try:
+        rule(config)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _sources(config: Config) -> None:
-    names = [source.name for source in config.sources]
-    if len(set(names)) < len(names):
-        raise ValueError(f"sources need different names, got {', '.join(names)}")
-    if taken := RESERVED & set(names):
-        raise ValueError(f"no source may be called {', '.join(sorted(taken))}: the run uses that name itself")
+    _names([source.name for source in config.sources])
     for source in config.sources:
         if source.fine_tune is not None:
             _trainable(source, config.data)
@@ -59,6 +50,38 @@ def _sources(config: Config) -> None:
                 f"source {source.name} is the pivot itself ({source.path}); it has nothing to teach unless transforms "
                 "or look_ahead change what it says"
             )
+
+
+def _names(names: Sequence[str]) -> None:
+    """Names of sources are names of folders, and some disks do not tell upper from lower case."""
+    alike = {name.casefold() for name in names}
+    if len(alike) < len(names):
+        raise ValueError(f"sources need different names, whatever their case, got {', '.join(names)}")
+    if taken := [name for name in names if name.casefold() in RESERVED]:
+        raise ValueError(f"no source may be called {', '.join(taken)}: the run uses that name itself")
+    if taken := [name for name in names if name.casefold().removesuffix("-reads") in alike - {name.casefold()}]:
+        raise ValueError(
+            f"no source may be called {taken[0]}: what source {taken[0][: -len('-reads')]} makes of answers is kept under "
+            "that name"
+        )
+
+
+def _whole(config: Config) -> None:
+    """The result is one of the models that are made, from as many as the merge takes, in one precision."""
+    if config.chosen not in config.strategies:
+        raise ValueError(f"result is {config.chosen}, but strategies are {', '.join(config.strategies)}")
+    if "pairwise" in config.strategies:
+        config.merge.check_models(len(config.sources))
+    if config.training.get("fp16") and config.dtype == "bfloat16":
+        raise ValueError("training.fp16 scales gradients of float32 weights, and dtype is bfloat16; set one of the two")
+
+
+def _evaluated(config: Config) -> None:
+    domains = {data.domain for data in config.data.heldout}
+    if unknown := set(config.evaluation.exact_match) - domains:
+        raise ValueError(
+            f"evaluation.exact_match names {', '.join(sorted(unknown))}; heldout domains are {', '.join(sorted(domains))}"
+        )
 
 
 def _trainable(source: SourceSettings, data: Data) -> None:
@@ -149,9 +172,9 @@ def _enough_entries(number: int, objective: AnyObjective, top_k: int | str) -> N
         )
 
 
-def _answered(data: Data, sources: Sequence[SourceSettings]) -> None:
+def _answered(config: Config) -> None:
     """Responses come from somewhere, and checks have what they compare with."""
-    how = data.responses
+    data, sources, how = config.data, config.sources, config.data.responses
     given = {part: [each.response is not None for each in getattr(data, part)] for part in ("validation", "heldout")}
     given["train"] = [each.response is not None or isinstance(how, GeneratedResponses) for each in data.train]
     for part, there in given.items():
@@ -198,8 +221,9 @@ def _checked(place: str, data: DataSettings, sources: int) -> None:
         raise ValueError(f"{place}.check {check.kind} asks the other sources, and there is one source only")
 
 
-def _looked_at(data: Data, sources: Sequence[SourceSettings]) -> None:
+def _looked_at(config: Config) -> None:
     """What is shown to sources that look ahead needs one that does, and the other way round."""
+    data, sources = config.data, config.sources
     shown = {
         part: [f"data.{part}[{i}]" for i, each in enumerate(getattr(data, part)) if each.look_ahead is not None]
         for part in ("train", "validation", "heldout")
@@ -220,8 +244,9 @@ def _looked_at(data: Data, sources: Sequence[SourceSettings]) -> None:
         )
 
 
-def _validated(data: Data, unfound: str | None) -> None:
+def _validated(config: Config) -> None:
     """Validation examples are there where shares are to be found on them, of each domain, and nowhere else."""
+    data, unfound = config.data, config.weighting.missing_shares
     if unfound is None and data.validation:
         raise ValueError(
             "data.validation is read by weighting: learned alone, where its shares are to be found; take it out"
@@ -245,7 +270,10 @@ def _known(number: int, objective: AnyObjective, source: SourceSettings) -> None
         )
 
 
-def _quantization_is_possible(config: Config, kind: str) -> None:
+def _quantization_is_possible(config: Config) -> None:
+    if config.quantization_aware_training is None:
+        return
+    kind = config.quantization_aware_training.kind
     if config.adapter is not None:
         raise ValueError(
             f"quantization_aware_training.kind {kind} trains the pivot's own weights, adapter.kind {config.adapter.kind} "

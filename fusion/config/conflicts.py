@@ -209,6 +209,21 @@ def every_domain_has_its_shares(chosen: Choices) -> Iterator[str]:
                 yield f"weighting (learned).shares has none for domain {domain}; add them, or `{ALL_DOMAINS}` for all others"
 
 
+def every_share_has_its_domain(chosen: Choices) -> Iterator[str]:
+    """Shares of a domain that nothing is learned from would do nothing."""
+    for each in factors(chosen.weighting):
+        if isinstance(each, Learned) and each.shares is not None:
+            for domain in sorted(each.shares.keys() - {*chosen.domains, ALL_DOMAINS}):
+                there = ", ".join(dict.fromkeys(chosen.domains))
+                yield f"weighting (learned).shares names domain {domain}; the domains of data.train are {there}"
+
+
+def some_term_counts(chosen: Choices) -> Iterator[str]:
+    """Without a term that counts there is no loss."""
+    if not any(objective.weight for objective in chosen.objectives):
+        yield "objectives: every weight is 0, so nothing would be learned; give one more than 0"
+
+
 def trained_modules_need_the_whole_model(chosen: Choices) -> Iterator[str]:
     """A term's own modules are trained and saved as part of a model that each process holds whole."""
     for number, objective in enumerate(chosen.objectives):
@@ -272,6 +287,8 @@ RULES: tuple[Callable[[Choices], Iterator[str]], ...] = (
     there_is_a_number_for_each_source,
     a_draw_needs_all_sources,
     every_domain_has_its_shares,
+    every_share_has_its_domain,
+    some_term_counts,
     trained_modules_need_the_whole_model,
     output_layers_come_with_weights,
     output_layers_are_recovered_from_whole_rows,

@@ -12,11 +12,14 @@ from fusion.data.make_examples import AUTO
 from fusion.data.reading.fill import columns_of
 from fusion.responses import AnyCheck, AnyResponses, DatasetResponses, EndedCheck
 
+RESERVED_DOMAINS = {"mean": "the mean over domains in every table", "*": "all domains that weighting does not name"}
+"""Names of domains that mean something else, and what."""
+
 
 class DataSettings(Settings):
     """One data set; docs/data.md says what is read, and `fusion.data.datasets.read` how."""
 
-    path: str
+    path: str = Field(min_length=1)
     """`builtin:SKILL`; a .jsonl, .json, .csv, .tsv or .parquet file, a folder or pattern (`data/*.jsonl`) of them, or a folder
     of datasets' save_to_disk; or a hub id."""
     domain: str
@@ -75,6 +78,15 @@ class DataSettings(Settings):
     def _braces_close(cls, form: str | None) -> str | None:
         columns_of(form or "")
         return form
+
+    @field_validator("domain")
+    @classmethod
+    def _is_a_label(cls, value: str) -> str:
+        if not value.strip() or value != value.strip() or not value.isprintable():
+            raise ValueError(f"must be a label without line breaks and without spaces around it, got {value!r}")
+        if value.casefold() in RESERVED_DOMAINS:
+            raise ValueError(f"no domain may be called {value}: it stands for {RESERVED_DOMAINS[value.casefold()]}")
+        return value
 
     @model_validator(mode="after")
     def _every_setting_does_something(self) -> DataSettings:

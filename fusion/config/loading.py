@@ -17,6 +17,9 @@ from fusion.config.recipes import recipes
 from fusion.core import yaml_files
 from fusion.core.settings import allowed_keys, suggest
 
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+"""The pattern of names that folders can have."""
+
 
 class ConfigError(ValueError):
     """What is wrong with a configuration: every mistake, one a line."""
@@ -155,6 +158,8 @@ def _explain(mistake: Any, settings: type[BaseModel]) -> str:
         return (
             f"{place}: {message}; YAML takes braces for keys and values: put them in quotes, such as '\"{{question}}\"'"
         )
+    if mistake["type"] == "string_pattern_mismatch" and mistake["ctx"]["pattern"] == NAME:
+        message = "a name has letters, digits, dots, dashes and underscores, and begins with a letter or a digit"
     value = mistake.get("input")
     shown = f", got {value!r}" if isinstance(value, (str, int, float, bool)) and repr(value) not in message else ""
     return f"{place}: {message}{shown}" if place else message

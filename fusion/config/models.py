@@ -20,7 +20,7 @@ BUILTIN = "quickstart:"
 class ModelSettings(Settings):
     """A model to load."""
 
-    path: str
+    path: str = Field(min_length=1)
     """Hub id, local folder, or .gguf file. Relative paths count from the working directory; `quickstart:NAME` is built in."""
     revision: str | None = None
     """Commit, tag or branch of a hub model."""
@@ -82,14 +82,14 @@ class FineTune(Settings):
     folds: int = Field(default=1, ge=1)
     """With 2 or more the data are split into so many parts, and each part is read by a model trained on the others: a model
     is surer of what it was trained on than it has reason to be. 1 trains one model on everything."""
-    seed: int | None = None
+    seed: int | None = Field(default=None, ge=0, lt=2**32)
     """The run's if not said; say it where runs with several seeds are to learn from the same source."""
 
 
 class SourceSettings(ModelSettings):
     """A model to learn from."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
     """What it is called in folders, logs and tables."""
     backend: AnyBackend = Transformers()
     """What runs the model, or where its rows come from; without its weights at `path`, the tokenizer must be there."""

@@ -33,14 +33,14 @@ class Config(Settings):
 
     model_config = ConfigDict(json_schema_extra=_may_extend)
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
     """Name of the folder under `runs`."""
-    runs: str = "runs"
+    runs: str = Field(default="runs", min_length=1)
     """Where runs are kept."""
-    store: str | None = None
+    store: str | None = Field(default=None, min_length=1)
     """A folder that runs share: a cache or training that two of them would make alike is made once, and the run's folder holds
     a link to it. If not said, every run makes its own."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**32)
     """Seeds data order and everything random in training."""
     pivot: ModelSettings
     """The model that is trained."""

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, TypeAdapter, ValidationError
 
+from fusion.config import training_rules
 from fusion.config.training_arguments import training_arguments
 from fusion.core.settings import suggest
 
@@ -18,12 +19,14 @@ OURS = {
     **dict.fromkeys(
         ["resume_from_checkpoint", "do_train", "do_eval", "ddp_backend", "ddp_timeout"], "is set by the run itself"
     ),
-    **dict.fromkeys(["deepspeed", "fsdp", "fsdp_config"], "is chosen by engine, which see"),
+    **dict.fromkeys(["deepspeed", "fsdp", "fsdp_config", "parallelism_config"], "is chosen by engine, which see"),
+    "local_rank": "is set by the launcher, such as torchrun",
 }
 """TrainingArguments that are not the user's to give, and why."""
 
 _EVALUATES = "is for evaluation during training, and models are evaluated after it (see evaluation)"
 _NOTHING = "would do nothing here"
+_UPLOADS = "would upload each training, not what is fused; upload the run's folder fused/ when it is done"
 WITHOUT_EFFECT = {
     "label_smoothing_factor": "changes transformers' own loss, and the loss here is the objectives'",
     "save_only_model": "leaves checkpoints that a training cannot go on from",
@@ -45,17 +48,27 @@ WITHOUT_EFFECT = {
         ],
         _EVALUATES,
     ),
+    **dict.fromkeys(
+        [
+            *("push_to_hub", "hub_token", "hub_private_repo", "hub_model_id", "hub_strategy", "hub_always_push"),
+            "hub_revision",
+        ],
+        _UPLOADS,
+    ),
     **dict.fromkeys(["label_names", "length_column_name", "use_cache", "average_tokens_across_devices"], _NOTHING),
 }
 """TrainingArguments that a run has no use for, and why; giving one its default value is no mistake."""
 
 AT_LEAST: dict[str, float] = {
+    **dict.fromkeys(["torch_empty_cache_steps", "dataloader_prefetch_factor", "ddp_bucket_cap_mb"], 1),
+    **dict.fromkeys(["neftune_noise_alpha", "data_seed"], 0),
     **dict.fromkeys(["per_device_train_batch_size", "gradient_accumulation_steps", "save_total_limit"], 1),
     **dict.fromkeys(["learning_rate", "weight_decay", "max_grad_norm", "warmup_steps", "adam_epsilon"], 0),
     **dict.fromkeys(["adam_beta1", "adam_beta2", "dataloader_num_workers"], 0),
     "max_steps": -1,
 }
-AT_MOST: dict[str, float] = {"adam_beta1": 1, "adam_beta2": 1}
+AT_MOST: dict[str, float] = {"data_seed": 2**63 - 1}
+BELOW: dict[str, float] = {"adam_beta1": 1, "adam_beta2": 1}
 ABOVE_ZERO = {"num_train_epochs", "logging_steps", "save_steps"}
 
 
@@ -72,12 +85,17 @@ def _checked(given: dict[str, Any]) -> dict[str, Any]:
         if key in WITHOUT_EFFECT and value != default:
             mistakes.append(f"{key} {WITHOUT_EFFECT[key]}; leave it out")
             continue
+        if key == "save_strategy" and value == "best":
+            mistakes.append(f"save_strategy best {_EVALUATES}; allowed are epoch, no, steps")
+            continue
         values[key] = "no" if value is False and key.endswith("_strategy") else value
         try:
             values[key] = _convert(known[key].kind, values[key])
             mistakes += [f"{key} {problem}" for problem in _range_problems(key, values[key])]
         except ValueError as error:
             mistakes.append(f"{key} {error}")
+    if not mistakes:
+        mistakes += training_rules.problems(values)
     if mistakes:
         raise ValueError("; ".join(mistakes))
     return values
@@ -114,9 +132,11 @@ def _range_problems(key: str, value: Any) -> Iterator[str]:
         yield f"must be a finite number, got {value}"
     elif key in ABOVE_ZERO and not value > 0:
         yield f"must be above 0, got {value}"
-    elif not AT_LEAST.get(key, -math.inf) <= value <= AT_MOST.get(key, math.inf):
-        most = f" and at most {AT_MOST[key]}" if key in AT_MOST else ""
-        yield f"must be at least {AT_LEAST[key]}{most}, got {value}"
+    elif (least := AT_LEAST.get(key)) is not None and (
+        value < least or value > AT_MOST.get(key, math.inf) or value >= BELOW.get(key, math.inf)
+    ):
+        most = f" and at most {AT_MOST[key]}" if key in AT_MOST else f" and below {BELOW[key]}" if key in BELOW else ""
+        yield f"must be at least {least}{most}, got {value}"
 
 
 Arguments = Annotated[dict[str, Any], AfterValidator(_checked)]

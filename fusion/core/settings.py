@@ -2,17 +2,36 @@
 
 import difflib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from fusion.core.renamed_keys import new_name
 
 
 class Settings(BaseModel):
-    """A group of settings. Unknown keys are errors, values are checked, and nothing changes after reading."""
+    """A group of settings. Unknown keys are errors, values are checked, and nothing changes after reading.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
+    No number may be infinite or NaN, and true and false are no numbers.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=(), allow_inf_nan=False
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, values: Any) -> Any:
+        given = values.items() if isinstance(values, dict) else ()
+        wrong = [name for name, value in given if isinstance(value, bool) and name in cls._numbers()]
+        if wrong:
+            raise ValueError("; ".join(f"{name} must be a number, got {str(values[name]).lower()}" for name in wrong))
+        return values
+
+    @classmethod
+    def _numbers(cls) -> set[str]:
+        kinds = {name: get_args(field.annotation) or (field.annotation,) for name, field in cls.model_fields.items()}
+        return {name for name, kind in kinds.items() if kind[0] in (int, float) and bool not in kind}
 
 
 def suggest(key: str, allowed: set[str]) -> str:

@@ -16,6 +16,7 @@ from fusion.plan.flops import Counts, forward_flops
 from fusion.plan.memory import Memory
 from fusion.plan.response_costs import generation_counts, generation_memory, scoring_counts
 from fusion.plan.trainings import (
+    checkpoints_activations,
     configured_engine,
     engine_options,
     fine_tunings,
@@ -42,7 +43,7 @@ def plan(context: RunContext, count: bool = False) -> RunPlan:
             context.config.strategies, context.config.baseline, [source.name for source in context.config.sources]
         )
     )
-    own = bool(context.config.training.get("gradient_checkpointing"))
+    own = checkpoints_activations(context.config.training)
     engines = {engine: training_memory(planner, engine, own) for engine in engine_options(context.config)}
     checkpointed = {engine: training_memory(planner, engine, True) for engine in engines}
     chosen = configured_engine(context.config)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from fusion.config import Config
 from fusion.config.conflicts import WHOLE
@@ -13,6 +15,11 @@ from fusion.plan.estimates import BYTES_PER_NUMBER, Planner, StageEstimate
 from fusion.plan.flops import training_flops
 from fusion.plan.memory import EngineOption, Memory, Precision
 from fusion.training import BASELINE, auxiliary_modules
+
+
+def checkpoints_activations(training: Mapping[str, Any]) -> bool:
+    """Whether layers are computed twice to save memory, by either of the names that transformers has for it."""
+    return bool(training.get("activation_checkpointing") or training.get("gradient_checkpointing"))
 
 
 def configured_engine(config: Config) -> EngineOption:
@@ -101,7 +108,7 @@ def training_stage(planner: Planner, name: str, process_memory: Memory) -> Stage
     flops = epochs * training_flops(
         size,
         counts,
-        checkpointed=bool(config.training.get("gradient_checkpointing")),
+        checkpointed=checkpoints_activations(config.training),
         recompute_logits=_recomputes_logits(planner, batch * counts.rows / counts.examples),
         backward_passes=2 if _projects_gradients(config) and name != BASELINE else 1,
     )
@@ -148,7 +155,7 @@ def fine_tunings(planner: Planner, engine: EngineOption) -> list[StageEstimate]:
     for source in planner.config.sources:
         for name, context in planner.context.fine_tunings(source).items():
             alone = replace(planner, context=context, sizes={"pivot": planner.sizes[source.name]})
-            checkpointed = bool(context.config.training.get("gradient_checkpointing"))
+            checkpointed = checkpoints_activations(context.config.training)
             found = training_stage(alone, BASELINE, training_memory(alone, engine, checkpointed))
             stages.append(replace(found, stage=f"fine-tune {name.removeprefix('sources/')}"))
     return stages

@@ -15,8 +15,10 @@ from fusion.core.settings import Settings
 
 STORE = "store"
 """Folder of a study beside those of its arms."""
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 """A name that a folder can have."""
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""A seed of a run."""
 
 
 class Tuning(Settings):
@@ -30,7 +32,7 @@ class Tuning(Settings):
     """What the choice is measured on. None of it may be in the data that results are measured on."""
     metric: Literal["bits_per_byte", "exact_match"] = "bits_per_byte"
     """The mean over domains of this decides."""
-    seeds: list[int] = Field(default=[0], min_length=1)
+    seeds: list[Seed] = Field(default=[0], min_length=1)
     """Seeds of the trainings that are compared."""
 
     def grid_for(self, arm: str) -> dict[str, list[Any]]:
@@ -51,7 +53,7 @@ class Study(Settings):
     """By name, what each arm changes of the base. `extends: RECIPE` lays that recipe between the two."""
     baseline: str
     """The arm that the others are compared with."""
-    seeds: list[int] = Field(default=[0, 1, 2], min_length=1)
+    seeds: list[Seed] = Field(default=[0, 1, 2], min_length=1)
     """Every arm is trained from each of these."""
     tuning: Tuning | None = None
     """What each arm chooses first; without it, arms are measured as they are."""

@@ -83,6 +83,15 @@ class Learned(Weighting):
     """Of each domain, one for each source in their order, `*` for domains that are not named; if not said, they are found
     on data.validation before training."""
 
+    @field_validator("shares")
+    @classmethod
+    def _not_negative(cls, value: dict[str, list[float]] | None) -> dict[str, list[float]] | None:
+        if negative := [name for name, shares in (value or {}).items() if min(shares, default=0) < 0]:
+            raise ValueError(f"of {negative[0]} must not be negative, got {(value or {})[negative[0]]}")
+        if value == {}:
+            raise ValueError("names no domain; name some, or leave shares out to have them found on data.validation")
+        return value
+
     @property
     @override
     def required_source_fields(self) -> frozenset[str]:

@@ -86,7 +86,7 @@ def test_a_good_configuration_is_read():
         (["objectives", 1], {"kind": "uld"}, r"objectives\[1\] \(uld\) needs whole rows: set extract.top_k to all"),
         (["objectives", 1], {"kind": "infifuson"}, r"objectives\[1\].*did you mean infifusion\?"),
         (["objectives", 1], {"kind": "gld", "input": "z_scored"}, r"objectives\[1\].input: .*zero"),
-        (["sources", 1, "name"], "one", "sources need different names, got one, one"),
+        (["sources", 1, "name"], "one", "sources need different names, whatever their case, got one, one"),
         (["sources", 1, "name"], "pivot", "pivot"),
         (["sources", 1, "path"], "some/pivot", "source two is the pivot itself"),
         (["data", "train"], [], r"data.train: .*at least 1"),
@@ -248,3 +248,109 @@ def test_a_term_on_the_pivots_own_rows_asks_nothing_of_the_cache(tmp_path):
 def test_a_strategy_of_no_means_no_although_yaml_reads_false(tmp_path):
     config = loading.load(write(tmp_path, GOOD), ["training.save_strategy=no", "training.bf16=no"])
     assert config.training == {"save_strategy": "no", "bf16": False}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        ["objectives", 0, "weight"],
+        ["logits_budget"],
+        ["extract", "batch_tokens"],
+        ["plan", "mfu"],
+        ["evaluation", "resamples"],
+    ],
+)
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), float("-inf"), True])
+def test_no_number_is_infinite_or_a_truth_value(path, value):
+    with pytest.raises(ConfigError) as error:
+        loading.parse(changed(path, value), "x.yaml")
+    assert str(path[-1]) in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["gold_posterior", "random_source", "learned"])
+def test_no_number_of_a_weighting_is_infinite(kind):
+    infinite = {
+        "gold_posterior": {"temperature": float("inf")},
+        "random_source": {"probabilities": [float("nan"), 1]},
+        "learned": {"shares": {"*": [float("inf"), 0]}},
+    }
+    with pytest.raises(ConfigError, match="finite number"):
+        loading.parse(changed(["weighting"], {"kind": kind} | infinite[kind]), "x.yaml")
+
+
+@pytest.mark.parametrize("name", ["pivot", "Pivot", "chosen", "baseline", "fused", "unified", "pairwise", "mean"])
+def test_a_source_is_not_called_like_something_of_the_run(name):
+    with pytest.raises(ConfigError, match=f"no source may be called {name}"):
+        loading.parse(changed(["sources", 0, "name"], name), "x.yaml")
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "a b", "", "-a", ".hidden", "é"])
+def test_a_name_that_a_folder_cannot_have_is_explained(name):
+    for path in (["sources", 0, "name"], ["name"]):
+        with pytest.raises(ConfigError, match="a name has letters, digits, dots"):
+            loading.parse(changed(path, name), "x.yaml")
+
+
+def test_names_that_differ_in_case_alone_are_one_folder_on_some_disks():
+    with pytest.raises(ConfigError, match="different names, whatever their case, got TWO, two"):
+        loading.parse(changed(["sources", 0, "name"], "TWO"), "x.yaml")
+
+
+def test_a_source_is_not_called_like_what_another_one_reads():
+    with pytest.raises(ConfigError, match="no source may be called two-reads"):
+        loading.parse(changed(["sources", 0, "name"], "two-reads"), "x.yaml")
+
+
+@pytest.mark.parametrize("domain", ["mean", "Mean", "*", "", "  ", " sums", "a\nb"])
+@pytest.mark.parametrize("part", ["train", "heldout"])
+def test_a_domain_is_a_label_that_no_table_uses_itself(part, domain):
+    with pytest.raises(ConfigError, match=rf"data.{part}\[0\].domain: "):
+        loading.parse(changed(["data", part, 0, "domain"], domain), "x.yaml")
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_is_one_that_numpy_takes(seed):
+    with pytest.raises(ConfigError, match="seed: "):
+        loading.parse(changed(["seed"], seed), "x.yaml")
+
+
+WITHOUT_EFFECT = [
+    (["data", "train", 0, "check"], {"kind": "final_answer"}, "data.train[0].check is for answers that sources write"),
+    (["data", "train", 0, "tests"], "{t}", "data.train[0].tests is for answers that sources write"),
+    (["data", "heldout", 0, "check"], {"kind": "agreement"}, "data.heldout[0].check is for answers that sources write"),
+    (["plan", "examples"], 5, "plan.examples stands in for data that are not read"),
+    (["plan", "response"], 5, "plan.response stands in"),
+    (["plan", "mfu"], 0.5, "plan.mfu is 0.5, and times are said for a kind of GPU alone"),
+    (["plan"], {"tokens": 5, "response": 6}, "plan.response is 6 of plan.tokens = 5"),
+    (["vocabulary_map"], "exact", "vocabulary_map is exact, and none of the objectives compares by token"),
+    (["pivot"], {"path": "/models/a", "revision": "main"}, "pivot.revision is main, and /models/a is on this machine"),
+    (["sources", 0, "shots"], {"suns": "x"}, "sources.one.shots names suns; the domains of the data are sums"),
+    (
+        ["data", "responses"],
+        {"kind": "best_source", "top_p": 0.9},
+        "data.responses.top_p is 0.9, and temperature 0 takes the likeliest token",
+    ),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "said"), WITHOUT_EFFECT, ids=lambda each: str(each)[:40])
+def test_what_would_do_nothing_is_refused_by_name(path, value, said):
+    with pytest.raises(ConfigError) as error:
+        loading.parse(changed(path, value), "x.yaml")
+    assert said in str(error.value)
+
+
+def test_mistakes_of_several_parts_are_said_at_once():
+    raw = changed(["evaluation", "exact_match"], ["suns"])
+    raw["sources"][0]["name"] = "pivot"
+    raw["plan"] = {"examples": 3}
+    with pytest.raises(ConfigError) as error:
+        loading.parse(raw, "x.yaml")
+    for said in ("evaluation.exact_match names suns", "no source may be called pivot", "plan.examples stands in"):
+        assert said in str(error.value)
+
+
+def test_fp16_and_weights_in_bfloat16_exclude_each_other():
+    raw = changed(["training"], {"fp16": True}) | {"dtype": "bfloat16"}
+    with pytest.raises(ConfigError, match="training.fp16 scales gradients of float32 weights"):
+        loading.parse(raw, "x.yaml")

@@ -116,6 +116,11 @@ OFFENCES = [
         {"weighting": Learned(shares={"x": [0.1, 0.2]}), "domains": ["x", "y"]},
         r"weighting \(learned\).shares has none for domain y; add them, or `\*`",
     ),
+    (
+        {"weighting": Learned(shares={"x": [0.1, 0.2], "z": [0.1, 0.2]}), "domains": ["x"]},
+        r"weighting \(learned\).shares names domain z; the domains of data.train are x",
+    ),
+    ({"objectives": [CrossEntropy(weight=0), ForwardKL(weight=0)]}, "objectives: every weight is 0"),
     ({"objectives": [SpanLikelihood()], "alignment": "dtw"}, r"\(span_likelihood\) compares .* use alignment: prefix"),
     (
         {"objectives": [CrossEntropy(), HiddenProjector()], "engine": "zero3"},

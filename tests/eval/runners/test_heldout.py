@@ -88,7 +88,10 @@ def test_a_right_answer_counts_as_right(ref):
 
 def test_a_text_beyond_the_models_context_is_refused(ref):
     long = Example((), "12 + 30 " * 200, "long")
-    with pytest.raises(ValueError, match=r"domain long has \d+ tokens, .* takes \d+ \(max_position_embeddings\)\. Shorten it with response_chars"):
+    with pytest.raises(
+        ValueError,
+        match=r"domain long has \d+ tokens, .* takes \d+ \(max_position_embeddings\)\. Shorten it with response_chars",
+    ):
         run(ref, [long])
 
 

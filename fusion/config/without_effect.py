@@ -1,0 +1,87 @@
+"""Settings that would do nothing beside the others, each refused with what would make it count."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from fusion.config.data import DataSettings
+from fusion.config.models import BUILTIN, ModelSettings
+from fusion.responses import GeneratedResponses, TestsCheck
+
+if TYPE_CHECKING:
+    from fusion.config.run import Config
+
+ANSWERED_WITH = "data.responses: best_source or every_source"
+
+
+def without_effect(config: Config) -> Iterator[str]:
+    """Yield a sentence for each setting that was changed and would change nothing."""
+    yield from _checks(config)
+    yield from _plan(config)
+    yield from _models(config)
+    yield from _decoding(config)
+    mapped = any(objective.requirements.mapped_rows for objective in config.objectives)
+    if config.vocabulary_map == "exact" and not mapped:
+        yield (
+            "vocabulary_map is exact, and none of the objectives compares by token; leave it out, or add one that does, such "
+            "as forward_kl"
+        )
+
+
+def _checks(config: Config) -> Iterator[str]:
+    """Answers are checked where sources write them, and that is for training alone."""
+    written = isinstance(config.data.responses, GeneratedResponses)
+    for part in ("train", "validation", "heldout"):
+        for number, data in enumerate(getattr(config.data, part)):
+            place, answered = f"data.{part}[{number}]", written and part == "train"
+            if not answered and (given := _given(data)):
+                who = "no source writes answers" if part == "train" else "sources write answers for data.train alone"
+                way_out = f", or set {ANSWERED_WITH}" if part == "train" else ""
+                yield f"{place}.{given} is for answers that sources write, and {who}; take it out{way_out}"
+            elif answered and data.tests is not None and not isinstance(data.check, TestsCheck):
+                yield f"{place}.tests is read by check: {{kind: tests}}, and check is {data.check.kind}; take one of them out"
+
+
+def _given(data: DataSettings) -> str | None:
+    if data.check != DataSettings.model_fields["check"].default:
+        return "check"
+    return None if data.tests is None else "tests"
+
+
+def _plan(config: Config) -> Iterator[str]:
+    plan = config.plan
+    if plan.tokens is None:
+        for name in ("response", "examples", "heldout"):
+            if getattr(plan, name) is not None:
+                yield f"plan.{name} stands in for data that are not read, and they are: set plan.tokens too, or leave it out"
+    elif plan.response is not None and plan.response > plan.tokens:
+        yield f"plan.response is {plan.response} of plan.tokens = {plan.tokens}; it cannot be more"
+    if plan.gpu is None and plan.mfu != type(plan).model_fields["mfu"].default:
+        yield f"plan.mfu is {plan.mfu:g}, and times are said for a kind of GPU alone; set plan.gpu too, or leave it out"
+
+
+def _models(config: Config) -> Iterator[str]:
+    domains = {data.domain for part in ("train", "validation", "heldout") for data in getattr(config.data, part)}
+    for place, model in {"pivot": config.pivot, **{f"sources.{s.name}": s for s in config.sources}}.items():
+        if model.revision is not None and _is_local(model):
+            yield f"{place}.revision is {model.revision}, and {model.path} is on this machine, as it is; leave it out"
+    for source in config.sources:
+        if isinstance(source.shots, dict) and (unknown := sorted(source.shots.keys() - domains)):
+            yield (
+                f"sources.{source.name}.shots names {', '.join(unknown)}; the domains of the data are "
+                f"{', '.join(sorted(domains))}"
+            )
+
+
+def _is_local(model: ModelSettings) -> bool:
+    return model.path.startswith((BUILTIN, ".", "/", "~")) or model.path.endswith(".gguf")
+
+
+def _decoding(config: Config) -> Iterator[str]:
+    how = config.data.responses
+    if isinstance(how, GeneratedResponses) and how.temperature == 0 and how.top_p < 1:
+        yield (
+            f"data.responses.top_p is {how.top_p:g}, and temperature 0 takes the likeliest token each time; raise "
+            "temperature, or leave top_p out"
+        )
