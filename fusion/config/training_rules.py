@@ -29,7 +29,9 @@ OPTIM_ARGS: dict[str, set[str]] = {
     "sgd": {"momentum", "dampening", "weight_decay", "nesterov"},
     "adagrad": {"lr_decay", "weight_decay", "eps"},
     "rmsprop": {"momentum", "alpha", "eps", "weight_decay", "centered"},
-    **dict.fromkeys(["adafactor", "adamw_torch", "adamw_torch_fused"], set()),
+    "adafactor": set(),
+    "adamw_torch": set(),
+    "adamw_torch_fused": set(),
 }
 """What optimizers of torch and transformers read of optim_args; those of other packages are not looked at."""
 SWITCHES = {"nesterov", "centered"}
