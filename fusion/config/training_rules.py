@@ -21,10 +21,30 @@ CHOICES: dict[str, set[str]] = {
     "log_level": {"detail", "debug", "info", "warning", "error", "critical", "passive"},
     "log_level_replica": {"detail", "debug", "info", "warning", "error", "critical", "passive"},
     "debug": {"", "underflow_overflow"},
-    "torch_compile_backend": {"inductor"},  # and what accelerate knows besides
     "include_num_input_tokens_seen": {"all", "non_padding", "no"},
 }
 """Values of arguments that transformers takes as any text, and uses in training alone."""
+LOGGERS = {
+    "azure_ml": "azureml-core",
+    "clearml": "clearml",
+    "codecarbon": "codecarbon",
+    "comet_ml": "comet-ml",
+    "dagshub": "dagshub",
+    "dvclive": "dvclive",
+    "flyte": "flytekit",
+    "kubeflow": "kubeflow",
+    "mlflow": "mlflow",
+    "neptune": "neptune",
+    "swanlab": "swanlab",
+    "tensorboard": "tensorboard",
+    "trackio": "trackio",
+    "wandb": "wandb",
+}
+"""What report_to may name, and the package that it needs, as pip knows it."""
+PLAIN_SCHEDULES = {
+    *("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt")
+}
+"""Schedules that need no arguments."""
 OPTIM_ARGS: dict[str, set[str]] = {
     "sgd": {"momentum", "dampening", "weight_decay", "nesterov"},
     "adagrad": {"lr_decay", "weight_decay", "eps"},
@@ -55,7 +75,9 @@ def problems(given: Given) -> Iterator[str]:
 
 def choices(given: Given) -> Iterator[str]:
     """Texts of which a training takes a few only."""
-    known = CHOICES | ({"torch_compile_backend": _compile_backends()} if given.get("torch_compile_backend") else {})
+    known = CHOICES | (
+        {"torch_compile_backend": _compile_backends()} if given.get("torch_compile_backend") is not None else {}
+    )
     for name, allowed in known.items():
         value = given.get(name)
         if isinstance(value, str) and value not in allowed:
@@ -66,9 +88,7 @@ def loggers(given: Given) -> Iterator[str]:
     """Names of loggers, which transformers looks up when a training begins."""
     if "report_to" not in given:
         return
-    from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
-
-    value, allowed = given["report_to"], {*INTEGRATION_TO_CALLBACK, "none", "all"}
+    value, allowed = given["report_to"], {*LOGGERS, "none", "all"}
     for name in value if isinstance(value, list) else [value]:
         if name is None:
             yield "report_to is null; for no logger write none"
@@ -125,7 +145,9 @@ def scheduler(given: Given) -> Iterator[str]:
         yield f"lr_scheduler_type {kind} needs evaluation during training, and models are evaluated after it; choose another"
     elif (read := {} if kwargs is None else _mapping(kwargs)) is None:
         yield f"lr_scheduler_kwargs must be keys and values, got {kwargs!r}"
-    elif {"lr_scheduler_type", "lr_scheduler_kwargs"} & given.keys() and (why := _schedule_problem(kind, read)):
+    elif (read or kind not in PLAIN_SCHEDULES) and (
+        why := _schedule_problem(kind, read, given.get("learning_rate", 5e-5))
+    ):
         yield f"lr_scheduler_kwargs {read or '(none)'} cannot be for lr_scheduler_type {kind}: {why}"
 
 
@@ -194,11 +216,11 @@ def _mapping(value: Any) -> dict[str, Any] | None:
     return read if isinstance(read, dict) else None
 
 
-def _schedule_problem(kind: str, kwargs: dict[str, Any]) -> str | None:
+def _schedule_problem(kind: str, kwargs: dict[str, Any], learning_rate: float) -> str | None:
     import torch
     from transformers.optimization import get_scheduler
 
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=learning_rate)
     try:
         schedule = get_scheduler(kind, optimizer, 1, 10, dict(kwargs))
         for _ in range(10):

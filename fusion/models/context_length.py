@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+KNOWN_NAMES = ("max_position_embeddings", "max_target_positions")
+"""What configurations of transformers call it; those with a name of their own map it to the first."""
 NAMES = (
-    *("max_position_embeddings", "max_target_positions", "n_positions", "n_ctx", "max_seq_len", "max_seq_length"),
+    *(*KNOWN_NAMES, "n_positions", "n_ctx", "max_seq_len", "max_seq_length"),
     *("max_sequence_length", "seq_length", "seq_len", "model_max_length", "context_length"),
 )
-"""What configurations call it, the commonest first; those that transformers knows map their own name to the first."""
+"""What configurations call it that come with their own code, the commonest first."""
 STRETCHED = {"linear", "dynamic", "yarn"}
 """Kinds of RoPE scaling whose factor may not be in `max_position_embeddings` yet: Qwen's and the first ones of Llama."""
 
@@ -30,7 +32,8 @@ def context_length(config: Any) -> ContextLength | None:
     text = config.get_text_config()
     if _has_alibi(text):
         return None
-    for name in NAMES:
+    own_code = not type(text).__module__.startswith(("transformers.", "fusion."))
+    for name in NAMES if own_code else KNOWN_NAMES:  # Bloom's keep a seq_length, and no length ends it
         tokens = getattr(text, name, None)
         if isinstance(tokens, int) and not isinstance(tokens, bool) and tokens > 0:  # XLNet says -1 for none
             key = text.attribute_map.get(name, name)

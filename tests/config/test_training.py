@@ -3,6 +3,7 @@
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from fusion.config import training_rules
 from fusion.config.training import OURS, WITHOUT_EFFECT, Arguments
 
 READ = TypeAdapter(Arguments).validate_python
@@ -157,3 +158,15 @@ def test_every_name_that_is_refused_is_one_of_transformers():
     from transformers import TrainingArguments
 
     assert {*OURS, *WITHOUT_EFFECT} <= {field.name for field in fields(TrainingArguments)}
+
+
+def test_every_logger_of_transformers_is_known():
+    from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+
+    assert len(INTEGRATION_TO_CALLBACK) > 10
+    assert INTEGRATION_TO_CALLBACK.keys() <= training_rules.LOGGERS.keys()
+
+
+def test_schedules_that_need_no_arguments_are_made_without_any():
+    for kind in training_rules.PLAIN_SCHEDULES:
+        assert training_rules._schedule_problem(kind, {}, 1e-4) is None

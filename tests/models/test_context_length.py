@@ -4,6 +4,8 @@ import pytest
 from transformers import AutoConfig
 
 from fusion.models.context_length import context_length
+from fusion.models.loading import ModelRef
+from fusion.models.stored_config import StoredConfig, read_config
 
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 8192}
 LLAMA3 |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
@@ -45,6 +47,25 @@ def test_a_configuration_says_how_many_tokens_its_model_reads(kind, given, right
     assert (tokens, key) == right or (tokens == right[0] and key == "rope_scaling")
 
 
+@pytest.mark.parametrize(("kind", "given", "right"), KNOWN, ids=lambda each: each if isinstance(each, str) else "")
+def test_a_config_json_says_the_same_without_its_architecture(tmp_path, kind, given, right):
+    config = AutoConfig.for_model(kind, **given)
+    config.save_pretrained(tmp_path)
+    assert context_length(read_config(ModelRef(str(tmp_path)))) == context_length(config)
+
+
+def test_a_length_that_an_alibi_model_was_trained_on_is_no_limit(tmp_path):
+    AutoConfig.for_model("bloom", seq_length=2048).save_pretrained(tmp_path)
+    assert context_length(read_config(ModelRef(str(tmp_path)))) is None
+
+
 @pytest.mark.parametrize(("kind", "given"), ENDLESS)
 def test_models_that_no_length_ends_have_no_limit(kind, given):
     assert context_length(AutoConfig.for_model(kind, **given)) is None
+
+
+def test_an_ordinary_config_json_is_read_without_its_architecture(tmp_path):
+    AutoConfig.for_model("gpt2", n_positions=77).save_pretrained(tmp_path)
+    config = read_config(ModelRef(str(tmp_path)))
+    assert isinstance(config, StoredConfig)
+    assert context_length(config) == (77, "n_positions")

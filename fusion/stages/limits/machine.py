@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from fusion.config.training_rules import LOGGERS
 from fusion.models.loading import check_checkpoint
 from fusion.models.quantized_checkpoints import (
     GPU_ALONE,
@@ -43,22 +44,6 @@ OPTIMIZERS = {
     **dict.fromkeys(["adamw_8bit", "adamw_bnb", "lion", "ademamix", "paged", "rmsprop_bnb"], "bitsandbytes"),
 }
 """How the names begin of optimizers that another package holds, and the package as pip knows it."""
-LOGGERS = {
-    "azure_ml": "azureml-core",
-    "clearml": "clearml",
-    "codecarbon": "codecarbon",
-    "comet_ml": "comet-ml",
-    "dagshub": "dagshub",
-    "dvclive": "dvclive",
-    "flyte": "flytekit",
-    "mlflow": "mlflow",
-    "neptune": "neptune",
-    "swanlab": "swanlab",
-    "tensorboard": "tensorboard",
-    "trackio": "trackio",
-    "wandb": "wandb",
-}
-"""What training.report_to may name, and the package that it needs."""
 
 
 def missing_packages(context: RunContext) -> Iterator[str]:

@@ -7,7 +7,8 @@ from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
 
-from fusion.models.loading import ModelRef, load_config
+from fusion.models.loading import ModelRef
+from fusion.models.stored_config import read_config
 from fusion.stages.context import RunContext
 
 
@@ -25,16 +26,15 @@ def read_configs(context: RunContext, *, local_only: bool = False) -> dict[str, 
     for name, model in context.models.items():
         if context.backend(name).has_weights and (not local_only or _is_local(model.ref)):
             try:
-                found[name] = read_config(model.ref)
+                found[name] = _read_once(model.ref)
             except (ValueError, FileNotFoundError):
                 continue
     return found
 
 
 @functools.cache
-def read_config(ref: ModelRef) -> Any:
-    """The configuration of a model, read once."""
-    return load_config(ref)
+def _read_once(ref: ModelRef) -> Any:
+    return read_config(ref)
 
 
 def _is_local(ref: ModelRef) -> bool:
