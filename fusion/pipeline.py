@@ -35,7 +35,7 @@ from fusion.stages.evaluate import candidates, evaluate_one
 from fusion.stages.extract import cache_writer, extract_one, helping_batches, refuse_lone_answers, refuse_unknown
 from fusion.stages.fine_tune import fine_tune_one
 from fusion.stages.helping import helping
-from fusion.stages.limits import refuse_limits, refuse_long_texts, refuse_machine
+from fusion.stages.limits.refuse import refuse_limits, refuse_long_texts, refuse_machine
 from fusion.stages.lineage import lineage
 from fusion.stages.merge import fuse_chosen, merge_all
 from fusion.stages.respond import choose_responses, generate_answers, response_counts, score_answers

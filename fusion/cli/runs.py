@@ -35,7 +35,7 @@ def plan(
     from fusion.runtime.console import console, quiet, show
     from fusion.stages.context import RunContext
     from fusion.stages.data_sets import describe_data
-    from fusion.stages.limits import refuse_plan
+    from fusion.stages.limits.refuse import refuse_plan
 
     quiet()
     given = {"plan.gpus": gpus, "plan.gpu": gpu, "plan.mfu": mfu}

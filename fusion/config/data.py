@@ -130,3 +130,6 @@ class Data(Settings):
     Mix-CPT chooses easy samples by perplexity for its second stage; this score is a guess."""
     max_length: int = Field(default=1024, gt=1)
     """Tokens of prompt and response in training; longer responses are cut, and the cut is reported."""
+    filter_overlong_prompts: bool = False
+    """Leave out, for all models, and count what is too long for one: examples whose prompt leaves no room for a response within
+    `max_length` or what the model reads, and held-out examples that it cannot be measured on. If not said, they are refused."""

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from fusion.cache import Cache
 from fusion.config import Config, ModelSettings, SourceSettings, fine_tuning
-from fusion.data.datasets import Example
+from fusion.data.datasets import DataSet, Example
 from fusion.data.easiest import select_easiest
 from fusion.data.encoding import EncodedTexts
 from fusion.data.folds import assign_folds, prompt_key
@@ -26,6 +26,7 @@ from fusion.sources import AnyBackend, Transformers
 from fusion.stages.data_sets import RunData, refuse_shared, unique_of
 from fusion.stages.encodings import encoded_examples
 from fusion.stages.helping import batches
+from fusion.stages.limits.overlong import without_overlong
 from fusion.stages.mixture_weights import find_shares
 from fusion.training import fine_tuning_name
 from fusion.weighting import AnyWeighting
@@ -51,7 +52,15 @@ class RunContext:
     def __post_init__(self) -> None:
         """Begin with data sets that are not read yet."""
         if self.data is None:
-            object.__setattr__(self, "data", RunData(self.config.data))
+            leave_out = self._without_overlong if self.config.data.filter_overlong_prompts else None
+            object.__setattr__(self, "data", RunData(self.config.data, leave_out))
+
+    def _with_config(self, config: Config) -> RunContext:
+        """A run with another configuration on data of which the same is left out."""
+        return RunContext(config, data=RunData(config.data, self.data.leave_out))
+
+    def _without_overlong(self, sets: list[DataSet], heldout: bool) -> list[DataSet]:
+        return without_overlong(self.planned, sets, heldout=heldout)
 
     @functools.cached_property
     def planned(self) -> RunContext:
@@ -87,7 +96,7 @@ class RunContext:
         """The trainings of a source before it teaches, by name: one on everything, or one for each part that is left out."""
         if source.fine_tune is None:
             return {}
-        alone, count = RunContext(fine_tuning(self.config, source)), source.fine_tune.folds
+        alone, count = self._with_config(fine_tuning(self.config, source)), source.fine_tune.folds
         if count == 1:
             return {fine_tuning_name(source.name): alone}
         return {
@@ -143,7 +152,7 @@ class RunContext:
         if not self.has_generated_responses or not own:
             return self
         data = self.config.data.model_copy(update={"responses": DatasetResponses(), "train": own})
-        plain = RunContext(self.config.model_copy(update={"data": data}))
+        plain = self._with_config(self.config.model_copy(update={"data": data}))
         vars(plain).update(fingerprints=self.fingerprints, tokenizers=self.tokenizers)  # of large models long to read
         return plain
 

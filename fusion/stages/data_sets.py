@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from fusion.config import Data
+from fusion.config import Data, DataSettings
 from fusion.data import datasets
 from fusion.data.datasets import DataSet, Example, LeftOut
 from fusion.stages.prompts import encode_example
@@ -24,21 +24,23 @@ class RunData:
     """The data sets of a run, each read once, when first asked for."""
 
     settings: Data
+    leave_out: Callable[[list[DataSet], bool], list[DataSet]] | None = None
+    """What takes examples out of data sets, which are held out (true) or not; None leaves them all in."""
 
     @functools.cached_property
     def heldout(self) -> list[DataSet]:
         """What is measured on."""
-        return [datasets.read(**each.reading) for each in self.settings.heldout]
+        return self._read(self.settings.heldout, heldout=True)
 
     @functools.cached_property
     def validation(self) -> list[DataSet]:
         """What weights are chosen on."""
-        return [datasets.read(**each.reading) for each in self.settings.validation]
+        return self._read(self.settings.validation)
 
     @functools.cached_property
     def training(self) -> list[DataSet]:
         """What is learned from, without questions that are measured on where `data.decontaminate` says so."""
-        sets = [datasets.read(**each.reading) for each in self.settings.train]
+        sets = self._read(self.settings.train)
         if not self.settings.decontaminate:
             return sets
         questions = {example.question for example in unique_of([*self.heldout, *self.validation])}
@@ -48,6 +50,10 @@ class RunData:
                 "data.decontaminate leaves nothing to learn from: every question of data.train is held out."
             )
         return kept
+
+    def _read(self, settings: Sequence[DataSettings], *, heldout: bool = False) -> list[DataSet]:
+        sets = [datasets.read(**each.reading) for each in settings]
+        return sets if self.leave_out is None else self.leave_out(sets, heldout)
 
     @property
     def parts(self) -> dict[str, list[DataSet]]:

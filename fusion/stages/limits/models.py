@@ -1,15 +1,18 @@
-"""Models of a run as messages name them, and their configurations."""
+"""Models of a run as messages name them, their configurations, and how much they read."""
 
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import try_to_load_from_cache
 
+from fusion.models.context_length import ContextLength, context_length
 from fusion.models.loading import ModelRef
 from fusion.models.stored_config import read_config
-from fusion.stages.context import RunContext
+
+if TYPE_CHECKING:
+    from fusion.stages.context import RunContext
 
 
 def label(context: RunContext, name: str) -> str:
@@ -29,6 +32,19 @@ def read_configs(context: RunContext, *, local_only: bool = False) -> dict[str, 
                 found[name] = _read_once(model.ref)
             except (ValueError, FileNotFoundError):
                 continue
+    return found
+
+
+def context_lengths(context: RunContext) -> dict[str, ContextLength]:
+    """The longest text that each model reads, by name, where there is one."""
+    found = {}
+    for name, config in read_configs(context).items():
+        limits = [context_length(config)]
+        backend = context.backend(name)
+        if (own := getattr(backend, "max_model_len", None)) is not None:
+            limits = [ContextLength(own, "backend.max_model_len")]
+        if limits[0] is not None:  # vLLM writes a token behind every text, which is thrown away
+            found[name] = limits[0]._replace(tokens=limits[0].tokens - (backend.kind == "vllm"))
     return found
 
 

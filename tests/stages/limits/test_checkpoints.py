@@ -7,7 +7,7 @@ from transformers import AutoTokenizer
 
 from fusion.models import quantized_checkpoints
 from fusion.stages.context import RunContext
-from fusion.stages.limits import refuse_limits, refuse_plan
+from fusion.stages.limits.refuse import refuse_limits, refuse_plan
 from tests.helpers import runs
 
 METHODS = {

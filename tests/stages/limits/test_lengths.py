@@ -6,7 +6,7 @@ import pytest
 
 from fusion import pipeline
 from fusion.stages.context import RunContext
-from fusion.stages.limits import refuse_limits
+from fusion.stages.limits.refuse import refuse_limits
 from tests.helpers import runs
 
 

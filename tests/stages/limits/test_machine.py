@@ -5,7 +5,8 @@ import torch
 
 from fusion import pipeline
 from fusion.stages.context import RunContext
-from fusion.stages.limits import machine, refuse_machine, refuse_plan
+from fusion.stages.limits import machine
+from fusion.stages.limits.refuse import refuse_machine, refuse_plan
 from tests.helpers import runs
 
 
