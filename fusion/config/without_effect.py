@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from fusion.config.data import DataSettings
 from fusion.config.models import BUILTIN, ModelSettings
 from fusion.responses import GeneratedResponses, TestsCheck
+from fusion.sources.vllm_source import RESERVED_ARGUMENTS, VLLM
 
 if TYPE_CHECKING:
     from fusion.config.run import Config
@@ -67,6 +68,10 @@ def _models(config: Config) -> Iterator[str]:
         if model.revision is not None and _is_local(model):
             yield f"{place}.revision is {model.revision}, and {model.path} is on this machine, as it is; leave it out"
     for source in config.sources:
+        if isinstance(source.backend, VLLM) and (reserved := sorted(RESERVED_ARGUMENTS & source.backend.engine.keys())):
+            yield (
+                f"sources.{source.name}.backend.engine sets {', '.join(reserved)}, which the run sets itself; remove it there"
+            )
         if isinstance(source.shots, dict) and (unknown := sorted(source.shots.keys() - domains)):
             yield (
                 f"sources.{source.name}.shots names {', '.join(unknown)}; the domains of the data are "

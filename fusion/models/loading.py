@@ -142,10 +142,18 @@ def check_loads_again(model: Any) -> None:
 
 def count_parameters(ref: ModelRef) -> int:
     """Return the number of parameters, tied ones once, from the configuration alone."""
+    return sum(p.numel() for p in empty_model(ref).parameters())
+
+
+def empty_model(ref: ModelRef) -> Any:
+    """Build the model without memory for its weights (device meta), from the configuration alone."""
     config = load_config(ref)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=ref.trust_remote_code)
-    return sum(p.numel() for p in model.parameters())
+
+    def build() -> Any:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=ref.trust_remote_code)
+
+    return _load_or_explain(ref, "architecture", build)
 
 
 def vocabulary_size(tokenizer: Any) -> int:

@@ -13,7 +13,8 @@ from transformers import GenerationConfig
 
 from fusion.core.settings import Settings
 from fusion.models.export import save_weights
-from fusion.models.loading import ModelRef, check_loads_again, load_model
+from fusion.models.loading import ModelRef, check_loads_again, empty_model, load_model
+from fusion.training.quantization_aware import AnyQuantizer, layers_to_quantize
 
 
 class LoRA(Settings):
@@ -64,6 +65,19 @@ def load_pivot(ref: ModelRef, dtype: str, device: str, adapter: LoRA | None) -> 
     )
     model.enable_input_require_grads()  # else nothing before the first adapter has a gradient to recompute for
     return peft.get_peft_model(model, config)
+
+
+def check_pivot(ref: ModelRef, adapter: LoRA | None, quantizer: AnyQuantizer | None) -> None:
+    """Raise ValueError where a trained pivot could not be loaded again, or has no layers that the two name.
+
+    No weights are read.
+    """
+    model = empty_model(ref)
+    check_loads_again(model)
+    if adapter is not None:
+        _targets(model, adapter)
+    if quantizer is not None:
+        layers_to_quantize(model, quantizer)
 
 
 def merge_adapter(ref: ModelRef, dtype: str, adapter: Path, out: Path) -> None:

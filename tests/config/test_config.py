@@ -326,6 +326,11 @@ WITHOUT_EFFECT = [
     (["pivot"], {"path": "/models/a", "revision": "main"}, "pivot.revision is main, and /models/a is on this machine"),
     (["sources", 0, "shots"], {"suns": "x"}, "sources.one.shots names suns; the domains of the data are sums"),
     (
+        ["sources", 0, "backend"],
+        {"kind": "vllm", "engine": {"dtype": "half"}},
+        "sources.one.backend.engine sets dtype, which the run sets itself",
+    ),
+    (
         ["data", "responses"],
         {"kind": "best_source", "top_p": 0.9},
         "data.responses.top_p is 0.9, and temperature 0 takes the likeliest token",

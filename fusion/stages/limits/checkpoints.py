@@ -48,6 +48,14 @@ def unwritable_templates(context: RunContext) -> Iterator[str]:
             yield str(error)
 
 
+def unused_template_settings(context: RunContext) -> Iterator[str]:
+    """A sentence for each model with settings for a chat template, where its tokenizer has none."""
+    for name, model in context.models.items():
+        given = [key for key in ("chat_template_kwargs", "fold_system_message") if getattr(model, key)]
+        if given and not context.tokenizers[name].chat_template:
+            yield f"{label(context, name)}: {', '.join(given)} is for chat templates, and its tokenizer has none; leave it out."
+
+
 def missing_embeddings(context: RunContext) -> Iterator[str]:
     """A sentence for each model whose texts, padding or `stop` have token ids beyond its embedding.
 

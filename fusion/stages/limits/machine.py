@@ -25,7 +25,7 @@ from fusion.models.quantized_checkpoints import (
 )
 from fusion.stages.context import RunContext
 from fusion.stages.limits.models import label, read_configs
-from fusion.training.adapter import AnyAdapter, QLoRA
+from fusion.training.adapter import AnyAdapter, QLoRA, check_pivot
 from fusion.training.engine_checks import device_problems, process_problems
 
 OPTIMIZERS = {
@@ -97,12 +97,34 @@ def run_limits(context: RunContext) -> Iterator[str]:
     for place, folder in folders.items():
         if folder is not None and (why := _unwritable(Path(folder))):
             yield f"{place}: {folder} cannot be written ({why}). Choose another folder with --set {place}=..."
-    for name, model in context.models.items():
-        if context.backend(name).has_weights:
-            try:
-                check_checkpoint(model.ref)
-            except (ValueError, FileNotFoundError) as error:
-                yield str(error)
+    yield from _sources_elsewhere(context)
+    checks = [
+        lambda ref=model.ref: check_checkpoint(ref)
+        for name, model in context.models.items()
+        if context.backend(name).has_weights
+    ]
+    adapter, quantizer = context.config.adapter, context.config.quantization_aware_training
+    for check in [*checks, lambda: check_pivot(context.config.pivot.ref, adapter, quantizer)]:
+        try:
+            check()
+        except (ValueError, FileNotFoundError) as error:
+            yield str(error)
+
+
+def _sources_elsewhere(context: RunContext) -> Iterator[str]:
+    """Keys of servers that are not set, and caches that are not imported yet."""
+    for source in context.config.sources:
+        variable = getattr(source.backend, "api_key_env", None)
+        if variable and not os.environ.get(variable):
+            yield (
+                f"source {source.name}: backend.api_key_env names {variable}, which is not set. Export the key under it."
+            )
+        cache = context.config.folder / "cache" / source.name
+        if source.backend.kind == "imported" and context.config.store is None and not cache.exists():
+            yield (
+                f"source {source.name} has backend kind: imported, and its cache is not there yet. Run `fusion cache import "
+                f"FILE... --config CONFIG --source {source.name} --format FORMAT`, or give it another backend."
+            )
 
 
 def _of_arguments(place: str, arguments: Mapping[str, Any]) -> Iterator[str]:

@@ -10,9 +10,15 @@ from collections.abc import Iterator
 
 from fusion.stages.context import RunContext
 from fusion.stages.limits import lengths
-from fusion.stages.limits.checkpoints import missing_embeddings, unloadable_checkpoints, unwritable_templates
+from fusion.stages.limits.checkpoints import (
+    missing_embeddings,
+    unloadable_checkpoints,
+    unused_template_settings,
+    unwritable_templates,
+)
 from fusion.stages.limits.machine import machine_limits, missing_packages, run_limits
 from fusion.stages.limits.models import read_configs
+from fusion.training.engine import BATCH_SIZE
 
 
 def refuse_limits(context: RunContext, *, read_data: bool = True) -> None:
@@ -68,8 +74,20 @@ def refuse_long_prompts(context: RunContext) -> None:
 
 
 def _of_texts(context: RunContext) -> Iterator[str]:
+    yield from unused_template_settings(context)
     yield from unwritable_templates(context)
     refuse_long_prompts(context)
     yield from missing_embeddings(context)
     yield from lengths.long_texts(context)
     yield from lengths.long_answers(context)
+    yield from no_whole_batch(context)
+
+
+def no_whole_batch(context: RunContext) -> Iterator[str]:
+    """A sentence where a training would drop every example."""
+    batch, examples = int(context.config.training.get(*BATCH_SIZE)), len(context.train_examples)
+    if context.config.training.get("dataloader_drop_last") and examples < batch:
+        yield (
+            f"training.dataloader_drop_last leaves nothing to learn from: there are {examples} examples, and a batch has "
+            f"{batch} (per_device_train_batch_size). Leave it out, or lower the batch size."
+        )

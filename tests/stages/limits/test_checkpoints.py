@@ -117,3 +117,15 @@ def test_what_an_export_would_refuse_after_training_is_said_before(tmp_path):
     raw = runs.raw(tmp_path)
     said = refused(tmp_path, refuse_limits, pivot=raw["pivot"] | {"stop": ["qqzzqq"]})
     assert "pivot.stop: 'qqzzqq' takes several tokens" in said
+
+
+def test_settings_for_a_chat_template_that_is_not_there_are_refused(tmp_path):
+    raw = runs.raw(tmp_path)
+    said = refused(tmp_path, refuse_limits, pivot=raw["pivot"] | {"chat_template_kwargs": {"enable_thinking": False}})
+    assert "chat_template_kwargs is for chat templates, and its tokenizer has none" in said
+
+
+def test_a_batch_that_is_never_full_is_refused_where_others_are_dropped(tmp_path):
+    training = {"dataloader_drop_last": True, "per_device_train_batch_size": 17}
+    said = refused(tmp_path, refuse_limits, training=training)
+    assert "training.dataloader_drop_last leaves nothing to learn from: there are 16 examples" in said

@@ -118,3 +118,32 @@ def test_weights_that_are_not_there_are_missed_before_the_pivot_is_read(tmp_path
     with pytest.raises(ValueError, match="qwen has neither"):
         pipeline.run(runs.config(tmp_path))
     assert not (tmp_path / "runs" / "small" / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"adapter": {"kind": "lora", "target_modules": ["q_prj"]}}, "the pivot has no linear layer q_prj; it has"),
+        (
+            {"quantization_aware_training": {"kind": "int4", "modules_to_not_convert": ["o_prj"]}},
+            "there is no linear layer o_prj; there are",
+        ),
+    ],
+)
+def test_layers_that_the_pivot_does_not_have_are_named_before_extraction(tmp_path, changes, said):
+    assert said in refused(tmp_path, **changes)
+
+
+def test_a_key_of_a_server_that_is_not_set_is_named(tmp_path, monkeypatch):
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+    sources = runs.raw(tmp_path)["sources"]
+    sources[0]["backend"] = {"kind": "openai", "url": "http://here/v1", "model": "m", "api_key_env": "NO_SUCH_KEY"}
+    said = refused(tmp_path, sources=sources, objectives=[{"kind": "forward_kl"}])
+    assert "source neox: backend.api_key_env names NO_SUCH_KEY, which is not set" in said
+
+
+def test_a_cache_that_is_not_imported_yet_is_named(tmp_path):
+    sources = runs.raw(tmp_path)["sources"]
+    sources[0]["backend"] = {"kind": "imported"}
+    said = refused(tmp_path, sources=sources, objectives=[{"kind": "forward_kl"}])
+    assert "source neox has backend kind: imported, and its cache is not there yet" in said

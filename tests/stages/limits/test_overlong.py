@@ -19,8 +19,8 @@ def context(folder, part: str = "train", long: str = LONG, **settings) -> RunCon
     config = runs.config(folder, data=runs.raw(folder)["data"] | settings, evaluation={})
     file = folder / ("train.jsonl" if part == "train" else "heldout.jsonl")
     lines = file.read_text().splitlines()
-    long = [json.dumps({"prompt": f"{long}{n}", "response": f"yes {n}", "domain": 0}) for n in range(2)]
-    file.write_text("\n".join([*lines[:3], *long, *lines[3:]]))
+    more = [json.dumps({"prompt": f"{long}{n}", "response": f"yes {n}", "domain": 0}) for n in range(2)]
+    file.write_text("\n".join([*lines[:3], *more, *lines[3:]]))
     return RunContext(config)
 
 
@@ -74,7 +74,9 @@ def test_prompts_without_room_for_answers_are_left_out_where_answers_are_written
 
 
 def test_a_source_that_is_fine_tuned_first_reads_what_all_read(tmp_path):
-    shortened = json.loads((runs.models(tmp_path)["qwen"] / "config.json").read_text()) | {"max_position_embeddings": 90}
+    shortened = json.loads((runs.models(tmp_path)["qwen"] / "config.json").read_text()) | {
+        "max_position_embeddings": 90
+    }
     (runs.models(tmp_path)["qwen"] / "config.json").write_text(json.dumps(shortened))
     ours = context(tmp_path, long=LONG[:200], max_length=200)
     sources = [ours.config.sources[0].model_copy(update={"fine_tune": FineTune()}), ours.config.sources[1]]
