@@ -47,8 +47,7 @@ def plan(
     if not planned.from_settings:
         console.print(describe_domains(context))
         show(describe_data(context))
-    for note in notes:
-        console.print(f"On this machine the run would stop: {note}", markup=False)
+    show(f"On this machine the run would stop: {note}" for note in notes)
 
 
 @app.command()

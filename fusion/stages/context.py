@@ -17,6 +17,7 @@ from fusion.data.encoding import EncodedTexts
 from fusion.data.folds import assign_folds, prompt_key
 from fusion.data.prompt_format import Message
 from fusion.models import loading
+from fusion.models.stored_config import read_config
 from fusion.responses import AnyCheck, DatasetResponses, GeneratedResponses, example_from_json, placeholder_examples
 from fusion.runtime import artifacts
 from fusion.runtime.console import console
@@ -139,6 +140,11 @@ class RunContext:
     def tokenizers(self) -> dict[str, Any]:
         """Each model's tokenizer."""
         return {name: loading.load_tokenizer(model.ref) for name, model in self.models.items()}
+
+    @functools.cache  # noqa: B019  (a context lives as long as its run)
+    def stored_config(self, name: str) -> Any:
+        """What config.json says of a model; see `read_config`."""
+        return read_config(self.models[name].ref)
 
     @functools.cached_property
     def original_examples(self) -> list[Example]:

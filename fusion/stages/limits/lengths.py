@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fusion.data.datasets import Example
 from fusion.data.encode import encode
 from fusion.models.context_length import ContextLength
@@ -61,9 +64,9 @@ def where_read(example: Example) -> str:
 def _long_extracted(context: RunContext, name: str, limit: ContextLength) -> Iterator[str]:
     texts, count = context.encoded(name), len(context.train_examples)
     unwritten = context.for_plan and context.has_generated_responses  # their length is not known yet
-    lengths = [
-        text.start + 1 if unwritten and number < count else len(text.input_ids) for number, text in enumerate(texts)
-    ]
+    lengths = texts.lengths.copy()
+    if unwritten:
+        lengths[:count] = texts.starts[:count] + 1
     for part, first, end in (("training", 0, count), ("validation", count, len(texts))):
         examples = context.extracted_examples[first:end]
         most = context.config.data.max_length
@@ -114,11 +117,11 @@ def _sentence(
     limit: ContextLength,
     part: str,
     examples: Sequence[Example],
-    lengths: Sequence[int],
+    lengths: Sequence[int] | NDArray[np.int64],
     way_out: str,
 ) -> Iterator[str]:
-    too_long = [number for number, length in enumerate(lengths) if length > limit.tokens]
-    if too_long:
+    too_long = np.flatnonzero(np.asarray(lengths) > limit.tokens)
+    if len(too_long):
         first = too_long[0]
         yield (
             f"{label(context, name)} reads at most {limit.tokens} tokens ({limit.key}), and {len(too_long)} of the "

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import try_to_load_from_cache
 
 from fusion.models.context_length import ContextLength, context_length
 from fusion.models.loading import ModelRef
-from fusion.models.stored_config import read_config
 
 if TYPE_CHECKING:
     from fusion.stages.context import RunContext
@@ -29,7 +27,7 @@ def read_configs(context: RunContext, *, local_only: bool = False) -> dict[str, 
     for name, model in context.models.items():
         if context.backend(name).has_weights and (not local_only or _is_local(model.ref)):
             try:
-                found[name] = _read_once(model.ref)
+                found[name] = context.stored_config(name)
             except (ValueError, FileNotFoundError):
                 continue
     return found
@@ -46,11 +44,6 @@ def context_lengths(context: RunContext) -> dict[str, ContextLength]:
         if limits[0] is not None:  # vLLM writes a token behind every text, which is thrown away
             found[name] = limits[0]._replace(tokens=limits[0].tokens - (backend.kind == "vllm"))
     return found
-
-
-@functools.cache
-def _read_once(ref: ModelRef) -> Any:
-    return read_config(ref)
 
 
 def _is_local(ref: ModelRef) -> bool:
