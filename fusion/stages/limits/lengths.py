@@ -8,12 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusion.data.datasets import Example
-from fusion.data.encode import encode
 from fusion.models.context_length import ContextLength
 from fusion.stages.context import RunContext
 from fusion.stages.limits.models import context_lengths, label
-from fusion.stages.limits.overlong import is_evaluated, overlong, possibly_longer, prompt_tokens
-from fusion.stages.prompts import prompt_format
+from fusion.stages.limits.overlong import is_evaluated, overlong, possibly_longer, prompt_lengths, text_lengths
 
 LEAVE_OUT = "set data.filter_overlong_prompts: true to leave them out"
 
@@ -81,17 +79,7 @@ def _long_extracted(context: RunContext, name: str, limit: ContextLength) -> Ite
 def _long_heldout(context: RunContext, name: str, limit: ContextLength) -> Iterator[str]:
     heldout = context.heldout_examples
     examples = [heldout[number] for number in possibly_longer(context, name, heldout, limit.tokens)]
-    lengths = [
-        len(
-            encode(
-                context.tokenizers[name],
-                example.messages,
-                example.response,
-                prompt_format=prompt_format(context, name, example),
-            ).input_ids
-        )
-        for example in examples
-    ]
+    lengths = text_lengths(context, name, examples)
     way_out = f"Shorten them (prompt_chars and response_chars in data.heldout), {LEAVE_OUT}"
     yield from _sentence(context, name, limit, "held-out", examples, lengths, way_out)
 
@@ -100,7 +88,7 @@ def _no_room(
     context: RunContext, name: str, limit: ContextLength, examples: Sequence[Example], part: str, key: str, room: int
 ) -> Iterator[str]:
     asked = [examples[number] for number in possibly_longer(context, name, examples, limit.tokens - room)]
-    lengths = [prompt_tokens(context, name, example, example.messages) + room for example in asked]
+    lengths = [tokens + room for tokens in prompt_lengths(context, name, asked)]
     too_long = [(length, example) for length, example in zip(lengths, asked, strict=True) if length > limit.tokens]
     if too_long:
         length, first = too_long[0]

@@ -8,16 +8,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from fusion.data.datasets import DataSet, Example, LeftOut
-from fusion.data.encode import encode, encode_prompt
-from fusion.data.prompt_format import Message
+from fusion.data.encoding import Conversation, encode_batch, encode_prompt_batch
 from fusion.stages.limits.models import context_lengths
-from fusion.stages.prompts import prompt_format
+from fusion.stages.prompts import prompt_formats
 
 if TYPE_CHECKING:
     from fusion.stages.context import RunContext
 
 TEMPLATE_TOKENS = 512
 """More than a chat template writes around a conversation: texts that are shorter than a limit by this are not encoded."""
+PLAIN_TOKENS = 16
+"""The same where there is no template: the tokens that open and end a text."""
 
 
 class Overlong(NamedTuple):
@@ -50,75 +51,79 @@ def overlong(
     In training and validation those whose prompt leaves no room for a response within `data.max_length` or what the model
     reads; with `heldout` those that it cannot be measured on: the whole text is too long, or the prompt and an answer.
     """
-    looks = (_heldout_lengths if heldout else _training_lengths)(context, name)
-    least = min((limit - behind for _length, limit, behind in looks), default=math.inf)
-    for number in possibly_longer(context, name, examples, least):
-        for length, limit, _behind in looks:
-            if (tokens := length(examples[number])) > limit:
-                yield Overlong(number, tokens, limit)
-                break
+    measures = (_heldout_measures if heldout else _training_measures)(context, name)
+    numbers = possibly_longer(context, name, examples, min((m.limit - m.more for m in measures), default=math.inf))
+    found: dict[int, Overlong] = {}
+    for measure in measures:
+        lengths = measure.lengths([examples[number] for number in numbers])
+        for number, tokens in zip(numbers, lengths, strict=True):
+            if tokens > measure.limit:
+                found.setdefault(number, Overlong(number, tokens, measure.limit))
+    yield from (found[number] for number in sorted(found))
 
 
 def possibly_longer(context: RunContext, name: str, examples: Sequence[Example], tokens: int | float) -> list[int]:
     """Numbers of the examples that may take more tokens than so many: each token has a byte at least, the template's aside."""
+    formats, chat = prompt_formats(context, name), bool(context.tokenizers[name].chat_template)
 
     def size(example: Example) -> int:
-        shots = prompt_format(context, name, example).shots
-        messages = [*example.messages, *(example.look_ahead or ())]
-        return sum(
-            len(text.encode("utf-8", "surrogatepass")) for text in [shots, example.response, *_contents(messages)]
-        )
+        form, messages = formats(example, example.messages), [*example.messages, *(example.look_ahead or ())]
+        texts = [form.shots, form.answer_prefix or "", example.response, *(str(each["content"]) for each in messages)]
+        around = TEMPLATE_TOKENS if chat and form.template != "plain" else PLAIN_TOKENS
+        return around + sum(len(text.encode("utf-8", "surrogatepass")) + 1 for text in texts)
 
-    return [number for number, example in enumerate(examples) if size(example) + TEMPLATE_TOKENS > tokens]
-
-
-Length = tuple[Callable[[Example], int], int, int]
-"""How many tokens of an example count, how many may, and how many of them are not the example's own."""
+    return [number for number, example in enumerate(examples) if size(example) > tokens]
 
 
-def _training_lengths(context: RunContext, name: str) -> list[Length]:
+class Measure(NamedTuple):
+    """What of examples is measured, and how much it may be."""
+
+    lengths: Callable[[Sequence[Example]], list[int]]
+    """Tokens of each."""
+    limit: int
+    more: int
+    """How many of them are not the example's own."""
+
+
+def _training_measures(context: RunContext, name: str) -> list[Measure]:
     """The prompt alone within data.max_length, as it is cut; with what stands before it within what the model reads."""
 
-    def own(example: Example) -> int:
-        form = replace(prompt_format(context, name, example), shots="")
-        return 1 + len(encode_prompt(context.tokenizers[name], example.messages, prompt_format=form).ids)
+    def own(examples: Sequence[Example]) -> list[int]:
+        return [1 + tokens for tokens in prompt_lengths(context, name, examples, shots=False)]
 
-    def longer(example: Example) -> int:
-        ahead = getattr(context.models[name], "look_ahead", False) and example.look_ahead
-        return 1 + prompt_tokens(context, name, example, ahead or example.messages)
+    def whole(examples: Sequence[Example]) -> list[int]:
+        ahead = bool(getattr(context.models[name], "look_ahead", False))
+        return [1 + tokens for tokens in prompt_lengths(context, name, examples, look_ahead=ahead)]
 
-    lengths: list[Length] = [(own, context.config.data.max_length, 1)]
+    measures = [Measure(own, context.config.data.max_length, 1)]
     if (read := context_lengths(context).get(name)) is not None:
-        lengths.append((longer, read.tokens, 1))
+        measures.append(Measure(whole, read.tokens, 1))
         if context.has_generated_responses and name in context.responding_sources:
-            lengths.append(_answered(context, name, read.tokens, context.response_settings.max_new_tokens))
-    return lengths
+            measures.append(_answered(context, name, read.tokens, context.response_settings.max_new_tokens))
+    return measures
 
 
-def _heldout_lengths(context: RunContext, name: str) -> list[Length]:
-    read = context_lengths(context).get(name)
+def _heldout_measures(context: RunContext, name: str) -> list[Measure]:
+    read, evaluation = context_lengths(context).get(name), context.config.evaluation
     if read is None or not is_evaluated(context, name):
         return []
-
-    def whole(example: Example) -> int:
-        form = prompt_format(context, name, example)
-        return len(encode(context.tokenizers[name], example.messages, example.response, prompt_format=form).input_ids)
-
-    evaluation = context.config.evaluation
-    domains = set(evaluation.exact_match)
-    return [(whole, read.tokens, 0), _answered(context, name, read.tokens, evaluation.max_new_tokens, domains)]
+    measures = [Measure(lambda examples: text_lengths(context, name, examples), read.tokens, 0)]
+    if domains := set(evaluation.exact_match):
+        measures.append(_answered(context, name, read.tokens, evaluation.max_new_tokens, domains))
+    return measures
 
 
 def _answered(
     context: RunContext, name: str, limit: int, max_new_tokens: int, domains: Collection[str] | None = None
-) -> Length:
+) -> Measure:
     """The prompt and an answer, where one is written: in these domains, or in all."""
 
-    def length(example: Example) -> int:
-        asked = domains is None or example.domain in domains
-        return prompt_tokens(context, name, example, example.messages) + max_new_tokens if asked else 0
+    def lengths(examples: Sequence[Example]) -> list[int]:
+        asked = [domains is None or example.domain in domains for example in examples]
+        found = prompt_lengths(context, name, examples)
+        return [tokens + max_new_tokens if each else 0 for tokens, each in zip(found, asked, strict=True)]
 
-    return length, limit, max_new_tokens
+    return Measure(lengths, limit, max_new_tokens)
 
 
 def is_evaluated(context: RunContext, name: str) -> bool:
@@ -126,10 +131,23 @@ def is_evaluated(context: RunContext, name: str) -> bool:
     return name == "pivot" or context.config.evaluation.original_models
 
 
-def prompt_tokens(context: RunContext, name: str, example: Example, messages: Sequence[Message]) -> int:
-    """How many tokens of a model the prompt of an example takes."""
-    form = prompt_format(context, name, example, messages)
-    return len(encode_prompt(context.tokenizers[name], messages, prompt_format=form).ids)
+def prompt_lengths(
+    context: RunContext, name: str, examples: Sequence[Example], *, shots: bool = True, look_ahead: bool = False
+) -> list[int]:
+    """How many tokens of a model the prompts of examples take, with or without what stands before them."""
+    formats, conversations = prompt_formats(context, name), []
+    for example in examples:
+        messages = (look_ahead and example.look_ahead) or example.messages
+        form = formats(example, messages)
+        conversations.append(Conversation(messages, "", form if shots else replace(form, shots=""), example.origin))
+    return [len(prompt.ids) for prompt in encode_prompt_batch(context.tokenizers[name], conversations)]
+
+
+def text_lengths(context: RunContext, name: str, examples: Sequence[Example]) -> list[int]:
+    """How many tokens of a model whole examples take, uncut."""
+    formats = prompt_formats(context, name)
+    conversations = [Conversation(e.messages, e.response, formats(e, e.messages), e.origin) for e in examples]
+    return encode_batch(context.tokenizers[name], conversations).lengths.tolist() if conversations else []
 
 
 def _without(context: RunContext, data: DataSet, heldout: bool) -> DataSet:
@@ -142,7 +160,3 @@ def _without(context: RunContext, data: DataSet, heldout: bool) -> DataSet:
             left_out.append(LeftOut(reason, len(found), kept[first.number].origin))
             kept = [example for number, example in enumerate(kept) if number not in found]
     return replace(data, examples=kept, left_out=left_out)
-
-
-def _contents(messages: Sequence[Message]) -> Iterator[str]:
-    return (str(message["content"]) for message in messages)
