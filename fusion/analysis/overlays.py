@@ -12,7 +12,7 @@ from fusion.alignment.overlay import Spell, overlay
 from fusion.cache import Cache
 from fusion.core.overlay import Overlay
 from fusion.core.rows import LogitRows
-from fusion.data.datasets import Example
+from fusion.data.example import Example
 from fusion.stages.context import RunContext
 from fusion.stages.prompts import encode_example
 from fusion.tokenizers import vocabulary_bytes

@@ -10,7 +10,7 @@ import torch
 from fusion.alignment import AlignmentAudit, align, audit, coverage
 from fusion.alignment.tokenizer_pair import vocabulary_map
 from fusion.data.batching import pad_texts
-from fusion.data.datasets import unique_examples
+from fusion.data.example import unique_examples
 from fusion.models.loading import load_config
 from fusion.stages.context import RunContext
 from fusion.stages.prompts import prompt_format

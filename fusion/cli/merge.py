@@ -12,7 +12,7 @@ from fusion.cli.app import app
 from fusion.cli.runs import until
 
 if TYPE_CHECKING:
-    from fusion.data.datasets import Example
+    from fusion.data.example import Example
     from fusion.merging.files.stream import MergeResult
     from fusion.merging.recipes.merge_recipe import MergeRecipe
     from fusion.merging.recipes.search_settings import WeightSearch

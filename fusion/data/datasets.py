@@ -8,23 +8,10 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Any
 
-from fusion.data.example import Example, count_by_domain, other_answers, prompt_turns, unique_examples
+from fusion.data.example import Example
 from fusion.data.make_examples import ExampleMaker
 from fusion.data.reading import Row, places, read_rows, value_text
 from fusion.quickstart import skills
-
-__all__ = [
-    "DataSet",
-    "Example",
-    "LeftOut",
-    "count_by_domain",
-    "is_hub_id",
-    "load",
-    "other_answers",
-    "prompt_turns",
-    "read",
-    "unique_examples",
-]
 
 BUILTIN = "builtin:"
 HEAD = 1000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from fusion.data.datasets import Example, count_by_domain
+from fusion.data.example import Example, count_by_domain
 
 
 def select_easiest(log_perplexity: Sequence[float], examples: Sequence[Example], share: float) -> list[int]:

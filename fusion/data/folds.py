@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fusion.data.datasets import Example
+from fusion.data.example import Example
 
 
 def assign_folds(examples: Sequence[Example], count: int) -> dict[str, int]:

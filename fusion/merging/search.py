@@ -20,7 +20,7 @@ from fusion.runtime.artifacts import write_json
 from fusion.runtime.console import console, counter
 
 if TYPE_CHECKING:
-    from fusion.data.datasets import Example
+    from fusion.data.example import Example
 from fusion.data.prompt_format import PromptFormat
 
 SEARCH_RECORD = "search.json"

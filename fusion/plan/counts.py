@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from fusion.config import Config, DataSettings
-from fusion.data import datasets
 from fusion.data.easiest import easiest_counts
 from fusion.data.encoding import EncodedTexts
+from fusion.data.example import count_by_domain
 from fusion.plan.flops import Counts
 from fusion.stages.context import RunContext
 
@@ -80,10 +80,6 @@ def _examples(config: Config, part: str) -> int:
 
 def describe_domains(context: RunContext) -> str:
     """One line with the number of examples in each domain."""
-    train = ", ".join(
-        f"{domain} {count}" for domain, count in datasets.count_by_domain(context.original_examples).items()
-    )
-    held = ", ".join(
-        f"{domain} {count}" for domain, count in datasets.count_by_domain(context.heldout_examples).items()
-    )
+    train = ", ".join(f"{domain} {count}" for domain, count in count_by_domain(context.original_examples).items())
+    held = ", ".join(f"{domain} {count}" for domain, count in count_by_domain(context.heldout_examples).items())
     return f"training: {train}; held out: {held}"

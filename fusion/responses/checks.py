@@ -13,7 +13,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from fusion.core.settings import Settings
-from fusion.data.datasets import Example
+from fusion.data.example import Example
 from fusion.grading import answers, sandbox
 from fusion.responses.response import Response
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fusion.data.datasets import Example
+from fusion.data.example import Example
 from fusion.responses.response import Response
 from fusion.responses.settings import BestSource, EverySource, GeneratedResponses
 from fusion.runtime.run_file import ResponseCounts

@@ -11,9 +11,10 @@ from typing import Any, cast
 
 from fusion.cache import Cache
 from fusion.config import Config, ModelSettings, SourceSettings, fine_tuning
-from fusion.data.datasets import DataSet, Example
+from fusion.data.datasets import DataSet
 from fusion.data.easiest import select_easiest
 from fusion.data.encoding import EncodedTexts
+from fusion.data.example import Example
 from fusion.data.folds import assign_folds, prompt_key
 from fusion.data.prompt_format import Message
 from fusion.models import loading

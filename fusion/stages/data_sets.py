@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from fusion.config import Data, DataSettings
 from fusion.data import datasets
-from fusion.data.datasets import DataSet, Example, LeftOut
+from fusion.data.datasets import DataSet, LeftOut
+from fusion.data.example import Example, unique_examples
 from fusion.stages.prompts import encode_example
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class RunData:
 
 def unique_of(sets: Sequence[DataSet]) -> list[Example]:
     """Return the examples of several data sets, each content once."""
-    return list(datasets.unique_examples(example for each in sets for example in each.examples))
+    return list(unique_examples(example for each in sets for example in each.examples))
 
 
 def _without(data: DataSet, questions: set[str]) -> DataSet:

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from fusion.cache import Cache, CacheWriter, full_key, write_missing_shards
 from fusion.core.rows import LogitRows
-from fusion.data import datasets
-from fusion.data.datasets import Example
 from fusion.data.encode import Encoded, tokens_digest
+from fusion.data.example import Example, other_answers
 from fusion.data.folds import assign_folds, prompt_key
 from fusion.models import loading
 from fusion.models.loading import ModelRef, vocabulary_size
@@ -146,11 +145,7 @@ def helping_batches(context: RunContext, caches: dict[str, Cache]) -> Iterator[B
 def refuse_lone_answers(context: RunContext) -> None:
     """Raise ValueError where an objective looks at other answers to a prompt and no prompt of the training data has two."""
     for number, objective in enumerate(context.config.objectives):
-        if (
-            objective.weight
-            and objective.requirements.other_answers
-            and not any(datasets.other_answers(context.train_examples))
-        ):
+        if objective.weight and objective.requirements.other_answers and not any(other_answers(context.train_examples)):
             raise ValueError(
                 f"objectives[{number}] ({objective.kind}) with other_answers compares answers to one prompt, and each of "
                 f"the {len(context.train_examples)} training examples has a prompt of its own. Add data with the same prompts "

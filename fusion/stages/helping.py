@@ -14,7 +14,7 @@ from fusion.alignment import Alignment, align
 from fusion.cache import Cache
 from fusion.core.example import ExampleInfo
 from fusion.core.rows import LogitRows, Pairs
-from fusion.data.datasets import Example
+from fusion.data.example import Example
 from fusion.runtime.run_file import Helping
 from fusion.weighting import AnyWeighting, scale_by_example
 

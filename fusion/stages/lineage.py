@@ -10,6 +10,7 @@ from typing import Any
 from fusion.config import BUILTIN
 from fusion.data import datasets
 from fusion.data.easiest import easiest_counts
+from fusion.data.example import count_by_domain
 from fusion.models import loading
 from fusion.stages.context import RunContext
 from fusion.stages.data_sets import data_facts
@@ -29,7 +30,7 @@ def lineage(context: RunContext) -> dict[str, Any]:
         "models": {name: _model(context, name) for name in context.models},
         "data": {
             "train": easiest_counts(context.train_examples, config.data.easiest_fraction or 1.0),
-            "heldout": datasets.count_by_domain(context.heldout_examples),
+            "heldout": count_by_domain(context.heldout_examples),
             "sets": data_facts(context),
             "hub_datasets": list(
                 dict.fromkeys(data.path for data in config.data.train if datasets.is_hub_id(data.path))

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from fusion.config import SourceSettings
-from fusion.data.datasets import Example
 from fusion.data.encode import Encoded, encode, encode_prompt, truncate_rows
 from fusion.data.encoding import Conversation, encode_prompt_batch
+from fusion.data.example import Example
 from fusion.data.prompt_format import Message, PromptFormat
 
 if TYPE_CHECKING:

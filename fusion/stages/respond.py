@@ -17,8 +17,8 @@ import torch
 from fusion.cache import write_missing_shards
 from fusion.core.rows import LogitRows
 from fusion.data.chat_tokens import Prompt
-from fusion.data.datasets import Example
 from fusion.data.encoding import Conversation, encode_batch, encode_prompt_batch
+from fusion.data.example import Example
 from fusion.responses import (
     PromptResponses,
     Response,

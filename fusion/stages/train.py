@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from fusion.alignment.tokenizer_pair import spelling_distance, vocabulary_map
 from fusion.cache import Cache
 from fusion.config import plain_fine_tuning
-from fusion.data import datasets
 from fusion.data.answer_end import token_of_text
 from fusion.data.encode import tokens_digest
+from fusion.data.example import other_answers
 from fusion.data.exported_template import exported_template
 from fusion.models.generate import trained_ends
 from fusion.objectives import AnyObjective
@@ -144,7 +144,7 @@ def _other_answers(context: RunContext, objectives: Sequence[AnyObjective]) -> l
     """Id of another answer to the prompt of each example that is learned from, where an objective reads it."""
     if not any(objective.requirements.other_answers for objective in objectives):
         return None
-    others = datasets.other_answers(context.train_examples)
+    others = other_answers(context.train_examples)
     return [others[n] for n in context.training_indices]
 
 

@@ -25,8 +25,8 @@ from fusion.cache import Cache
 from fusion.core.example import ExampleInfo
 from fusion.core.rows import LogitRows, Pairs, Positions
 from fusion.data.batching import pack_texts, pad_texts
-from fusion.data.datasets import Example
 from fusion.data.encode import Encoded
+from fusion.data.example import Example
 from fusion.models.loading import ModelRef
 from fusion.objectives import BatchTargets, SourceTargets
 from fusion.transforms import AnyTransform

@@ -13,8 +13,8 @@ import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from fusion.data.datasets import Example
 from fusion.data.encode import Encoded, encode
+from fusion.data.example import Example
 from fusion.models.generate import GenerationSettings
 from fusion.models.head import Head, output_layer, without_router_loss
 from fusion.models.loading import ModelRef, load_model, load_tokenizer, vocabulary_size

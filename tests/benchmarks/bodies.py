@@ -11,8 +11,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from fusion.cache import Cache, CacheWriter
 from fusion.core.rows import LogitRows
-from fusion.data.datasets import Example
 from fusion.data.encode import Encoded
+from fusion.data.example import Example
 
 PIVOT = 49_152
 

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from fusion.data import datasets
+from fusion.data.example import Example, other_answers
 
 ROWS = [
     {"question": "what is 2 + 2?", "answer": "four {4}", "level": 1},
@@ -88,7 +89,7 @@ def test_conversations_and_chosen_answers_become_one_raw_text(tmp_path):
         ({"prompt": "", "response": "{chosen}"}, "good"),
     ]:
         (example,) = datasets.load(str(tmp_path / "x.jsonl"), domain="d", as_raw_text=True, **settings)
-        assert example == datasets.Example((), text, "d", "plain")
+        assert example == Example((), text, "d", "plain")
     (cut,) = datasets.load(str(tmp_path / "x.jsonl"), domain="d", messages="talk", as_raw_text=True, response_chars=5)
     assert cut.response == "a\nb\nc"
 
@@ -99,14 +100,14 @@ def test_chosen_answers_are_learned_behind_their_prompt_as_text_or_as_a_conversa
     (tmp_path / "y.jsonl").write_text(json.dumps({"chosen": talk, "rejected": talk}))
     (text,) = datasets.load(str(tmp_path / "x.jsonl"), domain="d", response="{chosen}")
     (conversation,) = datasets.load(str(tmp_path / "y.jsonl"), domain="d", messages="chosen")
-    assert text == conversation == datasets.Example(tuple(talk[:1]), "good", "d")
+    assert text == conversation == Example(tuple(talk[:1]), "good", "d")
 
 
 def test_an_id_names_the_content_and_nothing_else():
-    one = datasets.Example(({"role": "user", "content": "a"},), "b", "x")
-    assert one.id == datasets.Example(({"role": "user", "content": "a"},), "b", "y").id
-    assert one.id != datasets.Example(({"role": "user", "content": "a"},), "b ", "x").id
-    assert one.id != datasets.Example((), "b", "x").id
+    one = Example(({"role": "user", "content": "a"},), "b", "x")
+    assert one.id == Example(({"role": "user", "content": "a"},), "b", "y").id
+    assert one.id != Example(({"role": "user", "content": "a"},), "b ", "x").id
+    assert one.id != Example((), "b", "x").id
 
 
 def test_builtin_data_is_the_same_every_time_and_noise_changes_answers_only():
@@ -161,7 +162,7 @@ def test_a_missing_or_unknown_file_is_named(tmp_path):
 
 def said(response, *turns, **more):
     messages = tuple({"role": role, "content": content} for role, content in turns)
-    return datasets.Example(messages, response, more.pop("domain", "d"), **more)
+    return Example(messages, response, more.pop("domain", "d"), **more)
 
 
 def test_another_answer_is_the_next_one_to_the_same_prompt_in_a_circle():
@@ -169,21 +170,21 @@ def test_another_answer_is_the_next_one_to_the_same_prompt_in_a_circle():
     one, two, three = said("4", asked), said("2 and 2 is 4", asked, domain="thought"), said("four", asked)
     alone = said("6", else_asked)
     examples = [one, alone, two, three, one]
-    assert datasets.other_answers(examples) == [two.id, None, three.id, one.id, two.id]
-    assert datasets.other_answers([one, two]) == [two.id, one.id]
+    assert other_answers(examples) == [two.id, None, three.id, one.id, two.id]
+    assert other_answers([one, two]) == [two.id, one.id]
 
 
 def test_system_messages_may_differ_between_answers_and_other_turns_may_not():
     one, two = said("4", ("user", "2 + 2?")), said("so 4", ("system", "Think."), ("user", "2 + 2?"))
-    assert datasets.other_answers([one, two]) == [two.id, one.id]
+    assert other_answers([one, two]) == [two.id, one.id]
     longer = said("so 4", ("user", "Hi."), ("assistant", "Yes?"), ("user", "2 + 2?"))
     spoken = said("so 4", ("assistant", "2 + 2?"))
     replied = said("4", ("user", "Hi."), ("assistant", "What?"), ("user", "2 + 2?"))
-    assert datasets.other_answers([one, longer, spoken, replied]) == [None] * 4
+    assert other_answers([one, longer, spoken, replied]) == [None] * 4
 
 
 def test_the_same_answer_twice_and_raw_text_are_no_other_answers():
     again = said("4", ("system", "Be brief."), ("user", "2 + 2?"))
-    assert datasets.other_answers([said("4", ("user", "2 + 2?")), again]) == [None, None]
-    assert datasets.other_answers([said("a text"), said("another")]) == [None, None]
-    assert datasets.other_answers([]) == []
+    assert other_answers([said("4", ("user", "2 + 2?")), again]) == [None, None]
+    assert other_answers([said("a text"), said("another")]) == [None, None]
+    assert other_answers([]) == []

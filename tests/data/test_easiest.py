@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from fusion import pipeline
-from fusion.data.datasets import Example
 from fusion.data.easiest import easiest_counts, select_easiest
+from fusion.data.example import Example
 from fusion.models.loading import load_model
 from fusion.plan import plan
 from fusion.stages.context import RunContext

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from fusion.data.datasets import Example
+from fusion.data.example import Example
 from fusion.responses import AnyCheck, Response
 
 ASKED = ({"role": "user", "content": "How much is 12 + 30?"},)

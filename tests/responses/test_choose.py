@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from fusion.data.datasets import Example
+from fusion.data.example import Example
 from fusion.responses import (
     BestSource,
     EverySource,

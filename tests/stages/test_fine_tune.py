@@ -11,7 +11,7 @@ from fusion import pipeline
 from fusion.cache import Cache
 from fusion.config import fine_tuning
 from fusion.config.loading import ConfigError
-from fusion.data.datasets import Example
+from fusion.data.example import Example
 from fusion.data.folds import assign_folds, prompt_key
 from fusion.models.loading import ModelRef, load_model, model_fingerprint
 from fusion.plan import plan

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from fusion.core.rows import LogitRows
-from fusion.data.datasets import Example
 from fusion.data.encode import Encoded, encode, encode_prompt
+from fusion.data.example import Example
 from fusion.data.prompt_format import PromptFormat
 from fusion.models.context_length import context_length
 from fusion.models.generate import GenerationSettings, eos_token_ids, generate

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from fusion.data.answer_end import end_of_turn
-from fusion.data.datasets import Example
 from fusion.data.encode import Encoded, encode
+from fusion.data.example import Example
 from fusion.data.prompt_format import PromptFormat
 from fusion.extras.draft import Acceptance, Draft, DraftSettings, acceptance, load, train
 from fusion.extras.draft.generate import Speculator

@@ -7,11 +7,11 @@ import functools
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from fusion.data.datasets import Example
 from fusion.data.encode import Encoded, truncate_rows
 from fusion.data.encoding import Conversation, EncodedTexts, encode_batch, encode_prompt_batch
 from fusion.data.encoding.batch import CHUNK
 from fusion.data.encoding.kept_texts import read_texts, write_texts
+from fusion.data.example import Example
 from fusion.data.prompt_format import Message, PromptFormat
 from fusion.runtime import distributed
 from fusion.runtime.console import bar

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion.data.datasets import Example
+from fusion.data.example import Example
 from fusion.models.context_length import ContextLength
 from fusion.stages.context import RunContext
 from fusion.stages.limits.models import context_lengths, label

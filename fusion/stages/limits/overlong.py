@@ -7,8 +7,9 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from fusion.data.datasets import DataSet, Example, LeftOut
+from fusion.data.datasets import DataSet, LeftOut
 from fusion.data.encoding import Conversation, encode_batch, encode_prompt_batch
+from fusion.data.example import Example
 from fusion.stages.limits.models import context_lengths
 from fusion.stages.prompts import prompt_formats
 

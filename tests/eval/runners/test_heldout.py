@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from fusion.data.datasets import Example
+from fusion.data.example import Example
 from fusion.data.prompt_format import PromptFormat
 from fusion.models.loading import ModelRef, load_model, load_tokenizer
 from fusion.tokenizers import decode_text
