@@ -6,12 +6,11 @@ import atexit
 import gc
 import os
 import sys
-
-import typer
+from contextlib import suppress
 
 from fusion.cli import benchmark, caches, draft, merge, recipes, runs  # noqa: F401  (each registers its commands)
 from fusion.cli.app import app
-from fusion.runtime import distributed
+from fusion.cli.boundary import tell
 
 COLLECT_AFTER = 10_000
 """New objects before Python looks for cycles: the modules that a command imports are many times its usual 700, and stay."""
@@ -22,8 +21,9 @@ def main() -> None:
     status = 1  # what stays when an exception ends the program, which Python prints before it comes to `leave`
 
     def leave() -> None:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with suppress(OSError):  # whoever read the output may be gone, as `| head` is
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(status)
 
     atexit.register(leave)  # the first to be registered is the last to be called: all others have had their turn
@@ -33,17 +33,20 @@ def main() -> None:
 
 
 def run() -> int:
-    """The command's exit status; what a user can mend is said in one message. FUSION_TRACEBACK=1 shows where it arose."""
+    """The command's exit status. What a user can mend is said in a sentence, a bug of ours with its traceback: see `boundary`.
+
+    FUSION_TRACEBACK=1 shows where any error arose.
+    """
     try:
         app()
     except SystemExit as ended:
         if not isinstance(ended.code, int | None):
             raise  # a message, which Python prints
         return ended.code or 0
-    except (ValueError, FileNotFoundError, FileExistsError, KeyError) as error:
-        message = error.args[0] if isinstance(error, KeyError) and error.args else error
-        place = "" if distributed.is_main_process() else f" in process {distributed.rank()}"
-        typer.secho(f"Error{place}: {message}", fg="red", err=True)
+    except BrokenPipeError:
+        return 1  # whoever reads our output has had enough, which is no error
+    except Exception as error:
+        tell(error)
         if os.environ.get("FUSION_TRACEBACK"):
             raise
         return 1

@@ -7,7 +7,10 @@ from typing import Annotated
 
 import typer
 
+from fusion.cli.boundary import Commands
+
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

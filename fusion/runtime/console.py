@@ -15,6 +15,8 @@ from typing_extensions import override
 from fusion.runtime import distributed
 
 console = Console()
+_training_bars: list[Progress] = []
+"""Bars of trainings that have begun and not ended; an error ends a training without telling its callbacks."""
 
 
 def quiet() -> None:
@@ -40,6 +42,13 @@ def show(lines: Iterable[str]) -> None:
     """Print lines as they are, however long and whatever they hold."""
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def end_bars() -> None:
+    """Stop the bars that an error left on the terminal, and show the cursor again."""
+    while _training_bars:
+        _training_bars.pop().stop()
+    console.show_cursor(True)
 
 
 @contextmanager
@@ -88,6 +97,7 @@ def training_bar(title: str) -> list[Any]:
             )  # fmt: skip
             self.task = self.progress.add_task(title, total=state.max_steps, completed=state.global_step, loss="")
             self.progress.start()
+            _training_bars.append(self.progress)
 
         @override
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -101,5 +111,6 @@ def training_bar(title: str) -> list[Any]:
         @override
         def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self.progress.stop()
+            _training_bars.remove(self.progress)
 
     return [TrainingBar()]
