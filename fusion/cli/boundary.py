@@ -27,8 +27,8 @@ INTERRUPTED = 130
 RAISE = dis.opmap["RAISE_VARARGS"]
 BUG = "This is a bug of fusion, not of your files: please report it with the command and the lines above."
 STOPPED = (
-    "Stopped. What was finished is kept, and so is the last checkpoint of a training: run the same command again and it goes on "
-    "from there."
+    "Stopped. What was finished is kept, and so is the last checkpoint of a training: run the same command again and it goes "
+    "on from there."
 )
 MEMORY = (
     "Lower extract.batch_tokens, evaluation.batch_tokens or training.per_device_train_batch_size (with more "

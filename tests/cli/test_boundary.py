@@ -118,9 +118,15 @@ def test_a_process_among_several_names_itself(ending, monkeypatch):
 
 
 def test_a_process_that_is_interrupted_while_it_works_ends_with_130():
-    program = "import time\nfrom fusion import cli\nfrom fusion.config import recipes\nrecipes.recipes = lambda: (print('x', flush=True), time.sleep(60))\ncli.main()"
+    lines = [
+        "import time",
+        "from fusion import cli",
+        "from fusion.config import recipes",
+        "recipes.recipes = lambda: (print('x', flush=True), time.sleep(60))",
+        "cli.main()",
+    ]
     child = subprocess.Popen(
-        [sys.executable, "-c", program, "recipes"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [sys.executable, "-c", "\n".join(lines), "recipes"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
     )  # fmt: skip
     assert child.stdout.readline() == "x\n"
