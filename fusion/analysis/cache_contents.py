@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fusion.cache import Cache
 from fusion.cache.head_recovery import principal_angles, recover_span_from_cache
+from fusion.core.text_files import read_object
 from fusion.models.loading import ModelRef, load_model
 from fusion.stages.import_cache import IMPORT_RECORD
 
@@ -18,10 +19,10 @@ def describe_cache(folder: Path) -> dict[str, str]:
     """The contents of a cache, complete or not, as text by name. Raises ValueError for a folder without key.json."""
     if not (folder / "key.json").exists():
         raise ValueError(f"{folder} is no cache: it holds no key.json. Caches are in runs/<name>/cache/<model>.")
-    key = json.loads((folder / "key.json").read_text())
+    key = read_object(folder / "key.json")
     described = _contents(Cache(folder)) if (folder / "manifest.json").exists() else _progress(folder)
     if (folder / IMPORT_RECORD).exists():
-        record = json.loads((folder / IMPORT_RECORD).read_text())
+        record = read_object(folder / IMPORT_RECORD)
         counts = ", ".join(f"{count} {what}" for what, count in record["sequences"].items())
         described["imported"] = f"{record['format']}: {', '.join(record['files'])} ({counts})"
     return described | {f"made of: {name}": json.dumps(value).strip('"') for name, value in key.items()}

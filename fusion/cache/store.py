@@ -10,14 +10,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -25,6 +24,7 @@ from fusion.cache import sampled_entries
 from fusion.cache.codec import decode, encode
 from fusion.cache.known_fields import KnownFields, count_known_fields
 from fusion.core.rows import LogitRows
+from fusion.core.text_files import read_object
 from fusion.runtime.artifacts import claim_artifact, fingerprint, write_json
 
 FORMAT = 3
@@ -92,7 +92,7 @@ class CacheWriter:
             raise ValueError(f"{self.folder}: shards {missing} of {self.shards} are not written yet.")
         shards = []
         for n in range(self.shards):
-            with safe_open(self._file(n), "pt") as shard:
+            with open_shard(self._file(n)) as shard:
                 index = {name: shard.get_tensor(name).tolist() for name in INDEX_TENSORS}
                 index |= {"drawn": True} if "unique" in shard.keys() else {}  # noqa: SIM118  (it has no __contains__)
             shards.append({"file": self._file(n).name, **index, "sha256": _sha256(self._file(n))})
@@ -109,8 +109,28 @@ class CacheWriter:
     def _is_written(self, file: Path) -> bool:
         if not file.exists():
             return False
-        with safe_open(file, "pt") as shard:
+        with open_shard(file) as shard:
             return (shard.metadata() or {}).get("made") == self.artifact_key
+
+
+def open_shard(file: Path) -> Any:
+    """Open a shard. Raises ValueError, with the way out, for one that is absent or damaged."""
+    try:
+        return safe_open(file, "pt")
+    except (SafetensorError, FileNotFoundError) as error:
+        raise ValueError(f"{file} is absent or damaged ({error}). Delete {file.parent} and run `fusion extract` again.") from error
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    """What manifest.json says of a cache. Raises ValueError for one that is damaged."""
+    way_out = f"delete {folder} and run `fusion extract` again"
+    manifest = read_object(folder / "manifest.json", way_out)
+    shards = manifest.get("shards")
+    if not isinstance(manifest.get("key"), dict) or "ids" not in manifest or not isinstance(shards, list) or not shards:
+        raise ValueError(f"{folder / 'manifest.json'} lacks its key, ids or shards; {way_out}.")
+    if manifest["key"].get("examples") != fingerprint({"ids": manifest["ids"]}):
+        raise ValueError(f"{folder / 'manifest.json'} lists other examples than the cache was made for; {way_out}.")
+    return manifest
 
 
 class Cache:
@@ -122,7 +142,7 @@ class Cache:
             raise ValueError(
                 f"{folder} holds no complete cache (no manifest.json). Run `fusion extract` to make or finish it."
             )
-        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest = _manifest(folder)
         self.key: dict[str, Any] = manifest["key"]
         self.artifact_key = fingerprint(self.key)
         self._shards = manifest["shards"]
@@ -202,7 +222,7 @@ class Cache:
 
     def _opened(self, shard: int) -> tuple[Any, Tensor]:
         """Open a shard; return its file and the start of each row's sampled entries in it."""
-        file = safe_open(self.folder / self._shards[shard]["file"], "pt").__enter__()
+        file = open_shard(self.folder / self._shards[shard]["file"]).__enter__()
         unique = file.get_tensor("unique").long() if self.is_sampled else None
         return file, torch.empty(0) if unique is None else torch.cat([unique.new_zeros(1), unique.cumsum(0)])
 

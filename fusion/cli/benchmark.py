@@ -48,6 +48,7 @@ def benchmark(
     if find_spec("lm_eval") is None:
         raise ValueError("Benchmarks need lm-eval: pip install 'logit-fusion[eval]'.")
     os.environ.setdefault("TQDM_DISABLE", "1")  # read when lm-eval is imported; the bars are ours
+    from fusion.core.system_errors import naming
     from fusion.runtime.console import quiet
     from fusion.runtime.distributed import device
     from fusion_eval.runners.benchmark import Comparisons
@@ -57,7 +58,8 @@ def benchmark(
     settings = BenchmarkSettings(data, limit, max_new_tokens, template, allow_code_execution, backend, dtype, device())
     guards = [name.strip() for name in guard.split(",") if name.strip()]
     comparisons = Comparisons(guards, baseline, fusion_data, ngram)
-    outcome = _run(models, suite, settings, comparisons, out=out)
+    with naming(out):
+        outcome = _run(models, suite, settings, comparisons, out=out)
     _print(outcome, comparisons, subsets)
     for regression in outcome.regressions:
         typer.secho(f"Worse: {regression}", fg="red", err=True)

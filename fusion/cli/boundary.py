@@ -73,19 +73,21 @@ def tell(error: Exception) -> None:
     place = "" if distributed.is_main_process() else f" in process {distributed.rank()}"
     message = user_message(error)
     if message is not None:
-        typer.secho(f"Error{place}: {_printable(message)}", fg="red", err=True)
+        typer.secho(f"Error{place}: {printable(message)}", fg="red", err=True)
         return
-    typer.echo(_printable("".join(traceback.format_exception(error))), err=True, nl=False)
+    typer.echo(printable("".join(traceback.format_exception(error))), err=True, nl=False)
     typer.secho(f"Error{place}: {BUG}", fg="red", err=True)
 
 
 def user_message(error: BaseException) -> str | None:
     """Return what to tell a user whose file, disk, server, memory or network caused the error; None for a bug of ours."""
     text = str(error).strip()
+    if isinstance(error, OSError) and error.errno is not None and error.strerror is not None:
+        return _system_message(error)
     if isinstance(error, (ValueError, OSError)) and text and _raised_by_us(error.__traceback__):
         return text
-    if isinstance(error, OSError):
-        return _system_message(error)
+    if isinstance(error, OSError):  # of a library, such as the hub's
+        return f"{_first_line(error)} Check the path, the network or the right to read it, {AGAIN}"
     if _lacks_memory(error):
         return f"The memory does not suffice: {_first_line(error)} {MEMORY}"
     if any(base.__module__.startswith("httpx") for base in type(error).__mro__):  # of the hub; no OSError
@@ -111,11 +113,9 @@ def _raised_by_us(trace: TracebackType | None) -> bool:
 
 
 def _system_message(error: OSError) -> str:
-    if error.errno is None or error.strerror is None:  # of a library, such as the hub's
-        return f"{_first_line(error)} Check the path, the network or the right to read it, {AGAIN}"
     place = error.filename2 or error.filename
     named = f"{place}: " if isinstance(place, (str, bytes)) or hasattr(place, "__fspath__") else ""
-    return f"{named}{error.strerror}. {WAYS_OUT.get(error.errno, f'Mend what stands in the way, {AGAIN}')}"
+    return f"{named}{error.strerror}. {WAYS_OUT.get(error.errno or 0, f'Mend what stands in the way, {AGAIN}')}"
 
 
 def _lacks_memory(error: BaseException) -> bool:
@@ -130,7 +130,7 @@ def _first_line(error: BaseException) -> str:
     return lines[0] if lines[0].endswith((".", "!", "?")) else f"{lines[0]}."
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Control characters of a file are shown, not sent to the terminal; what no encoding has is shown too."""
     shown = "".join(c if c in "\n\t" or c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return shown.encode("utf-8", "backslashreplace").decode()

@@ -32,6 +32,7 @@ def import_(
     """Make a source's cache from logits that DistillKit, Megatron-LM, vLLM or a program of yours wrote."""
     from fusion.analysis.cache_contents import describe_cache
     from fusion.config import loading
+    from fusion.core.system_errors import naming
     from fusion.report.console_tables import key_value_table
     from fusion.runtime.console import console, quiet
     from fusion.sources.importers import FILE_SUFFIXES
@@ -41,7 +42,9 @@ def import_(
     if form not in FILE_SUFFIXES:
         raise ValueError(f"--format {form}: there are {', '.join(FILE_SUFFIXES)}.")
     quiet()
-    cache = import_cache(RunContext(loading.load(config, override)), source, form, files, codec, tokens, out)
+    context = RunContext(loading.load(config, override))
+    with naming(out or context.config.folder):
+        cache = import_cache(context, source, form, files, codec, tokens, out)
     console.print(key_value_table(str(cache.folder), describe_cache(cache.folder)))
 
 

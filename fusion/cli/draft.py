@@ -34,6 +34,7 @@ def draft(
 
     Speculative decoding writes what the model alone would have written.
     """
+    from fusion.core.system_errors import naming
     from fusion.data.datasets import load
     from fusion.extras.draft.train_and_measure import DraftData, measure_existing, train_and_measure
     from fusion.models.loading import ModelRef
@@ -47,7 +48,8 @@ def draft(
         measured = measure_existing(ModelRef(model), out, examples[-heldout:], settings)
     else:
         texts = DraftData(examples, heldout, max_length)
-        measured = train_and_measure(ModelRef(model), texts, settings, out, dtype=dtype)
+        with naming(out):
+            measured = train_and_measure(ModelRef(model), texts, settings, out, dtype=dtype)
     console.print(acceptance_table(str(out), measured))
 
 

@@ -50,6 +50,7 @@ def merge(
 
     fusion merge --method ties --base-model DIR A:0.3 B:0.3 --out DIR: the same without a file.
     """
+    from fusion.core.system_errors import naming
     from fusion.core.yaml_files import read_yaml
     from fusion.merging.recipes.merge_recipe import is_merge_recipe, parse_recipe
 
@@ -77,7 +78,8 @@ def merge(
         recipe = parse_recipe(parse_recipe(raw, str(file)).model_dump(exclude_unset=True) | options, str(file))
     if out is None:
         raise ValueError("Name the folder of the merged model with --out.")
-    result = run_recipe(recipe, out, threads)
+    with naming(out):
+        result = run_recipe(recipe, out, threads)
     typer.echo(f"{out}: merged." if result.created else f"{out}: there already, from exactly these inputs.")
 
 

@@ -104,9 +104,11 @@ def report(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, such as runs/quickstart.")],
 ) -> None:
     """Write report.html of a run again from what lies in its folder."""
+    from fusion.core.system_errors import naming
     from fusion.report.html_page import write_report
 
-    typer.echo(write_report(folder))
+    with naming(folder):
+        typer.echo(write_report(folder))
 
 
 @app.command()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +13,8 @@ from pydantic import BaseModel, ValidationError
 from fusion.config import Config
 from fusion.config.recipes import recipes
 from fusion.core import yaml_files
-from fusion.core.settings import allowed_keys, suggest
+from fusion.core.settings import allowed_keys, is_kind, suggest
+from fusion.core.yaml_files import is_file
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 """The pattern of names that folders can have."""
@@ -47,8 +46,10 @@ def read(file: str | Path, above: Sequence[Path] = ()) -> dict[str, Any]:
     raw = read_yaml(place)
     if (below := raw.pop("extends", None)) is None:
         return raw
-    beside = place.parent / str(below)
-    return laid_over(read(beside if beside.is_file() else str(below), [*above, place.resolve()]), raw)
+    if not isinstance(below, str):
+        raise ConfigError(f"{file}: extends should be the name of a file or recipe, got {below!r}.")
+    beside = place.parent / below
+    return laid_over(read(beside if is_file(beside) else below, [*above, place.resolve()]), raw)
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
@@ -92,7 +93,7 @@ def explained(error: ValidationError, origin: str, settings: type[BaseModel] = C
 def find(file: str | Path) -> Path:
     """The file, or the recipe of that name. Raises ConfigError that lists what there is."""
     place = Path(file)
-    if place.is_file():
+    if is_file(place):
         return place
     known = recipes()
     if str(file) in known or (place.stem in known and place.parts[:-1] == ("configs",)):
@@ -114,7 +115,7 @@ def override(raw: dict[str, Any], text: str) -> None:
     place: Any = raw
     for part in parents:
         place = _child(place, part, text)
-    parsed = yaml_files.parse_yaml(value)
+    parsed = _parsed(value, text)
     if isinstance(place, list):
         _child(place, last, text)  # explains an entry that does not exist
         place[_index(place, last) or 0] = parsed
@@ -122,6 +123,14 @@ def override(raw: dict[str, Any], text: str) -> None:
         place[last] = parsed
     else:
         raise ConfigError(f"--set {text}: {'.'.join(parents)} is a value, it has no {last}.")
+
+
+def _parsed(value: str, text: str) -> Any:
+    try:
+        return yaml_files.parse_yaml(value)
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"--set {text}: the value is not YAML ({reason}); put a text into quotes.") from error
 
 
 def _child(place: Any, part: str, text: str) -> Any:
@@ -144,7 +153,7 @@ def _index(place: list, part: str) -> int | None:
 
 
 def _explain(mistake: Any, settings: type[BaseModel]) -> str:
-    place = _place(mistake["loc"])
+    place = _place(mistake["loc"], settings)
     if mistake["type"] == "extra_forbidden":
         key, parent = mistake["loc"][-1], mistake["loc"][:-1]
         return f"unknown key {place}{suggest(str(key), allowed_keys(settings, parent))}"
@@ -165,17 +174,11 @@ def _explain(mistake: Any, settings: type[BaseModel]) -> str:
     return f"{place}: {message}{shown}" if place else message
 
 
-def _place(location: Sequence[str | int]) -> str:
+def _place(location: Sequence[str | int], settings: type[BaseModel]) -> str:
     text = ""
-    for part in location:
+    for depth, part in enumerate(location, 1):
         if isinstance(part, int):
             text += f"[{part}]"
-        elif part not in _kinds() and not part.startswith("("):  # forms of a number that differs by tensor
+        elif not part.startswith("(") and not is_kind(settings, location[:depth]):  # (forms of a number by tensor)
             text += f".{part}" if text else part
     return text
-
-
-@functools.cache
-def _kinds() -> set[str]:
-    """Names of methods, which pydantic puts into the places of mistakes."""
-    return set(re.findall(r'"const": "(\w+)"', json.dumps(Config.model_json_schema())))

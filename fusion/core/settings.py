@@ -1,7 +1,7 @@
 """The base of everything a user may set: frozen, and strict about names."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -47,7 +47,21 @@ def suggest(key: str, allowed: set[str]) -> str:
 def allowed_keys(settings: type[BaseModel], location: Sequence[str | int]) -> set[str]:
     """The keys that `settings` knows at a location, as pydantic gives it in a mistake; empty where it knows no such place."""
     schema = settings.model_json_schema()
-    node: dict[str, Any] = schema
+    *_, (_, node) = _walk(schema, location)
+    return set(_resolved(node, schema).get("properties", {}))
+
+
+def is_kind(settings: type[BaseModel], location: Sequence[str | int]) -> bool:
+    """Whether the last part of a location is the kind of a method, which pydantic adds, rather than a key of the file."""
+    schema = settings.model_json_schema()
+    *_, (_, node) = _walk(schema, location[:-1])
+    return location[-1] in _resolved(node, schema).get("discriminator", {}).get("mapping", {})
+
+
+def _walk(schema: dict[str, Any], location: Sequence[str | int]) -> Iterator[tuple[str | int | None, dict[str, Any]]]:
+    """Each part of a location and the schema of what is there, from the root on; an empty one where nothing is known."""
+    node = schema
+    yield None, node
     for part in location:
         node = _resolved(node, schema)
         if isinstance(part, int):
@@ -55,8 +69,9 @@ def allowed_keys(settings: type[BaseModel], location: Sequence[str | int]) -> se
         elif "discriminator" in node:  # pydantic names the kind of a union as a part of the location
             node = {"$ref": node["discriminator"]["mapping"].get(part, "")}
         else:
-            node = node.get("properties", {}).get(part, {})
-    return set(_resolved(node, schema).get("properties", {}))
+            others = node.get("additionalProperties", {})
+            node = node.get("properties", {}).get(part, others if isinstance(others, dict) else {})
+        yield part, node
 
 
 def _resolved(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,11 @@ from typing import Any
 
 import yaml
 
+from fusion.core.system_errors import naming
+
+NO_TEXT = re.compile("[\x00\ud800-\udfff]")
+"""What neither a name of a file nor a text in UTF-8 can hold: NUL, and halves of a character."""
+
 
 class _Loader(yaml.SafeLoader):
     """YAML in which 1e-4 is a number, and a key that stands twice is a mistake."""
@@ -29,25 +34,53 @@ class _Loader(yaml.SafeLoader):
             seen[key_node.value] = key_node
         return super().construct_mapping(node, deep)
 
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Return a value. Raises ConstructorError, with the line, for a date or number that is none, such as 2020-13-45."""
+        try:
+            value = super().construct_object(node, deep)
+        except (ValueError, AttributeError, IndexError, OverflowError) as error:  # what PyYAML lets through
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{node.value!r} is no {node.tag.rpartition(':')[2]} ({error})", node.start_mark
+            ) from error
+        if isinstance(value, str) and not value.isprintable() and (found := NO_TEXT.search(value)):
+            raise yaml.constructor.ConstructorError(
+                None, None, f"a text holds {found[0]!r}, which no file can hold; take it out", node.start_mark
+            )
+        return value
+
 
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
 )
 
 
+def is_file(place: Path) -> bool:
+    """Return whether a file is there; a text that no file can be called, such as a long one, is none."""
+    try:
+        return place.is_file()
+    except OSError:
+        return False
+
+
 def parse_yaml(text: str) -> Any:
-    """Return what a text holds. Raises yaml.YAMLError for one that is not YAML."""
-    return yaml.load(text, Loader=_Loader)
+    """Return what a text holds. Raises yaml.YAMLError for one that is not YAML, or that no setting can be."""
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except RecursionError:
+        raise yaml.YAMLError("it is nested more deeply than any setting") from None
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
     """Return the keys and values of a file. Raises ValueError, with the file, where it holds anything else."""
     try:
-        raw = parse_yaml(file.read_text(encoding="utf-8"))
+        with naming(file):
+            raw = parse_yaml(file.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ValueError(f"{file} is not valid YAML: {error}") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is not UTF-8 (byte {error.start}); save it as UTF-8.") from error
     if not isinstance(raw, dict):
         raise ValueError(f"{file} should hold keys and values, it holds {type(raw).__name__}.")
+    if odd := [key for key in raw if not isinstance(key, str)]:
+        raise ValueError(f"{file}: the key {odd[0]!r} is no name; put it into quotes, or take it out.")
     return raw

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from fusion.core.text_files import read_object
 from fusion.data.chat_template import find_answer, render, uses_chat_template
 from fusion.data.prompt_format import PromptFormat
 from fusion.tokenizers import tokenizer_name
@@ -53,7 +54,7 @@ def write_template(folder: Path, template: str) -> None:
     """Put a chat template into a model folder, in place of the one that is there."""
     (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
     file = folder / "tokenizer_config.json"
-    settings = json.loads(file.read_text(encoding="utf-8"))
+    settings = read_object(file)
     if settings.pop("chat_template", None) is not None:
         file.write_text(json.dumps(settings, indent=2, ensure_ascii=False), encoding="utf-8")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import shutil
 from collections.abc import Callable, Sequence
@@ -12,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fusion.core.text_files import read_object
 from fusion.merging.files.stream import MergeResult, merge
 from fusion.merging.methods.base import WeightedMethod
 from fusion.merging.recipes.merge_recipe import MergeRecipe
@@ -85,7 +85,7 @@ def merge_recipe(
 def is_searched(recipe: MergeRecipe, out: Path) -> bool:
     """Whether `out` is the finished result of a search with exactly this recipe."""
     file = out / SEARCH_RECORD
-    return file.is_file() and json.loads(file.read_text())["recipe"] == recipe.model_dump(mode="json")
+    return file.is_file() and read_object(file)["recipe"] == recipe.model_dump(mode="json")
 
 
 def search_and_merge(

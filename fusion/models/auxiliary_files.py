@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fusion.core.text_files import read_object
+
 GENERATION_CONFIG = "generation_config.json"
 TOKENIZER_PATTERNS = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt",
@@ -48,7 +50,7 @@ def config_with_dtype(config: dict[str, Any], dtype: str | None) -> dict[str, An
 def add_ends(folder: Path, eos_token_ids: Sequence[int]) -> None:
     """Add ids behind those in `eos_token_id` of the folder's generation_config.json, if it has that file."""
     file = folder / GENERATION_CONFIG
-    settings = json.loads(file.read_bytes()) if file.is_file() else {}
+    settings = read_object(file) if file.is_file() else {}
     ends = _as_list(settings.get("eos_token_id"))
     added = [id for id in dict.fromkeys(eos_token_ids) if id not in ends]
     if added and file.is_file():
@@ -60,7 +62,7 @@ def common_ends(folders: Sequence[Path]) -> list[int]:
     files = [folder / GENERATION_CONFIG for folder in folders]
     if not all(file.is_file() for file in files):
         return []
-    first, *others = [_as_list(json.loads(file.read_bytes()).get("eos_token_id")) for file in files]
+    first, *others = [_as_list(read_object(file).get("eos_token_id")) for file in files]
     return [id for id in first if all(id in ends for ends in others)]
 
 
@@ -75,11 +77,11 @@ def _as_list(ids: int | list[int] | None) -> list[int]:
 
 def _has_remote_code(folder: Path) -> bool:
     files = [folder / name for name in ("config.json", "tokenizer_config.json")]
-    return any("auto_map" in json.loads(file.read_bytes()) for file in files if _is_json(file))
+    return any("auto_map" in read_object(file) for file in files if _is_json(file))
 
 
 def _is_json(file: Path) -> bool:
     try:
-        return isinstance(json.loads(file.read_bytes()), dict)
+        return isinstance(read_object(file), dict)
     except (OSError, ValueError):
         return False

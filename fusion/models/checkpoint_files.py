@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
+
+from fusion.core.text_files import read_object
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -40,7 +41,7 @@ def refuse_adapter(folder: Path) -> None:
     """Raise ValueError where the folder holds an adapter, alone or beside a model, which transformers would add silently."""
     if not (folder / ADAPTER_CONFIG).is_file():
         return
-    base = json.loads((folder / ADAPTER_CONFIG).read_bytes()).get("base_model_name_or_path")
+    base = read_object(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
     raise ValueError(
         f"{folder} holds a LoRA adapter ({ADAPTER_CONFIG}) of {base or 'another model'}, not a whole model. Merge it into its "
         "model first (merge_and_unload of peft, then save_pretrained), and point to the result."
@@ -51,7 +52,7 @@ def refuse_integers(folder: Path, stored: Mapping[str, StoredTensor]) -> None:
     """Raise ValueError where weights are integers and config.json does not say how they were quantized."""
     names = sorted(name for name, t in stored.items() if t.dtype in INTEGER_DTYPES and name.endswith(".weight"))
     config = folder / "config.json"
-    if names and config.is_file() and "quantization_config" not in json.loads(config.read_bytes()):
+    if names and config.is_file() and "quantization_config" not in read_object(config):
         raise ValueError(
             f"{folder}: {shown(names)} are stored as {stored[names[0]].dtype}, and config.json has no quantization_config that "
             "says what they mean. Copy config.json from where the weights come from, or use weights in floating point."
@@ -75,11 +76,19 @@ def weight_files(folder: Path) -> list[Path]:
     if single.is_file():
         return [single]
     if index.is_file():
-        return [_shard(folder, name) for name in sorted(set(json.loads(index.read_bytes())["weight_map"].values()))]
+        return [_shard(folder, name) for name in sorted(set(weight_map(index).values()))]
     refuse_pickles(folder)
     others = sorted(file.name for file in folder.glob("*.safetensors"))
     hint = f"found {', '.join(others)}" if others else "found no weights"
     raise FileNotFoundError(f"{folder} has neither {SINGLE} nor {INDEX}: {hint}.")
+
+
+def weight_map(index: Path) -> dict[str, str]:
+    """Return the shard of each tensor, as an index names it. Raises ValueError where it does not."""
+    shards = read_object(index).get("weight_map")
+    if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
+        raise ValueError(f"{index} has no weight_map with the file of each tensor; copy it again.")
+    return shards
 
 
 def refuse_pickles(folder: Path) -> None:

@@ -6,7 +6,6 @@ tokenizer that was given a padding token. So those files are the pivot's own, no
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from transformers import AutoTokenizer, GenerationConfig
 from transformers.utils.hub import cached_file
 
+from fusion.core.text_files import read_object
 from fusion.models.auxiliary_files import (
     AUXILIARY_PATTERNS,
     GENERATION_CONFIG,
@@ -44,7 +44,7 @@ def complete_export(folder: Path, pivot: ModelRef, eos_token_ids: Sequence[int])
     plain `generate` stops where answers ended in training.
     """
     original = _original_folder(pivot)
-    saved = json.loads((folder / "config.json").read_bytes())
+    saved = read_object(folder / "config.json")
     write_json(folder / "config.json", _config(saved, pivot, original))
     (folder / GENERATION_CONFIG).unlink(missing_ok=True)
     if original is None:
@@ -74,7 +74,7 @@ def _original_folder(ref: ModelRef) -> Path | None:
 
 
 def _config(saved: dict[str, Any], pivot: ModelRef, original: Path | None) -> dict[str, Any]:
-    own = {} if original is None else json.loads((original / "config.json").read_bytes())
+    own = {} if original is None else read_object(original / "config.json")
     if own.get("model_type") != saved.get("model_type"):  # a GGUF file, or a language model taken out of a larger one
         loaded = load_config(pivot).get_text_config()
         return saved | {name: getattr(loaded, name) for name in CONFIG_FROM_PIVOT if hasattr(loaded, name)}

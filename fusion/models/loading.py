@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -21,8 +23,13 @@ from transformers.utils.hub import cached_file, extract_commit_hash
 
 from fusion.models.checkpoint_check import check_folder, check_loaded
 from fusion.models.checkpoint_files import ADAPTER_CONFIG, refuse_adapter, refuse_integers, stored_tensors
+from fusion.models.gguf_check import check_gguf
 
 TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "vocab.*", "merges.txt", "*.model", "*.jinja")
+LONGEST_REASON = 300
+"""Characters of a library's message that are passed on; some hold the whole value that is wrong."""
+WRONG_VALUES = (AttributeError, TypeError, LookupError, ArithmeticError, AssertionError, struct.error)
+"""What transformers and gguf run into where a file holds another kind of value than they count on."""
 MODEL_FILES = (
     "*.json",
     "*.safetensors",
@@ -73,6 +80,11 @@ def load_tokenizer(ref: ModelRef) -> Any:
     )
     if tokenizer.pad_token_id is None and tokenizer.eos_token is not None:
         tokenizer.pad_token = tokenizer.eos_token
+    if not isinstance(longest := tokenizer.model_max_length, (int, float)):
+        raise ValueError(
+            f"The tokenizer of {ref.path}: model_max_length in tokenizer_config.json should be a number of tokens, got "
+            f"{longest!r}."
+        )
     return tokenizer
 
 
@@ -117,6 +129,7 @@ def load_model(
     check_loaded(ref.path, model, info)
     if "gguf_file" in arguments:
         model = _without_gguf(model)
+        model.name_or_path = ref.path  # the file, for messages
     return (model if quantization is not None else model.to(device)).eval()
 
 
@@ -147,13 +160,20 @@ def count_parameters(ref: ModelRef) -> int:
 
 def empty_model(ref: ModelRef) -> Any:
     """Build the model without memory for its weights (device meta), from the configuration alone."""
-    config = load_config(ref)
+    return build_without_weights(load_config(ref), ref.trust_remote_code)
+
+
+def build_without_weights(config: Any, trust_remote_code: bool = False) -> Any:
+    """Return the language model that a configuration describes, on the meta device, which holds no weights.
+
+    Raises ValueError where transformers cannot build it.
+    """
 
     def build() -> Any:
         with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config, trust_remote_code=ref.trust_remote_code)
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
 
-    return _load_or_explain(ref, "architecture", build)
+    return _load_or_explain(ModelRef(config.name_or_path or config.model_type), "architecture", build)
 
 
 def vocabulary_size(tokenizer: Any) -> int:
@@ -211,21 +231,38 @@ def _without_gguf(loaded: Any) -> Any:
 
 def _load_or_explain(ref: ModelRef, what: str, load: Any) -> Any:
     """Return the result of `load`, or raise ValueError that says what to do."""
+    if (path := ref.local_path) is not None and path.suffix == ".gguf" and path.is_file():
+        check_gguf(path)
     try:
         return load()
     except torch.OutOfMemoryError:
         raise
     except ImportError as error:  # of a library that the architecture needs
-        raise ValueError(f"Cannot load the {what} of {ref.path}: {str(error).strip().splitlines()[0]}") from error
-    except (AttributeError, TypeError, KeyError) as error:
+        raise ValueError(f"Cannot load the {what} of {ref.path}: {_first_line(error)}") from error
+    except WRONG_VALUES as error:
+        described = "its metadata" if ref.path.endswith(".gguf") else "its files"
         raise ValueError(
-            f"Cannot load the {what} of {ref.path}: transformers' AutoModelForCausalLM cannot build this architecture from "
-            f"its config.json ({type(error).__name__}: {error})."
+            f"Cannot load the {what} of {ref.path}: transformers cannot build it from {described} "
+            f"({type(error).__name__}: {_first_line(error)}). Copy all files from the same model again, or use an architecture "
+            "that transformers' AutoModelForCausalLM knows."
         ) from error
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        message = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except (OSError, ValueError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         raise ValueError(
-            f"Cannot load the {what} of {ref.path} (revision {ref.revision or 'main'}): {message} "
+            f"Cannot load the {what} of {ref.path} (revision {ref.revision or 'main'}): {_first_line(error)} "
             "Check the name, or point to a local folder or .gguf file with --set, for example "
             "--set pivot.path=/models/mine."
         ) from error
+    except BaseException as error:
+        if type(error) is not Exception and type(error).__name__ != "PanicException":
+            raise
+        raise ValueError(  # what tokenizers, which is written in Rust, raises for any file
+            f"Cannot load the {what} of {ref.path}: tokenizer.json is damaged or of another version ({_first_line(error)}). "
+            "Copy it from where the model comes from again."
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    if isinstance(error, StrictDataclassError):  # the second says which field, and why
+        lines = [" ".join(lines[:2])]
+    return lines[0][:LONGEST_REASON]

@@ -14,12 +14,11 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-import torch
 from huggingface_hub import constants, try_to_load_from_cache
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig
 
-from fusion.models.loading import ModelRef, load_config
+from fusion.models.loading import ModelRef, build_without_weights, load_config
 from fusion.plan.known_sizes import known_sizes
 
 
@@ -112,8 +111,7 @@ def _hub_answers() -> bool:
 
 def describe(config: Any, trust_remote_code: bool = False, bundled: bool = False) -> Architecture:
     """Sizes of the model that this configuration describes, built without memory for its weights."""
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+    model = build_without_weights(config, trust_remote_code)
     text = config.get_text_config()
     layers, heads = _layers(model, text.num_hidden_layers), getattr(text, "num_attention_heads", 0)
     width = getattr(text, "head_dim", None) or (text.hidden_size // heads if heads else 0)
@@ -145,9 +143,11 @@ def describe(config: Any, trust_remote_code: bool = False, bundled: bool = False
 def _layers(model: Any, count: int) -> nn.ModuleList:
     """The stack of layers. Raises ValueError for a model that has none."""
     for module in model.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == count:
+        if isinstance(module, nn.ModuleList) and len(module) == count > 0:
             return module
-    raise ValueError(f"{type(model).__name__} has no list of {count} layers, by which its cost could be planned.")
+    raise ValueError(
+        f"{type(model).__name__} ({model.name_or_path}) has no list of {count} layers, by which its cost could be planned."
+    )
 
 
 def _intermediate(text: Any) -> int:

@@ -16,6 +16,8 @@ from typing import Any
 from uuid import uuid4
 
 from fusion.core.renamed_keys import new_name
+from fusion.core.system_errors import naming
+from fusion.core.text_files import read_object
 
 
 def fingerprint(key: Mapping[str, Any]) -> str:
@@ -55,7 +57,7 @@ def claim_artifact(folder: Path, key: Mapping[str, Any], redo: str) -> bool:
     """
     file = folder / "key.json"
     if file.exists():
-        refuse_other_key(folder, json.loads(file.read_text()), key, redo)
+        refuse_other_key(folder, read_object(file), key, redo)
     else:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(file, key)
@@ -93,7 +95,7 @@ def is_complete(folder: Path) -> bool:
 
 def artifact_key(folder: Path) -> str:
     """Return the fingerprint of the key with which `folder` was claimed."""
-    return fingerprint(json.loads((folder / "key.json").read_text()))
+    return fingerprint(read_object(folder / "key.json"))
 
 
 def write_json(file: Path, value: Any) -> None:
@@ -105,5 +107,9 @@ def write_text(file: Path, text: str) -> None:
     """Write to a temporary file and rename it, so that `file` is whole or absent whoever else may be writing it."""
     file.parent.mkdir(parents=True, exist_ok=True)
     aside = file.with_name(f"{file.name}.{uuid4().hex[:8]}.part")
-    aside.write_text(text)
-    aside.replace(file)
+    try:
+        with naming(file):
+            aside.write_text(text)
+        aside.replace(file)
+    finally:
+        aside.unlink(missing_ok=True)  # of a write that failed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fusion.core.system_errors import naming
+from fusion.core.text_files import read_object
 from fusion.runtime import distributed
 from fusion.runtime.artifacts import write_json
 from fusion.runtime.console import console
@@ -24,7 +25,7 @@ class RunRecord:
     def read(self) -> dict[str, Any]:
         """The contents of run.json; empty before the first stage has run."""
         file = self.folder / "run.json"
-        return json.loads(file.read_text()) if file.exists() else {}
+        return read_object(file) if file.exists() else {}
 
     def update(self, **entries: Any) -> None:
         """Set entries of run.json and keep all others; the main process writes, the others do nothing."""
@@ -39,7 +40,8 @@ class RunRecord:
         console.print(f"[bold]{name}[/]")
         note: dict[str, Any] = {"name": name, "skipped": False}
         start = time.perf_counter()
-        yield note
+        with naming(self.folder):
+            yield note
         note["seconds"] = round(time.perf_counter() - start, 4)
         before = {stage["name"]: stage for stage in self.read().get("stages", [])}
         if note["skipped"]:

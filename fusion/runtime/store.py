@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any, Literal
 
 from filelock import FileLock
 
+from fusion.core.text_files import read_object
 from fusion.runtime import distributed
 from fusion.runtime.artifacts import fingerprint, link_folder, refuse_other_key
 
@@ -39,7 +39,7 @@ class ArtifactStore:
             return folder
         shared = (self.shared / kind / fingerprint(key)).absolute()
         if folder.exists() and folder.resolve() != shared.resolve() and (folder / "key.json").exists():
-            refuse_other_key(folder, json.loads((folder / "key.json").read_text()), key, f"fusion {COMMANDS[kind]}")
+            refuse_other_key(folder, read_object(folder / "key.json"), key, f"fusion {COMMANDS[kind]}")
         link_folder(folder, shared)
         return folder
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 
+from fusion.core.text_files import read_object
 from fusion.data.exported_template import exported_template, write_template
 from fusion.merging.files.stream import merge
 from fusion.models.export import complete_export, save_weights
@@ -44,7 +44,7 @@ def fuse_chosen(context: RunContext) -> bool:
     folder = context.config.folder / "fused"
     lineage = {"from": context.config.chosen, "made": artifact_key(chosen), "models": context.fingerprints}
     if (folder / "fusion.json").exists():
-        refuse_other_key(folder, json.loads((folder / "fusion.json").read_text()), lineage, "fusion merge")
+        refuse_other_key(folder, read_object(folder / "fusion.json"), lineage, "fusion merge")
         return False
     aside = folder.with_name(".fused.part")
     for place in (aside, folder):  # what was cut off while it was written

@@ -16,6 +16,7 @@ import torch
 
 from fusion.cache import write_missing_shards
 from fusion.core.rows import LogitRows
+from fusion.core.text_files import read_object
 from fusion.data.chat_tokens import Prompt
 from fusion.data.encoding import Conversation, encode_batch, encode_prompt_batch
 from fusion.data.example import Example
@@ -158,10 +159,7 @@ def choose_responses(context: RunContext) -> bool:
 
 def response_counts(context: RunContext) -> list[ResponseCounts]:
     """How every source did in every domain, once the examples are chosen."""
-    return [
-        ResponseCounts(**each)
-        for each in json.loads((context.config.folder / CHOSEN / "done.json").read_text())["counts"]
-    ]
+    return [ResponseCounts(**each) for each in read_object(context.config.folder / CHOSEN / "done.json")["counts"]]
 
 
 def _checked(context: RunContext) -> list[PromptResponses]:

@@ -13,6 +13,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from rich.table import Table
 
+from fusion.core.text_files import read_text
 from fusion.report.figures.drawing import BLUE, GREY, INK, ORANGE, STYLE, WIDTH, png
 from fusion.report.score_table import plain
 from fusion.runtime.artifacts import write_json, write_text
@@ -83,7 +84,8 @@ def insert_into_page(page: Path, name: str, results: StudyResults) -> None:
     images.mkdir(exist_ok=True)
     (images / f"{name}.png").write_bytes(png(differences(results.rows(first), first, results.baseline)))
     text = f"{summary(results)}\n![{METRICS[first].label}, by arm](images/{name}.png)\n"
-    write_text(page, page.read_text()[: found.start(1)] + text + page.read_text()[found.end(1) :])
+    whole = read_text(page)
+    write_text(page, whole[: found.start(1)] + text + whole[found.end(1) :])
 
 
 def find_markers(page: Path, name: str) -> re.Match[str]:
@@ -91,7 +93,7 @@ def find_markers(page: Path, name: str) -> re.Match[str]:
 
     Call it before a long study, so that a page without markers is an error at the start.
     """
-    found = re.search(f"<!-- study {re.escape(name)} -->\n(.*?)<!-- end -->", page.read_text(), re.DOTALL)
+    found = re.search(f"<!-- study {re.escape(name)} -->\n(.*?)<!-- end -->", read_text(page), re.DOTALL)
     if not found:
         raise ValueError(f"{page} has no place for it: write the lines <!-- study {name} --> and <!-- end --> there.")
     return found

@@ -64,6 +64,9 @@ class Study(Settings):
             raise ValueError(f"baseline is {self.baseline}, and arms are {', '.join(self.arms)}")
         if STORE in self.arms:
             raise ValueError(f"no arm may be called {STORE}: the study keeps what its runs share under that name")
+        for arm, changes in self.arms.items():
+            if not isinstance(below := changes.get("extends", ""), str):
+                raise ValueError(f"arms.{arm}.extends should be the name of a file or recipe, got {below!r}")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds are {self.seeds}; a seed that comes twice shows nothing new")
         if self.tuning:

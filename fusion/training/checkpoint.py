@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from fusion.core.text_files import read_object
 from fusion.runtime import distributed
 from fusion.runtime.artifacts import write_json
 from fusion.training.engine import Engine
@@ -28,7 +28,7 @@ def write_engine_file(checkpoint: Path, engine: Engine) -> None:
 
 def read_engine_file(checkpoint: Path) -> dict[str, Any]:
     """What `write_engine_file` wrote."""
-    return json.loads((checkpoint / "engine.json").read_text())
+    return read_object(checkpoint / "engine.json")
 
 
 def make_universal(checkpoint: Path, engine: Engine) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +9,7 @@ from pydantic import Field, model_validator
 
 import fusion_launch
 from fusion.core.settings import Settings
+from fusion.core.text_files import read_object
 from fusion.runtime import distributed
 
 DEEPSPEED = Path(fusion_launch.__file__).parent / "deepspeed"
@@ -114,7 +114,7 @@ def read_deepspeed_config(engine: Engine) -> dict[str, Any]:
     file = Path(engine.deepspeed_config) if engine.deepspeed_config else DEEPSPEED / FILES[engine.kind, engine.offload]
     if not file.is_file():
         raise ValueError(f"engine.deepspeed_config: there is no file {file}; ours are in {DEEPSPEED}.")
-    config = json.loads(file.read_text())
+    config = read_object(file)
     stage = config.get("zero_optimization", {}).get("stage", 0)
     if stage != engine.stage:
         raise ValueError(f"engine.deepspeed_config: {file} asks for ZeRO stage {stage}, engine.kind is {engine.kind}.")

@@ -20,6 +20,7 @@ from torch.nn.utils import parametrize
 from typing_extensions import override
 
 from fusion.core.settings import Settings
+from fusion.core.text_files import read_object
 from fusion.training import quantized_weights
 from fusion.training.quantized_weights import Codes, Granularity
 
@@ -187,4 +188,4 @@ def read_sizes(folder: Path) -> dict[str, Any]:
 
     That is kind, parameters, how many of them are quantized, and their bytes before and after, scales included.
     """
-    return json.loads((folder / CODES).with_name("size.json").read_text())
+    return read_object((folder / CODES).with_name("size.json"))

@@ -97,7 +97,11 @@ def read_hostfile(file: Path) -> dict[str, int]:
     if not file.is_file():
         raise ValueError(f"There is no hostfile {file}.")
     hosts: dict[str, int] = {}
-    for number, line in enumerate(file.read_text().splitlines(), 1):
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is no hostfile: it is not UTF-8 (byte {error.start}).") from error
+    for number, line in enumerate(text.splitlines(), 1):
         if not (line := line.split("#")[0].strip()):
             continue
         match = re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9._-]*)\s+slots=([1-9]\d*)", line)

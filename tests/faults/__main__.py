@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.faults import checkpoints, command_lines, configurations, disks, rows
+from tests.faults import checkpoints, command_lines, configurations, disks, rows, run_folders
 from tests.faults.runner import Mutant, Report, run
 from tests.helpers import tiny
 
@@ -24,6 +24,7 @@ KINDS: dict[str, tuple[Source, float]] = {
     "command": (command_lines.command_lines, 0.2),
     "gguf": (checkpoints.gguf_files, 0.07),
     "folder": (checkpoints.model_folders, 0.07),
+    "run": (run_folders.run_folders, 0.1),
 }
 """Where mutants come from, and their share."""
 DISKS = 0.01
@@ -46,12 +47,18 @@ def main(number: int, kinds: list[str]) -> None:
         for kind, (source, share) in KINDS.items():
             if kinds and kind not in kinds:
                 continue
-            for mutant in itertools.islice(source(folder, random.Random(kind)), number if kinds else round(number * share)):
-                print(f"{len(report.outcomes):5} {mutant.kind}: {mutant.what[:160]!r}", file=sys.stderr)  # if one kills us
+            for mutant in itertools.islice(
+                source(folder, random.Random(kind)), number if kinds else round(number * share)
+            ):
+                print(
+                    f"{len(report.outcomes):5} {mutant.kind}: {mutant.what[:160]!r}", file=sys.stderr
+                )  # if one kills us
                 report.add(mutant)
     if not kinds or "disk" in kinds:
         expected = _expected(folder)
-        for fault in itertools.islice(disks.full_disks(folder, random.Random("disk")), number if kinds else round(number * DISKS)):
+        for fault in itertools.islice(
+            disks.full_disks(random.Random("disk")), number if kinds else round(number * DISKS)
+        ):
             wrong += disks.try_one(report, folder, fault, expected)
     print(report.table(), report.details(), "", *wrong, sep="\n")
 

@@ -44,7 +44,7 @@ def _gguf_mutant(folder: Path, number: int, spoiled: bytes, what: str, whole: by
 
 def model_folders(folder: Path, rng: random.Random) -> Iterator[Mutant]:
     """Endless mutants for `fusion extract` with a source of which one file is spoiled."""
-    tiny.folder("llama", folder / "whole")
+    tiny.folder("llama", folder / "whole", seed=7)  # other files than the pivot's
     number = 0
     while True:
         number += 1

@@ -50,22 +50,30 @@ def commands(folder: Path) -> dict[str, list[str]]:
     status, _, said, _ = run(["run", str(config)])
     assert status == 0, said
     small, models = str(folder / "runs/small"), {name: str(folder / name) for name in ("pivot", "base", "a", "b")}
-    recipe = folder / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump({"models": [models["a"], models["b"]], "method": {"kind": "linear", "weights": [1, 2]}}))
-    on_config = {name: [name, str(config)] for name in ("run", "respond", "extract", "train", "evaluate", "plan", "merge")}
+    recipe, page, hosts, imported = (folder / name for name in ("recipe.yaml", "page.md", "hosts", "imported.yaml"))
+    page.write_text("<!-- study answers -->\n<!-- end -->\n")
+    hosts.write_text("node1 slots=8\n")
+    backend = {"name": "neox", "path": str(folder / "neox"), "backend": {"kind": "imported"}}
+    imported.write_text(yaml.safe_dump(runs.raw(folder) | {"sources": [backend], "name": "imported"}))
+    recipe.write_text(
+        yaml.safe_dump({"models": [models["a"], models["b"]], "method": {"kind": "linear", "weights": [1, 2]}})
+    )
+    on_config = {
+        name: [name, str(config)] for name in ("run", "respond", "extract", "train", "evaluate", "plan", "merge")
+    }
     return on_config | {
         "plan gpus": ["plan", "infifusion_unified_14b", "--gpus", "16", "--gpu", "a100", "--mfu", "0.5"],
         "plan set": ["plan", str(config), "--set", "seed=3"],
         "inspect": ["inspect", str(config), "--alignment", "--rescaling", "0.5", "--classes", "2", "--concepts", "mlp"],
         "launch": ["launch", str(config), "--on", "local", "--gpus", "1", "--dry-run"],
         "launch slurm": ["launch", str(config), "--on", "slurm", "--gpus", "2", "--nodes", "2", "--option", "partition=x"],
-        "launch hosts": ["launch", str(config), "--on", "deepspeed", "--hostfile", str(config), "--head", "x:1"],
+        "launch hosts": ["launch", str(config), "--on", "deepspeed", "--hostfile", str(hosts), "--head", "x:1"],
         "report": ["report", small],
         "cache show": ["cache", "show", f"{small}/cache/neox"],
         "cache verify": ["cache", "verify", f"{small}/cache/neox"],
         "cache audit": ["cache", "audit", f"{small}/cache/neox", "--rows", "8", "--model", models["pivot"], "--softcap", "3"],
         "cache import": [
-            "cache", "import", str(folder / "train.jsonl"), "--format", "jsonl", "--config", str(config), "--source", "neox",
+            "cache", "import", str(folder / "train.jsonl"), "--format", "jsonl", "--config", str(imported), "--source", "neox",
             "--codec", str(config), "--tokens", str(folder / "train.jsonl"), "--out", str(folder / "imported"),
         ],
         "merge models": [
@@ -81,7 +89,7 @@ def commands(folder: Path) -> dict[str, list[str]]:
             "benchmark", f"x={models['pivot']}", f"y={models['a']}", "--suite", "quick", "--limit", "2", "--guard", "x",
             "--baseline", "x", "--fusion-data", str(folder / "train.jsonl"), "--ngram", "3", "--out", str(folder / "e"),
         ],
-        "study": ["study", "quickstart_study", "--set", "seed=1", "--jobs", "1", "--write", str(config)],
+        "study": ["study", "answers", "--set", "seed=1", "--jobs", "1", "--write", str(page)],
         "recipes": ["recipes"],
         "schema": ["schema"],
     }  # fmt: skip
@@ -103,7 +111,15 @@ def bad_paths(folder: Path) -> list[str]:
     for name, make in made.items():
         make(folder / name)
     absent = str(folder / "absent")
-    return [*(str(folder / name) for name in made), absent, "/dev/null", "x" * 300, "/proc/self/mem", str(folder / "empty/x"), "\udcff"]
+    return [
+        *(str(folder / name) for name in made),
+        absent,
+        "/dev/null",
+        "x" * 300,
+        "/proc/self/mem",
+        str(folder / "empty/x"),
+        "\udcff",
+    ]
 
 
 def command_lines(folder: Path, rng: random.Random) -> Iterator[Mutant]:
@@ -122,9 +138,12 @@ def _mutant(name: str, words: list[str], paths: list[str], rng: random.Random) -
     if what in ("path", "number") and place is not None:
         old, new = words[place], rng.choice(paths if what == "path" else NUMBERS)
         words[place] = new
-        names = tuple(filter(None, (new, old.lstrip("-"), words[place - 1] if words[place - 1].startswith("--") else "")))
+        names = tuple(
+            filter(None, (new, old.lstrip("-"), words[place - 1] if words[place - 1].startswith("--") else ""))
+        )
     elif what == "drop" and place is not None:
-        names = (words.pop(place),)
+        dropped, after = words.pop(place), words[place - 1 : place + 1]
+        names = (dropped, "Missing argument", "requires an argument", "unexpected extra", *after)
     elif what == "twice" and place is not None:
         words.insert(place, words[place])
     elif what == "misspell" and place is not None and len(words[place]) > 2:

@@ -12,7 +12,7 @@ import yaml
 
 from fusion.config import loading
 from fusion.config.recipes import recipes, studies
-from tests.faults.mutations import keys_of, spoil_text, spoil_tree
+from tests.faults.mutations import keys_of, shown, spoil_text, spoil_tree, words_of
 from tests.faults.runner import Mutant
 from tests.helpers import runs
 
@@ -86,7 +86,7 @@ def merge_recipes(folder: Path, rng: random.Random) -> Iterator[Mutant]:
 
 def suite_files(folder: Path, rng: random.Random) -> Iterator[Mutant]:
     """Endless mutants for `fusion benchmark`, whose models are not run."""
-    suite = {"name": "mine", "template": "auto", "tasks": ["gsm8k_cot", "mmlu"], "limit": {"gsm8k_cot": 10}}
+    suite = {"name": "mine", "template": "auto", "tasks": ["gsm8k", "mmlu"], "limit": {"gsm8k": 10}}
     while True:
         yield _tree_mutant("suite", suite, "suite", folder, rng, ["benchmark", "a=/x", "b=/y", "--suite", "FILE"])
 
@@ -96,12 +96,13 @@ def _tree_mutant(
 ) -> Mutant:
     file = folder / f"{kind.replace(' ', '-')}.yaml"
     if rng.random() < TEXT_SHARE:
-        content, line, what = spoil_text(yaml.safe_dump(original, allow_unicode=True, sort_keys=False), rng)
-        names = (str(file), f"line {line}")
+        text = yaml.safe_dump(original, allow_unicode=True, sort_keys=False)
+        content, line, what = spoil_text(text, rng)
+        names = (str(file), f"line {line}", *words_of(text, line))
         what = f"{name}, line {line}: {what}"
     else:
         tree, place, what = spoil_tree(original, rng)
-        content, names = _dump(tree), keys_of(place)
+        content, names = _dump(tree), (*keys_of(place), *shown(what))
         what = f"{name}, {'.'.join(map(str, place))}: {what}"
 
     def prepare(content: bytes = content) -> list[str]:

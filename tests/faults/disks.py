@@ -41,11 +41,15 @@ class Interference:
 INTERFERENCE = Interference()
 
 
-def full_disks(folder: Path, rng: random.Random) -> Iterator[tuple[str, Any, int]]:
+def full_disks(rng: random.Random) -> Iterator[tuple[str, str, int]]:
     """Endless faults: a disk full at the n-th file, files that may not grow beyond a size, Ctrl-C."""
     while True:
         kind = rng.choice(["full at a file", "limit of size", "Ctrl-C"])
-        yield kind, rng.choice(["run", "extract"]), rng.randrange(1, 60) if kind != "limit of size" else int(2 ** rng.uniform(6, 18))
+        yield (
+            kind,
+            rng.choice(["run", "extract"]),
+            rng.randrange(1, 60) if kind != "limit of size" else int(2 ** rng.uniform(6, 18)),
+        )
 
 
 def try_one(report: Report, folder: Path, fault: tuple[str, str, int], expected: dict[str, Any]) -> list[str]:
@@ -66,7 +70,9 @@ def try_one(report: Report, folder: Path, fault: tuple[str, str, int], expected:
     try:
         outcome = report.add(Mutant(f"disk, {kind}", f"{command}, {number}", prepare, names))
     finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+        resource.setrlimit(
+            resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+        )
         INTERFERENCE.left = 0
     wrong = []
     if kind == "Ctrl-C" and outcome.status not in (0, INTERRUPTED):

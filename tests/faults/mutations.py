@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -68,7 +69,25 @@ def spoil_tree(tree: Any, rng: random.Random) -> tuple[Any, Path_, str]:
 def keys_of(place: Path_) -> tuple[str, ...]:
     """What a sentence about a place may call it: its key, or the last key above an entry of a list."""
     names = [str(key) for key in place if isinstance(key, str)]
-    return tuple(names[-1:])
+    return tuple(name.rpartition(".")[2] for name in names[-1:])
+
+
+def shown(what: str) -> tuple[str, ...]:
+    """How a sentence shows the value that was put in."""
+    forms = {
+        "control characters": "\\x1b",
+        "a lone surrogate": "\\ud800",
+        "a long text": "x" * 30,
+        "a word": "nope",
+        "huge": "0" * 20,
+    }
+    return (forms[what],) if what in forms else ()
+
+
+def words_of(text: str, line: int) -> tuple[str, ...]:
+    """Words of a line that a sentence may show in place of its number."""
+    lines = text.split("\n")
+    return tuple(re.findall(r"\w{5,}", lines[line - 1])) if 0 < line <= len(lines) else ()
 
 
 def spoil_text(text: str, rng: random.Random) -> tuple[bytes, int, str]:

@@ -62,7 +62,12 @@ def _mutant(file: Path, form: str, rows: list[dict[str, Any]], raw: dict[str, An
         content = text_of(form, tree).encode("utf-8", "surrogatepass")
         place = ".".join(map(str, where))
         row = int(where[0]) + 1
-        names = (f"line {row}", f"row {row}", f"line {row + 1}", *(str(key) for key in where[1:] if isinstance(key, str)))
+        names = (
+            f"line {row}",
+            f"row {row}",
+            f"line {row + 1}",
+            *(str(key) for key in where[1:] if isinstance(key, str)),
+        )
 
     def prepare(content: bytes = content) -> list[str]:
         file.write_bytes(content)

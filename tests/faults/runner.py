@@ -162,7 +162,8 @@ class Report:
         lines += [f"{count:5}  {cause}   [{examples[cause]}]" for cause, count in causes.most_common(most)]
         lines += ["", "Sentences that do not name what was spoiled:"]
         lines += [
-            f"  {o.mutant.kind}: {o.mutant.what} {o.mutant.names}: {o.said.strip()[:300]}" for o in self.unnamed()[:most]
+            f"  {o.mutant.kind}: {o.mutant.what} {o.mutant.names}: {o.said.strip()[:300]}"
+            for o in self.unnamed()[:most]
         ]
         lines += ["", "Accepted, with another result:"]
         other = Counter(f"{o.mutant.kind}: {o.mutant.what}" for o in self.changed())

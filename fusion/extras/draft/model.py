@@ -21,6 +21,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention, silu
 
+from fusion.core.text_files import read_object
+
 WEIGHTS, SHAPE = "draft.safetensors", "draft.json"
 
 
@@ -108,6 +110,6 @@ def load(folder: Path) -> Draft:
         raise FileNotFoundError(
             f"{folder} holds no draft model (no {SHAPE}); `fusion draft MODEL --out {folder}` makes one."
         )
-    draft = Draft(DraftShape(**json.loads((folder / SHAPE).read_text())["shape"]))
+    draft = Draft(DraftShape(**read_object(folder / SHAPE)["shape"]))
     draft.load_state_dict(load_file(folder / WEIGHTS))
     return draft.eval()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from fusion.core.text_files import read_object
 from fusion.merging.files.checkpoint import Checkpoint
 from fusion.merging.files.safetensors_file import SafetensorsFile, TensorEntry
 from fusion.merging.methods.tiles import TensorReader
@@ -63,7 +63,7 @@ class LoraCheckpoint(Checkpoint):
     @staticmethod
     def from_adapter(base: Checkpoint, folder: Path) -> LoraCheckpoint:
         """Open an adapter. Raises ValueError where it does not fit this base, or is more than low-rank matrices."""
-        settings = json.loads((folder / ADAPTER_CONFIG).read_bytes())
+        settings = read_object(folder / ADAPTER_CONFIG)
         _check_supported(folder, settings)
         if not (folder / ADAPTER_WEIGHTS).is_file():
             refuse_pickles(folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,9 +10,10 @@ from typing import Any
 
 import torch
 
+from fusion.core.text_files import read_object
 from fusion.merging.files.safetensors_file import DTYPE_BYTES, FLOAT_DTYPES, SafetensorsFile, TensorEntry
 from fusion.merging.methods.tiles import TensorReader
-from fusion.models.checkpoint_files import INDEX, weight_files
+from fusion.models.checkpoint_files import INDEX, weight_files, weight_map
 
 HEAD_NAME = "lm_head.weight"
 OTHER_HEAD_NAMES = ("embed_out.weight", "output.weight", "output_layer.weight", "head.weight")
@@ -43,7 +43,7 @@ class Checkpoint:
                 f"{folder} is not a model folder: it has no config.json. A model on a hub is downloaded first: "
                 "hf download NAME --local-dir FOLDER."
             )
-        config = json.loads((folder / "config.json").read_bytes())
+        config = read_object(folder / "config.json")
         entries: dict[str, TensorEntry] = {}
         for file in weight_files(folder):
             entries |= SafetensorsFile(file).entries()
@@ -124,7 +124,7 @@ def _check_index(folder: Path, entries: dict[str, TensorEntry]) -> None:
     """Raise ValueError where the index, if there is one, names other tensors or files than there are."""
     if not (folder / INDEX).is_file():
         return
-    listed = json.loads((folder / INDEX).read_bytes())["weight_map"]
+    listed = weight_map(folder / INDEX)
     wrong = [name for name, file in listed.items() if name not in entries or entries[name].file.path.name != file]
     if wrong or len(listed) != len(entries):
         name = (wrong or sorted(entries.keys() - listed.keys()))[0]

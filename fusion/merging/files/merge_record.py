@@ -12,6 +12,8 @@ from typing import Any
 
 import xxhash
 
+from fusion.core.text_files import read_object
+
 FILE_NAME = "merge.json"
 HASHED_AT_ONCE = 1 << 24
 """Bytes of a file that are mapped at once to be hashed."""
@@ -82,7 +84,7 @@ def is_already_merged(out: Path, record: dict[str, Any]) -> bool:
     """
     if not (out / FILE_NAME).is_file():
         return False
-    existing, record = json.loads((out / FILE_NAME).read_bytes()), json.loads(json.dumps(record))
+    existing, record = read_object(out / FILE_NAME), json.loads(json.dumps(record))
     differ = [key for key in record if _without_folders(existing.get(key)) != _without_folders(record[key])]
     if differ:
         raise FileExistsError(

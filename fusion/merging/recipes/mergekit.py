@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
+
+from fusion.core.text_files import read_object
+from fusion.merging.recipes.mergekit_forms import check_forms
 
 TASK_VECTOR_KINDS = (
     "task_arithmetic", "ties", "dare_linear", "dare_ties", "della_linear", "della", "breadcrumbs", "breadcrumbs_ties",
@@ -31,6 +33,7 @@ def is_mergekit(raw: dict[str, Any]) -> bool:
 
 def to_recipe_keys(raw: dict[str, Any], origin: str) -> dict[str, Any]:
     """Convert to the keys of a recipe; `origin` names the file in messages. Raises ValueError for what has no counterpart."""
+    check_forms(raw, origin)
     kind = raw["merge_method"]
     if kind not in SHARED_KINDS:
         raise ValueError(f"{origin}: there is no merge_method {kind} here; there are {', '.join(SHARED_KINDS)}.")
@@ -67,7 +70,7 @@ def _listed_models(raw: dict[str, Any], origin: str) -> list[dict[str, Any]]:
     sources = slice_["sources"]
     for source in sources:
         config = Path(source["model"]) / "config.json"
-        layers = json.loads(config.read_bytes()).get("num_hidden_layers") if config.is_file() else None
+        layers = read_object(config).get("num_hidden_layers") if config.is_file() else None
         if source["layer_range"][0] != 0 or (layers is not None and source["layer_range"][1] != layers):
             raise ValueError(
                 f"{origin}: layer_range {source['layer_range']} of {source['model']} is not the whole model; only whole "

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from fusion.models.checkpoint_files import shown
 from fusion.models.head.forward import describe_model, output_layer, run_to_head, unwrap_model, without_router_loss
 
 if TYPE_CHECKING:
@@ -17,6 +19,9 @@ SIZES = (0.0, 1.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 """Largest logits of the states that are tried: 0 shows a bias, small ones a scale, large ones soft-capping."""
 ROUNDINGS = 8
 """Operations after the output layer that may round, each by half a step of the precision: scale, division, tanh, product."""
+
+MODEL_ERRORS = (RuntimeError, ValueError, TypeError, AttributeError, LookupError, AssertionError, ImportError)
+"""What the forward of a model raises where it needs other arguments, has no kernel for a precision, or lacks a package."""
 
 
 @torch.no_grad()
@@ -34,6 +39,7 @@ def check_against_model(head: Head, model: Any) -> None:
     inside = unwrap_model(model)
     ids = (torch.arange(len(SIZES), device=next(inside.parameters()).device) * 37 % head.vocabulary)[None]
     raw, own = _logits_of_probes(model, ids, head.vocabulary)
+    _refuse_not_finite(inside, raw)
     check_looks_back_only(model, ids)
     expected, step = head.from_layer(raw), torch.finfo(raw.dtype).eps
     own = own[:, : head.vocabulary].to(expected.dtype)
@@ -111,7 +117,9 @@ def _logits_of_probes(
         logits = model(input_ids=ids, use_cache=False).logits
     except torch.OutOfMemoryError:
         raise
-    except Exception as error:
+    except MODEL_ERRORS as error:
+        if _is_from_hooks(error):
+            raise
         raise ValueError(
             f"{describe_model(unwrap_model(model))} cannot be run with token ids alone in this precision: "
             f"{type(error).__name__}: {error}. If it runs in another one, use that; else this architecture is not supported."
@@ -126,6 +134,25 @@ def _logits_of_probes(
             f"logits have the shape {tuple(logits.shape)}; this architecture is not supported."
         )
     return outputs[0][0], logits[0]
+
+
+def _is_from_hooks(error: BaseException) -> bool:
+    """Whether our own code, which a model calls while it computes, raised an error: a bug of ours, and none of the model's."""
+    frames = list(traceback.walk_tb(error.__traceback__))[1:]  # the first is the call
+    return any(frame.f_globals.get("__name__", "").startswith("fusion.") for frame, _ in frames)
+
+
+def _refuse_not_finite(model: Any, *values: Tensor) -> None:
+    """Raise ValueError, with the weights that are the cause where some are, for logits that are NaN or infinite."""
+    if all(bool(value.isfinite().all()) for value in values):
+        return
+    weights = {name: weight for name, weight in model.named_parameters() if weight.is_floating_point()}
+    broken = [name for name, weight in weights.items() if not weight.isfinite().all()]
+    cause = (
+        f"so are values of {shown(broken)} in its files" if broken else "its weights are, so the precision is too small"
+    )
+    way_out = "copy the files again" if broken else "choose dtype bfloat16 or float32"
+    raise ValueError(f"{describe_model(model)}: its logits are not finite numbers; {cause}. To go on, {way_out}.")
 
 
 def _probes(layer: nn.Module, hidden: Float[Tensor, "1 T D"]) -> Float[Tensor, "1 T D"]:
