@@ -3,7 +3,7 @@
 #   make quickstart   fuse three tiny models on this machine and print what came of it
 #   make test         run the tests
 #
-# and, by hand on a quiet machine: make benchmarks, make architectures, make slow.
+# and, by hand on a quiet machine: make benchmarks, make architectures, make slow, make faults.
 #
 # Without an NVIDIA GPU, constraints.txt names a torch release whose CPU build a package index or PIP_FIND_LINKS may offer.
 
@@ -17,7 +17,7 @@ INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python $(FIND_LINKS) $(
 BYTECODE := env -u PYTHONDONTWRITEBYTECODE
 TEST_ENV := $(BYTECODE) OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 DS_ACCELERATOR=cpu
 
-.PHONY: quickstart test slow benchmarks architectures lint clean
+.PHONY: quickstart test slow faults benchmarks architectures lint clean
 
 quickstart: $(VENV)/.core
 	$(BYTECODE) OMP_NUM_THREADS=1 $(BIN)/fusion run configs/quickstart.yaml  # models this small gain nothing from more
@@ -27,6 +27,9 @@ test: $(VENV)/.dev lint
 
 slow: $(VENV)/.dev
 	$(TEST_ENV) $(BIN)/python -m pytest -m "slow or real"
+
+faults: $(VENV)/.dev
+	$(TEST_ENV) $(BIN)/python -m tests.faults $(FUSION_FAULTS)
 
 benchmarks: $(VENV)/.dev
 	$(TEST_ENV) $(BIN)/python -m tests.benchmarks --write docs/performance.md

@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -15,6 +15,9 @@ from fusion.core.renamed_keys import new_name
 
 MEAN = "mean"
 """Name of the mean over domains in every table; so no domain may be called this."""
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+"""A number that is neither NaN nor infinite."""
 
 
 class Sample(BaseModel):
@@ -36,12 +39,12 @@ class Sample(BaseModel):
     """Negative log-likelihood of the target text under the model, in nats, summed over its tokens; None if unknown."""
     exact_match: bool | None = None
     """Whether the model's own answer is the target, letter by letter; None where nothing was generated."""
-    calibration: list[float] | None = Field(default=None, min_length=11, max_length=11)
+    calibration: list[Finite] | None = Field(default=None, min_length=11, max_length=11)
     """For each tenth of confidence, the probability of the likeliest next tokens minus how many of them came, summed over the
     target; then its tokens. From these the expected calibration error is computed."""
     score: float | None = Field(default=None, ge=0, le=1)
     """Value of the task's main metric, 0 to 1; None for a text of which only the likelihood is measured."""
-    metrics: dict[str, float] = {}
+    metrics: dict[str, Finite] = {}
     """All metrics of the task by name, such as `acc_norm`."""
     prompt: str
     target: str

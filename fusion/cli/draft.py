@@ -58,18 +58,16 @@ def parse_settings(assignments: Sequence[str]) -> DraftSettings:
 
     Raises ValueError that names every wrong one and what is allowed.
     """
-    import yaml
     from pydantic import ValidationError
 
     from fusion.core.settings import suggest
+    from fusion.core.yaml_files import parse_assignment
     from fusion.extras.draft import DraftSettings
 
     given: dict[str, Any] = {}
     for assignment in assignments:
-        name, equals, value = assignment.partition("=")
-        if not equals:
-            raise ValueError(f"--set {assignment}: write it as name=value, for example learning_rate=1e-4.")
-        given[name] = yaml.safe_load(value)
+        name, value = parse_assignment(assignment, "name=value, for example learning_rate=1e-4")
+        given[name] = value
     allowed = set(DraftSettings.model_fields)
     if unknown := [f"--set {name}{suggest(name, allowed)}" for name in given if name not in allowed]:
         raise ValueError(f"There is no such setting: {'. '.join(unknown)}")

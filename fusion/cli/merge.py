@@ -93,14 +93,12 @@ def recipe_keys(
     method: str, models: Sequence[str], *, base_model: Path | None, settings: Sequence[str]
 ) -> dict[str, Any]:
     """The keys of a recipe from the words of a command line: `A:0.3` is a model and its weight, `density=0.5` a setting."""
-    import yaml
+    from fusion.core.yaml_files import parse_assignment
 
     method_keys: dict[str, Any] = {"kind": method}
     for setting in settings:
-        name, equals, value = setting.partition("=")
-        if not equals:
-            raise ValueError(f"--set {setting}: write it as name=value, for example density=0.5.")
-        method_keys[name] = yaml.safe_load(value)
+        name, value = parse_assignment(setting, "name=value, for example density=0.5")
+        method_keys[name] = value
     base = {"base_model": str(base_model)} if base_model else {}
     return base | {"models": [_model_entry(word) for word in models], "method": method_keys}
 

@@ -108,14 +108,14 @@ def dump(config: Config) -> str:
 
 def override(raw: dict[str, Any], text: str) -> None:
     """Set one value of a configuration that was read, such as `training.max_steps=5`. Raises ConfigError for no such place."""
-    path, equals, value = text.partition("=")
-    if not equals or not path:
-        raise ConfigError(f"--set {text}: write it as a.b=c, for example training.max_steps=5.")
+    try:
+        path, parsed = yaml_files.parse_assignment(text, "a.b=c, for example training.max_steps=5")
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     *parents, last = path.split(".")
     place: Any = raw
     for part in parents:
         place = _child(place, part, text)
-    parsed = _parsed(value, text)
     if isinstance(place, list):
         _child(place, last, text)  # explains an entry that does not exist
         place[_index(place, last) or 0] = parsed
@@ -123,14 +123,6 @@ def override(raw: dict[str, Any], text: str) -> None:
         place[last] = parsed
     else:
         raise ConfigError(f"--set {text}: {'.'.join(parents)} is a value, it has no {last}.")
-
-
-def _parsed(value: str, text: str) -> Any:
-    try:
-        return yaml_files.parse_yaml(value)
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"--set {text}: the value is not YAML ({reason}); put a text into quotes.") from error
 
 
 def _child(place: Any, part: str, text: str) -> Any:

@@ -70,6 +70,18 @@ def parse_yaml(text: str) -> Any:
         raise yaml.YAMLError("it is nested more deeply than any setting") from None
 
 
+def parse_assignment(text: str, example: str) -> tuple[str, Any]:
+    """Return name and value of `name=value`, as --set has it. Raises ValueError, with the `example`, for anything else."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise ValueError(f"--set {text}: write it as {example}.")
+    try:
+        return name, parse_yaml(value)
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"--set {text}: the value is not YAML ({reason}); put a text into quotes.") from error
+
+
 def read_yaml(file: Path) -> dict[str, Any]:
     """Return the keys and values of a file. Raises ValueError, with the file, where it holds anything else."""
     try:

@@ -43,12 +43,18 @@ def shorten() -> AbstractContextManager[Any]:
     return stack
 
 
-def commands(folder: Path) -> dict[str, list[str]]:
-    """A command line that works, for every subcommand; makes a whole run."""
+def done_run(folder: Path) -> Path:
+    """The configuration of a run in `folder`/runs/small that is done."""
     config = folder / "small.yaml"
     config.write_text(yaml.safe_dump(runs.raw(folder)))
     status, _, said, _ = run(["run", str(config)])
     assert status == 0, said
+    return config
+
+
+def commands(folder: Path) -> dict[str, list[str]]:
+    """A command line that works, for every subcommand; makes a whole run."""
+    config = done_run(folder)
     small, models = str(folder / "runs/small"), {name: str(folder / name) for name in ("pivot", "base", "a", "b")}
     recipe, page, hosts, imported = (folder / name for name in ("recipe.yaml", "page.md", "hosts", "imported.yaml"))
     page.write_text("<!-- study answers -->\n<!-- end -->\n")

@@ -8,11 +8,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import yaml
-
+from tests.faults.command_lines import done_run
 from tests.faults.mutations import spoil_bytes, spoil_tree
-from tests.faults.runner import Mutant, run
-from tests.helpers import runs
+from tests.faults.runner import Mutant
 
 NOT_READ = {".svg", ".png", ".html", ".md", ".bin", ".jinja", ".part", ".lock", ".pth", ".pt"}
 """Files that are for people, or that nothing but a training that goes on reads."""
@@ -20,11 +18,7 @@ NOT_READ = {".svg", ".png", ".html", ".md", ".bin", ".jinja", ".part", ".lock", 
 
 def run_folders(folder: Path, rng: random.Random) -> Iterator[Mutant]:
     """Endless mutants of a file of a run, for the commands that read it again."""
-    config = folder / "whole-run.yaml"
-    config.write_text(yaml.safe_dump(runs.raw(folder, name="done", baseline=False)))
-    status, _, said, _ = run(["run", str(config)])
-    assert status == 0, said
-    done, whole = folder / "runs/done", folder / "whole-run"
+    config, done, whole = done_run(folder), folder / "runs/small", folder / "whole-run"
     shutil.copytree(done, whole, symlinks=True)
     files = sorted(file for file in whole.rglob("*") if file.is_file() and file.suffix not in NOT_READ)
     cache = str(done / "cache/neox")

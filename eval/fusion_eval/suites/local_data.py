@@ -22,6 +22,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import zlib
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -37,12 +38,16 @@ def load(benchmark: str, folder: Path, subset: str | None = None) -> DatasetDict
 
     Raises FileNotFoundError for a file that is missing, ValueError for a subset or field the files do not have.
     """
+    read = _reader(benchmark)
     try:
-        splits = BENCHMARKS[benchmark](folder, subset)
-    except KeyError as error:
-        raise ValueError(
-            f"{folder}: rows of {benchmark} lack the field {error}; see fusion_eval/suites/local_data.py."
-        ) from error
+        splits = read(folder, subset)
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        what = (
+            f"lack the field {error}"
+            if isinstance(error, KeyError)
+            else f"hold another type than they should ({error})"
+        )
+        raise ValueError(f"{folder}: rows of {benchmark} {what}; see fusion_eval/suites/local_data.py.") from error
     if empty := [split for split, rows in splits.items() if not rows]:
         raise ValueError(
             f"{folder}: {benchmark} has no rows of {subset} in {', '.join(empty)}. Add them or leave it out."
@@ -52,12 +57,22 @@ def load(benchmark: str, folder: Path, subset: str | None = None) -> DatasetDict
 
 def fingerprint(benchmark: str, folder: Path) -> str:
     """Hash the files that a benchmark may read, to 16 hex digits."""
+    _reader(benchmark)
     digest = hashlib.sha256()
     files = [_file(folder, name) for name in FILES[benchmark]]
     for file in [file for file in files if file is not None]:
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()[:16]
+
+
+def _reader(benchmark: str) -> Callable[[Path, str | None], dict[str, Rows]]:
+    if benchmark not in BENCHMARKS:
+        raise ValueError(
+            f"There is no form of files for the benchmark {benchmark}; with --data there are {', '.join(BENCHMARKS)}. Leave "
+            "--data out to read it from the hub."
+        )
+    return BENCHMARKS[benchmark]
 
 
 def theoremqa_docs(dataset: Dataset) -> Dataset:
@@ -137,12 +152,18 @@ def _mbpp_plus(folder: Path, subset: str | None) -> dict[str, Rows]:
 def _mmlu(folder: Path, subset: str | None) -> dict[str, Rows]:
     return {
         split: [
-            {**row, "answer": "ABCD".index(row["answer"])}
+            {**row, "answer": _letter(folder, row["answer"])}
             for row in _rows(folder, f"mmlu/{split}")
             if row["subject"] == subset
         ]
         for split in ("test", "dev")
     }
+
+
+def _letter(folder: Path, answer: Any) -> int:
+    if answer not in list("ABCD"):
+        raise ValueError(f"{folder}: an answer of mmlu is {answer!r}; it should be one of the letters A, B, C and D.")
+    return "ABCD".index(answer)
 
 
 def _theoremqa(folder: Path, _subset: str | None) -> dict[str, Rows]:
@@ -202,11 +223,22 @@ def _rows(folder: Path, name: str) -> Rows:
 
 
 def read_rows(file: Path) -> Iterator[dict[str, Any]]:
-    """Read JSON lines, in gzip where the name ends in .gz. Raises ValueError that names a line which is not JSON."""
-    with (gzip.open if file.suffix == ".gz" else open)(file, "rt", encoding="utf-8") as stream:
-        for number, line in enumerate(stream, 1):
-            if line.strip():
-                try:
-                    yield json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise ValueError(f"{file}, line {number}, is not JSON: {error}") from error
+    """Read JSON lines, in gzip where the name ends in .gz. Raises ValueError that names a line which is no JSON object."""
+    number = 0
+    try:
+        with (gzip.open if file.suffix == ".gz" else open)(file, "rt", encoding="utf-8") as stream:
+            for number, line in enumerate(stream, 1):
+                if line.strip():
+                    yield _row(file, number, line)
+    except (EOFError, zlib.error, gzip.BadGzipFile, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} is cut or damaged after line {number} ({error}); copy it again.") from error
+
+
+def _row(file: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{file}, line {number}, is not JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise ValueError(f"{file}, line {number}: a row should be an object with fields, got {line.strip()[:60]}.")
+    return row

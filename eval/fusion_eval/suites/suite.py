@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -40,11 +40,11 @@ class Suite(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    name: str
+    name: str = Field(min_length=1)
     template: Literal["auto", "chat", "plain"]
     """How prompts are written: by the chat template, as plain text, or by the template where the model has one (`auto`)."""
     tasks: list[str] = Field(min_length=1)
-    limit: dict[str, int] = {}
+    limit: dict[str, Annotated[int, Field(ge=1, strict=True)]] = {}
     """Questions of a task, spread evenly over it and its subsets; all where it is not named."""
 
 
