@@ -8,7 +8,7 @@ import torch
 
 from fusion.alignment import AlignmentAudit, align, audit, coverage
 from fusion.alignment.tokenizer_pair import vocabulary_map
-from fusion.core.text_files import read_object
+from fusion.cache import Cache
 from fusion.data.batching import pad_texts
 from fusion.data.example import unique_examples
 from fusion.models.loading import load_config
@@ -75,7 +75,6 @@ def _cached(context: RunContext, name: str) -> str:
         return "nothing yet"
     if not (folder / "manifest.json").exists():
         return f"{len(list(folder.glob('shard-*.safetensors')))} shards, not finished"
-    manifest = read_object(folder / "manifest.json")
-    rows = sum(sum(shard["rows"]) for shard in manifest["shards"])
+    rows = len(Cache(folder))
     size = sum(file.stat().st_size for file in folder.glob("shard-*.safetensors"))
     return f"{rows:,} rows, {size / max(1, rows):.0f} bytes each"

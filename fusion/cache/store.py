@@ -118,19 +118,32 @@ def open_shard(file: Path) -> Any:
     try:
         return safe_open(file, "pt")
     except (SafetensorError, FileNotFoundError) as error:
-        raise ValueError(f"{file} is absent or damaged ({error}). Delete {file.parent} and run `fusion extract` again.") from error
+        raise ValueError(
+            f"{file} is absent or damaged ({error}). Delete {file.parent} and run `fusion extract` again."
+        ) from error
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
     """What manifest.json says of a cache. Raises ValueError for one that is damaged."""
     way_out = f"delete {folder} and run `fusion extract` again"
     manifest = read_object(folder / "manifest.json", way_out)
-    shards = manifest.get("shards")
-    if not isinstance(manifest.get("key"), dict) or "ids" not in manifest or not isinstance(shards, list) or not shards:
-        raise ValueError(f"{folder / 'manifest.json'} lacks its key, ids or shards; {way_out}.")
-    if manifest["key"].get("examples") != fingerprint({"ids": manifest["ids"]}):
+    key, ids, shards = (manifest.get(name) for name in ("key", "ids", "shards"))
+    if not isinstance(key, dict) or not isinstance(ids, list) or not _are_shards(shards, len(ids)):
+        raise ValueError(f"{folder / 'manifest.json'} does not say what each shard holds; {way_out}.")
+    if key.get("examples") != fingerprint({"ids": ids}):
         raise ValueError(f"{folder / 'manifest.json'} lists other examples than the cache was made for; {way_out}.")
     return manifest
+
+
+def _are_shards(shards: Any, examples: int) -> bool:
+    """Whether these are the shards of a manifest, with the rows of so many examples."""
+    forms = {"file": str, "entries": int, "rows": list, "known": list}
+    if not isinstance(shards, list) or not shards or not all(isinstance(shard, dict) for shard in shards):
+        return False
+    if not all(isinstance(shard.get(name), form) for shard in shards for name, form in forms.items()):
+        return False
+    rows = [count for shard in shards for count in shard["rows"]]
+    return len(rows) == examples and all(isinstance(count, int) and count >= 0 for count in rows)
 
 
 class Cache:
