@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-RUST_ERROR = re.compile(r"I/?O error.*\(os error (\d+)\)", re.IGNORECASE | re.DOTALL)
+RUST_ERROR = re.compile(r"I/?O ?error.*\(os error (\d+)\)", re.IGNORECASE | re.DOTALL)
 """How safetensors passes on what the system refused."""
 TORCH_ERROR = re.compile("inline_container|PytorchStreamWriter|iostream error")
 """How torch.save does, without saying why."""

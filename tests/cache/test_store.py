@@ -171,3 +171,24 @@ def test_the_manifest_is_plain_json_and_holds_no_path(tmp_path):
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert manifest["key"]["model"] == "abc"
     assert str(tmp_path) not in json.dumps(manifest)
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "message"),
+    [
+        ("manifest.json", lambda c: c[:40], "manifest.json, line .*, is not JSON"),
+        ("manifest.json", lambda c: b"{}", "manifest.json does not say what each shard holds"),
+        ("manifest.json", lambda c: c.replace(b"id03", b"id99"), "manifest.json lists other examples"),
+        (
+            "shard-00000-of-00003.safetensors",
+            lambda c: c[:100],
+            "shard-00000-of-00003.safetensors is absent or damaged",
+        ),
+    ],
+)
+def test_a_damaged_file_is_named_with_the_way_out(tmp_path, name, spoil, message):
+    fill(writer_of(tmp_path / "c", KEY, IDS, 4))
+    file = tmp_path / "c" / name
+    file.write_bytes(spoil(file.read_bytes()))
+    with pytest.raises(ValueError, match=f"{message}.*(?i:delete) {tmp_path / 'c'} and run `fusion extract` again"):
+        Cache(tmp_path / "c").rows(IDS[:1])

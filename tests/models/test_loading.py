@@ -2,8 +2,6 @@
 
 import shutil
 
-
-import numpy as np
 import pytest
 import torch
 from transformers import AutoTokenizer

@@ -110,3 +110,19 @@ def test_a_study_without_tuning_has_one_empty_setting_and_no_trial(tmp_path):
 def test_runs_of_small_models_can_be_a_base(tmp_path):
     (tmp_path / "base.yaml").write_text(yaml.safe_dump(runs.raw(tmp_path)))
     assert StudyGrid(study(base=str(tmp_path / "base.yaml"))).run("kl", {}, 0).pivot.path.endswith("pivot")
+
+
+def test_a_mistake_in_an_arm_that_is_named_like_a_method_is_found_at_its_place(tmp_path):
+    raw = {"name": "s", "base": "quickstart", "arms": ARMS | {"forward_kl": 3}, "baseline": "plain"}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(raw))
+    with pytest.raises(ConfigError, match=r"study.yaml: arms.forward_kl: Input should be a valid dictionary"):
+        load(tmp_path / "study.yaml")
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(raw | {"arms": ARMS, "base": {}}))
+    with pytest.raises(ConfigError, match=r"study.yaml: base: Input should be a valid string"):
+        load(tmp_path / "study.yaml")
+
+
+@pytest.mark.parametrize("below", [3, [], {"a": 1}, None])
+def test_an_arm_that_extends_no_name_is_refused(below):
+    with pytest.raises(ValueError, match="arms.kl.extends should be the name of a file or recipe, got"):
+        study(arms=ARMS | {"kl": {"extends": below}})

@@ -233,3 +233,27 @@ def test_a_right_program_passes_and_a_wrong_one_does_not(data, task, body, passe
     task_.apply_filters()
     (found,) = request.filtered_resps.values()
     assert task_.process_results(doc, [found])["pass_at_1" if task == "mbpp-stock" else "pass@1"] == passed
+
+
+def test_a_benchmark_without_a_form_of_files_is_refused_by_name(tmp_path):
+    for ask in (local_data.load, local_data.fingerprint):
+        with pytest.raises(
+            ValueError, match="no form of files for the benchmark gpqa; with --data there are arc_challenge"
+        ):
+            ask("gpqa", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"question": "a", "answer": "b"}\n[]\n', "test.jsonl, line 2: a row should be an object"),
+        (b'{"question"', "test.jsonl, line 1, is not JSON"),
+        (b'{"question": "a", "answer": "b"}\n{"question": "\xe9"}\n', "test.jsonl is cut or damaged after line"),
+    ],
+)
+def test_a_damaged_file_of_a_benchmark_is_named(tmp_path, content, message):
+    (tmp_path / "gsm8k").mkdir()
+    for split in ("test", "train"):
+        (tmp_path / f"gsm8k/{split}.jsonl").write_bytes(content)
+    with pytest.raises(ValueError, match=message.replace("test", "(test|train)")):
+        local_data.load("gsm8k", tmp_path)

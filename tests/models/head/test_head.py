@@ -9,7 +9,7 @@ import torch
 from fusion.core.rows import Positions
 from fusion.data.batching import pad_texts
 from fusion.data.encode import Encoded
-from fusion.models.head import Head, hidden_states
+from fusion.models.head import Head, hidden_states, self_check
 from tests.helpers import tiny
 
 KINDS = list(tiny.SHAPES)
@@ -189,3 +189,20 @@ def test_a_row_predicts_the_token_after_it_and_prompt_and_padding_take_no_part()
     alone = [model(input_ids=torch.tensor([text.input_ids])).logits[0].log_softmax(-1) for text in texts]
     expected = [alone[0][1, 7], alone[0][2, 8], alone[0][3, 9], alone[1][0, 2]]
     torch.testing.assert_close(got, torch.stack(expected), atol=1e-5, rtol=1e-5)
+
+
+def test_a_bug_of_ours_while_the_model_computes_is_not_blamed_on_the_model(monkeypatch):
+    model = tiny.model("llama")
+    head = Head.from_model(model, 300)
+    monkeypatch.setattr(self_check, "_probes", lambda *_: {}["absent"])
+    with pytest.raises(KeyError, match="absent"):
+        head.check_against_model(model)
+
+
+def test_weights_that_are_not_finite_are_named():
+    model = tiny.model("llama")
+    head = Head.from_model(model, 300)
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight[3, 4] = float("nan")
+    with pytest.raises(ValueError, match=r"not finite numbers; so are values of model.layers.1.mlp.up_proj.weight"):
+        head.check_against_model(model)
