@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from transformers import (
 )
 from transformers.utils.hub import cached_file, extract_commit_hash
 
+from fusion.core.text_files import read_object
 from fusion.models.checkpoint_check import check_folder, check_loaded
 from fusion.models.checkpoint_files import ADAPTER_CONFIG, refuse_adapter, refuse_integers, stored_tensors
 from fusion.models.gguf_check import check_gguf
@@ -96,7 +96,7 @@ def _config_without_model(ref: ModelRef) -> dict[str, Any]:
     folder = ref.local_path
     if folder is None or not all((folder / file).is_file() for file in ("config.json", "tokenizer_config.json")):
         return {}
-    named, said = (json.loads((folder / file).read_text()) for file in ("tokenizer_config.json", "config.json"))
+    named, said = (read_object(folder / file) for file in ("tokenizer_config.json", "config.json"))
     if "auto_map" in named or "auto_map" in said or not (named.get("tokenizer_class") and said.get("model_type")):
         return {}
     return {"config": PreTrainedConfig.from_dict(said)}
