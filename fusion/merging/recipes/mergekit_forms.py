@@ -78,7 +78,8 @@ def check_forms(raw: dict[str, Any], origin: str) -> None:
 
 def _explain(mistake: Any, raw: dict[str, Any]) -> str:
     """The key, and what it holds; of a value that may have several forms, one line."""
-    place, value = "", raw
+    place: str = ""
+    value: Any = raw
     for part in mistake["loc"]:
         if not ((isinstance(value, dict) and part in value) or (isinstance(value, list) and isinstance(part, int))):
             continue  # a form of a value, or a key that is missing

@@ -26,12 +26,13 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow.parquet as parquet
 import torch
-import yaml
 from numpy.typing import NDArray
+from pyarrow import ArrowException
 from pydantic import Field, ValidationError
 from torch import Tensor
 
 from fusion.core.settings import Settings
+from fusion.core.yaml_files import read_yaml
 from fusion.sources.importers.sequence import ImportedSequence
 from fusion.sources.listed import dtype_errors
 
@@ -75,25 +76,37 @@ def read_distillkit(files: Sequence[Path], codec: Path | None = None) -> Iterato
     Raises ValueError for a file without settings, of the older layout, or of another shape than the settings say.
     """
     for file in files:
-        settings, table = load_compression(codec or file.with_name(SETTINGS_FILE)), parquet.ParquetFile(file)
-        if missing := set(COLUMNS) - set(table.schema_arrow.names):
-            raise ValueError(
-                f"{file} has no columns {', '.join(sorted(missing))}; it has {', '.join(table.schema_arrow.names)}. Files of "
-                "DistillKit's older layout cannot be read: they do not say what their values are."
-            )
-        number = 0
-        for batch in table.iter_batches(batch_size=16, columns=COLUMNS):
-            for row in range(len(batch)):
-                columns = (batch.column(name)[row].values for name in COLUMNS)
-                yield _sequence(settings, file, number, *columns)
-                number += 1
+        settings = load_compression(codec or file.with_name(SETTINGS_FILE))
+        try:
+            yield from _sequences(settings, file)
+        except (ArrowException, AttributeError, TypeError) as error:
+            raise ValueError(f"{file} is damaged, or no file of DistillKit ({error}); copy it again.") from error
+        except OSError as error:
+            if error.errno is not None:
+                raise
+            raise ValueError(f"{file} is cut or damaged ({error}); copy it again.") from error  # as pyarrow has it
+
+
+def _sequences(settings: CompressionSettings, file: Path) -> Iterator[ImportedSequence]:
+    table = parquet.ParquetFile(file)
+    if missing := set(COLUMNS) - set(table.schema_arrow.names):
+        raise ValueError(
+            f"{file} has no columns {', '.join(sorted(missing))}; it has {', '.join(table.schema_arrow.names)}. Files of "
+            "DistillKit's older layout cannot be read: they do not say what their values are."
+        )
+    number = 0
+    for batch in table.iter_batches(batch_size=16, columns=COLUMNS):
+        for row in range(len(batch)):
+            columns = (batch.column(name)[row].values for name in COLUMNS)
+            yield _sequence(settings, file, number, *columns)
+            number += 1
 
 
 def load_compression(file: Path) -> CompressionSettings:
     """Read the settings from DistillKit's YAML, or a training configuration (teacher.logprob_compressor)."""
     if not file.exists():
         raise ValueError(f"There is no {file} with the settings of the compression. Name the file with --codec.")
-    raw = yaml.safe_load(file.read_text())
+    raw = read_yaml(file)
     try:
         raw = raw.get("teacher", raw)
         return CompressionSettings.model_validate(raw.get("logprob_compressor", raw))

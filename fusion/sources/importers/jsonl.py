@@ -30,6 +30,9 @@ from fusion.sources.prompt_logprobs import check_own_tokens, logprobs_by_id
 Parse = Callable[[Mapping[str, Any], str], list[ImportedSequence]]
 """From what a line holds, and its name, to its sequences."""
 
+WRONG_LINE = (KeyError, TypeError, AttributeError, ValueError, OverflowError, RuntimeError)
+"""What a line of another form raises; torch has RuntimeError for lists of several depths and numbers beyond its types."""
+
 
 def read_jsonl(files: Sequence[Path]) -> Iterator[ImportedSequence]:
     """Yield sequences in the order of the files. Raises ValueError, with file and line, for what is not as above."""
@@ -45,12 +48,12 @@ def read_vllm(files: Sequence[Path]) -> Iterator[ImportedSequence]:
 
 def _lines(files: Sequence[Path], parse: Parse) -> Iterator[list[ImportedSequence]]:
     for file in files:
-        with file.open("rb") as lines:
+        with file.open("rb") as lines:  # json decodes: what is not UTF-8 is a mistake of its line
             for number, line in enumerate(lines, start=1):
                 where = f"{file}, line {number}"
                 try:
                     yield parse(_object(json.loads(line)), where) if line.strip() else []
-                except (KeyError, TypeError, AttributeError, ValueError) as error:
+                except WRONG_LINE as error:
                     what = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else error
                     raise ValueError(f"{where}: {what}. docs/sources.md shows what a line holds.") from error
 

@@ -23,9 +23,11 @@ import io
 import json
 import re
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -50,7 +52,7 @@ def read_megatron(files: Sequence[Path], tokens: Path | None = None) -> Iterator
             "Megatron's caches hold no tokens. Give --tokens FILE: JSON lines with input_ids, in the order of the run."
         )
     ranks = _ranks(files)
-    with tokens.open() as lines:
+    with tokens.open("rb") as lines:
         number = 0
         for batches in zip_longest(*(_batches(archives) for archives in ranks)):
             for iteration, values, ids in _samples(batches):
@@ -58,19 +60,20 @@ def read_megatron(files: Sequence[Path], tokens: Path | None = None) -> Iterator
                 if line is None:
                     raise ValueError(f"{tokens} has {number} lines, and the cache has more sequences than that.")
                 where = f"{files[0].parent}, iteration {iteration}, {tokens.name} line {number + 1}"
-                yield _sequence(_tokens(line, f"{tokens}, line {number + 1}"), values, ids, where)
+                yield _sequence(_input_ids(line, f"{tokens}, line {number + 1}"), values, ids, where)
                 number += 1
         if next(lines, None) is not None:
             raise ValueError(f"{tokens} has more lines than the cache has sequences ({number}).")
 
 
-def _tokens(line: str, where: str) -> list[int]:
+def _input_ids(line: bytes, where: str) -> list[int]:
     try:
-        return list(json.loads(line)["input_ids"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{where} must be an object with input_ids, a list of token ids, and is {line[:60]!r}."
-        ) from error
+        ids = json.loads(line)["input_ids"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{where}: it should be a JSON object with input_ids ({error}).") from error
+    if not isinstance(ids, list) or not all(isinstance(id, int) for id in ids):
+        raise ValueError(f"{where}: input_ids should be a list of numbers.")
+    return ids
 
 
 def _ranks(files: Sequence[Path]) -> list[list[Path]]:
@@ -96,22 +99,45 @@ def _batches(archives: Sequence[Path]) -> Iterator[tuple[int, list[MicroBatch]]]
     """Yield the number and the micro-batches of each iteration of one rank. Raises ValueError where iterations are missing."""
     expected: int | None = None
     for archive in archives:
-        meta: Mapping[str, Any] = {}
-        with tarfile.open(archive) as tar:
-            for member in tar:
-                stream = tar.extractfile(member)
-                if stream is None:
-                    continue
-                if member.name == "_meta.json":
-                    meta = json.load(stream)
-                elif match := MEMBER_NAME.fullmatch(member.name):
-                    iteration = int(match["at"])
-                    if expected is not None and iteration != expected:
-                        raise ValueError(
-                            f"{archive} goes on at {iteration}, where {expected} is due: the archive between is missing."
-                        )
-                    expected = int(match["to"] or iteration + 1)
-                    yield iteration, _micro_batches(_tensors(stream.read()), meta.get("saver", {}), archive)
+        with _naming_damage(archive):
+            expected = yield from _iterations(archive, expected)
+
+
+@contextmanager
+def _naming_damage(archive: Path) -> Iterator[None]:
+    """Raise ValueError with the archive for what tarfile, json, zstd and torch.load raise for one that is damaged."""
+    try:
+        yield
+    except (
+        tarfile.TarError,
+        json.JSONDecodeError,
+        UnicodeDecodeError,
+        EOFError,
+        UnpicklingError,
+        RuntimeError,
+    ) as error:
+        raise ValueError(f"{archive} is cut or damaged ({error}); copy it again.") from error
+
+
+def _iterations(archive: Path, expected: int | None) -> Generator[tuple[int, list[MicroBatch]], None, int | None]:
+    """Yield the iterations of one archive, and return the one that is due after them; `expected` is due first."""
+    meta: Mapping[str, Any] = {}
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            stream = tar.extractfile(member)
+            if stream is None:
+                continue
+            if member.name == "_meta.json":
+                meta = json.load(stream)
+            elif match := MEMBER_NAME.fullmatch(member.name):
+                iteration = int(match["at"])
+                if expected is not None and iteration != expected:
+                    raise ValueError(
+                        f"{archive} goes on at {iteration}, where {expected} is due: the archive between is missing."
+                    )
+                expected = int(match["to"] or iteration + 1)
+                yield iteration, _micro_batches(_tensors(stream.read()), meta.get("saver", {}), archive)
+    return expected
 
 
 def _tensors(data: bytes) -> dict[str, Any]:
@@ -119,7 +145,11 @@ def _tensors(data: bytes) -> dict[str, Any]:
         import zstandard
     except ImportError as error:
         raise ValueError("Megatron's caches are compressed with zstd: pip install zstandard.") from error
-    return torch.load(io.BytesIO(zstandard.ZstdDecompressor().decompress(data)), weights_only=True)
+    try:
+        whole = zstandard.ZstdDecompressor().decompress(data)
+    except zstandard.ZstdError as error:
+        raise tarfile.ReadError(f"zstd: {error}") from error
+    return torch.load(io.BytesIO(whole), weights_only=True)
 
 
 def _micro_batches(tensors: Mapping[str, Any], saver: Mapping[str, Any], archive: Path) -> list[MicroBatch]:
