@@ -36,7 +36,7 @@ class Endpoint:
                 if (error.code not in RETRIED_STATUS and error.code < 500) or REFUSAL in message:
                     raise ValueError(f"{self.url} refused the request with status {error.code}: {message}") from None
                 reason, pause = f"status {error.code}: {message}", _seconds(error.headers.get("Retry-After"))
-            except (OSError, http.client.HTTPException, json.JSONDecodeError) as error:
+            except (OSError, http.client.HTTPException, json.JSONDecodeError, UnicodeDecodeError) as error:
                 reason, pause = f"{type(error).__name__}: {error}", None
             if retries_left:
                 time.sleep(min(MAX_WAIT, wait if pause is None else pause))

@@ -70,7 +70,11 @@ class OpenAIGenerator:
             fields = "Unexpected fields" in str(error) or "extra_forbidden" in str(error)
             hint = " Set backend.sampling_fields to openai, and see that its defaults change nothing." if fields else ""
             raise ValueError(f"{error}{hint}") from error
-        return cut_at_stop(Completion(choice["text"], choice["finish_reason"] == "stop"), self.stop)
+        if choice.get("text") is None:
+            raise self.server.error(
+                ValueError("its answer has no text; backend.url should be that of a completions API.")
+            )
+        return cut_at_stop(Completion(choice["text"], choice.get("finish_reason") == "stop"), self.stop)
 
 
 def _are_equal(samples: Sequence[Completion]) -> bool:

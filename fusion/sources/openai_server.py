@@ -10,6 +10,7 @@ from typing import Any
 from fusion.sources.http import Endpoint
 from fusion.sources.prompt_logprobs import mismatch
 from fusion.sources.prompt_text import PromptText
+from fusion.sources.server_answer import check_answer
 from fusion.tokenizers import tokenize
 
 _PROBE = "One, two, three, four, five, six"
@@ -65,8 +66,12 @@ class Server:
     def _send(self, prompt: str | list[int], body: Mapping[str, Any]) -> dict[str, Any]:
         whole = {"model": self.model, "prompt": prompt, **body, **self.extra_body}
         try:
-            return self.endpoint.post(whole)
+            answer = self.endpoint.post(whole)
         except ValueError as error:
             wants_text = isinstance(prompt, list) and "string" in str(error)
             hint = " This server takes no token ids: set backend.prompt to text." if wants_text else ""
             raise ValueError(f"{error}{hint}") from error
+        try:
+            return check_answer(answer)
+        except ValueError as error:
+            raise self.error(error) from error

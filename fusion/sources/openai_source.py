@@ -102,6 +102,13 @@ class OpenAI(Backend):
             raise ValueError(
                 f"backend.api_key_env names {self.api_key_env}, which is not set. Export the key under it."
             )
+        if key is not None and not (
+            key.isascii() and key.isprintable()
+        ):  # no header can hold it, and it must not be shown
+            raise ValueError(
+                f"backend.api_key_env names {self.api_key_env}, which holds line breaks or other characters that no key has. "
+                "Export the key alone."
+            )
         return Endpoint(f"{self.url}/completions", key, self.timeout, self.max_retries, self.backoff)
 
 
