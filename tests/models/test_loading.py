@@ -104,3 +104,36 @@ def test_a_gguf_file_is_known_by_its_contents(gguf_file, tmp_path):
     copy = shutil.copy(gguf_file[0], tmp_path / "other.gguf")
     assert model_fingerprint(ModelRef(str(copy))) == model_fingerprint(ModelRef(str(gguf_file[0])))
     assert count_parameters(ModelRef(str(copy))) == sum(p.numel() for p in gguf_file[1].parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "message"),
+    [
+        (
+            "tokenizer.json",
+            lambda text: text.replace('"BPE"', '"BQE"'),
+            "tokenizer.json is damaged or of another version",
+        ),
+        ("tokenizer.json", lambda text: text[:500], "Cannot load the tokenizer"),
+        (
+            "tokenizer_config.json",
+            lambda text: text.replace('"model_max_length": ', '"model_max_length": {}, "y": '),
+            "should be a number of tokens",
+        ),
+        ("config.json", lambda text: text.replace('"hidden_size": 32', '"hidden_size": "x"'), "hidden_size"),
+        ("config.json", lambda text: text.replace('"hidden_size": 32', '"hidden_size": null'), "hidden_size"),
+        (
+            "config.json",
+            lambda text: text.replace('"num_attention_heads": 2', '"num_attention_heads": 0'),
+            "Cannot load the",
+        ),
+    ],
+)
+def test_a_damaged_file_of_a_model_is_a_sentence_with_the_folder(folder, tmp_path, name, spoil, message):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    whole = (copy / name).read_text()
+    (copy / name).write_text(spoil(whole))
+    assert (copy / name).read_text() != whole
+    with pytest.raises(ValueError, match=f"(?s){copy}.*{message}|{message}.*{copy}"):
+        load_tokenizer(ModelRef(str(copy)))
+        count_parameters(ModelRef(str(copy)))
