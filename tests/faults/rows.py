@@ -44,19 +44,23 @@ def text_of(form: str, rows: list[Any]) -> str:
 
 
 def data_files(folder: Path, rng: random.Random) -> Iterator[Mutant]:
-    """Endless mutants for `fusion plan` over the tiny models, each a file of its own name (no cache may know it)."""
-    known, raw, number = originals(), runs.raw(folder), 0
+    """Endless mutants for `fusion plan` over the tiny models."""
+    known, raw = originals(), runs.raw(folder)
     while True:
-        form, number = rng.choice(list(known)), number + 1
-        file = folder / f"{number}-{NAMES[form]}"
-        yield _mutant(file, form, known[form], raw, rng)
+        form = rng.choice(list(known))
+        yield _mutant(folder / NAMES[form], form, known[form], raw, rng)
 
 
 def _mutant(file: Path, form: str, rows: list[dict[str, Any]], raw: dict[str, Any], rng: random.Random) -> Mutant:
     if rng.random() < 0.5:
         content, line, what = spoil_text(text_of(form, rows), rng)
         place = f"line {line}"
-        names = (place, f"row {line}", f"row {max(1, line - 1)}")
+        names = (
+            place,
+            f"row {line}",
+            f"row {max(1, line - 1)}",
+            f"line {line + 1}",
+        )  # where a line is cut, the next is wrong
     else:
         tree, where, what = spoil_tree(rows, rng)
         content = text_of(form, tree).encode("utf-8", "surrogatepass")

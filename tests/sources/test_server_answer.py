@@ -7,7 +7,7 @@ import pytest
 from fusion.cli.boundary import user_message
 from fusion.sources import OpenAI
 from fusion.sources.http import Endpoint
-from fusion.sources.server_answer import check_answer
+from fusion.sources.openai_server import check_answer
 from tests.faults.mutations import spoil_tree
 from tests.helpers import serving
 
