@@ -16,16 +16,8 @@ from tests.faults.command_lines import shorten
 from tests.faults.runner import Report, run
 
 SAMPLE = {
-    "data": 20,
-    "configuration": 30,
-    "study": 6,
-    "merge": 15,
-    "suite": 8,
-    "command": 20,
-    "gguf": 12,
-    "folder": 12,
-    "run": 6,
-}
+    "data": 16, "configuration": 24, "study": 6, "merge": 12, "suite": 8, "command": 16, "gguf": 8, "folder": 10, "run": 6,
+}  # fmt: skip
 """Mutants of each kind; together they take some fifteen seconds."""
 NAMED = 0.95
 """The share of sentences that name what was spoiled."""
