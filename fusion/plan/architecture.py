@@ -146,7 +146,7 @@ def _layers(model: Any, count: int) -> nn.ModuleList:
         if isinstance(module, nn.ModuleList) and len(module) == count > 0:
             return module
     raise ValueError(
-        f"{type(model).__name__} ({model.name_or_path}) has no list of {count} layers, by which its cost could be planned."
+        f"{type(model).__name__} ({getattr(model, 'name_or_path', '')}) has no list of {count} layers, by which its cost could be planned."
     )
 
 
