@@ -145,8 +145,9 @@ def _layers(model: Any, count: int) -> nn.ModuleList:
     for module in model.modules():
         if isinstance(module, nn.ModuleList) and len(module) == count > 0:
             return module
+    place = f" of {path}" if (path := getattr(model, "name_or_path", "")) else ""
     raise ValueError(
-        f"{type(model).__name__} ({getattr(model, 'name_or_path', '')}) has no list of {count} layers, by which its cost could be planned."
+        f"{type(model).__name__}{place} has no list of {count} layers, by which its cost could be planned."
     )
 
 
