@@ -70,9 +70,11 @@ def _input_ids(line: bytes, where: str) -> list[int]:
     try:
         ids = json.loads(line)["input_ids"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"{where}: it should be a JSON object with input_ids ({error}).") from error
+        raise ValueError(
+            f"{where} must be an object with input_ids, a list of token ids, and is {line[:60]!r}."
+        ) from error
     if not isinstance(ids, list) or not all(isinstance(id, int) for id in ids):
-        raise ValueError(f"{where}: input_ids should be a list of numbers.")
+        raise ValueError(f"{where} must be an object with input_ids, a list of token ids, and is {line[:60]!r}.")
     return ids
 
 
