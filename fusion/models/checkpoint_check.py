@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -20,6 +21,11 @@ from fusion.models.notices import mention_once
 
 COMPUTED = {"inv_freq", "cos_cached", "sin_cached", "masked_bias", "causal_mask", "position_ids"}
 """Last part of the names of buffers that old checkpoints hold and every model computes by itself."""
+UNREADABLE = (
+    *(OSError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, AssertionError, RuntimeError),
+    StrictDataclassError,
+)
+"""What transformers raises for a configuration whose values are of another kind than it counts on."""
 QUANTIZED = re.compile(
     r"(scale|scale_inv|scales|zeros|zero_point|qweight|g_idx|weight_packed|absmax|quant_map|quant_state\S*|SCB)$"
 )
@@ -36,15 +42,18 @@ def check_folder(folder: Path) -> None:
     refuse_integers(folder, stored)
     try:
         config = AutoConfig.from_pretrained(folder)
-    except (OSError, ValueError):
-        return
+    except UNREADABLE:
+        return  # whoever loads it says why
     known: Any = AutoModelForCausalLM._model_mapping  # type: ignore[attr-defined]
     if type(config) not in known or getattr(config, "quantization_config", None) is not None:
         return
     tensors = {name: torch.empty(t.shape, device="meta") for name, t in stored.items()}
     options = {"dtype": torch.float32, "output_loading_info": True, "ignore_mismatched_sizes": True}
     options |= {"config": config, "state_dict": tensors, "device_map": {"": "meta"}}
-    model, info = known[type(config)].from_pretrained(None, **options)
+    try:
+        model, info = known[type(config)].from_pretrained(None, **options)
+    except UNREADABLE:
+        return
     check_loaded(str(folder), model, info)
 
 
