@@ -93,7 +93,7 @@ def read(
         rows = read_rows(path, name=name, split=split, revision=revision)
     head, seen = list(islice(rows, HEAD)), dict[str, None]()
     if not head:
-        raise ValueError(_no_example(path, split, skip, []))
+        raise ValueError(_no_example(path, split, skip, [], None))
     maker, reading = ExampleMaker(domain=domain, **columns).resolved(_columns(head), path)
     wanted = _watched(chain(head, rows), seen)
     if where:
@@ -105,7 +105,7 @@ def read(
     examples, left_out = _examples(islice(wanted, skip, None), maker, limit)
     _refuse_missing(path, maker.needed, where or {}, seen)
     if not examples:
-        raise ValueError(_no_example(path, split, skip, left_out))
+        raise ValueError(_no_example(path, split, skip, left_out, where))
     if path.startswith(BUILTIN):
         return DataSet(path, examples, "made by rule", left_out, [])
     unused = [column for column in seen if column not in maker.columns and column not in (where or {})]
@@ -160,6 +160,7 @@ def _refuse_missing(path: str, needed: Iterable[str], where: Iterable[str], seen
             raise ValueError(f"{path}: no column {name!r}{purpose}; the columns are {', '.join(map(str, seen))}.")
 
 
-def _no_example(path: str, split: str, skip: int, left_out: list[LeftOut]) -> str:
-    why = "; ".join(map(str, left_out)) or "no row is there, or none that where, skip and limit ask for"
+def _no_example(path: str, split: str, skip: int, left_out: list[LeftOut], where: Mapping[str, Any] | None) -> str:
+    asked = f" after skip with where {dict(where)}" if where else ""
+    why = "; ".join(map(str, left_out)) or f"no row is there{asked}"
     return f"{path} (split {split}, skip {skip}) gives no example: {why}."
