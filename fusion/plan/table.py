@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from rich import box
 from rich.console import RenderableType
-from rich.table import Table
 
 from fusion.config import Plan as PlanSettings
 from fusion.config.gpus import GPUS
@@ -15,6 +14,7 @@ from fusion.plan.flops import seconds
 from fusion.plan.memory import Memory
 from fusion.plan.misfits import misfits
 from fusion.plan.units import count, format_flops, size, size_in, time, unit
+from fusion.runtime.console_table import ConsoleTable
 
 PARTS = {
     "weights": "weights", "gradients": "grads", "optimizer": "optim.", "buffers": "buffers", "activations": "activ.",
@@ -28,12 +28,12 @@ def plan_tables(plan: RunPlan, given: PlanSettings) -> list[RenderableType]:
     return [stages_table(plan, given), *([engines_table(plan, given)] if several else []), *misfits(plan, given)]
 
 
-def stages_table(plan: RunPlan, given: PlanSettings) -> Table:
+def stages_table(plan: RunPlan, given: PlanSettings) -> ConsoleTable:
     """One line for each stage, and their sums and peak."""
     where = f" on {given.gpus} x {given.gpu}" if given.gpu else f" on {given.gpus} GPUs" if given.gpus > 1 else ""
     table = _table(f"What this run will take{where}")
     table.caption = _caption(plan, given)
-    table.add_column("stage", no_wrap=True)
+    table.add_column("stage")
     for name in ("examples", "tokens", "steps", "disk", "memory", "FLOPs", *(["time"] if given.gpu else [])):
         table.add_column(name, justify="right")
     for e in plan.stages:
@@ -47,14 +47,14 @@ def stages_table(plan: RunPlan, given: PlanSettings) -> Table:
     return table
 
 
-def engines_table(plan: RunPlan, given: PlanSettings) -> Table:
+def engines_table(plan: RunPlan, given: PlanSettings) -> ConsoleTable:
     """One line for each engine: memory of one process in a training, item by item; a tick where the GPU holds it."""
     own, less = plan.engines, plan.checkpointed
     name = unit(max(memory.total for memory in less.values()))
     table = _table(f"One process of {given.gpus} in a training, by engine and what it offloads, in {name}")
     twice = "all*: with gradient checkpointing, which computes layers twice. " if own != less else ""
     table.caption = f"{twice}host: in the host's memory."
-    table.add_column("engine", no_wrap=True)
+    table.add_column("engine")
     for head in (*PARTS.values(), "all", *(["all*"] if own != less else []), "host"):
         table.add_column(head, justify="right")
     for engine, memory in own.items():
@@ -82,9 +82,9 @@ def _total(memory: Memory, name: str, given: PlanSettings) -> str:
     return size_in(memory.total, name) + tick
 
 
-def _table(title: str) -> Table:
+def _table(title: str) -> ConsoleTable:
     """A narrow table: eight columns of numbers fit 80 characters."""
-    return Table(title=title, box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+    return ConsoleTable(title=title, box=box.SIMPLE_HEAD, padding=0, show_edge=False)
 
 
 def _caption(plan: RunPlan, given: PlanSettings) -> str:

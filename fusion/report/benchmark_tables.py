@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
+from fusion.runtime.console_table import ConsoleTable
 from fusion_eval.results import Result
 from fusion_eval.runners.contamination import DomainOverlap
 from fusion_eval.statistics.comparison import by_subset, summarise
@@ -15,32 +15,33 @@ from fusion_eval.statistics.gap import Gap
 from fusion_eval.statistics.metrics import METRICS
 
 
-def subset_tables(results: Sequence[Result]) -> list[Table]:
+def subset_tables(results: Sequence[Result]) -> list[ConsoleTable]:
     """One table for each task that has subsets, with all models side by side."""
     subsets = [by_subset(result) for result in results]
     return [subset_table([of_model[task] for of_model in subsets]) for task in subsets[0]]
 
 
-def subset_table(results: Sequence[Result]) -> Table:
+def subset_table(results: Sequence[Result]) -> ConsoleTable:
     """Accuracy of each model in each subset of one task, a row for each subset."""
-    table = Table(
-        "subset", "n", *(escape(result.model) for result in results), title=results[0].suite, title_justify="left"
-    )
+    table = ConsoleTable("subset", title=results[0].suite, title_justify="left")
+    for name in ("n", *(escape(result.model) for result in results)):
+        table.add_column(name, justify="right")
     scores = [summarise(result) for result in results]
     for subset, metrics in scores[0].items():
         cells = [score[subset]["accuracy"] for score in scores]
-        shown = (f"{METRICS['accuracy'].show(i.value)} ±{METRICS['accuracy'].show(i.half)}" for i in cells)
+        shown = (f"{METRICS['accuracy'].show(i.value)} {METRICS['accuracy'].show_spread(i)}" for i in cells)
         table.add_row(Text(subset), str(metrics["accuracy"].n), *shown)
     return table
 
 
-def gap_table(gaps: Sequence[Gap]) -> Table:
+def gap_table(gaps: Sequence[Gap]) -> ConsoleTable:
     """How far fusion has come from plain fine-tuning to the best source, a row for each task and metric."""
-    table = Table(
-        "task", "metric", "fine-tuned", "fused", "best source", "gap closed %",
-        title="The gap that fusion closes", title_justify="left", caption_justify="left",
+    table = ConsoleTable(
+        "task", "metric", title="The gap that fusion closes", title_justify="left", caption_justify="left",
         caption="(fused - fine-tuned) / (best source - fine-tuned), with its 95% interval over questions",
     )  # fmt: skip
+    for name in ("fine-tuned", "fused", "best source", "gap closed %"):
+        table.add_column(name, justify="right")
     for gap in gaps:
         show = METRICS[gap.metric].show
         share = "no source is better" if gap.closed is None else _percent(gap.closed.value)
@@ -53,12 +54,13 @@ def gap_table(gaps: Sequence[Gap]) -> Table:
     return table
 
 
-def contamination_table(overlaps: Sequence[DomainOverlap], ngram: int) -> Table:
+def contamination_table(overlaps: Sequence[DomainOverlap], ngram: int) -> ConsoleTable:
     """How many test questions share an n-gram of words with the fusion data, and the accuracy on these and on the others."""
-    table = Table(
-        "task", "checked", "in the data", "too short", "accuracy there %", "elsewhere %",
-        title=f"Test questions in the fusion data: {ngram} words in a row", title_justify="left",
-    )  # fmt: skip
+    table = ConsoleTable(
+        "task", title=f"Test questions in the fusion data: {ngram} words in a row", title_justify="left"
+    )
+    for name in ("checked", "in the data", "too short", "accuracy there %", "elsewhere %"):
+        table.add_column(name, justify="right")
     for overlap in overlaps:
         scores = [
             "" if i is None else METRICS["accuracy"].show(i.value)

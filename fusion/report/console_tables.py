@@ -5,38 +5,41 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from rich.table import Table
-
+from fusion.runtime.console_table import ConsoleTable
 from fusion.runtime.run_file import ResponseCounts
 
 if TYPE_CHECKING:
     from fusion.extras.draft import Acceptance
 
 
-def key_value_table(title: str, values: Mapping[str, str]) -> Table:
+def key_value_table(title: str, values: Mapping[str, str]) -> ConsoleTable:
     """One line for each name and its value."""
-    table = Table("", "", title=title, show_header=False)
+    table = ConsoleTable("", "", title=title, show_header=False)
     for name, value in values.items():
         table.add_row(name, value)
     return table
 
 
-def responses_table(counts: Sequence[ResponseCounts]) -> Table:
+def responses_table(counts: Sequence[ResponseCounts]) -> ConsoleTable:
     """One line for each source and domain."""
-    table = Table(
-        "source", "domain", "prompts", "answers", "pass", "learned from",
-        title="Responses", caption="answers: neither empty nor cut off; pass: the check of their data set",
-    )  # fmt: skip
+    table = ConsoleTable(
+        "source",
+        "domain",
+        title="Responses",
+        caption="answers: neither empty nor cut off; pass: the check of their data set",
+    )
+    for name in ("prompts", "answers", "pass", "learned from"):
+        table.add_column(name, justify="right")
     for c in counts:
         share = f"{c.passed:,} ({c.passed / c.answers:.0%})" if c.answers else "0"
         table.add_row(c.source, c.domain, f"{c.prompts:,}", f"{c.answers:,}", share, f"{c.chosen:,}")
     return table
 
 
-def acceptance_table(name: str, measured: Sequence[Acceptance]) -> Table:
+def acceptance_table(name: str, measured: Sequence[Acceptance]) -> ConsoleTable:
     """One line for each temperature."""
     depth = len(measured[0].acceptance_rates)
-    table = Table(
+    table = ConsoleTable(
         title=f"{name}: draft tokens accepted",
         caption="acceptance length: mean tokens a check (one verification pass), the model's own included; at most depth + 1",
     )

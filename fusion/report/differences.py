@@ -10,9 +10,10 @@ from typing import TypeGuard
 from fusion.report.run_contents import RunContents
 from fusion.report.verdict import mark
 from fusion_eval.results import MEAN, Result
-from fusion_eval.statistics.bootstrap import RESAMPLES, Interval
+from fusion_eval.statistics.bootstrap import RESAMPLES
 from fusion_eval.statistics.comparison import Scores, compare
 from fusion_eval.statistics.gap import Gap, gap_closed
+from fusion_eval.statistics.intervals import Interval
 from fusion_eval.statistics.metrics import METRICS
 
 BEST_SOURCE = "best source"
@@ -130,9 +131,12 @@ def bounded(share: Interval | None) -> TypeGuard[Interval]:
 
 
 def difference_cell(metric: str, difference: Interval | None) -> tuple[str, str, str]:
-    """Difference with its sign, half its interval, and the mark of what it shows; empty where there is none."""
+    """Difference with its sign, its interval as ± or both ends, and the mark of what it shows; empty where there is none."""
     if difference is None:
         return "–", "", ""
-    show = METRICS[metric].show
-    sign = "" if difference.value < 0 else "+"
-    return f"{sign}{show(difference.value)}", f"±{show(difference.half)}", mark(metric, difference)
+    metric_shown = METRICS[metric]
+    return (
+        metric_shown.show_signed(difference.value),
+        metric_shown.show_spread(difference, signed=True),
+        mark(metric, difference),
+    )

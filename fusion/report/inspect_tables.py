@@ -9,7 +9,6 @@ from statistics import fmean
 from typing import Any
 
 from rich.console import RenderableType
-from rich.table import Table
 
 from fusion.alignment import AlignmentAudit, MatchRate
 from fusion.analysis import Dissection, Overview
@@ -17,11 +16,12 @@ from fusion.analysis.concepts import ACTIVE_SHARE, IOU_THRESHOLD
 from fusion.analysis.overlays import token_display
 from fusion.analysis.rescaling import Rescaling
 from fusion.analysis.token_classes import ClassPrediction, TokenClass
+from fusion.runtime.console_table import ConsoleTable
 
 
-def overview_table(models: Sequence[Overview]) -> Table:
+def overview_table(models: Sequence[Overview]) -> ConsoleTable:
     """One line a model."""
-    table = Table(
+    table = ConsoleTable(
         "model", "type", "vocabulary", "prompts", "same tokens", "mapped tokens", "cache",
         title="Models", caption="same, mapped: share of a source's vocabulary that the pivot has, byte for byte or by the map",
     )  # fmt: skip
@@ -33,7 +33,7 @@ def overview_table(models: Sequence[Overview]) -> Table:
 
 def audit_tables(name: str, audit: AlignmentAudit) -> list[RenderableType]:
     """Match rates by domain and by class of text, and the tokens that never match."""
-    table = Table("", "rows", "matched", title=f"{name}: positions of the pivot that it can teach")
+    table = ConsoleTable("", "rows", "matched", title=f"{name}: positions of the pivot that it can teach")
     for title, shares in (("by domain", audit.by_domain), ("by the text that follows", audit.by_class)):
         table.add_section()
         table.add_row(f"[bold]{title}[/]", "", "")
@@ -45,9 +45,9 @@ def audit_tables(name: str, audit: AlignmentAudit) -> list[RenderableType]:
     return [table, f"never matched: {never or 'nothing'}\n"]
 
 
-def rescaling_table(name: str, entries: Sequence[Rescaling]) -> Table:
+def rescaling_table(name: str, entries: Sequence[Rescaling]) -> ConsoleTable:
     """One line for each domain and bin of the pivot's probability of the true token."""
-    table = Table(
+    table = ConsoleTable(
         title=f"{name}: gradient at the true token, as a factor of cross-entropy's",
         caption="near 1: no more than the text says; below 0: the true token is pulled down",
     )
@@ -64,10 +64,10 @@ MAX_TOKENS = 20
 """Tokens in the table of classes, the most frequent."""
 
 
-def classes_table(name: str, entries: Sequence[TokenClass], tokenizer: Any) -> Table:
+def classes_table(name: str, entries: Sequence[TokenClass], tokenizer: Any) -> ConsoleTable:
     """One line for each of the most frequent tokens, and the mean over all."""
     models = list(entries[0].predictions) if entries else ["source"]
-    table = Table(
+    table = ConsoleTable(
         title=f"{name}: what is expected where a token follows, over {len(entries):,} tokens",
         caption="entropies in nats, of the mean distribution and of its part without the token: alike for all tokens, a source "
         "was smoothed; near 0, it is saturated. KL and order (Spearman): against the source's, over the tokens it names",
@@ -111,11 +111,11 @@ def _mean_prediction(predictions: Sequence[ClassPrediction]) -> ClassPrediction:
     return ClassPrediction(*(fmean(values) if values else nan for values in known))
 
 
-def concepts_table(models: Mapping[str, Dissection], units: str) -> Table:
+def concepts_table(models: Mapping[str, Dissection], units: str) -> ConsoleTable:
     """One line a concept: how often it holds, and how many units of each model stand for it."""
     one = next(iter(models.values()))
     hidden = [found.concept for found in one.concepts if found.max_iou <= IOU_THRESHOLD]
-    table = Table(
+    table = ConsoleTable(
         title=f"Units ({units}) whose {ACTIVE_SHARE:.1%} largest values are where a concept holds: "
         f"intersection over union > {IOU_THRESHOLD}",
         caption=f"over {one.places:,} places; bound: the greatest agreement that is possible at this prevalence"

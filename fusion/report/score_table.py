@@ -6,15 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.table import Table
 from rich.text import Text
 
 from fusion.report.run_contents import helping_rows
 from fusion.report.verdict import helping_verdict, mark
+from fusion.runtime.console_table import ConsoleTable
 from fusion.runtime.run_file import Helping
 from fusion_eval.results import MEAN, Result
-from fusion_eval.statistics.bootstrap import COVERAGE, RESAMPLES, Interval
+from fusion_eval.statistics.bootstrap import RESAMPLES
 from fusion_eval.statistics.comparison import Scores, compare, summarise
+from fusion_eval.statistics.intervals import COVERAGE, Interval
 from fusion_eval.statistics.metrics import METRICS
 
 
@@ -36,8 +37,8 @@ class Cell:
 
     @property
     def spread(self) -> str:
-        """± half the interval, scaled alike; empty where there is no value."""
-        return "" if self.interval is None else f"±{METRICS[self.metric].show(self.interval.half)}"
+        """± half the interval, or both its ends where it is not symmetric, scaled alike; empty where there is no value."""
+        return "" if self.interval is None else METRICS[self.metric].show_spread(self.interval)
 
     @property
     def text(self) -> str:
@@ -88,16 +89,17 @@ def score_table(results: Sequence[Result], baseline: str | None, *, resamples: i
     return ScoreTable(columns, rows, _caption(columns, scores, baseline))
 
 
-def terminal_tables(results: Sequence[Result], baseline: str | None, *, resamples: int = RESAMPLES) -> list[Table]:
+def terminal_tables(
+    results: Sequence[Result], baseline: str | None, *, resamples: int = RESAMPLES
+) -> list[ConsoleTable]:
     """Tables for the terminal, one a metric; see `score_table` for what is in them and for its errors."""
     numbers = score_table(results, baseline, resamples=resamples)
     tables = []
     for metric in dict.fromkeys(metric for _, metric in numbers.columns):
         label, domains, rows = numbers.for_metric(metric)
-        tables.append(Table("model", title=Text(label, style="bold"), title_justify="left"))
-        tables[-1].columns[0].no_wrap = True
+        tables.append(ConsoleTable("model", title=Text(label, style="bold"), title_justify="left"))
         for domain in domains:
-            tables[-1].add_column(Text(domain), justify="right", overflow="fold")
+            tables[-1].add_column(Text(domain), justify="right")
         for model, cells in rows:
             tables[-1].add_row(Text(model), *(Text(cell.text, style="bold" if cell.best else "") for cell in cells))
     tables[-1].caption, tables[-1].caption_justify = Text(numbers.caption), "left"
@@ -120,14 +122,14 @@ def plain(text: str) -> str:
     return "".join(f"\\{letter}" if letter in "\\`*_[]|#" else letter for letter in escaped)
 
 
-def helping_table(rows: Iterable[Any]) -> Table:
+def helping_table(rows: Iterable[Any]) -> ConsoleTable:
     """What each source knows of each domain against the pivot; gold columns in nats per byte, nearer 0 is better."""
-    table = Table(caption=HELPING_CAPTION, caption_justify="left")
+    table = ConsoleTable(caption=HELPING_CAPTION, caption_justify="left")
     for name in ("source", "domain"):
         table.add_column(name)
-    for name in ("rows", "match", "gold\nsource", "gold\npivot", "differ-\nence", "weight"):
+    for name in ("rows", "match", "gold source", "gold pivot", "differ-\nence", "weight"):
         table.add_column(name, justify="right")
-    table.add_column("verdict", no_wrap=True)
+    table.add_column("verdict")
     styles = {"knows more": "green", "knows less": "red"}
     for row in helping_rows(rows):
         *cells, verdict = helping_cells(row)
@@ -171,7 +173,10 @@ def _caption(columns: Sequence[tuple[str, str]], scores: Mapping[str, Scores], b
     stars = ""
     if baseline is not None:
         stars = f" ★ better, ▼ worse than {baseline}: the paired {COVERAGE:.0%} interval of the difference excludes 0."
-    return f"Value ± half the {COVERAGE:.0%} interval over examples; the best of a column is bold.{stars} n: {n}."
+    return (
+        f"Value ± half the {COVERAGE:.0%} interval over examples, or both ends where it is not symmetric (of right answers, "
+        f"Wilson's interval); the best of a column is bold.{stars} n: {n}."
+    )
 
 
 def _check(results: Sequence[Result], baseline: str | None) -> None:

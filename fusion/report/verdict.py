@@ -8,8 +8,9 @@ from typing import Literal
 from fusion.report.run_contents import RunContents
 from fusion.runtime.run_file import Helping
 from fusion_eval.results import MEAN, Result
-from fusion_eval.statistics.bootstrap import RESAMPLES, Interval
+from fusion_eval.statistics.bootstrap import RESAMPLES
 from fusion_eval.statistics.comparison import compare, summarise
+from fusion_eval.statistics.intervals import Interval
 from fusion_eval.statistics.metrics import METRICS
 
 EQUAL = 0.01
@@ -102,12 +103,8 @@ def _together(outcomes: list[ComparisonLabel]) -> ComparisonLabel:
 
 
 def _difference(metric: str, found: Interval) -> str:
-    show = METRICS[metric].show
-    low, high = (show(end) if end < 0 else f"+{show(end)}" for end in (found.low, found.high))
-    sign = "" if found.value < 0 else "+"
-    return (
-        f"difference {sign}{show(found.value)}, 95% interval {low} to {high}, n = {found.n}: {_outcome(metric, found)}"
-    )
+    value, low, high = map(METRICS[metric].show_signed, (found.value, found.low, found.high))
+    return f"difference {value}, 95% interval {low} to {high}, n = {found.n}: {_outcome(metric, found)}"
 
 
 def _regressions(differences: dict[str, dict[str, Interval]], baseline: str) -> list[str]:

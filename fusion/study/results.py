@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from fusion_eval.results import MEAN, Result
-from fusion_eval.statistics.bootstrap import Interval
 from fusion_eval.statistics.comparison import Scores, compare, summarise
 from fusion_eval.statistics.gap import gap_closed
+from fusion_eval.statistics.intervals import Interval
 from fusion_eval.statistics.metrics import METRICS
 
 

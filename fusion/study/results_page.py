@@ -1,26 +1,29 @@
-"""Output of a study: tables in the terminal, results.md with all of them, results.json, and a figure for each metric."""
+"""Output of a study: tables in the terminal, results.md with all of them, results.csv for pandas, results.json, and figures."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from rich.table import Table
 
 from fusion.core.text_files import read_text
 from fusion.report.figures.drawing import BLUE, GREY, INK, ORANGE, STYLE, WIDTH, png
 from fusion.report.score_table import plain
 from fusion.runtime.artifacts import write_json, write_text
 from fusion.runtime.console import console
+from fusion.runtime.console_table import ConsoleTable
 from fusion.study.results import ArmResult, StudyResults
 from fusion_eval.results import MEAN
-from fusion_eval.statistics.bootstrap import Interval
+from fusion_eval.statistics.intervals import Interval
 from fusion_eval.statistics.metrics import METRICS
 
 MARKS = {None: "", True: "★", False: "▼"}
@@ -33,8 +36,26 @@ def write_results(results: StudyResults, folder: Path, name: str) -> None:
         (folder / f"{metric}.png").write_bytes(png(differences(results.rows(metric), metric, results.baseline)))
     rows = [(m, d, row) for m in results.metrics for d in results.domains for row in results.rows(m, d)]
     write_json(folder / "results.json", [{"metric": m, "domain": d} | asdict(row) for m, d, row in rows])
+    write_text(folder / "results.csv", csv_table(rows))
     write_text(folder / "results.md", markdown(results))
-    console.print(f"{folder / 'results.md'}, with figures in the same folder.")
+    console.print(f"{folder / 'results.md'}, with figures and results.csv in the same folder.")
+
+
+def csv_table(rows: Sequence[tuple[str, str, ArmResult]]) -> str:
+    """One line for each metric, domain and arm, which pandas.read_csv reads: values and ends of intervals, unrounded.
+
+    Shares are from 0 to 1; fields are empty where there is no such number, and `inf` where an interval has no end.
+    """
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    parts = ("value", "difference", "gap_closed")
+    columns = [name for part in parts for name in (part, f"{part}_low", f"{part}_high")]
+    writer.writerow(["metric", "domain", "arm", "n", *columns])
+    for metric, domain, row in rows:
+        intervals = (getattr(row, part) for part in parts)
+        cells = [[i.value, i.low, i.high] if i is not None else [None] * 3 for i in intervals]
+        writer.writerow([metric, domain, row.name, row.value.n, *(cell for three in cells for cell in three)])
+    return out.getvalue()
 
 
 def markdown(results: StudyResults) -> str:
@@ -65,7 +86,9 @@ def caption(results: StudyResults) -> str:
     runs = results.by_arm[results.baseline]
     several = len(runs) > 1
     over = (
-        "paired by seed and example, over both" if several else "paired by example; the luck of a training is not in it"
+        "paired by seed and example: a t interval over seeds, added to that over examples"
+        if several
+        else "paired by example; the luck of a training is not in it"
     )
     return (
         f"{len(runs)} seed{'s' if several else ''}, {len(runs[0].samples)} held-out examples; means over domains"
@@ -126,8 +149,8 @@ def _first(results: StudyResults) -> str:
     return "exact_match" if "exact_match" in results.metrics else results.metrics[0]
 
 
-def _table(rows: list[ArmResult], metric: str) -> Table:
-    table = Table("arm", title=f"{METRICS[metric].label}, mean over domains", title_justify="left")
+def _table(rows: list[ArmResult], metric: str) -> ConsoleTable:
+    table = ConsoleTable("arm", title=f"{METRICS[metric].label}, mean over domains", title_justify="left")
     for head in ("value", "minus baseline", "95% interval", "gap closed"):
         table.add_column(head, justify="right")
     for row in rows:
@@ -139,7 +162,7 @@ def _cells(row: ArmResult, metric: str) -> tuple[str, str, str, str]:
     value = METRICS[metric].show(row.value.value)
     if row.difference is None:
         return value, "", "", ""
-    difference = f"{_signed(row.difference.value, metric)}{MARKS[row.better(metric)]}"
+    difference = f"{METRICS[metric].show_signed(row.difference.value)}{MARKS[row.better(metric)]}"
     return value, difference, _ends(row.difference, metric), _share(row.gap_closed)
 
 
@@ -176,13 +199,12 @@ def _chosen(results: StudyResults) -> Iterator[str]:
         yield f"Chosen on validation data: {'; '.join(settings)}."
 
 
-def _signed(value: float, metric: str) -> str:
-    return f"{'+' if value >= 0 else ''}{METRICS[metric].show(value)}"
-
-
 def _ends(interval: Interval, metric: str) -> str:
-    return f"{_signed(interval.low, metric)} to {_signed(interval.high, metric)}"
+    return " to ".join(map(METRICS[metric].show_signed, (interval.low, interval.high)))
 
 
 def _share(closed: Interval | None) -> str:
-    return "–" if closed is None else f"{100 * closed.value:.0f}% ({100 * closed.low:.0f} to {100 * closed.high:.0f})"
+    if closed is None:
+        return "–"
+    ends = "no bounds" if math.isinf(closed.half) else f"{100 * closed.low:.0f} to {100 * closed.high:.0f}"
+    return f"{100 * closed.value:.0f}% ({ends})"

@@ -1,5 +1,7 @@
 """The plan of a run: against what the run's files and tokens say, and at full size without data, weights or network."""
 
+import re
+
 import pytest
 
 from fusion.cache.codec import bytes_per_row
@@ -9,7 +11,7 @@ from fusion.models.loading import ModelRef, load_model, vocabulary_size
 from fusion.plan import architecture, plan, plan_tables, trainings
 from fusion.plan.memory import EngineOption
 from fusion.plan.misfits import misfits, smallest_fitting_engine
-from fusion.plan.table import gpu_hours, stages_table
+from fusion.plan.table import engines_table, gpu_hours, stages_table
 from fusion.runtime.console import console
 from fusion.stages.context import RunContext
 from tests.helpers import runs
@@ -39,9 +41,9 @@ def stage(found, name):
     return next(estimate for estimate in found.stages if estimate.stage == name)
 
 
-def said(*tables):
+def said(*tables, width=80):
     with console.capture() as capture:
-        console.print(*tables, sep="\n", width=80)
+        console.print(*tables, sep="\n", width=width)
     return capture.get()
 
 
@@ -149,6 +151,16 @@ def test_the_papers_recipes_are_planned_without_network_data_or_weights(offline,
     for part in ("8 x h800", "plan.mfu, an assumption", "GPU-hours", "not counted", "few this package knows", "zero3"):
         assert part in " ".join(text.split())
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_no_table_of_a_plan_cuts_a_number_in_a_narrow_terminal(offline, width):
+    found, given = planned("infifusion_unified_14b")
+    tables = [stages_table(found, given), engines_table(found, given)]
+    narrow, wide = said(*tables, width=width), said(*tables, width=300)
+    assert "…" not in narrow
+    assert sorted(re.findall(r"\d[\d,.]*\d", narrow)) == sorted(re.findall(r"\d[\d,.]*\d", wide))
+    assert max(len(line.rstrip()) for line in narrow.splitlines()) <= width
 
 
 def test_planned_gpu_hours_are_near_the_published_ones(offline):

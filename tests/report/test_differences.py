@@ -8,8 +8,8 @@ import pytest
 from fusion.report.differences import BEST_SOURCE, MetricDifferences, all_differences, bounded, difference_cell
 from fusion.report.run_contents import RunContents, read_run
 from fusion_eval.results import Result
-from fusion_eval.statistics.bootstrap import Interval
 from fusion_eval.statistics.comparison import compare
+from fusion_eval.statistics.intervals import Interval
 from tests.helpers.report_runs import DOMAINS, SKILL, change, result, write_run
 
 
@@ -127,7 +127,8 @@ def test_a_gap_that_cannot_be_told_from_none_closes_nothing():
 
 
 def test_a_cell_has_a_sign_a_spread_and_a_mark():
-    assert difference_cell("exact_match", Interval(0.078, 0.05, 0.11, 9)) == ("+7.8", "±3.0", "★")
-    assert difference_cell("bits_per_byte", Interval(0.078, 0.05, 0.11, 9)) == ("+0.078", "±0.030", "▼")
+    assert difference_cell("exact_match", Interval(0.08, 0.05, 0.11, 9)) == ("+8.0", "±3.0", "★")
+    assert difference_cell("exact_match", Interval(0.06, 0.05, 0.11, 9)) == ("+6.0", "(+5.0 to +11.0)", "★")
+    assert difference_cell("bits_per_byte", Interval(0.08, 0.05, 0.11, 9)) == ("+0.080", "±0.030", "▼")
     assert difference_cell("exact_match", Interval(-0.01, -0.05, 0.03, 9)) == ("-1.0", "±4.0", "")
     assert difference_cell("exact_match", None) == ("–", "", "")

@@ -75,9 +75,9 @@ def test_the_tables_hold_the_numbers_of_the_results(full):
         head = rows.index([f"{METRICS[metric].label} {arrow}", *DOMAINS, "mean"])
         for row, model in zip(rows[head + 1 :], SKILL, strict=False):
             found = [summarise(result(model))[domain][metric] for domain in (*DOMAINS, "mean")]
-            show = METRICS[metric].show
+            show, spread = METRICS[metric].show, METRICS[metric].show_spread
             assert row[0] == model
-            assert [cell.rstrip(" ★▼") for cell in row[1:]] == [f"{show(i.value)} ±{show(i.half)}" for i in found]
+            assert [cell.rstrip(" ★▼") for cell in row[1:]] == [f"{show(i.value)} {spread(i)}" for i in found]
     assert rows[head + 1][-1].endswith("★")
 
 

@@ -30,7 +30,7 @@ def all_results() -> list[Result]:
     return [result(model) for model in SKILL]
 
 
-def test_every_cell_is_the_value_and_half_the_interval_of_its_domain_and_metric():
+def test_every_cell_is_the_value_and_the_interval_of_its_domain_and_metric():
     results = all_results()
     found = score_table(results, "finetune")
     assert len(found.columns) == 4 * 2  # three domains and their mean, two metrics
@@ -39,7 +39,9 @@ def test_every_cell_is_the_value_and_half_the_interval_of_its_domain_and_metric(
         assert model == one.model
         for (domain, metric), cell in zip(found.columns, cells, strict=True):
             interval, show = summarise(one)[domain][metric], METRICS[metric].show
-            assert cell.text.rstrip("★▼") == f"{show(interval.value)} ±{show((interval.high - interval.low) / 2)}"
+            ends = f"({show(interval.low)} to {show(interval.high)})"
+            spread = f"±{show((interval.high - interval.low) / 2)}" if interval.is_symmetric else ends
+            assert cell.text.rstrip("★▼") == f"{show(interval.value)} {spread}"
 
 
 def test_a_mark_stands_where_the_paired_interval_excludes_zero_and_nowhere_else():

@@ -2,6 +2,7 @@
 
 import json
 
+import pandas
 import pytest
 import yaml
 
@@ -80,6 +81,16 @@ def test_the_folder_holds_tables_numbers_and_figures(results, folder):
     text = (place / "results.md").read_text()
     assert "2 seeds, 6 held-out examples" in text
     assert 'kl: {"training.learning_rate": 0.01}' in text
+
+
+def test_pandas_reads_the_table_as_one_line_for_each_metric_domain_and_arm(results, folder):
+    table = pandas.read_csv(folder / "runs/s/results.csv")
+    assert len(table) == sum(len(results.rows(m, d)) for m in results.metrics for d in results.domains)
+    assert table.drop_duplicates(["metric", "domain", "arm"]).shape == table.shape
+    row = table.set_index(["metric", "domain", "arm"]).loc[("bits_per_byte", "mean", "kl")]
+    ours = {each.name: each for each in results.rows("bits_per_byte")}["kl"]
+    assert (row.value, row.difference_low, row.n) == (ours.value.value, ours.difference.low, ours.value.n)
+    assert table[table.arm == "plain"].difference.isna().all()
 
 
 def test_the_tables_go_between_the_marks_of_a_page(results, tmp_path):

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from fusion_eval.results import Sample
-from fusion_eval.statistics.bootstrap import Interval
 from fusion_eval.statistics.comparison import mean_interval
+from fusion_eval.statistics.intervals import Interval
 from fusion_eval.statistics.metrics import by_domain
 from fusion_eval.suites.local_data import read_rows
 
@@ -124,4 +124,4 @@ def _overlap(
 
 def _score(samples: Sequence[Sample]) -> Interval | None:
     scores = [sample.score for sample in samples if sample.score is not None]
-    return mean_interval(scores) if scores else None
+    return mean_interval(scores, share=True) if scores else None

@@ -1,10 +1,10 @@
 """Scores of a model and differences between two, each with a confidence interval.
 
-All intervals are 95% percentile-bootstrap intervals over examples (Efron & Tibshirani 1993, chapter 13). Of one training
-they cover the choice of examples, not the luck of the training: another seed may land outside. Of several trainings, one a
-seed, each draw takes seeds and examples with replacement, and the interval covers both; with three seeds it is still too
-narrow, for three values vary less among themselves than the trainings they stand for. With few examples (say, under 30)
-intervals are too narrow, and where all examples agree their width is zero; so every interval carries its n.
+All intervals are 95% intervals over examples: Wilson's score interval for shares of right answers, which has a width at 0 of
+10 too, and the percentile bootstrap (Efron & Tibshirani 1993, chapter 13) for all else. Differences are paired: bootstrapped,
+or by Newcombe's method where fewer than ten answers tell two models apart. Of one training they cover the choice of examples,
+not the luck of the training: another seed may land outside. Of several trainings, one a seed, a t interval over seeds is added
+to that over examples. Bootstrap intervals of few examples (say, under 30) are too narrow; so every interval carries its n.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fusion_eval.results import MEAN, Result, Sample
-from fusion_eval.statistics.bootstrap import RESAMPLES, Interval, bootstrap, mean_of_statistics
+from fusion_eval.statistics.bootstrap import RESAMPLES, bootstrap, mean_of_estimates
+from fusion_eval.statistics.intervals import Interval
 from fusion_eval.statistics.metrics import (
     METRICS,
     by_domain,
@@ -26,17 +27,20 @@ from fusion_eval.statistics.metrics import (
     shared_columns,
 )
 
-Scores = dict[str, dict[str, "Interval"]]
+Scores = dict[str, dict[str, Interval]]
 """Domain (or `mean`) -> metric -> interval."""
 
 Runs = Result | Sequence[Result]
 """The result of a model, or those of several runs that differ in their seed only, of which the mean counts."""
 
 
-def mean_interval(values: ArrayLike, *, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
-    """Mean of `values`, one per example. Raises ValueError for an empty list or a value that is not finite."""
+def mean_interval(values: ArrayLike, *, seed: int = 0, resamples: int = RESAMPLES, share: bool = False) -> Interval:
+    """Mean of `values`, one per example; with `share`, of scores in [0, 1], for which see `bootstrap`.
+
+    Raises ValueError for an empty list or a value that is not finite.
+    """
     values = np.asarray(values, dtype=np.float64)
-    return ratio_interval(values, np.ones_like(values), seed=seed, resamples=resamples)
+    return bootstrap(np.stack([values, np.ones_like(values)])[None], seed, resamples, share=share).interval()
 
 
 def ratio_interval(
@@ -58,7 +62,8 @@ def paired_interval(
     Much narrower than two separate intervals, for what makes a sample hard makes it hard for both. Samples are joined by
     id. Raises ValueError when one side has samples the other lacks, or when an id stands for two different texts.
     """
-    return bootstrap(paired_columns(a, b, metric), seed, resamples).interval()
+    share = METRICS[metric].is_share
+    return bootstrap(paired_columns(a, b, metric), seed, resamples, share=share).interval()
 
 
 def summarise(result: Runs, *, seed: int = 0, resamples: int = RESAMPLES) -> Scores:
@@ -142,11 +147,12 @@ def _scores(columns: Mapping[tuple[str, str], NDArray[np.float64]], seed: int, r
     scores: Scores = {}
     for metric in METRICS:
         # a stream of random numbers for each domain: were it shared, the draws of all domains would go together
-        results = {d: bootstrap(values, seed, resamples, stream=d) for (d, m), values in columns.items() if m == metric}
-        if results:
-            results[MEAN] = mean_of_statistics(list(results.values()))
-        for domain, result in results.items():
-            scores.setdefault(domain, {})[metric] = result.interval()
+        share, known = METRICS[metric].is_share, {d: values for (d, m), values in columns.items() if m == metric}
+        found = {d: bootstrap(values, seed, resamples, stream=d, share=share) for d, values in known.items()}
+        if found:
+            found[MEAN] = mean_of_estimates(list(found.values()))
+        for domain, estimate in found.items():
+            scores.setdefault(domain, {})[metric] = estimate.interval()
     if MEAN in scores:
         scores[MEAN] = scores.pop(MEAN)  # last, also where a later metric brought a later domain
     return scores

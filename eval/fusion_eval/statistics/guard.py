@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fusion_eval.results import MEAN, Result
-from fusion_eval.statistics.bootstrap import RESAMPLES, Interval
+from fusion_eval.statistics.bootstrap import RESAMPLES
 from fusion_eval.statistics.comparison import compare
+from fusion_eval.statistics.intervals import Interval
 from fusion_eval.statistics.metrics import METRICS
 
 
@@ -24,7 +25,7 @@ class Regression:
 
     def __str__(self) -> str:
         metric, difference = METRICS[self.metric], self.difference
-        low, high = metric.show(difference.low), metric.show(difference.high)
+        low, high = metric.show_signed(difference.low), metric.show_signed(difference.high)
         return (
             f"{self.domain}: {self.model} is worse than {self.baseline} by {metric.show(abs(difference.value))} "
             f"{metric.label} (95% interval of the difference {low} to {high}, n = {difference.n})"

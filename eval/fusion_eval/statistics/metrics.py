@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusion_eval.results import Result, Sample
+from fusion_eval.statistics.intervals import Interval
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Metric:
     """What a value is multiplied by to be shown under the label."""
     digits: int = 3
     """Digits shown after the point."""
+    is_share: bool = False
+    """Whether the scores of samples are in [0, 1], so that the value is a share of right answers."""
 
     def better(self, difference: float) -> bool:
         """Whether a model that differs by this much from another is the better one."""
@@ -33,6 +36,17 @@ class Metric:
         """The value as the label announces it: scaled and rounded."""
         return "∞" if math.isinf(value) else f"{value * self.scale:.{self.digits}f}"
 
+    def show_signed(self, value: float) -> str:
+        """The same with a sign, for a difference."""
+        return f"{'-' if value < 0 else '+'}{self.show(abs(value))}"
+
+    def show_spread(self, interval: Interval, *, signed: bool = False) -> str:
+        """The interval as it is written behind its value: ±5.0, or both ends (11.1 to 21.2) where it is not symmetric."""
+        if interval.is_symmetric:
+            return f"±{self.show(interval.half)}"
+        show = self.show_signed if signed else self.show
+        return f"({show(interval.low)} to {show(interval.high)})"
+
 
 METRICS: dict[str, Metric] = {
     "accuracy": Metric(
@@ -40,6 +54,7 @@ METRICS: dict[str, Metric] = {
         lambda sample: None if sample.score is None else (sample.score * sample.weight, sample.weight),
         scale=100.0,
         digits=1,
+        is_share=True,
     ),
     "bits_per_byte": Metric(
         "bits per byte",
@@ -51,6 +66,7 @@ METRICS: dict[str, Metric] = {
         lambda sample: None if sample.exact_match is None else (float(sample.exact_match), 1.0),
         scale=100.0,
         digits=1,
+        is_share=True,
     ),
     "calibration_error": Metric(
         "calibration error %", lambda sample: sample.calibration, lower_is_better=True, scale=100.0, digits=1

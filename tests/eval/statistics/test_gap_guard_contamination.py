@@ -96,7 +96,7 @@ def test_a_gap_needs_a_source_and_the_same_questions():
 
 
 def test_the_guard_names_what_got_worse_beyond_the_interval_and_nothing_else():
-    pivot, tuned = both("pivot", scores(60), scores(60)), both("sft", scores(30), scores(62))
+    pivot, tuned = both("pivot", scores(60), scores(60)), both("sft", scores(30), scores(72))
     fused = both("fused", scores(40), scores(58))
     found = regressions(fused, [pivot, tuned])
     assert [(r.baseline, r.domain, r.metric) for r in found] == [

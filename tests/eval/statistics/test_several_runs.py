@@ -28,14 +28,21 @@ def test_the_same_run_thrice_is_as_sure_as_once():
     assert [thrice.low, thrice.high] == pytest.approx([once.low, once.high], rel=0.02)
 
 
-def test_runs_that_differ_as_a_whole_widen_the_interval_by_their_spread():
-    """Three runs whose samples differ by a constant: draws of runs alone have a variance of 2/9 of the constant's square."""
+def test_runs_that_differ_as_a_whole_widen_the_interval_by_the_t_interval_over_them():
+    """Three runs whose samples differ by a constant: of t with 2 degrees of freedom, 4.303 standard errors are 97.5%."""
     steps = [runs(1, shift=shift)[0] for shift in (-3.0, 0.0, 3.0)]
-    one, three = (summarise(some, resamples=20_000)["sums"]["bits_per_byte"] for some in (steps[1], steps))
-    assert three.half > 3 * one.half
-    assert three.half == pytest.approx(
-        3.0 / math.log(2), rel=0.15
-    )  # the 2.5% quantile is 2 runs low and 1 middle, or all low
+    one, three = (summarise(some)["sums"]["bits_per_byte"] for some in (steps[1], steps))
+    over_runs = 4.303 * (3.0 / math.log(2)) / math.sqrt(3)
+    assert three.half == pytest.approx(math.hypot(over_runs, one.half), rel=1e-3)
+
+
+def test_runs_that_went_well_in_all_domains_keep_their_luck_in_the_mean():
+    shifted = [
+        result("fused", some_samples(1, 200, "a", shift) + some_samples(2, 200, "b", shift))
+        for shift in (-3.0, 0.0, 3.0)
+    ]
+    found = summarise(shifted)
+    assert found["mean"]["bits_per_byte"].half == pytest.approx(found["a"]["bits_per_byte"].half, rel=1e-2)
 
 
 def test_a_difference_pairs_the_runs_of_a_seed():
