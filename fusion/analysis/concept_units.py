@@ -55,7 +55,7 @@ def dissect_models(context: RunContext, units: UnitKind, sample: int = SAMPLE) -
         )
     found = {}
     for which, model in load_models(context):
-        with bar(f"units of {which}", len(texts)) as advance:
+        with bar(f"units of {which}", len(texts), "texts") as advance:
             largest = _largest(model, _READERS[units], texts, len(held), advance)
         found[which] = Dissection(len(largest.values), len(held), dissect(largest, held, list(CONCEPTS)))
     return found

@@ -57,7 +57,7 @@ def token_classes_by_source(context: RunContext, min_rows: int, sample: int = SA
     logprobs = {name: {"source": [rows.logprobs for rows in mapped[name]]} for name in names}
     for which, model in load_models(context):
         head = Head.from_model(model, vocabulary_size(context.tokenizers["pivot"]))
-        with bar(f"predictions of {which}", len(batches)) as advance:
+        with bar(f"predictions of {which}", len(batches), "batches") as advance:
             for number, batch in enumerate(batches):
                 predicted = _logprobs_of(model, head, batch, {name: mapped[name][number].ids for name in names})
                 for name in names:

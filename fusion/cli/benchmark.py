@@ -103,7 +103,7 @@ def _bar(title: str) -> Iterator[Callable[[int], Progress]]:
     from fusion.runtime.console import bar
 
     with ExitStack() as stack:
-        yield lambda total: stack.enter_context(bar(title, total))
+        yield lambda total: stack.enter_context(bar(title, total, "requests"))
 
 
 def _print(outcome: BenchmarkOutcome, comparisons: Comparisons, subsets: bool) -> None:

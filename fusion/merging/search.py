@@ -78,7 +78,7 @@ def merge_recipe(
         [Path(entry.model) for entry in recipe.models],
     )
     method, options = recipe.resolved_method(), {"dtype": recipe.dtype, "vocabulary": recipe.vocabulary}
-    with counter(f"merge by {method.name}") if show_progress else nullcontext() as progress:
+    with counter(f"merge by {method.name}", "tensors") if show_progress else nullcontext() as progress:
         return merge(base, models, method, out, threads=threads, progress=progress, **options)
 
 

@@ -1,11 +1,12 @@
-"""Progress bars and messages on the terminal."""
+"""Progress and messages: bars on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -13,10 +14,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from typing_extensions import override
 
 from fusion.runtime import distributed
+from fusion.runtime.progress_lines import ProgressLines
 
 console = Console()
-_training_bars: list[Progress] = []
-"""Bars of trainings that have begun and not ended; an error ends a training without telling its callbacks."""
+_training_bars: list[Callable[[], None]] = []
+"""What stops the bars of trainings that have begun and not ended; an error ends a training without telling its callbacks."""
 
 
 def quiet() -> None:
@@ -47,29 +49,43 @@ def show(lines: Iterable[str]) -> None:
 def end_bars() -> None:
     """Stop the bars that an error left on the terminal, and show the cursor again."""
     while _training_bars:
-        _training_bars.pop().stop()
+        _training_bars.pop()()
     console.show_cursor(True)
 
 
-@contextmanager
-def bar(title: str, total: int) -> Iterator[Callable[..., None]]:
-    """Show a progress bar. The yielded function advances it by so many units, and may set a new total."""
-    columns = (
-        TextColumn("  {task.description:<28}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=console.quiet) as progress:
-        task = progress.add_task(title, total=total)
-        yield lambda units, total=None: progress.update(task, advance=units, total=total)
+def draws_bars() -> bool:
+    """Whether output is a terminal or a notebook, where a bar can move; elsewhere progress is told in lines."""
+    return console.is_terminal or console.is_jupyter
 
 
 @contextmanager
-def counter(title: str) -> Iterator[Callable[[str, int, int], None]]:
-    """Show a bar for work that reports its own progress: call the yielded function with (stage, done, total)."""
-    with bar(title, 0) as advance:
+def bar(title: str, total: int, unit: str = "") -> Iterator[Callable[..., None]]:
+    """Show progress: a bar on a terminal, else a line a minute. Yields a function of units done, and of a new total.
+
+    `unit` is the plural of what is counted, such as tokens.
+    """
+    if console.quiet:
+        yield lambda units, total=None: None
+    elif not draws_bars():
+        with ProgressLines(title, total, unit, console=console) as lines:
+            yield lines.advance
+    else:
+        with _moving_bar() as progress:
+            task = progress.add_task(title, total=total, note="")
+            yield lambda units, total=None: progress.update(task, advance=units, total=total)
+
+
+def _moving_bar() -> Progress:
+    return Progress(
+        TextColumn("  {task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=console,
+    )  # fmt: skip
+
+
+@contextmanager
+def counter(title: str, unit: str = "") -> Iterator[Callable[[str, int, int], None]]:
+    """Show progress of work that reports its own: call the yielded function with (stage, done, total)."""
+    with bar(title, 0, unit) as advance:
         reached = 0
 
         def report(stage: str, done: int, total: int) -> None:
@@ -81,7 +97,7 @@ def counter(title: str) -> Iterator[Callable[[str, int, int], None]]:
 
 
 def training_bar(title: str) -> list[Any]:
-    """Callbacks that show a training's steps and loss in a bar, on the first process."""
+    """Callbacks that show a training's steps and loss, as `bar` does, on the first process."""
     from transformers import TrainerCallback
 
     class TrainingBar(TrainerCallback):
@@ -89,28 +105,38 @@ def training_bar(title: str) -> list[Any]:
 
         @override
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            self.loss = ""
-            self.progress = Progress(
-                TextColumn("  {task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-                TimeRemainingColumn(), TextColumn("{task.fields[loss]}"),
-                console=console, disable=not state.is_world_process_zero,
-            )  # fmt: skip
-            self.task = self.progress.add_task(title, total=state.max_steps, completed=state.global_step, loss="")
-            self.progress.start()
-            _training_bars.append(self.progress)
+            self.shown, self.note, self.stop = ExitStack(), lambda note: None, lambda: None
+            self.done = state.global_step
+            if not state.is_world_process_zero or console.quiet:
+                self.advance = lambda steps: None
+            elif draws_bars():
+                progress = self.shown.enter_context(_moving_bar())
+                task = progress.add_task(title, total=state.max_steps, completed=self.done, note="")
+                self.advance = partial(progress.advance, task)
+                self.note = lambda note: progress.update(task, note=note)
+                self.stop = progress.stop
+                _training_bars.append(self.stop)
+            else:
+                lines = ProgressLines(f"train {title}", state.max_steps, "steps", console=console, initial=self.done)
+                self.shown.callback(lines.close)  # without its thread, which nothing would stop where a training fails
+                self.advance, self.note = lines.advance, partial(setattr, lines, "note")
+                self.stop = partial(lines.close, stopped=True)
+                _training_bars.append(self.stop)
 
         @override
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            self.progress.update(self.task, completed=state.global_step)
+            self.advance(state.global_step - self.done)
+            self.done = state.global_step
 
         @override
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
             if logs and "loss" in logs:
-                self.progress.update(self.task, loss=f"loss {float(logs['loss']):.3f}")
+                self.note(f"loss {float(logs['loss']):.3f}")
 
         @override
         def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            self.progress.stop()
-            _training_bars.remove(self.progress)
+            self.shown.close()
+            if self.stop in _training_bars:
+                _training_bars.remove(self.stop)
 
     return [TrainingBar()]

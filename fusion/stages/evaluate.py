@@ -42,7 +42,7 @@ def evaluate_one(
     if file.exists():
         refuse_other_key(file, Result.load(file).provenance["key"], key, "fusion evaluate")
         return False
-    with bar(f"held-out, {name}", heldout.count_requests(context.heldout_examples, how)) as advance:
+    with bar(f"held-out, {name}", heldout.count_requests(context.heldout_examples, how), "requests") as advance:
         formats = [prompt_format(context, reader, example) for example in context.heldout_examples]
         samples = heldout.score(ref, context.heldout_examples, formats, how, progress=advance)
     provenance = {"key": key, **_provenance(context)}

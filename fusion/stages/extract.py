@@ -68,7 +68,7 @@ def extract_one(context: RunContext, name: str, writer: CacheWriter) -> Cache:
     lengths = texts.lengths
     sizes = {n: int(lengths[[place[id] for id in writer.examples(n)]].sum()) for n in writer.missing()}
     sources, reader = [open_source(context, name, ref) for ref in _refs(context, name)], _readers(context, name)
-    with bar(f"rows of {name}", sum(sizes.values())) as advance:
+    with bar(f"rows of {name}", sum(sizes.values()), "tokens") as advance:
 
         def rows(number: int) -> LogitRows:
             ids = writer.examples(number)

@@ -46,7 +46,7 @@ def import_cache(
         raise ValueError(f"{writer.folder} is complete already. Delete it to import again.")
     size, top_k = vocabulary_size(context.tokenizers[name]), context.config.extract.top_k
     texts = dict(zip(context.ids, context.encoded(name), strict=True))
-    with bar("sequences", len(texts)) as advance:
+    with bar("import", len(texts), "sequences") as advance:
         sequences = _with_progress(read_sequences(form, files, codec, tokens), advance)
         rows, counts = match_to_examples(sequences, texts, size if top_k == "all" else top_k, size)
     _refuse_missing(texts, rows, counts)

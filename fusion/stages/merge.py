@@ -31,7 +31,7 @@ def merge_all(context: RunContext) -> bool:
     )  # as training began: same type, same names of tensors
     save_weights(base, folder / "base")
     complete_export(folder / "base", context.config.pivot.ref, pivot_ends(context))
-    with counter("merge") as progress:
+    with counter("merge", "tensors") as progress:
         models = [part / "model" for part in parts]
         merge(folder / "base", models, context.config.merge, folder / "model", progress=progress)
     mark_complete(folder)

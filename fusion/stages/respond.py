@@ -55,7 +55,7 @@ def generate_answers(context: RunContext, name: str) -> bool:
         return False
     encoded = _encoded_prompts(context, name)
     writer = context.backend(name).open_generator(_source_request(context, name))
-    with bar(f"answers of {name}", len(encoded)) as advance:
+    with bar(f"answers of {name}", len(encoded), "prompts") as advance:
 
         def make(number: int) -> list[Any]:
             asked = folder.shard_ids(number)
@@ -89,7 +89,7 @@ def score_answers(context: RunContext, name: str) -> bool:
         return False
     written = {other: answer_store(context, other).read() for other in context.responding_sources if other != name}
     source = context.backend(name).open(_source_request(context, name))
-    with bar(f"answers read by {name}", len(prompts)) as advance:
+    with bar(f"answers read by {name}", len(prompts), "prompts") as advance:
 
         def make(number: int) -> list[dict[str, list[float | None]]]:
             ids = folder.shard_ids(number)
@@ -167,7 +167,7 @@ def _checked(context: RunContext) -> list[PromptResponses]:
     written = {name: answer_store(context, name).read() for name in context.responding_sources}
     read_by = {name: score_store(context, name).read() for name in context.scoring_sources}
     found = []
-    with bar("answers checked", len(context.original_examples)) as advance:
+    with bar("answers checked", len(context.original_examples), "prompts") as advance:
         for example, check in zip(context.original_examples, context.checks, strict=True):
             responses = _responses(context, example.prompt_id, written, read_by)
             found.append(PromptResponses(example, responses, check(example, responses)))

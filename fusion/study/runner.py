@@ -16,13 +16,15 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
+from rich.console import Console
 
 from fusion import pipeline
 from fusion.config import Config, loading
 from fusion.runtime.console import console, quiet
+from fusion.runtime.progress_lines import ProgressLines, time_in_words
 from fusion.stages.context import RunContext
 from fusion.study.grid import Setting, StudyGrid
 from fusion.study.results import StudyResults
@@ -43,13 +45,16 @@ def run(grid: StudyGrid, jobs: int = 1) -> StudyResults:
     total = grid.check()
     refuse_shared_examples(grid)
     console.print(f"[bold]{grid.study.name}[/]: {len(grid.study.arms)} arms, {total} runs, in {grid.folder}")
-    executor = RunExecutor(total, jobs)
-    chosen = tune(grid, executor)
-    original = measure_original_models(grid)  # also fills the caches that most arms share
     seeds, arms = grid.study.seeds, grid.study.arms
-    found = executor.measure(
-        [(f"{arm}, seed {seed}", grid.run(arm, chosen[arm], seed)) for seed in seeds for arm in arms]
-    )
+    # a console of its own, which is not silent while a run is
+    with ProgressLines(grid.study.name, total, "runs", console=Console()) as lines:
+        executor = RunExecutor(lines, jobs)
+        chosen = tune(grid, executor)
+        lines.note = "now pivot and sources"
+        original = measure_original_models(grid)  # also fills the caches that most arms share
+        found = executor.measure(
+            [(f"{arm}, seed {seed}", grid.run(arm, chosen[arm], seed)) for seed in seeds for arm in arms]
+        )
     by_arm = {arm: found[index :: len(arms)] for index, arm in enumerate(arms)}
     results = StudyResults(grid.study.baseline, chosen, by_arm, original)
     write_results(results, grid.folder, grid.study.name)
@@ -116,19 +121,15 @@ def measure_original_models(grid: StudyGrid) -> list[Result]:
 
 @dataclass
 class RunExecutor:
-    """Measures runs, `jobs` at a time, and prints a line for each: its result, and how long the rest will take."""
+    """Measures runs, `jobs` at a time, and prints a line for each: its result. `lines` says how long the rest will take."""
 
-    total: int
+    lines: ProgressLines
     jobs: int = 1
-    done: int = 0
-    computed: int = 0
-    """Number of those that were not there already."""
-    start: float = field(default_factory=time.perf_counter)
 
     def measure(self, named_runs: Sequence[NamedRun]) -> list[Result]:
         """Results in the order of the runs."""
         if self.jobs == 1:
-            return [self._report_progress(label, *_timed(config)) for label, config in named_runs]
+            return [self._measure_here(label, config) for label, config in named_runs]
         found: dict[int, Result] = {}
         spawn = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(self.jobs, mp_context=spawn, initializer=_worker, initargs=(self.jobs,)) as pool:
@@ -137,12 +138,15 @@ class RunExecutor:
                 found[waiting[future]] = self._report_progress(named_runs[waiting[future]][0], *future.result())
         return [found[number] for number in range(len(named_runs))]
 
+    def _measure_here(self, label: str, config: Config) -> Result:
+        self.lines.note = f"now {label}"
+        return self._report_progress(label, *_timed(config))
+
     def _report_progress(self, label: str, result: Result, seconds: float) -> Result:
-        self.done += 1
-        self.computed += seconds > 1
-        remaining = (time.perf_counter() - self.start) / max(1, self.computed) * (self.total - self.done)
+        self.lines.advance(1)
         console.print(
-            f"  {self.done}/{self.total}  {label}: {_numbers(result)}  ({seconds:.0f} s, about {remaining / 60:.0f} min left)"
+            f"  {self.lines.done}/{self.lines.total}  {label}: {_numbers(result)}  ({time_in_words(seconds)})",
+            markup=False,
         )
         return result
 

@@ -91,7 +91,7 @@ def measure(
     """Acceptance after the prompts of `texts`: greedy first, then sampled at temperature 1."""
     prompts = [text.input_ids[: text.start] for text in texts]
     found = []
-    with bar("acceptance", 2 * len(prompts)) as advance:
+    with bar("acceptance", 2 * len(prompts), "prompts") as advance:
         for temperature in (0.0, 1.0):
             generator = torch.Generator().manual_seed(settings.seed)
             speculator = Speculator(target, head, draft, settings.depth, temperature, generator)

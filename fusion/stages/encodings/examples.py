@@ -43,7 +43,7 @@ def _encode(context: RunContext, name: str) -> Iterator[EncodedTexts]:
         context.look_ahead_prompts(name),
         prompt_formats(context, name),
     )
-    with bar(f"tokens of {name}", len(examples)) as advance:
+    with bar(f"tokens of {name}", len(examples), "examples") as advance:
         for begin in range(0, len(examples), CHUNK):
             part = examples[begin : begin + CHUNK]
             messages = [ahead.get(each.id, each.messages) if ahead else each.messages for each in part]
