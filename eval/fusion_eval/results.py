@@ -47,6 +47,8 @@ class Sample(BaseModel):
     metrics: dict[str, Finite] = {}
     """All metrics of the task by name, such as `acc_norm`."""
     prompt: str
+    prompt_tokens_cut: int = Field(default=0, ge=0)
+    """Tokens cut off the prompt's beginning, which did not fit the model's context: it was asked another question."""
     target: str
     """The true answer, or the text whose likelihood is measured."""
     answer: str | None = None

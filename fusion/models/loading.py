@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import constants
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import (
@@ -144,6 +146,19 @@ def check_checkpoint(ref: ModelRef) -> None:
     _refuse_hub_adapter(ref)
 
 
+def check_model_folder(ref: ModelRef) -> None:
+    """Raise ValueError for a folder that is an adapter, FileNotFoundError for one without config.json; nothing else is read."""
+    folder = ref.local_path
+    if folder is None or folder.is_file():
+        return
+    refuse_adapter(folder)
+    if (folder / "config.json").is_file():
+        return
+    inside = sorted(file.parent.relative_to(folder).as_posix() for file in folder.glob("*/config.json"))
+    hint = f"Did you mean {folder / inside[0]}?" if inside else "Give the folder that save_pretrained wrote."
+    raise FileNotFoundError(f"{folder} has no config.json, so it is not the folder of a model. {hint}")
+
+
 def check_loads_again(model: Any) -> None:
     """Raise ValueError where transformers saves `model` under a configuration that it cannot load as a language model."""
     if type(model.config) not in MODEL_FOR_CAUSAL_LM_MAPPING and not getattr(model.config, "auto_map", None):
@@ -199,6 +214,7 @@ def model_fingerprint(ref: ModelRef, tokenizer_alone: bool = False) -> str:
 
 
 def _check_files(ref: ModelRef) -> None:
+    check_model_folder(ref)
     path = ref.local_path
     if path is not None and path.is_dir():
         refuse_integers(path, stored_tensors(path))
@@ -230,7 +246,7 @@ def _without_gguf(loaded: Any) -> Any:
 
 
 def _load_or_explain(ref: ModelRef, what: str, load: Any) -> Any:
-    """Return the result of `load`, or raise ValueError that says what to do."""
+    """Return the result of `load`, or raise ValueError or FileNotFoundError that says what to do."""
     if (path := ref.local_path) is not None and path.suffix == ".gguf" and path.is_file():
         check_gguf(path)
     try:
@@ -247,10 +263,10 @@ def _load_or_explain(ref: ModelRef, what: str, load: Any) -> Any:
             "that transformers' AutoModelForCausalLM knows."
         ) from error
     except (OSError, ValueError, RuntimeError, SafetensorError, StrictDataclassError) as error:
+        check_model_folder(ref)
         raise ValueError(
-            f"Cannot load the {what} of {ref.path} (revision {ref.revision or 'main'}): {_first_line(error)} "
-            "Check the name, or point to a local folder or .gguf file with --set, for example "
-            "--set pivot.path=/models/mine."
+            f"Cannot load the {what} of {ref.path} (revision {ref.revision or 'main'}): {_reason(ref, error)} "
+            "Check the name, or point to a local folder or .gguf file (in a run with --set pivot.path=/models/mine)."
         ) from error
     except BaseException as error:
         if type(error) is not Exception and type(error).__name__ != "PanicException":
@@ -266,3 +282,15 @@ def _first_line(error: BaseException) -> str:
     if isinstance(error, StrictDataclassError):  # the second says which field, and why
         lines = [" ".join(lines[:2])]
     return lines[0][:LONGEST_REASON]
+
+
+def _reason(ref: ModelRef, error: BaseException) -> str:
+    """What failed; of a hub id without a connection, that it is neither a folder nor in the hub's cache here."""
+    message = _first_line(error)
+    if ref.local_path is None and re.search(r"couldn't connect|couldn't find them in the cache|offline", message, re.I):
+        mode = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the hub cannot be reached"
+        return (
+            f"there is no such folder, it is not in the hub's cache ({constants.HF_HUB_CACHE}), and {mode}. With a connection, "
+            f"hf download {ref.path} brings it there."
+        )
+    return message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -86,7 +87,7 @@ def score_table(results: Sequence[Result], baseline: str | None, *, resamples: i
     rows = [
         (model, [_cell(column, model, scores, differences.get(model, {})) for column in columns]) for model in scores
     ]
-    return ScoreTable(columns, rows, _caption(columns, scores, baseline))
+    return ScoreTable(columns, rows, _caption(columns, scores, baseline) + truncated_prompts(results))
 
 
 def terminal_tables(
@@ -177,6 +178,19 @@ def _caption(columns: Sequence[tuple[str, str]], scores: Mapping[str, Scores], b
         f"Value ± half the {COVERAGE:.0%} interval over examples, or both ends where it is not symmetric (of right answers, "
         f"Wilson's interval); the best of a column is bold.{stars} n: {n}."
     )
+
+
+def truncated_prompts(results: Sequence[Result]) -> str:
+    """A sentence on the prompts that were cut to fit a model's context, by model and domain; empty where none was."""
+    found: dict[str, Counter[str]] = {}
+    for result in results:
+        cut = Counter(sample.domain for sample in result.samples if sample.prompt_tokens_cut)
+        if cut:
+            found[result.model] = cut
+    if not found:
+        return ""
+    listed = "; ".join(f"{model}: {', '.join(f'{n} in {d}' for d, n in cut.items())}" for model, cut in found.items())
+    return f" Prompts whose beginning was cut off to fit the model's context: {listed}."
 
 
 def _check(results: Sequence[Result], baseline: str | None) -> None:

@@ -107,7 +107,8 @@ def rate_in_words(rate: float | int) -> str:
 
 
 def _two_digits(value: float | int) -> str:
-    return f"{float(f'{value:.2g}'):,g}"
+    rounded = float(f"{value:.2g}")
+    return f"{rounded:,.0f}" if rounded >= 10 else f"{rounded:g}"
 
 
 def _counted(count: int, unit: str) -> str:

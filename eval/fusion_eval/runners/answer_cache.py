@@ -15,6 +15,7 @@ from lm_eval.api.model import LM
 from typing_extensions import override
 
 from fusion_eval.runners import Progress
+from fusion_eval.runners.truncation import prompt_tokens_cut
 
 Answer = Any
 """lm-eval's response to a request: (log-likelihood, whether greedy), a log-likelihood, or a text."""
@@ -29,14 +30,19 @@ def request_key(method: str, arguments: Iterable[Any]) -> str:
 class AnswerCache:
     """Answers of one model to one version of one task by request key: a file of JSON lines that only grows.
 
-    The process may be killed at any time. Raises ValueError where a line other than the last is damaged.
+    A line is [key, answer, tokens cut off the prompt]. The process may be killed at any time. Raises ValueError where a line
+    other than the last is damaged.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.answers: dict[str, Answer] = dict(self._read())
+        self.answers: dict[str, Answer] = {}
+        self.tokens_cut: dict[str, int] = {}
+        """By request key: the tokens that were cut off the prompt's beginning, which did not fit the model's context."""
+        for key, answer, cut in self._read():
+            self.answers[key], self.tokens_cut[key] = answer, cut
 
-    def _read(self) -> Iterable[tuple[str, Answer]]:
+    def _read(self) -> Iterable[tuple[str, Answer, int]]:
         if not self.path.exists():
             return
         lines = self.path.read_bytes().split(b"\n")
@@ -45,18 +51,19 @@ class AnswerCache:
                 stream.truncate(sum(len(line) + 1 for line in lines))
         for number, line in enumerate(lines, 1):
             try:
-                yield tuple(json.loads(line))
+                key, answer, cut = json.loads(line)
+                yield key, answer, cut
             except ValueError as error:
                 raise ValueError(
                     f"{self.path}, line {number}, is damaged ({error}). Delete the line, or the file to ask again."
                 ) from error
 
-    def add(self, key: str, answer: Answer) -> None:
-        """Add an answer, here and on disk."""
-        self.answers[key] = answer
+    def add(self, key: str, answer: Answer, tokens_cut: int = 0) -> None:
+        """Add an answer, here and on disk; `tokens_cut` of its prompt did not fit."""
+        self.answers[key], self.tokens_cut[key] = answer, tokens_cut
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps([key, answer], ensure_ascii=False) + "\n")
+            stream.write(json.dumps([key, answer, tokens_cut], ensure_ascii=False) + "\n")
 
 
 class AnswerCachingLM(LM):
@@ -71,6 +78,8 @@ class AnswerCachingLM(LM):
         self._load, self._caches, self._progress = load, caches, progress
         self.forwarded = 0
         """Number of requests that the model itself answered."""
+        self.tokens_cut: dict[tuple[str, int], int] = {}
+        """(Task, document) -> the most tokens that were cut off a prompt of it; documents whose prompts fit are not in it."""
 
     @cached_property
     def lm(self) -> LM:
@@ -111,13 +120,17 @@ class AnswerCachingLM(LM):
             batch = pending[start : start + step]
             self.forwarded += len(batch)
             answers = getattr(self.lm, method)([request for _, request in batch], disable_tqdm=True)
-            for (key, _), answer in zip(batch, answers, strict=True):
+            for (key, request), answer in zip(batch, answers, strict=True):
                 if key not in caches[key].answers:
-                    self._add(caches[key], key, answer)
+                    self._add(caches[key], key, answer, prompt_tokens_cut(self.lm, method, request.args))
+        for key, request in zip(keys, requests, strict=True):
+            if cut := caches[key].tokens_cut[key]:
+                place = str(request.task_name), int(request.doc_id or 0)
+                self.tokens_cut[place] = max(cut, self.tokens_cut.get(place, 0))
         return [caches[key].answers[key] for key in keys]
 
     def _hook(self, caches: Mapping[str, AnswerCache]) -> Any:
-        add = self._add
+        add, lm = self._add, self.lm
 
         class CacheHook:
             """lm-eval's models report each answer to this as soon as they have it."""
@@ -125,10 +138,10 @@ class AnswerCachingLM(LM):
             def add_partial(self, method: str, arguments: Iterable[Any], answer: Answer) -> None:
                 key = request_key(method, arguments)
                 if key in caches and key not in caches[key].answers:
-                    add(caches[key], key, answer)
+                    add(caches[key], key, answer, prompt_tokens_cut(lm, method, list(arguments)))
 
         return CacheHook()
 
-    def _add(self, cache: AnswerCache, key: str, answer: Answer) -> None:
-        cache.add(key, answer)
+    def _add(self, cache: AnswerCache, key: str, answer: Answer, tokens_cut: int) -> None:
+        cache.add(key, answer, tokens_cut)
         self._progress(self._counts[key])

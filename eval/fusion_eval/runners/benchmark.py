@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fusion.models.loading import ModelRef
+from fusion.models.loading import ModelRef, check_model_folder, model_fingerprint
 from fusion.runtime.artifacts import write_json
 from fusion_eval.results import Result
 from fusion_eval.runners import Progress
@@ -63,7 +63,7 @@ def parse_models(models: Sequence[str]) -> dict[str, ModelRef]:
 
 
 def check_comparisons(models: Mapping[str, ModelRef], comparisons: Comparisons) -> None:
-    """Raise ValueError for a compared name that no model has, FileNotFoundError for a model or data that are not there."""
+    """Raise ValueError or FileNotFoundError for a compared name that no model has, and for what is no model or not there."""
     *others, last = models
     baselines = [comparisons.baseline] if comparisons.baseline else []
     for option, names in [("--guard", comparisons.guard), ("--baseline", baselines)]:
@@ -73,7 +73,9 @@ def check_comparisons(models: Mapping[str, ModelRef], comparisons: Comparisons) 
                 f"{', '.join(others) or 'none'}. Name a model with name=path."
             )
     for ref in models.values():
-        ref.local_path  # raises where a path is wrong  # noqa: B018
+        check_model_folder(ref)
+        if ref.local_path is None:
+            model_fingerprint(ref)  # raises where the hub does not have it, before the first model is evaluated
     check_files(comparisons.fusion_data)
 
 

@@ -95,7 +95,7 @@ def _measure(
     subtasks: list[Subtask] = []
     for task in tasks:
         limit = doc_limit(suite, settings, task)
-        subtasks += load_subtasks(task, settings.data, limit=limit, max_new_tokens=settings.max_new_tokens)
+        subtasks += _load_subtasks(task, settings, limit)
     folder = out / "answers" / _short_hash(key["model"], key["requests"])
     by_task = {task: AnswerCache(folder / f"{version(task)}.jsonl") for task in tasks}
     caches = {subtask.task.task_name: by_task[subtask.name] for subtask in subtasks}
@@ -106,7 +106,17 @@ def _measure(
             lm, {"tasks": {subtask.task.task_name: subtask.task for subtask in subtasks}}, samples=doc_indices(subtasks),
             bootstrap_iters=0, apply_chat_template=key["requests"]["chat"], confirm_run_unsafe_code=True,
         )  # fmt: skip
-    return _samples(subtasks, evaluated["samples"])
+    return _samples(subtasks, evaluated["samples"], lm.tokens_cut)
+
+
+def _load_subtasks(task: str, settings: BenchmarkSettings, limit: int | None) -> list[Subtask]:
+    try:
+        return list(load_subtasks(task, settings.data, limit=limit, max_new_tokens=settings.max_new_tokens))
+    except ConnectionError as error:
+        raise ValueError(
+            f"The questions of {task} are not in the cache of datasets here, and the hub cannot be reached ({error}). Give a "
+            "folder with the benchmarks' files (--data), or run once with a connection."
+        ) from error
 
 
 def _load(ref: ModelRef, settings: BenchmarkSettings) -> Any:
@@ -116,7 +126,11 @@ def _load(ref: ModelRef, settings: BenchmarkSettings) -> Any:
     )  # fmt: skip
 
 
-def _samples(subtasks: Sequence[Subtask], logged: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Sample]:
+def _samples(
+    subtasks: Sequence[Subtask],
+    logged: Mapping[str, Sequence[Mapping[str, Any]]],
+    tokens_cut: Mapping[tuple[str, int], int],
+) -> list[Sample]:
     samples: list[Sample] = []
     for subtask in subtasks:
         spec, entries = catalogue()[subtask.name], logged[subtask.task.task_name]
@@ -127,7 +141,9 @@ def _samples(subtasks: Sequence[Subtask], logged: Mapping[str, Sequence[Mapping[
             if entry["filter"] != filter_name:
                 continue
             seen[entry["doc_hash"]] += 1  # some benchmarks hold a question twice
-            samples.append(from_lm_eval(subtask, entry, weight=weight, occurrence=seen[entry["doc_hash"]]))
+            sample = from_lm_eval(subtask, entry, weight=weight, occurrence=seen[entry["doc_hash"]])
+            cut = tokens_cut.get((subtask.task.task_name, entry["doc_id"]), 0)
+            samples.append(sample.model_copy(update={"prompt_tokens_cut": cut}))
     return samples
 
 
@@ -151,7 +167,7 @@ def _key(ref: ModelRef, suite: Suite, settings: BenchmarkSettings) -> dict[str, 
     chat = template == "chat" or (template == "auto" and bool(load_tokenizer(ref).chat_template))
     return {
         "model": model_fingerprint(ref),
-        "requests": {"backend": settings.backend, "dtype": settings.dtype, "chat": chat},
+        "requests": {"backend": settings.backend, "dtype": settings.dtype, "chat": chat, "tokens_cut": "kept"},
         "tasks": {task: version(task) for task in suite.tasks},
         "limit": {task: doc_limit(suite, settings, task) for task in suite.tasks},
         "max_new_tokens": settings.max_new_tokens,

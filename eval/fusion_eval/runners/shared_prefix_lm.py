@@ -29,11 +29,40 @@ class SharedPrefixLM(HFLM):
 
     def __init__(self, ref: ModelRef, *, dtype: str, device: str, batch_tokens: int, batch_size: int) -> None:
         model, tokenizer = load_model(ref, dtype, device), load_tokenizer(ref)
+        if tokenizer.pad_token_id is None:  # lm-eval would add a token, which has no embedding
+            tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)
         for name in without_router_loss(model):
             setattr(model.config.get_text_config(), name, False)  # lm-eval's generation cannot be told
         with lm_eval_log_level(logging.ERROR):  # it warns of a loaded model, whose type and place it then leaves alone
             super().__init__(model, tokenizer=tokenizer, batch_size=batch_size, backend="causal")
         self.scorer = ContinuationScorer.from_model(model, batch_tokens)
+
+    @property
+    def prefix_token_id(self) -> int:
+        """The token that a text without a context is read after; 0 where the tokenizer has none, and no such text is read."""
+        first = super().prefix_token_id
+        return 0 if first is None else first
+
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """As inherited. Raises ValueError for a text without a context where the tokenizer has no token to begin it after."""
+        self._check_first_token(all(request.args[0] for request in requests))
+        return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        """As inherited. Raises ValueError where the tokenizer has no token to begin a text after."""
+        self._check_first_token(False)
+        return super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm)
+
+    def _check_first_token(self, have_contexts: bool) -> None:
+        if not have_contexts and super().prefix_token_id is None:
+            raise ValueError(
+                f"The tokenizer of {self.model.name_or_path} has neither a bos nor an eos token to read a text after. Leave "
+                "out tasks that measure whole texts, or set bos_token in its tokenizer_config.json."
+            )
+
+    def tok_decode(self, tokens: Any, skip_special_tokens: bool = True) -> Any:
+        """As inherited; None for the end token of a tokenizer that has none, so that answers end at their limit."""
+        return None if tokens is None else super().tok_decode(tokens, skip_special_tokens=skip_special_tokens)
 
     def _loglikelihood_tokens(
         self, requests: Sequence[tuple[Any, list[int], list[int]]], disable_tqdm: bool = False, override_bs: Any = None

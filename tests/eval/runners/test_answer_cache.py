@@ -79,7 +79,7 @@ def test_what_was_answered_before_a_stop_is_not_asked_again(tmp_path):
     after = Counting()
     assert lm(tmp_path, after).loglikelihood_rolling(requests) == [-float(n) for n in range(1, 31)]
     assert len(after.asked) == 30 - 18  # two calls of eight are whole, and of the third the hook was told of two
-    kept = {key for key, _ in map(json.loads, (tmp_path / "t.jsonl").read_text().splitlines())}
+    kept = {key for key, _, _ in map(json.loads, (tmp_path / "t.jsonl").read_text().splitlines())}
     assert len(kept) == 30
 
 
@@ -134,7 +134,7 @@ def test_a_line_cut_off_while_it_was_written_is_asked_again(tmp_path):
 
 
 def test_a_damaged_line_is_named(tmp_path):
-    (tmp_path / "t.jsonl").write_text('["a", 1]\nnonsense\n["b", 2]\n')
+    (tmp_path / "t.jsonl").write_text('["a", 1, 0]\nnonsense\n["b", 2, 0]\n')
     with pytest.raises(ValueError, match=r"t.jsonl, line 2, is damaged .* Delete the line"):
         AnswerCache(tmp_path / "t.jsonl")
 
