@@ -55,6 +55,7 @@ def run(grid: StudyGrid, jobs: int = 1) -> StudyResults:
         found = executor.measure(
             [(f"{arm}, seed {seed}", grid.run(arm, chosen[arm], seed)) for seed in seeds for arm in arms]
         )
+        lines.note = ""
     by_arm = {arm: found[index :: len(arms)] for index, arm in enumerate(arms)}
     results = StudyResults(grid.study.baseline, chosen, by_arm, original)
     write_results(results, grid.folder, grid.study.name)

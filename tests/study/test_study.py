@@ -120,3 +120,10 @@ def test_a_metric_that_is_not_measured_cannot_decide(folder):
     tuning = study(folder).study.tuning.model_dump(exclude_unset=True) | {"metric": "exact_match"}
     with pytest.raises(ValueError, match="which tuning.heldout does not measure; it knows bits_per_byte"):
         run(StudyGrid(study(folder, name="third", tuning=tuning).study, ["evaluation.exact_match=[]"]))
+
+
+def test_a_study_says_a_line_for_each_run_and_at_the_end_how_long_it_took(results, folder, capsys):
+    run(study(folder))
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+    assert [line.split()[0] for line in lines if "/" in line.split()[0]] == [f"{n}/8" for n in range(1, 9)]
+    assert any(line.startswith("  s: 8 of 8 runs, in ") for line in lines)
