@@ -110,14 +110,14 @@ def training_bar(title: str) -> list[Any]:
             if not state.is_world_process_zero or console.quiet:
                 self.advance = lambda steps: None
             elif draws_bars():
-                progress = self.shown.enter_context(_moving_bar())
+                self.progress = progress = self.shown.enter_context(_moving_bar())
                 task = progress.add_task(title, total=state.max_steps, completed=self.done, note="")
                 self.advance = partial(progress.advance, task)
                 self.note = lambda note: progress.update(task, note=note)
                 self.stop = progress.stop
                 _training_bars.append(self.stop)
             else:
-                lines = ProgressLines(f"train {title}", state.max_steps, "steps", console=console, initial=self.done)
+                lines = ProgressLines(f"training {title}", state.max_steps, "steps", console=console, initial=self.done)
                 self.shown.callback(lines.close)  # without its thread, which nothing would stop where a training fails
                 self.advance, self.note = lines.advance, partial(setattr, lines, "note")
                 self.stop = partial(lines.close, stopped=True)

@@ -102,6 +102,7 @@ def test_a_reader_who_has_had_enough_is_no_error(ending):
 def test_an_error_gives_the_cursor_back_that_a_training_bar_hid(ending, monkeypatch):
     calls = []
     monkeypatch.setattr(console.console, "show_cursor", calls.append)
+    monkeypatch.setattr(console, "draws_bars", lambda: True)
     (bar,) = console.training_bar("unified")
     state = type("State", (), {"is_world_process_zero": True, "max_steps": 3, "global_step": 0})()
     bar.on_train_begin(None, state, None)

@@ -165,4 +165,12 @@ def test_a_resumed_training_says_its_steps_and_its_loss(output):
         shown.on_step_end(None, state, TrainerControl())
     shown.on_log(None, state, TrainerControl(), logs={"loss": 1.23456})
     shown.on_train_end(None, state, TrainerControl())
-    assert output.getvalue() == "  train unified: 30 of 30 steps, in 0 seconds (loss 1.235)\n"
+    assert output.getvalue() == "  training unified: 30 of 30 steps, in 0 seconds (loss 1.235)\n"
+
+
+def test_a_training_that_an_error_ended_is_said_to_have_stopped(output):
+    (shown,) = module.training_bar("unified")
+    shown.on_train_begin(None, TrainerState(max_steps=30, is_world_process_zero=True), TrainerControl())
+    shown.on_step_end(None, TrainerState(max_steps=30, global_step=3), TrainerControl())
+    module.end_bars()
+    assert output.getvalue() == "  training unified: 3 of 30 steps, stopped after 0 seconds\n"
