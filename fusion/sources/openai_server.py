@@ -78,19 +78,19 @@ class Server:
             raise self.error(error) from error
 
 
-class _Part(BaseModel):
+class _AnswerPart(BaseModel):
     """A part of an answer; fields that we do not read may be anything."""
 
     model_config = ConfigDict(extra="allow", protected_namespaces=())
 
 
-class _Entry(_Part):
+class _Entry(_AnswerPart):
     """What a server says of one token."""
 
     logprob: float
 
 
-class _Echo(_Part):
+class _Echo(_AnswerPart):
     """Log-probabilities of an echoed prompt."""
 
     tokens: list[str] | None = None
@@ -107,7 +107,7 @@ class _Echo(_Part):
         return self
 
 
-class _Choice(_Part):
+class _Choice(_AnswerPart):
     """One completion."""
 
     text: str | None = None
@@ -117,13 +117,13 @@ class _Choice(_Part):
     prompt_logprobs: list[dict[int, _Entry] | None] | None = None
 
 
-class _Usage(_Part):
+class _Usage(_AnswerPart):
     """What a server says it read."""
 
     prompt_tokens: int = 0
 
 
-class _Answer(_Part):
+class _Answer(_AnswerPart):
     """A whole answer."""
 
     choices: list[_Choice] = Field(min_length=1)

@@ -133,7 +133,7 @@ def _prompts(
     ]
 
 
-class _Answer(NamedTuple):
+class _ResponseTokens(NamedTuple):
     """The tokens of a response, and what is known of their bytes."""
 
     ids: list[int]
@@ -143,7 +143,9 @@ class _Answer(NamedTuple):
     """As `byte_prefixes` finds them; None where the bytes of the tokens are the response behind `added`."""
 
 
-def _answers(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], responses: Sequence[str]) -> list[_Answer]:
+def _answers(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], responses: Sequence[str]
+) -> list[_ResponseTokens]:
     """Return the tokens of each response as `response_ids` finds them: behind the context of its prompt, or alone."""
     pattern = control_pattern(tokenizer)
     together = [
@@ -166,10 +168,10 @@ def _answers(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], resp
             if text is None
             else whole[: len(front)] == front and found == prompt.lead.encode() + raw
         ):
-            answers.append(_Answer(ids, len(found) - len(raw)))
+            answers.append(_ResponseTokens(ids, len(found) - len(raw)))
         else:
             ids = ids if text is None else response_ids(tokenizer, prompt, response)
-            answers.append(_Answer(ids, prefixes=byte_prefixes(tokenizer, ids, response)))
+            answers.append(_ResponseTokens(ids, prefixes=byte_prefixes(tokenizer, ids, response)))
     return answers
 
 
@@ -177,7 +179,7 @@ def _in_arrays(
     tokenizer: PreTrainedTokenizerBase,
     texts: Sequence[list[int]],
     prompt_lengths: Sequence[int],
-    answers: Sequence[_Answer],
+    answers: Sequence[_ResponseTokens],
     max_length: int | None,
 ) -> EncodedTexts:
     """Return the texts, cut at `max_length` tokens, with the prefix of each row."""
