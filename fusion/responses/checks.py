@@ -68,8 +68,8 @@ class FinalAnswerCheck(Check):
 class TestsCheck(Check):
     """Passes responses whose program passes the tests of its row (`tests` of the data set), in a sandbox.
 
-    The last block between three backticks is the program, or the whole response where there is none. Raises ValueError
-    where the row has no tests.
+    The last block between three backticks is the program, or the whole response where there is none. The tests run in a
+    process of their own and call the program in another. Raises ValueError where the row has no tests.
     """
 
     kind: Literal["tests"] = "tests"
@@ -77,14 +77,18 @@ class TestsCheck(Check):
     """Programs that models wrote run on this machine, contained; nothing runs unless this is set."""
     seconds: int = Field(default=10, gt=0)
     """CPU time of one program."""
+    trust_inside: bool = True
+    """Whether a program also passes by tests that only its own process can run (they patch it, or pass it objects of
+    their own), and where only its own objects can tell whether they are equal: there a program can fake that it passes."""
 
     @override
     def __call__(self, example: Example, responses: Sequence[Response]) -> list[bool]:
         if not example.tests:
             raise ValueError(f"The example that begins {example.prompt[:60]!r} has no tests; choose rows that do.")
         limits = sandbox.Limits(seconds=self.seconds)
-        programs = [f"{answers.extract_code(response.text)}\n\n{example.tests}\n" for response in responses]
-        return [sandbox.run(program, limits).passed for program in programs]
+        programs = [answers.extract_code(response.text) for response in responses]
+        results = [sandbox.judge(program, example.tests, limits) for program in programs]
+        return [result.passed and (self.trust_inside or not result.ran_inside) for result in results]
 
 
 class AgreementCheck(Check):

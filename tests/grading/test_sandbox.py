@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from fusion.grading import sandbox
-from fusion.grading.sandbox import Limits, containment, run
+from fusion.grading.sandbox import Limits, containment, processes, run
 
 SHORT = Limits(seconds=1)
 has = containment()
 needs = {
     name: pytest.mark.skipif(not has[name], reason=f"this kernel has no {name}")
-    for name in ("namespaces", "landlock", "seccomp")
+    for name in ("namespaces", "landlock", "seccomp", "bubblewrap")
 }
 # past the hook: a function of libc that was resolved before the hook was there
 RAW = "import sys\ncall = sys.modules['kernel']._libc.syscall\n"
@@ -23,6 +23,14 @@ NUMBERS = {
     "x86_64": {"fork": 57, "socket": 41, "execve": 59, "kill": 62},
     "aarch64": {"fork": None, "socket": 198, "execve": 221, "kill": 129},
 }.get(platform.machine(), {})
+
+
+@pytest.fixture(params=[False, pytest.param(True, marks=needs["bubblewrap"])], ids=["plain", "bubblewrap"])
+def either(request, monkeypatch):
+    """Once in bubblewrap, where there is one, and once without."""
+    if not request.param:
+        monkeypatch.setattr(processes, "bubblewrap", lambda: None)
+    return request.param
 
 
 @pytest.fixture
@@ -44,7 +52,7 @@ def victim(tmp_path):
         "if __name__ == '__main__':\n    import collections, heapq, itertools, math, re, string, typing",
     ],
 )
-def test_an_honest_program_passes(program):
+def test_an_honest_program_passes(program, either):
     assert run(program) == sandbox.ProgramResult(True, "")
 
 
@@ -107,7 +115,7 @@ def test_a_fork_bomb_makes_no_process():
         "import os\nos.mkdir({folder!r} + '/new')",
     ],
 )
-def test_files_outside_stay_as_they_are(victim, program):
+def test_files_outside_stay_as_they_are(victim, program, either):
     outcome = run(program.format(path=str(victim), folder=str(victim.parent)))
     assert "generated code may not" in outcome.reason
     assert [file.name for file in victim.parent.iterdir()] == ["victim.txt"]
@@ -176,10 +184,21 @@ def test_the_folder_is_gone_afterwards():
     assert not Path(reason.removeprefix("ValueError: ")).exists()
 
 
-def test_the_statement_says_what_is_missing(monkeypatch):
-    parts = dict.fromkeys(("rlimits", "namespaces", "landlock", "seccomp", "audit_hook"), True)
+def test_the_statement_says_what_is_held_back_and_what_is_missing(monkeypatch):
+    parts = dict.fromkeys(("rlimits", "namespaces", "landlock", "seccomp", "audit_hook", "bubblewrap"), True)
     monkeypatch.setattr(sandbox, "containment", lambda: parts)
-    assert "cannot write outside its folder" in sandbox.describe_containment()
+    assert "cannot write outside its folder, read anything but" in sandbox.describe_containment()
+    assert "sees no other files or processes (bubblewrap)" in sandbox.describe_containment()
+    monkeypatch.setattr(sandbox, "containment", lambda: parts | {"bubblewrap": False})
+    assert "that other files exist" in sandbox.describe_containment()
+    assert "install bubblewrap" in sandbox.describe_containment()
     monkeypatch.setattr(sandbox, "containment", lambda: parts | {"seccomp": False, "landlock": False})
     assert "lacks: landlock, seccomp" in sandbox.describe_containment()
     assert "container" in sandbox.describe_containment()
+
+
+def test_where_no_process_starts_the_machine_is_named(monkeypatch):
+    containment.cache_clear()
+    monkeypatch.setattr(sandbox, "probe", lambda bwrap: b"")
+    with pytest.raises(RuntimeError, match="does not start on this machine"):
+        containment()

@@ -66,6 +66,25 @@ def test_programs_are_run_against_the_tests_of_their_row():
     assert found == [True, True, False, False, False]
 
 
+def test_a_program_that_decides_its_own_verdict_passes_only_where_that_is_trusted():
+    asked = example(tests="assert make() == make()")
+    equal = "class A:\n    def __eq__(self, other): return True\n    __hash__ = None\ndef make(): return A()"
+    assert passing("tests", equal, asked=asked, allow_code_execution=True) == [True]
+    assert passing(
+        "tests", equal, "def make(): return 1", asked=asked, allow_code_execution=True, trust_inside=False
+    ) == [
+        False,
+        True,
+    ]
+
+
+def test_neither_a_fake_nor_a_file_named_as_ours_ends_the_check():
+    asked = example(tests="assert double(2) == 4")
+    writes = "open('.out', 'w').write('{}')\ndef double(x): return 2 * x"
+    fake = 'import json\njson.dumps = lambda *a, **k: \'{"passed": true, "reason": ""}\'\ndef double(x): return 0'
+    assert passing("tests", writes, fake, asked=asked, allow_code_execution=True) == [True, False]
+
+
 def test_a_row_without_tests_is_named():
     with pytest.raises(ValueError, match=r"begins 'How much is 12 \+ 30\?' has no tests"):
         passing("tests", PROGRAM, allow_code_execution=True)

@@ -15,17 +15,19 @@ class SandboxedCodeEval:
     def compute(
         self, references: Sequence[str], predictions: Sequence[Sequence[str]], k: Sequence[int] = (1,)
     ) -> tuple[dict[str, float], dict[int, Any]]:
-        """Compute the share of problems whose program passes its tests, and why each ended.
+        """Compute the share of problems whose program passes its tests, and why each failed or what it decided itself.
 
         Raises ValueError for other than pass@1.
         """
         if list(k) != [1] or any(len(programs) != 1 for programs in predictions):
             raise ValueError("Only pass@1 with one program for each problem is measured here.")
-        results = [
-            sandbox.run(f"{programs[0]}\n{tests}") for programs, tests in zip(predictions, references, strict=True)
-        ]
+        results = [sandbox.judge(programs[0], tests) for programs, tests in zip(predictions, references, strict=True)]
         share = sum(result.passed for result in results) / len(results)
-        return {"pass@1": share}, {i: result.reason for i, result in enumerate(results)}
+        return {"pass@1": share}, {i: _remark(result) for i, result in enumerate(results)}
+
+
+def _remark(result: sandbox.ProgramResult) -> str:
+    return result.reason or (f"decided inside the program: {result.ran_inside}" if result.ran_inside else "")
 
 
 @contextmanager

@@ -6,11 +6,13 @@ responses, and returns metrics by name.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from fusion.grading import answers, sandbox
 
+logger = logging.getLogger(__name__)
 Doc = dict[str, Any]
 Responses = Sequence[Sequence[str]]
 Filtered = list[list[Any]]
@@ -92,7 +94,7 @@ def hellaswag(doc: Doc, filtered: Sequence[str | None]) -> dict[str, float]:
 
 def humaneval(doc: Doc, filtered: Sequence[str]) -> dict[str, float]:
     """Whether the program passes the tests."""
-    return {"pass@1": _passes(f"{filtered[0]}\n{doc['test']}\ncheck({doc['entry_point']})\n")}
+    return {"pass@1": _passes(filtered[0], f"{doc['test']}\ncheck({doc['entry_point']})\n")}
 
 
 def mbpp(doc: Doc, filtered: Sequence[str]) -> dict[str, float]:
@@ -100,11 +102,20 @@ def mbpp(doc: Doc, filtered: Sequence[str]) -> dict[str, float]:
 
     Further tests are those of EvalPlus (`test`) where the data have them, else the challenge tests.
     """
-    setup = [*(doc.get("test_imports") or []), filtered[0], doc.get("test_setup_code") or ""]
+    imports = doc.get("test_imports") or []
+    program, setup = "\n".join([*imports, filtered[0]]), [*imports, doc.get("test_setup_code") or ""]
     further = [doc["test"]] if doc.get("test") else doc.get("challenge_test_list") or []
-    base = _passes("\n".join([*setup, *doc["test_list"]]))
-    return {"pass@1_base": base, "pass@1": base and _passes("\n".join([*setup, *further])) if further else base}
+    base = _passes(program, "\n".join([*setup, *doc["test_list"]]))
+    return {
+        "pass@1_base": base,
+        "pass@1": base and _passes(program, "\n".join([*setup, *further])) if further else base,
+    }
 
 
-def _passes(program: str) -> float:
-    return float(sandbox.run(program).passed)
+def _passes(program: str, tests: str) -> float:
+    result = sandbox.judge(program, tests)
+    if result.ran_inside:
+        logger.warning(
+            "A program decided something of its verdict itself (passed: %s): %s", result.passed, result.ran_inside
+        )
+    return float(result.passed)

@@ -1,12 +1,14 @@
-"""The process in which one program runs; started by `run`, alone, with nothing but the standard library.
+"""A process of the sandbox, with nothing but the standard library: reads a task, contains itself, does its part.
 
-Reads a task from stdin, installs all that contains it, runs the program, and writes the secret and the verdict to stdout.
+judge    task on stdin; runs tests, with a program behind the pipes 3 and 4; the verdict goes to stdout
+worker   task and then the judge's questions on stdin, answers to stdout; runs the program
+inside   task on stdin; runs program and tests together; a secret and the verdict go to stdout
+probe    says what contains it on this machine
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import resource
 import sys
@@ -16,7 +18,10 @@ from typing import Any
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120  (no more imports than needed)
 
 import audit  # pyright: ignore[reportMissingImports]
+import crossing  # pyright: ignore[reportMissingImports]
+import judge  # pyright: ignore[reportMissingImports]
 import kernel  # pyright: ignore[reportMissingImports]
+import worker  # pyright: ignore[reportMissingImports]
 
 sys.path.pop(0)
 
@@ -41,17 +46,18 @@ def set_limits(task: dict[str, Any]) -> None:
 
 def contain(task: dict[str, Any]) -> dict[str, bool]:
     """Install everything that contains this process; returns which parts this machine has."""
-    folder = task["folder"]
+    folder, readable = task["folder"], task["readable"]
     installed = {}
     for name, install in [
         ("rlimits", lambda: set_limits(task)),
         ("namespaces", kernel.enter_namespaces),
-        ("landlock", lambda: kernel.install_landlock(folder)),
+        ("landlock", lambda: kernel.install_landlock(folder, readable)),
         ("seccomp", kernel.install_seccomp),
     ]:
-        installed[name] = _works(install)
-    audit.install(folder)
-    return installed | {"audit_hook": True}
+        # bubblewrap has made the namespaces already, and more of them
+        installed[name] = (name == "namespaces" and task["bubblewrap"]) or _works(install)
+    audit.install(folder, readable)
+    return installed | {"audit_hook": True, "bubblewrap": task["bubblewrap"]}
 
 
 def _works(install: Callable[[], None]) -> bool:
@@ -73,17 +79,24 @@ def run_program(program: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Read the task, run its program, write the verdict; with `--containment`, write what contains it instead."""
-    task = json.loads(sys.stdin.buffer.read())
-    secret, out = task.pop("secret"), os.dup(1)
-    os.dup2(os.open(os.devnull, os.O_RDWR), 0)
-    os.dup2(0, 1)
+    """Read the task, install what contains this process, and do the part named on the command line."""
+    part = sys.argv[1]
+    source, out = os.dup(0), os.dup(1)
+    channel = crossing.Channel(source, out)
+    task = channel.receive()[1]
+    for descriptor in (0, 1):
+        os.dup2(os.open(os.devnull, os.O_RDWR), descriptor)
     installed = contain(task)
-    if "--containment" in sys.argv:
-        os.write(out, json.dumps(installed).encode() + b"\n")
-        return
-    verdict = run_program(task["program"])
-    os.write(out, (secret + json.dumps(verdict)).encode())
+    if part == "worker":
+        worker.Worker(channel).serve(task["program"])
+    elif part == "judge":
+        channel.send(["verdict", judge.judge(crossing.Channel(task["read_from"], task["write_to"]), task["tests"])])
+    elif part == "probe":
+        channel.send(["containment", installed])
+    else:
+        secret = task.pop("secret")
+        verdict = run_program(task["program"])
+        channel.send(["verdict", verdict | {"secret": secret}])
     os._exit(0)  # neither threads nor handlers of the program have the last word
 
 

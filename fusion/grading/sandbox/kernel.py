@@ -11,6 +11,9 @@ import os
 import platform
 import struct
 import sys
+from collections.abc import Sequence
+
+import calls  # pyright: ignore[reportMissingImports]
 
 if sys.platform == "linux":
     _libc = ctypes.CDLL(None, use_errno=True)
@@ -37,61 +40,53 @@ def enter_namespaces() -> None:
     _check(_libc.unshare(0x10000000 | 0x40000000 | 0x08000000))  # NEWUSER, NEWNET, NEWIPC
 
 
-# landlock: rights by the version of the interface that brought them; those to read files are left alone
+# landlock: rights by the version of the interface that brought them; to map a library is no right of its own
+_READ_FILE, _READ_FOLDER = 1 << 2, 1 << 3
 _WRITING = sum(1 << bit for bit in (1, 4, 5, 6, 7, 8, 9, 10, 11, 12))  # write, remove, make anything
 _LATER = {2: 1 << 13, 3: 1 << 14, 5: 1 << 15}  # move between folders, truncate, device control
 
 
-def install_landlock(folder: str) -> None:
-    """Let nothing be written, made, moved or removed outside `folder`; from Linux 6.7 on, no TCP port is reached."""
+def install_landlock(folder: str, readable: Sequence[str]) -> None:
+    """Let nothing be written, made, moved or removed outside `folder`, and nothing be read outside it and `readable`.
+
+    From Linux 6.7 on, no TCP port is reached either.
+    """
     _linux()
     version = _check(_libc.syscall(444, None, 0, 1))
     writing = _WRITING | sum(right for since, right in _LATER.items() if version >= since)
     tcp = 3 if version >= 4 else 0  # bind, connect
     scoped = 3 if version >= 6 else 0  # abstract sockets, signals to others
-    rules = struct.pack("=QQQ", writing, tcp, scoped)[: 24 if version >= 6 else 16 if version >= 4 else 8]
+    everything = writing | _READ_FILE | _READ_FOLDER
+    rules = struct.pack("=QQQ", everything, tcp, scoped)[: 24 if version >= 6 else 16 if version >= 4 else 8]
     ruleset = _check(_libc.syscall(444, rules, len(rules), 0))
-    root = os.open(folder, os.O_PATH | os.O_CLOEXEC)
-    null = os.open(os.devnull, os.O_PATH | os.O_CLOEXEC)
-    _check(_libc.syscall(445, ruleset, 1, struct.pack("=Qi", writing, root), 0))
-    _check(_libc.syscall(445, ruleset, 1, struct.pack("=Qi", 1 << 1, null), 0))
+    _allow(ruleset, folder, everything)
+    _allow(ruleset, os.devnull, 1 << 1 | _READ_FILE)
+    for path in [*readable, "/dev/urandom", "/dev/random", "/dev/zero"]:
+        _allow(ruleset, path, _READ_FILE | (_READ_FOLDER if os.path.isdir(path) else 0))  # noqa: PTH112
     _check(_libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
     _check(_libc.syscall(446, ruleset, 0))
-    for descriptor in (ruleset, root, null):
+    os.close(ruleset)
+
+
+def _allow(ruleset: int, path: str, rights: int) -> None:
+    descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        _check(_libc.syscall(445, ruleset, 1, struct.pack("=Qi", rights, descriptor), 0))
+    finally:
         os.close(descriptor)
 
 
-# calls that fail, by architecture: its number in `struct seccomp_data`, and the number of each call
-_FORBIDDEN = {
-    "x86_64": (0xC000003E, {
-        "socket": 41, "connect": 42, "bind": 49, "listen": 50, "socketpair": 53, "fork": 57, "vfork": 58, "execve": 59,
-        "kill": 62, "ptrace": 101, "pivot_root": 155, "chroot": 161, "mount": 165, "umount2": 166, "tkill": 200,
-        "kexec_load": 246, "add_key": 248, "keyctl": 250, "unshare": 272, "tgkill": 234, "perf_event_open": 298,
-        "setns": 308, "process_vm_readv": 310, "process_vm_writev": 311, "bpf": 321, "execveat": 322,
-        "userfaultfd": 323, "pidfd_send_signal": 424, "io_uring_setup": 425, "pidfd_open": 434, "pidfd_getfd": 438,
-        "setpgid": 109, "setsid": 112, "prlimit64": 302,
-    }, 56, 435),
-    "aarch64": (0xC00000B7, {
-        "socket": 198, "socketpair": 199, "bind": 200, "listen": 201, "connect": 203, "execve": 221, "kill": 129,
-        "ptrace": 117, "pivot_root": 41, "chroot": 51, "mount": 40, "umount2": 39, "tkill": 130, "kexec_load": 104,
-        "add_key": 217, "keyctl": 219, "unshare": 97, "tgkill": 131, "perf_event_open": 241, "setns": 268,
-        "process_vm_readv": 270, "process_vm_writev": 271, "bpf": 280, "execveat": 281, "userfaultfd": 282,
-        "pidfd_send_signal": 424, "io_uring_setup": 425, "pidfd_open": 434, "pidfd_getfd": 438,
-        "setpgid": 154, "setsid": 157, "prlimit64": 261,
-    }, 220, 435),
-}  # fmt: skip
 _LOAD, _JUMP_EQUAL, _JUMP_SET, _JUMP_GREATER, _RETURN = 0x20, 0x15, 0x45, 0x35, 0x06
 _ALLOW, _KILL, _FAIL, _ABSENT = 0x7FFF0000, 0x80000000, 0x00050000 | 1, 0x00050000 | 38  # EPERM, ENOSYS
 _THREAD = 0x00010000  # CLONE_THREAD
 
 
 def install_seccomp() -> None:
-    """Forbid processes, programs, sockets, signals, tracing, mounts and other ways around; threads may be started."""
+    """Forbid the calls of `calls.FORBIDDEN`; threads may be started."""
     _linux()
-    forbidden = _FORBIDDEN.get(platform.machine())
-    if forbidden is None:
+    if platform.machine() not in calls.ARCHITECTURES:
         raise OSError(f"no list of calls for {platform.machine()}")
-    program = _filter(*forbidden)
+    program = _filter(calls.ARCHITECTURES[platform.machine()])
     size = len(program) // 8
     buffer = ctypes.create_string_buffer(program, len(program))
     header = struct.pack("@HxxxxxxP", size, ctypes.addressof(buffer))
@@ -99,27 +94,38 @@ def install_seccomp() -> None:
     _check(_libc.prctl(PR_SET_SECCOMP, 2, ctypes.c_char_p(header), 0, 0))
 
 
-def _filter(architecture: int, forbidden: dict[str, int], clone: int, clone3: int) -> bytes:
+def _filter(machine: calls.Architecture) -> bytes:
     """Build the filter in the instructions of the kernel's packet filter, each 8 bytes: code, two jumps, a value.
 
     `seccomp_data` begins with the number of the call (4 bytes), the architecture (4), the pointer (8), six arguments (8).
     """
     lines = [
         (_LOAD, 0, 0, 4),
-        (_JUMP_EQUAL, 1, 0, architecture),
+        (_JUMP_EQUAL, 1, 0, machine.audit_number),
         (_RETURN, 0, 0, _KILL),
         (_LOAD, 0, 0, 0),
         (_JUMP_GREATER, 0, 1, 0x40000000),  # the x32 interface of x86-64 has other numbers for the same calls
         (_RETURN, 0, 0, _KILL),
-        (_JUMP_EQUAL, 0, 1, clone3),  # its flags lie in memory where no filter sees them; libc falls back to clone
+        (
+            _JUMP_EQUAL,
+            0,
+            1,
+            calls.CLONE3,
+        ),  # its flags lie in memory where no filter sees them; libc falls back to clone
         (_RETURN, 0, 0, _ABSENT),
-        (_JUMP_EQUAL, 0, 4, clone),
+        (_JUMP_EQUAL, 0, 4, machine.clone),
         (_LOAD, 0, 0, 16),
         (_JUMP_SET, 0, 1, _THREAD),
         (_RETURN, 0, 0, _ALLOW),
         (_RETURN, 0, 0, _FAIL),
     ]
-    for number in forbidden.values():
+    for number in machine.forbidden.values():
         lines += [(_JUMP_EQUAL, 0, 1, number), (_RETURN, 0, 0, _FAIL)]
+    lines += [
+        (_JUMP_EQUAL, 0, 1 + 2 * len(calls.FCNTL_FORBIDDEN), machine.fcntl),
+        (_LOAD, 0, 0, 24),
+    ]  # its second argument
+    for command in calls.FCNTL_FORBIDDEN:
+        lines += [(_JUMP_EQUAL, 0, 1, command), (_RETURN, 0, 0, _FAIL)]
     lines.append((_RETURN, 0, 0, _ALLOW))
     return b"".join(struct.pack("=HBBI", *line) for line in lines)

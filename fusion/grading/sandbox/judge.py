@@ -1,0 +1,88 @@
+"""The judge: runs the tests, in a process where nothing of the program is, and says how they ended."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import importlib
+import sys
+from typing import Any
+
+import link  # pyright: ignore[reportMissingImports]
+
+KNOWN_MODULES = {"np": "numpy", "dt": "datetime"}
+KNOWN_NAMES = {
+    "math": ("isclose", "sqrt", "pi", "inf", "nan", "isnan", "floor", "ceil"),
+    "collections": ("Counter", "OrderedDict", "defaultdict", "deque", "namedtuple"),
+    "datetime": ("date", "timedelta"),
+    "decimal": ("Decimal",),
+    "fractions": ("Fraction",),
+    "copy": ("deepcopy",),
+}
+"""What tests use as if imported, since the program mostly imports it: taken from the library, never from the program."""
+INSIDE_NAMES = frozenset({
+    "redirect_stdout", "redirect_stderr", "stdout", "stderr", "stdin", "patch", "inspect", "globals", "locals", "vars",
+    "asyncio", "__main__", "__code__",
+})  # fmt: skip
+"""What tests can only do in the program's own process."""
+
+
+def judge(channel: Any, tests: str) -> dict[str, Any]:
+    """Run the tests against the program behind the channel; returns passed, reason, and what ran inside or would have to."""
+    program, reason = link.Link(channel), ""
+    try:
+        program.wait()
+        exec(compile(tests, "<tests>", "exec"), _namespace(program, ast.parse(tests)))
+    except BaseException as error:
+        reason = str(error) if isinstance(error, link.Broken) else f"{type(error).__name__}: {error}"
+    if isinstance(program.ended, link.NeedsInside):
+        return {"needs_inside": str(program.ended)}
+    if program.ended:  # even where the tests caught it
+        reason = str(program.ended)
+    return {"passed": not reason, "reason": reason[:400], "ran_inside": "; ".join(program.inside)}
+
+
+def _namespace(program: Any, tree: ast.Module) -> dict[str, Any]:
+    """What the tests find defined: the library's names from here, the program's from there."""
+    used = free_names(tree)
+    if needed := sorted(used_inside(tree)):
+        program.need_inside(f"the tests use {', '.join(needed)}")
+    library = {name: value for name in used if (value := _library(name, tree)) is not None}
+    # a program may not replace `all`, `abs` or `isclose`, unless the tests call nothing else
+    of_program = {name for name in used if name not in library and not hasattr(builtins, name)} or used
+    namespace = {"__name__": "__main__", "__builtins__": builtins}
+    return namespace | library | program.names(sorted(of_program))
+
+
+def _library(name: str, tree: ast.Module) -> Any:
+    if (name in KNOWN_MODULES or name in sys.stdlib_module_names) and _only_has_attributes(name, tree):
+        return importlib.import_module(KNOWN_MODULES.get(name, name))
+    module = next((module for module, names in KNOWN_NAMES.items() if name in names), None)
+    return module and getattr(importlib.import_module(module), name)
+
+
+def _only_has_attributes(name: str, tree: ast.Module) -> bool:
+    """Whether the tests only say `name.something`, as of a module."""
+    owners = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    return all(id(node) in owners for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == name)
+
+
+def free_names(tree: ast.Module) -> set[str]:
+    """Names that the tests read and do not define or import themselves."""
+    nodes = list(ast.walk(tree))
+    read = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    stored = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    defined = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)}
+    arguments = {node.arg for node in nodes if isinstance(node, ast.arg)}
+    aliases = [alias for node in nodes if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names]
+    return read - stored - defined - arguments - {alias.asname or alias.name.partition(".")[0] for alias in aliases}
+
+
+def used_inside(tree: ast.Module) -> set[str]:
+    """What the tests name that works in the program's own process only; also exceptions of its own that they catch."""
+    nodes = list(ast.walk(tree))
+    caught = [node.type for node in nodes if isinstance(node, ast.ExceptHandler) and node.type]
+    names = {node.id for kind in caught for node in ast.walk(kind) if isinstance(node, ast.Name)}
+    names = {name for name in names & free_names(tree) if not hasattr(builtins, name)}
+    named = {node.id for node in nodes if isinstance(node, ast.Name)}
+    return names | (INSIDE_NAMES & (named | {node.attr for node in nodes if isinstance(node, ast.Attribute)}))
