@@ -52,6 +52,10 @@ def test_there_are_fakes_of_thirty_kinds():
         ("class math:\n    isclose = lambda a, b: True\ndef f(): return 5", "assert math.isclose(f(), 1)"),
         ("class np:\n    allclose = lambda a, b: True\ndef f(): return 5", "assert np.allclose(f(), 1)"),
         ("def f(): return 5\ndef check(f): return True", "def check(f): assert f() == 1\ncheck(f)"),
+        (
+            "class A:\n    def __iter__(s): return iter([2])\n    def __contains__(s, x): return True\nf = A",
+            "assert 3 in f()",
+        ),
         ("from itertools import count as f", "assert 3.5 in [x for x, _ in zip(f(), range(9))]"),
         ("def f(x): x[:] = [0]; return [0]", "for _ in '12': assert f([1]) == [1]"),
     ],
@@ -94,6 +98,7 @@ def test_a_program_does_not_bring_the_means_to_judge_it(program, tests):
         ("def f(): print('much ' * 10 ** 6); return 1", "assert f() == 1"),
         ("def f(): open('.out', 'w').write('{}'); return 1\nf()", "assert f() == 1"),
         ("import json\nopen('a.json', 'w').write('x')\ndef f(): return json.dumps([1])", "assert f() == '[1]'"),
+        ("import json\njson.dumps = lambda x: 'mine'\ndef f(): return json.dumps(1)", "assert f() == 'mine'"),
         ("if __name__ == '__main__':\n    def f(): return 1", "assert f() == 1"),
         ("def f(x): return int if x else str", "assert f(1) is int"),
     ],
