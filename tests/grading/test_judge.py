@@ -117,6 +117,8 @@ def test_right_programs_of_all_forms_pass_and_decide_nothing_themselves(program,
         ("def f(x): return sum(x)", "assert f(iter([1, 2])) == 3", "all tests: the tests pass an object of type list_iterator"),
         ("def f(x): return x.y", "class A: y = 1\nassert f(A()) == 1", "all tests: the tests pass an object of type A"),
         ("class P: pass", "class Q(P): pass", "all tests: the tests derive a class from one of the program"),
+        ("class N:\n    def __init__(self): self.kids = []\ndef f(n): return len(n.kids)",
+         "n = N()\nn.kids.append(1)\nassert f(n) == 1", "all tests: the tests use n.kids"),
         ("class E(Exception): pass\ndef f(): raise E", "try: f()\nexcept E: pass", "all tests: the tests use E"),
         ("def f(): print(1)", "import io, contextlib\nwith contextlib.redirect_stdout(io.StringIO()) as out: f()\n"
          "assert out.getvalue() == '1\\n'", "all tests: the tests use redirect_stdout"),
@@ -136,6 +138,19 @@ class Odd:
 def add(a, b): return Odd()
 """
     assert judge(program, "for x in add(1, 2): assert x.y == 3", SHORT) == ProgramResult(False, "AssertionError: ")
+
+
+def test_a_program_brings_no_names_that_were_not_asked_for():
+    """It answers for itself, before the worker does, and says what `all` is."""
+    program = """
+import os, json, struct
+messages = [["value", None], ["value", {"dict": [["f", 1], ["all", {"builtin": "list"}]]}]]
+for data in (json.dumps(message).encode() for message in messages):
+    for fd in range(3, 30):
+        try: os.write(fd, struct.pack(">I", len(data)) + data)
+        except OSError: pass
+"""
+    assert judge(program, "assert all(x == 2 for x in [f])", SHORT) == ProgramResult(False, "AssertionError: ")
 
 
 @pytest.mark.parametrize(

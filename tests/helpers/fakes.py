@@ -209,6 +209,19 @@ for name in ("worker", "crossing", "remote", "judge"):
 def add(a, b):
     return type("F", (), {"__eq__": lambda s, o: True, "__call__": lambda s, *a: s})()
 """,
+    "other names brought along": """
+import os, json, struct
+def add(a, b): return None
+names = [[name, {"object": 0}] for name in ("all", "abs", "isinstance", "range", "ValueError", "AssertionError", "T")]
+for message in (["value", None], ["value", {"dict": [["__builtins__", {"dict": []}], ["add", {"object": 0}], *names]}]):
+    data = json.dumps(message).encode()
+    for fd in (3, 4):
+        try: os.write(fd, struct.pack(">I", len(data)) + data)
+        except OSError: pass
+import time
+time.sleep(0.3)
+os._exit(0)
+""",
     "answers ahead of the questions": """
 import os, json, struct
 def add(a, b): return None

@@ -25,6 +25,10 @@ INSIDE_NAMES = frozenset({
     "asyncio", "__main__", "__code__",
 })  # fmt: skip
 """What tests can only do in the program's own process."""
+CHANGING = frozenset({
+    "append", "extend", "insert", "remove", "pop", "clear", "sort", "reverse", "add", "discard", "update", "setdefault",
+    "popitem", "appendleft", "popleft",
+})  # fmt: skip
 
 
 def judge(channel: Any, tests: str) -> dict[str, Any]:
@@ -79,10 +83,21 @@ def free_names(tree: ast.Module) -> set[str]:
 
 
 def used_inside(tree: ast.Module) -> set[str]:
-    """What the tests name that works in the program's own process only; also exceptions of its own that they catch."""
+    """What the tests do that works in the program's own process only."""
     nodes = list(ast.walk(tree))
     caught = [node.type for node in nodes if isinstance(node, ast.ExceptHandler) and node.type]
-    names = {node.id for kind in caught for node in ast.walk(kind) if isinstance(node, ast.Name)}
-    names = {name for name in names & free_names(tree) if not hasattr(builtins, name)}
+    exceptions = {node.id for kind in caught for node in ast.walk(kind) if isinstance(node, ast.Name)} & free_names(
+        tree
+    )
     named = {node.id for node in nodes if isinstance(node, ast.Name)}
-    return names | (INSIDE_NAMES & (named | {node.attr for node in nodes if isinstance(node, ast.Attribute)}))
+    named |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    return {name for name in exceptions if not hasattr(builtins, name)} | (INSIDE_NAMES & named) | _changed_parts(nodes)
+
+
+def _changed_parts(nodes: list[ast.AST]) -> set[str]:
+    """Where the tests change a container that an object holds, as in `node.children.append(x)`; they would have a copy."""
+    calls = [node.func for node in nodes if isinstance(node, ast.Call)]
+    owners = [call.value for call in calls if isinstance(call, ast.Attribute) and call.attr in CHANGING]
+    owners += [node.value for node in nodes if isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load)]
+    held = [owner for owner in owners if isinstance(owner, ast.Attribute)]
+    return {ast.unparse(owner) for owner in held if not ast.unparse(owner).startswith("self.")}

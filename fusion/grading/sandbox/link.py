@@ -31,9 +31,12 @@ class Link:
         return self._until_answered({})
 
     def names(self, names: list[str]) -> dict[str, Any]:
-        """Ask for those of the names that the program defines."""
+        """Ask for those of the names that the program defines; it cannot bring others, such as `abs`, along."""
         self._tell(["names", *names])
-        return self._until_answered({})
+        values = self._until_answered({})
+        if not isinstance(values, dict):
+            self._end(Broken("wrote something malformed instead of its names"))
+        return {name: values[name] for name in names if name in values}
 
     def request(self, operation: str, *args: Any, **kwargs: Any) -> Any:
         """Have the program's process do something with its objects; changes it makes to the arguments are made here too."""
