@@ -189,12 +189,14 @@ FILL = "import os\nfor i in range(300):\n    open(str(i), 'wb').write(b'x' * 2 *
 
 def test_a_folder_that_grows_too_large_ends_the_program(plain):
     result = run(FILL.format(pause="__import__('time').sleep(0.02)"), Limits(seconds=60))
-    assert result == sandbox.ProgramResult(False, f"wrote more than {2**24} bytes of files")
+    assert result == sandbox.ProgramResult(
+        False, f"wrote more than {2**24} bytes of files, or where they cannot be counted"
+    )
 
 
 def test_many_small_files_end_the_program_too(plain):
     program = "import time\nfor i in range(10 ** 5):\n    open(str(i), 'w')\n    time.sleep(0.01 * (i % 100 == 0))"
-    assert run(program, Limits(seconds=60)).reason == f"wrote more than {2**24} bytes of files"
+    assert run(program, Limits(seconds=60)).reason.startswith(f"wrote more than {2**24} bytes of files")
 
 
 @bubblewrap

@@ -98,7 +98,9 @@ def last_message(process: Process, watched: Sequence[Process]) -> bytes:
             if time.monotonic() > deadline:
                 raise LimitExceeded(f"took longer than {seconds} seconds")
             if any(folder_bytes(each.folder) > each.limits.folder_bytes for each in watched):
-                raise LimitExceeded(f"wrote more than {process.limits.folder_bytes} bytes of files")
+                raise LimitExceeded(
+                    f"wrote more than {process.limits.folder_bytes} bytes of files, or where they cannot be counted"
+                )
 
 
 def folder_bytes(folder: str) -> int:
