@@ -99,6 +99,8 @@ def test_a_program_does_not_bring_the_means_to_judge_it(program, tests):
         ("def f(): open('.out', 'w').write('{}'); return 1\nf()", "assert f() == 1"),
         ("import json\nopen('a.json', 'w').write('x')\ndef f(): return json.dumps([1])", "assert f() == '[1]'"),
         ("import json\njson.dumps = lambda x: 'mine'\ndef f(): return json.dumps(1)", "assert f() == 'mine'"),
+        ("def f(x: int): return f.__annotations__['x'] is int", "assert f(1)"),
+        ("from __future__ import annotations\ndef f(x: Missing): return x", "import math\nassert f(1) == 1"),
         ("if __name__ == '__main__':\n    def f(): return 1", "assert f() == 1"),
         ("def f(x): return int if x else str", "assert f(1) is int"),
     ],
@@ -128,6 +130,12 @@ def test_what_a_program_could_decide_itself_is_flagged(program, tests, inside):
     result = judge(program, tests, SHORT)
     assert result.passed
     assert inside in result.ran_inside
+
+
+def test_imports_run_before_a_program_that_begins_with_one_from_the_future():
+    program = "from __future__ import annotations\ndef f(x): return math.floor(x)"
+    assert judge(program, "assert f(1.5) == 1", SHORT, imports="import math") == PASSED
+    assert "NameError" in judge(program, "assert f(1.5) == 1", SHORT).reason
 
 
 def test_a_program_cannot_have_the_tests_run_in_its_own_process():

@@ -102,18 +102,17 @@ def mbpp(doc: Doc, filtered: Sequence[str]) -> dict[str, float]:
 
     Further tests are those of EvalPlus (`test`) where the data have them, else the challenge tests.
     """
-    imports = doc.get("test_imports") or []
-    program, setup = "\n".join([*imports, filtered[0]]), [*imports, doc.get("test_setup_code") or ""]
+    imports = "\n".join(doc.get("test_imports") or [])
     further = [doc["test"]] if doc.get("test") else doc.get("challenge_test_list") or []
-    base = _passes(program, "\n".join([*setup, *doc["test_list"]]))
-    return {
-        "pass@1_base": base,
-        "pass@1": base and _passes(program, "\n".join([*setup, *further])) if further else base,
-    }
+    setup = [imports, doc.get("test_setup_code") or ""]
+    base = _passes(filtered[0], "\n".join([*setup, *doc["test_list"]]), imports)
+    if not (base and further):
+        return {"pass@1_base": base, "pass@1": base}
+    return {"pass@1_base": base, "pass@1": _passes(filtered[0], "\n".join([*setup, *further]), imports)}
 
 
-def _passes(program: str, tests: str) -> float:
-    result = sandbox.judge(program, tests)
+def _passes(program: str, tests: str, imports: str = "") -> float:
+    result = sandbox.judge(program, tests, imports=imports)
     if result.ran_inside:
         logger.warning(
             "A program decided something of its verdict itself (passed: %s): %s", result.passed, result.ran_inside

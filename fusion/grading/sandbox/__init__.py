@@ -56,15 +56,17 @@ class ProgramResult:
     """What was decided in the program's own process, so that a program made to deceive could have decided it itself."""
 
 
-def judge(program: str, tests: str, limits: Limits | None = None) -> ProgramResult:
+def judge(program: str, tests: str, limits: Limits | None = None, *, imports: str = "") -> ProgramResult:
     """Run tests against a program; names that the tests use and do not define are the program's.
+
+    `imports` run before the program, for those that it may leave out.
 
     Whole tests run inside the program's process where they need to (they patch it, or pass it objects of their own), and
     where it was only an object of the program that could tell, that alone did; `ran_inside` says so.
     """
     limits = limits or Limits()
     try:
-        verdict, code = _judge(program, tests, limits)
+        verdict, code = _judge({"program": program, "imports": imports}, tests, limits)
     except LimitExceeded as error:
         return ProgramResult(False, str(error))
     if needs := verdict.get("needs_inside"):
@@ -72,8 +74,8 @@ def judge(program: str, tests: str, limits: Limits | None = None) -> ProgramResu
     return _result(verdict, code, limits)
 
 
-def _judge(program: str, tests: str, limits: Limits) -> tuple[dict[str, Any], int]:
-    with started("worker", {"program": program}, limits) as worker:
+def _judge(task_of_worker: dict[str, Any], tests: str, limits: Limits) -> tuple[dict[str, Any], int]:
+    with started("worker", task_of_worker, limits) as worker:
         assert worker.popen.stdin is not None
         assert worker.popen.stdout is not None
         read_from, write_to = worker.popen.stdout.fileno(), worker.popen.stdin.fileno()

@@ -72,7 +72,10 @@ def run_program(program: str) -> dict[str, Any]:
     """Run a program as `__main__`; any exception, also an exit, is a failure."""
     try:
         with open(os.devnull, "w") as null, contextlib.redirect_stdout(null), contextlib.redirect_stderr(null):  # noqa: PTH123
-            exec(compile(program, "<answer>", "exec"), {"__name__": "__main__", "__builtins__": __builtins__})
+            exec(
+                compile(program, "<answer>", "exec", dont_inherit=True),
+                {"__name__": "__main__", "__builtins__": __builtins__},
+            )
     except BaseException as error:
         return {"passed": False, "reason": f"{type(error).__name__}: {error}"[:400]}
     return {"passed": True, "reason": ""}
@@ -88,7 +91,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_RDWR), descriptor)
     installed = contain(task)
     if part == "worker":
-        worker.Worker(channel).serve(task["program"])
+        worker.Worker(channel).serve(task["imports"], task["program"])
     elif part == "judge":
         channel.send(["verdict", judge.judge(crossing.Channel(task["read_from"], task["write_to"]), task["tests"])])
     elif part == "probe":

@@ -36,7 +36,7 @@ def judge(channel: Any, tests: str) -> dict[str, Any]:
     program, reason = link.Link(channel), ""
     try:
         program.wait()
-        exec(compile(tests, "<tests>", "exec"), _namespace(program, ast.parse(tests)))
+        exec(compile(tests, "<tests>", "exec", dont_inherit=True), _namespace(program, ast.parse(tests)))
     except BaseException as error:
         reason = str(error) if isinstance(error, link.Broken) else f"{type(error).__name__}: {error}"
     if isinstance(program.ended, link.NeedsInside):

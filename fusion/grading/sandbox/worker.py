@@ -6,7 +6,7 @@ import builtins
 import contextlib
 import operator
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import crossing  # pyright: ignore[reportMissingImports]
@@ -27,10 +27,10 @@ class Worker:
         """Take the channel to the judge."""
         self.channel, self.names, self.objects, self.numbers = channel, {}, [], {}
 
-    def serve(self, program: str) -> None:
-        """Run the program and answer until the judge has gone."""
+    def serve(self, *programs: str) -> None:
+        """Run programs after each other and answer until the judge has gone."""
         with open(os.devnull, "w") as null, contextlib.redirect_stdout(null), contextlib.redirect_stderr(null):  # noqa: PTH123
-            self.answer(lambda: self._load(program))
+            self.answer(lambda: self._load(programs))
             while True:
                 try:
                     operation, *content = self.channel.receive()
@@ -45,9 +45,10 @@ class Worker:
         except BaseException as error:  # also that the answer is too large
             self.channel.send(_as_message(error))
 
-    def _load(self, program: str) -> list[Any]:
+    def _load(self, programs: Sequence[str]) -> list[Any]:
         self.names = {"__name__": "__main__", "__builtins__": builtins}
-        exec(compile(program, "<answer>", "exec"), self.names)
+        for program in programs:  # each with `from __future__` at its own top
+            exec(compile(program, "<answer>", "exec", dont_inherit=True), self.names)
         return ["value", None]
 
     def _do(self, operation: str, *content: Any) -> list[Any]:
