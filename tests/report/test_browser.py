@@ -13,7 +13,7 @@ SCRIPTS = "[...document.querySelectorAll('%s')].map(e => e.textContent.trim())"
 
 
 @pytest.fixture(scope="module")
-def render_page(tmp_path_factory):
+def page(tmp_path_factory):
     return write_report(write_run(tmp_path_factory.mktemp("run") / "run"), resamples=100)
 
 
