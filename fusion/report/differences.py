@@ -44,8 +44,10 @@ class MetricDifferences:
     rows: list[DomainDifference]
     compared_with: list[str]
     """Names of the other models, in the order of the table."""
-    gap_closed_from_pivot: dict[str, dict[str, Interval]]
-    """Fused model and plain fine-tuning -> domain -> share of the way from the pivot to the best source, where bounded."""
+    gap_start: str
+    """Name of the model at which the gap begins, which has closed 0%: plain fine-tuning, or the pivot where there is none."""
+    gap_shares: dict[str, dict[str, Interval]]
+    """Fused model and, for comparison, the pivot -> domain -> share of the same gap that is closed, where bounded."""
 
     @property
     def regressions(self) -> dict[str, list[str]]:
@@ -83,11 +85,19 @@ def differences_on(contents: RunContents, suite: str, *, resamples: int = RESAMP
     if fused is None or not others + sources:
         return []
     scores = {one.model: compare(fused, one, resamples=resamples) for one in [*others, *sources]}
-    gaps = _gaps(fused, fine_tuned or pivot, sources, resamples)
-    from_pivot = {one.model: _gaps(one, pivot, sources, resamples) for one in (fused, fine_tuned) if one is not None}
-    names = [one.model for one in others] + ([BEST_SOURCE] if gaps else [])
+    start = fine_tuned or pivot
+    # one zero for the table, the tile and the figure: two made the same model look better in one place than in another
+    gaps = {one.model: _gaps(one, start, sources, resamples) for one in (fused, pivot) if one is not None}
+    names = [one.model for one in others] + ([BEST_SOURCE] if gaps[fused.model] else [])
     found = [
-        MetricDifferences(metric, fused.model, _rows(metric, scores, gaps, names), names, _shares(metric, from_pivot))
+        MetricDifferences(
+            metric,
+            fused.model,
+            _rows(metric, scores, gaps[fused.model], names),
+            names,
+            gap_start="" if start is None else start.model,
+            gap_shares=_shares(metric, gaps),
+        )
         for metric in METRICS
     ]
     return [one for one in found if one.rows]
@@ -117,10 +127,10 @@ def _gaps(
     return {(gap.metric, gap.domain): gap for gap in gap_closed(result, start, sources, resamples=resamples)}
 
 
-def _shares(metric: str, from_pivot: Mapping[str, Mapping[tuple[str, str], Gap]]) -> dict[str, dict[str, Interval]]:
+def _shares(metric: str, gaps: Mapping[str, Mapping[tuple[str, str], Gap]]) -> dict[str, dict[str, Interval]]:
     found = {
-        model: {domain: gap.closed for (m, domain), gap in gaps.items() if m == metric and bounded(gap.closed)}
-        for model, gaps in from_pivot.items()
+        model: {domain: gap.closed for (m, domain), gap in of_model.items() if m == metric and bounded(gap.closed)}
+        for model, of_model in gaps.items()
     }
     return {model: shares for model, shares in found.items() if shares}
 

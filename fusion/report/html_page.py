@@ -13,13 +13,13 @@ from fusion.report import units
 from fusion.report.differences import BEST_SOURCE, all_differences, bounded
 from fusion.report.figures.curves import POINTS
 from fusion.report.figures.drawing import colours, png, svg
-from fusion.report.figures.run_figures import RunFigures, run_figures
+from fusion.report.figures.run_figures import CURVES, ReportFigure, RunFigures, run_figures
+from fusion.report.model_roles import evaluated_models, explanations, role
 from fusion.report.run_contents import RunContents, read_run
+from fusion.report.samples import JUST_FIRST, chosen_samples
 from fusion.report.score_table import HELPING_CAPTION, helping_cells
 from fusion.report.sections import (
-    ANSWERS_PER_DOMAIN,
     MAX_OPEN_DOMAINS,
-    answers,
     cache_rows,
     cost_rows,
     suite_section,
@@ -60,9 +60,10 @@ def render_page(contents: RunContents, *, resamples: int = RESAMPLES) -> tuple[s
             best_source=BEST_SOURCE,
             bounded=bounded,
             summary_tiles=summary_tiles(contents, suites),
-            figures={
-                name: Markup(svg(one.figure, name, one.alt)) for name, one in figures.items()
-            },  # matplotlib escapes
+            figures={name: _both_widths(name, one) for name, one in figures.items()},
+            curves={f"training-{key}": head for key, head in CURVES.items()},
+            roles={model: role(model, contents.run) for model in contents.models},
+            explanations=explanations(evaluated_models(contents), contents.run),
             helping=[helping_cells(row) for row in contents.run.helping],
             helping_caption=HELPING_CAPTION,
             data_domains=list(domains),
@@ -70,14 +71,20 @@ def render_page(contents: RunContents, *, resamples: int = RESAMPLES) -> tuple[s
             overlay_data=[asdict(one) for one in contents.overlays],
             cost=cost_rows(contents.run),
             caches=cache_rows(contents.run),
-            answers={suite: answers(results) for suite, results in contents.results.items()},
-            answers_per_domain=ANSWERS_PER_DOMAIN,
+            answers={suite: chosen_samples(contents, suite) for suite in contents.results},
+            just_first=JUST_FIRST,
             open_domains=MAX_OPEN_DOMAINS,
             points=POINTS,
             seconds=sum(stage.seconds for stage in contents.run.stages),
         )
     )
     return text, figures
+
+
+def _both_widths(name: str, one: ReportFigure) -> Markup:
+    """The figure drawn for a page and for a phone, of which the page shows the one that fits; matplotlib escapes."""
+    wide, narrow = svg(one.figure, name, one.alt), svg(one.narrow, f"{name}-narrow", one.alt)
+    return Markup(f'<div class="for-page">{wide}</div><div class="for-phone">{narrow}</div>')
 
 
 def palette(contents: RunContents) -> dict[str, str]:

@@ -14,6 +14,7 @@ from huggingface_hub.repocard_data import eval_results_to_model_index
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from fusion.report.differences import MetricDifferences, SuiteDifferences, all_differences, bounded
+from fusion.report.model_roles import evaluated_models, explanations
 from fusion.report.run_contents import RunContents, read_run
 from fusion.report.score_table import markdown, plain
 from fusion.report.units import percent
@@ -48,6 +49,7 @@ def model_card(run: Path, *, resamples: int = RESAMPLES) -> str:
         license=common_license(facts.models),
         suites=[_suite(contents, suite, compared, resamples) for suite in contents.results],
         conclusion=CONCLUSION,
+        explanations=explanations(evaluated_models(contents), facts),
         config=contents.config,
         fence=_fence(contents.config or ""),
         measured=_measured(contents),
@@ -106,16 +108,13 @@ def _suite(contents: RunContents, name: str, compared: SuiteDifferences, resampl
         line
         for (suite, _), one in compared.items()
         if suite == name
-        for line in _difference_lines(one, contents.run.baseline)
+        for line in _difference_lines(one, contents.run.baseline, judged=found is not None)
     ]
     return {"verdict": found, "missing": missing, "table": table, "differences": lines}
 
 
-def _difference_lines(numbers: MetricDifferences, baseline: str | None) -> list[str]:
-    """How much of the gap was closed on the mean, and where the model got worse than what it came from.
-
-    Where it got worse than plain fine-tuning is in the verdict already.
-    """
+def _difference_lines(numbers: MetricDifferences, baseline: str | None, *, judged: bool) -> list[str]:
+    """How much of the gap was closed on the mean, and, where no verdict says it, where the model got worse than others."""
     label, lines = METRICS[numbers.metric].label, []
     mean = next((row.gap_closed for row in numbers.rows if row.domain == MEAN), None)
     if bounded(mean):
@@ -123,7 +122,7 @@ def _difference_lines(numbers: MetricDifferences, baseline: str | None) -> list[
         lines.append(
             f"{label}: {share} of the gap between {baseline or 'the pivot'} and the best source of each domain is closed."
         )
-    worse = {other: domains for other, domains in numbers.regressions.items() if other != baseline}
+    worse = {} if judged else numbers.regressions
     return lines + [f"{label}: {numbers.model} is worse than {name} in {', '.join(d)}." for name, d in worse.items()]
 
 

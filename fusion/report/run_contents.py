@@ -15,7 +15,8 @@ from fusion.runtime.run_file import Helping, RunFile
 from fusion_eval.results import Result, format_mistakes
 
 Log = list[dict[str, int | float | None]]
-"""A training log: entries with `step`, `loss`, `loss/<part>`, `match/<source>`, `weight/<source>`."""
+"""A training log: entries with `step`, `loss`, `loss/<part>`, `grad_norm`, `entropy`, `calibration/<part>`, `match/<source>`,
+`weight/<source>`."""
 
 
 @dataclass(frozen=True)

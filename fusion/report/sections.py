@@ -12,15 +12,11 @@ from fusion.report.score_table import score_table
 from fusion.report.units import duration, percent, size
 from fusion.report.verdict import suite_verdict
 from fusion.runtime.run_file import RunFile
-from fusion_eval.results import MEAN, Result, Sample
+from fusion_eval.results import MEAN
 from fusion_eval.statistics.metrics import METRICS
 
-ANSWERS_PER_DOMAIN = 2
-"""Answers shown of each domain."""
 MAX_OPEN_DOMAINS = 4
 """Domains of a suite up to which all answers are laid open; of more domains, those of the first."""
-MAX_CHARACTERS = 800
-"""Characters of a prompt or an answer that are shown."""
 
 
 def suite_section(contents: RunContents, name: str, compared: SuiteDifferences, resamples: int) -> dict[str, Any]:
@@ -87,7 +83,7 @@ def _suite_tiles(contents: RunContents, suite: dict[str, Any]) -> list[tuple[str
         )
         if bounded(mean.gap_closed):
             tiles.append(
-                (f"gap closed, {label}", percent(mean.gap_closed.value), f"from {baseline} to the best sources")
+                (f"gap closed, {label}", percent(mean.gap_closed.value), f"0% is {baseline}, 100% the best sources")
             )
     return tiles
 
@@ -114,39 +110,3 @@ def cache_rows(run: RunFile) -> list[dict[str, Any]]:
         {"name": name, "facts": facts, "each": facts.bytes / facts.rows if facts.rows else 0.0}
         for name, facts in run.caches.items()
     ]
-
-
-def answers(results: Sequence[Result]) -> dict[str, list[dict[str, Any]]]:
-    """By domain: the first samples that any model answered, with the answers of all models."""
-    given: dict[str, list[tuple[str, Sample]]] = {}
-    for result in results:
-        for sample in result.samples:
-            given.setdefault(sample.id, []).append((result.model, sample))
-    taken: dict[str, list[dict[str, Any]]] = {}
-    for each in given.values():
-        first = each[0][1]
-        if (
-            any(sample.answer is not None for _, sample in each)
-            and len(taken.get(first.domain, [])) < ANSWERS_PER_DOMAIN
-        ):
-            shown = [(model, passed(sample), shortened(sample.answer or "")) for model, sample in each]
-            prompt, expected = shortened(first.prompt), shortened(first.target)
-            taken.setdefault(first.domain, []).append({"prompt": prompt, "expected": expected, "answers": shown})
-    return taken
-
-
-def passed(sample: Sample) -> bool | None:
-    """Whether the answer has the full score of the first metric that judges answers; None where none does."""
-    for metric in METRICS.values():
-        if not metric.lower_is_better and (parts := metric.parts(sample)) is not None:
-            return parts[0] >= parts[1]
-    return None
-
-
-def shortened(text: str) -> str:
-    """The text, or its beginning and how much is left."""
-    return (
-        text
-        if len(text) <= MAX_CHARACTERS
-        else f"{text[:MAX_CHARACTERS]} … ({len(text) - MAX_CHARACTERS:,} more characters)"
-    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from fusion.report.run_contents import RunContents
@@ -28,12 +28,16 @@ class Verdict:
     headline: str
     details: list[str]
     """One sentence for each metric, then one for each domain that got worse."""
+    below_pivot: list[str] = field(default_factory=list)
+    """Domains in which the model is shown to be worse than the untouched pivot, in any metric."""
 
 
-def verdict(result: Result, baseline: Result, *, resamples: int = RESAMPLES) -> Verdict:
+def verdict(result: Result, baseline: Result, pivot: Result | None = None, *, resamples: int = RESAMPLES) -> Verdict:
     """Compare `result` with `baseline`; a difference counts where its paired 95% interval excludes 0.
 
-    Raises ValueError when the two were measured on different items, or share no metric.
+    Where the untouched `pivot` is given, the domains in which the result fell below it are part of the headline: a model
+    that beats plain fine-tuning may still have lost what its pivot knew.
+    Raises ValueError when the models were measured on different items, or result and baseline share no metric.
     """
     differences = compare(result, baseline, resamples=resamples)
     if not differences:
@@ -41,14 +45,22 @@ def verdict(result: Result, baseline: Result, *, resamples: int = RESAMPLES) -> 
     outcome = _together([_outcome(metric, found) for metric, found in differences[MEAN].items()])
     domains = len(differences) - 1
     over = "in the one domain" if domains == 1 else f"on the mean over {domains} domains"
-    headline = f"{result.model} is {comparison_phrase(outcome)} {baseline.model} {over} of {result.suite}."
+    headline = f"{result.model} is {comparison_phrase(outcome)} {baseline.model} {over} of {result.suite}"
+    from_pivot = {} if pivot is None else compare(result, pivot, resamples=resamples)
+    below = _worse_domains(from_pivot)
+    if pivot is not None and below:
+        joint = "but" if outcome == "better" else "and"
+        headline += f", {joint} worse than the untouched {pivot.model} in {_named(below)}"
     scores, baseline_scores = (summarise(one, resamples=resamples)[MEAN] for one in (result, baseline))
     details = [
         f"{METRICS[metric].label}: {METRICS[metric].show(scores[metric].value)} against "
         f"{METRICS[metric].show(baseline_scores[metric].value)}; {_difference(metric, found)}."
         for metric, found in differences[MEAN].items()
     ]
-    return Verdict(outcome, headline, details + _regressions(differences, baseline.model))
+    details += _regressions(differences, baseline.model)
+    if pivot is not None:
+        details += _regressions(from_pivot, f"the untouched {pivot.model}")
+    return Verdict(outcome, f"{headline}.", details, below)
 
 
 def suite_verdict(contents: RunContents, suite: str, *, resamples: int = RESAMPLES) -> tuple[Verdict | None, str]:
@@ -61,7 +73,8 @@ def suite_verdict(contents: RunContents, suite: str, *, resamples: int = RESAMPL
     result, baseline = contents.result(suite), contents.baseline(suite)
     if result is None or baseline is None or result is baseline:
         return None, "the result and the baseline are the same model."
-    return verdict(result, baseline, resamples=resamples), ""
+    pivot = next((one for one in contents.results_by_role(suite, "pivot") if one not in (result, baseline)), None)
+    return verdict(result, baseline, pivot, resamples=resamples), ""
 
 
 def comparison_phrase(outcome: ComparisonLabel) -> str:
@@ -107,9 +120,22 @@ def _difference(metric: str, found: Interval) -> str:
     return f"difference {value}, 95% interval {low} to {high}, n = {found.n}: {_outcome(metric, found)}"
 
 
+def _worse_domains(differences: dict[str, dict[str, Interval]]) -> list[str]:
+    return [
+        domain
+        for domain, metrics in differences.items()
+        if domain != MEAN and any(_outcome(metric, found) == "worse" for metric, found in metrics.items())
+    ]
+
+
+def _named(domains: list[str]) -> str:
+    """Domains with the word before them: a source may have the same name."""
+    return f"domain {domains[0]}" if len(domains) == 1 else f"domains {', '.join(domains)}"
+
+
 def _regressions(differences: dict[str, dict[str, Interval]], baseline: str) -> list[str]:
     return [
-        f"In {domain} it got worse than {baseline} ({METRICS[metric].label}: {_difference(metric, found)})."
+        f"In domain {domain} it got worse than {baseline} ({METRICS[metric].label}: {_difference(metric, found)})."
         for domain, metrics in differences.items()
         for metric, found in metrics.items()
         if domain != MEAN and _outcome(metric, found) == "worse"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
@@ -20,6 +21,9 @@ from fusion.training.engine_checks import check, keep_whole, restore_param_group
 from fusion.training.gradient_projection import GradientProjection
 from fusion.training.loss import Counts, Loss
 from fusion.training.packing import check_packed_texts_stay_apart
+
+PROBED_ROWS = 64
+"""Rows of a micro-batch whose whole distribution is looked at for the log: few, for this costs logits of its own."""
 
 
 class FusionTrainer(Trainer):
@@ -101,6 +105,7 @@ class FusionTrainer(Trainer):
             else:
                 total = total + term.weight * term.mean
             self._add_metric(f"loss/{term.name}", term.mean.detach())
+        self._add_predictions(hidden.detach(), targets, counts)
         for name, source in targets.sources.items():
             self._add_metric(f"match/{name}", len(source.pairs) / counts["rows"])
             self._add_metric(f"mapped/{name}", len(source.mapped) / counts["rows"])
@@ -111,6 +116,25 @@ class FusionTrainer(Trainer):
             scale = 1.0 if self.accelerator.scaler is None else self.accelerator.scaler.get_scale()  # of fp16
             loss = loss + self.projection.add(projected * self.accelerator.num_processes, scale)
         return (loss, {}) if return_outputs else loss
+
+    @torch.no_grad()
+    def _add_predictions(self, hidden: Float[Tensor, "B T D"], targets: BatchTargets, counts: Counts) -> None:
+        """Add entropy (nats) of the model's predictions on rows spread over the batch, and how well its confidence fits.
+
+        `calibration/confidence` is the mean probability of the likeliest token, `calibration/accuracy` the share of rows at
+        which it is the one that follows: of a calibrated model both are the same. On training text, with its mistakes.
+        """
+        n = len(targets.positions)
+        if n == 0 or targets.positions.token is None:
+            return
+        rows = torch.linspace(0, n - 1, min(n, PROBED_ROWS), device=hidden.device).long()
+        logprobs = self.loss.head.logits(hidden.flatten(0, 1)[targets.hidden_index[rows]]).log_softmax(-1)
+        confidence, likeliest = logprobs.max(-1)
+        right = (likeliest == targets.positions.token[rows]).float()
+        share = n / counts["rows"]  # of all rows of the step, over micro-batches and processes
+        self._add_metric("entropy", torch.special.entr(logprobs.exp()).sum(-1).mean().float() * share)
+        self._add_metric("calibration/confidence", confidence.exp().mean().float() * share)
+        self._add_metric("calibration/accuracy", right.mean() * share)
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """Take Trainer's own step; the last micro-batch of a step adds the projected gradients to the others."""

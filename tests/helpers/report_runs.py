@@ -103,7 +103,8 @@ def overlay(domain: str = "sums") -> dict:
 def log(parts: tuple[str, ...]) -> list[dict]:
     steps = range(10, 210, 10)
     return [
-        {"step": step, "loss": 1 + 3 / step**0.3, "learning_rate": 1e-3}
+        {"step": step, "loss": 1 + 3 / step**0.3, "learning_rate": 1e-3, "grad_norm": 4 / step**0.5}
+        | {"entropy": 2 / step**0.2, "calibration/confidence": 0.6, "calibration/accuracy": 0.5}
         | {f"loss/{part}": (i + 1) * 1.5 / step**0.3 for i, part in enumerate(parts)}
         | {f"weight/{source}": 0.5 - 0.1 * (i - step / 400) for i, source in enumerate(["smol", "tiny-llama"])}
         | {f"match/{source}": 0.7 + 0.1 * i for i, source in enumerate(["smol", "tiny-llama"])}

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from fusion.report.figures.run_figures import figure_name
+from fusion.report.figures.run_figures import CURVES, figure_name
 from fusion.report.html_page import TEMPLATES, render_page, write_report
 from fusion.report.run_contents import helping_rows, read_run
+from fusion.report.samples import MAX_CHARACTERS, shortened
 from fusion.report.score_table import helping_cells
-from fusion.report.sections import ANSWERS_PER_DOMAIN, MAX_CHARACTERS, shortened
 from fusion_eval.results import Result
 from fusion_eval.statistics.bootstrap import RESAMPLES
 from fusion_eval.statistics.comparison import summarise
@@ -72,11 +72,11 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Reader:
 def test_the_tables_hold_the_numbers_of_the_results(full):
     rows = full.rows
     for metric, arrow in [("bits_per_byte", "↓"), ("exact_match", "↑")]:
-        head = rows.index([f"{METRICS[metric].label} {arrow}", *DOMAINS, "mean"])
+        head = rows.index([f"{METRICS[metric].label} {arrow}", *(f"domain {domain}" for domain in DOMAINS), "mean"])
         for row, model in zip(rows[head + 1 :], SKILL, strict=False):
             found = [summarise(result(model))[domain][metric] for domain in (*DOMAINS, "mean")]
             show, spread = METRICS[metric].show, METRICS[metric].show_spread
-            assert row[0] == model
+            assert row[0].split()[0] == model
             assert [cell.rstrip(" ★▼") for cell in row[1:]] == [f"{show(i.value)} {spread(i)}" for i in found]
     assert rows[head + 1][-1].endswith("★")
 
@@ -84,7 +84,8 @@ def test_the_tables_hold_the_numbers_of_the_results(full):
 def test_the_page_says_which_sources_help(full):
     rows = full.rows
     for row in helping_rows(run_json()["helping"]):
-        assert [cell.replace("-0", "−0") for cell in helping_cells(row)] in rows
+        source, *cells = helping_cells(row)
+        assert [f"{source} source", *(cell.replace("-0", "−0") for cell in cells)] in rows
 
 
 def test_the_page_holds_models_data_times_settings_and_versions(full):
@@ -93,7 +94,7 @@ def test_the_page_holds_models_data_times_settings_and_versions(full):
     assert ["stage", "tokens", "steps", "FLOPs", "time", "share of 13 min 16 s"] in full.rows
     assert ["train", "630K", "420", "4.6 TFLOP", "12 min 34 s", "95%"] in full.rows
     assert ["evaluate", "–", "–", "–", "0.0 s", "0%"] in full.rows
-    assert ["smol", "29,000", "10", "1.13 MB", "39.0"] in full.rows
+    assert ["smol source", "29,000", "10", "1.13 MB", "39.0"] in full.rows
     assert "{kind: forward_kl, weight: 0.5}" in full.text
     assert "logit-fusion 0.1.0" in full.text
 
@@ -109,13 +110,69 @@ def test_a_model_worse_than_plain_fine_tuning_is_called_so(tmp_path):
     assert "unified is better" not in text
 
 
-def test_answers_stand_side_by_side_the_first_of_each_domain(full):
-    for domain in DOMAINS:
-        assert full.text.count(f"Question 0 of {domain}") == full.text.count(f"Question 1 of {domain}") == 1
-        assert f"Question {ANSWERS_PER_DOMAIN} of {domain}" not in full.text
-    items = {model: next(i for i in result(model).samples if i.id == "sums-001") for model in SKILL}
-    replies = [f"{model} {'✓' if item.exact_match else '✗'} {item.answer}" for model, item in items.items()]
-    assert f"prompt Question 1 of sums: what is 1 + 1? expected 2 {' '.join(replies)}" in full.text
+def test_answers_of_fused_fine_tuned_pivot_and_best_source_stand_side_by_side(full):
+    items = {model: {i.id: i for i in result(model).samples if i.domain == "sums"} for model in SKILL}
+    best = max(("smol", "tiny-llama"), key=lambda model: sum(i.exact_match for i in items[model].values()))
+    shown = ["unified", "finetune", "pivot", best]
+    wins = [id for id in items["unified"] if items["unified"][id].exact_match]
+    won = max(wins, key=lambda id: sum(not items[m][id].exact_match for m in shown[1:]))  # the first of equals
+    roles = dict(zip(shown, (" fused", " fine-tuned", "", " source"), strict=True))
+    replies = [f"{m}{roles[m]} {'✓' if items[m][won].exact_match else '✗'} {items[m][won].answer}" for m in shown]
+    sample = items["unified"][won]
+    said = f"unified is right where others are wrong prompt {sample.prompt} expected {sample.target}"
+    assert f"{said} {' '.join(replies)}" in full.text
+    assert "unified is wrong prompt Question" in full.text
+
+
+def test_each_name_is_explained_where_it_first_appears_and_before_it_is_measured(full):
+    for name, words in [
+        ("unified", "one training on the texts"),
+        ("finetune", "without any source"),
+        ("pivot", "untouched"),
+    ]:
+        assert 0 < full.text.index(f"{name} the ") < full.text.index("Result: heldout")
+        assert words in full.text
+    assert "smol, tiny-llama the sources" in full.text
+
+
+def test_a_source_named_like_a_domain_is_told_apart_in_tables_and_figures(tmp_path):
+    run = write_run(tmp_path / "run")
+    (run / "eval" / "smol").rename(run / "eval" / "sums")
+    file = run / "eval" / "sums" / "heldout.json"
+    file.write_text(file.read_text().replace('"model": "smol"', '"model": "sums"'))
+    facts = run_json()["models"]
+    change(run, models={"pivot": facts["pivot"], "sums": facts["smol"]})
+    page = read(run)
+    heads = {cell for row in page.rows for cell in row[:1]}
+    assert {"sums source", "domain sums"} <= heads
+    _, _, rest = page.text.partition("bits per byte, lower is better")
+    assert "domain sums" in rest[:400]
+    assert "sums (source)" in rest[:400]
+
+
+def test_curves_of_gradient_norm_entropy_and_calibration_are_on_the_page(full):
+    heads = [
+        "Loss and its terms",
+        "Norm of the gradient",
+        "Entropy of the model's predictions",
+        "Confidence and accuracy",
+    ]
+    places = [full.text.index(head) for head in heads]
+    assert places == sorted(places)
+
+
+def test_a_fall_below_the_pivot_is_in_the_verdict_of_the_page(tmp_path):
+    run = write_run(tmp_path / "run")
+    one = result("pivot")
+    best = {item.id: item for item in result("pivot", 1.0).samples}
+    samples = [best[item.id] if item.domain == "sums" else item for item in one.samples]
+    one.model_copy(update={"samples": samples}).save(run / "eval" / "pivot" / "heldout.json")
+    page = read(run)
+    assert (
+        "better than finetune on the mean over 3 domains of heldout, but worse than the untouched pivot in domain sums."
+        in page.text
+    )
+    assert ("div", "class", "verdict better below-pivot") in page.attributes
 
 
 def test_a_long_answer_is_shortened_and_says_by_how_much():
@@ -127,15 +184,16 @@ def test_gains_and_losses_stand_beside_the_gap(full):
     head = next(i for i, row in enumerate(full.rows) if row[:1] == ["unified less …"])
     assert full.rows[head][1:] == ["pivot", "finetune", "best source", "gap closed"]
     ours, plain = (summarise(result(model))["sums"]["bits_per_byte"].value for model in ("unified", "finetune"))
-    row = next(row for row in full.rows[head:] if row[0] == "sums")
+    row = next(row for row in full.rows[head:] if row[0] == "domain sums")
     assert row[2].startswith(f"{ours - plain:+.3f}".replace("-", "−"))
-    assert row[3].endswith("smol")
+    assert row[3].endswith("smol source")
     assert "No regression is shown" in full.text
 
 
 def test_a_regression_is_named_with_its_domain(tmp_path):
     text = read(write_run(tmp_path / "run", SKILL | {"unified": 0.0, "pivot": 0.5})).text
-    assert "▼ Where it got worse than pivot : dates, lists, sums than finetune : dates, lists, sums" in text
+    everywhere = "in domains dates, lists, sums"
+    assert f"▼ Where it got worse than pivot {everywhere} than finetune {everywhere}" in text
     assert "No regression" not in text
 
 
@@ -149,14 +207,14 @@ def test_every_token_stands_once_in_each_pair_of_lanes(full):
 
 
 def test_the_figures_lie_beside_the_page(tmp_path):
-    run = write_run(tmp_path / "run")
+    run = write_run(tmp_path / "run", SKILL | {"finetune": 0.2})
     (run / "report").mkdir()
     (run / "report" / "old.png").write_bytes(b"")
     write_report(run, resamples=100)
     expected = {
         figure_name("heldout", metric, kind) for metric in ("bits_per_byte", "exact_match") for kind in ("bars", "gap")
     }
-    expected |= {"heldout-exact_match-radar", "helping", "training-loss", "training-match", "training-weight"}
+    expected |= {"heldout-exact_match-radar", "helping"} | {f"training-{key}" for key in CURVES}
     assert {file.stem for file in (run / "report").iterdir()} == expected
     assert all(file.read_bytes().startswith(b"\x89PNG") for file in (run / "report").iterdir())
 

@@ -78,7 +78,9 @@ def test_the_card_says_how_much_of_the_gap_was_closed_and_what_got_worse_than_th
     assert f"exact match %: {shown} of the gap between finetune and the best source of each domain is closed." in card
     assert "is worse than pivot" not in card
     bad = model_card(write_run(tmp_path / "bad", SKILL | {"unified": 0.0, "pivot": 0.5}))
-    assert "exact match %: unified is worse than pivot in dates, lists, sums." in bad
+    assert "and worse than the untouched pivot in domains dates, lists, sums." in bad
+    assert "But something was lost: in domains dates, lists, sums the pivot, as it was before, is better." in bad
+    assert "But something was lost" not in card
 
 
 def test_merged_pairwise_models_are_a_merge(tmp_path):
@@ -166,3 +168,11 @@ def test_names_and_settings_cannot_break_out_of_their_place(tmp_path):
 
 def test_the_same_run_gives_the_same_card(tmp_path):
     assert model_card(write_run(tmp_path / "a")) == model_card(write_run(tmp_path / "b"))
+
+
+def test_the_card_explains_the_names_of_its_models_before_it_uses_them(tmp_path):
+    card = model_card(write_run(tmp_path / "run"))
+    for name, words in [("unified", "one training"), ("finetune", "without any source"), ("pivot", "untouched")]:
+        line = next(line for line in card.splitlines() if line.startswith(f"- {name}: "))
+        assert words in line
+        assert card.index(line) < card.index(f"| {name} ")

@@ -61,7 +61,27 @@ def test_a_domain_that_got_worse_is_named_even_where_the_mean_got_better():
     assert found.outcome == "better"
     worse = [line for line in found.details if "got worse" in line]
     assert len(worse) == 1
-    assert worse[0].startswith("In lists it got worse than plain (bits per byte: difference +0.289")
+    assert worse[0].startswith("In domain lists it got worse than plain (bits per byte: difference +0.289")
+
+
+def test_a_domain_that_fell_below_the_untouched_pivot_is_in_the_headline_also_where_the_mean_got_better():
+    domains = ("dates", "sums", "lists")
+    plain, pivot = measured("plain", 1.0, 0.5, domains), measured("pivot", 0.9, 0.5, ("dates", "lists"))
+    pivot = pivot.model_copy(update={"samples": pivot.samples + measured("pivot", 0.1, 0.5, ("sums",)).samples})
+    found = verdict(measured("fused", 0.2, 0.9, domains), plain, pivot)
+    assert (found.outcome, found.below_pivot) == ("better", ["sums"])
+    assert found.headline.endswith("of heldout, but worse than the untouched pivot in domain sums.")
+    assert next(line for line in found.details if "untouched" in line).startswith(
+        "In domain sums it got worse than the untou"
+    )
+
+
+def test_a_verdict_without_a_fall_below_the_pivot_says_nothing_of_it():
+    fused, plain, pivot = measured("fused", 0.5, 0.9), measured("plain", 1.0, 0.5), measured("pivot", 1.0, 0.5)
+    assert verdict(fused, plain, pivot) == verdict(fused, plain)
+    assert verdict(measured("fused", 1.5, 0.1), plain, pivot).headline.endswith(
+        "and worse than the untouched pivot in domain sums."
+    )
 
 
 def test_models_without_a_common_metric_are_not_judged(monkeypatch):
@@ -89,7 +109,7 @@ def test_without_both_models_there_is_a_reason_and_no_verdict(tmp_path, keys, wh
 
 def test_a_run_is_judged_by_its_result_against_its_baseline(tmp_path):
     found, reason = suite_verdict(read_run(write_run(tmp_path / "run")), "heldout")
-    assert found == verdict(result("unified"), result("finetune"))
+    assert found == verdict(result("unified"), result("finetune"), result("pivot"))
     assert reason == ""
 
 

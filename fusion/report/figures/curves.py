@@ -10,8 +10,9 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from fusion.report.figures.drawing import INK, OTHERS, STYLE, WIDTH, Colours
+from fusion.report.figures.drawing import INK, OTHERS, STYLE, Look, columns_for, legend_below, wrapped
 from fusion.report.run_contents import Log
 
 POINTS = 120
@@ -19,53 +20,67 @@ POINTS = 120
 DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
 Line = tuple[list[float], list[float]]
 """Steps, and a value at each."""
-Look = dict[str, Any]
+Style = dict[str, Any]
 """How a line is drawn: keywords of matplotlib."""
 
 
+TOTALS = {"loss": "total", "grad_norm": "gradient norm", "entropy": "entropy, nats"}
+"""What the line of a prefix itself is called."""
+
+
 @rc_context(STYLE)
-def curves(logs: Mapping[str, Log], prefix: str = "loss", colours: Colours | None = None) -> Figure:
+def curves(logs: Mapping[str, Log], prefix: str = "loss", look: Look | None = None) -> Figure:
     """A panel for each run of the trainer: `prefix` itself (bold) and every `prefix/<part>` over steps.
 
     A part that ends in the name of a source has its colour. Raises ValueError where no log has such a key.
     """
+    look = look or Look()
     found = {name: lines for name, log in logs.items() if (lines := _lines(log, prefix))}
     if not found:
         raise ValueError(f"No training log has {prefix!r}, so there is nothing to draw.")
-    looks = _looks(sorted({key for lines in found.values() for key in lines} - {prefix}), prefix, colours or {})
-    columns = len(found) if len(found) <= 4 else 3
+    styles = _styles(sorted({key for lines in found.values() for key in lines} - {prefix}), prefix, look)
+    columns = 1 if look.narrow else columns_for(len(found))
     rows = math.ceil(len(found) / columns)
-    figure = Figure(figsize=(WIDTH, (2.3 if prefix == "loss" else 1.9) * rows + 0.35), layout="constrained")
+    height = (2.1 if prefix == "loss" else 1.75) * rows + 0.35
+    figure = Figure(figsize=(look.width(), height), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).flatten()
     for axes in panels[len(found) :]:
         axes.remove()
     for axes, (name, lines) in zip(panels, found.items(), strict=False):
-        _panel(axes, lines, prefix, looks)
-        axes.set(title=name, xlabel="step")
+        _panel(axes, lines, prefix, styles)
+        axes.set(title=wrapped(f"training {name}"), xlabel="step")
     handles = {label: h for axes in figure.axes for h, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=min(len(handles), 5))
+    legend_below(figure, handles)
     return figure
 
 
-def _panel(axes: Axes, lines: Mapping[str, Line], prefix: str, looks: Mapping[str, Look]) -> None:
+def _panel(axes: Axes, lines: Mapping[str, Line], prefix: str, styles: Mapping[str, Style]) -> None:
     for key, (steps, values) in lines.items():
-        look = {"color": INK, "lw": 1.9, "label": "total"} if key == prefix else looks[key]
-        axes.plot(steps, values, marker="o" if len(steps) == 1 else "", **look)
+        style = {"color": INK, "lw": 1.9, "label": TOTALS.get(prefix, prefix)} if key == prefix else styles[key]
+        axes.plot(steps, values, marker="o" if len(steps) == 1 else "", **style)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     if prefix != "loss":
         axes.set_ylim(bottom=0)  # shares and rates: a small change must look small
 
 
-def _looks(parts: Sequence[str], prefix: str, colours: Colours) -> dict[str, Look]:
+def _styles(parts: Sequence[str], prefix: str, look: Look) -> dict[str, Style]:
     """Colour by source, or its own where a part belongs to none; another dash for each further objective."""
+    colours = look.colours
     heads = list(dict.fromkeys(part.rpartition("/")[0] for part in parts if part.rpartition("/")[2] in colours))
     own = [part for part in parts if part.rpartition("/")[2] not in colours]
-    looks = {}
+    styles = {}
     for part in parts:
         head, _, tail = part.rpartition("/")
         colour = colours[tail] if tail in colours else OTHERS[-1 - own.index(part) % len(OTHERS)]
         dash = DASHES[heads.index(head) % len(DASHES)] if tail in colours else "-"
-        looks[part] = {"color": colour, "ls": dash, "lw": 1.3, "label": part[len(prefix) + 1 :]}
-    return looks
+        styles[part] = {"color": colour, "ls": dash, "lw": 1.3, "label": _label(part[len(prefix) + 1 :], look)}
+    return styles
+
+
+def _label(part: str, look: Look) -> str:
+    """Name of a line: the objective, and the source with its role."""
+    head, _, source = part.rpartition("/")
+    return f"{head}, {look.label(source)}" if head and source in look.colours else look.label(part)
 
 
 def _lines(log: Log, prefix: str) -> dict[str, Line]:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable
+import textwrap
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
 from matplotlib import rc_context
+from matplotlib.artist import Artist
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 # readable on white and on near-black, and told apart with any common colour blindness (after Okabe & Ito 2008)
@@ -18,9 +22,35 @@ INK = "#1b1e24"
 """Colour of text and axes; in SVG it becomes `currentColor`."""
 WIDTH = 8.6
 """Width in inches of a figure that fills a page, so that text has one size in all."""
+NARROW = 3.4
+"""Width in inches of a figure that fills a phone: its text is then as large as on a page."""
 
 Colours = dict[str, str]
 """Model -> colour."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """Colours and labels of models, and for which width a figure is drawn."""
+
+    colours: Colours = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    """Model -> what stands in the figure for it."""
+    narrow: bool = False
+    """For a phone: panels below each other."""
+
+    def colour(self, model: str, index: int) -> str:
+        """The model's colour, or one by its place where it has none."""
+        return self.colours.get(model, OTHERS[index % len(OTHERS)])
+
+    def label(self, model: str) -> str:
+        """What stands in the figure for a model."""
+        return self.labels.get(model, model)
+
+    def width(self, share: float = 1.0) -> float:
+        """Width in inches of a figure that fills a share of the page; on a phone it fills all."""
+        return NARROW if self.narrow else WIDTH * share
+
 
 STYLE: dict[Any, Any] = {
     "axes.edgecolor": INK, "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK, "ytick.color": INK,
@@ -45,6 +75,28 @@ def colours(result: str | None, baseline: str | None, pivots: Iterable[str], oth
     return found | {name: OTHERS[index % len(OTHERS)] for index, name in enumerate(rest)}
 
 
+def columns_for(panels: int) -> int:
+    """Columns of a figure that fills a page: four where rows of four are full, or else at most three."""
+    return 4 if panels % 4 == 0 else min(panels, 3)
+
+
+def wrapped(title: str, letters: int = 19) -> str:
+    """A title in lines that fit over a panel; no layout keeps it from the next one."""
+    return "\n".join(textwrap.wrap(title, letters)) or title
+
+
+def legend_below(figure: Figure, handles: Mapping[str, Artist]) -> None:
+    """A legend below the panels, with as many columns as fit into the width of the figure."""
+    for columns in range(min(len(handles), 7), 0, -1):
+        legend = figure.legend(
+            list(handles.values()), list(handles), loc="outside lower center", ncols=columns, handlelength=1.4
+        )
+        box = legend.get_window_extent(FigureCanvasAgg(figure).get_renderer())
+        if columns == 1 or box.width <= figure.bbox.width:
+            return
+        legend.remove()
+
+
 def svg(figure: Figure, name: str, alt: str) -> str:
     """The figure as an `<svg>` element to stand inside a page: same figure, same text.
 
@@ -56,9 +108,7 @@ def svg(figure: Figure, name: str, alt: str) -> str:
     text = buffer.getvalue()
     text = text[text.index("<svg") :].replace(INK, "currentColor")
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
-    wide = figure.get_figwidth() / WIDTH
-    style = f'style="min-width: {100 * wide:.0f}%" ' if wide > 1 else ""  # a page scrolls it rather than make it small
-    return text.replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" {style}', 1)
+    return text.replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" ', 1)
 
 
 def png(figure: Figure) -> bytes:

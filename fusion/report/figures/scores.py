@@ -1,43 +1,27 @@
-"""Figures of what was measured: what each model scored, how far it came, and what each source knows."""
+"""Figures of how far the fused model came: a radar over domains, and how much of the gap it closed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fusion.report.figures.drawing import GREY, INK, OTHERS, STYLE, WIDTH, Colours
-from fusion.runtime.run_file import Helping
+from fusion.report.figures.bars import domain_title
+from fusion.report.figures.drawing import GREY, INK, STYLE, Look, legend_below, wrapped
 from fusion_eval.results import MEAN, Result
 from fusion_eval.statistics.bootstrap import RESAMPLES, Interval
 from fusion_eval.statistics.comparison import summarise
 from fusion_eval.statistics.metrics import METRICS
 
-
-@rc_context(STYLE)
-def bars(
-    results: Sequence[Result], metric: str, colours: Colours | None = None, *, resamples: int = RESAMPLES
-) -> Figure:
-    """A group of bars for each domain and one for their mean, a bar for each model, with 95% intervals.
-
-    Raises ValueError where no result knows the metric.
-    """
-    scores = {result.model: summarise(result, resamples=resamples) for result in results}
-    domains = list(dict.fromkeys(d for score in scores.values() for d, found in score.items() if metric in found))
-    if not domains:
-        raise ValueError(f"No result has {metric}, so there is nothing to draw.")
-    domains = sorted(domains, key=lambda domain: domain == MEAN)
-    figure = Figure(figsize=(max(WIDTH, 0.9 + 0.16 * len(scores) * len(domains)), 3.0), layout="constrained")
-    axes = figure.subplots()
-    series = {model: [score.get(domain, {}).get(metric) for domain in domains] for model, score in scores.items()}
-    _groups(axes, domains, series, METRICS[metric].scale, colours or {})
-    axes.set_title(f"{METRICS[metric].label}, {'lower' if METRICS[metric].lower_is_better else 'higher'} is better")
-    figure.legend(loc="outside lower center", ncols=min(len(scores), 7), handlelength=1, handleheight=1)
-    return figure
+BEST = "best source"
+SEEN = (-200.0, 300.0)
+"""Percent of the gap that its figure shows: a source hardly better than fine-tuning makes shares without measure."""
 
 
 @rc_context(STYLE)
@@ -45,7 +29,7 @@ def radar(
     results: Sequence[Result],
     metric: str,
     sources: Sequence[str],
-    colours: Colours | None = None,
+    look: Look | None = None,
     *,
     resamples: int = RESAMPLES,
 ) -> Figure:
@@ -65,101 +49,90 @@ def radar(
         ]
         for model, score in scores.items()
     }
-    figure = Figure(figsize=(WIDTH / 2, 3.7), layout="constrained")
+    look = look or Look()
+    figure = Figure(figsize=(look.width(0.5), 3.7), layout="constrained")
     axes = figure.subplots(subplot_kw={"projection": "polar"})
     known = [values[source] for source in sources if source in values]
     lines = {model: line for model, line in values.items() if model not in sources}
     if known:
-        lines["best source"] = np.nanmax(np.array(known), axis=0).tolist()
-    _spokes(axes, domains, lines, results[0].model, colours or {})
+        lines[BEST] = np.nanmax(np.array(known), axis=0).tolist()
+    handles = _spokes(axes, domains, lines, results[0].model, look)
     axes.set_title(METRICS[metric].label)
-    figure.legend(loc="outside lower center", ncols=3, handlelength=1.4)
+    legend_below(figure, handles)
     return figure
 
 
 @rc_context(STYLE)
-def gap(way: Mapping[str, Mapping[str, Interval]], label: str, colours: Colours | None = None) -> Figure:
-    """How much of the way from the pivot to the best source each model went: a row for each domain, a mark for each model.
+def gap(shares: Mapping[str, Mapping[str, Interval]], label: str, start: str, look: Look | None = None) -> Figure:
+    """How much of the gap between `start` (0%) and the best source (100%) is closed: a row a domain, a mark a model.
 
-    `way`: model -> domain -> share. Raises ValueError where no model has a domain.
+    `shares`: model -> domain -> share. A share beyond `SEEN` is an arrow at the edge with its number. Raises ValueError
+    where no model has a domain.
     """
-    domains = list(dict.fromkeys(domain for shares in way.values() for domain in shares))
+    look = look or Look()
+    domains = list(dict.fromkeys(domain for of_model in shares.values() for domain in of_model))
     if not domains:
         raise ValueError("No source is better than the pivot, so there is no gap to draw.")
-    figure = Figure(figsize=(WIDTH / 2, 3.7), layout="constrained")
-    axes = figure.subplots()
-    for index, (model, shares) in enumerate(way.items()):
-        y = [domains.index(domain) + 0.22 * (index - (len(way) - 1) / 2) for domain in shares]
-        x, low, high = (np.array([100 * getattr(s, end) for s in shares.values()]) for end in ("value", "low", "high"))
-        colour, shape = (colours or {}).get(model, OTHERS[index]), "oDsv"[index % 4]
-        whiskers = np.nan_to_num(np.stack([x - low, high - x]), nan=0.0, posinf=0.0).clip(min=0)
-        axes.errorbar(x, y, xerr=whiskers, fmt=shape, ms=6, color=colour, label=model, elinewidth=1.4)
-    for end, alpha in ((0, 0.6), (100, 0.6)):
-        axes.axvline(end, color=INK, lw=1, alpha=alpha, zorder=0)
-    axes.set_yticks(range(len(domains)), domains)
-    axes.set(
-        ylim=(len(domains) - 0.5, -0.5),
-        title=label,
-        xlabel="0 % is the pivot, 100 % the best source",
-    )
-    low, high = axes.get_xlim()
-    axes.set_xlim(max(low, -200), min(high, 300))  # a source hardly better than the pivot makes shares without measure
+    figure = Figure(figsize=(look.width(0.5), 1.5 + 0.5 * len(domains)), layout="constrained")
+    axes, handles = figure.subplots(), {}
+    for index, (model, of_model) in enumerate(shares.items()):
+        place = 0.22 * (index - (len(shares) - 1) / 2)
+        for domain, share in of_model.items():
+            mark = _mark(axes, share, domains.index(domain) + place, look.colour(model, index), "oDsv"[index % 4])
+            handles[look.label(model)] = mark
+    for end in (0, 100):
+        axes.axvline(end, color=INK, lw=1, alpha=0.6, zorder=0)
+    axes.set_yticks(range(len(domains)), [domain_title(domain).replace(" over ", "\nover ") for domain in domains])
+    for tick in axes.get_yticklabels():
+        tick.set_fontstyle("italic")
+    axes.set(ylim=(len(domains) - 0.5, -0.5), title=wrapped(f"gap closed, {label}"))
+    axes.set_xlabel(f"0% is {look.label(start)},\n100% the best source\nof the domain")
+    _show_edges(axes)
+    axes.xaxis.set_major_formatter("{x:.0f}%")
     axes.grid(True, axis="x")
     axes.grid(False, axis="y")
-    figure.legend(loc="outside lower center", ncols=3)
+    legend_below(figure, handles)
     return figure
 
 
-@rc_context(STYLE)
-def helping(rows: Sequence[Helping], colours: Colours | None = None) -> Figure:
-    """Match rate of each source in each domain, and beside it the weight of each where sources are weighted."""
-    if not rows:
-        raise ValueError("There is no row on sources, so there is nothing to draw.")
-    shown = [("match rate %", "match_rate", 100.0), ("weight", "weight", 1.0)]
-    shown = [(title, field, scale) for title, field, scale in shown if any(getattr(r, field) is not None for r in rows)]
-    domains, sources = list(dict.fromkeys(r.domain for r in rows)), list(dict.fromkeys(r.source for r in rows))
-    figure = Figure(figsize=(WIDTH, 2.7), layout="constrained")
-    for axes, (title, field, scale) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
-        values = {(r.source, r.domain): getattr(r, field) for r in rows}
-        series = {source: [_exactly(values.get((source, domain))) for domain in domains] for source in sources}
-        _groups(axes, domains, series, scale, colours or {})
-        axes.set_title(title)
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside lower center", ncols=min(len(sources), 5), handlelength=1, handleheight=1
-    )
-    return figure
+def _mark(axes: Axes, share: Interval, y: float, colour: str, shape: str) -> Artist:
+    """A mark with its whisker, cut at the edges; beyond them an arrow and the number."""
+    value, low, high = (100 * end for end in (share.value, share.low, share.high))
+    x = min(max(value, SEEN[0]), SEEN[1])
+    ends = [min(max(end, SEEN[0]), SEEN[1]) for end in (low, high)]
+    whisker = np.array([[max(x - ends[0], 0.0)], [max(ends[1] - x, 0.0)]])
+    axes.errorbar([x], [y], xerr=whisker, fmt="none", ecolor=colour, elinewidth=1.4)
+    beyond = value < SEEN[0] or value > SEEN[1]
+    if beyond:
+        shape, side = ("<", 1) if value < SEEN[0] else (">", -1)
+        number = f"{value:.0f}%".replace("-", "−")
+        align = "left" if side == 1 else "right"
+        axes.annotate(number, (x, y), (side * 7, 3), textcoords="offset points", ha=align, fontsize=8, color=colour)
+    (mark,) = axes.plot([x], [y], shape, ms=6, color=colour, clip_on=False, ls="none")
+    return mark
 
 
-def _groups(
-    axes: Axes, groups: Sequence[str], series: Mapping[str, Sequence[Interval | None]], scale: float, colours: Colours
-) -> None:
-    """Bars side by side in each group; no bar where there is no value, no whisker where the interval has no end."""
-    width = 0.82 / len(series)
-    for index, (name, intervals) in enumerate(series.items()):
-        at = np.arange(len(groups)) + (index - (len(series) - 1) / 2) * width
-        value, low, high = (
-            np.array([np.nan if i is None else getattr(i, end) * scale for i in intervals])
-            for end in ("value", "low", "high")
-        )
-        whiskers = np.nan_to_num(np.stack([value - low, high - value]), nan=0.0, posinf=0.0).clip(min=0)
-        axes.bar(at, value, width * 0.88, label=name, color=colours.get(name, OTHERS[index % len(OTHERS)]))
-        seen = whiskers.any(0)
-        axes.errorbar(at[seen], value[seen], whiskers[:, seen], fmt="none", ecolor=INK, elinewidth=1, alpha=0.75)
-    axes.set_xticks(range(len(groups)), list(groups))
+def _show_edges(axes: Axes) -> None:
+    """Axis from below 0% to above 100%, with all that is drawn and no more than `SEEN`."""
+    low, high = axes.get_xlim()
+    axes.set_xlim(max(min(low, -8), SEEN[0]), min(max(high, 108), SEEN[1]))
 
 
-def _spokes(axes: Axes, domains: Sequence[str], lines: Mapping[str, list[float]], first: str, colours: Colours) -> None:
-    angles = np.linspace(0, 2 * np.pi, len(domains), endpoint=False).tolist()
+def _spokes(
+    axes: Axes, domains: Sequence[str], lines: Mapping[str, list[float]], first: str, look: Look
+) -> dict[str, Artist]:
+    """Draw the lines; the drawn line of each label."""
+    angles, handles = np.linspace(0, 2 * np.pi, len(domains), endpoint=False).tolist(), {}
     for index, (name, line) in enumerate(lines.items()):
-        look = {"color": colours.get(name, OTHERS[index % len(OTHERS)]), "lw": 2.2 if name == first else 1.4}
-        if name == "best source":
-            look = {"color": GREY, "lw": 1.2, "ls": (0, (3, 2))}
-        axes.plot([*angles, angles[0]], [*line, line[0]], label=name, zorder=3 if name == first else 2, **look)
+        style: dict[str, Any] = {"color": look.colour(name, index), "lw": 2.2 if name == first else 1.4}
+        if name == BEST:
+            style = {"color": GREY, "lw": 1.2, "ls": (0, (3, 2))}
+        around = ([*angles, angles[0]], [*line, line[0]])
+        (handles[look.label(name)],) = axes.plot(*around, label=name, zorder=3 if name == first else 2, **style)
         if name == first:
-            axes.fill([*angles, angles[0]], [*line, line[0]], color=look["color"], alpha=0.14)
+            axes.fill(*around, color=style["color"], alpha=0.14)
     axes.set(theta_offset=np.pi / 2, theta_direction=-1)
-    axes.set_xticks(angles, list(domains))
+    axes.set_xticks(angles, list(domains), fontstyle="italic")
     for label, angle in zip(axes.get_xticklabels(), angles, strict=True):  # outward from the circle
         side = round(float(np.sin(angle)), 6)
         label.set_horizontalalignment("center" if side == 0 else "left" if side > 0 else "right")
@@ -170,7 +143,4 @@ def _spokes(axes: Axes, domains: Sequence[str], lines: Mapping[str, list[float]]
     axes.grid(True, axis="x")
     axes.spines["polar"].set(alpha=0.3)
     axes.tick_params(axis="y", labelsize=7)
-
-
-def _exactly(value: float | None) -> Interval | None:
-    return None if value is None else Interval(value, value, value, 1)
+    return handles

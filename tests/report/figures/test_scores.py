@@ -5,13 +5,15 @@ import struct
 import xml.etree.ElementTree as ET
 
 import matplotlib as mpl
-import numpy as np
 import pytest
 
 from fusion.report.figures import scores
+from fusion.report.figures.bars import bars, helping
 from fusion.report.figures.curves import POINTS, curves
-from fusion.report.figures.drawing import BLUE, GREY, INK, ORANGE, colours, png, svg
+from fusion.report.figures.drawing import BLUE, GREY, INK, ORANGE, Look, colours, png, svg
+from fusion.report.model_roles import LABEL_LENGTH, NARROW_LABEL, label
 from fusion.report.score_table import helping_rows
+from fusion.runtime.run_file import ModelFacts, RunFile
 from fusion_eval.results import Result, Sample
 from fusion_eval.statistics.bootstrap import Interval
 from fusion_eval.statistics.comparison import summarise
@@ -31,16 +33,16 @@ CLOSED = {
 }
 
 
-def draw(name: str) -> mpl.figure.Figure:
+def draw(name: str, look: Look | None = None) -> mpl.figure.Figure:
     results = [result(model) for model in SKILL]
     return {
-        "bits": lambda: scores.bars(results, "bits_per_byte"),
-        "exact": lambda: scores.bars(results, "exact_match"),
-        "radar": lambda: scores.radar(results, "exact_match", ["smol", "tiny-llama"]),
-        "gap": lambda: scores.gap(CLOSED, "exact match %"),
-        "loss": lambda: curves({"unified": log(("cross_entropy", "kl")), "pairwise/smol": log(("a",))}),
-        "weight": lambda: curves({"unified": log(())}, "weight"),
-        "helping": lambda: scores.helping(helping_rows(run_json()["helping"])),
+        "bits": lambda: bars(results, "bits_per_byte", look),
+        "exact": lambda: bars(results, "exact_match", look),
+        "radar": lambda: scores.radar(results, "exact_match", ["smol", "tiny-llama"], look),
+        "gap": lambda: scores.gap(CLOSED, "exact match %", "finetune", look),
+        "loss": lambda: curves({"unified": log(("cross_entropy", "kl")), "pairwise/smol": log(("a",))}, "loss", look),
+        "weight": lambda: curves({"unified": log(())}, "weight", look),
+        "helping": lambda: helping(helping_rows(run_json()["helping"]), look),
     }[name]()
 
 
@@ -78,27 +80,27 @@ def test_two_figures_on_a_page_share_no_id_and_every_reference_is_met():
         assert {reference.lstrip("#") for reference in used if reference} <= known
 
 
-def test_bars_are_as_high_as_the_values_and_whiskers_reach_the_ends_of_the_intervals():
+def test_bars_are_as_long_as_the_values_and_whiskers_reach_the_ends_of_the_intervals():
     results = [result("unified"), result("pivot")]
-    axes = scores.bars(results, "exact_match").axes[0]
-    heights = np.array([patch.get_height() for patch in axes.patches]).reshape(2, 4)
-    whiskers = [line.get_segments() for line in axes.collections]
-    for row, segments, one in zip(heights, whiskers, results, strict=True):
-        found = [summarise(one)[domain]["exact_match"] for domain in (*DOMAINS, "mean")]
-        assert row == pytest.approx([100 * i.value for i in found])
-        assert [[y for _, y in s] for s in segments] == [pytest.approx([100 * i.low, 100 * i.high]) for i in found]
+    for axes, domain in zip(bars(results, "exact_match").axes, (*DOMAINS, "mean"), strict=True):
+        found = [summarise(one)[domain]["exact_match"] for one in results]
+        assert [bar.get_width() for bar in axes.patches] == pytest.approx([100 * i.value for i in found])
+        ends = [[x for x, _ in line.get_segments()[0]] for line in axes.collections]
+        assert ends == [pytest.approx([100 * i.low, 100 * i.high]) for i in found]
 
 
 def test_bars_name_every_model_domain_and_the_way_to_better():
     found = texts(draw("bits"))
-    assert {*SKILL, *DOMAINS, "mean", "bits per byte, lower is better"} <= set(found)
+    heads = {*(f"domain {domain}" for domain in DOMAINS), "mean over domains", "bits per byte, lower is better"}
+    assert {*SKILL, *heads} <= set(found)
     assert "exact match %, higher is better" in texts(draw("exact"))
 
 
 def test_a_single_example_has_a_bar_and_no_whisker():
     one = Sample(id="1", domain="sums", bytes=1, nll=1.0, exact_match=None, prompt="", target="2", answer=None)
-    figure = scores.bars([Result(model="a", suite="s", path="a", provenance={}, samples=[one])], "bits_per_byte")
-    assert [len(c.get_segments()) for c in figure.axes[0].collections] == [0]
+    figure = bars([Result(model="a", suite="s", path="a", provenance={}, samples=[one])], "bits_per_byte")
+    assert list(figure.axes[0].collections) == []
+    assert [text.get_text() for text in figure.axes[0].texts] == ["1.443"]
     ET.fromstring(svg(figure, "f", ""))
 
 
@@ -115,27 +117,83 @@ def test_a_radar_has_a_spoke_for_each_domain_a_line_for_each_model_and_one_for_t
     assert [label.get_text() for label in axes.get_xticklabels()] == list(DOMAINS)
 
 
+def marks(axes) -> list[list[float]]:
+    return [line.get_xydata()[0].tolist() for line in axes.lines if line.get_marker() not in ("None", None, "")]
+
+
 def test_the_gap_has_a_mark_at_each_share_and_a_whisker_where_the_interval_ends():
     axes = draw("gap").axes[0]
-    marks = [container.lines[0].get_xydata().tolist() for container in axes.containers]
-    assert [[x for x, _ in points] for points in marks] == [pytest.approx([50, -20]), pytest.approx([25])]
-    segments = [container.lines[2][0].get_segments() for container in axes.containers]
-    assert [[x for x, _ in part] for part in segments[0]] == [pytest.approx([40, 60]), pytest.approx([-50, 10])]
-    assert [[x for x, _ in part] for part in segments[1]] == [pytest.approx([25, 25])]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["sums", "mean"]
+    assert [x for x, _ in marks(axes)] == pytest.approx([50, -20, 25])
+    ends = [[x for x, _ in segment] for c in axes.collections for segment in c.get_segments()]
+    assert ends[:2] == [pytest.approx([40, 60]), pytest.approx([-50, 10])]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["domain sums", "mean\nover domains"]
+    assert axes.get_xlabel().startswith("0% is finetune")
+
+
+@pytest.mark.parametrize(("share", "at", "shape", "number"), [(-3.6, -200, "<", "−360%"), (4.129, 300, ">", "413%")])
+def test_a_share_beyond_the_edge_is_an_arrow_there_with_its_number(share, at, shape, number):
+    shares = {"unified": {"sums": Interval(share, share - 1, share + 1, 40)}, "pivot": {"sums": Interval(0, 0, 0, 40)}}
+    axes = scores.gap(shares, "exact match %", "finetune").axes[0]
+    arrow = next(line for line in axes.lines if line.get_marker() == shape)
+    assert arrow.get_xdata().tolist() == [at]
+    assert not arrow.get_clip_on()
+    assert [text.get_text() for text in axes.texts] == [number]
+    low, high = axes.get_xlim()
+    assert low <= at <= high
+
+
+@pytest.mark.parametrize("value", [0.0, 0.002])
+def test_a_value_near_nothing_has_a_bar_that_is_seen_and_its_number(value):
+    def one(model: str, bits: float) -> Result:
+        sample = Sample(id="1", domain="sums", bytes=1, nll=bits * math.log(2), prompt="", target="2")
+        return Result(model=model, suite="s", path="a", provenance={}, samples=[sample])
+
+    axes = bars([one("good", value), one("bad", 0.6)], "bits_per_byte").axes[0]
+    good, bad = (bar.get_width() for bar in axes.patches)
+    assert bad == pytest.approx(0.6)
+    assert good >= 0.01 * bad
+    assert [text.get_text() for text in axes.texts] == [f"{value:.3f}", "0.600"]
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_no_text_of_a_figure_is_cut_at_its_edge(name, narrow):
+    run = RunFile(name="a", created="today", models=dict.fromkeys(SKILL, ModelFacts(id="a", role="source")))
+    letters = NARROW_LABEL if narrow else LABEL_LENGTH
+    labels = {model: label(f"{model}-with-a-longer-name-and-more", run, letters) + " (source)" for model in SKILL}
+    figure = draw(name, Look(colours("unified", "finetune", ["pivot"], SKILL), labels, narrow=narrow))
+    figure.draw_without_rendering()
+    drawn, width, height = figure.get_tightbbox(), figure.get_figwidth(), figure.get_figheight()
+    assert drawn.x0 > -0.02
+    assert drawn.y0 > -0.02
+    assert drawn.x1 < width + 0.02
+    assert drawn.y1 < height + 0.02
+
+
+def test_on_a_phone_panels_stand_below_each_other():
+    for name in ("bits", "loss", "helping"):
+        left = {round(axes.get_position().x0, 2) for axes in _laid_out(draw(name, Look(narrow=True))).axes}
+        assert len(left) == 1
+        assert len({round(axes.get_position().x0, 2) for axes in _laid_out(draw(name)).axes}) > 1
+
+
+def _laid_out(figure: mpl.figure.Figure) -> mpl.figure.Figure:
+    png(figure)
+    return figure
 
 
 def test_a_model_has_one_colour_in_every_figure():
     known = colours("unified", "finetune", ["pivot"], ["smol", "tiny-llama", "unified", "other"])
     assert (known["unified"], known["finetune"], known["pivot"]) == (BLUE, ORANGE, GREY)
     assert len(set(known.values())) == len(known) == 6
-    bars = scores.bars([result("smol"), result("unified")], "exact_match", known).axes[0]
-    assert [mpl.colors.to_hex(c.patches[0].get_facecolor()) for c in bars.containers[::2]] == [known["smol"], BLUE]
-    parts = curves({"unified": log(("kl/smol", "gld/smol", "kl/tiny-llama", "cross_entropy"))}, "loss", known).axes[0]
+    look = Look(known)
+    panel = bars([result("smol"), result("unified")], "exact_match", look).axes[0]
+    assert [mpl.colors.to_hex(bar.get_facecolor()) for bar in panel.patches] == [known["smol"], BLUE]
+    parts = curves({"unified": log(("kl/smol", "gld/smol", "kl/tiny-llama", "cross_entropy"))}, "loss", look).axes[0]
     drawn = {line.get_label(): (line.get_color(), line.get_linestyle()) for line in parts.lines}
-    assert drawn["kl/smol"][0] == drawn["gld/smol"][0] == known["smol"]
-    assert drawn["kl/smol"] != drawn["gld/smol"]
-    assert drawn["kl/tiny-llama"][0] == known["tiny-llama"]
+    assert drawn["kl, smol"][0] == drawn["gld, smol"][0] == known["smol"]
+    assert drawn["kl, smol"] != drawn["gld, smol"]
+    assert drawn["kl, tiny-llama"][0] == known["tiny-llama"]
     assert drawn["cross_entropy"][0] not in (known["smol"], known["tiny-llama"])
 
 
@@ -153,8 +211,8 @@ def test_loss_curves_hold_every_point_of_the_total_and_of_each_part():
     axes = curves({"unified": entries}).axes[0]
     lines = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
     assert set(lines) == {"total", "cross_entropy", "forward_kl"}
-    for label, key in [("total", "loss"), ("cross_entropy", "loss/cross_entropy"), ("forward_kl", "loss/forward_kl")]:
-        assert lines[label] == [[entry["step"], entry[key]] for entry in entries]
+    for name, key in [("total", "loss"), ("cross_entropy", "loss/cross_entropy"), ("forward_kl", "loss/forward_kl")]:
+        assert lines[name] == [[entry["step"], entry[key]] for entry in entries]
 
 
 def test_a_part_has_one_colour_in_all_panels_and_entries_without_it_are_skipped():
@@ -167,34 +225,31 @@ def test_a_part_has_one_colour_in_all_panels_and_entries_without_it_are_skipped(
 
 def test_each_training_has_its_panel_also_where_a_row_of_panels_stays_open():
     logs = {f"run{i}": log(()) for i in range(4)}
-    assert [axes.get_title(loc="left") for axes in curves(logs).axes] == list(logs)
+    assert [axes.get_title(loc="left") for axes in curves(logs).axes] == [f"training {name}" for name in logs]
 
 
 def test_helping_draws_match_rate_and_weight_of_each_source_by_domain():
     rows = helping_rows(run_json()["helping"])
-    match, weight = scores.helping(rows).axes
-    assert [p.get_height() for p in match.patches] == pytest.approx([100 * row.match_rate for row in rows])
-    assert [p.get_height() for p in weight.patches] == pytest.approx([row.weight for row in rows])
+    panels = {
+        axes.get_title(loc="left").replace("\n", " "): [bar.get_width() for bar in axes.patches]
+        for axes in helping(rows).axes
+    }
+    assert len(panels) == 2 * len(DOMAINS)
+    for domain in DOMAINS:
+        of_domain = [row for row in rows if row.domain == domain]
+        assert panels[f"match rate, domain {domain}"] == pytest.approx([row.match_rate for row in of_domain])
+        assert panels[f"weight, domain {domain}"] == pytest.approx([row.weight for row in of_domain])
 
 
 def test_without_weights_there_is_no_panel_of_weights():
     rows = helping_rows([row | {"weight": None} for row in run_json()["helping"]])
-    assert [axes.get_title(loc="left") for axes in scores.helping(rows).axes] == ["match rate %"]
+    heads = [axes.get_title(loc="left").replace("\n", " ") for axes in helping(rows).axes]
+    assert heads == [f"match rate, domain {domain}" for domain in DOMAINS]
 
 
 def test_names_are_text_and_never_mathematics_or_markup():
     odd = result("unified").model_copy(update={"model": "$x_1$ <script>"})
-    assert "$x_1$ <script>" in texts(scores.bars([odd], "exact_match"))
-
-
-def test_a_figure_that_is_wider_than_the_page_keeps_its_size():
-    many = result("unified")
-    items = [item.model_copy(update={"domain": f"d{i % 30}"}) for i, item in enumerate(many.samples)]
-    wide = svg(
-        scores.bars([many.model_copy(update={"samples": items, "model": m}) for m in "abcd"], "exact_match"), "f", ""
-    )
-    assert float(ET.fromstring(wide).get("style").removeprefix("min-width: ").removesuffix("%")) > 150
-    assert ET.fromstring(svg(draw("exact"), "f", "")).get("style") is None
+    assert "$x_1$ <script>" in texts(bars([odd], "exact_match"))
 
 
 def test_a_png_is_a_png_on_white():
@@ -202,7 +257,7 @@ def test_a_png_is_a_png_on_white():
     assert image[:8] == b"\x89PNG\r\n\x1a\n"
     width, height = struct.unpack(">II", image[16:24])
     assert width > 1000
-    assert height > 400
+    assert height > 200
     assert image == png(draw("bits"))
 
 
@@ -217,10 +272,10 @@ def test_drawing_leaves_the_settings_of_matplotlib_alone():
 @pytest.mark.parametrize(
     ("make", "why"),
     [
-        (lambda: scores.bars([result("pivot")], "rouge"), "No result has rouge"),
+        (lambda: bars([result("pivot")], "rouge"), "No result has rouge"),
         (lambda: curves({"unified": log(())}, "grad"), "No training log has 'grad'"),
-        (lambda: scores.helping([]), "no row"),
-        (lambda: scores.gap({"unified": {}}, "x"), "no gap to draw"),
+        (lambda: helping([]), "no row"),
+        (lambda: scores.gap({"unified": {}}, "x", "pivot"), "no gap to draw"),
         (lambda: scores.radar([result("pivot")], "bits_per_byte", []), "bits_per_byte has 3 domains"),
         (lambda: scores.radar([two_domains()], "exact_match", []), "exact_match has 2 domains"),
     ],

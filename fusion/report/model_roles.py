@@ -1,0 +1,63 @@
+"""What each model of a run is, in words for someone who sees its name for the first time."""
+
+from __future__ import annotations
+
+from fusion.report.run_contents import RunContents
+from fusion.runtime.run_file import RunFile
+
+STRATEGIES = {
+    "unified": "the pivot after one training on the texts and on the predictions of all sources at once",
+    "pairwise": "the pivot trained once for each source, and the weights of these trainings merged into one model",
+}
+"""What each way to fuse makes."""
+LABEL_LENGTH, NARROW_LABEL = 24, 13
+"""Letters of a model's name in a figure, on a page and on a phone."""
+
+
+def role(model: str, run: RunFile) -> str:
+    """What a model is to the run: `fused`, `fine-tuned`, `pivot`, `source`; empty for one that run.json does not know."""
+    if model == run.result or model in STRATEGIES:
+        return "fused"
+    if model == run.baseline:
+        return "fine-tuned"
+    return run.models[model].role if model in run.models else ""
+
+
+def label(model: str, run: RunFile, letters: int = LABEL_LENGTH) -> str:
+    """The name of a model in a figure, with its role, so that a source is not taken for the domain it is named after.
+
+    The middle of a long name is left out; the tables hold the whole.
+    """
+    name, word = _shortened(model, letters), role(model, run)
+    return f"{name} ({word})" if word and word != model else name
+
+
+def evaluated_models(contents: RunContents) -> list[str]:
+    """Names of the models that a suite measured, in the order of its table."""
+    return list(dict.fromkeys(result.model for results in contents.results.values() for result in results))
+
+
+def explanations(models: list[str], run: RunFile) -> list[tuple[str, str]]:
+    """Name and one sentence for each model that the reader has to know: fused ones, fine-tuned, pivot and sources."""
+    found = [(model, _fused(model, run)) for model in models if role(model, run) == "fused"]
+    if run.baseline in models:
+        texts = "the pivot after the same training on the same texts, without any source: what fusing has to beat."
+        found.append((str(run.baseline), texts))
+    found += [(m, "the model that is trained, as it was before: untouched.") for m in run.names_by_role("pivot")]
+    if sources := run.names_by_role("source"):
+        found.append((", ".join(sources), f"the {_sources(len(sources))} from; never changed."))
+    return found
+
+
+def _fused(model: str, run: RunFile) -> str:
+    words = STRATEGIES.get(model, "the fused model, made of the pivot and its sources")
+    return f"{words}{'; it is the result of this run, in fused/' if model == run.result else ''}."
+
+
+def _sources(count: int) -> str:
+    return "source, the model that the pivot learns" if count == 1 else "sources, the models that the pivot learns"
+
+
+def _shortened(name: str, letters: int) -> str:
+    half = (letters - 1) // 2
+    return name if len(name) <= letters else f"{name[:half]}…{name[-half:]}"
