@@ -63,8 +63,8 @@ def train(spec: TrainingSpec, folder: Path, callbacks: Sequence[TrainerCallback]
     """Train a copy of the pivot, continuing from the newest checkpoint in `folder`; returns `folder`/model, a whole model.
 
     Leaves log.json (loss parts, gradient norm, entropy, match rates and weights by step), Trainer's checkpoints,
-    TensorBoard files, and adapter/ (where there is one; it is merged into model/) in `folder`. The codes of quantized weights are in
-    model/quantized/.
+    TensorBoard files, and adapter/ (where there is one; it is merged into model/) in `folder`. The codes of quantized
+    weights are in model/quantized/.
     Every process of a run calls it. Raises ValueError for a checkpoint that another engine made.
     """
     with running(spec.engine):

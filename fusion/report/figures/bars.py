@@ -92,13 +92,15 @@ def _draw(panels: Sequence[Panel], look: Look, title: str, columns: int | None =
     columns = 1 if look.narrow else columns or columns_for(len(panels))
     rows = math.ceil(len(panels) / columns)
     most = max(len(panel.values) for panel in panels)
-    lines = max(wrapped(panel.title).count("\n") for panel in panels)
+    titles = [wrapped(panel.title, columns) for panel in panels]
+    lines = max(title.count("\n") for title in titles)
     height = rows * (0.42 + 0.14 * lines + 0.2 * most) + 0.3
     figure = Figure(figsize=(look.width(), height), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, sharey=True).flatten()
     for spare in axes[len(panels) :]:
         spare.remove()
     for number, (one, panel) in enumerate(zip(axes, panels, strict=False)):
+        one.set_title(titles[number], fontstyle="italic", fontsize=9, pad=4)
         _panel(one, panel, look, number, _longest([other for other in panels if other.kind == panel.kind]))
     if title:
         figure.suptitle(title, x=0.0, ha="left", fontsize=10, fontweight="bold")
@@ -130,7 +132,6 @@ def _panel(axes: Axes, panel: Panel, look: Look, number: int, longest: float) ->
         axes.annotate(panel.show(interval.value), at, (4, 0), textcoords="offset points", va="center", fontsize=8)
     axes.set_yticks(range(len(panel.values)), [look.label(model) for model in panel.values])
     axes.set(xlim=(0, ROOM * longest), ylim=(len(panel.values) - 0.5, -0.5), xticks=[])
-    axes.set_title(wrapped(panel.title), fontstyle="italic", fontsize=9, pad=4)
     axes.spines["bottom"].set_visible(False)
     axes.spines["left"].set_visible(True)
     axes.grid(False)

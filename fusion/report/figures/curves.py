@@ -48,7 +48,7 @@ def curves(logs: Mapping[str, Log], prefix: str = "loss", look: Look | None = No
         axes.remove()
     for axes, (name, lines) in zip(panels, found.items(), strict=False):
         _panel(axes, lines, prefix, styles)
-        axes.set(title=wrapped(f"training {name}"), xlabel="step")
+        axes.set(title=wrapped(f"training {name}", columns), xlabel="step")
     handles = {label: h for axes in figure.axes for h, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     legend_below(figure, handles)
     return figure
@@ -59,7 +59,7 @@ def _panel(axes: Axes, lines: Mapping[str, Line], prefix: str, styles: Mapping[s
         style = {"color": INK, "lw": 1.9, "label": TOTALS.get(prefix, prefix)} if key == prefix else styles[key]
         axes.plot(steps, values, marker="o" if len(steps) == 1 else "", **style)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    if prefix != "loss":
+    if prefix not in ("loss", "calibration"):
         axes.set_ylim(bottom=0)  # shares and rates: a small change must look small
 
 

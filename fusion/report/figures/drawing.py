@@ -25,6 +25,9 @@ WIDTH = 8.6
 NARROW = 3.4
 """Width in inches of a figure that fills a phone: its text is then as large as on a page."""
 
+TITLE_LETTERS = {1: 19, 2: 26, 3: 23, 4: 18}
+"""Letters of a line of a panel's title, by columns; a single column may be that of a phone, beside long labels."""
+
 Colours = dict[str, str]
 """Model -> colour."""
 
@@ -80,9 +83,9 @@ def columns_for(panels: int) -> int:
     return 4 if panels % 4 == 0 else min(panels, 3)
 
 
-def wrapped(title: str, letters: int = 19) -> str:
-    """A title in lines that fit over a panel; no layout keeps it from the next one."""
-    return "\n".join(textwrap.wrap(title, letters)) or title
+def wrapped(title: str, columns: int) -> str:
+    """A title in lines that fit over one of so many panels; no layout keeps it from the next one."""
+    return "\n".join(textwrap.wrap(title, TITLE_LETTERS[columns])) or title
 
 
 def legend_below(figure: Figure, handles: Mapping[str, Artist]) -> None:

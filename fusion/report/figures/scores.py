@@ -85,7 +85,7 @@ def gap(shares: Mapping[str, Mapping[str, Interval]], label: str, start: str, lo
     axes.set_yticks(range(len(domains)), [domain_title(domain).replace(" over ", "\nover ") for domain in domains])
     for tick in axes.get_yticklabels():
         tick.set_fontstyle("italic")
-    axes.set(ylim=(len(domains) - 0.5, -0.5), title=wrapped(f"gap closed, {label}"))
+    axes.set(ylim=(len(domains) - 0.5, -0.5), title=wrapped(f"gap closed, {label}", 1))
     axes.set_xlabel(f"0% is {look.label(start)},\n100% the best source\nof the domain")
     _show_edges(axes)
     axes.xaxis.set_major_formatter("{x:.0f}%")
