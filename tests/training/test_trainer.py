@@ -120,9 +120,36 @@ def test_the_number_of_micro_batches_does_not_change_the_step(context, sources, 
         context, sources, EVERYTHING, tmp_path,
         per_device_train_batch_size=4, gradient_accumulation_steps=4, max_steps=1,
     )  # fmt: skip
-    for name in log[0].keys() & other[0].keys() - {"epoch"}:
+    sampled = {
+        "entropy",
+        "calibration/confidence",
+        "calibration/accuracy",
+    }  # of some rows a micro-batch, for the log alone
+    assert sampled < log[0].keys()
+    for name in log[0].keys() & other[0].keys() - {"epoch"} - sampled:
         assert log[0][name] == pytest.approx(other[0][name], rel=1e-4), name
     assert log[0]["loss"] > 0
+
+
+@pytest.mark.parametrize("batch", [(16, 1), (4, 4)])
+def test_entropy_confidence_and_accuracy_in_the_log_are_those_of_the_models_predictions(
+    context, sources, tmp_path, monkeypatch, batch
+):
+    monkeypatch.setattr("fusion.training.trainer.PROBED_ROWS", 10_000)  # all rows
+    assert len(context.train_examples) == 16  # one step reads all of them
+    made = trainer(
+        context, sources, EVERYTHING, tmp_path,
+        per_device_train_batch_size=batch[0], gradient_accumulation_steps=batch[1], max_steps=1,
+    )  # fmt: skip
+    texts = collator(context, sources)(range(16))
+    hidden, targets = tiny_hidden(made, texts).detach().flatten(0, 1), texts["targets"]
+    p = made.loss.head.logits(hidden[targets.hidden_index]).double().softmax(-1)
+    made.train()
+    log = made.state.log_history[0]
+    assert log["entropy"] == pytest.approx(-(p * p.log()).sum(-1).mean().item(), rel=1e-4)
+    assert log["calibration/confidence"] == pytest.approx(p.amax(-1).mean().item(), rel=1e-4)
+    right = (p.argmax(-1) == targets.positions.token).double().mean().item()
+    assert log["calibration/accuracy"] == pytest.approx(right, rel=1e-4)
 
 
 def test_gradient_checkpointing_does_not_change_the_step(context, sources, tmp_path):
