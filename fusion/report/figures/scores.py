@@ -57,7 +57,7 @@ def radar(
     if known:
         lines[BEST] = np.nanmax(np.array(known), axis=0).tolist()
     handles = _spokes(axes, domains, lines, results[0].model, look)
-    axes.set_title(METRICS[metric].label)
+    axes.set_title(f"{METRICS[metric].label}, by domain")
     legend_below(figure, handles)
     return figure
 
