@@ -72,7 +72,7 @@ def gap(shares: Mapping[str, Mapping[str, Interval]], label: str, start: str, lo
     look = look or Look()
     domains = list(dict.fromkeys(domain for of_model in shares.values() for domain in of_model))
     if not domains:
-        raise ValueError("No source is better than the pivot, so there is no gap to draw.")
+        raise ValueError(f"No source is better than {start}, so there is no gap to draw.")
     figure = Figure(figsize=(look.width(0.5), 1.5 + 0.5 * len(domains)), layout="constrained")
     axes, handles = figure.subplots(), {}
     for index, (model, of_model) in enumerate(shares.items()):

@@ -14,7 +14,7 @@ from fusion.report.figures.drawing import BLUE, GREY, INK, ORANGE, Look, colours
 from fusion.report.model_roles import LABEL_LENGTH, NARROW_LABEL, label
 from fusion.report.score_table import helping_rows
 from fusion.runtime.run_file import ModelFacts, RunFile
-from fusion_eval.results import Result, Sample
+from fusion_eval.results import Result
 from fusion_eval.statistics.bootstrap import Interval
 from fusion_eval.statistics.comparison import summarise
 from tests.helpers.report_runs import DOMAINS, SKILL, log, result, run_json
@@ -80,28 +80,11 @@ def test_two_figures_on_a_page_share_no_id_and_every_reference_is_met():
         assert {reference.lstrip("#") for reference in used if reference} <= known
 
 
-def test_bars_are_as_long_as_the_values_and_whiskers_reach_the_ends_of_the_intervals():
-    results = [result("unified"), result("pivot")]
-    for axes, domain in zip(bars(results, "exact_match").axes, (*DOMAINS, "mean"), strict=True):
-        found = [summarise(one)[domain]["exact_match"] for one in results]
-        assert [bar.get_width() for bar in axes.patches] == pytest.approx([100 * i.value for i in found])
-        ends = [[x for x, _ in line.get_segments()[0]] for line in axes.collections]
-        assert ends == [pytest.approx([100 * i.low, 100 * i.high]) for i in found]
-
-
 def test_bars_name_every_model_domain_and_the_way_to_better():
     found = texts(draw("bits"))
     heads = {*(f"domain {domain}" for domain in DOMAINS), "mean over domains", "bits per byte, lower is better"}
     assert {*SKILL, *heads} <= set(found)
     assert "exact match %, higher is better" in texts(draw("exact"))
-
-
-def test_a_single_example_has_a_bar_and_no_whisker():
-    one = Sample(id="1", domain="sums", bytes=1, nll=1.0, exact_match=None, prompt="", target="2", answer=None)
-    figure = bars([Result(model="a", suite="s", path="a", provenance={}, samples=[one])], "bits_per_byte")
-    assert list(figure.axes[0].collections) == []
-    assert [text.get_text() for text in figure.axes[0].texts] == ["1.443"]
-    ET.fromstring(svg(figure, "f", ""))
 
 
 def test_a_radar_has_a_spoke_for_each_domain_a_line_for_each_model_and_one_for_the_best_source():
@@ -140,19 +123,6 @@ def test_a_share_beyond_the_edge_is_an_arrow_there_with_its_number(share, at, sh
     assert [text.get_text() for text in axes.texts] == [number]
     low, high = axes.get_xlim()
     assert low <= at <= high
-
-
-@pytest.mark.parametrize("value", [0.0, 0.002])
-def test_a_value_near_nothing_has_a_bar_that_is_seen_and_its_number(value):
-    def one(model: str, bits: float) -> Result:
-        sample = Sample(id="1", domain="sums", bytes=1, nll=bits * math.log(2), prompt="", target="2")
-        return Result(model=model, suite="s", path="a", provenance={}, samples=[sample])
-
-    axes = bars([one("good", value), one("bad", 0.6)], "bits_per_byte").axes[0]
-    good, bad = (bar.get_width() for bar in axes.patches)
-    assert bad == pytest.approx(0.6)
-    assert good >= 0.01 * bad
-    assert [text.get_text() for text in axes.texts] == [f"{value:.3f}", "0.600"]
 
 
 @pytest.mark.parametrize("narrow", [False, True])
@@ -226,25 +196,6 @@ def test_a_part_has_one_colour_in_all_panels_and_entries_without_it_are_skipped(
 def test_each_training_has_its_panel_also_where_a_row_of_panels_stays_open():
     logs = {f"run{i}": log(()) for i in range(4)}
     assert [axes.get_title(loc="left") for axes in curves(logs).axes] == [f"training {name}" for name in logs]
-
-
-def test_helping_draws_match_rate_and_weight_of_each_source_by_domain():
-    rows = helping_rows(run_json()["helping"])
-    panels = {
-        axes.get_title(loc="left").replace("\n", " "): [bar.get_width() for bar in axes.patches]
-        for axes in helping(rows).axes
-    }
-    assert len(panels) == 2 * len(DOMAINS)
-    for domain in DOMAINS:
-        of_domain = [row for row in rows if row.domain == domain]
-        assert panels[f"match rate, domain {domain}"] == pytest.approx([row.match_rate for row in of_domain])
-        assert panels[f"weight, domain {domain}"] == pytest.approx([row.weight for row in of_domain])
-
-
-def test_without_weights_there_is_no_panel_of_weights():
-    rows = helping_rows([row | {"weight": None} for row in run_json()["helping"]])
-    heads = [axes.get_title(loc="left").replace("\n", " ") for axes in helping(rows).axes]
-    assert heads == [f"match rate, domain {domain}" for domain in DOMAINS]
 
 
 def test_names_are_text_and_never_mathematics_or_markup():
