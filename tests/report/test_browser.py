@@ -256,18 +256,20 @@ BARS = """[...document.querySelectorAll('figure svg g[id*="bar-"] path')].filter
 def test_tiles_fill_their_rows(tab, page, hard, width, dark):
     for file in (page, hard):
         tab.open(file, width=width, dark=dark)
-        left, right, rows = tab.run(TILES)
-        assert len(rows) >= 1
-        for row in rows:
-            assert row[0] == pytest.approx(left, abs=1.5)
-            assert row[1] == pytest.approx(right, abs=1.5)
+        for count in range(tab.run("document.querySelectorAll('.tiles > div').length"), 0, -1):
+            left, right, rows = tab.run(TILES)
+            assert sum(row[2] for row in rows) == count
+            for row in rows:
+                assert row[0] == pytest.approx(left, abs=1.5)
+                assert row[1] == pytest.approx(right, abs=1.5)
+            tab.run("document.querySelector('.tiles > div:last-child').remove()")
 
 
 TILES = """(() => {
   const box = document.querySelector('.tiles').getBoundingClientRect(), rows = {};
   for (const tile of document.querySelectorAll('.tiles > div')) {
-    const b = tile.getBoundingClientRect(), row = (rows[Math.round(b.top)] ??= [b.left, b.right]);
-    row[0] = Math.min(row[0], b.left); row[1] = Math.max(row[1], b.right);
+    const b = tile.getBoundingClientRect(), row = (rows[Math.round(b.top)] ??= [b.left, b.right, 0]);
+    row[0] = Math.min(row[0], b.left); row[1] = Math.max(row[1], b.right); row[2] += 1;
   }
   return [box.left, box.right, Object.values(rows)];
 })()"""
@@ -289,6 +291,9 @@ def test_the_table_of_data_sets_is_read_on_a_phone_without_scrolling(tab, hard):
     assert [re.findall(r'"(.*?): ?"', head)[0] for head in heads] == ["for", "examples", "read", "left out", "not used"]
     right = tab.run(f"Math.max(...[...{table}.querySelectorAll('th, td')].map((e) => e.getBoundingClientRect().right))")
     assert right <= 390
+    narrowest = tab.run(f"Math.min(...[...{table}.querySelectorAll('th, td')].map((e) => e.getBoundingClientRect().width)"
+                        ".filter((width) => width > 0))")  # fmt: skip
+    assert narrowest > 250  # each cell has a line of its own
 
 
 @pytest.mark.parametrize(("width", "shown"), [(390, "for-phone"), (1280, "for-page")])
