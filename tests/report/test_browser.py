@@ -162,7 +162,8 @@ CONTRASTS = """(() => {
   const layers = (e) => (e ? [...layers(e.parentElement), getComputedStyle(e).backgroundColor] : ['#fff']);
   const found = {};
   for (const s of ['h1', 'p', '.note', '.lead', 'nav a', 'thead th', 'tbody td', '.spread', '.mark.good', 'td.good', 'td.bad',
-    '.verdict li', '.tiles dt', '.tiles small', '.token', '.token.empty', '.prompt', '.right pre', '.key', 'summary', '.theme'])
+    '.verdict li', '.tiles dt', '.tiles small', '.token', '.token.empty', '.prompt', '.right pre', '.key', 'summary', '.theme',
+    '.kind', '.words dd', '.sample-kind'])
     for (const e of document.querySelectorAll(s)) {
       const under = layers(e), [a, b] = [light(rgb(...under, getComputedStyle(e).color)), light(rgb(...under))];
       const ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
