@@ -182,7 +182,7 @@ def hard(tmp_path_factory):
     run = write_run(tmp_path_factory.mktemp("hard") / "run", SKILL | {"finetune": 0.32, "pivot": 0.02})
     old, new = "tiny-llama", "An-Organisation-Model-2.5-Coder-0.5B-Instruct-distilled"
     for file in run.rglob("*.json"):
-        file.write_text(file.read_text().replace(old, new))
+        file.write_text(file.read_text().replace(old, new).replace("dates", "college_computer_science_and_logic"))
     (run / "eval" / old).rename(run / "eval" / new)
     results = run / "eval" / "smol" / "heldout.json"
     facts = json.loads(results.read_text())

@@ -85,7 +85,8 @@ def columns_for(panels: int) -> int:
 
 def wrapped(title: str, columns: int) -> str:
     """A title in lines that fit over one of so many panels; no layout keeps it from the next one."""
-    return "\n".join(textwrap.wrap(title, TITLE_LETTERS[columns])) or title
+    lines = textwrap.wrap(title.replace("_", "_ "), TITLE_LETTERS[columns])  # names of tasks may end a line after _
+    return "\n".join(line.replace("_ ", "_") for line in lines) or title
 
 
 def legend_below(figure: Figure, handles: Mapping[str, Artist]) -> None:

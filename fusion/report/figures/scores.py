@@ -82,12 +82,13 @@ def gap(shares: Mapping[str, Mapping[str, Interval]], label: str, start: str, lo
             handles[look.label(model)] = mark
     for end in (0, 100):
         axes.axvline(end, color=INK, lw=1, alpha=0.6, zorder=0)
-    axes.set_yticks(range(len(domains)), [domain_title(domain).replace(" over ", "\nover ") for domain in domains])
+    axes.set_yticks(range(len(domains)), [wrapped(domain_title(domain), 4) for domain in domains])
     for tick in axes.get_yticklabels():
         tick.set_fontstyle("italic")
     axes.set(ylim=(len(domains) - 0.5, -0.5), title=wrapped(f"gap closed, {label}", 1))
     axes.set_xlabel(f"0% is {look.label(start)},\n100% the best source\nof the domain")
     _show_edges(axes)
+    axes.xaxis.set_major_locator(MaxNLocator(4 if look.narrow else 6, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter("{x:.0f}%")
     axes.grid(True, axis="x")
     axes.grid(False, axis="y")
@@ -132,7 +133,7 @@ def _spokes(
         if name == first:
             axes.fill(*around, color=style["color"], alpha=0.14)
     axes.set(theta_offset=np.pi / 2, theta_direction=-1)
-    axes.set_xticks(angles, list(domains), fontstyle="italic")
+    axes.set_xticks(angles, [wrapped(domain, 4) for domain in domains], fontstyle="italic")
     for label, angle in zip(axes.get_xticklabels(), angles, strict=True):  # outward from the circle
         side = round(float(np.sin(angle)), 6)
         label.set_horizontalalignment("center" if side == 0 else "left" if side > 0 else "right")

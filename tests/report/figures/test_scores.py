@@ -10,7 +10,7 @@ import pytest
 from fusion.report.figures import scores
 from fusion.report.figures.bars import bars, helping
 from fusion.report.figures.curves import POINTS, curves
-from fusion.report.figures.drawing import BLUE, GREY, INK, ORANGE, Look, colours, png, svg
+from fusion.report.figures.drawing import BLUE, GREY, INK, ORANGE, TITLE_LETTERS, Look, colours, png, svg, wrapped
 from fusion.report.model_roles import LABEL_LENGTH, NARROW_LABEL, label
 from fusion.report.score_table import helping_rows
 from fusion.runtime.run_file import ModelFacts, RunFile
@@ -109,7 +109,7 @@ def test_the_gap_has_a_mark_at_each_share_and_a_whisker_where_the_interval_ends(
     assert [x for x, _ in marks(axes)] == pytest.approx([50, -20, 25])
     ends = [[x for x, _ in segment] for c in axes.collections for segment in c.get_segments()]
     assert ends[:2] == [pytest.approx([40, 60]), pytest.approx([-50, 10])]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["domain sums", "mean\nover domains"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["domain sums", "mean over domains"]
     assert axes.get_xlabel().startswith("0% is finetune")
 
 
@@ -234,3 +234,11 @@ def test_drawing_leaves_the_settings_of_matplotlib_alone():
 def test_nothing_to_draw_is_refused(make, why):
     with pytest.raises(ValueError, match=why):
         make()
+
+
+def test_a_title_is_wrapped_after_an_underscore_and_loses_no_letter():
+    for name in ("domain college_computer_science", "a_b", "ends_", "x" * 60, "domain sums"):
+        lines = wrapped(name, 4).split("\n")
+        assert max(map(len, lines)) <= TITLE_LETTERS[4]
+        assert "".join(lines).replace(" ", "") == name.replace(" ", "")
+    assert wrapped("domain college_computer_science", 4) == "domain college_\ncomputer_science"
