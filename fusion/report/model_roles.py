@@ -45,7 +45,7 @@ def explanations(models: list[str], run: RunFile) -> list[tuple[str, str]]:
         found.append((str(run.baseline), texts))
     found += [(m, "the model that is trained, as it was before: untouched.") for m in run.names_by_role("pivot")]
     if sources := run.names_by_role("source"):
-        found.append((", ".join(sources), f"the {_sources(len(sources))} from; never changed."))
+        found.append((", ".join(sources), f"the {_sources(len(sources))} from; fusing leaves them as they are."))
     return found
 
 
