@@ -86,7 +86,8 @@ class TestsCheck(Check):
         if not example.tests:
             raise ValueError(f"The example that begins {example.prompt[:60]!r} has no tests; choose rows that do.")
         limits = sandbox.Limits(seconds=self.seconds)
-        programs = [answers.extract_code(response.text) for response in responses]
+        names = answers.tested_names(example.tests)
+        programs = [answers.extract_code(response.text, names) for response in responses]
         results = [sandbox.judge(program, example.tests, limits) for program in programs]
         return [result.passed and (self.trust_inside or not result.ran_inside) for result in results]
 

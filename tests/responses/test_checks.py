@@ -31,7 +31,7 @@ def test_ended_lets_every_answer_pass():
     ("It is 42.0", True),
     (r"so \boxed{42}, not 43", True),
     ("42 is not it, 43 is", False),
-    ("forty-two", False),
+    ("forty-two", True),
     ("", False),
 ])  # fmt: skip
 def test_final_answers_are_compared_as_numbers(answer, right):

@@ -25,30 +25,39 @@ def _as_filter(extract: Callable[[str], str | None]) -> Callable[[Responses, Seq
     return filter
 
 
+def _with_doc(extract: Callable[[str, Doc], str | None]) -> Callable[[Responses, Sequence[Doc]], Filtered]:
+    def filter(responses: Responses, docs: Sequence[Doc]) -> Filtered:
+        return [[extract(text, doc) for text in of_doc] for of_doc, doc in zip(responses, docs, strict=True)]
+
+    return filter
+
+
+def _choices(doc: Doc) -> list[str]:
+    """Texts of the options a question has."""
+    choices = doc.get("choices", [])
+    return list(choices["text"] if isinstance(choices, dict) else choices)
+
+
+def _option(text: str, doc: Doc) -> str | None:
+    choices = _choices(doc)
+    return answers.extract_option(text, "ABCDE"[: len(choices) or 4], choices)
+
+
+def _tested_code(text: str, doc: Doc) -> str:
+    """The program of an answer to MBPP, known by the function that the assertions call."""
+    return answers.extract_code(text, answers.tested_names("\n".join(doc["test_list"])))
+
+
 extract_number = _as_filter(answers.extract_number)
 extract_boxed = _as_filter(answers.extract_boxed)
 extract_final_answer = _as_filter(answers.extract_final_answer)
+extract_formula = _as_filter(answers.extract_formula)
 extract_phrase = _as_filter(answers.extract_phrase)
-extract_option = _as_filter(answers.extract_option)
-extract_code = _as_filter(answers.extract_code)
-
-
-def extract_option_of_five(responses: Responses, docs: Sequence[Doc]) -> Filtered:
-    """As `extract_option`, among as many letters as the question has choices."""
-    return [_options(of_doc, len(doc["choices"]["text"])) for of_doc, doc in zip(responses, docs, strict=True)]
-
-
-def _options(responses: Sequence[str], choices: int) -> list[str | None]:
-    return [answers.extract_option(text, "ABCDE"[:choices]) for text in responses]
-
-
-def extract_function(responses: Responses, docs: Sequence[Doc]) -> Filtered:
-    """The program that HumanEval tests."""
-    return [_programs(of_doc, doc) for of_doc, doc in zip(responses, docs, strict=True)]
-
-
-def _programs(responses: Sequence[str], doc: Doc) -> list[str]:
-    return [answers.complete_function(text, doc["prompt"], doc["entry_point"]) for text in responses]
+extract_span = _as_filter(answers.extract_span)
+extract_value = _as_filter(answers.extract_value)
+extract_option = _with_doc(_option)
+extract_code = _with_doc(_tested_code)
+extract_function = _with_doc(lambda text, doc: answers.complete_function(text, doc["prompt"], doc["entry_point"]))
 
 
 def gsm8k(doc: Doc, filtered: Sequence[str | None]) -> dict[str, float]:
@@ -68,13 +77,12 @@ def theoremqa(doc: Doc, filtered: Sequence[str | None]) -> dict[str, float]:
 
 def bbh(doc: Doc, filtered: Sequence[str | None]) -> dict[str, float]:
     """Whether the phrase is the target, small and capital letters aside."""
-    return {"exact_match": float((filtered[0] or "").lower() == doc["target"].strip().lower())}
+    return {"exact_match": float(answers.same_phrase(filtered[0], doc["target"]))}
 
 
 def drop(doc: Doc, filtered: Sequence[str | None]) -> dict[str, float]:
-    """Whether one of the true answers stands in the answer."""
-    truths = [" ".join(truth) for truth in doc["answers"]]
-    return {"exact_match": float(answers.same_words(filtered[0], truths))}
+    """Whether all spans of one of the true answers stand in the answer, in any order."""
+    return {"exact_match": float(answers.same_spans(filtered[0], doc["answers"]))}
 
 
 def arc(doc: Doc, filtered: Sequence[str | None]) -> dict[str, float]:

@@ -1,0 +1,222 @@
+r"""The value of a number as models write it: LaTeX or plain, with units, currency, separators, roots, powers and constants.
+
+`2\pi`, `√2`, `2^{10}`, `\frac{36}{2}`, `9{,}500`, `18 \text{ cm}^2`, `−5`, `1.2 × 10^3`, `25\%`, `\binom{5}{2}`, `5!`.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import operator
+import re
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+
+Number = int | float | Fraction
+LARGEST_EXPONENT, LARGEST_FACTORIAL = (
+    1024,
+    170,
+)  # beyond them no float is finite, and an exact value would take for ever
+SIGNS = str.maketrans(
+    {
+        "−": "-",
+        "–": "-",
+        "—": "-",
+        "﹣": "-",
+        "－": "-",
+        "×": "*",
+        "·": "*",
+        "⋅": "*",
+        "÷": "/",
+        "⁄": "/",
+        "∕": "/",
+        "π": " pi ",
+        "∞": " inf ",
+    }
+    | {
+        "\u00a0": " ",
+        "\u2009": " ",
+        "\u200a": " ",
+        "\u202f": " ",
+        "，": ",",
+        "⁰": "^0",
+        "¹": "^1",
+        "²": "^2",
+        "³": "^3",
+        "⁴": "^4",
+        "½": " 1/2",
+        "¼": " 1/4",
+        "¾": " 3/4",
+    }
+)
+SCALES = {"k": 10**3, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+WORDS = dict(zip(
+    ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"], range(21), strict=True,
+)) | {"thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90, "hundred": 100}  # fmt: skip
+"""Numbers that answers spell out."""
+FUNCTIONS: Mapping[str, Callable[..., Number]] = {
+    "sqrt": math.sqrt, "root": lambda n, x: x ** (1 / n), "ln": math.log, "log": math.log, "logb": lambda b, x: math.log(x, b),
+    "exp": math.exp, "sin": math.sin, "cos": math.cos, "tan": math.tan, "arctan": math.atan, "arcsin": math.asin,
+    "arccos": math.acos, "abs": abs, "binom": lambda n, k: math.comb(int(n), int(k)),
+    "factorial": lambda n: math.factorial(int(n)) if n <= LARGEST_FACTORIAL else math.inf,
+}  # fmt: skip
+CONSTANTS = {"pi": math.pi, "e": math.e, "inf": math.inf}
+COUNTS = rf"\d|\b(?:{'|'.join([*SCALES, *WORDS])})\b"
+GROUP = r"{((?:[^{}]|{[^{}]*})*)}"
+UNIT = r"\\(?:text|mathrm|mbox|textbf|textrm|operatorname|mathit|mathbf)\s*{([^{}]*)}(?:\s*\^\s*{?-?\d+}?)?"
+
+
+def plain_number_text(text: str) -> str:
+    r"""LaTeX and typography of numbers as plain text: separators of thousands and units gone, `\frac{a}{b}` as `((a)/(b))`."""
+    text = re.sub(
+        r"\\(?:left|right|displaystyle|big|Big|bigl|bigr|quad|qquad)\b|\\[\[\]()]|(?<!\\)\$|`|\*\*", " ", text
+    )
+    text = re.sub(r"(?<=\d)(?:\{,\}|\\,|\\!|,\\!|\\;|\\ |\{\\,\}|,\\ )\s?(?=\d{3}(?!\d))", "", text)
+    text = re.sub(
+        UNIT,
+        lambda match: f" {match[1]} " if re.search(COUNTS, match[1]) else " ",
+        text.replace("\\$", "").replace("\\%", "%"),
+    )
+    text = re.sub(r"(?<=\d)[\u00a0\u2009\u202f'](?=\d{3}(?!\d))", "", text)
+    text = text.translate(SIGNS)
+    text = re.sub(r"\\[dtc]?frac\s*(\d)\s*(\d)(?!\d)", r"((\1)/(\2))", text)
+    for _ in range(4):  # from the innermost braces out
+        text = re.sub(rf"(?:(?<=\d)\s*)?\\[dtc]?frac\s*{GROUP}\s*{GROUP}", _fraction, text)
+        text = re.sub(rf"\\sqrt\s*\[([^\]]+)\]\s*{GROUP}", r" root(\1,\2)", text)
+        text = re.sub(rf"\\sqrt\s*{GROUP}", r" sqrt(\1)", text)
+        text = re.sub(rf"\\d?binom\s*{GROUP}\s*{GROUP}", r" binom(\1,\2)", text)
+    text = re.sub(r"\\sqrt\s*(\d)", r" sqrt(\1)", text)
+    text = re.sub(
+        r"√\s*(?:\(([^()]*)\)|(\d+(?:\.\d+)?)|(pi))", lambda match: f" sqrt({next(filter(None, match.groups()))})", text
+    )
+    text = re.sub(r"\\(?:cdot|times|ast)\b", "*", text)
+    text = re.sub(r"\\div\b", "/", text)
+    return re.sub(r"\\(?:approx|simeq|sim|doteq|equiv)\b|≈|≃|≅|⇒|→", "=", text).replace("\\,", " ").replace("\\!", "")
+
+
+def _fraction(match: re.Match[str]) -> str:
+    r"""A fraction; after a whole number, as in `3\frac{1}{2}`, it is added."""
+    whole = (
+        match.start() > 0
+        and match.string[match.start() - 1].isdigit()
+        and not re.search(r"[\^_]\s*\d+$", match.string[: match.start()])
+    )
+    simple = re.fullmatch(r"\s*\d+\s*", match[1]) and re.fullmatch(r"\s*\d+\s*", match[2])
+    return f"{'+' if whole and simple else '*' if whole else ''}(({match[1]})/({match[2]}))"
+
+
+def evaluate(text: str) -> Number | None:
+    """The value of the whole text as one number or closed expression, after its last `=`; None where it is none.
+
+    A unit, a currency or words behind the number are left out; per cent are hundredths only for `evaluate_fraction`.
+    """
+    plain = plain_number_text(text).strip().rstrip(".;:,").strip()
+    for part in reversed(plain.split("=")):
+        if (value := _value(part)) is not None:
+            return value
+    return None
+
+
+def _value(text: str) -> Number | None:
+    text = re.sub(
+        r"^\s*(?:about|approximately|approx\.?|roughly|around|only|a total of|exactly|US|USD|Rs\.?)\s*|[$€£¥₹]",
+        "",
+        text.strip(),
+        flags=re.IGNORECASE,
+    )
+    text = re.sub(r"(?<![\d.])(\d{1,3}(?:,\d{3})+)(?!\d)", lambda match: match[1].replace(",", ""), text)
+    text = re.sub(r"(?<![\d.])(\d{1,3}(?: \d{3})+)(?!\d)", lambda match: match[1].replace(" ", ""), text)
+    if spelled := _spelled(text):
+        return spelled
+    if scaled := re.fullmatch(
+        r"(-?\d+(?:\.\d+)?)\s*(k|thousand|million|billion|trillion)\b.*", text, flags=re.IGNORECASE | re.DOTALL
+    ):
+        return Fraction(scaled[1]) * SCALES[scaled[2].lower()]
+    for candidate in (text, _without_words(text)):
+        if candidate and (value := _parse(candidate)) is not None:
+            return value
+    return None
+
+
+def _spelled(text: str) -> int | None:
+    """A number in words at the beginning: `eleven`, `twenty-one apples`, with at most one word behind it."""
+    words = re.findall(r"[a-z]+", text.lower())
+    values = [WORDS[word] for word in words[:2] if word in WORDS]
+    if not values or words[0] not in WORDS or len(words) > len(values) + 2 or re.search(r"\d", text):
+        return None
+    return (
+        sum(values)
+        if len(values) == 2 and values[0] >= 20 > values[1] and values[1] < 10
+        else values[0]
+        if len(values) == 1
+        else None
+    )
+
+
+def _without_words(text: str) -> str:
+    """The expression at the beginning without units or words behind it: `18 cm^2`, `5 apples`, `3/4 of it`."""
+    match = re.match(
+        r"(?:[\s\d.+\-*/^(){},!]|(?:pi|sqrt|root|binom|ln|log|exp|sin|cos|tan|inf)\b|\\(?:pi|ln|log|exp|sin|cos|tan|infty)\b|(?<![A-Za-z])e(?![A-Za-z])|(?<=\d)[eE](?=[-+]?\d))+",
+        text,
+    )
+    rest = text[match.end() :] if match else ""
+    if match is None or re.match(r"[\[_]", rest):
+        return ""
+    return match[0].strip().rstrip("({,*/+-^ ")
+
+
+def _parse(text: str) -> Number | None:
+    """Evaluate an expression of numbers, constants and functions alone."""
+    code = re.sub(r"\\infty\b", " inf ", text)
+    code = re.sub(
+        r"\\?log_{?(\d+|e)}?\s*(?:\(([^()]*)\)|(\d+(?:\.\d+)?))", lambda m: f" logb({m[1]},{m[2] or m[3]})", code
+    )
+    code = re.sub(r"\\(pi|ln|log|exp|sin|cos|tan|arctan|arcsin|arccos)\b", r" \1 ", code)
+    code = re.sub(r"\b(ln|log|exp|sin|cos|tan|sqrt)\s+(\d+(?:\.\d+)?|pi|e)\b", r"\1(\2)", code)
+    code = re.sub(r"\^\s*{([^{}]*)}", r"**(\1)", code).replace("^", "**").replace("{", "(").replace("}", ")")
+    code = re.sub(r"(?<=[\d.])\s*[x]\s*(?=10\*\*)", "*", code)
+    code = re.sub(r"(\d+)\s*!(?!=)", r"factorial(\1)", code)
+    code = re.sub(r"(?<![\w.])(\d+)\s+\(?(\d+)\s*/\s*(\d+)\)?", r"(\1+\2/\3)", code)  # 3 1/2
+    code = re.sub(r"(?<![\w.])0+(?=\d)", "", code)
+    code = re.sub(
+        r"(?<=[\d)])\s*(?=\(|pi\b|e\b(?![-+]?\d)|sqrt|root|binom|ln\b|log|exp|sin|cos|tan)|(?<=\))\s*(?=[\w(])|(?<=\bpi)\s+(?=[\w(])(?!\()",
+        "*",
+        code,
+    )
+    try:
+        return _finite(_walk(ast.parse(code.strip(), mode="eval").body))
+    except (SyntaxError, ValueError, TypeError, KeyError, ArithmeticError, RecursionError, MemoryError):
+        return None
+
+
+OPERATORS: Mapping[type, Callable[[Number, Number], Number]] = {
+    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: lambda a, b: Fraction(a) / Fraction(b),
+}  # fmt: skip
+
+
+def _walk(node: ast.AST) -> Number:
+    """The value of a parsed expression; raises what `_parse` catches for anything else than numbers."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, int | float) and not isinstance(node.value, bool):
+        return Fraction(repr(node.value)) if isinstance(node.value, float) else node.value
+    if isinstance(node, ast.Name):
+        return CONSTANTS[node.id]
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
+        return -_walk(node.operand) if isinstance(node.op, ast.USub) else _walk(node.operand)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow):
+        return _power(_walk(node.left), _walk(node.right))
+    if isinstance(node, ast.BinOp):
+        return OPERATORS[type(node.op)](_walk(node.left), _walk(node.right))
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.keywords:
+        return FUNCTIONS[node.func.id](*map(_walk, node.args))
+    raise ValueError("not a number")
+
+
+def _power(base: Number, exponent: Number) -> Number:
+    if abs(exponent) > LARGEST_EXPONENT:
+        raise OverflowError
+    value = base**exponent
+    return value if isinstance(value, int | float | Fraction) else math.nan
+
+
+def _finite(value: Number) -> Number | None:
+    return value if isinstance(value, int | Fraction) or math.isfinite(value) or value == math.inf else None

@@ -1,0 +1,105 @@
+"""The number that a worked solution ends with, as GSM8K asks for, and whether two numbers are the same."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+from fusion.grading.expressions import SCALES, Number, evaluate, plain_number_text
+from fusion.grading.statements import extract_boxed, without_invented_question
+
+NUMBER = r"(?<![\w.])-?\s?[$€£¥₹]?\s?-?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:e[-+]?\d+)?(?:\s*/\s*\d+(?![\d/]))?"
+CLAIM = r"\banswer\s*(?:is|was|would be|should be|must be|will be|comes to|equals|=|:|->|→)+\s*"
+
+TOTAL = r"=|\b(?:result|total|sum|difference|remainder|profit)\b[^.\d]*\b(?:is|are|was)\b"
+
+
+def extract_number(text: str) -> str | None:
+    r"""Extract the number that a text gives as its answer: `18`, `9500`, `-5`, `18.50`, a fraction as a decimal or as `1/3`.
+
+    That is what stands in the last box, else behind the last `####`, else after the last "answer is", else the last number
+    of the text, or of its last equation. What a model invents after its answer, such as a next question, is not read.
+    """
+    return _number(without_invented_question(text, lambda head: _stated(head) is not None or _number(head) is not None))
+
+
+def same_number(answer: str | None, truth: str) -> bool:
+    """Whether both are the same number: 18, 18.0 and 36/2 are."""
+    expected = extract_number(truth)
+    if answer is None or expected is None:
+        return False
+    return (value := evaluate(answer)) is not None and value == evaluate(expected)
+
+
+def _number(text: str) -> str | None:
+    stated = _stated(text)
+    if stated is not None:
+        return _read(stated)
+    lines = [line for line in plain_number_text(text).splitlines() if re.search(r"\d", line)]
+    return _read_line(lines[-1], text) if lines else _read(text)
+
+
+def _stated(text: str) -> str | None:
+    """What a text says its answer is."""
+    if (box := extract_boxed(text)) is not None:
+        return box
+    for pattern in (r"####\s*([^\n]*\d[^\n]*)", rf"{CLAIM}([^\n]*\d[^\n]*)"):
+        if matches := re.findall(pattern, text, flags=re.IGNORECASE):
+            return _sentence(matches[-1])
+    return None
+
+
+def _sentence(text: str) -> str:
+    """The beginning up to the end of its sentence."""
+    return re.split(r"[.!?](?=\s|$|[\"'”*])", text)[0]
+
+
+def _read(text: str) -> str | None:
+    """The one number of a box or a statement: evaluated as a whole, else the first number after the last `=`."""
+    text = text.strip().rstrip("!. ")
+    if (value := evaluate(text)) is not None:
+        return _write(value, text)
+    plain = plain_number_text(text)
+    parts = [part for part in plain.split("=") if re.search(NUMBER, part)]
+    return _first(parts[-1]) if parts and not re.fullmatch(r"\s*-?\d+\s*(?:,\s+-?\d+\s*)+", plain) else None
+
+
+def _read_line(line: str, text: str) -> str | None:
+    """The answer in the last line with a number: the bold one, that of the last equation, or the last."""
+    bold = re.findall(r"\*\*([^*\n]*\d[^*\n]*)\*\*(?!\s*:)", text.splitlines()[-1] if text.strip() else "")
+    if len(bold) == 1 and evaluate(bold[0]) is not None:
+        return _read(bold[0])
+    sentences = [part for part in re.split(r"(?<=[.!?])\s+(?=[A-Z])", line) if re.search(NUMBER, part)] or [line]
+    sentence = re.sub(r"(?<=\d)([^\d(]*)\([^()]*\)", r"\1", sentences[-1])  # how it was found, in brackets behind it
+    *before, last = re.split(TOTAL, sentence, flags=re.IGNORECASE)
+    if before and (number := _first(last)) is not None:
+        return number
+    matches = list(re.finditer(NUMBER, sentence, flags=re.IGNORECASE))
+    return _scaled(matches[-1], sentence) if matches else None
+
+
+def _first(text: str) -> str | None:
+    match = re.search(NUMBER, text, flags=re.IGNORECASE)
+    return _scaled(match, text) if match else None
+
+
+def _scaled(match: re.Match[str], text: str) -> str | None:
+    """A number with the thousand or million that stands behind it."""
+    digits = re.sub(r"[\s,$€£¥₹]", "", match[0])
+    scale = re.match(r"\s*(k|thousand|million|billion|trillion)\b", text[match.end() :], flags=re.IGNORECASE)
+    value = evaluate(digits)
+    if value is None:
+        return None
+    return _write(Fraction(value) * SCALES[scale[1].lower()] if scale else value, "" if scale else digits)
+
+
+def _write(value: Number, text: str) -> str:
+    """A number as text: as it was written where that is plain digits, else in its shortest exact form."""
+    digits = re.sub(r"[\s,$]", "", text)
+    if re.fullmatch(r"-?\d+(?:\.\d+)?", digits):
+        return digits
+    if isinstance(value, float):
+        return repr(value)
+    exact = Fraction(value)
+    short = exact.numerator if exact.denominator == 1 else float(exact)
+    return str(short) if Fraction(str(short)) == exact else str(exact)

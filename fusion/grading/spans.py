@@ -1,0 +1,140 @@
+"""The words that DROP asks for: one or several spans of the passage, in either order, numbers and dates, in any usual form."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Sequence
+from fractions import Fraction
+
+from fusion.grading.expressions import WORDS
+from fusion.grading.statements import extract_boxed, extract_final_answer, last_statement, without_invented_question
+
+MONTHS = [
+    "january",
+    "february",
+    "march",
+    "april",
+    "may",
+    "june",
+    "july",
+    "august",
+    "september",
+    "october",
+    "november",
+    "december",
+]
+MONTH = rf"({'|'.join(f'{month[:3]}(?:{month[3:]}|t)?' if len(month) > 3 else month for month in MONTHS)})\.?"
+DAY = r"(\d{1,2})(?:st|nd|rd|th)?"
+
+
+def extract_span(text: str) -> str | None:
+    """Extract what a text gives as its answer: after its last "Answer:", in its last box, else its last short statement."""
+    text = without_invented_question(text, lambda head: (extract_final_answer(head) or extract_boxed(head)) is not None)
+    if listed := re.search(r"answer\s*:\**((?:\s*(?:[-•*]|\d+[.)])[ \t][^\n]+)+)\s*\Z", text, flags=re.IGNORECASE):
+        return ", ".join(re.sub(r"^\s*(?:[-•*]|\d+[.)])\s+", "", line) for line in listed[1].strip().splitlines())
+    return extract_final_answer(text) or extract_boxed(text) or last_statement(text)
+
+
+def same_spans(answer: str | None, truths: Sequence[Sequence[str]]) -> bool:
+    """Whether an answer gives all spans of one of the true answers, in any order, articles and punctuation aside.
+
+    The words of a span must stand together. An answer that leaves it open (`2 or 3`) or names further spans (`Tom and Ann`
+    where `Tom` is right) gives none.
+    """
+    return any(_gives(answer or "", _parts(truth)) for truth in truths)
+
+
+def same_words(answer: str | None, truths: Sequence[str]) -> bool:
+    """Whether an answer gives any of the true answers, each of which is one span; see `same_spans`."""
+    return same_spans(answer, [[truth] for truth in truths])
+
+
+def split_spans(truth: str, passage: str) -> list[str]:
+    """Split a true answer whose spans were joined by `and`, unless the passage holds it as one span."""
+    truth = " ".join(truth.split())
+    return [truth] if truth in " ".join(passage.split()) else _parts([truth])
+
+
+def _parts(spans: Sequence[str]) -> list[str]:
+    """The spans of an answer; where some were joined by `and`, each by itself."""
+    return [part for span in spans for part in re.split(r"\s+and\s+", span.strip()) if part.strip()]
+
+
+def _gives(answer: str, spans: Sequence[str]) -> bool:
+    wanted = [_words(span) for span in spans]
+    said = _words(_essence(answer, spans))
+    if not wanted or not all(wanted) or not all(f" {words} " in f" {said} " for words in wanted):
+        return False
+    return not _further(answer, wanted)
+
+
+def _essence(answer: str, spans: Sequence[str]) -> str:
+    """The answer without what it denies, and of an equation its result."""
+    answer = re.split(r"(?:^|,?\s+)(?:not|rather than|instead of|as opposed to)\s+", answer)[0]
+    return answer.split("=")[-1] if not any("=" in span for span in spans) else answer
+
+
+def _further(answer: str, wanted: Sequence[str]) -> bool:
+    """Whether an answer names other things besides the spans: after `or`, or after `and` a name or number that none of them is."""
+    answer = re.sub(r"\([^()]*\)", " ", answer)
+    alternatives = re.split(r"\s+or\s+", answer)
+    if len(alternatives) > 1 and not any(" or " in f" {words} " for words in wanted):
+        return True
+    items = re.split(r",?\s+(?:and|&)\s+", answer.split(":")[-1])
+    if len(items) < 2:
+        return False
+    return any(re.match(r"[A-Z0-9]", item) and not _holds(item, wanted) for item in items)
+
+
+def _holds(item: str, wanted: Sequence[str]) -> bool:
+    said = f" {_words(item)} "
+    return any(f" {words} " in said or said.strip() in words for words in wanted)
+
+
+def _words(text: str) -> str:
+    """Small letters, no articles; punctuation and hyphens part words; numbers and dates in one form."""
+    text = text.translate(str.maketrans({"−": "-", "–": "-", "—": "-", "’": "'", "‘": "'", "“": '"', "”": '"'}))
+    text = re.sub(r"\\(?:text|mathrm|textbf)\s*{([^{}]*)}|\\\$", lambda match: match[1] or " ", text)
+    text = re.sub(r"(?<=\d)(?:,|\{,\}|\\,)(?=\d{3})", "", text.lower())
+    text = re.sub(r"(?<=\w)'s\b|(?<=s)'(?=\s|$)", "", _dates(text))
+    text = re.sub(r"(?<=\d)(?=(?:st|nd|rd|th|%|km|m|kg|s)\b)|(?<=\d)-?(?=yards?\b)", " ", text)
+    text = re.sub(r"(?<![^\s($])-(?=[\d.])", " minus", text)
+    text = re.sub(rf"(?!(?<=\d)\.(?=\d))[{re.escape(string.punctuation)}]", " ", text)
+    words = [word for word in text.split() if word not in ("a", "an", "the")]
+    return " ".join(_numeral(word) for word in _joined(words))
+
+
+def _joined(words: Sequence[str]) -> list[str]:
+    """Words with the first number in words, `forty one`, in digits."""
+    if not words or words[0] not in WORDS:
+        return list(words)
+    tens, *rest = words
+    if rest and WORDS[tens] >= 20 and WORDS.get(rest[0], 99) < 10:
+        return [str(WORDS[tens] + WORDS[rest[0]]), *rest[1:]]
+    return [str(WORDS[tens]), *rest]
+
+
+def _numeral(word: str) -> str:
+    try:
+        return str(Fraction(word))
+    except (ValueError, ZeroDivisionError):
+        return word
+
+
+def _dates(text: str) -> str:
+    """Each date of a text in small letters as day, month in letters, year: `8 may 1945`, however it was written."""
+    text = re.sub(r"\b(\d{4})-(\d{2})-(\d{2})\b", lambda date: f"{date[3]} {_month(int(date[2]))} {date[1]}", text)
+    text = re.sub(rf"\b{MONTH}\s+{DAY}(?!\d)(?:\s*,?\s*(\d{{4}})\b)?", r"\2 \1 \3", text)
+    text = re.sub(
+        rf"\b{DAY}\s+(?:of\s+)?{MONTH}(?![a-z])\s*,?\s*", lambda date: f"{int(date[1])} {_name(date[2])} ", text
+    )
+    return re.sub(rf"\b{MONTH}(?![a-z])\s*,?\s*(?:of\s+)?(?=\d{{4}}\b)", lambda date: f"{_name(date[1])} ", text)
+
+
+def _month(number: int) -> str:
+    return MONTHS[number - 1] if 0 < number <= len(MONTHS) else str(number)
+
+
+def _name(short: str) -> str:
+    return next(month for month in MONTHS if month.startswith(short[:3]))

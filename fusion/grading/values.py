@@ -1,0 +1,100 @@
+"""The values that TheoremQA asks for: numbers within a tolerance, lists of them, truth values, options."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+
+from fusion.grading.expressions import Number, evaluate, plain_number_text
+from fusion.grading.options import extract_option
+from fusion.grading.statements import extract_boxed, extract_final_answer, last_statement, without_invented_question
+
+ANSWER_TYPES = ("bool", "option", "integer", "float", "list of integer", "list of float")
+BRACKETS = r"\\begin{[bpv]?matrix}(.*?)\\end{[bpv]?matrix}|\\?[\[({](.*)[\])}]"
+
+
+def extract_value(text: str) -> str | None:
+    """Extract what a text gives as its answer: in its last box, after its last "answer is", else its last short statement."""
+    text = without_invented_question(text, lambda head: (extract_final_answer(head) or extract_boxed(head)) is not None)
+    return extract_final_answer(text) or extract_boxed(text) or last_statement(text)
+
+
+def same_value(answer: str | None, truth: str, answer_type: str) -> bool:
+    """Whether an answer has the value `truth` (in JSON) of the type `answer_type`, one of TheoremQA's `ANSWER_TYPES`.
+
+    Floats agree within 4%, whole numbers exactly, lists element by element. Raises ValueError for another type.
+    """
+    if answer_type not in ANSWER_TYPES:
+        raise ValueError(f"Unknown type of answer {answer_type!r} in TheoremQA; known are {', '.join(ANSWER_TYPES)}.")
+    value = json.loads(truth)
+    if answer is None:
+        return False
+    answer = extract_boxed(answer) or answer
+    if answer_type == "bool":
+        return _truth_value(answer) == value
+    if answer_type == "option":
+        return _option(answer) == str(value).strip("() ").upper()
+    numbers = _elements(answer) if isinstance(value, list) else [_number(answer)]
+    truths, loose = value if isinstance(value, list) else [value], "float" in answer_type
+    return len(numbers) == len(truths) and all(_close(a, b, loose) for a, b in zip(numbers, truths, strict=True))
+
+
+def _truth_value(answer: str) -> bool | None:
+    """True or False, as an answer says it first; None where it says neither."""
+    match = re.search(
+        r"\b(?:(not)\s+(?:\w+\s+)?)?(true|yes|correct|right|false|no|incorrect|wrong|untrue)\b", answer.lower()
+    )
+    return None if match is None else (match[2] in ("true", "yes", "correct", "right")) != bool(match[1])
+
+
+def _option(answer: str) -> str | None:
+    """A letter by itself, small or not, in brackets or not."""
+    match = re.match(r"\W*(?:option\s+)?\(?([a-zA-Z])(?![\w'])", answer)
+    return match[1].upper() if match else extract_option(answer, "ABCDEF")
+
+
+def _close(a: Number | None, b: int | float, loose: bool) -> bool:
+    if a is None:
+        return False
+    return math.isclose(a, b, rel_tol=0.04, abs_tol=1e-9) if loose else math.isclose(a, b, abs_tol=1e-9)
+
+
+def _number(answer: str) -> Number | None:
+    """The value of an answer; what stands in per cent, as hundredths; of `x = 2` and `P(A) is 2` what stands behind."""
+    value = _in_per_cent(answer)
+    if value is not None:
+        return value
+    if (value := evaluate(answer)) is not None:
+        return value
+    plain = plain_number_text(answer)
+    found = re.search(
+        r"(?<![\w.])-?(?:\d[\d,]*\.?\d*|\.\d+)(?:e[-+]?\d+|\s*(?:\*|x)\s*10\s*\^\s*{?-?\d+}?)?(?:\s*/\s*\d+)?(\s*%)?",
+        plain,
+        flags=re.IGNORECASE,
+    )
+    if found is None:
+        return None
+    return _in_per_cent(found[0]) if found[1] else evaluate(found[0])
+
+
+def _in_per_cent(answer: str) -> Number | None:
+    match = re.fullmatch(
+        r"(.*\d)\s*(?:%|per\s?cent).*", plain_number_text(answer).strip(), flags=re.IGNORECASE | re.DOTALL
+    )
+    value = evaluate(match[1]) if match else None
+    return None if value is None else value / 100
+
+
+def _elements(answer: str) -> list[Number | None]:
+    r"""The numbers of a list, `[1, 2]`, `(1,2)`, `\{1, 2\}`, a matrix of one row or column, `1, 2 and 3`."""
+    answer = answer.split("=")[-1]
+    match = re.search(BRACKETS, answer, flags=re.DOTALL)
+    inner = next((group for group in match.groups() if group is not None), "") if match else answer
+    inner = re.sub(r"\\left|\\right", "", inner).strip().strip("[] ").removesuffix("\\")
+    parts = (
+        re.split(r"\\\\|&|;|,(?!\d{3}\b(?!\s*[,\])]))|\band\b", inner)
+        if not re.search(r",\s*\d{3}\b", inner)
+        else re.split(r"\\\\|&|;|,|\band\b", inner)
+    )
+    return [_number(part) for part in parts if part.strip()]
