@@ -33,6 +33,9 @@ def benchmark(
     template: Annotated[
         Literal["auto", "chat", "plain"] | None, typer.Option(help="How prompts are written; else as the suite says.")
     ] = None,
+    scoring: Annotated[
+        Literal["fusion", "lm_eval"] | None, typer.Option(help="Whose rules say which answers are right; else as the suite says.")
+    ] = None,
     backend: Annotated[Literal["transformers", "vllm"], typer.Option(help="What runs the models.")] = "transformers",
     dtype: Annotated[Literal["float32", "bfloat16", "float16"], typer.Option(help="Type of weights.")] = "float32",
     allow_code_execution: Annotated[
@@ -55,7 +58,9 @@ def benchmark(
     from fusion_eval.runners.evaluate import BenchmarkSettings
 
     quiet()
-    settings = BenchmarkSettings(data, limit, max_new_tokens, template, allow_code_execution, backend, dtype, device())
+    settings = BenchmarkSettings(
+        data, limit, max_new_tokens, template, allow_code_execution, backend, dtype, device(), scoring=scoring
+    )
     guards = [name.strip() for name in guard.split(",") if name.strip()]
     comparisons = Comparisons(guards, baseline, fusion_data, ngram)
     with naming(out):
@@ -85,7 +90,7 @@ def _run(
 def _announce(models: Sequence[str], suite: Suite, settings: BenchmarkSettings) -> None:
     from fusion.grading.sandbox import describe_containment
     from fusion.runtime.console import console
-    from fusion_eval.runners.evaluate import NO_CODE, doc_limit
+    from fusion_eval.runners.evaluate import doc_limit, why_skipped
     from fusion_eval.suites.tasks import runs_code
 
     code = [task for task in suite.tasks if runs_code(task)]
@@ -93,8 +98,9 @@ def _announce(models: Sequence[str], suite: Suite, settings: BenchmarkSettings) 
     console.print(f"[bold]{suite.name}[/]: {len(models)} models, questions of each task: {questions}")
     if code and settings.allow_code_execution:
         console.print(describe_containment())
-    elif code:
-        console.print(f"[yellow]Left out: {', '.join(code)}; {NO_CODE}.[/]")
+    skipped = {task: reason for task in suite.tasks if (reason := why_skipped(task, suite, settings))}
+    for reason in dict.fromkeys(skipped.values()):
+        console.print(f"[yellow]Left out: {', '.join(task for task in skipped if skipped[task] == reason)}; {reason}.[/]")
 
 
 @contextmanager

@@ -30,24 +30,26 @@ def request_key(method: str, arguments: Iterable[Any]) -> str:
 class AnswerCache:
     """Answers of one model to one version of one task by request key: a file of JSON lines that only grows.
 
-    A line is [key, answer, tokens cut off the prompt]. The process may be killed at any time. Raises ValueError where a line
-    other than the last is damaged.
+    A line is [key, answer, tokens cut off the prompt]. `others` are files of the same model and requests under another
+    scoring, whose answers hold here too and are only read. The process may be killed at any time. Raises ValueError where a
+    line other than the last is damaged.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, others: Sequence[Path] = ()) -> None:
         self.path = path
         self.answers: dict[str, Answer] = {}
         self.tokens_cut: dict[str, int] = {}
         """By request key: the tokens that were cut off the prompt's beginning, which did not fit the model's context."""
-        for key, answer, cut in self._read():
-            self.answers[key], self.tokens_cut[key] = answer, cut
+        for file in [*others, path]:
+            for key, answer, cut in self._read(file):
+                self.answers[key], self.tokens_cut[key] = answer, cut
 
-    def _read(self) -> Iterable[tuple[str, Answer, int]]:
-        if not self.path.exists():
+    def _read(self, path: Path) -> Iterable[tuple[str, Answer, int]]:
+        if not path.exists():
             return
-        lines = self.path.read_bytes().split(b"\n")
-        if lines.pop():  # cut off while it was written
-            with self.path.open("r+b") as stream:
+        lines = path.read_bytes().split(b"\n")
+        if lines.pop() and path == self.path:  # cut off while it was written
+            with path.open("r+b") as stream:
                 stream.truncate(sum(len(line) + 1 for line in lines))
         for number, line in enumerate(lines, 1):
             try:
@@ -55,7 +57,7 @@ class AnswerCache:
                 yield key, answer, cut
             except ValueError as error:
                 raise ValueError(
-                    f"{self.path}, line {number}, is damaged ({error}). Delete the line, or the file to ask again."
+                    f"{path}, line {number}, is damaged ({error}). Delete the line, or the file to ask again."
                 ) from error
 
     def add(self, key: str, answer: Answer, tokens_cut: int = 0) -> None:

@@ -24,10 +24,19 @@ from fusion_eval.statistics.comparison import summarise
 from fusion_eval.suites import local_data, sentences
 from fusion_eval.suites.lm_eval_logging import lm_eval_log_level
 from fusion_eval.suites.samples import from_lm_eval
-from fusion_eval.suites.suite import Suite, catalogue
-from fusion_eval.suites.tasks import Subtask, doc_indices, load_subtasks, runs_code, version
+from fusion_eval.suites.suite import Scoring, Suite, catalogue
+from fusion_eval.suites.tasks import (
+    Subtask,
+    doc_indices,
+    has_scoring,
+    load_subtasks,
+    request_version,
+    runs_code,
+    version,
+)
 
 NO_CODE = "its answers are programs, which are run with --allow-code-execution alone"
+NO_FILTER = "lm-eval has no filter for written answers to it; take the scoring fusion"
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,8 @@ class BenchmarkSettings:
     """Tokens of a batch of likelihoods."""
     batch_size: int = 16
     """Answers generated at once."""
+    scoring: Scoring | None = None
+    """Who scores answers to tasks of ours, we or lm-eval; None takes what the suite says."""
 
 
 def evaluate(
@@ -59,6 +70,8 @@ def evaluate(
 ) -> Result:  # fmt: skip
     """Evaluate a model on a suite and write `out`/<name>/<suite>.json; read it where it has the same key already.
 
+    With lm-eval's scoring the result is called <suite>-lm_eval, so that it stands beside ours.
+
     Answers are kept in `out`/answers, by model, settings and version of each task, so that whatever was stopped goes on
     and no request is answered twice. `progress` is called with the number of requests and returns what is called as they
     are answered.
@@ -66,18 +79,18 @@ def evaluate(
     Raises ValueError where nothing of the suite can be measured, and what loading models and data raises.
     """
     key = _key(ref, suite, settings)
-    file = out / name / f"{suite.name}.json"
+    title = suite.name if key["scoring"] == "fusion" else f"{suite.name}-lm_eval"
+    file = out / name / f"{title}.json"
     if file.exists() and (existing := Result.load(file)).provenance.get("key") == key:
         return existing
-    allowed = {task: settings.allow_code_execution or not runs_code(task) for task in suite.tasks}
-    if not any(allowed.values()):
-        raise ValueError(f"Nothing of {suite.name} can be measured: {NO_CODE}.")
-    tasks = [task for task in suite.tasks if allowed[task]]
+    skipped = {task: reason for task in suite.tasks if (reason := why_skipped(task, suite, settings))}
+    tasks = [task for task in suite.tasks if task not in skipped]
+    if not tasks:
+        raise ValueError(f"Nothing of {suite.name} can be measured: {'; '.join(dict.fromkeys(skipped.values()))}.")
     with sentences.nltk_tokenizer():
         samples = _measure(ref, suite, settings, tasks, key=key, out=out, progress=progress)
-    skipped = {task: NO_CODE for task, ok in allowed.items() if not ok}
     provenance = {"key": key, "skipped": skipped, **_provenance(settings)}
-    result = Result(model=name, suite=suite.name, path=ref.path, provenance=provenance, samples=samples)
+    result = Result(model=name, suite=title, path=ref.path, provenance=provenance, samples=samples)
     result = result.model_copy(update={"provenance": provenance | {"scores": _scores(result)}})
     result.save(file)
     return result
@@ -88,6 +101,18 @@ def doc_limit(suite: Suite, settings: BenchmarkSettings, task: str) -> int | Non
     return suite.limit.get(task) if settings.limit is None else settings.limit
 
 
+def scoring_of(suite: Suite, settings: BenchmarkSettings) -> Scoring:
+    """Who scores answers to tasks of ours."""
+    return settings.scoring or suite.scoring
+
+
+def why_skipped(task: str, suite: Suite, settings: BenchmarkSettings) -> str | None:
+    """Why a task is left out of the suite, None where it is measured."""
+    if runs_code(task) and not settings.allow_code_execution:
+        return NO_CODE
+    return None if has_scoring(task, scoring_of(suite, settings)) else NO_FILTER
+
+
 def _measure(
     ref: ModelRef, suite: Suite, settings: BenchmarkSettings, tasks: Sequence[str], *, key: Mapping[str, Any], out: Path,
     progress: Callable[[int], Progress],
@@ -95,9 +120,9 @@ def _measure(
     subtasks: list[Subtask] = []
     for task in tasks:
         limit = doc_limit(suite, settings, task)
-        subtasks += _load_subtasks(task, settings, limit)
+        subtasks += _load_subtasks(task, settings, limit, key["scoring"])
     folder = out / "answers" / _short_hash(key["model"], key["requests"])
-    by_task = {task: AnswerCache(folder / f"{version(task)}.jsonl") for task in tasks}
+    by_task = {task: _answer_cache(folder, task, key["scoring"]) for task in tasks}
     caches = {subtask.task.task_name: by_task[subtask.name] for subtask in subtasks}
     requests = sum(len(subtask.doc_indices) * _requests_per_doc(subtask) for subtask in subtasks)
     lm = AnswerCachingLM(lambda: _load(ref, settings), caches, progress(requests))
@@ -109,14 +134,22 @@ def _measure(
     return _samples(subtasks, evaluated["samples"], lm.tokens_cut)
 
 
-def _load_subtasks(task: str, settings: BenchmarkSettings, limit: int | None) -> list[Subtask]:
+def _load_subtasks(task: str, settings: BenchmarkSettings, limit: int | None, scoring: Scoring) -> list[Subtask]:
+    max_new_tokens = settings.max_new_tokens
     try:
-        return list(load_subtasks(task, settings.data, limit=limit, max_new_tokens=settings.max_new_tokens))
+        return load_subtasks(task, settings.data, limit=limit, max_new_tokens=max_new_tokens, scoring=scoring)
     except ConnectionError as error:
         raise ValueError(
             f"The questions of {task} are not in the cache of datasets here, and the hub cannot be reached ({error}). Give a "
             "folder with the benchmarks' files (--data), or run once with a connection."
         ) from error
+
+
+def _answer_cache(folder: Path, task: str, scoring: Scoring) -> AnswerCache:
+    """Answers kept under the task's version; those that were asked for the same under another scoring are taken over."""
+    path = folder / f"{version(task, scoring)}.jsonl"
+    others = sorted(folder.glob(f"{task}@{request_version(task)}+*.jsonl"))
+    return AnswerCache(path, [other for other in others if other != path])
 
 
 def _load(ref: ModelRef, settings: BenchmarkSettings) -> Any:
@@ -136,7 +169,7 @@ def _samples(
         spec, entries = catalogue()[subtask.name], logged[subtask.task.task_name]
         weight = _weight(subtask, subtasks) if spec.mean_over == "subsets" else 1.0
         seen: Counter[str] = Counter()
-        filter_name = spec.filter or entries[0]["filter"]
+        filter_name = subtask.filter or entries[0]["filter"]
         for entry in entries:
             if entry["filter"] != filter_name:
                 continue
@@ -168,7 +201,8 @@ def _key(ref: ModelRef, suite: Suite, settings: BenchmarkSettings) -> dict[str, 
     return {
         "model": model_fingerprint(ref),
         "requests": {"backend": settings.backend, "dtype": settings.dtype, "chat": chat, "tokens_cut": "kept"},
-        "tasks": {task: version(task) for task in suite.tasks},
+        "scoring": scoring_of(suite, settings),
+        "tasks": {task: version(task, scoring_of(suite, settings)) for task in suite.tasks},
         "limit": {task: doc_limit(suite, settings, task) for task in suite.tasks},
         "max_new_tokens": settings.max_new_tokens,
         "allow_code_execution": settings.allow_code_execution,

@@ -2,7 +2,7 @@
 
     DIR/arc_challenge/test     question, choices, labels, answerKey
         bbh/bbh                task, input, target
-        drop/dev               passage, question, answers
+        drop/dev               passage, question, answers (each a text, or a list of its spans)
         gsm8k/test, train      question, answer
         hellaswag/validation   ctx ("<activity>: <context>"), endings, label
         humaneval/humaneval    task_id, prompt, entry_point, canonical_solution, test
@@ -29,6 +29,8 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, DatasetDict
+
+from fusion.grading.answers import split_spans
 
 Rows = list[dict[str, Any]]
 
@@ -109,11 +111,11 @@ def _drop(folder: Path, _subset: str | None) -> dict[str, Rows]:
 
 def _drop_row(row: dict[str, Any]) -> dict[str, Any]:
     no_date = {"day": "", "month": "", "year": ""}
-    answers = row["answers"]
-    others = {"number": [""] * len(answers), "date": [no_date] * len(answers), "spans": [[a] for a in answers]}
-    answer = {"number": "", "date": no_date, "spans": [answers[0]]}
+    answers = [a if isinstance(a, list) else split_spans(a, row["passage"]) for a in row["answers"]]
+    others = {"number": [""] * len(answers), "date": [no_date] * len(answers), "spans": answers}
+    answer = {"number": "", "date": no_date, "spans": answers[0]}
     key = hashlib.sha256((row["passage"] + row["question"]).encode()).hexdigest()[:16]
-    return {**row, "query_id": key, "answer": answer, "validated_answers": others}
+    return {**row, "answers": answers, "query_id": key, "answer": answer, "validated_answers": others}
 
 
 def _gsm8k(folder: Path, _subset: str | None) -> dict[str, Rows]:

@@ -13,6 +13,10 @@ from typing import Any
 from fusion.grading import answers, sandbox
 
 logger = logging.getLogger(__name__)
+
+SCORING_VERSION = 2
+"""Raised with every change of what counts as right; part of each task's version, and so of results and of kept answers."""
+
 Doc = dict[str, Any]
 Responses = Sequence[Sequence[str]]
 Filtered = list[list[Any]]

@@ -16,6 +16,23 @@ from fusion_eval.results import format_mistakes
 HERE = Path(__file__).parent
 
 
+Scoring = Literal["fusion", "lm_eval"]
+"""Who says which answers are right: our extraction and comparison, or lm-eval's filters and metrics for the same benchmark."""
+
+
+class LmEvalScoring(BaseModel):
+    """How lm-eval scores written answers to a benchmark that we ask in words of our own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    file: str
+    """lm-eval's task file whose filters, metrics and targets are taken."""
+    metric: str
+    """The metric that is the score of a question."""
+    filter: str | None = None
+    """Name of the filter after which the metric is taken; None for the only one."""
+
+
 class TaskSpec(BaseModel):
     """A task of the catalogue: one line of catalogue.yaml."""
 
@@ -33,6 +50,8 @@ class TaskSpec(BaseModel):
     """Name of lm-eval's filter after which the metric is taken; None for the only or first one."""
     mean_over: Literal["questions", "subsets"] = "questions"
     """Whether each question or each subset counts the same."""
+    lm_eval: LmEvalScoring | None = None
+    """How lm-eval scores answers to a task of ours; None where it has no written form of it. Its own tasks need none."""
 
 
 class Suite(BaseModel):
@@ -44,6 +63,8 @@ class Suite(BaseModel):
     template: Literal["auto", "chat", "plain"]
     """How prompts are written: by the chat template, as plain text, or by the template where the model has one (`auto`)."""
     tasks: list[str] = Field(min_length=1)
+    scoring: Scoring = "fusion"
+    """Whether answers to tasks of ours are scored as we do, or by lm-eval's filters, to compare with published numbers."""
     limit: dict[str, Annotated[int, Field(ge=1, strict=True)]] = {}
     """Questions of a task, spread evenly over it and its subsets; all where it is not named."""
 
