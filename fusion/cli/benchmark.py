@@ -34,7 +34,8 @@ def benchmark(
         Literal["auto", "chat", "plain"] | None, typer.Option(help="How prompts are written; else as the suite says.")
     ] = None,
     scoring: Annotated[
-        Literal["fusion", "lm_eval"] | None, typer.Option(help="Whose rules say which answers are right; else as the suite says.")
+        Literal["fusion", "lm_eval"] | None,
+        typer.Option(help="Whose rules say which answers are right; else as the suite says."),
     ] = None,
     backend: Annotated[Literal["transformers", "vllm"], typer.Option(help="What runs the models.")] = "transformers",
     dtype: Annotated[Literal["float32", "bfloat16", "float16"], typer.Option(help="Type of weights.")] = "float32",
@@ -100,7 +101,9 @@ def _announce(models: Sequence[str], suite: Suite, settings: BenchmarkSettings) 
         console.print(describe_containment())
     skipped = {task: reason for task in suite.tasks if (reason := why_skipped(task, suite, settings))}
     for reason in dict.fromkeys(skipped.values()):
-        console.print(f"[yellow]Left out: {', '.join(task for task in skipped if skipped[task] == reason)}; {reason}.[/]")
+        console.print(
+            f"[yellow]Left out: {', '.join(task for task in skipped if skipped[task] == reason)}; {reason}.[/]"
+        )
 
 
 @contextmanager

@@ -12,48 +12,11 @@ import re
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 
+from fusion.grading.notation import SCALES, WORDS, plain_number_text
+
 Number = int | float | Fraction
-LARGEST_EXPONENT, LARGEST_FACTORIAL = (
-    1024,
-    170,
-)  # beyond them no float is finite, and an exact value would take for ever
-SIGNS = str.maketrans(
-    {
-        "−": "-",
-        "–": "-",
-        "—": "-",
-        "﹣": "-",
-        "－": "-",
-        "×": "*",
-        "·": "*",
-        "⋅": "*",
-        "÷": "/",
-        "⁄": "/",
-        "∕": "/",
-        "π": " pi ",
-        "∞": " inf ",
-    }
-    | {
-        "\u00a0": " ",
-        "\u2009": " ",
-        "\u200a": " ",
-        "\u202f": " ",
-        "，": ",",
-        "⁰": "^0",
-        "¹": "^1",
-        "²": "^2",
-        "³": "^3",
-        "⁴": "^4",
-        "½": " 1/2",
-        "¼": " 1/4",
-        "¾": " 3/4",
-    }
-)
-SCALES = {"k": 10**3, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-WORDS = dict(zip(
-    ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"], range(21), strict=True,
-)) | {"thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90, "hundred": 100}  # fmt: skip
-"""Numbers that answers spell out."""
+# beyond these no float is finite, and an exact value would take for ever
+LARGEST_EXPONENT, LARGEST_FACTORIAL = 1024, 170
 FUNCTIONS: Mapping[str, Callable[..., Number]] = {
     "sqrt": math.sqrt, "root": lambda n, x: x ** (1 / n), "ln": math.log, "log": math.log, "logb": lambda b, x: math.log(x, b),
     "exp": math.exp, "sin": math.sin, "cos": math.cos, "tan": math.tan, "arctan": math.atan, "arcsin": math.asin,
@@ -61,54 +24,12 @@ FUNCTIONS: Mapping[str, Callable[..., Number]] = {
     "factorial": lambda n: math.factorial(int(n)) if n <= LARGEST_FACTORIAL else math.inf,
 }  # fmt: skip
 CONSTANTS = {"pi": math.pi, "e": math.e, "inf": math.inf}
-COUNTS = rf"\d|\b(?:{'|'.join([*SCALES, *WORDS])})\b"
-GROUP = r"{((?:[^{}]|{[^{}]*})*)}"
-UNIT = r"\\(?:text|mathrm|mbox|textbf|textrm|operatorname|mathit|mathbf)\s*{([^{}]*)}(?:\s*\^\s*{?-?\d+}?)?"
-
-
-def plain_number_text(text: str) -> str:
-    r"""LaTeX and typography of numbers as plain text: separators of thousands and units gone, `\frac{a}{b}` as `((a)/(b))`."""
-    text = re.sub(
-        r"\\(?:left|right|displaystyle|big|Big|bigl|bigr|quad|qquad)\b|\\[\[\]()]|(?<!\\)\$|`|\*\*", " ", text
-    )
-    text = re.sub(r"(?<=\d)(?:\{,\}|\\,|\\!|,\\!|\\;|\\ |\{\\,\}|,\\ )\s?(?=\d{3}(?!\d))", "", text)
-    text = re.sub(
-        UNIT,
-        lambda match: f" {match[1]} " if re.search(COUNTS, match[1]) else " ",
-        text.replace("\\$", "").replace("\\%", "%"),
-    )
-    text = re.sub(r"(?<=\d)[\u00a0\u2009\u202f'](?=\d{3}(?!\d))", "", text)
-    text = text.translate(SIGNS)
-    text = re.sub(r"\\[dtc]?frac\s*(\d)\s*(\d)(?!\d)", r"((\1)/(\2))", text)
-    for _ in range(4):  # from the innermost braces out
-        text = re.sub(rf"(?:(?<=\d)\s*)?\\[dtc]?frac\s*{GROUP}\s*{GROUP}", _fraction, text)
-        text = re.sub(rf"\\sqrt\s*\[([^\]]+)\]\s*{GROUP}", r" root(\1,\2)", text)
-        text = re.sub(rf"\\sqrt\s*{GROUP}", r" sqrt(\1)", text)
-        text = re.sub(rf"\\d?binom\s*{GROUP}\s*{GROUP}", r" binom(\1,\2)", text)
-    text = re.sub(r"\\sqrt\s*(\d)", r" sqrt(\1)", text)
-    text = re.sub(
-        r"√\s*(?:\(([^()]*)\)|(\d+(?:\.\d+)?)|(pi))", lambda match: f" sqrt({next(filter(None, match.groups()))})", text
-    )
-    text = re.sub(r"\\(?:cdot|times|ast)\b", "*", text)
-    text = re.sub(r"\\div\b", "/", text)
-    return re.sub(r"\\(?:approx|simeq|sim|doteq|equiv)\b|≈|≃|≅|⇒|→", "=", text).replace("\\,", " ").replace("\\!", "")
-
-
-def _fraction(match: re.Match[str]) -> str:
-    r"""A fraction; after a whole number, as in `3\frac{1}{2}`, it is added."""
-    whole = (
-        match.start() > 0
-        and match.string[match.start() - 1].isdigit()
-        and not re.search(r"[\^_]\s*\d+$", match.string[: match.start()])
-    )
-    simple = re.fullmatch(r"\s*\d+\s*", match[1]) and re.fullmatch(r"\s*\d+\s*", match[2])
-    return f"{'+' if whole and simple else '*' if whole else ''}(({match[1]})/({match[2]}))"
 
 
 def evaluate(text: str) -> Number | None:
     """The value of the whole text as one number or closed expression, after its last `=`; None where it is none.
 
-    A unit, a currency or words behind the number are left out; per cent are hundredths only for `evaluate_fraction`.
+    A unit, a currency, per cent or words behind the number are left out.
     """
     plain = plain_number_text(text).strip().rstrip(".;:,").strip()
     for part in reversed(plain.split("=")):
@@ -144,13 +65,9 @@ def _spelled(text: str) -> int | None:
     values = [WORDS[word] for word in words[:2] if word in WORDS]
     if not values or words[0] not in WORDS or len(words) > len(values) + 2 or re.search(r"\d", text):
         return None
-    return (
-        sum(values)
-        if len(values) == 2 and values[0] >= 20 > values[1] and values[1] < 10
-        else values[0]
-        if len(values) == 1
-        else None
-    )
+    if len(values) == 2:
+        return sum(values) if values[0] >= 20 and values[1] < 10 else None
+    return values[0]
 
 
 def _without_words(text: str) -> str:

@@ -24,7 +24,7 @@ def extract_formula(text: str) -> str | None:
 
 
 def same_expression(answer: str | None, truth: str) -> bool:
-    """Whether two LaTeX expressions agree: as text, normalised by the benchmark's own rules, by computer algebra, or in value."""
+    """Whether two LaTeX expressions agree: as text by the benchmark's own rules, by computer algebra, or in value."""
     from lm_eval.tasks.hendrycks_math.utils import is_equiv
     from math_verify import parse, verify
 

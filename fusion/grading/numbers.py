@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from fusion.grading.expressions import SCALES, Number, evaluate, plain_number_text
+from fusion.grading.expressions import Number, evaluate
+from fusion.grading.notation import SCALES, plain_number_text
 from fusion.grading.statements import extract_boxed, without_invented_question
 
 NUMBER = r"(?<![\w.])-?\s?[$€£¥₹]?\s?-?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:e[-+]?\d+)?(?:\s*/\s*\d+(?![\d/]))?"

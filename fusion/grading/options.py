@@ -3,25 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
+from fusion.grading.option_claims import BE, NOUN, claim_at, is_denied, last_claim, letter_pattern
 from fusion.grading.statements import extract_boxed, without_invented_question
-
-NOUN = r"(?:\b(?:answers?|ans|choice|option|selection|letter|response|statement|the\s+(?:correct|right|best)|(?:correct|right|best)\s+one)\b(?:\s+(?:left|remaining|that\s+(?:is|remains|fits|applies)(?:\s+\w+)?))?|答案)"
-BE = r"(?:is|are|was|would\s+be|should\s+be|must\s+be|will\s+be|(?:could|may|might|has\s+to|seems\s+to|appears\s+to)\s+be|be|'s|=|:|->|→|⇒|-|–|—|是|为|选)"
-FILLER = r"(?:\s|:|,|=|\b(?:clearly|therefore|thus|likely|probably|most|definitely|simply|indeed|either|both|the|an?|letter|option|choice|answer|correct|statement)\b(?=\s+\(?[A-Z]\b))*"
-RIGHT = r"(?:(?:the|a|most|an?)\s+)*(?:only\s+|\w*likely\s+|\w+ly\s+)?(?:correct|right|best|true|accurate|appropriate|answer|proper)"
-PICK = r"\b(?:choose|chose|pick|picked|select|selected|go\s+with|going\s+with|opt\s+for|settle\s+on|vote\s+for|(?:it|that|this)\s+(?:is|would\s+be|must\s+be|should\s+be)|it's|that\s+leaves(?:\s+us\s+with)?|leaving(?:\s+only)?)"
-SO = r"(?:^|[\n.;!,—-]\s*)(?:so|thus|hence|therefore|conclusion|in\s+conclusion|final(?:ly)?|=>|⇒|→|∴)\s*[,:]?\s*"
-
-
-@dataclass(frozen=True)
-class _Claim:
-    """A place that says which option is right: several letters where it wavers."""
-
-    start: int
-    letters: tuple[str, ...]
 
 
 def extract_option(text: str, letters: str = "ABCD", choices: Sequence[str] | None = None) -> str | None:
@@ -35,9 +20,10 @@ def extract_option(text: str, letters: str = "ABCD", choices: Sequence[str] | No
 
 
 def _choice(text: str, letters: str, choices: Sequence[str] | None) -> str | None:
-    if claims := sorted(_claims(text, letters), key=lambda claim: claim.start):
-        distinct = set(claims[-1].letters)
-        return distinct.pop() if len(distinct) == 1 else None
+    if exact := _exactly(text, letters, choices or []):
+        return exact
+    if claim := last_claim(text, letters):
+        return claim.letters[0] if len(set(claim.letters)) == 1 else None
     return (
         _leading(text, letters)
         or _by_text(text, letters, choices or [])
@@ -65,86 +51,6 @@ def _plain(text: str) -> str:
     return re.sub(r"[ \t]+", " ", text).strip()
 
 
-def _letter(letters: str) -> str:
-    """A letter by itself, in brackets or before a bracket or not; an article or a pronoun is no letter."""
-    small = letters.lower()
-    return (
-        rf"(?:[(\[{{\"'“]\s?([{letters}{small}])\s?[)\]}}\"'”]"  # in brackets or quotes, small or not
-        rf"|(?<![A-Za-z0-9'])([{letters}])(?![\w'’]|-\w)(?!\s+(?:few|lot|kind|type|small|large|good|single)\b)"
-        rf"|(?<![A-Za-z0-9'])([{small}])(?=\s*[).:](?:\s|$)|\s*$|\s*\n))"
-    )
-
-
-def _found(match: re.Match[str]) -> str:
-    return next(group for group in match.groups() if group).upper()
-
-
-def _claims(text: str, letters: str) -> Iterator[_Claim]:
-    """Yield each place that says which option is right."""
-    letter = _letter(letters)
-    after = rf"{NOUN}[\"']?\s*(?:\((?!.?\))[^)\n]*\))?(?:\s+(?:here|to\s+(?:this|the)\s+question|for\s+this\s+question|that\s+\w+\s+\w+))?\s*,?\s*{BE}{FILLER}\s*(?:\"|'|“)?"
-    for pattern in (
-        after,
-        rf"{PICK}{FILLER}\s*",
-        SO,
-        rf"\b(?:correct|right|best)\s+{NOUN}\s*",
-        rf"\b(?:not|isn't)\s+{letter}\s*,?\s*(?:but|it\s+is|it's)\s+(?:rather\s+)?",
-    ):
-        for match in re.finditer(rf"{pattern}(?={letter})", text, flags=re.IGNORECASE | re.MULTILINE):
-            if (claim := _claim_at(text, match.end(), letter, letters)) is not None and not _denied(
-                text, match.start()
-            ):
-                yield claim
-    for match in re.finditer(
-        rf"{letter}(?:[).:]\s[^.;\n]{{0,60}}?)?\s*(?:(?:{BE}|seems|appears|looks)\s+{RIGHT}\b|is[.!]?\s*$)", text
-    ):
-        if not re.match(r"\s*(?:in|only if)\b", text[match.end() :]) and not _joined_before(
-            text, match.start(), letter
-        ):
-            yield _Claim(match.start(), (_found(match),))
-
-
-def _claim_at(text: str, place: int, letter: str, letters: str) -> _Claim | None:
-    """The letters that stand at `place`: one, or those that `or`, `and` or a comma join to it."""
-    first = re.match(letter, text[place:])
-    if first is None or _is_article(text, place, first):
-        return None
-    found, end = [_found(first)], place + first.end()
-    joint = rf"(?:\s*[).:])?\s*(?:,|/|,?\s*\b(?:and|or|nor)\b|&)\s*(?:(?:also|maybe|possibly|perhaps|option)\s+)*(?={letter})"
-    while (more := re.match(joint, text[end:])) and (next_one := re.match(letter, text[end + more.end() :])):
-        if _is_article(text, end + more.end(), next_one):
-            break
-        found.append(_found(next_one))
-        end += more.end() + next_one.end()
-    return _Claim(place, tuple(found))
-
-
-def _is_article(text: str, place: int, match: re.Match[str]) -> bool:
-    """Whether an A stands before a word: `The answer is A physicist`, but not `A because`."""
-    rest = text[place + match.end() :]
-    return match[0] in ("A", "a") and bool(
-        re.match(r"\s+(?!because|since|as\b|due|for\b|and\b|or\b|not\b|but\b|rather|instead|is\b|\()[a-z]+", rest)
-    )
-
-
-def _denied(text: str, place: int) -> bool:
-    """Whether what stands there is said of wrong options: `incorrect option is`, `not the answer:`."""
-    return bool(
-        re.search(
-            r"\b(?:incorrect|wrong|false|not|isn't|each|every|any|worst|least\s+likely)\s+(?:(?:the|an?|correct|right)\s+)*$",
-            text[:place],
-            re.IGNORECASE,
-        )
-    )
-
-
-def _joined_before(text: str, place: int, letter: str) -> bool:
-    """Whether another letter is joined to the one at `place`: `Neither A nor B is correct`."""
-    return bool(re.search(rf"{letter}\s*(?:and|or|nor|,|/)\s*$", text[:place])) or bool(
-        re.search(r"\b(?:neither|if|whether|why|not)\s+(?:option\s+)?$", text[:place], re.IGNORECASE)
-    )
-
-
 def _option_lines(text: str, letters: str) -> list[str]:
     """Letters with which lines begin as options do, `B. fire`, in order."""
     pattern = rf"^\s*(?:[-•*]\s*)?(?:option\s+)?\(?([{letters}])\s?[).:](?=\s|$)"
@@ -164,8 +70,8 @@ def _leading(text: str, letters: str) -> str | None:
     """The letter with which an answer begins: `B`, `(b)`, `B. fire`, `B because`."""
     if _listed(_option_lines(text, letters), letters):
         return None
-    begin = re.match(rf"(?:option\s+|choice\s+|answer\s+)?(?=({_letter(letters)}))", text, flags=re.IGNORECASE)
-    claim = _claim_at(text, begin.end(), _letter(letters), letters) if begin else None
+    begin = re.match(rf"(?:option\s+|choice\s+|answer\s+)?(?=({letter_pattern(letters)}))", text, flags=re.IGNORECASE)
+    claim = claim_at(text, begin.end(), letters) if begin else None
     if begin is None or claim is None or len(set(claim.letters)) > 1:
         return None
     rest = text[begin.end() + len(begin[1]) :]
@@ -180,14 +86,34 @@ def _called_wrong(rest: str, letters: str) -> bool:
     return bool(wrong) and not re.search(rf"(?<!\w)[{letters}](?!\w)", sentence)
 
 
+def _said(text: str) -> list[str]:
+    """What a text says that the answer is, in words, to the end of each line."""
+    matches = re.finditer(rf"{NOUN}\s*{BE}\s*([^\n]+)", text, flags=re.IGNORECASE)
+    return [match[1] for match in matches if not is_denied(text, match.start())]
+
+
+def _exactly(text: str, letters: str, choices: Sequence[str]) -> str | None:
+    """The option whose text is the whole answer, such as `Both A and B`; one that is but a letter is none."""
+    for place in [text, *_said(text)[-1:]]:
+        same = [i for i, choice in enumerate(choices) if len(_words(choice)) > 1 and _words(choice) == _words(place)]
+        if len(same) == 1:
+            return letters[same[0]]
+    return None
+
+
 def _by_text(text: str, letters: str, choices: Sequence[str]) -> str | None:
     """The option whose text is the final answer, or the only one that a short answer or its last line holds."""
-    said = re.findall(rf"{NOUN}\s*{BE}\s*([^\n]+)", text, flags=re.IGNORECASE)
+    said = _said(text)
     if not said and len(_option_lines(text, letters)) > 1:  # a list of options holds their texts
         return None
     lines = [line for line in text.splitlines() if line.strip()]
-    places = [said[-1]] if said else [text, lines[-1] if lines else ""]
-    for place in [place for place in places if len(place.split()) <= 20]:
+    longest_choice = max((len(choice.split()) for choice in choices), default=0)
+    places = [place for place in (text, lines[-1] if lines else "") if len(place.split()) <= 20 + longest_choice]
+    for place in said[-1:] or places:
+        if (exact := [i for i, choice in enumerate(choices) if choice.strip(" .") == place.strip(" .")]) and len(
+            exact
+        ) == 1:
+            return letters[exact[0]]
         held = [i for i, choice in enumerate(choices) if _holds(place, choice)]
         # an option whose text is part of another one's is named only where that other is not
         longest = [i for i in held if not any(i != j and _holds(choices[j], choices[i]) for j in held)]
@@ -201,7 +127,9 @@ def _lone_line(text: str, letters: str) -> str | None:
     lines = [line.upper() for line in _option_lines(text, letters)]
     if _listed(lines, letters):
         lines = lines[len(letters) :] if lines[: len(letters)] == list(letters) else []
-    elif re.search(r"\boptions?\b[^\n]*:\s*\n", text, flags=re.IGNORECASE):  # they are gone through, and it ends before a choice
+    elif re.search(
+        r"\boptions?\b[^\n]*:\s*\n", text, flags=re.IGNORECASE
+    ):  # they are gone through, and it ends before a choice
         return None
     lone = re.findall(rf"^\s*\(?([{letters}])\)?[.!]?\s*$", text, flags=re.MULTILINE)
     distinct = {*lines, *lone}

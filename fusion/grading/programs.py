@@ -9,36 +9,15 @@ import ast
 import builtins
 import re
 import textwrap
-import warnings
 from collections.abc import Collection, Iterator, Sequence
 
+from fusion.grading.code_blocks import LONGEST, code_blocks, future_first, longest_prefix, parse
 from fusion.grading.statements import without_thoughts
 
-FENCE = re.compile(r"^[ \t]*(?:[-*>]\s+|\d+[.)]\s+)?(?P<fence>`{3,}|~{3,})[ \t]*(?P<tag>[^\n`]*)$", flags=re.MULTILINE)
-OTHER_LANGUAGES = {
-    "output",
-    "text",
-    "plaintext",
-    "txt",
-    "bash",
-    "sh",
-    "shell",
-    "console",
-    "json",
-    "java",
-    "javascript",
-    "js",
-    "cpp",
-    "c",
-    "c++",
-    "pycon",
-}
 STARTS = re.compile(
     r"\s*(?:from\s+[\w.]+\s+import\b|import\s+\w|(?:async\s+)?def\s+\w|class\s+\w|@\w|[A-Za-z_]\w*\s*(?::[^=]+)?=[^=])"
 )
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
-LONGEST = 400
-"""Lines of an answer among which parts that parse are looked for; more would take too long."""
 
 
 def extract_code(text: str, names: Collection[str] = ()) -> str:
@@ -67,92 +46,33 @@ def complete_function(text: str, prompt: str, name: str) -> str:
     text = without_thoughts(text)
     code = extract_code(text, [name])
     if _defined(code, [name]):
-        return future_first(
-            f"{prompt}\n    pass\n\n{code}"
-        )  # the prompt brings imports and helpers; the later definition holds
+        # the prompt brings imports and helpers; the later definition holds
+        return future_first(f"{prompt}\n    pass\n\n{code}")
     bodies = [body for block in code_blocks(text) or [text] for body in _bodies(block)]
     programs = [longest_prefix(prompt, body) for body in bodies]
-    longest = max(programs, key=len, default="")
+    longest = max(programs, key=lambda program: len(program.splitlines()), default="")
     body = longest if longest.strip() else code
     return future_first(_without_trials(prompt + body, [name]) if longest.strip() else prompt + body)
 
 
 def tested_names(tests: str) -> list[str]:
-    """Names that tests call or read and neither define themselves nor have from Python: what a program must define."""
+    """Names that tests read and neither bind themselves nor have from Python: what a program must define."""
     tree = parse(tests)
-    if tree is None:
-        return []
-    bound = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
-    bound |= {node.name for node in ast.walk(tree) if isinstance(node, Definition)}
-    bound |= {
-        arg.arg for node in ast.walk(tree) if isinstance(node, ast.arguments) for arg in [*node.args, *node.kwonlyargs]
-    }
-    bound |= {
-        alias.asname or alias.name.split(".")[0]
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Import | ast.ImportFrom)
-        for alias in node.names
-    }
-    read = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)]
-    return [name for name in dict.fromkeys(read) if name not in bound and name not in dir(builtins)]
+    nodes = list(ast.walk(tree)) if tree else []
+    bound = {name for node in nodes for name in _binds(node)}
+    read = [node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)]
+    return [name for name in dict.fromkeys(read) if name not in bound and not hasattr(builtins, name)]
 
 
-def code_blocks(text: str) -> list[str]:
-    """Contents of all fenced blocks of Python or of no language, without their indentation; one that is never closed counts."""
-    return [body for tag, body in _fenced(text) if tag not in OTHER_LANGUAGES]
-
-
-def _fenced(text: str) -> Iterator[tuple[str, str]]:
-    """Yield the language, in small letters, and the contents of each fenced block."""
-    place = 0
-    while opening := FENCE.search(text, place):
-        closing = re.compile(
-            rf"^[ \t]*{re.escape(opening['fence'])}[`~]*[ \t]*$|{re.escape(opening['fence'])}", flags=re.MULTILINE
-        )
-        end = closing.search(text, opening.end())
-        tag = re.match(r"[{.]*([\w+#-]*)", opening["tag"].strip().lower())
-        body = text[opening.end() : end.start() if end else len(text)].strip("\r\n")
-        yield (
-            (tag[1] if tag else ""),
-            _session(textwrap.dedent(body.expandtabs(4) if "\t" in body and "    " in body else body)) + "\n",
-        )
-        if end is None:
-            return
-        place = end.end()
-
-
-def _session(code: str) -> str:
-    """The lines that were typed in a session of Python, `>>> x = 1`, without their prompts and outputs."""
-    if not re.match(r"\s*>>> ", code):
-        return code
-    return "\n".join(line[4:] for line in code.splitlines() if line.startswith((">>> ", "... ")))
-
-
-def future_first(program: str) -> str:
-    """Move `from __future__` imports to the top, where alone Python allows them."""
-    lines = re.findall(r"^from __future__ import [\w, ]+$", program, flags=re.MULTILINE)
-    if not lines:
-        return program
-    return "\n".join(
-        [*dict.fromkeys(lines), re.sub(r"^from __future__ import [\w, ]+$", "", program, flags=re.MULTILINE)]
-    )
-
-
-def parse(code: str) -> ast.Module | None:
-    """The syntax tree of a program, None where it is none (`return` outside a function is none)."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            compile(code, "<answer>", "exec", dont_inherit=True)
-            return ast.parse(code)
-    except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError):
-        return None
-
-
-def longest_prefix(before: str, text: str) -> str:
-    """The longest beginning of `text`, in whole lines, that is Python behind `before`; empty where no line is."""
-    lines = text.splitlines(keepends=True)[:LONGEST]
-    return next((prefix for end in range(len(lines), 0, -1) if parse(before + (prefix := "".join(lines[:end])))), "")
+def _binds(node: ast.AST) -> list[str]:
+    """Names that a node of a syntax tree gives a value to."""
+    if isinstance(node, ast.Name):
+        return [node.id] if isinstance(node.ctx, ast.Store) else []
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return [alias.asname or alias.name.split(".")[0] for alias in node.names]
+    if isinstance(node, ast.arg):
+        return [node.arg]
+    return [node.name] if isinstance(node, Definition) else []
 
 
 def _longest_part(text: str, names: Collection[str]) -> str:
@@ -191,14 +111,10 @@ def _definitions(code: str) -> list[Definition]:
 def _bound(code: str) -> set[str]:
     """Names that a program binds at its top level."""
     tree = parse(code)
-    targets = [
-        node
-        for stmt in (tree.body if tree else [])
-        if isinstance(stmt, ast.Assign | ast.AnnAssign)
-        for node in ast.walk(stmt)
-    ]
-    assigned = {node.id for node in targets if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
-    return assigned | {node.name for node in _definitions(code)}
+    assigned = [stmt for stmt in tree.body if isinstance(stmt, ast.Assign | ast.AnnAssign)] if tree else []
+    return {name for stmt in assigned for node in ast.walk(stmt) for name in _binds(node)} | {
+        node.name for node in _definitions(code)
+    }
 
 
 def _defined(code: str, names: Collection[str]) -> int:
@@ -223,12 +139,15 @@ def _without_trials(code: str, names: Collection[str]) -> str:
 
 
 def _tries_out(node: ast.stmt, names: Collection[str]) -> bool:
-    """Whether a statement at the top level is an assertion, a main block, or calls what it need not to define anything."""
-    calls = {call.func.id for call in ast.walk(node) if isinstance(call, ast.Call) and isinstance(call.func, ast.Name)}
+    """Whether a statement at the top level only tries a program out: an assertion, a main block, a call, a loop that prints."""
     if isinstance(node, ast.Assert):
         return True
-    if isinstance(node, ast.Expr):
-        return isinstance(node.value, ast.Name) or bool(calls)
+    if isinstance(node, ast.Expr):  # what stays is a docstring, or a call such as sys.setrecursionlimit(10000)
+        called = node.value.func if isinstance(node.value, ast.Call) else None
+        return not isinstance(node.value, ast.Constant) and (
+            not isinstance(called, ast.Attribute) or called.attr == "main"
+        )
+    calls = {call.func.id for call in ast.walk(node) if isinstance(call, ast.Call) and isinstance(call.func, ast.Name)}
     if isinstance(node, ast.If | ast.For | ast.While | ast.With | ast.Try):
         main = isinstance(node, ast.If) and "__name__" in ast.dump(node.test)
         return main or bool(calls & {"print", "input", *names})

@@ -7,7 +7,7 @@ import string
 from collections.abc import Sequence
 from fractions import Fraction
 
-from fusion.grading.expressions import WORDS
+from fusion.grading.notation import WORDS
 from fusion.grading.statements import extract_boxed, extract_final_answer, last_statement, without_invented_question
 
 MONTHS = [
@@ -62,21 +62,23 @@ def _parts(spans: Sequence[str]) -> list[str]:
 
 
 def _gives(answer: str, spans: Sequence[str]) -> bool:
-    wanted = [_words(span) for span in spans]
-    said = _words(_essence(answer, spans))
-    if not wanted or not all(wanted) or not all(f" {words} " in f" {said} " for words in wanted):
+    wanted, said = [_words(span) for span in spans], _words(_essence(answer, spans))
+    if not wanted or not all(wanted) or _further(answer, wanted):
         return False
-    return not _further(answer, wanted)
+    if all(f" {words} " in f" {said} " for words in wanted):
+        return True
+    return all(f" {_digits(words)} " in f" {_digits(said)} " for words in wanted)
 
 
 def _essence(answer: str, spans: Sequence[str]) -> str:
     """The answer without what it denies, and of an equation its result."""
-    answer = re.split(r"(?:^|,?\s+)(?:not|rather than|instead of|as opposed to)\s+", answer)[0]
+    if not any(" not " in span for span in spans):
+        answer = re.split(r"(?:^|,?\s+)(?:not|rather than|instead of|as opposed to)\s+", answer)[0]
     return answer.split("=")[-1] if not any("=" in span for span in spans) else answer
 
 
 def _further(answer: str, wanted: Sequence[str]) -> bool:
-    """Whether an answer names other things besides the spans: after `or`, or after `and` a name or number that none of them is."""
+    """Whether an answer names further things: after `or`, or after `and` a name or number that is none of the spans."""
     answer = re.sub(r"\([^()]*\)", " ", answer)
     alternatives = re.split(r"\s+or\s+", answer)
     if len(alternatives) > 1 and not any(" or " in f" {words} " for words in wanted):
@@ -100,19 +102,18 @@ def _words(text: str) -> str:
     text = re.sub(r"(?<=\w)'s\b|(?<=s)'(?=\s|$)", "", _dates(text))
     text = re.sub(r"(?<=\d)(?=(?:st|nd|rd|th|%|km|m|kg|s)\b)|(?<=\d)-?(?=yards?\b)", " ", text)
     text = re.sub(r"(?<![^\s($])-(?=[\d.])", " minus", text)
-    text = re.sub(rf"(?!(?<=\d)\.(?=\d))[{re.escape(string.punctuation)}]", " ", text)
-    words = [word for word in text.split() if word not in ("a", "an", "the")]
-    return " ".join(_numeral(word) for word in _joined(words))
+    text = re.sub(rf"(?!(?<![a-z])\.(?=\d))[{re.escape(string.punctuation)}]", " ", text)
+    return " ".join(_numeral(word) for word in text.split() if word not in ("a", "an", "the"))
 
 
-def _joined(words: Sequence[str]) -> list[str]:
-    """Words with the first number in words, `forty one`, in digits."""
-    if not words or words[0] not in WORDS:
-        return list(words)
-    tens, *rest = words
-    if rest and WORDS[tens] >= 20 and WORDS.get(rest[0], 99) < 10:
-        return [str(WORDS[tens] + WORDS[rest[0]]), *rest[1:]]
-    return [str(WORDS[tens]), *rest]
+def _digits(words: str) -> str:
+    """Words with the number in words at their beginning, `forty one trees`, in digits."""
+    first, *rest = words.split() or [""]
+    if first not in WORDS:
+        return words
+    if rest and WORDS[first] >= 20 and WORDS.get(rest[0], 99) < 10:
+        return " ".join([str(WORDS[first] + WORDS[rest[0]]), *rest[1:]])
+    return " ".join([str(WORDS[first]), *rest])
 
 
 def _numeral(word: str) -> str:

@@ -64,7 +64,9 @@ def without_invented_question(text: str, is_answer: Callable[[str], bool]) -> st
 
 def without_thoughts(text: str) -> str:
     """A text without what stands up to its last `</think>`, and without control tokens such as `<|im_end|>` or `</s>`."""
-    return re.sub(r"<\|[a-z_]+\|>|</?s>|<eos>|<end_of_turn>", "", re.sub(r".*</think(?:ing)?>", "", text, flags=re.DOTALL))
+    return re.sub(
+        r"<\|[a-z_]+\|>|</?s>|<eos>|<end_of_turn>", "", re.sub(r".*</think(?:ing)?>", "", text, flags=re.DOTALL)
+    )
 
 
 def _bare(text: str) -> str | None:

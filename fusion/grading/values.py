@@ -6,7 +6,8 @@ import json
 import math
 import re
 
-from fusion.grading.expressions import Number, evaluate, plain_number_text
+from fusion.grading.expressions import Number, evaluate
+from fusion.grading.notation import plain_number_text
 from fusion.grading.options import extract_option
 from fusion.grading.statements import extract_boxed, extract_final_answer, last_statement, without_invented_question
 

@@ -1,6 +1,6 @@
 """Answers as models write them, and the verdict of a person: each extractor with its comparison against a table in answers/.
 
-Half of the rows are forms that users of evaluation harnesses reported, half what small models wrote to questions of the benchmarks.
+Rows with `model` are what a small model wrote to a question of a benchmark; `lm_eval` is the verdict of lm-eval's own filter.
 """
 
 import json
@@ -10,6 +10,7 @@ import pytest
 
 from fusion.grading import answers
 from fusion_eval.suites import scoring
+from tests.helpers import benchmark_files, lm_eval_verdicts
 
 TABLES = Path(__file__).parent / "answers"
 
@@ -63,3 +64,11 @@ def test_the_verdict_is_that_of_a_person(table):
 
 def test_a_program_is_found_in_every_form_and_a_wrong_one_still_fails():
     assert [row["form"] for row in rows("program") if program(row) != row["right"]] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("table", lm_eval_verdicts.TASKS)
+def test_the_verdict_noted_beside_is_lm_evals(table, tmp_path):
+    subtask = lm_eval_verdicts.subtask_of(table, benchmark_files.benchmarks(tmp_path))
+    found = [lm_eval_verdicts.verdict(table, subtask, row) for row in rows(table)]
+    assert [row for row, verdict in zip(rows(table), found, strict=True) if verdict != row["lm_eval"]] == []

@@ -81,18 +81,28 @@ def request_version(name: str) -> str:
 
 def scored_by_lm_eval(name: str, scoring: Scoring) -> bool:
     """Whether lm-eval's own filters and metrics score a task: one of its tasks, or one of ours where that is wished."""
-    return scoring == "lm_eval" or not any("process_results" in load_yaml(f, resolve_func=False) for f in _task_files(catalogue()[name]))
+    return scoring == "lm_eval" or not any(
+        "process_results" in load_yaml(f, resolve_func=False) for f in _task_files(catalogue()[name])
+    )
 
 
 def has_scoring(name: str, scoring: Scoring) -> bool:
     """Whether a task can be scored so; lm-eval has no filter for written answers to some."""
-    return not scored_by_lm_eval(name, scoring) or scored_by_lm_eval(name, "fusion") or catalogue()[name].lm_eval is not None
+    return (
+        not scored_by_lm_eval(name, scoring)
+        or scored_by_lm_eval(name, "fusion")
+        or catalogue()[name].lm_eval is not None
+    )
 
 
 def _scoring_version(name: str, scoring: Scoring) -> str:
     if catalogue()[name].metric is None:  # a likelihood
         return ""
-    return f"+lm_eval-{installed_version('lm_eval')}" if scored_by_lm_eval(name, scoring) else f"+scoring-{SCORING_VERSION}"
+    return (
+        f"+lm_eval-{installed_version('lm_eval')}"
+        if scored_by_lm_eval(name, scoring)
+        else f"+scoring-{SCORING_VERSION}"
+    )
 
 
 def runs_code(name: str) -> bool:

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from fusion.models.loading import ModelRef
-from fusion_eval.runners.evaluate import BenchmarkSettings, evaluate, scoring_of
+from fusion_eval.runners.evaluate import BenchmarkSettings, evaluate
 from fusion_eval.statistics.comparison import summarise
 from fusion_eval.suites import local_data
 from fusion_eval.suites.scoring import SCORING_VERSION
@@ -141,84 +141,26 @@ def test_versions_name_the_stock_task_and_ours():
     assert version("gsm8k-text") == "gsm8k-text@3.0+1"  # a likelihood, which nobody scores
 
 
-LM_EVAL = {
-    "bbh": "exact_match", "arc_c": "exact_match", "mmlu": "exact_match", "gsm8k": "exact_match", "math": "math_verify", "mbpp": "pass_at_1",
-    "humaneval": "pass@1", "ifeval": "prompt_level_strict_acc", "drop": "em",
-}  # fmt: skip
-
-
-def test_every_task_is_scored_by_lm_evals_own_rules_where_it_has_them(data, llama, tmp_path):
-    how = BenchmarkSettings(
-        data=data, limit=1, max_new_tokens=2, allow_code_execution=True, batch_size=4, scoring="lm_eval"
-    )
-    result = evaluate(ModelRef(str(llama)), load_suite("infi11"), how, name="m", out=tmp_path, progress=still)
-    assert {sample.domain: max(sample.metrics, key=lambda name: name == LM_EVAL[sample.domain]) for sample in result.samples} == LM_EVAL
-    assert result.provenance["skipped"].keys() == {"theoremqa", "hellaswag"}
-    assert "lm-eval has no filter" in result.provenance["skipped"]["hellaswag"]
-
-
-def score(task, data, text, scoring):
-    (subtask, *_) = load_subtasks(task, data, scoring=scoring)
-    task_, doc = subtask.task, subtask.task.eval_docs[0]
-    request = task_.construct_requests(doc, "", doc_id=0, metadata=(task, 0, 1), apply_chat_template=False)
-    request.resps.append(text)
-    task_._instances = [request]
-    task_.apply_filters()
-    filtered = request.filtered_resps[subtask.filter or next(iter(request.filtered_resps))]
-    return task_.process_results(doc, [filtered])[subtask.metric]
-
-
-@pytest.mark.parametrize(
-    ("task", "text", "ours", "theirs"),
-    [
-        ("gsm8k", r"So it is $\boxed{0}$. She has 5 left.", 1.0, 0.0),  # lm-eval takes the last number
-        ("gsm8k", "It is 0.", 1.0, 1.0),
-        ("arc_c", "B. fire is hot.", 1.0, 0.0),  # lm-eval compares the whole answer with the letter
-        ("arc_c", "b.", 1.0, 1.0),
-        ("drop", "There were 41.\nAnswer: 41", 1.0, 0.0),
-        ("drop", "41", 1.0, 1.0),
-    ],
-)
-def test_our_scoring_and_lm_evals_differ_where_the_documentation_says(data, task, text, ours, theirs):
-    assert score(task, data, text, "fusion") == ours
-    assert score(task, data, text, "lm_eval") == theirs
-
-
-def test_another_scoring_stands_beside_ours_and_asks_nothing_again(data, llama, tmp_path):
-    suite = load_suite("infi11").model_copy(update={"tasks": ["gsm8k"]})
-    answers = []
-    for scoring in ("fusion", "lm_eval"):
-        how = BenchmarkSettings(data=data, max_new_tokens=3, scoring=scoring)
-        result = evaluate(ModelRef(str(llama)), suite, how, name="m", out=tmp_path, progress=still)
-        assert result.provenance["key"]["scoring"] == scoring
-        answers.append([sample.answer for sample in result.samples])
-    assert answers[0] == answers[1]
-    assert {file.name for file in (tmp_path / "m").iterdir()} == {"infi11.json", "infi11-lm_eval.json"}
-    (kept,) = (tmp_path / "answers").glob("*/*.jsonl")  # the second scoring found every answer and added none
-    assert f"scoring-{SCORING_VERSION}" in kept.name
-
-
-def test_a_suite_may_say_who_scores(tmp_path):
-    (tmp_path / "mine.yaml").write_text("template: plain\nscoring: lm_eval\ntasks: [gsm8k]")
-    assert scoring_of(load_suite(str(tmp_path / "mine.yaml")), BenchmarkSettings()) == "lm_eval"
-    assert scoring_of(load_suite(str(tmp_path / "mine.yaml")), BenchmarkSettings(scoring="fusion")) == "fusion"
-
-
 def test_spans_from_local_files_are_those_of_the_hub(tmp_path):
     rows = [
-        {"passage": "Tom Brady threw. So did Peyton Manning.", "question": "Who threw?", "answers": ["Tom Brady and Peyton Manning"]},
+        {"passage": "Ann threw. So did Tom.", "question": "Who threw?", "answers": ["Ann and Tom"]},
         {"passage": "He read War and Peace.", "question": "What?", "answers": ["War and Peace"]},
         {"passage": "Ann, then Tom.", "question": "Who?", "answers": [["Ann", "Tom"], "  Ann "]},
     ]  # fmt: skip
     benchmark_files.write(tmp_path, "drop/dev", rows)
     (subtask,) = load_subtasks("drop", tmp_path)
     found = [doc["answers"] for doc in subtask.task.eval_docs]
-    assert found == [[["Tom Brady", "Peyton Manning"]], [["War and Peace"]], [["Ann", "Tom"], ["Ann"]]]
+    assert found == [[["Ann", "Tom"]], [["War and Peace"]], [["Ann", "Tom"], ["Ann"]]]
 
 
 def test_the_language_of_an_answer_is_always_judged_the_same(data):
     (subtask,) = load_subtasks("ifeval", data)
-    doc = {"key": 1, "prompt": "?", "instruction_id_list": ["language:response_language"], "kwargs": [{"language": "de"}]}
+    doc = {
+        "key": 1,
+        "prompt": "?",
+        "instruction_id_list": ["language:response_language"],
+        "kwargs": [{"language": "de"}],
+    }
     text = "Ja, in der Tat, alles war klar"  # a fifth of the guesses are Afrikaans
     assert len({subtask.task.process_results(doc, [text])["prompt_level_strict_acc"] for _ in range(60)}) == 1
 

@@ -1,0 +1,63 @@
+r"""LaTeX and typography of numbers as plain text: `9{,}500` as 9500, `\frac{36}{2}` as ((36)/(2)), `−5` as -5."""
+
+from __future__ import annotations
+
+import re
+
+SIGNS = str.maketrans(
+    dict.fromkeys("−–—﹣－", "-") | dict.fromkeys("×·⋅", "*") | dict.fromkeys("÷⁄∕", "/")
+    | dict.fromkeys("\u00a0\u2009\u200a\u202f", " ")
+    | {"π": " pi ", "∞": " inf ", "，": ",", "½": " 1/2", "¼": " 1/4", "¾": " 3/4"}
+    | {digit: f"^{power}" for power, digit in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")}
+)  # fmt: skip
+SCALES = {"k": 10**3, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+ONES = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen",
+    "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+)  # fmt: skip
+TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety", "hundred")
+WORDS = {word: number for number, word in enumerate(ONES)} | {word: 10 * (2 + i) for i, word in enumerate(TENS)}
+"""Numbers that answers spell out."""
+COUNTS = rf"\d|\b(?:{'|'.join([*SCALES, *WORDS])})\b"
+GROUP = r"{((?:[^{}]|{[^{}]*})*)}"
+UNIT = r"\\(?:text|mathrm|mbox|textbf|textrm|operatorname|mathit|mathbf)\s*{([^{}]*)}(?:\s*\^\s*{?-?\d+}?)?"
+
+
+def plain_number_text(text: str) -> str:
+    r"""LaTeX and typography of numbers as plain text: separators of thousands and units gone, `\frac{a}{b}` as `((a)/(b))`."""
+    text = re.sub(r"[$€£¥₹]\s?\d{1,3}(?: \d{3})+(?!\d)", lambda match: match[0].replace(" ", ""), text)
+    text = re.sub(
+        r"\\(?:left|right|displaystyle|big|Big|bigl|bigr|quad|qquad)\b|\\[\[\]()]|(?<!\\)\$|`|\*\*", " ", text
+    )
+    text = re.sub(r"(?<=\d)(?:\{,\}|\\,|\\!|,\\!|\\;|\\ |\{\\,\}|,\\ )\s?(?=\d{3}(?!\d))", "", text)
+    text = re.sub(
+        UNIT,
+        lambda match: f" {match[1]} " if re.search(COUNTS, match[1]) else " ",
+        text.replace("\\$", "").replace("\\%", "%"),
+    )
+    text = re.sub(r"(?<=\d)[\u00a0\u2009\u202f'](?=\d{3}(?!\d))", "", text)
+    text = text.translate(SIGNS)
+    text = re.sub(r"\\[dtc]?frac\s*(\d)\s*(\d)(?!\d)", r"((\1)/(\2))", text)
+    for _ in range(4):  # from the innermost braces out
+        text = re.sub(rf"(?:(?<=\d)\s*)?\\[dtc]?frac\s*{GROUP}\s*{GROUP}", _fraction, text)
+        text = re.sub(rf"\\sqrt\s*\[([^\]]+)\]\s*{GROUP}", r" root(\1,\2)", text)
+        text = re.sub(rf"\\sqrt\s*{GROUP}", r" sqrt(\1)", text)
+        text = re.sub(rf"\\d?binom\s*{GROUP}\s*{GROUP}", r" binom(\1,\2)", text)
+    text = re.sub(r"\\sqrt\s*(\d)", r" sqrt(\1)", text)
+    text = re.sub(
+        r"√\s*(?:\(([^()]*)\)|(\d+(?:\.\d+)?)|(pi))", lambda match: f" sqrt({next(filter(None, match.groups()))})", text
+    )
+    text = re.sub(r"\\(?:cdot|times|ast)\b", "*", text)
+    text = re.sub(r"\\div\b", "/", text)
+    return re.sub(r"\\(?:approx|simeq|sim|doteq|equiv)\b|≈|≃|≅|⇒|→", "=", text).replace("\\,", " ").replace("\\!", "")
+
+
+def _fraction(match: re.Match[str]) -> str:
+    r"""A fraction; after a whole number, as in `3\frac{1}{2}`, it is added."""
+    whole = (
+        match.start() > 0
+        and match.string[match.start() - 1].isdigit()
+        and not re.search(r"[\^_]\s*\d+$", match.string[: match.start()])
+    )
+    simple = re.fullmatch(r"\s*\d+\s*", match[1]) and re.fullmatch(r"\s*\d+\s*", match[2])
+    return f"{'+' if whole and simple else '*' if whole else ''}(({match[1]})/({match[2]}))"
