@@ -86,7 +86,7 @@ def _parse(text: str) -> Number | None:
     """Evaluate an expression of numbers, constants and functions alone."""
     code = re.sub(r"\\infty\b", " inf ", text)
     code = re.sub(
-        r"\\?log_{?(\d+|e)}?\s*(?:\(([^()]*)\)|(\d+(?:\.\d+)?))", lambda m: f" logb({m[1]},{m[2] or m[3]})", code
+        r"\\?log_?{?(\d+|e)}?\s*(?:\(([^()]*)\)|(\d+(?:\.\d+)?))", lambda m: f" logb({m[1]},{m[2] or m[3]})", code
     )
     code = re.sub(r"\\(pi|ln|log|exp|sin|cos|tan|arctan|arcsin|arccos)\b", r" \1 ", code)
     code = re.sub(r"\b(ln|log|exp|sin|cos|tan|sqrt)\s+(\d+(?:\.\d+)?|pi|e)\b", r"\1(\2)", code)

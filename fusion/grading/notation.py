@@ -8,8 +8,8 @@ SIGNS = str.maketrans(
     dict.fromkeys("−–—﹣－", "-") | dict.fromkeys("×·⋅", "*") | dict.fromkeys("÷⁄∕", "/")
     | dict.fromkeys("\u00a0\u2009\u200a\u202f", " ")
     | {"π": " pi ", "∞": " inf ", "，": ",", "½": " 1/2", "¼": " 1/4", "¾": " 3/4"}
-    | {digit: f"^{power}" for power, digit in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")}
 )  # fmt: skip
+RAISED = str.maketrans("⁻⁺⁰¹²³⁴⁵⁶⁷⁸⁹", "-+0123456789")
 SCALES = {"k": 10**3, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 ONES = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen",
@@ -36,7 +36,7 @@ def plain_number_text(text: str) -> str:
         text.replace("\\$", "").replace("\\%", "%"),
     )
     text = re.sub(r"(?<=\d)[\u00a0\u2009\u202f'](?=\d{3}(?!\d))", "", text)
-    text = text.translate(SIGNS)
+    text = re.sub(r"[⁻⁺⁰¹²³⁴⁵⁶⁷⁸⁹]+", lambda match: f"^{{{match[0].translate(RAISED)}}}", text.translate(SIGNS))
     text = re.sub(r"\\[dtc]?frac\s*(\d)\s*(\d)(?!\d)", r"((\1)/(\2))", text)
     for _ in range(4):  # from the innermost braces out
         text = re.sub(rf"(?:(?<=\d)\s*)?\\[dtc]?frac\s*{GROUP}\s*{GROUP}", _fraction, text)

@@ -6,13 +6,22 @@ import re
 from fractions import Fraction
 
 from fusion.grading.expressions import Number, evaluate
-from fusion.grading.notation import SCALES, plain_number_text
+from fusion.grading.notation import COUNTS, SCALES, plain_number_text
 from fusion.grading.statements import extract_boxed, without_invented_question
 
-NUMBER = r"(?<![\w.])-?\s?[$€£¥₹]?\s?-?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:e[-+]?\d+)?(?:\s*/\s*\d+(?![\d/]))?"
+NUMBER = (
+    r"(?<![\w.])(?<!\d:)-?\s?[$€£¥₹]?\s?-?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:e[-+]?\d+)?(?:\s*/\s*\d+(?![\d/]))?(?!:?\d)"
+)
 CLAIM = r"\banswer\s*(?:is|was|would be|should be|must be|will be|comes to|equals|=|:|->|→)+\s*"
 
 TOTAL = r"=|\b(?:result|total|sum|difference|remainder|profit)\b[^.\d]*\b(?:is|are|was)\b"
+
+ASIDE = (
+    r"\b(?:in|for|at|after|before|from|per|to|with|by|each|every|than|on|within|the|these|those|all"
+    r"|(?<!total )(?<!sum )(?<!maximum )(?<!minimum )of)(?:\s+[a-z]+){0,2}\s*$"
+    r"|^(?:if|since|because|as|given|when|after|with)\b[^,]*$|\d.*\b(?:because|since|which|if)\b.*$|:[^.]*$"
+)
+"""What stands before a number that is not the answer but says of what, when or how it was found."""
 
 
 def extract_number(text: str) -> str | None:
@@ -44,7 +53,7 @@ def _stated(text: str) -> str | None:
     """What a text says its answer is."""
     if (box := extract_boxed(text)) is not None:
         return box
-    for pattern in (r"####\s*([^\n]*\d[^\n]*)", rf"{CLAIM}([^\n]*\d[^\n]*)"):
+    for pattern in (r"####\s*([^\n]*\d[^\n]*)", rf"{CLAIM}([^\n]*(?:{COUNTS})[^\n]*)"):
         if matches := re.findall(pattern, text, flags=re.IGNORECASE):
             return _sentence(matches[-1])
     return None
@@ -76,7 +85,8 @@ def _read_line(line: str, text: str) -> str | None:
     if before and (number := _first(last)) is not None:
         return number
     matches = list(re.finditer(NUMBER, sentence, flags=re.IGNORECASE))
-    return _scaled(matches[-1], sentence) if matches else None
+    main = [match for match in matches if not re.search(ASIDE, sentence[: match.start()], flags=re.IGNORECASE)]
+    return _scaled((main or matches)[-1], sentence) if matches else None
 
 
 def _first(text: str) -> str | None:

@@ -25,6 +25,17 @@ MONTHS = [
     "december",
 ]
 MONTH = rf"({'|'.join(f'{month[:3]}(?:{month[3:]}|t)?' if len(month) > 3 else month for month in MONTHS)})\.?"
+ORDINALS = {
+    "first": "1st",
+    "second": "2nd",
+    "third": "3rd",
+    "fourth": "4th",
+    "fifth": "5th",
+    "sixth": "6th",
+    "seventh": "7th",
+}
+UNITS = {"yards": "yard", "years": "year", "points": "point", "miles": "mile"}
+SILENT = ("a", "an", "the", "percent")
 DAY = r"(\d{1,2})(?:st|nd|rd|th)?"
 
 
@@ -83,7 +94,7 @@ def _further(answer: str, wanted: Sequence[str]) -> bool:
     alternatives = re.split(r"\s+or\s+", answer)
     if len(alternatives) > 1 and not any(" or " in f" {words} " for words in wanted):
         return True
-    items = re.split(r",?\s+(?:and|&)\s+", answer.split(":")[-1])
+    items = re.split(r",?\s+(?:and|&)\s+|,\s+" if len(wanted) > 1 else r",?\s+(?:and|&)\s+", answer.split(":")[-1])
     if len(items) < 2:
         return False
     return any(re.match(r"[A-Z0-9]", item) and not _holds(item, wanted) for item in items)
@@ -99,11 +110,13 @@ def _words(text: str) -> str:
     text = text.translate(str.maketrans({"−": "-", "–": "-", "—": "-", "’": "'", "‘": "'", "“": '"', "”": '"'}))
     text = re.sub(r"\\(?:text|mathrm|textbf)\s*{([^{}]*)}|\\\$", lambda match: match[1] or " ", text)
     text = re.sub(r"(?<=\d)(?:,|\{,\}|\\,)(?=\d{3})", "", text.lower())
+    text = re.sub(r"(?<=\b[a-z])\.(?=[a-z]\b)", "", re.sub(r"(?<=\d)-(?=[a-z])", " ", text))
     text = re.sub(r"(?<=\w)'s\b|(?<=s)'(?=\s|$)", "", _dates(text))
-    text = re.sub(r"(?<=\d)(?=(?:st|nd|rd|th|%|km|m|kg|s)\b)|(?<=\d)-?(?=yards?\b)", " ", text)
+    text = re.sub(r"(?<=\d)(?=(?:%|km|m|kg|s)\b)|(?<=\d)-?(?=yards?\b)", " ", text)
     text = re.sub(r"(?<![^\s($])-(?=[\d.])", " minus", text)
     text = re.sub(rf"(?!(?<![a-z])\.(?=\d))[{re.escape(string.punctuation)}]", " ", text)
-    return " ".join(_numeral(word) for word in text.split() if word not in ("a", "an", "the"))
+    words = (ORDINALS.get(word, UNITS.get(word, word)) for word in text.split() if word not in SILENT)
+    return " ".join(map(_numeral, words))
 
 
 def _digits(words: str) -> str:

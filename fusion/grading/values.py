@@ -88,14 +88,12 @@ def _in_per_cent(answer: str) -> Number | None:
 
 
 def _elements(answer: str) -> list[Number | None]:
-    r"""The numbers of a list, `[1, 2]`, `(1,2)`, `\{1, 2\}`, a matrix of one row or column, `1, 2 and 3`."""
-    answer = answer.split("=")[-1]
-    match = re.search(BRACKETS, answer, flags=re.DOTALL)
+    r"""The numbers of a list, `[1, 2]`, `(1,2)`, `\{1, 2\}`, a matrix of one row or column, `1, 2 and 3`, `x = 1, y = 2`."""
+    match = re.search(BRACKETS, re.sub(r"\\left|\\right", "", answer), flags=re.DOTALL)
     inner = next((group for group in match.groups() if group is not None), "") if match else answer
-    inner = re.sub(r"\\left|\\right", "", inner).strip().strip("[] ").removesuffix("\\")
-    parts = (
-        re.split(r"\\\\|&|;|,(?!\d{3}\b(?!\s*[,\])]))|\band\b", inner)
-        if not re.search(r",\s*\d{3}\b", inner)
-        else re.split(r"\\\\|&|;|,|\band\b", inner)
-    )
+    inner = inner.strip().strip("[] ").removesuffix("\\")
+    separator = r"\\\\|&|;|,|\band\b" if match or re.search(r",\s", inner) else r"\\\\|&|;|,(?!\d{3}\b)|\band\b"
+    parts = re.split(separator, inner)
+    if len(parts) == 1 and match:  # [1 2]
+        parts = inner.split()
     return [_number(part) for part in parts if part.strip()]
