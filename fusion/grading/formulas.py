@@ -41,7 +41,7 @@ def same_expression(answer: str | None, truth: str) -> bool:
     return (
         value is not None
         and expected is not None
-        and (value == expected or ("%" in answer and value / 100 == expected))
+        and (value == expected or ("%" in answer and value == 100 * expected))
     )
 
 

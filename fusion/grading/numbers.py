@@ -14,6 +14,8 @@ NUMBER = (
 )
 CLAIM = r"\banswer\s*(?:is|was|would be|should be|must be|will be|comes to|equals|=|:|->|→)+\s*"
 
+LONGEST = 300
+"""Characters of a sentence that are read: models repeat themselves without end."""
 TOTAL = r"=|\b(?:result|total|sum|difference|remainder|profit)\b[^.\d]*\b(?:is|are|was)\b"
 
 ASIDE = (
@@ -61,7 +63,7 @@ def _stated(text: str) -> str | None:
 
 def _sentence(text: str) -> str:
     """The beginning up to the end of its sentence."""
-    return re.split(r"[.!?](?=\s|$|[\"'”*])", text)[0]
+    return re.split(r"[.!?](?=\s|$|[\"'”*])", text[:LONGEST])[0]
 
 
 def _read(text: str) -> str | None:
@@ -81,6 +83,7 @@ def _read_line(line: str, text: str) -> str | None:
         return _read(bold[0])
     sentences = [part for part in re.split(r"(?<=[.!?])\s+(?=[A-Z])", line) if re.search(NUMBER, part)] or [line]
     sentence = re.sub(r"(?<=\d)([^\d(]*)\([^()]*\)", r"\1", sentences[-1])  # how it was found, in brackets behind it
+    sentence = sentence[-LONGEST:]
     *before, last = re.split(TOTAL, sentence, flags=re.IGNORECASE)
     if before and (number := _first(last)) is not None:
         return number

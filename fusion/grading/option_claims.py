@@ -25,7 +25,7 @@ CHOOSING = (
     "choose", "chose", "pick(?:ed)?", "select(?:ed)?", r"go(?:ing)?\s+with", r"opt\s+for", r"settle\s+on", r"vote\s+for",
     r"(?:it|that|this)\s+(?:is|(?:would|must|should)\s+be)", "it's", r"that\s+leaves(?:\s+us\s+with)?", r"leaving(?:\s+only)?",
 )  # fmt: skip
-SO = r"(?:^|[\n.;!,—-]\s*)(?:so|thus|hence|therefore|(?:in\s+)?conclusion|final(?:ly)?|=>|⇒|→|∴)\s*[,:]?\s*"
+SO = r"(?:^|[\n.;!,—-][ \t]*)(?:so|thus|hence|therefore|(?:in\s+)?conclusion|final(?:ly)?|=>|⇒|→|∴)\s*[,:]?\s*"
 OF_THE_QUESTION = r"(?:\s+(?:here|(?:to|for)\s+(?:this|the)\s+question|that\s+\w+\s+\w+))?"
 BEFORE_A_LETTER = (
     rf"{NOUN}[\"']?\s*(?:\((?!.?\))[^)\n]*\))?{OF_THE_QUESTION}\s*,?\s*{BE}{FILLER}\s*[\"'“]?",

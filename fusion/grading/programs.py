@@ -55,7 +55,7 @@ def complete_function(text: str, prompt: str, name: str) -> str:
     return future_first(_without_trials(prompt + body, [name]) if longest.strip() else prompt + body)
 
 
-def tested_names(tests: str) -> list[str]:
+def names_in_tests(tests: str) -> list[str]:
     """Names that tests read and neither bind themselves nor have from Python: what a program must define."""
     tree = parse(tests)
     nodes = list(ast.walk(tree)) if tree else []

@@ -9,10 +9,8 @@ import re
 from collections.abc import Callable
 
 CLAIM = r"answer\**(?:\s+(?:is|was|would\s+be|should\s+be|must\s+be|will\s+be)|\s*:)\s*:?\**\s*([^\n]+)"
-INVENTED = re.compile(
-    r"\n\s*(?:#+\s*|\*+\s*)?(?:next\s+)?(?:question|problem|exercise|example|passage|q|human|user|instruction)\b\s*\d*\s*\**\s*[:.)]",
-    flags=re.IGNORECASE,
-)
+NEXT = "question|problem|exercise|example|passage|q|human|user|instruction"
+INVENTED = re.compile(rf"\n[ \t]*(?:#+\s*|\*+\s*)?(?:next\s+)?(?:{NEXT})\b\s*\d*\s*\**\s*[:.)]", flags=re.IGNORECASE)
 """Where a model that has answered goes on with a question that nobody asked."""
 
 
@@ -55,7 +53,7 @@ def without_invented_question(text: str, is_answer: Callable[[str], bool]) -> st
 
     Thoughts between tags and control tokens written as text are left out too.
     """
-    text = without_thoughts(text)
+    text = re.sub(r"\n{3,}", "\n\n", without_thoughts(text))
     for match in INVENTED.finditer(text):
         if is_answer(text[: match.start()]):
             return text[: match.start()]

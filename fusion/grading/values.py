@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from fractions import Fraction
 
 from fusion.grading.expressions import Number, evaluate
 from fusion.grading.notation import plain_number_text
@@ -58,7 +59,10 @@ def _option(answer: str) -> str | None:
 def _close(a: Number | None, b: int | float, loose: bool) -> bool:
     if a is None:
         return False
-    return math.isclose(a, b, rel_tol=0.04, abs_tol=1e-9) if loose else math.isclose(a, b, abs_tol=1e-9)
+    try:
+        return math.isclose(float(a), b, rel_tol=0.04 if loose else 1e-9, abs_tol=1e-9)
+    except OverflowError:  # more than a float holds
+        return a == b
 
 
 def _number(answer: str) -> Number | None:
@@ -84,7 +88,7 @@ def _in_per_cent(answer: str) -> Number | None:
         r"(.*\d)\s*(?:%|per\s?cent).*", plain_number_text(answer).strip(), flags=re.IGNORECASE | re.DOTALL
     )
     value = evaluate(match[1]) if match else None
-    return None if value is None else value / 100
+    return None if value is None else (Fraction(value) if isinstance(value, int) else value) / 100
 
 
 def _elements(answer: str) -> list[Number | None]:

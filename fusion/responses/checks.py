@@ -90,6 +90,9 @@ class TestsCheck(Check):
         programs = [answers.extract_code(response.text, names) for response in responses]
         results = [sandbox.judge(program, example.tests, limits) for program in programs]
         return [result.passed and (self.trust_inside or not result.ran_inside) for result in results]
+        names = answers.names_in_tests(example.tests)
+        programs = [f"{answers.extract_code(response.text, names)}\n\n{example.tests}\n" for response in responses]
+        return [sandbox.run(program, limits).passed for program in programs]
 
 
 class AgreementCheck(Check):

@@ -49,7 +49,7 @@ def _option(text: str, doc: Doc) -> str | None:
 
 def _tested_code(text: str, doc: Doc) -> str:
     """The program of an answer to MBPP, known by the function that the assertions call."""
-    return answers.extract_code(text, answers.tested_names("\n".join(doc["test_list"])))
+    return answers.extract_code(text, answers.names_in_tests("\n".join(doc["test_list"])))
 
 
 extract_number = _as_filter(answers.extract_number)
