@@ -91,12 +91,14 @@ def _run(
 def _announce(models: Sequence[str], suite: Suite, settings: BenchmarkSettings) -> None:
     from fusion.grading.sandbox import describe_containment
     from fusion.runtime.console import console
-    from fusion_eval.runners.evaluate import doc_limit, why_skipped
+    from fusion_eval.runners.evaluate import doc_limit, scoring_of, why_skipped
     from fusion_eval.suites.tasks import runs_code
 
     code = [task for task in suite.tasks if runs_code(task)]
     questions = ", ".join(f"{task} ({doc_limit(suite, settings, task) or 'all'})" for task in suite.tasks)
     console.print(f"[bold]{suite.name}[/]: {len(models)} models, questions of each task: {questions}")
+    if scoring_of(suite, settings) == "lm_eval":
+        console.print("Scored by lm-eval's own filters and metrics.")
     if code and settings.allow_code_execution:
         console.print(describe_containment())
     skipped = {task: reason for task in suite.tasks if (reason := why_skipped(task, suite, settings))}

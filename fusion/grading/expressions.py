@@ -11,13 +11,14 @@ import operator
 import re
 from collections.abc import Callable, Mapping
 from fractions import Fraction
+from typing import Any
 
 from fusion.grading.notation import SCALES, WORDS, plain_number_text
 
 Number = int | float | Fraction
 # beyond these no float is finite, and an exact value would take for ever
 LARGEST_EXPONENT, LARGEST_FACTORIAL = 1024, 170
-FUNCTIONS: Mapping[str, Callable[..., Number]] = {
+FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "sqrt": math.sqrt, "root": lambda n, x: x ** (1 / n), "ln": math.log, "log": math.log, "logb": lambda b, x: math.log(x, b),
     "exp": math.exp, "sin": math.sin, "cos": math.cos, "tan": math.tan, "arctan": math.atan, "arcsin": math.asin,
     "arccos": math.acos, "abs": abs, "binom": lambda n, k: math.comb(int(n), int(k)),
@@ -106,7 +107,7 @@ def _parse(text: str) -> Number | None:
         return None
 
 
-OPERATORS: Mapping[type, Callable[[Number, Number], Number]] = {
+OPERATORS: Mapping[type, Callable[[Any, Any], Any]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: lambda a, b: Fraction(a) / Fraction(b),
 }  # fmt: skip
 
