@@ -9,8 +9,9 @@ from fusion.grading.expressions import Number, evaluate
 from fusion.grading.notation import COUNTS, SCALES, plain_number_text
 from fusion.grading.statements import extract_boxed, without_invented_question
 
-NUMBER = (
-    r"(?<![\w.])(?<!\d:)-?\s?[$€£¥₹]?\s?-?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:e[-+]?\d+)?(?:\s*/\s*\d+(?![\d/]))?(?!:?\d)"
+NUMBER = (  # neither an exponent nor a time of day
+    r"(?<![\w.^])(?<!\^{)(?<!\d:)-?\s?[$€£¥₹]?\s?-?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:e[-+]?\d+)?"
+    r"(?:\s*/\s*\d+(?![\d/]))?(?!:?\d)"
 )
 CLAIM = r"\banswer\s*(?:is|was|would be|should be|must be|will be|comes to|equals|=|:|->|→)+\s*"
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 WORDS_FOR_IT = (
-    "answers?", "ans", "choice", "option", "selection", "letter", "response", "statement", r"the\s+(?:correct|right|best)",
-    r"(?:correct|right|best)\s+one",
+    "answers?", r"ans\.?", "choice", "option", "selection", "letter", "guess", "response", "statement",
+    r"the\s+(?:correct|right|best)", r"(?:correct|right|best)\s+one",
 )  # fmt: skip
 NOUN = rf"(?:\b(?:{'|'.join(WORDS_FOR_IT)})\b(?:\s+(?:left|remaining|that\s+(?:is|remains|fits|applies)(?:\s+\w+)?))?|答案)"
 BE = (
@@ -18,12 +18,14 @@ BE = (
 ADVERBS = r"clearly|therefore|thus|likely|probably|most|definitely|simply|indeed|either|both"
 FILLER = rf"(?:\s|:|,|=|\b(?:{ADVERBS}|the|an?|letter|option|choice|answer|correct|statement)\b(?=\s+\(?[A-Z]\b))*"
 RIGHT = (
-    r"(?:(?:the|an?|most)\s+)*(?:only\s+|\w*likely\s+|\w+ly\s+)?"
+    r"(?:(?:the|an?|most|my|our)\s+)*(?:only\s+|\w*likely\s+|\w+ly\s+)?"
     r"(?:correct|right|best|true|accurate|appropriate|answer|proper)"
 )
 CHOOSING = (
-    "choose", "chose", "pick(?:ed)?", "select(?:ed)?", r"go(?:ing)?\s+with", r"opt\s+for", r"settle\s+on", r"vote\s+for",
-    r"(?:it|that|this)\s+(?:is|(?:would|must|should)\s+be)", "it's", r"that\s+leaves(?:\s+us\s+with)?", r"leaving(?:\s+only)?",
+    "choose", "chose", "say", "probably", "certainly", "definitely", "pick(?:ed)?",
+    "select(?:ed)?",
+    r"go(?:ing)?\s+with", r"opt\s+for", r"settle\s+on", r"vote\s+for", r"(?:it|that|this)\s+(?:is|(?:would|must|should)\s+be)",
+    "it's", r"that\s+leaves(?:\s+us\s+with)?", r"leaving(?:\s+only)?",
 )  # fmt: skip
 SO = r"(?:^|[\n.;!,—-][ \t]*)(?:so|thus|hence|therefore|(?:in\s+)?conclusion|final(?:ly)?|=>|⇒|→|∴)\s*[,:]?\s*"
 OF_THE_QUESTION = r"(?:\s+(?:here|(?:to|for)\s+(?:this|the)\s+question|that\s+\w+\s+\w+))?"
@@ -32,8 +34,11 @@ BEFORE_A_LETTER = (
     rf"\b(?:{'|'.join(CHOOSING)}){FILLER}\s*",
     SO,
     rf"\b(?:correct|right|best)\s+{NOUN}\s*",
+    r"\b(?:correct|right)\s*:\s*",
 )
 """What may stand before the letter that it says is right."""
+SMALL = r"(?:because|since|is\s+(?:the\s+)?(?:correct|right|best|true))\b"
+"""What stands after a small letter that is an option."""
 WRONG = r"incorrect|wrong|false|not|isn't|each|every|any|worst|least\s+likely"
 AFTER_AN_A = r"because|since|as\b|due|for\b|and\b|or\b|not\b|but\b|rather|instead|is\b|\("
 """What stands after the option A, and not after the article."""
@@ -54,7 +59,7 @@ def letter_pattern(letters: str) -> str:
     return (
         rf"(?:[(\[{{\"'“]\s?([{letters}{small}])\s?[)\]}}\"'”]"  # in brackets or quotes, small or not
         rf"|(?<![A-Za-z0-9'])([{letters}])(?![\w'’]|-\w)(?!\s+(?:few|lot|kind|type|small|large|good|single)\b)"
-        rf"|(?<![A-Za-z0-9'])([{small}])(?=\s*[).:](?:\s|$)|\s*$|\s*\n))"
+        rf"|(?<![A-Za-z0-9'])([{small}])(?=\s*[).:](?:\s|$)|\s*$|\s*\n|\s+{SMALL}))"
     )
 
 
@@ -72,7 +77,10 @@ def claim_at(text: str, place: int, letters: str) -> Claim | None:
     found, end = [_found(first)], place + first.end()
     joint = rf"(?:\s*[).:])?\s*(?:,|/|,?\s*\b(?:and|or|nor)\b|&)\s*(?:(?:also|maybe|possibly|perhaps|option)\s+)*(?={letter})"
     while (more := re.match(joint, text[end:])) and (other := re.match(letter, text[end + more.end() :])):
-        if _is_article(text, end + more.end(), other):
+        after = text[end + more.end() + other.end() :]
+        if _is_article(text, end + more.end(), other) or re.match(
+            r"\s+(?:is|are)\s+(?:false|wrong|incorrect|not)\b", after
+        ):
             break
         found.append(_found(other))
         end += more.end() + other.end()

@@ -47,6 +47,7 @@ def _plain(text: str) -> str:
         text,
         flags=re.MULTILINE | re.IGNORECASE,
     )
+    text = re.sub(r"\[\[\s*([A-Za-z])\s*\]\]|<([A-Z])>", r"(\1\2)", text)
     text = text.translate(str.maketrans("（）［］：．’", "()[]:.'"))
     return re.sub(r"[ \t]+", " ", text).strip()
 
@@ -66,16 +67,24 @@ def _listed(lines: Sequence[str], letters: str) -> bool:
     return len(lines) > 1 and [line.upper() for line in lines[:2]] == list(letters[:2])
 
 
+def _listed_in_line(text: str, letters: str) -> bool:
+    """Whether the first options are listed in one line, `(A) ice (B) fire (C) stone`, without a word about them."""
+    marks = r"[^\n]*".join(rf"(?<!\w)\(?{letter}\s?[).:]\s" for letter in letters[:3])
+    return bool(re.match(marks, text)) and not re.search(r"\b(?:because|wrong|false|incorrect|right|correct)\b", text)
+
+
 def _leading(text: str, letters: str) -> str | None:
     """The letter with which an answer begins: `B`, `(b)`, `B. fire`, `B because`."""
-    if _listed(_option_lines(text, letters), letters):
+    if _listed(_option_lines(text, letters), letters) or _listed_in_line(text, letters):
         return None
     begin = re.match(rf"(?:option\s+|choice\s+|answer\s+)?(?=({letter_pattern(letters)}))", text, flags=re.IGNORECASE)
     claim = claim_at(text, begin.end(), letters) if begin else None
     if begin is None or claim is None or len(set(claim.letters)) > 1:
         return None
     rest = text[begin.end() + len(begin[1]) :]
-    ends = re.match(r"\s*(?:$|[.,:;)\]\n!–—-]|\(|=)|\s+(?:because|since|as|due|for|and not|not|but not|rather)\b", rest)
+    ends = re.match(
+        r"\s*(?:$|[.,:;)\]\n!?–—-]|\(|=)|\s+(?:because|since|as|due|for|and not|not|but not|rather|instead)\b", rest
+    )
     return claim.letters[0] if ends and not _called_wrong(rest, letters) else None
 
 
@@ -127,11 +136,9 @@ def _lone_line(text: str, letters: str) -> str | None:
     lines = [line.upper() for line in _option_lines(text, letters)]
     if _listed(lines, letters):
         lines = lines[len(letters) :] if lines[: len(letters)] == list(letters) else []
-    elif re.search(
-        r"\boptions?\b[^\n]*:\s*\n", text, flags=re.IGNORECASE
-    ):  # they are gone through, and it ends before a choice
-        return None
-    lone = re.findall(rf"^\s*\(?([{letters}])\)?[.!]?\s*$", text, flags=re.MULTILINE)
+    elif _listed_in_line(text, letters) or re.search(r"\boptions?\b[^\n]*:\s*\n", text, flags=re.IGNORECASE):
+        return None  # all are listed or gone through, and it ends before a choice
+    lone = re.findall(rf"(?:^|[.!?])\s*\(?([{letters}])\)?[.!]?\s*$", text, flags=re.MULTILINE)
     distinct = {*lines, *lone}
     return distinct.pop() if len(distinct) == 1 else None
 
