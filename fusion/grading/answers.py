@@ -8,7 +8,7 @@ from fusion.grading.formulas import extract_formula, same_expression
 from fusion.grading.numbers import extract_number, same_number
 from fusion.grading.options import extract_option
 from fusion.grading.phrases import extract_phrase, same_phrase
-from fusion.grading.programs import complete_function, extract_code, future_first, names_in_tests
+from fusion.grading.programs import complete_function, extract_code, names_in_tests
 from fusion.grading.spans import extract_span, same_spans, same_words, split_spans
 from fusion.grading.statements import extract_boxed, extract_final_answer
 from fusion.grading.values import ANSWER_TYPES, extract_value, same_value
@@ -25,7 +25,6 @@ __all__ = [
     "extract_phrase",
     "extract_span",
     "extract_value",
-    "future_first",
     "names_in_tests",
     "same_expression",
     "same_number",

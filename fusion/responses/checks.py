@@ -68,7 +68,7 @@ class FinalAnswerCheck(Check):
 class TestsCheck(Check):
     """Passes responses whose program passes the tests of its row (`tests` of the data set), in a sandbox.
 
-    The last block between three backticks is the program, or the whole response where there is none. The tests run in a
+    The program is the block of code, or the longest part that is Python, that defines what the tests read. The tests run in a
     process of their own and call the program in another. Raises ValueError where the row has no tests.
     """
 
@@ -86,13 +86,10 @@ class TestsCheck(Check):
         if not example.tests:
             raise ValueError(f"The example that begins {example.prompt[:60]!r} has no tests; choose rows that do.")
         limits = sandbox.Limits(seconds=self.seconds)
-        names = answers.tested_names(example.tests)
+        names = answers.names_in_tests(example.tests)
         programs = [answers.extract_code(response.text, names) for response in responses]
         results = [sandbox.judge(program, example.tests, limits) for program in programs]
         return [result.passed and (self.trust_inside or not result.ran_inside) for result in results]
-        names = answers.names_in_tests(example.tests)
-        programs = [f"{answers.extract_code(response.text, names)}\n\n{example.tests}\n" for response in responses]
-        return [sandbox.run(program, limits).passed for program in programs]
 
 
 class AgreementCheck(Check):
