@@ -9,7 +9,7 @@ FCNTL_FORBIDDEN = (8, 10, 15)
 """F_SETOWN, F_SETSIG, F_SETOWN_EX: have the kernel send signals to others."""
 
 
-class Architecture(NamedTuple):
+class CallNumbers(NamedTuple):
     """What the filter must know of a machine."""
 
     audit_number: int
@@ -61,6 +61,6 @@ _AARCH64 = {
 }  # fmt: skip
 
 ARCHITECTURES = {
-    "x86_64": Architecture(0xC000003E, 56, 72, _X86_64 | _EVERYWHERE),
-    "aarch64": Architecture(0xC00000B7, 220, 25, _AARCH64 | _EVERYWHERE),
+    "x86_64": CallNumbers(0xC000003E, 56, 72, _X86_64 | _EVERYWHERE),
+    "aarch64": CallNumbers(0xC00000B7, 220, 25, _AARCH64 | _EVERYWHERE),
 }

@@ -94,7 +94,7 @@ def install_seccomp() -> None:
     _check(_libc.prctl(PR_SET_SECCOMP, 2, ctypes.c_char_p(header), 0, 0))
 
 
-def _filter(machine: calls.Architecture) -> bytes:
+def _filter(machine: calls.CallNumbers) -> bytes:
     """Build the filter in the instructions of the kernel's packet filter, each 8 bytes: code, two jumps, a value.
 
     `seccomp_data` begins with the number of the call (4 bytes), the architecture (4), the pointer (8), six arguments (8).
