@@ -127,14 +127,15 @@ def test_folders_of_its_own_may_be_made_and_removed_by_a_descriptor(plain):
 @pytest.mark.parametrize(
     "program",
     [
-        f"import os\nos.setpriority(os.PRIO_PROCESS, {os.getpid()}, 19)",
-        f"import os\nos.sched_setaffinity({os.getpid()}, [0])",
-        f"import os\nos.sched_setscheduler({os.getpid()}, os.SCHED_BATCH, os.sched_param(0))",
+        "import os\nos.setpriority(os.PRIO_PROCESS, OTHER, 19)",
+        "import os\nos.sched_setaffinity(OTHER, [0])",
+        "import os\nos.sched_setscheduler(OTHER, os.SCHED_BATCH, os.sched_param(0))",
         "import os, fcntl\nfcntl.fcntl(os.pipe()[0], fcntl.F_SETOWN, os.getppid())",
         "import os, fcntl\nfcntl.fcntl(os.pipe()[0], fcntl.F_SETSIG, 9)",
     ],
 )
 def test_priorities_processors_and_signals_of_others_stay(program, plain):
+    program = program.replace("OTHER", str(os.getpid()))
     before = os.getpriority(os.PRIO_PROCESS, 0), os.sched_getaffinity(0), os.sched_getscheduler(0)
     assert "Operation not permitted" in run(program, SHORT).reason
     assert (os.getpriority(os.PRIO_PROCESS, 0), os.sched_getaffinity(0), os.sched_getscheduler(0)) == before
