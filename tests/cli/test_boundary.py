@@ -120,7 +120,8 @@ def test_a_process_among_several_names_itself(ending, monkeypatch):
 
 def test_a_process_that_is_interrupted_while_it_works_ends_with_130():
     lines = [
-        "import time",
+        "import signal, time",
+        "signal.signal(signal.SIGINT, signal.default_int_handler)",  # which a shell's background job has not
         "from fusion import cli",
         "from fusion.config import recipes",
         "recipes.recipes = lambda: (print('x', flush=True), time.sleep(60))",

@@ -65,6 +65,7 @@ def test_rows_tell_the_difference_from_the_baseline_and_the_share_of_the_gap(res
     assert rows["pivot"].better("bits_per_byte") is False  # four steps of training are better than none
 
 
+@pytest.mark.slow
 def test_several_processes_come_to_the_same(results, folder, tmp_path):
     tuning = study(folder).study.tuning.model_copy(update={"grid": {"training.learning_rate": [1e-2]}})
     small = {"name": "wide", "tuning": tuning.model_dump(exclude_unset=True), "seeds": [0]}

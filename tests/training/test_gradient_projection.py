@@ -179,6 +179,7 @@ def test_scaled_gradients_are_scaled_on_both_sides(made):
         torch.testing.assert_close(scaled[name], 1024 * gradient)
 
 
+@pytest.mark.slow
 def test_two_processes_take_an_aligned_step_as_one(folder):
     changes = {"objectives": [{"kind": "cross_entropy"}, {"kind": "dual_head", **OPPOSED, "gradient_alignment": True}]}
     short = {"max_steps": 4}

@@ -219,6 +219,7 @@ def test_the_output_layer_of_a_source_makes_its_logits(tmp_path):
     assert isinstance(layer, OutputLayer)
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(folder):
     """With modules and a frozen head, also where no term looks at logits."""
     alone = [{"kind": "affinity"}, {"kind": "hidden_projector"}]

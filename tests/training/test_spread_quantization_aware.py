@@ -24,6 +24,7 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ddp", "zero2"])
 def test_two_processes_train_the_same_student(folder, kind):
     mine, one = spread.log(folder, kind), spread.log(folder, "one")
