@@ -19,7 +19,7 @@ AUTO = "auto"
 
 @dataclass(frozen=True, kw_only=True)
 class ExampleMaker:
-    """Makes an example of each row, as the settings of a data set say; see `fusion.data.datasets.load` for each of them."""
+    """Makes an example of each row, as the settings of a data set say; see `fusion.data.datasets.read` for each of them."""
 
     domain: str
     prompt: str = AUTO
@@ -85,8 +85,6 @@ class ExampleMaker:
     def example(self, row: Row) -> Example | str:
         """Return the example of a row, or why it makes none. Raises ValueError, with the row, for what cannot be read."""
         messages, answer, missing = self._conversation(row) if self.messages else self._texts(row)
-        if self.response is None and not self.messages:
-            missing = None
         tools = _tools(row) if self.reads_conversations else ()
         if missing is None and self.as_raw_text:
             messages, answer = [], "\n".join([*_contents(messages, tools, row), answer])
@@ -177,12 +175,16 @@ def _tools(row: Row) -> tuple[dict[str, Any], ...]:
         tools = json.loads(value) if isinstance(value, str) and value.strip() else value
     except json.JSONDecodeError as error:
         raise ValueError(
-            f"{row.place}: tools is a text, and no JSON: {error}. It is a list of JSON schemas."
+            f"{row.place}: tools is a text, and no JSON: {error}. It is a list of JSON schemas; rename the column if it means "
+            "something else."
         ) from error
     if not tools:
         return ()
     if not isinstance(tools, list) or not all(isinstance(tool, Mapping) for tool in tools):
-        raise ValueError(f"{row.place}: tools is {tools!r:.60}; it is a list of JSON schemas of functions.")
+        raise ValueError(
+            f"{row.place}: tools is {tools!r:.60}; it is a list of JSON schemas of functions; rename the column if "
+            "it means something else."
+        )
     return tuple(tools)
 
 

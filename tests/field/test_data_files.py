@@ -172,6 +172,13 @@ def test_rows_that_make_no_example_are_counted_by_reason_with_the_first_of_them(
     assert [(one.reason, one.count) for one in read(file).left_out] == [("no prompt", 2), ("no response", 1)]
 
 
+def test_prompts_alone_that_ask_nothing_are_left_out_and_counted(tmp_path):
+    (tmp_path / "x.jsonl").write_text('{"prompt": ""}\n{"prompt": "q"}\n')
+    found = read(tmp_path / "x.jsonl", response=None)
+    assert [example.prompt for example in found.examples] == ["q"]
+    assert [(one.reason, one.count) for one in found.left_out] == [("no prompt", 1)]
+
+
 def test_a_column_that_only_some_rows_have_is_empty_in_the_others_and_one_that_none_has_is_refused(tmp_path):
     (tmp_path / "x.jsonl").write_text('{"q": "a", "r": "b"}\n{"q": "c", "r": "d", "hint": "e"}\n')
     settings = {"prompt": "{q}{hint}", "response": "{r}"}

@@ -66,13 +66,6 @@ def split_answer(turns: Sequence[Turn], row: Row, column: str) -> tuple[list[Tur
     return [_message(turn) for turn in turns[: answers[-1]]], answer["content"], None
 
 
-def unused_keys(value: Any) -> set[str]:
-    """Return the keys of turns that nothing reads, such as an id."""
-    used = {*ROLE_KEYS, *CONTENT_KEYS, *PASSED_ON, "weight"}
-    turns = value if isinstance(value, list) else []
-    return {str(key) for turn in turns if isinstance(turn, Mapping) for key in turn if turn[key] is not None} - used
-
-
 def _parsed(text: str, row: Row, column: str) -> Any:
     try:
         return json.loads(text) if text.strip() else None
