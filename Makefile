@@ -6,18 +6,21 @@
 # and, by hand on a quiet machine: make benchmarks, make architectures, make slow, make faults.
 #
 # Without an NVIDIA GPU, constraints.txt names a torch release whose CPU build a package index or PIP_FIND_LINKS may offer.
+# The tests run with the releases of requirements.lock (all but torch and what belongs to CUDA): make LOCK= test takes the
+# newest ones instead, make lock writes the file anew.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 CONSTRAINTS := $(if $(shell command -v nvidia-smi 2>/dev/null),,-c constraints.txt)
+LOCK ?= -c requirements.lock
 FIND_LINKS := $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",)
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python $(FIND_LINKS) $(CONSTRAINTS)
 # byte code is written, even where a container says otherwise: else every process of the tests compiles torch again
 BYTECODE := env -u PYTHONDONTWRITEBYTECODE
 TEST_ENV := $(BYTECODE) OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 DS_ACCELERATOR=cpu
 
-.PHONY: quickstart test slow faults benchmarks architectures lint clean
+.PHONY: quickstart test slow faults benchmarks architectures lint lock clean
 
 quickstart: $(VENV)/.core
 	$(BYTECODE) OMP_NUM_THREADS=1 $(BIN)/fusion run configs/quickstart.yaml  # models this small gain nothing from more
@@ -42,6 +45,10 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
+lock: $(BIN)/uv
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev --no-header --no-annotate \
+		$(FIND_LINKS) -c constraints.txt pyproject.toml | grep -Ev '^(torch|triton|cuda|nvidia)' > requirements.lock
+
 $(BIN)/uv:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
@@ -51,8 +58,8 @@ $(VENV)/.core: $(BIN)/uv pyproject.toml constraints.txt
 	$(INSTALL) --editable .
 	touch $@
 
-$(VENV)/.dev: $(BIN)/uv pyproject.toml constraints.txt
-	$(INSTALL) --editable '.[dev]'
+$(VENV)/.dev: $(BIN)/uv pyproject.toml constraints.txt requirements.lock
+	$(INSTALL) $(LOCK) --editable '.[dev]'
 	touch $@ $(VENV)/.core
 
 clean:

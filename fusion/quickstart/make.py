@@ -20,6 +20,18 @@ from fusion.quickstart import SOURCES, skills, tokens
 QUESTIONS = 0
 """Seed of the questions that the models and their tokenizers are trained on."""
 BATCH = 64
+CARD = """\
+---
+license: apache-2.0
+library_name: transformers
+---
+
+# {name}
+
+A model of the quickstart, for trying out fusion on one machine: {architecture}, trained from random weights on questions
+made by `fusion/quickstart/skills.py`, and on nothing else. It is made again by
+`python -m fusion.quickstart.make --only {name} --out DIR`.
+"""
 IGNORE_INDEX = -100  # label of a position that is not scored
 SHAPE = {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4, "max_position_embeddings": 256}
 GATED = {"intermediate_size": 352, "tie_word_embeddings": True}
@@ -92,6 +104,7 @@ def make_model(name: str, out: Path, steps: int, questions: int) -> dict[str, fl
     train(model, tokenizer, rows, steps)
     model.to(torch.bfloat16).save_pretrained(out / name)
     tokenizer.save_pretrained(out / name)
+    (out / name / "README.md").write_text(CARD.format(name=name, architecture=model.config.model_type))
     return evaluate(model.float(), tokenizer, questions)
 
 

@@ -10,12 +10,20 @@ import sys
 
 import pytest
 import torch
+import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fusion.data.encode import encode
 from fusion.quickstart import MODELS, PIVOT, SOURCES, make, skills, tokens
 
-FILES = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+FILES = {
+    "README.md",
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+}
 KINDS = [tokens.sentencepiece, tokens.gpt, tokens.unigram, tokens.digits]
 
 
@@ -49,6 +57,13 @@ def test_the_four_folders_are_whole_and_stay_under_12_megabytes_together():
     for folder in MODELS.values():
         assert {file.name for file in folder.iterdir()} == FILES
     assert sum(file.stat().st_size for folder in MODELS.values() for file in folder.iterdir()) < 12e6
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_card_beside_a_model_states_its_licence_and_how_it_is_made(name):
+    text = (MODELS[name] / "README.md").read_text()
+    assert text == make.CARD.format(name=name, architecture=load(name)[0].config.model_type)
+    assert yaml.safe_load(text.split("---")[1])["license"] == "apache-2.0"
 
 
 def test_no_two_models_share_an_architecture_a_vocabulary_size_or_a_way_to_split_text():
