@@ -1,7 +1,7 @@
 """Fuse several language models, each with its own tokenizer, into one better model.
 
-`fusion.run("quickstart")` does the whole thing; `fusion.pipeline` tells how. Importing this costs nothing: names are loaded
-when they are first used.
+`fusion.run("quickstart")` does the whole thing; `fusion.pipeline` tells how; `fusion.api` has what scripts and training loops
+call. Importing this costs nothing: names are loaded when they are first used.
 """
 
 from __future__ import annotations
@@ -10,26 +10,68 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fusion import objectives as objectives
+    from fusion.alignment import map_to_pivot
+    from fusion.api.collator import FusionCollator
+    from fusion.api.evaluation import evaluate
+    from fusion.api.examples import read_examples
+    from fusion.api.loss import FusionLoss
+    from fusion.api.merging import merge
+    from fusion.api.mixin import FusionMixin
+    from fusion.api.reading import extract
+    from fusion.api.rows import align, logit_rows, vocabulary_map
+    from fusion.api.runs import Run, load_config, run
     from fusion.cache import Cache
     from fusion.config import Config
-    from fusion.config.loading import load
-    from fusion.core.rows import LogitRows, Pairs
-    from fusion.pipeline import run
+    from fusion.core.rows import LogitRows, MappedRows, Pairs, Positions
+    from fusion.data.example import Example
+    from fusion_eval.results import Result
+    from fusion_eval.statistics.comparison import compare, summarise
 
 __version__ = "0.1.0"
-__all__ = ["Cache", "Config", "LogitRows", "Pairs", "load", "run"]
+__all__ = [
+    "Cache", "Config", "Example", "FusionCollator", "FusionLoss", "FusionMixin", "LogitRows", "MappedRows", "Pairs",
+    "Positions", "Result", "Run", "align", "compare", "evaluate", "extract", "load_config", "logit_rows", "map_to_pivot",
+    "merge", "read_examples", "run", "summarise", "vocabulary_map",
+]  # fmt: skip
 
 _HOME = {
     "Cache": "fusion.cache",
     "Config": "fusion.config",
+    "Example": "fusion.data.example",
+    "FusionCollator": "fusion.api.collator",
+    "FusionLoss": "fusion.api.loss",
+    "FusionMixin": "fusion.api.mixin",
     "LogitRows": "fusion.core.rows",
+    "MappedRows": "fusion.core.rows",
     "Pairs": "fusion.core.rows",
-    "load": "fusion.config.loading",
-    "run": "fusion.pipeline",
+    "Positions": "fusion.core.rows",
+    "Result": "fusion_eval.results",
+    "Run": "fusion.api.runs",
+    "align": "fusion.api.rows",
+    "compare": "fusion_eval.statistics.comparison",
+    "evaluate": "fusion.api.evaluation",
+    "extract": "fusion.api.reading",
+    "load_config": "fusion.api.runs",
+    "logit_rows": "fusion.api.rows",
+    "map_to_pivot": "fusion.alignment",
+    "merge": "fusion.api.merging",
+    "read_examples": "fusion.api.examples",
+    "run": "fusion.api.runs",
+    "summarise": "fusion_eval.statistics.comparison",
+    "vocabulary_map": "fusion.api.rows",
 }
+_MODULES = ("objectives", "weighting")
+"""Rooms whose own names are public: `fusion.objectives.ForwardKL`."""
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"fusion.{name}")
     if name not in _HOME:
         raise AttributeError(f"module fusion has no attribute {name!r}; public names are {', '.join(__all__)}")
     return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *_MODULES, "__version__"])

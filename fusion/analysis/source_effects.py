@@ -18,7 +18,7 @@ from fusion.runtime.console import bar
 from fusion.runtime.distributed import device
 from fusion.stages.context import RunContext
 from fusion.stages.train import training_source
-from fusion.training import FusionCollator
+from fusion.training import TrainingCollator
 from fusion.transforms.true_token import with_gold_entry
 from fusion.weighting import Sum
 
@@ -86,7 +86,7 @@ def _batches(context: RunContext, sample: int, size: int) -> Iterator[tuple[rang
     """Numbers of the first `sample` training examples, and what training would see of them with every source counting fully."""
     names = [source.name for source in context.config.sources]
     sources = [training_source(context, name, Cache(context.config.folder / "cache" / name)) for name in names]
-    collator = FusionCollator(
+    collator = TrainingCollator(
         context.train_examples, context.encoded("pivot"), sources, Sum(), alignment=context.config.alignment
     )
     count = min(sample, len(context.train_examples))

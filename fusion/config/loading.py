@@ -112,29 +112,37 @@ def override(raw: dict[str, Any], text: str) -> None:
         path, parsed = yaml_files.parse_assignment(text, "a.b=c, for example training.max_steps=5")
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    set_value(raw, path, parsed, f"--set {text}")
+
+
+def set_value(raw: dict[str, Any], path: str, value: Any, origin: str) -> None:
+    """Set the value at a place such as `training.max_steps`; `origin` names it in messages.
+
+    Entries of lists are places by their number or by their `name`. Raises ConfigError for no such place.
+    """
     *parents, last = path.split(".")
     place: Any = raw
     for part in parents:
-        place = _child(place, part, text)
+        place = _child(place, part, origin)
     if isinstance(place, list):
-        _child(place, last, text)  # explains an entry that does not exist
-        place[_index(place, last) or 0] = parsed
+        _child(place, last, origin)  # explains an entry that does not exist
+        place[_index(place, last) or 0] = value
     elif isinstance(place, dict):
-        place[last] = parsed
+        place[last] = value
     else:
-        raise ConfigError(f"--set {text}: {'.'.join(parents)} is a value, it has no {last}.")
+        raise ConfigError(f"{origin}: {'.'.join(parents)} is a value, it has no {last}.")
 
 
-def _child(place: Any, part: str, text: str) -> Any:
+def _child(place: Any, part: str, origin: str) -> Any:
     if isinstance(place, list):
         index = _index(place, part)
         if index is None:
             names = [str(item.get("name", i)) if isinstance(item, dict) else str(i) for i, item in enumerate(place)]
-            raise ConfigError(f"--set {text}: no entry {part}; there are {', '.join(names)}.")
+            raise ConfigError(f"{origin}: no entry {part}; there are {', '.join(names)}.")
         return place[index]
     if isinstance(place, dict):
         return place.setdefault(part, {})
-    raise ConfigError(f"--set {text}: {part} is not inside a group of settings.")
+    raise ConfigError(f"{origin}: {part} is not inside a group of settings.")
 
 
 def _index(place: list, part: str) -> int | None:

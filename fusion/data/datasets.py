@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain, islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from fusion.data.example import Example
 from fusion.data.make_examples import ExampleMaker
@@ -16,6 +16,8 @@ from fusion.quickstart import skills
 BUILTIN = "builtin:"
 HEAD = 1000
 """Rows whose columns tell what is what."""
+ROWS = "the rows"
+"""What messages call rows in memory."""
 
 
 @dataclass(frozen=True)
@@ -84,31 +86,62 @@ def read(
     Rows without a prompt or a response are left out and counted. Raises ValueError for a missing column, for a value that is
     no text, and where nothing is left; FileNotFoundError for a missing file.
     """
-    if path.startswith(BUILTIN):
-        made = skills.make_questions(
-            path.removeprefix(BUILTIN), skip + (limit or 200), seed=shuffle or 0, label_noise=label_noise, split=split
-        )
-        rows: Iterator[Row] = (Row(values, path, number) for number, values in enumerate(made, 1))
-    else:
+    if not path.startswith(BUILTIN):
         rows = read_rows(path, name=name, split=split, revision=revision)
+        choice = RowChoice(split, where, skip, limit, shuffle)
+        return _data_set(rows, path, choice, ExampleMaker(domain=domain, **columns))
+    made = skills.make_questions(
+        path.removeprefix(BUILTIN), skip + (limit or 200), seed=shuffle or 0, label_noise=label_noise, split=split
+    )
+    rows = (Row(values, path, number) for number, values in enumerate(made, 1))
+    choice = RowChoice(split, where, skip, limit)  # they were made in an order by chance
+    found = _data_set(rows, path, choice, ExampleMaker(domain=domain, **columns))
+    return replace(found, reading="made by rule", unused=[])
+
+
+def from_rows(
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    domain: str,
+    where: Mapping[str, Any] | None = None,
+    skip: int = 0,
+    limit: int | None = None,
+    shuffle: int | None = None,
+    **columns: Any,
+) -> DataSet:
+    """Make examples of rows in memory, as `read` does of those of a file, and with the same errors."""
+    numbered = (Row(values, ROWS, number) for number, values in enumerate(rows, 1))
+    choice = RowChoice("all", where, skip, limit, shuffle)
+    return _data_set(numbered, ROWS, choice, ExampleMaker(domain=domain, **columns))
+
+
+class RowChoice(NamedTuple):
+    """Which rows of a data set are taken; see `read`."""
+
+    split: str
+    where: Mapping[str, Any] | None
+    skip: int
+    limit: int | None
+    shuffle: int | None = None
+
+
+def _data_set(rows: Iterator[Row], path: str, choice: RowChoice, maker: ExampleMaker) -> DataSet:
+    """The examples of the rows that are chosen; `path` names them in messages."""
     head, seen = list(islice(rows, HEAD)), dict[str, None]()
     if not head:
-        raise ValueError(_no_example(path, split, skip, [], None))
-    maker, reading = ExampleMaker(domain=domain, **columns).resolved(_columns(head), path)
-    wanted = _watched(chain(head, rows), seen)
-    if where:
-        wanted = (row for row in wanted if _matches(row, where))
-    if shuffle is not None and not path.startswith(BUILTIN):
+        raise ValueError(_no_example(path, choice, []))
+    maker, reading = maker.resolved(_columns(head), path)
+    where = choice.where or {}
+    wanted = (row for row in _watched(chain(head, rows), seen) if _matches(row, where))
+    if choice.shuffle is not None:
         shuffled = list(wanted)
-        random.Random(shuffle).shuffle(shuffled)
+        random.Random(choice.shuffle).shuffle(shuffled)
         wanted = iter(shuffled)
-    examples, left_out = _examples(islice(wanted, skip, None), maker, limit)
-    _refuse_missing(path, maker.needed, where or {}, seen)
+    examples, left_out = _examples(islice(wanted, choice.skip, None), maker, choice.limit)
+    _refuse_missing(path, maker.needed, where, seen)
     if not examples:
-        raise ValueError(_no_example(path, split, skip, left_out, where))
-    if path.startswith(BUILTIN):
-        return DataSet(path, examples, "made by rule", left_out, [])
-    unused = [column for column in seen if column not in maker.columns and column not in (where or {})]
+        raise ValueError(_no_example(path, choice, left_out))
+    unused = [column for column in seen if column not in maker.columns and column not in where]
     return DataSet(path, examples, reading, left_out, unused)
 
 
@@ -160,7 +193,7 @@ def _refuse_missing(path: str, needed: Iterable[str], where: Iterable[str], seen
             raise ValueError(f"{path}: no column {name!r}{purpose}; the columns are {', '.join(map(str, seen))}.")
 
 
-def _no_example(path: str, split: str, skip: int, left_out: list[LeftOut], where: Mapping[str, Any] | None) -> str:
-    asked = f" after skip with where {dict(where)}" if where else ""
+def _no_example(path: str, choice: RowChoice, left_out: list[LeftOut]) -> str:
+    asked = f" after skip with where {dict(choice.where)}" if choice.where else ""
     why = "; ".join(map(str, left_out)) or f"no row is there{asked}"
-    return f"{path} (split {split}, skip {skip}) gives no example: {why}."
+    return f"{path} (split {choice.split}, skip {choice.skip}) gives no example: {why}."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,3 +17,8 @@ def preferred_dtype(cpu_flags: Path = Path("/proc/cpuinfo")) -> str:
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     has_amx = cpu_flags.exists() and "amx_bf16" in cpu_flags.read_text()
     return "bfloat16" if has_amx else "float32"
+
+
+def mixed_precision(arguments: Any) -> torch.dtype | None:
+    """Return the type that a trainer with these TrainingArguments multiplies in where weights are float32, or None."""
+    return torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else None

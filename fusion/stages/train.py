@@ -25,7 +25,7 @@ from fusion.stages.prompts import prompt_format, prompt_formats
 from fusion.training import (
     ACCUMULATION,
     BATCH_SIZE,
-    FusionCollator,
+    TrainingCollator,
     TrainingSource,
     examples_per_step,
     quantization_aware,
@@ -88,7 +88,7 @@ def _training_spec(
 
     config, encoded, tokenizer = context.config, context.encoded("pivot"), context.tokenizers["pivot"]
     exported_template(tokenizer, prompt_format(context, "pivot"))  # raises now, rather than when the model is trained
-    collator = FusionCollator(
+    collator = TrainingCollator(
         [context.train_examples[n] for n in context.training_indices],
         encoded.select(context.training_indices),
         sources,

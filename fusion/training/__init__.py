@@ -6,7 +6,7 @@ trainer         transformers' Trainer with that loss      fit       one whole tr
 The first words of `batch_targets` tell what happens between reading a cache and `loss.backward()`.
 """
 
-from fusion.training.batch_targets import FusionCollator, TrainingSource
+from fusion.training.batch_targets import TrainingCollator, TrainingSource
 from fusion.training.engine import ACCUMULATION, BATCH_SIZE, examples_per_step
 from fusion.training.strategies import BASELINE, fine_tuning_name, pairwise_name, trainings_of
 
@@ -14,7 +14,7 @@ __all__ = [
     "ACCUMULATION",
     "BASELINE",
     "BATCH_SIZE",
-    "FusionCollator",
+    "TrainingCollator",
     "TrainingSource",
     "examples_per_step",
     "fine_tuning_name",

@@ -1,6 +1,6 @@
 """Examples to one training batch: the pivot's tokens, each source's cached rows, and which of them belong together.
 
-What happens between reading a cache and `loss.backward()`, in order. Here, in `FusionCollator`: `pad_texts` (or `pack_texts`)
+What happens between reading a cache and `loss.backward()`, in order. Here, in `TrainingCollator`: `pad_texts` (or `pack_texts`)
 makes the pivot's batch and its positions, `Cache.rows` reads the sources' rows, `align` pairs them with the positions, the
 weighting gives each pair a weight, transforms of the source change its rows (the weighting has seen them unchanged),
 `map_to_pivot` puts them into the pivot's vocabulary, transforms of mapped rows change those, `align_spans` finds the spans that
@@ -52,7 +52,7 @@ class TrainingSource:
 
 
 @dataclass(frozen=True)
-class FusionCollator:
+class TrainingCollator:
     """Turns numbers of examples into a batch. Everything about text lives here, nothing about the model's numbers."""
 
     examples: Sequence[Example]

@@ -19,7 +19,7 @@ from fusion.objectives import Objective
 from fusion.runtime import distributed
 from fusion.training.adapter import LoRA, load_pivot, merge_adapter
 from fusion.training.auxiliary_modules import attach_modules, build_modules, detach_modules
-from fusion.training.batch_targets import FusionCollator
+from fusion.training.batch_targets import TrainingCollator
 from fusion.training.checkpoint import last_checkpoint, make_universal
 from fusion.training.engine import Engine, engine_arguments
 from fusion.training.engine_checks import device_problems, running
@@ -38,7 +38,7 @@ class TrainingSpec:
 
     pivot: ModelRef
     tokenizer: Any
-    collator: FusionCollator
+    collator: TrainingCollator
     objectives: Sequence[Objective]
     arguments: dict[str, Any]
     """For TrainingArguments, as the user wrote them."""

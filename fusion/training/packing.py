@@ -15,7 +15,7 @@ from fusion.models.head import run_to_head, unwrap_model
 
 
 def max_line_length(model: Any, max_length: int) -> int:
-    """Choose `FusionCollator.line_length`: any number where attention does no work across texts, else `max_length` tokens.
+    """Choose `TrainingCollator.line_length`: any number where attention does no work across texts, else `max_length` tokens.
 
     Flash attention takes the lengths of the texts in one line; a masked attention computes the whole square of each line.
     """

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback
 
 from fusion.models.head import Head, run_to_head, unwrap_model
+from fusion.models.precision import mixed_precision
 from fusion.objectives import BatchTargets, Objective
 from fusion.runtime import distributed
 from fusion.training.checkpoint import write_engine_file
@@ -185,11 +186,6 @@ class FusionTrainer(Trainer):
             logs = logs | dict(zip(self._metrics, (sums / steps).tolist(), strict=True))
             self._metrics, self._logged_at = {}, self.state.global_step
         super().log(logs, start_time)
-
-
-def mixed_precision(args: TrainingArguments) -> torch.dtype | None:
-    """Return the type that matrices are multiplied in where weights are float32, or None."""
-    return torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None
 
 
 class _Ready(TrainerCallback):

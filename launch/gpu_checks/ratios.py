@@ -19,7 +19,7 @@ from fusion.models.loading import ModelRef, load_model, load_tokenizer, vocabula
 from fusion.objectives import GLD, AnyObjective, CrossEntropy, ForwardKL, InfiFusion
 from fusion.runtime.distributed import free_memory
 from fusion.sources import SourceRequest, Transformers
-from fusion.training import FusionCollator, TrainingSource
+from fusion.training import TrainingCollator, TrainingSource
 from fusion.training.fit import training_arguments
 from fusion.training.trainer import FusionTrainer
 from fusion.weighting import GoldPosterior, Sum
@@ -92,7 +92,7 @@ class Stepper:
             _sources(context.folder / "rows" / name, examples, vocabulary, rows_each=tokens - prompt) if sources else []
         )
         self.tokens, self.numbers = count * tokens, range(count)
-        self.collator = FusionCollator(examples, encoded, taught, weighting)
+        self.collator = TrainingCollator(examples, encoded, taught, weighting)
         self.trainer = FusionTrainer(
             model=model,
             head=Head.from_model(model, vocabulary),

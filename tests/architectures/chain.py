@@ -20,7 +20,7 @@ from fusion.models.head import Head, output_layer, without_router_loss
 from fusion.models.loading import ModelRef, load_model, load_tokenizer, vocabulary_size
 from fusion.objectives import CrossEntropy
 from fusion.sources.transformers_source import TransformersGenerator, TransformersSource
-from fusion.training import FusionCollator
+from fusion.training import TrainingCollator
 from fusion.training.fit import TrainingSpec, train
 from fusion.training.packing import check_packed_texts_stay_apart
 from fusion.weighting import GoldPosterior
@@ -143,7 +143,7 @@ def train_two_steps(
 ) -> list[dict[str, float]]:
     """Take two steps of two accumulated batches each with the real trainer; returns its log."""
     examples = [Example((), text, "d") for text in RESPONSES]
-    collator = FusionCollator(examples, texts, [], GoldPosterior())
+    collator = TrainingCollator(examples, texts, [], GoldPosterior())
     given = {
         "max_steps": 2, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "learning_rate": 1e-4,
         "report_to": [], "save_strategy": "no", "lr_scheduler_type": "constant",

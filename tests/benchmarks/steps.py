@@ -11,7 +11,7 @@ import torch
 
 from fusion.models.head import Head
 from fusion.objectives import GLD, AnyObjective, CrossEntropy, ForwardKL, InfiFusion
-from fusion.training import FusionCollator, TrainingSource
+from fusion.training import TrainingCollator, TrainingSource
 from fusion.training.fit import training_arguments
 from fusion.training.trainer import FusionTrainer
 from fusion.weighting import GoldPosterior, Sum
@@ -56,8 +56,8 @@ def _ratio(model: Any, place: Path, objectives: list[AnyObjective], weighting: A
         TrainingSource(name, bodies.cache(place / name, examples, TOKENS - PROMPT, size), _mapped(size))
         for name, size in VOCABULARIES.items()
     ]
-    fused = _step(model, place, FusionCollator(examples, encoded, references, weighting), objectives, chunk)
-    plain = _step(model, place, FusionCollator(examples, encoded, [], Sum()), [CrossEntropy()], chunk)
+    fused = _step(model, place, TrainingCollator(examples, encoded, references, weighting), objectives, chunk)
+    plain = _step(model, place, TrainingCollator(examples, encoded, [], Sum()), [CrossEntropy()], chunk)
     return paired(fused, plain, runs=9)
 
 
@@ -79,8 +79,8 @@ def _beside_the_body(model: Any, place: Path, objectives: list[AnyObjective], we
     ]
     hidden = torch.randn(EXAMPLES, TOKENS, 576)
     ways = (
-        (FusionCollator(examples, encoded, references, weighting), objectives),
-        (FusionCollator(examples, encoded, [], Sum()), None),
+        (TrainingCollator(examples, encoded, references, weighting), objectives),
+        (TrainingCollator(examples, encoded, [], Sum()), None),
     )
     times = []
     for collator, terms in ways:
@@ -102,7 +102,7 @@ def _mapped(size: int) -> torch.Tensor:
 
 
 def _trainer(
-    model: Any, place: Path, collator: FusionCollator, objectives: list[AnyObjective], chunk: int | None
+    model: Any, place: Path, collator: TrainingCollator, objectives: list[AnyObjective], chunk: int | None
 ) -> FusionTrainer:
     given = {"max_steps": 1000, "report_to": [], "logging_steps": 1000, "learning_rate": 1e-6}
     return FusionTrainer(
@@ -115,7 +115,9 @@ def _trainer(
     )
 
 
-def _step(model: Any, place: Path, collator: FusionCollator, objectives: list[AnyObjective], chunk: int | None) -> Any:
+def _step(
+    model: Any, place: Path, collator: TrainingCollator, objectives: list[AnyObjective], chunk: int | None
+) -> Any:
     trainer = _trainer(model, place, collator, objectives, chunk)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
 

@@ -62,7 +62,7 @@ def train(folder: Path, place: str, stop_at: int | None = None, copy_to: str | N
     from transformers import TrainerCallback
 
     from fusion.cache import Cache
-    from fusion.training import FusionCollator
+    from fusion.training import TrainingCollator
     from fusion.training.fit import TrainingSpec
     from fusion.training.fit import train as fit
 
@@ -78,7 +78,7 @@ def train(folder: Path, place: str, stop_at: int | None = None, copy_to: str | N
     context = RunContext(config)
     caches = {source.name: Cache(config.folder / "cache" / source.name) for source in config.sources}
     sources = [train_stage.training_source(context, source, cache) for source, cache in caches.items()]
-    collator = FusionCollator(context.train_examples, context.encoded("pivot"), sources, config.weighting)
+    collator = TrainingCollator(context.train_examples, context.encoded("pivot"), sources, config.weighting)
     how = (context.training, config.seed, config.dtype)
     spread_over = {
         "logits_chunk": config.logits_chunk,

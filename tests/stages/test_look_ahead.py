@@ -15,7 +15,7 @@ from fusion.data.encode import encode_prompt, truncate_rows
 from fusion.stages import train
 from fusion.stages.context import RunContext
 from fusion.stages.lineage import lineage
-from fusion.training import FusionCollator
+from fusion.training import TrainingCollator
 from fusion.weighting import Mean
 from tests.helpers import runs
 
@@ -33,7 +33,7 @@ def config(folder, look_ahead=RICH, looks=("neox",), **changes):
 
 def collated(context, caches):
     sources = [train.training_source(context, name, cache) for name, cache in caches.items() if name != "pivot"]
-    return FusionCollator(context.train_examples, context.encoded("pivot"), sources, Mean())(range(8))
+    return TrainingCollator(context.train_examples, context.encoded("pivot"), sources, Mean())(range(8))
 
 
 @pytest.fixture(scope="module")

@@ -85,7 +85,7 @@ def test_mapped_rows_know_which_of_them_were_drawn(folder, trained):
     )
     source = train.training_source(context, "neox", cache)
     assert torch.equal(source.vocabulary_map, mapped)
-    targets = train.FusionCollator(
+    targets = train.TrainingCollator(
         context.train_examples, context.encoded("pivot"), [source], context.config.weighting
     )(range(16))["targets"]
     source = targets.sources["neox"]

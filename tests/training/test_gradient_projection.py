@@ -12,7 +12,7 @@ from fusion.models.loading import load_model, vocabulary_size
 from fusion.objectives import CrossEntropy, DualHead, ForwardKL
 from fusion.stages import train
 from fusion.stages.context import RunContext
-from fusion.training import FusionCollator
+from fusion.training import TrainingCollator
 from fusion.training.auxiliary_modules import attach_modules, build_modules
 from fusion.training.fit import training_arguments
 from fusion.training.gradient_projection import GradientProjection, projected
@@ -93,7 +93,7 @@ def made(folder):
     context = RunContext(runs.config(folder))
     names = [source.name for source in context.config.sources]
     sources = [train.training_source(context, name, Cache(context.config.folder / "cache" / name)) for name in names]
-    collator = FusionCollator(context.train_examples, context.encoded("pivot"), sources, context.weighting)
+    collator = TrainingCollator(context.train_examples, context.encoded("pivot"), sources, context.weighting)
 
     def make(*objectives, **training):
         model = load_model(context.config.pivot.ref, "float32")

@@ -21,7 +21,7 @@ from fusion.objectives import (
 from fusion.stages import train
 from fusion.stages.context import RunContext
 from fusion.stages.lineage import lineage
-from fusion.training import FusionCollator
+from fusion.training import TrainingCollator
 from fusion.training.auxiliary_modules import build_modules
 from fusion.training.fit import training_arguments
 from fusion.training.trainer import FusionTrainer
@@ -66,7 +66,7 @@ def trainer(context, sources, tmp_path_factory):
 
 
 def batch(context, sources, numbers=range(8), weighting=None):
-    return FusionCollator(context.train_examples, context.encoded("pivot"), sources, weighting or GoldPosterior())(
+    return TrainingCollator(context.train_examples, context.encoded("pivot"), sources, weighting or GoldPosterior())(
         numbers
     )
 
@@ -270,7 +270,7 @@ def test_transformed_rows_train(context, sources, trainer):
 
 
 def test_max_margin_compares_with_what_the_pivot_said_before_training(context, sources):
-    collator = FusionCollator(
+    collator = TrainingCollator(
         context.train_examples,
         context.encoded("pivot"),
         sources,

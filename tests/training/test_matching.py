@@ -13,7 +13,7 @@ from fusion.models.loading import load_model
 from fusion.objectives.modules.matcher import matched
 from fusion.stages import train
 from fusion.stages.context import RunContext
-from fusion.training import FusionCollator, auxiliary_modules
+from fusion.training import TrainingCollator, auxiliary_modules
 
 STEPS = 150
 SETTINGS = [
@@ -38,7 +38,7 @@ def trained(tmp_path_factory):
     )
     auxiliary_modules.attach_modules(model, modules)
     model.load_state_dict(load_file(place / f"train/unified/checkpoint-{STEPS}/model.safetensors"), strict=False)
-    collator = FusionCollator(
+    collator = TrainingCollator(
         context.train_examples, context.encoded("pivot"), sources, context.weighting, alignment=config.alignment
     )
     return model, modules, collator

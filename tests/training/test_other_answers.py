@@ -10,7 +10,7 @@ from fusion.cache import Cache
 from fusion.config import loading
 from fusion.stages import extract, train
 from fusion.stages.context import RunContext
-from fusion.training import FusionCollator
+from fusion.training import TrainingCollator
 from tests.helpers import runs
 
 TRANSPORT = {"kind": "optimal_transport", "other_answers": True}
@@ -58,7 +58,7 @@ def sources(context):
 def test_each_example_meets_the_sources_states_of_the_other_answer(context):
     learned = sources(context)
     others = train._other_answers(context, context.config.objectives)
-    collator = FusionCollator(
+    collator = TrainingCollator(
         context.train_examples, context.encoded("pivot"), learned, context.weighting, other_answers=others
     )
     numbers = [7, 12, 0, 4]  # a thought, the prompt with one answer, two short answers
@@ -77,7 +77,7 @@ def test_each_example_meets_the_sources_states_of_the_other_answer(context):
 def test_where_no_term_asks_or_nobody_answers_otherwise_there_are_no_rows(context):
     learned, others = sources(context), train._other_answers(context, context.config.objectives)
     for given, numbers in ((None, [0, 7]), (others, [12])):
-        collator = FusionCollator(
+        collator = TrainingCollator(
             context.train_examples, context.encoded("pivot"), learned, context.weighting, other_answers=given
         )
         targets = collator(numbers)["targets"].to("cpu")

@@ -16,7 +16,7 @@ from fusion import pipeline
 from fusion.objectives import BatchTargets, CrossEntropy, Objective, ObjectiveInputs, Requirements, Term
 from fusion.stages.context import RunContext
 from fusion.stages.train import training_source
-from fusion.training import FusionCollator
+from fusion.training import TrainingCollator
 from fusion.training.fit import TrainingSpec, train
 from fusion.weighting import Mean
 from tests.helpers import runs
@@ -61,7 +61,7 @@ def trained(context, folder, objectives, **arguments):
     sources = [
         training_source(context, name, cache) for name, cache in pipeline.extract(context).items() if name != "pivot"
     ]
-    collator = FusionCollator(context.train_examples, context.encoded("pivot"), sources, Mean())
+    collator = TrainingCollator(context.train_examples, context.encoded("pivot"), sources, Mean())
     given = {
         "max_steps": 3,
         "per_device_train_batch_size": 8,

@@ -15,7 +15,7 @@ from fusion.objectives import GLD, CrossEntropy, ForwardKL, InfiFusion
 from fusion.stages import train
 from fusion.stages.context import RunContext
 from fusion.stages.lineage import lineage
-from fusion.training import FusionCollator
+from fusion.training import TrainingCollator
 from fusion.training.fit import training_arguments
 from fusion.training.trainer import FusionTrainer
 from fusion.weighting import GoldPosterior
@@ -37,7 +37,7 @@ def sources(context):
 
 
 def collator(context, sources):
-    return FusionCollator(context.train_examples, context.encoded("pivot"), sources, context.config.weighting)
+    return TrainingCollator(context.train_examples, context.encoded("pivot"), sources, context.config.weighting)
 
 
 def trainer(context, sources, objectives, tmp_path, kind=FusionTrainer, **arguments):
@@ -204,7 +204,7 @@ def test_prompts_and_padding_contribute_nothing(context, sources, tmp_path):
 
 
 def test_a_source_learned_alone_counts_as_it_does_among_the_others(context, sources):
-    everyone = FusionCollator(context.train_examples, context.encoded("pivot"), sources, GoldPosterior())
+    everyone = TrainingCollator(context.train_examples, context.encoded("pivot"), sources, GoldPosterior())
     alone = dataclasses.replace(everyone, learn_from=["qwen"])
     together, single = everyone(range(8))["targets"].sources, alone(range(8))["targets"].sources
     assert list(single) == ["qwen"]

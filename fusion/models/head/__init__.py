@@ -1,5 +1,6 @@
 """Compute `LogitRows` from hidden states in chunks: the one place where logits exist."""
 
+from fusion.models.head.capture import CapturedStates, capture_states
 from fusion.models.head.forward import (
     HeadInputs,
     hidden_states,
@@ -14,8 +15,10 @@ from fusion.models.head.head import LOGITS_BUDGET, MAX_LOGITS_PER_CHUNK, Head
 __all__ = [
     "LOGITS_BUDGET",
     "MAX_LOGITS_PER_CHUNK",
+    "CapturedStates",
     "Head",
     "HeadInputs",
+    "capture_states",
     "hidden_states",
     "module_below_head",
     "output_layer",

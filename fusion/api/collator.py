@@ -1,0 +1,124 @@
+"""Texts and the cached rows of their sources to batches, for any training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fusion.alignment import Alignment
+from fusion.api.examples import AnyExamples, read_examples
+from fusion.api.reading import encode_examples
+from fusion.api.rows import vocabulary_map
+from fusion.cache import Cache
+from fusion.models.loading import ModelRef, load_tokenizer
+from fusion.training import TrainingCollator, TrainingSource
+from fusion.weighting import AnyWeighting, Sum
+
+IGNORE_INDEX = -100
+"""Label of a position that is not scored, as in torch and transformers."""
+
+
+class FusionCollator:
+    """A data collator whose batches also hold what the pivot's sources say of these texts.
+
+        collator = fusion.FusionCollator(tokenizer, examples, {"coder": cache}, {"coder": "Qwen/Qwen2.5-Coder-0.5B"})
+        loader = torch.utils.data.DataLoader(collator.dataset(), batch_size=8, collate_fn=collator)
+
+    A batch has `input_ids`, `attention_mask` and `labels` (-100 at prompts and padding) of shape [B, T], and `targets`, which
+    `FusionLoss` and `FusionMixin` take out. It may be pickled: several workers read the caches side by side.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        examples: AnyExamples,
+        caches: Mapping[str, Cache],
+        tokenizers: Mapping[str, Any],
+        *,
+        weighting: AnyWeighting | None = None,
+        alignment: Alignment = "prefix",
+        vocabulary_map_kind: str = "exact",
+        max_length: int | None = None,
+    ):
+        """Encode the examples for the pivot and map each source's tokens to its own.
+
+        Args:
+            tokenizer: The pivot's: an object of transformers, or the folder or hub id of one.
+            examples: What `read_examples` takes; the very examples that the caches hold.
+            caches: By name of the source: its rows, from `extract` or `Cache(folder)` of a run.
+            tokenizers: By name of the source: its tokenizer, in either form.
+            weighting: How much each source counts at each row; all alike, if not said.
+            alignment: See `align`.
+            vocabulary_map_kind: See `vocabulary_map`.
+            max_length: Tokens at which prompt and response are cut.
+
+        Raises:
+            ValueError: Where the names differ, a cache lacks an example, the weighting needs the pivot's own cache, or an
+                example cannot be read.
+        """
+        pivot = _tokenizer(tokenizer)
+        found = read_examples(examples)
+        _refuse_strangers(caches, tokenizers)
+        for name, cache in caches.items():
+            _refuse_absent(name, cache, [example.id for example in found])
+        weighting = weighting or Sum()
+        if weighting.required_pivot_fields:
+            raise ValueError(
+                f"The weighting {weighting.kind} reads what the pivot said before training; fusion.run has that."
+            )
+        self.texts = encode_examples(pivot, found, max_length)
+        maps = {
+            name: vocabulary_map(_tokenizer(each), pivot, kind=vocabulary_map_kind) for name, each in tokenizers.items()
+        }
+        sources = [TrainingSource(name, cache, maps[name]) for name, cache in caches.items()]
+        pad_id = pivot.pad_token_id or 0
+        self._batches = TrainingCollator(found, self.texts, sources, weighting, alignment=alignment, pad_id=pad_id)
+
+    def __call__(self, features: Sequence[int | Mapping[str, Any]]) -> dict[str, Any]:
+        """Make a batch of examples, given by number or as rows of `dataset()`."""
+        numbers = [feature if isinstance(feature, int) else int(feature["number"]) for feature in features]
+        batch = self._batches(numbers)
+        labels = torch.full_like(batch["input_ids"], IGNORE_INDEX)
+        predicted = batch["targets"].hidden_index + 1  # the state at one position predicts the token at the next
+        labels.view(-1)[predicted] = batch["targets"].positions.token
+        return {**batch, "labels": labels}
+
+    def __len__(self) -> int:
+        """Return the number of examples."""
+        return len(self.texts)
+
+    def dataset(self) -> Any:
+        """Return a dataset of `datasets` with the rows that this collator takes: `number`, `input_ids`, `completion_mask`.
+
+        The last two are for trainers that look at lengths, or would encode texts themselves where they see none.
+        """
+        from datasets import Dataset
+
+        texts = list(self.texts)
+        masks = [[0] * text.start + [1] * text.num_rows for text in texts]
+        ids = [text.input_ids for text in texts]
+        return Dataset.from_dict({"number": list(range(len(texts))), "input_ids": ids, "completion_mask": masks})
+
+
+def _tokenizer(given: Any) -> Any:
+    return load_tokenizer(ModelRef(str(given))) if isinstance(given, (str, Path)) else given
+
+
+def _refuse_strangers(caches: Mapping[str, Any], tokenizers: Mapping[str, Any]) -> None:
+    if caches.keys() != tokenizers.keys():
+        raise ValueError(
+            f"caches are of {', '.join(caches) or 'no source'}, tokenizers of {', '.join(tokenizers) or 'no source'}; give "
+            "both for each source, under the same name."
+        )
+
+
+def _refuse_absent(name: str, cache: Cache, ids: Sequence[str]) -> None:
+    known = set(cache.ids)
+    if absent := [number for number, id in enumerate(ids) if id not in known]:
+        raise ValueError(
+            f"The cache of {name} ({cache.folder}) lacks {len(absent)} of {len(ids)} examples, the first is number "
+            f"{absent[0]}. Extract from the very same examples: prompt, response and template count."
+        )

@@ -1,0 +1,58 @@
+"""A model on held-out examples."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from fusion.api.examples import AnyExamples, read_examples
+from fusion.data.prompt_format import PromptFormat
+from fusion.models.loading import ModelRef, model_fingerprint
+from fusion.models.precision import preferred_dtype
+from fusion.runtime.console import bar
+from fusion.runtime.distributed import device as this_device
+from fusion_eval.results import Result
+from fusion_eval.runners import heldout
+
+
+def evaluate(
+    model: str | Path,
+    examples: AnyExamples,
+    *,
+    exact_match: Collection[str] = (),
+    max_new_tokens: int = 64,
+    batch_tokens: int = 4096,
+    dtype: str | None = None,
+    device: str | None = None,
+    trust_remote_code: bool = False,
+) -> Result:
+    """Put examples to a model: the likelihood of each response, and, where asked for, whether its own answer is the response.
+
+    Args:
+        model: A folder, a `.gguf` file or a hub id.
+        examples: What `read_examples` takes.
+        exact_match: Domains in which the model also answers, greedily; its answer is right where it is the response.
+        max_new_tokens: Tokens at which an answer ends.
+        batch_tokens: Tokens of a batch, padding included.
+        dtype: bfloat16 on a GPU and float32 elsewhere, if not said.
+        device: `cuda` where there is one, if not said.
+        trust_remote_code: Whether code that comes with the model may run.
+
+    Returns:
+        A `Result` with one sample for each example; `fusion.summarise(result)["mean"]["bits_per_byte"]` is an interval, and
+        `fusion.compare(a, b)` the paired differences of two results.
+
+    Raises:
+        ValueError: Where the model cannot be loaded, or an example does not fit its context.
+    """
+    ref = ModelRef(str(model), trust_remote_code=trust_remote_code)
+    found = read_examples(examples)
+    found = list({example.id: example for example in found}.values())
+    how = heldout.HeldoutSettings(
+        tuple(exact_match), max_new_tokens, batch_tokens, dtype or preferred_dtype(), device or this_device()
+    )
+    formats = [PromptFormat(tools=each.tools).for_prompt(each.messages, each.template) for each in found]
+    with bar(f"held-out, {Path(ref.path).name}", heldout.count_requests(found, how), "requests") as advance:
+        samples = heldout.score(ref, found, formats, how, progress=advance)
+    provenance = {"key": {"model": model_fingerprint(ref), "dtype": how.dtype, "max_new_tokens": max_new_tokens}}
+    return Result(model=Path(ref.path).name, suite="heldout", path=ref.path, provenance=provenance, samples=samples)

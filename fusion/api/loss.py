@@ -1,0 +1,91 @@
+"""The loss of a batch from logits: what a training loop of one's own adds up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fusion.models.head import Head
+from fusion.objectives import BatchTargets, Objective
+from fusion.training.loss import Counts, Loss
+
+
+@dataclass(frozen=True)
+class LossOutput:
+    """The loss of a batch, and what it is made of."""
+
+    loss: Float[Tensor, ""]
+    """Sum over the terms of weight times mean, with gradients."""
+    terms: dict[str, Float[Tensor, ""]]
+    """The mean of each term by its name, such as `forward_kl/coder`, without its weight."""
+
+
+class FusionLoss:
+    """Compares a pivot's logits with the rows of its sources, by one or several objectives.
+
+    loss = fusion.FusionLoss([fusion.objectives.ForwardKL(weight=0.5)], vocabulary=len(tokenizer))
+    batch = collator([0, 1, 2, 3])
+    targets = batch.pop("targets")
+    output = loss(model(**batch).logits, targets)
+    output.loss.backward()
+    """
+
+    def __init__(self, objectives: Sequence[Objective], vocabulary: int):
+        """Take the objectives, and the number of tokens of the pivot's tokenizer: logits beyond it (padded heads) do not count.
+
+        Raises ValueError for an objective that needs more than logits: hidden states, a module that is trained beside the
+        pivot, projected gradients or another answer to the same prompt. `fusion.run` has these.
+        """
+        self._loss = loss_of_logits(objectives, Head(nn.Identity(), vocabulary))
+
+    def __call__(
+        self, logits: Float[Tensor, "B T V"], targets: BatchTargets, counts: Counts | None = None, step: int = 0
+    ) -> LossOutput:
+        """Compute the loss of a batch.
+
+        Args:
+            logits: The pivot's, of every position of the batch that `targets` belong to.
+            targets: `batch["targets"]` of a `FusionCollator`.
+            counts: What means are divided by: the sum of `self.counts` of all micro-batches of a step, so that their losses add
+                up to that of the whole. Those of this batch, if not said.
+            step: Steps of the optimizer before this one, for objectives that change in time.
+        """
+        targets = targets.to(logits.device)
+        terms = self._loss(logits, targets, counts or self.counts(targets), step)
+        total = torch.zeros((), dtype=torch.float32, device=logits.device)
+        for term in terms:
+            total = total + term.weight * term.mean
+        return LossOutput(total, {term.name: term.mean.detach() for term in terms})
+
+    def counts(self, targets: BatchTargets) -> dict[str, int]:
+        """Count what the means over this batch divide by; counts of several batches add up, name by name."""
+        return self._loss.counts(targets)
+
+
+def loss_of_logits(objectives: Sequence[Objective], head: Head) -> Loss:
+    """Build the loss of objectives that compare logits and no more. Raises ValueError for another, by its kind."""
+    for objective in objectives:
+        if needs := _beyond_logits(objective):
+            raise ValueError(
+                f"The objective {objective.kind} needs {needs}, and here are logits only. Train it with fusion.run, or "
+                "choose one that compares logits, such as ForwardKL."
+            )
+    return Loss(head, [objective for objective in objectives if objective.weight], nn.ModuleDict())
+
+
+def _beyond_logits(objective: Objective) -> str:
+    """What an objective needs besides the pivot's logits and the rows of a cache; empty where it is nothing."""
+    needs = objective.requirements
+    if "hidden" in needs.pivot_fields | needs.source_fields:
+        return "hidden states"
+    if needs.trains_module:
+        return "a module that is trained beside the pivot"
+    if needs.output_layer:
+        return "the source's output layer"
+    if needs.projects_gradient:
+        return "projected gradients"
+    return "other answers to the same prompt" if needs.other_answers else ""

@@ -1,0 +1,121 @@
+"""The terms of fusion inside transformers' Trainer, or a trainer that derives from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fusion.api.loss import loss_of_logits
+from fusion.models.head import Head, capture_states, unwrap_model
+from fusion.models.loading import vocabulary_size
+from fusion.models.precision import mixed_precision
+from fusion.objectives import BatchTargets, Objective
+
+if TYPE_CHECKING:
+    from transformers import Trainer
+else:
+    Trainer = object  # the trainer that it is mixed with
+
+
+class FusionMixin(Trainer):
+    """Adds the terms of `objectives` to a trainer's own loss.
+
+        class MyTrainer(fusion.FusionMixin, transformers.Trainer): ...
+
+        trainer = MyTrainer(
+            model=model, args=args, objectives=[fusion.objectives.ForwardKL(weight=0.5)],
+            train_dataset=collator.dataset(), data_collator=collator, processing_class=tokenizer,
+        )
+
+    The loss is the trainer's own, cross-entropy of the labels, plus each objective's weight times its mean over the global
+    batch: micro-batches and processes add up to what one large batch would give. `args.remove_unused_columns` must be False,
+    for the collator needs the number of each example. The pivot's logits are computed in chunks from what its output layer
+    reads, so that fused losses, which never make them, do as well. A batch without `targets`, such as one of an evaluation
+    with another collator, has the trainer's own loss alone. The terms are logged as `fusion/...`.
+    """
+
+    def __init__(self, *args: Any, objectives: Sequence[Objective], **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        if self.processing_class is None:
+            raise ValueError(
+                "FusionMixin needs processing_class, the pivot's tokenizer: logits beyond its tokens are left out."
+            )
+        if self.args.remove_unused_columns:
+            raise ValueError(
+                "FusionMixin needs remove_unused_columns=False in the arguments: its collator reads the column `number`."
+            )
+        head = Head.from_model(unwrap_model(self.model), vocabulary_size(self.processing_class))
+        self._fusion_loss = loss_of_logits(objectives, replace(head, autocast=mixed_precision(self.args)))
+        self._fusion_counts: dict[str, float] | None = None
+        self._fusion_sums: dict[str, Tensor] = {}
+        self._fusion_logged_at = self.state.global_step
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Compute the trainer's own loss, and add the terms where the batch has targets."""
+        targets, shape = inputs.pop("targets", None), inputs["input_ids"].shape
+        with capture_states(model) as captured:
+            found: Any = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        if targets is None:
+            return found
+        terms = self._fusion_terms(model, captured.states(model, shape), targets.to(self.args.device))
+        return (found[0] + terms, found[1]) if return_outputs else found + terms
+
+    def _fusion_terms(self, model: Any, hidden: Float[Tensor, "B T D"], targets: BatchTargets) -> Float[Tensor, ""]:
+        """Weight times mean of all terms; in training, this micro-batch's share of those over the global batch."""
+        loss = self._fusion_loss
+        if model.training and not hidden.requires_grad:
+            raise ValueError("The trainer computed its loss without gradients, so that no term could be learned.")
+        _refuse_shards(loss.head)
+        counts = self._fusion_counts if model.training else None
+        terms = loss(hidden, targets, counts or loss.counts(targets), self.state.global_step)
+        total = torch.zeros((), device=hidden.device)
+        for term in terms:
+            total = total + term.weight * term.mean
+            if model.training:
+                self._fusion_sums[term.name] = self._fusion_sums.get(term.name, 0) + term.mean.detach()
+        # gradients are averaged over processes, and the denominators count all of them already
+        return total * self.accelerator.num_processes * self._divided_by() if model.training else total
+
+    def _divided_by(self) -> int:
+        """What Trainer divides a micro-batch's loss by; not 1 where the model takes no `num_items_in_batch`."""
+        accepts = self.model_accepts_loss_kwargs or self.compute_loss_func is not None
+        return 1 if accepts else self.current_gradient_accumulation_steps
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """Take the micro-batches of a step, and count what the means over all of them, in all processes, divide by."""
+        batches, items = super().get_batch_samples(*args, **kwargs)
+        counts = [self._fusion_loss.counts(batch["targets"]) for batch in batches if "targets" in batch]
+        self._fusion_counts = None
+        if counts:
+            sums = torch.tensor(
+                [float(sum(each[name] for each in counts)) for name in counts[0]], device=self.args.device
+            )
+            whole: Any = self.accelerator.reduce(sums, "sum")
+            self._fusion_counts = dict(zip(counts[0], whole.tolist(), strict=True))
+        return batches, items
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Log the trainer's own, and each term's mean over the steps since the last log."""
+        steps = self.state.global_step - self._fusion_logged_at
+        if self._fusion_sums and steps > 0 and "loss" in logs:
+            sums: Any = self.accelerator.reduce(torch.stack(list(self._fusion_sums.values())), "sum")
+            logs = logs | {f"fusion/{n}": v for n, v in zip(self._fusion_sums, (sums / steps).tolist(), strict=True)}
+            self._fusion_sums, self._fusion_logged_at = {}, self.state.global_step
+        super().log(logs, *args, **kwargs)
+
+
+def _refuse_shards(head: Head) -> None:
+    """Raise ValueError where each process has a part of the output layer only."""
+    weight: Any = head.module.weight
+    if hasattr(weight, "ds_shape") or hasattr(weight, "full_tensor"):
+        raise ValueError(
+            "The output layer is spread over the processes (ZeRO-3 or FSDP), where FusionMixin cannot read it. Use DDP or ZeRO "
+            "up to stage 2, or fusion.run, whose engines can."
+        )

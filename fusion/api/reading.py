@@ -1,0 +1,119 @@
+"""A model reads examples: its rows become a cache, in a folder that is kept or in one that goes with the object."""
+
+from __future__ import annotations
+
+import tempfile
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fusion.api.examples import AnyExamples, read_examples
+from fusion.cache import Cache, CacheWriter, write_missing_shards
+from fusion.data.encode import tokens_digest
+from fusion.data.encoding import Conversation, EncodedTexts, encode_batch
+from fusion.data.example import Example
+from fusion.data.prompt_format import PromptFormat
+from fusion.models.loading import ModelRef, load_tokenizer, model_fingerprint, vocabulary_size
+from fusion.models.precision import preferred_dtype
+from fusion.runtime.console import bar
+from fusion.runtime.distributed import device as this_device
+from fusion.runtime.distributed import free_memory
+from fusion.sources import SourceRequest, Transformers
+
+SHARD_SIZE = 1024
+"""Examples of a file of the cache."""
+
+
+def extract(
+    model: str | Path,
+    examples: AnyExamples,
+    *,
+    top_k: int = 10,
+    folder: str | Path | None = None,
+    max_length: int = 2048,
+    hidden_states: bool = False,
+    dtype: str | None = None,
+    device: str | None = None,
+    batch_tokens: int = 4096,
+    trust_remote_code: bool = False,
+) -> Cache:
+    """Let a model read the examples, and return its rows at every position of the responses.
+
+    Args:
+        model: A folder, a `.gguf` file or a hub id.
+        examples: What `read_examples` takes: a data file, rows in memory, or examples.
+        top_k: Largest entries kept of each row.
+        folder: Where the cache is kept: a second call returns it, and one that was stopped goes on. Without a folder the
+            cache lies in a temporary one, which is deleted when the returned object is.
+        max_length: Tokens at which prompt and response are cut.
+        hidden_states: Whether rows also hold the hidden state that the output layer reads, which takes much room.
+        dtype: Type that the model computes in: bfloat16 on a GPU and float32 elsewhere, if not said.
+        device: `cuda` where there is one, if not said.
+        batch_tokens: Tokens of a batch, padding included.
+        trust_remote_code: Whether code that comes with the model may run.
+
+    Returns:
+        A `Cache`; `cache.rows([example.id])` are the `LogitRows` of an example.
+
+    Raises:
+        ValueError: Where the model cannot be loaded, an example cannot be read, or the folder holds rows of something else.
+    """
+    ref = ModelRef(str(model), trust_remote_code=trust_remote_code)
+    tokenizer, found = load_tokenizer(ref), read_examples(examples)
+    unique = list({example.id: example for example in found}.values())
+    texts = encode_examples(tokenizer, unique, max_length)
+    dtype = dtype or preferred_dtype()
+    k = min(top_k, vocabulary_size(tokenizer))
+    key = {
+        "model": model_fingerprint(ref),
+        "prompts": PromptFormat().key() | {"tokens": tokens_digest(texts)},
+        "max_length": max_length,
+        "top_k": top_k,
+        "dtype": dtype,
+        "backend": Transformers().identity(),
+    } | ({"hidden": True} if hidden_states else {})
+    place, temporary = _place(folder)
+    ids = [example.id for example in unique]
+    writer = CacheWriter(place, key, ids, SHARD_SIZE, vocabulary=vocabulary_size(tokenizer))
+    request = SourceRequest(
+        ref, tokenizer, k, dtype, device or this_device(), batch_tokens, hidden=hidden_states
+    )  # fmt: skip
+    cache = writer.finalize() if writer.is_complete else _read(request, writer, dict(zip(ids, texts, strict=True)))
+    if temporary is not None:
+        weakref.finalize(cache, temporary.cleanup)
+    return cache
+
+
+def encode_examples(tokenizer: Any, examples: Sequence[Example], max_length: int | None = None) -> EncodedTexts:
+    """Return prompt and response of each example in the tokens of a model, rendered with its chat template if it has one.
+
+    Raises ValueError for the first example that this tokenizer cannot read, with the place where that was read.
+    """
+    texts = []
+    for example in examples:
+        form = PromptFormat(tools=example.tools).for_prompt(example.messages, example.template)
+        texts.append(Conversation(example.messages, example.response, form, example.origin))
+    return encode_batch(tokenizer, texts, max_length)
+
+
+def _place(folder: str | Path | None) -> tuple[Path, tempfile.TemporaryDirectory | None]:
+    """The folder of the cache, and what deletes it, where it is a temporary one."""
+    if folder is not None:
+        return Path(folder), None
+    temporary = tempfile.TemporaryDirectory(prefix="fusion-cache-")
+    return Path(temporary.name) / "cache", temporary
+
+
+def _read(request: SourceRequest, writer: CacheWriter, texts: dict[str, Any]) -> Cache:
+    """Write the shards that are missing."""
+    source = Transformers().open(request)
+    sizes = {number: sum(len(texts[id].input_ids) for id in writer.examples(number)) for number in writer.missing()}
+    with bar(f"rows of {Path(request.ref.path).name}", sum(sizes.values()), "tokens") as advance:
+        cache = write_missing_shards(
+            writer,
+            lambda number: source.rows([texts[id] for id in writer.examples(number)], advance),
+            lambda number: advance(sizes[number]),
+        )
+    free_memory()
+    return cache

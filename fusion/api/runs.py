@@ -1,0 +1,106 @@
+"""A whole run from Python: `run`, what it is configured by, and what it made."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fusion import pipeline
+from fusion.config import Config, loading
+from fusion.core.text_files import read_object
+from fusion.stages.context import RunContext
+from fusion_eval.results import Result
+from fusion_eval.statistics.comparison import summarise
+
+AnyConfig = Config | str | Path | Mapping[str, Any]
+"""A configuration that was read, a YAML file, the name of a recipe of the package, or the keys of a YAML file."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run of a configuration made, in its folder: `Run(fusion.load_config("runs/mine/config.yaml"))` finds it again."""
+
+    config: Config
+
+    @property
+    def folder(self) -> Path:
+        """Where everything of the run is."""
+        return self.config.folder
+
+    @property
+    def fused(self) -> Path:
+        """The fused model: a folder that `from_pretrained` of transformers loads."""
+        return self.folder / "fused"
+
+    @property
+    def report(self) -> Path:
+        """The report, a page that needs nothing else."""
+        return self.folder / "report.html"
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What the run notes of itself in run.json: plan, lineage, times of its stages, what each source knows."""
+        return read_object(self.folder / "run.json")
+
+    @property
+    def results(self) -> dict[str, Result]:
+        """Each evaluated model's samples on the held-out examples, by its name, in the order of the report's table."""
+        return {result.model: result for result in pipeline.results(RunContext(self.config))}
+
+    def table(self) -> list[dict[str, Any]]:
+        """The results, a row for each model, domain and metric, as `pandas.DataFrame` takes them.
+
+        `value` with the ends `low` and `high` of its 95% interval over `n` examples, none of them rounded; shares are from 0
+        to 1.
+        """
+        return [row for name, result in self.results.items() for row in _rows(name, result)]
+
+
+def run(config: AnyConfig, overrides: Mapping[str, Any] | None = None, *, until: str = "report") -> Run:
+    """Do everything a configuration asks for, up to the stage `until`, and return what was made.
+
+    `until` is respond, extract, train, merge, evaluate or report. What an earlier call has done in the same folder is not done
+    again. Raises ConfigError with every mistake of the configuration, and ValueError where a stage cannot be done.
+
+        run = fusion.run("quickstart", {"seed": 1, "training.max_steps": 100})
+        pandas.DataFrame(run.table())
+    """
+    checked = load_config(config, overrides)
+    pipeline.run(checked, until)
+    return Run(checked)
+
+
+def load_config(config: AnyConfig, overrides: Mapping[str, Any] | None = None) -> Config:
+    """Check a configuration, with some of its values changed, and fill in every default.
+
+    `overrides` are values by place: `{"training.max_steps": 5}`, or nested as in the file. A name counts as the place of an
+    entry of a list: `{"sources.coder.path": ...}`. Raises ConfigError with every mistake.
+    """
+    origin = "configuration" if isinstance(config, (Config, Mapping)) else str(config)
+    raw = _keys(config)
+    for place, value in dict(overrides or {}).items():
+        if isinstance(value, Mapping) and "." not in place:
+            raw = loading.laid_over(raw, {place: dict(value)})
+        else:
+            loading.set_value(raw, place, value, f"overrides[{place!r}]")
+    return loading.parse(raw, origin)
+
+
+def _keys(config: AnyConfig) -> dict[str, Any]:
+    """The keys of a configuration, which may be changed."""
+    if isinstance(config, Config):
+        return config.model_dump(mode="json")
+    if isinstance(config, Mapping):
+        raw = copy.deepcopy(dict(config))
+        return loading.laid_over(loading.read(raw.pop("extends")), raw) if "extends" in raw else raw
+    return loading.read(config)
+
+
+def _rows(model: str, result: Result) -> Iterator[dict[str, Any]]:
+    for domain, metrics in summarise(result).items():
+        for metric, each in metrics.items():
+            interval = {"value": each.value, "low": each.low, "high": each.high, "n": each.n}
+            yield {"model": model, "domain": domain, "metric": metric} | interval

@@ -1,0 +1,133 @@
+"""Examples, rows and losses from Python, against what a run makes of the same models and texts."""
+
+import gc
+import json
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import fusion
+from fusion import pipeline
+from fusion.objectives import GLD, CrossEntropy, ForwardKL
+from fusion.stages.context import RunContext
+from tests.helpers import runs, tiny
+
+ROWS = [{"prompt": "how much is 12 + 30?", "response": "it is 42"}, {"prompt": "the quick", "response": "brown 🙂 fox"}]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("rows")
+    tiny.folder("llama", folder / "pivot")
+    tiny.folder("gpt_neox", folder / "source")
+    return folder
+
+
+def test_rows_a_file_and_a_dataset_give_the_same_examples(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    found = fusion.read_examples(ROWS)
+    assert fusion.read_examples(file) == fusion.read_examples(Dataset.from_list(ROWS)) == found
+    assert fusion.read_examples(found) == found
+    assert [example.response for example in found] == ["it is 42", "brown 🙂 fox"]
+
+
+def test_rows_that_make_no_example_are_refused_with_their_columns():
+    with pytest.raises(ValueError, match="the rows.*question"):
+        fusion.read_examples([{"question": "a", "label": 3}])
+    with pytest.raises(ValueError, match="limit beside examples: 2 of 2 are examples already"):
+        fusion.read_examples(fusion.read_examples(ROWS), limit=1)
+
+
+def test_a_model_read_from_python_gives_the_rows_that_a_run_caches(tmp_path):
+    config = runs.config(tmp_path)
+    context = RunContext(config)
+    caches = pipeline.extract(context)
+    source = config.sources[0]
+    mine = fusion.extract(
+        source.path, context.train_examples, top_k=config.extract.top_k, max_length=config.data.max_length
+    )
+    ids = [example.id for example in context.train_examples]
+    theirs = caches[source.name].rows(ids)
+    found = mine.rows(ids)
+    assert len(found) > 10
+    for name in ("prefix", "ids", "logprobs", "gold", "mean", "std"):
+        assert torch.equal(getattr(found, name), getattr(theirs, name)), name
+
+
+def test_a_cache_without_a_folder_goes_with_the_object(place):
+    cache = fusion.extract(place / "source", ROWS, top_k=3)
+    folder = cache.folder
+    assert len(cache.rows(cache.ids)) > 0
+    del cache
+    gc.collect()
+    assert not folder.exists()
+
+
+def test_a_cache_in_a_folder_is_read_once(place, tmp_path, monkeypatch):
+    first = fusion.extract(place / "source", ROWS, top_k=3, folder=tmp_path / "cache")
+    monkeypatch.setattr("fusion.sources.Transformers.open", lambda *_: pytest.fail("read again"))
+    again = fusion.extract(place / "source", ROWS, top_k=3, folder=tmp_path / "cache")
+    assert again.artifact_key == first.artifact_key
+    with pytest.raises(ValueError, match="top_k"):
+        fusion.extract(place / "source", ROWS, top_k=4, folder=tmp_path / "cache")
+
+
+def test_a_loss_from_the_rows_of_two_models_is_that_of_the_batch(place):
+    """The long way by hand, row by row, and the short way by a collator."""
+    cache = fusion.extract(place / "source", ROWS, top_k=5)
+    model = AutoModelForCausalLM.from_pretrained(place / "pivot", dtype=torch.float32)
+    pivot, source = (AutoTokenizer.from_pretrained(place / name) for name in ("pivot", "source"))
+    collator = fusion.FusionCollator(pivot, ROWS, {"one": cache}, {"one": source})
+    batch = collator([0, 1])
+    targets = batch.pop("targets")
+    vocabulary = len(pivot)
+    logits = model(**batch).logits
+
+    source_rows = cache.rows([example.id for example in fusion.read_examples(ROWS)])
+    pairs = fusion.align(targets.positions, source_rows)
+    numbers, mapped = fusion.map_to_pivot(targets.positions, source_rows, pairs, fusion.vocabulary_map(source, pivot))
+    index = pairs.pivot[numbers]
+    pivot_rows = fusion.logit_rows(
+        logits.flatten(0, 1)[targets.hidden_index[index], :vocabulary], targets.positions.select(index), ids=mapped.ids
+    )
+    by_hand = fusion.objectives.ForwardKL()(pivot_rows, mapped).mean()
+
+    output = fusion.FusionLoss([ForwardKL(weight=0.5), CrossEntropy()], vocabulary)(logits, targets)
+    assert output.terms["forward_kl/one"].item() == pytest.approx(by_hand.item(), rel=1e-6)
+    labels = torch.nn.functional.cross_entropy(
+        logits[:, :-1, :vocabulary].flatten(0, 1), batch["labels"][:, 1:].flatten()
+    )
+    assert output.terms["cross_entropy"].item() == pytest.approx(labels.item(), rel=1e-6)
+    assert output.loss.item() == pytest.approx(0.5 * by_hand.item() + labels.item(), rel=1e-6)
+    output.loss.backward()
+    assert all(weight.grad is not None for weight in model.parameters())
+
+
+def test_losses_of_micro_batches_with_their_counts_add_up_to_that_of_the_batch(place):
+    cache = fusion.extract(place / "source", ROWS, top_k=5)
+    collator = fusion.FusionCollator(place / "pivot", ROWS, {"one": cache}, {"one": place / "source"})
+    model = AutoModelForCausalLM.from_pretrained(place / "pivot", dtype=torch.float32)
+    loss = fusion.FusionLoss([ForwardKL(), GLD(top_k=5), CrossEntropy()], model.config.vocab_size)
+
+    def one(numbers, counts=None):
+        batch = collator(numbers)
+        targets = batch.pop("targets")
+        return loss(model(**batch).logits, targets, counts).loss.item(), loss.counts(targets)
+
+    whole, counts = one([0, 1])
+    assert one([0], counts)[0] + one([1], counts)[0] == pytest.approx(whole, rel=1e-5)
+
+
+def test_what_does_not_fit_together_is_refused(place):
+    cache = fusion.extract(place / "source", ROWS[:1], top_k=5)
+    with pytest.raises(ValueError, match="lacks 1 of 2 examples, the first is number 1"):
+        fusion.FusionCollator(place / "pivot", ROWS, {"one": cache}, {"one": place / "source"})
+    with pytest.raises(ValueError, match="caches are of one, tokenizers of two"):
+        fusion.FusionCollator(place / "pivot", ROWS[:1], {"one": cache}, {"two": place / "source"})
+    with pytest.raises(ValueError, match="exact or first_piece"):
+        fusion.vocabulary_map(None, None, kind="nearest")
+    with pytest.raises(ValueError, match="dtw.*texts"):
+        fusion.align(*[cache.rows(cache.ids)] * 2, kind="dtw")

@@ -1,0 +1,141 @@
+"""FusionMixin in transformers' Trainer and TRL's SFTTrainer: the loss is that of a run, whatever the batches are split into."""
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
+
+import fusion
+from fusion.models.head import Head
+from fusion.objectives import CrossEntropy, ForwardKL, HiddenProjector, InfiFusion
+from fusion.training.fit import training_arguments
+from fusion.training.trainer import FusionTrainer
+from tests.helpers import tiny
+
+ROWS = [
+    {"prompt": f"how much is {a} + {b}?", "response": f"it is {a + b}, and the lazy dog jumps over it."}
+    for a, b in [(1, 2), (30, 12), (7, 6), (5, 5), (9, 14), (22, 3), (8, 80), (4, 44)]
+]
+STEPS = {"max_steps": 3, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "learning_rate": 1e-2}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trainers")
+    tiny.folder("llama", folder / "pivot", padding=0)
+    tiny.folder("gpt_neox", folder / "source")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cache(place):
+    return fusion.extract(place / "source", ROWS, top_k=5, folder=place / "cache")
+
+
+@pytest.fixture
+def collator(place, cache):
+    return fusion.FusionCollator(place / "pivot", ROWS, {"one": cache}, {"one": place / "source"})
+
+
+def arguments(kind, out, **more):
+    shared = STEPS | {"report_to": [], "use_cpu": True, "remove_unused_columns": False, "logging_steps": 1}
+    return kind(output_dir=str(out), save_strategy="no", disable_tqdm=True, seed=0, **shared | more)
+
+
+def mixed(base, place, collator, args, objectives, **more):
+    class Mixed(fusion.FusionMixin, base):
+        pass
+
+    model = AutoModelForCausalLM.from_pretrained(place / "pivot", dtype=torch.float32)
+    return Mixed(
+        model=model, args=args, objectives=objectives, train_dataset=collator.dataset(), data_collator=collator,
+        processing_class=AutoTokenizer.from_pretrained(place / "pivot"), **more,
+    )  # fmt: skip
+
+
+def history(trainer):
+    trainer.train()
+    return [entry for entry in trainer.state.log_history if "loss" in entry]
+
+
+@pytest.fixture(scope="module")
+def expected(place, cache, tmp_path_factory):
+    """Losses and weights of the trainer that a run uses, with cross-entropy as one of its terms."""
+    collator = fusion.FusionCollator(place / "pivot", ROWS, {"one": cache}, {"one": place / "source"})
+    model = AutoModelForCausalLM.from_pretrained(place / "pivot", dtype=torch.float32)
+    trainer = FusionTrainer(
+        model=model, head=Head.from_model(model, model.config.vocab_size),
+        objectives=[CrossEntropy(), ForwardKL(weight=0.5), InfiFusion(weight=0.1, top_k=5)],
+        args=training_arguments(STEPS | {"report_to": [], "save_strategy": "no"}, tmp_path_factory.mktemp("run"), 0),
+        train_dataset=range(len(ROWS)), data_collator=collator._batches,
+    )  # fmt: skip
+    return history(trainer), trainer.model.state_dict()
+
+
+TERMS = [ForwardKL(weight=0.5), InfiFusion(weight=0.1, top_k=5)]
+
+
+def assert_same(trainer, expected):
+    losses, weights = expected
+    found = history(trainer)
+    assert len(found) == len(losses) == 3
+    for entry, other in zip(found, losses, strict=True):
+        assert entry["loss"] == pytest.approx(other["loss"], rel=1e-5)
+        assert entry["fusion/forward_kl/one"] == pytest.approx(other["loss/forward_kl/one"], rel=1e-5)
+        assert entry["fusion/infifusion/one"] == pytest.approx(other["loss/infifusion/one"], rel=1e-5)
+    for name, weight in trainer.model.state_dict().items():
+        torch.testing.assert_close(weight, weights[name], rtol=1e-4, atol=1e-4)
+
+
+def test_a_trainer_with_the_mixin_learns_what_a_run_learns(place, collator, expected, tmp_path):
+    assert_same(mixed(Trainer, place, collator, arguments(TrainingArguments, tmp_path), TERMS), expected)
+
+
+def test_workers_and_evaluation_in_between_change_nothing(place, collator, expected, tmp_path):
+    args = arguments(
+        TrainingArguments,
+        tmp_path,
+        dataloader_num_workers=2,
+        eval_strategy="steps",
+        eval_steps=1,
+        label_names=["labels"],
+    )
+    trainer = mixed(Trainer, place, collator, args, TERMS, eval_dataset=collator.dataset())
+    assert_same(trainer, expected)
+    assert len([entry for entry in trainer.state.log_history if "eval_loss" in entry]) == 3
+
+
+def test_trls_sft_trainer_with_two_workers_accumulation_and_evaluation_learns_what_a_run_learns(
+    place, collator, expected, tmp_path
+):
+    trl = pytest.importorskip("trl")
+    args = arguments(
+        trl.SFTConfig, tmp_path, dataloader_num_workers=2, eval_strategy="steps", eval_steps=1, loss_type="nll",
+        gradient_checkpointing=False, bf16=False, dataset_kwargs={"skip_prepare_dataset": True}, max_grad_norm=1.0,
+        lr_scheduler_type="linear", logging_first_step=False,
+    )  # fmt: skip
+    trainer = mixed(trl.SFTTrainer, place, collator, args, TERMS, eval_dataset=collator.dataset())
+    assert_same(trainer, expected)
+
+
+def test_without_objectives_it_is_the_trainer_itself(place, collator, tmp_path):
+    plain = history(
+        Trainer(
+            model=AutoModelForCausalLM.from_pretrained(place / "pivot", dtype=torch.float32),
+            args=arguments(TrainingArguments, tmp_path), train_dataset=collator.dataset(),
+            data_collator=lambda rows: {name: each for name, each in collator(rows).items() if name != "targets"},
+        )
+    )  # fmt: skip
+    mine = history(mixed(Trainer, place, collator, arguments(TrainingArguments, tmp_path), []))
+    assert [entry["loss"] for entry in mine] == [entry["loss"] for entry in plain]
+
+
+def test_what_needs_more_than_logits_is_refused_by_name(place, collator, tmp_path):
+    args = arguments(TrainingArguments, tmp_path)
+    with pytest.raises(ValueError, match=r"objective hidden_projector needs hidden states.*fusion\.run"):
+        mixed(Trainer, place, collator, args, [HiddenProjector()])
+
+
+def test_arguments_that_would_drop_the_number_of_an_example_are_refused(place, collator, tmp_path):
+    args = arguments(TrainingArguments, tmp_path, remove_unused_columns=True)
+    with pytest.raises(ValueError, match="remove_unused_columns=False"):
+        mixed(Trainer, place, collator, args, TERMS)
