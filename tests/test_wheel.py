@@ -1,9 +1,11 @@
 """The wheel, installed by itself in another place, has all it needs: code, recipes, templates, the built-in models."""
 
 import os
+import re
 import subprocess
 import sys
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -30,11 +32,13 @@ def place(wheel):
     return folder
 
 
-def run(place, *command):
+def run(place, *command, folder=None):
     environment = {**os.environ, "PYTHONPATH": str(place), "COLUMNS": "160"}
-    return subprocess.run(
-        [sys.executable, *command], cwd=place, env=environment, capture_output=True, text=True, check=True
+    done = subprocess.run(
+        [sys.executable, *command], cwd=folder or place, env=environment, capture_output=True, text=True
     )
+    assert done.returncode == 0, done.stderr
+    return done
 
 
 def test_it_holds_what_git_holds_and_nothing_else(wheel):
@@ -69,3 +73,31 @@ def test_its_built_in_models_answer(place):
         "print(t.decode(load_model(m).generate(i, max_new_tokens=16, do_sample=False)[0], skip_special_tokens=True))"
     )
     assert "eighty-five" in run(place, "-c", code).stdout
+
+
+EXAMPLES = sorted(file for file in (ROOT / "examples").glob("*.py") if file.stem != "sft_trainer" or find_spec("trl"))
+EACH_IN_TURN = """
+import runpy, sys
+import fusion
+for number, file in enumerate(sys.argv[1:]):
+    sys.argv = [file, f"out{number}"]
+    print("EXAMPLE", file, flush=True)
+    runpy.run_path(file, run_name="__main__")
+"""
+
+
+def test_every_example_runs_from_the_wheel(place, tmp_path):
+    """In one process, which imports torch once."""
+    out = run(place, "-c", EACH_IN_TURN, *map(str, EXAMPLES), folder=tmp_path).stdout
+    parts = dict(part.split("\n", 1) for part in out.split("EXAMPLE ")[1:])
+    assert [Path(name) for name in parts] == EXAMPLES
+    said = {Path(name).stem: text for name, text in parts.items()}
+    assert "hellinger 0.0" in said["own_objective"]
+    assert "5 rows belong together, after [0, 2, 5, 9, 12] bytes" in said["two_tokenizers"]
+    assert "merged minus pivot" in said["merge"]
+    assert "unified" in said["run"]
+
+
+def test_the_page_of_examples_lists_each():
+    page = (ROOT / "examples" / "README.md").read_text()
+    assert {file.name for file in (ROOT / "examples").glob("*.py")} == set(re.findall(r"\]\((\w+\.py)\)", page))

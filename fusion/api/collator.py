@@ -13,7 +13,8 @@ from fusion.api.examples import AnyExamples, read_examples
 from fusion.api.reading import encode_examples
 from fusion.api.rows import vocabulary_map
 from fusion.cache import Cache
-from fusion.models.loading import ModelRef, load_tokenizer
+from fusion.config import ModelSettings
+from fusion.models.loading import load_tokenizer
 from fusion.training import TrainingCollator, TrainingSource
 from fusion.weighting import AnyWeighting, Sum
 
@@ -104,7 +105,7 @@ class FusionCollator:
 
 
 def _tokenizer(given: Any) -> Any:
-    return load_tokenizer(ModelRef(str(given))) if isinstance(given, (str, Path)) else given
+    return load_tokenizer(ModelSettings(path=str(given)).ref) if isinstance(given, (str, Path)) else given
 
 
 def _refuse_strangers(caches: Mapping[str, Any], tokenizers: Mapping[str, Any]) -> None:

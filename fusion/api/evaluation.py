@@ -6,8 +6,9 @@ from collections.abc import Collection
 from pathlib import Path
 
 from fusion.api.examples import AnyExamples, read_examples
+from fusion.config import ModelSettings
 from fusion.data.prompt_format import PromptFormat
-from fusion.models.loading import ModelRef, model_fingerprint
+from fusion.models.loading import model_fingerprint
 from fusion.models.precision import preferred_dtype
 from fusion.runtime.console import bar
 from fusion.runtime.distributed import device as this_device
@@ -29,7 +30,7 @@ def evaluate(
     """Put examples to a model: the likelihood of each response, and, where asked for, whether its own answer is the response.
 
     Args:
-        model: A folder, a `.gguf` file or a hub id.
+        model: A folder, a `.gguf` file, a hub id, or `quickstart:NAME` for a model that comes with the package.
         examples: What `read_examples` takes.
         exact_match: Domains in which the model also answers, greedily; its answer is right where it is the response.
         max_new_tokens: Tokens at which an answer ends.
@@ -45,7 +46,7 @@ def evaluate(
     Raises:
         ValueError: Where the model cannot be loaded, or an example does not fit its context.
     """
-    ref = ModelRef(str(model), trust_remote_code=trust_remote_code)
+    ref = ModelSettings(path=str(model), trust_remote_code=trust_remote_code).ref
     found = read_examples(examples)
     found = list({example.id: example for example in found}.values())
     how = heldout.HeldoutSettings(

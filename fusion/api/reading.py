@@ -10,11 +10,12 @@ from typing import Any
 
 from fusion.api.examples import AnyExamples, read_examples
 from fusion.cache import Cache, CacheWriter, write_missing_shards
+from fusion.config import ModelSettings
 from fusion.data.encode import tokens_digest
 from fusion.data.encoding import Conversation, EncodedTexts, encode_batch
 from fusion.data.example import Example
 from fusion.data.prompt_format import PromptFormat
-from fusion.models.loading import ModelRef, load_tokenizer, model_fingerprint, vocabulary_size
+from fusion.models.loading import load_tokenizer, model_fingerprint, vocabulary_size
 from fusion.models.precision import preferred_dtype
 from fusion.runtime.console import bar
 from fusion.runtime.distributed import device as this_device
@@ -41,7 +42,7 @@ def extract(
     """Let a model read the examples, and return its rows at every position of the responses.
 
     Args:
-        model: A folder, a `.gguf` file or a hub id.
+        model: A folder, a `.gguf` file, a hub id, or `quickstart:NAME` for a model that comes with the package.
         examples: What `read_examples` takes: a data file, rows in memory, or examples.
         top_k: Largest entries kept of each row.
         folder: Where the cache is kept: a second call returns it, and one that was stopped goes on. Without a folder the
@@ -59,7 +60,7 @@ def extract(
     Raises:
         ValueError: Where the model cannot be loaded, an example cannot be read, or the folder holds rows of something else.
     """
-    ref = ModelRef(str(model), trust_remote_code=trust_remote_code)
+    ref = ModelSettings(path=str(model), trust_remote_code=trust_remote_code).ref
     tokenizer, found = load_tokenizer(ref), read_examples(examples)
     unique = list({example.id: example for example in found}.values())
     texts = encode_examples(tokenizer, unique, max_length)

@@ -76,9 +76,8 @@ def run_to_head(model: Any, **inputs: Any) -> HeadInputs:
             f"{[tuple(state.shape) for state in captured]} for input ids of the shape {tuple(positions)}. It must be called "
             "once, with a state for every position; this architecture is not supported."
         )
-    return HeadInputs(
-        captured[0], dtypes[0], _auxiliary_loss(inside, outputs), getattr(outputs, "past_key_values", None)
-    )
+    kept = "cache" if hasattr(outputs, "cache") else "past_key_values"  # as older releases of transformers call it
+    return HeadInputs(captured[0], dtypes[0], _auxiliary_loss(inside, outputs), getattr(outputs, kept, None))
 
 
 def output_layer(model: Any) -> nn.Module:
