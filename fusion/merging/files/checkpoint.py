@@ -58,16 +58,31 @@ class Checkpoint:
         return [*(file for file in configs if file.is_file()), *sorted(weights)]
 
     @property
+    def reference(self) -> Path:
+        """What names this model in a recipe."""
+        return self.folder
+
+    @property
+    def tokenizer_folder(self) -> Path:
+        """Where its tokenizer lies."""
+        return self.folder
+
+    @property
     def num_layers(self) -> int:
         """Number of layers by config.json; 1 where it does not say."""
         return self.config.get("num_hidden_layers", self.config.get("text_config", {}).get("num_hidden_layers", 1))
 
+    def stored_name(self, name: str) -> str | None:
+        """The name under which `name` is stored, or None; for a head that is not stored as it is tied, the embedding's."""
+        if name in self.entries or not name.endswith(HEAD_NAME) or self.tie_setting is False:
+            return name if name in self.entries else None
+        embeddings = [n for n in self.entries if n.endswith(EMBEDDING_NAMES)]
+        return embeddings[0] if len(embeddings) == 1 else None
+
     def find(self, name: str) -> TensorEntry | None:
         """The tensor `name`, or None; for an output head that is not stored because it is tied, the embedding."""
-        if name in self.entries or not name.endswith(HEAD_NAME) or self.tie_setting is False:
-            return self.entries.get(name)
-        embeddings = [n for n in self.entries if n.endswith(EMBEDDING_NAMES)]
-        return self.entries[embeddings[0]] if len(embeddings) == 1 else None
+        stored = self.stored_name(name)
+        return None if stored is None else self.entries[stored]
 
     def entry(self, name: str) -> TensorEntry:
         """The tensor `name`, which `check_mergeable` has checked to be there."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from fusion.merging.adapters.model_reference import open_base, open_model
 from fusion.merging.files import merge_record
-from fusion.merging.files.adapter import LoraCheckpoint
 from fusion.merging.files.checkpoint import Checkpoint, check_mergeable, raise_all
 from fusion.merging.files.tokenizer_check import tokenizer_problems
 from fusion.merging.methods.base import MergeMethod
@@ -46,7 +46,7 @@ class MergeJob:
         """Every folder, the base's first, with those of its files that decide the result."""
         files = dict.fromkeys([*self.base.files, *find_auxiliary_files(self.base.folder)])
         base = (self.base.folder, list(files))
-        return [base, *((model.folder, model.files) for model in self.models)]
+        return [base, *((model.reference, model.files) for model in self.models)]
 
     def result_dtype(self, name: str) -> str:
         """Type of the merged tensor `name`, as safetensors names it."""
@@ -73,17 +73,11 @@ def prepare_merge(
     method.check_models(len(models))
     if base is None and (method.needs_base or getattr(method, "origin", "zero") == "base"):
         raise ValueError(f"{method.name} compares the models with the model they grew from; name it with --base-model.")
-    base_checkpoint = Checkpoint.open(base or models[0])
-    checkpoints = [_open(base_checkpoint, model) for model in models]
-    pad = vocabulary == "pad"
-    raise_all([line for model in models for line in tokenizer_problems(base_checkpoint.folder, model, pad=pad)])
+    base_checkpoint = open_base(base, models)
+    checkpoints = [open_model(model, None if base is None else base_checkpoint) for model in models]
+    pad, folders = vocabulary == "pad", [checkpoint.tokenizer_folder for checkpoint in checkpoints]
+    raise_all([line for folder in folders for line in tokenizer_problems(base_checkpoint.folder, folder, pad=pad)])
     check_mergeable(base_checkpoint, checkpoints, pad=pad)
     floating = [name for name, entry in base_checkpoint.entries.items() if entry.is_floating]
     methods = {name: method.for_tensor(name, base_checkpoint.num_layers) for name in floating}
     return MergeJob(base_checkpoint, checkpoints, method, dtype=dtype, vocabulary=vocabulary, methods=methods)
-
-
-def _open(base: Checkpoint, folder: Path) -> Checkpoint:
-    if LoraCheckpoint.is_adapter(folder):
-        return LoraCheckpoint.from_adapter(base, folder)
-    return Checkpoint.open(folder)

@@ -56,7 +56,8 @@ class HashedInputs:
             for file, state in zip(files, self.states[span], strict=True):
                 if _state(file) != state:
                     raise ValueError(f"{file} was changed while it was merged; start again when it is complete.")
-            names = [str(file.relative_to(folder)) for file in files]
+            # those of BASE+ADAPTER lie in two folders
+            names = [str(file.relative_to(folder)) if file.is_relative_to(folder) else file.name for file in files]
             described.append({"folder": str(folder), "xxh3": dict(zip(names, hashes[span], strict=True))})
             position += len(files)
         return described

@@ -51,8 +51,9 @@ def merge(
 ) -> MergeResult:
     """Merge `models` into `base` with `method` and write the model folder `out`.
 
-    A model is a folder with safetensors, or with a LoRA adapter of the base. Floating tensors keep the dtype the base
-    has, or get `dtype` (float32, bfloat16, float16); integers and booleans must be equal in all folders. Everything else
+    A model is a folder with safetensors, with a LoRA adapter of the base, or MODEL+ADAPTER for one of another model.
+    Floating tensors keep the dtype the base has, or get `dtype` (float32, bfloat16, float16); integers and booleans must
+    be equal in all folders. Everything else
     (configuration, tokenizer, chat template) is the base's; without a base, for methods that need none, the first
     model's. Tokenizers must agree; with `vocabulary="pad"` a model may have more or fewer tokens: rows it lacks count as
     the base's, rows the base lacks are left out. `threads` are by default as many as cores.
@@ -138,11 +139,11 @@ def _copy_equal(job: MergeJob, spec: TensorSpec, writer: CheckpointWriter) -> No
 
 
 def _write_auxiliary_files(folder: Path, job: MergeJob, record: dict[str, Any], title: str) -> None:
-    models = [model.folder for model in job.models]
+    models = [model.reference for model in job.models]
     recipe = MergeRecipe.from_merge(job.base.folder, models, job.method, dtype=job.dtype, vocabulary=job.vocabulary)
     config = config_with_dtype(job.base.config, job.dtype)
     write_auxiliary_files(folder, job.base.folder, config, recipe=recipe.to_yaml(), record=record, title=title)
-    add_ends(folder, common_ends(models))
+    add_ends(folder, common_ends([model.tokenizer_folder for model in job.models]))
 
 
 def _record(job: MergeJob, inputs: merge_record.HashedInputs) -> dict[str, Any]:
