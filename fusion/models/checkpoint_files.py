@@ -43,8 +43,8 @@ def refuse_adapter(folder: Path) -> None:
         return
     base = read_object(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
     raise ValueError(
-        f"{folder} holds a LoRA adapter ({ADAPTER_CONFIG}) of {base or 'another model'}, not a whole model. Merge it into its "
-        "model first (merge_and_unload of peft, then save_pretrained), and point to the result."
+        f"{folder} holds a LoRA adapter ({ADAPTER_CONFIG}) of {base or 'another model'}, not a whole model. Fold it into "
+        f"its model first (fusion merge --method linear MODEL+{folder} --out FOLDER), and point to the result."
     )
 
 

@@ -135,7 +135,7 @@ def test_a_folder_without_a_configuration_is_named_with_the_model_inside(tmp_pat
 
 def test_what_is_no_model_is_refused_before_any_model_is_evaluated(tmp_path, adapter):
     good = ModelRef(str(tiny.folder("llama", tmp_path / "good")))
-    with pytest.raises(ValueError, match="holds a LoRA adapter .* of org/base, not a whole model. Merge it"):
+    with pytest.raises(ValueError, match="holds a LoRA adapter .* of org/base, not a whole model. Fold it"):
         check_comparisons({"good": good, "adapter": ModelRef(str(adapter))}, Comparisons())
     with pytest.raises(ValueError, match="org/absent .*no such folder, it is not in the hub's cache") as error:
         check_comparisons({"good": good, "absent": ModelRef("org/absent")}, Comparisons())

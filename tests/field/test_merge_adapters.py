@@ -250,6 +250,21 @@ def test_what_unties_a_tied_model_is_refused(tmp_path, settings, message):
     assert no_output_in(tmp_path)
 
 
+@pytest.mark.parametrize("head", ["embed_out.weight", "model.lm_head.weight"])
+def test_a_base_with_a_head_of_another_name_is_not_tied(tmp_path, head):
+    save_base(tmp_path / "base")
+    model = train(load_base(tmp_path / "base"), lora(target_modules=["embed_tokens"]))
+    model.save_pretrained(tmp_path / "a")
+    file = tmp_path / "base" / "model.safetensors"
+    save_file({head if name == "lm_head.weight" else name: t for name, t in load_file(file).items()}, file)
+    config = json.loads((tmp_path / "base" / "config.json").read_text())
+    del config["tie_word_embeddings"]
+    (tmp_path / "base" / "config.json").write_text(json.dumps(config))
+    merge(tmp_path / "base", [tmp_path / "a"], Linear(), tmp_path / "out")
+    name = "model.embed_tokens.weight"
+    torch.testing.assert_close(load_tensors(tmp_path / "out")[name], model.merge_and_unload().state_dict()[name])
+
+
 def test_a_base_that_was_untied_as_the_page_says_takes_what_a_tied_one_cannot(tmp_path):
     save_base(tmp_path / "tied", "qwen2")
     settings = {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens", "lm_head"]}
@@ -351,8 +366,14 @@ def test_every_other_kind_is_refused_by_name(tmp_path, kind):
         ("use_newest", 0.5, "is 0.5, a setting that is not known here.*merge_and_unload.*take it out"),
         ("use_dora", True, "has no magnitude, and use_dora is True"),
         ("r", 4, r"lora_B.weight has shape \(16, 3\), and \(any, 4\) would fit adapter_config.json"),
-        ("r", None, "r must be a number above 0, got None; copy"),
-        ("lora_alpha", "7", "lora_alpha must be a number above 0, got '7'; copy"),
+        ("r", None, "adapter_config.json: r: Input should be a valid integer, got None. Copy the file"),
+        ("r", 0, "adapter_config.json: r: Input should be greater than 0, got 0. Copy the file"),
+        ("lora_alpha", "7", "lora_alpha: Input should be a valid number, got '7'. Copy"),
+        ("rank_pattern", [3], r"rank_pattern: Input should be a valid dictionary, got \[3\]. Copy"),
+        ("rank_pattern", {"q_proj": 3.5}, "rank_pattern.q_proj: Input should be a valid integer, got 3.5. Copy"),
+        ("alpha_pattern", {"q_proj": None}, "alpha_pattern.q_proj: Input should be a valid number, got None. Copy"),
+        ("trainable_token_indices", "all", "trainable_token_indices.* got 'all'. Copy"),
+        ("use_rslora", "yes", "use_rslora: Input should be a valid boolean, got 'yes'. Copy"),
         ("alpha_pattern", {"(": 4}, r"alpha_pattern has '\(', which is no regular expression"),
     ],
 )

@@ -6,7 +6,9 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fusion.core.text_files import read_object
 from fusion.models.checkpoint_files import ADAPTER_CONFIG
@@ -47,63 +49,79 @@ UNDERSTOOD = {
 """Settings that are followed, or change nothing of what stored weights mean."""
 
 
+class FollowedSettings(BaseModel):
+    """The settings that say how factors become weights, in the forms that peft writes; others are looked at by name."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
+
+    r: int = Field(gt=0)
+    lora_alpha: float
+    rank_pattern: dict[str, Annotated[int, Field(gt=0)]] | None = None
+    alpha_pattern: dict[str, float] | None = None
+    use_rslora: bool | None = None
+    use_dora: bool | None = None
+    fan_in_fan_out: bool | None = None
+    trainable_token_indices: list[int] | dict[str, list[int]] | None = None
+    base_model_name_or_path: str | None = None
+
+
 @dataclass(frozen=True)
 class AdapterSettings:
     """The settings of a LoRA adapter that can be folded in; `read` checks that it is one."""
 
     folder: Path
-    values: dict[str, Any]
+    followed: FollowedSettings
 
     @staticmethod
     def read(folder: Path) -> AdapterSettings:
         """Read adapter_config.json. Raises ValueError with the setting, its value and the way out."""
-        values = read_object(folder / ADAPTER_CONFIG)
+        file = folder / ADAPTER_CONFIG
+        values = read_object(file)
         _check_kind(folder, values.get("peft_type"))
         _check_init(folder, values.get("init_lora_weights", True))
         for name, value in values.items():
             if value and name not in UNDERSTOOD:
                 raise ValueError(_refusal(folder, name, value))
-        for name in ("r", "lora_alpha"):
-            if not isinstance(values.get(name), (int, float)) or isinstance(values[name], bool) or values[name] <= 0:
-                raise ValueError(
-                    f"{folder / ADAPTER_CONFIG}: {name} must be a number above 0, got {values.get(name)!r}; copy the file "
-                    "from where the adapter was trained."
-                )
-        return AdapterSettings(folder, values)
-
-    @property
-    def base_name(self) -> str | None:
-        """Name or path of the model that it was trained on, where it says so."""
-        return self.values.get("base_model_name_or_path") or None
+        try:
+            return AdapterSettings(folder, FollowedSettings.model_validate(values))
+        except ValidationError as error:
+            raise ValueError("\n".join(_mistake(file, mistake) for mistake in error.errors())) from None
 
     def rank(self, module: str) -> int:
         """The rank of the factors of this module."""
-        return self._by_module("rank_pattern", module, self.values["r"])
+        return int(self._by_module("rank_pattern", module, float(self.followed.r)))
 
     def scale(self, module: str) -> float:
         """What B A is multiplied by in this module: alpha / rank, or alpha / √rank where it is rank-stabilized."""
         rank = self.rank(module)
-        alpha = self._by_module("alpha_pattern", module, self.values["lora_alpha"])
-        return alpha / (math.sqrt(rank) if self.values.get("use_rslora") else rank)
+        alpha = self._by_module("alpha_pattern", module, self.followed.lora_alpha)
+        return alpha / (math.sqrt(rank) if self.followed.use_rslora else rank)
 
     def token_indices(self, module: str) -> list[int]:
         """The tokens whose rows of this module it replaces (`trainable_token_indices`)."""
-        indices = self.values.get("trainable_token_indices") or []
-        if not isinstance(indices, dict):
+        indices = self.followed.trainable_token_indices or []
+        if isinstance(indices, list):
             return indices
         return next((rows for key, rows in indices.items() if f".{module}".endswith(f".{key}")), [])
 
-    def _by_module(self, patterns: str, module: str, default: Any) -> Any:
-        for pattern, value in (self.values.get(patterns) or {}).items():
+    def _by_module(self, patterns: str, module: str, default: float) -> float:
+        for pattern, value in (getattr(self.followed, patterns) or {}).items():
             try:
                 if re.match(rf"(?:.*\.)?(?:{pattern})$", module):  # as peft matches them
-                    return value
+                    return float(value)
             except re.error as error:
                 raise ValueError(
                     f"{self.folder / ADAPTER_CONFIG}: {patterns} has {pattern!r}, which is no regular expression "
                     f"({error}); copy the file from where the adapter was trained."
                 ) from None
         return default
+
+
+def _mistake(file: Path, mistake: Any) -> str:
+    """What is wrong with one setting, as pydantic says it."""
+    place = ".".join(str(part) for part in mistake["loc"])
+    value = "" if mistake["type"] == "missing" else f", got {mistake['input']!r}"
+    return f"{file}: {place}: {mistake['msg']}{value}. Copy the file from where the adapter was trained."
 
 
 def _check_kind(folder: Path, kind: Any) -> None:

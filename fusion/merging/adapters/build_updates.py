@@ -69,10 +69,12 @@ class _Builder:
     def _weight(self) -> TensorUpdate:
         low_rank = self._low_rank()
         has_magnitude = "magnitude" in self.tensors.parts[self.module]
-        if has_magnitude != bool(self.settings.values.get("use_dora")):
-            setting = self.settings.values.get("use_dora", False)
+        if has_magnitude != bool(self.settings.followed.use_dora):
             has = "has a magnitude" if has_magnitude else "has no magnitude"
-            raise self._error("weight", f"{has}, and use_dora is {setting}; copy both files of the adapter again")
+            raise self._error(
+                "weight",
+                f"{has}, and use_dora is {self.settings.followed.use_dora}; copy both files of the adapter again",
+            )
         if not has_magnitude:
             return low_rank
         outputs = low_rank.shape[1] if low_rank.transposed else low_rank.shape[0]
@@ -97,7 +99,7 @@ class _Builder:
         entry = self._entry("weight")
         if len(b) == a.shape[1]:  # a square tells nothing; nor does fan_in_fan_out, which peft sets by the last module
             is_known = self.base.config.get("model_type") in CONV1D_MODEL_TYPES
-            return is_known or bool(self.settings.values.get("fan_in_fan_out"))
+            return is_known or bool(self.settings.followed.fan_in_fan_out)
         return entry.shape == (a.shape[1], len(b))
 
     def _tokens(self) -> TokenUpdate:

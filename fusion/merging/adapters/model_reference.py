@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from fusion.core.text_files import read_object
 from fusion.merging.adapters.adapter_checkpoint import LoraCheckpoint
 from fusion.merging.adapters.adapter_settings import AdapterSettings
 from fusion.merging.files.checkpoint import Checkpoint
@@ -109,13 +108,13 @@ def _fold_in(base: Checkpoint, adapter: Path, *, has_own_base: bool) -> LoraChec
             f"{adapter} has no {ADAPTER_CONFIG}, so it is no adapter; MODEL+ADAPTER names one last."
         )
     checkpoint = LoraCheckpoint.from_adapter(base, adapter, has_own_base=has_own_base)
-    _say_other_base(base, adapter)
+    _say_other_base(base, adapter, AdapterSettings.read(adapter).followed.base_model_name_or_path)
     return checkpoint
 
 
 def _without_base(adapter: Path) -> ValueError:
     """The error for an adapter alone in a merge that has no base."""
-    name = AdapterSettings.read(adapter).base_name
+    name = AdapterSettings.read(adapter).followed.base_model_name_or_path
     here = f"{name} is here: write {name}+{adapter}" if name and Path(name).is_dir() else f"write MODEL+{adapter}"
     known = f", of {name}" if name else ""
     return ValueError(
@@ -123,10 +122,9 @@ def _without_base(adapter: Path) -> ValueError:
     )
 
 
-def _say_other_base(base: Checkpoint, adapter: Path) -> None:
+def _say_other_base(base: Checkpoint, adapter: Path, name: str | None) -> None:
     """Say in a line that an adapter names another base than it is folded into; names prove nothing, so it is no error."""
-    name = read_object(adapter / ADAPTER_CONFIG).get("base_model_name_or_path")
-    if not isinstance(name, str) or not name or Path(name).resolve() == base.folder.resolve():
+    if not name or Path(name).resolve() == base.folder.resolve():
         return
     here = {_plain(part) for part in base.folder.resolve().parts}
     if _plain(name) not in here | {_plain(str(base.config.get("_name_or_path") or ""))}:

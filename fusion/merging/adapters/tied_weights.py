@@ -8,7 +8,7 @@ import torch
 
 from fusion.merging.adapters.adapter_tensors import AdapterTensors
 from fusion.merging.adapters.tensor_updates import LowRankUpdate, TensorUpdate, TokenUpdate
-from fusion.merging.files.checkpoint import HEAD_NAME, Checkpoint
+from fusion.merging.files.checkpoint import HEAD_NAME, OTHER_HEAD_NAMES, Checkpoint
 from fusion.merging.files.safetensors_file import TensorEntry
 
 MODEL_PREFIXES = ("transformer.", "model.", "gpt_neox.")
@@ -65,8 +65,8 @@ def _check_whole(base: Checkpoint, tensors: AdapterTensors, stored: str, entries
 
 def _check_both(base: Checkpoint, tensors: AdapterTensors, stored: str, names: list[str]) -> None:
     """Raise ValueError where `stored` is an embedding and a head, and `names` only one of them."""
-    is_tied = HEAD_NAME not in base.entries and base.stored_name(HEAD_NAME) == stored
-    if is_tied and len(names) == 1:
+    has_head = any(name.endswith((HEAD_NAME, *OTHER_HEAD_NAMES)) for name in base.entries)
+    if not has_head and base.stored_name(HEAD_NAME) == stored and len(names) == 1:
         other = stored if names[0].endswith(HEAD_NAME) else HEAD_NAME
         raise ValueError(
             f"{tensors.folder}: it changes {names[0]} and not {other}, which are one tensor in the base {base.folder} "

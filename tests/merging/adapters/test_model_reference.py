@@ -190,7 +190,7 @@ def name_base(adapter, name):
     ("named", "is_said"),
     [
         ("org/Other-7B", True), ("/somewhere/else/model", True), ("org/Base", False), ("BASE/", False),
-        ("models--org--base", False), (None, False), ("", False), (5, False),
+        ("models--org--base", False), (None, False), ("", False),
     ],
 )  # fmt: skip
 def test_an_adapter_of_a_model_with_another_name_is_said_once(models, capsys, named, is_said):
