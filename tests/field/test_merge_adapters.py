@@ -447,8 +447,24 @@ FIRST = "base_model.model.model.layers.0.self_attn.q_proj"
             r"has shape \(16, 9\), the base \S+ has \(16, 16",
         ),
         (lambda t: t.update({"base_model.model.score.weight": torch.zeros(2, 16)}), "score.weight is neither part"),
+        (
+            lambda t: t.update({f"{FIRST}.token_adapter.trainable_tokens_delta": torch.zeros(1, 16)}),
+            "q_proj.weight has both low-rank factors and rows of tokens",
+        ),
     ],
-    ids=["NaN", "empty", "integers", "no A", "no B", "unknown", "bias", "magnitude", "width", "another head"],
+    ids=[
+        "NaN",
+        "empty",
+        "integers",
+        "no A",
+        "no B",
+        "unknown",
+        "bias",
+        "magnitude",
+        "width",
+        "another head",
+        "rows too",
+    ],
 )
 def test_an_adapter_file_that_is_not_whole_is_refused_by_the_tensors_name(tmp_path, edit, message):
     save_plain(tmp_path)
@@ -456,6 +472,26 @@ def test_an_adapter_file_that_is_not_whole_is_refused_by_the_tensors_name(tmp_pa
     with pytest.raises(ValueError, match=message):
         merge(tmp_path / "base", [tmp_path / "a"], Linear(), tmp_path / "out")
     assert no_output_in(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("indices", "message"),
+    [
+        ([1, 37], r"has rows of the tokens \[37\], the base has 37 tokens; give its own base"),
+        ([1, -2], r"has rows of the tokens \[-2\]"),
+        ([1], r"trainable_tokens_delta has shape \(2, 16\), and \(1, any\) would fit"),
+        ({"wte": [1, 2]}, r"trainable_tokens_delta has shape \(2, 16\), and \(0, any\) would fit"),
+    ],
+    ids=["beyond", "negative", "fewer", "another module"],
+)
+def test_rows_of_tokens_that_the_base_does_not_have_are_refused(tmp_path, indices, message):
+    save_base(tmp_path / "base")
+    model = train(load_base(tmp_path / "base"), lora(target_modules=["q_proj"], trainable_token_indices=[1, 2]))
+    model.save_pretrained(tmp_path / "a")
+    file = tmp_path / "a" / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"trainable_token_indices": indices}))
+    with pytest.raises(ValueError, match=message):
+        merge(tmp_path / "base", [tmp_path / "a"], Linear(), tmp_path / "out")
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,10 @@ class AdapterTensors:
         return found
 
     def part(self, module: str, name: str, shape: tuple[int | None, ...]) -> Tensor:
-        """A part of an update, as float64. Raises ValueError where it is not of this shape (None: any), or not finite."""
+        """A part of an update, a view of the file.
+
+        Raises ValueError where it has not this shape (None: any size), or values that are no finite numbers.
+        """
         entry = self.parts[module][name]
         label = f"{self.folder}: {self.saved_as[f'{module} {name}']}"
         if len(entry.shape) != len(shape) or any(n not in (None, m) for n, m in zip(shape, entry.shape, strict=True)):
@@ -66,7 +69,7 @@ class AdapterTensors:
             )
         if not entry.is_floating:
             raise ValueError(f"{label} is {entry.dtype}; save the adapter in float32, bfloat16 or float16.")
-        values = entry.read(0, entry.size).double().view(entry.shape)
+        values = entry.read(0, entry.size).view(entry.shape)
         if not torch.isfinite(values).all():
             raise ValueError(
                 f"{label} has values that are NaN or infinite: its training diverged, or the file is damaged."

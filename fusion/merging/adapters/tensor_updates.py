@@ -32,7 +32,7 @@ class TensorUpdate(ABC):
 
 @dataclass(frozen=True)
 class LowRankUpdate(TensorUpdate):
-    """W + scale · B A."""
+    """W + scale · B A. The factors stay as they are stored, for those of a large model would fill the memory in float64."""
 
     lora_b: Float[Tensor, "rows rank"]
     lora_a: Float[Tensor, "rank columns"]
@@ -50,8 +50,8 @@ class LowRankUpdate(TensorUpdate):
     def apply(self, rows: Rows, first: int) -> Rows:
         last = first + len(rows)
         if self.transposed:
-            return rows + self.scale * (self.lora_b @ self.lora_a[:, first:last]).T
-        return rows + self.scale * (self.lora_b[first:last] @ self.lora_a)
+            return rows + self.scale * (self.lora_b.double() @ self.lora_a[:, first:last].double()).T
+        return rows + self.scale * (self.lora_b[first:last].double() @ self.lora_a.double())
 
     def equals(self, other: TensorUpdate) -> bool:
         """Whether both add the same, as an embedding and a head that are tied do, which store each other's transpose."""
@@ -88,7 +88,7 @@ class WeightDecomposedUpdate(TensorUpdate):
 
     @cached_property
     def _column_norms(self) -> Float[Tensor, " outputs"]:
-        squares = torch.zeros_like(self.magnitude)
+        squares = torch.zeros(len(self.magnitude), dtype=torch.float64)
         for first in range(0, self.shape[0], ROWS_AT_ONCE):
             rows = self.read_rows(first, min(first + ROWS_AT_ONCE, self.shape[0]))
             squares += self.low_rank.apply(rows, first).square().sum(dim=0)
@@ -109,7 +109,7 @@ class BiasUpdate(TensorUpdate):
 
     @override
     def apply(self, rows: Rows, first: int) -> Rows:
-        return rows + self.scale * self.bias[first : first + len(rows), None]
+        return rows + self.scale * self.bias[first : first + len(rows), None].double()
 
 
 @dataclass(frozen=True)
@@ -131,5 +131,5 @@ class TokenUpdate(TensorUpdate):
         changed = rows.clone()
         for index, value in zip(self.indices, self.values, strict=True):
             if first <= index < first + len(rows):
-                changed[index - first] = value
+                changed[index - first] = value.double()
         return changed

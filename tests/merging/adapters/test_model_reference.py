@@ -15,7 +15,7 @@ from fusion.merging.methods.registry import Linear, TaskArithmetic
 from fusion.merging.recipes.merge_recipe import load_recipe
 from fusion.merging.search import merge_recipe
 from tests.helpers.adapters import folded, save_adapter
-from tests.helpers.families import WEIGHTS, load_tensors, no_output_in, save_tiny_llama
+from tests.helpers.families import EMBEDDING, WEIGHTS, load_tensors, no_output_in, save_tiny_llama
 
 
 @pytest.fixture
@@ -46,6 +46,15 @@ def test_without_a_base_the_model_gives_configuration_and_tokenizer(models):
     merge(None, [Path(f"{models}/A+{models}/lora")], Linear(), models / "out")
     assert_is(models / "out", with_adapter(models / "A", models / "lora"))
     assert (models / "out" / "tokenizer.json").read_text() == "A's"
+
+
+def test_rows_of_tokens_that_its_model_lacks_are_the_bases(models):
+    base = save_tiny_llama(models / "wide", seed=5, vocab_size=40).state_dict()
+    model = Path(f"{models}/A+{models}/lora")
+    merge(models / "wide", [model], Linear(), models / "out", vocabulary="pad")
+    merged = load_tensors(models / "out")[EMBEDDING]
+    torch.testing.assert_close(merged[:37], with_adapter(models / "A", models / "lora")[EMBEDDING].float())
+    assert torch.equal(merged[37:], base[EMBEDDING][37:])
 
 
 def test_the_command_line_and_mergekits_yaml_take_it_too(models):
