@@ -27,7 +27,7 @@ class LoraCheckpoint(Checkpoint):
 
     base: Checkpoint
     updates: dict[str, TensorUpdate]
-    has_own_base: bool
+    has_own_base: bool = False
     """Whether it was given as BASE+ADAPTER, rather than as an adapter of the merge's base."""
 
     @staticmethod

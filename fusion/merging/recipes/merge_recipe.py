@@ -22,7 +22,8 @@ class ModelEntry(Settings):
     """A model to merge."""
 
     model: str
-    """Folder of a model in safetensors, or of a LoRA adapter of the base. Relative paths count from the working directory."""
+    """Folder of a model in safetensors, of a LoRA adapter of the base, or MODEL+ADAPTER. Relative paths count from the working
+    directory."""
     weight: Schedule | None = None
     """How much it counts: a number, `{layers: [...]}` or `{tensors: {PATTERN: ...}}`."""
     density: Schedule | None = None
