@@ -23,7 +23,7 @@ def merge(
     threads: int | None = None,
     **settings: Any,
 ) -> Path:
-    """Merge model folders, or LoRA adapters of the base, into the folder `out`, and return it.
+    """Merge model folders, LoRA adapters of the base, or MODEL+ADAPTER, into the folder `out`, and return it.
 
     Args:
         method: `linear`, `slerp`, `task_arithmetic`, `ties`, `dare_ties`, `della`, `breadcrumbs`, `sce`, `karcher`,
