@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 
 from fusion.merging.adapters.adapter_checkpoint import LoraCheckpoint
 from fusion.merging.adapters.adapter_settings import AdapterSettings
 from fusion.merging.files.checkpoint import Checkpoint
 from fusion.models.checkpoint_files import ADAPTER_CONFIG, INDEX, SINGLE
-from fusion.runtime.console import show
+from fusion.models.notices import mention_once
 
 
 def open_base(base: Path | None, models: Sequence[Path]) -> Checkpoint:
@@ -128,7 +127,7 @@ def _say_other_base(base: Checkpoint, adapter: Path, name: str | None) -> None:
         return
     here = {_plain(part) for part in base.folder.resolve().parts}
     if _plain(name) not in here | {_plain(str(base.config.get("_name_or_path") or ""))}:
-        _say_once(
+        mention_once(
             f"{adapter} was trained on {name} and is folded into {base.folder}: the result is right only where these are the "
             "same weights."
         )
@@ -138,8 +137,3 @@ def _plain(name: str) -> str:
     """The last part of a name or path, as it is compared: `org/Llama-3.2_1B`, `models--org--llama-3.2-1b`."""
     last = name.rstrip("/").rpartition("/")[2].rpartition("--")[2]
     return "".join(letter for letter in last.casefold() if letter.isalnum())
-
-
-@cache  # a search opens the same folders for every candidate
-def _say_once(line: str) -> None:
-    show([line])

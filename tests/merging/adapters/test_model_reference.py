@@ -202,12 +202,12 @@ def name_base(adapter, name):
         ("models--org--base", False), (None, False), ("", False),
     ],
 )  # fmt: skip
-def test_an_adapter_of_a_model_with_another_name_is_said_once(models, capsys, named, is_said):
+def test_an_adapter_of_a_model_with_another_name_is_said_once(models, caplog, named, is_said):
     name_base(models / "lora", named)
     for out in ("out", "again"):
         merge(models / "base", [models / "lora"], Linear(), models / out)
     line = f"{models}/lora was trained on {named} and is folded into {models}/base: the result is right only where"
-    assert capsys.readouterr().out.count(line) == is_said
+    assert caplog.text.count(line) == is_said
 
 
 def test_a_training_folder_with_a_config_but_no_weights_is_the_adapter(models):
