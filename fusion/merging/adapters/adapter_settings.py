@@ -148,7 +148,7 @@ def _check_init(folder: Path, init: Any) -> None:
     raise ValueError(
         f"{folder}: init_lora_weights is {init!r}, which changes the base before training begins, and this adapter fits "
         f"that changed base only. {'Fold it' if kind == 'loftq' else convert} into its changed base with peft "
-        "(merge_and_unload) and merge the result. Where the base given here is the changed one, write "
+        "(merge_and_unload) and merge the result; where the base given here is the changed one, write "
         f"init_lora_weights: true into {ADAPTER_CONFIG}."
     )
 
