@@ -105,15 +105,12 @@ def recipe_keys(
 
 def run_recipe(recipe: MergeRecipe, out: Path, threads: int | None = None) -> MergeResult:
     """Merge as the recipe says, after a search for the weights where it asks for one."""
-    from fusion.merging.files.stream import MergeResult
-    from fusion.merging.search import is_searched, merge_recipe, search_and_merge
-    from fusion.runtime.console import console
+    from fusion.merging.search import is_searched, merge_again, merge_recipe, search_and_merge
 
     if recipe.search is None:
         return merge_recipe(recipe, out, threads=threads)
     if is_searched(recipe, out):
-        console.print(f"{out} was searched and merged from this recipe; nothing to do.")
-        return MergeResult(out, created=False)
+        return merge_again(recipe, out, threads=threads)
     return search_and_merge(recipe, out, validation_examples(recipe.search), threads=threads)
 
 

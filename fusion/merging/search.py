@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fusion.core.text_files import read_object
+from fusion.merging.files.output_folder import OutputFolder
 from fusion.merging.files.stream import MergeResult, merge
 from fusion.merging.methods.base import WeightedMethod
 from fusion.merging.recipes.merge_recipe import MergeRecipe
 from fusion.merging.recipes.search_settings import GridSearch, NelderMead
-from fusion.runtime.artifacts import write_json
 from fusion.runtime.console import console, counter
 
 if TYPE_CHECKING:
@@ -70,7 +70,12 @@ def minimize_score(
 
 
 def merge_recipe(
-    recipe: MergeRecipe, out: Path, *, threads: int | None = None, show_progress: bool = True
+    recipe: MergeRecipe,
+    out: Path,
+    *,
+    threads: int | None = None,
+    show_progress: bool = True,
+    extra_files: Mapping[str, str] | None = None,
 ) -> MergeResult:
     """Merge as the recipe says, with the weights it has, into the folder `out`; see `stream.merge`."""
     base, models = (
@@ -79,7 +84,7 @@ def merge_recipe(
     )
     method, options = recipe.resolved_method(), {"dtype": recipe.dtype, "vocabulary": recipe.vocabulary}
     with counter(f"merge by {method.name}", "tensors") if show_progress else nullcontext() as progress:
-        return merge(base, models, method, out, threads=threads, progress=progress, **options)
+        return merge(base, models, method, out, threads=threads, progress=progress, extra_files=extra_files, **options)
 
 
 def is_searched(recipe: MergeRecipe, out: Path) -> bool:
@@ -88,31 +93,48 @@ def is_searched(recipe: MergeRecipe, out: Path) -> bool:
     return file.is_file() and read_object(file)["recipe"] == recipe.model_dump(mode="json")
 
 
+def merge_again(recipe: MergeRecipe, out: Path, *, threads: int | None = None) -> MergeResult:
+    """Merge with the weights of the search that `is_searched`: nothing is done where inputs and result are what they were.
+
+    Raises FileExistsError where either has changed since.
+    """
+    best = read_object(out / SEARCH_RECORD)["best"]
+    return merge_recipe(recipe.with_weights(best), out, threads=threads)
+
+
 def search_and_merge(
     recipe: MergeRecipe, out: Path, validation: Sequence[Example], *, threads: int | None = None
 ) -> MergeResult:
     """Choose the weights with the fewest bits per byte on `validation`, and merge with them into `out`.
 
-    All trials are kept in `search.json` there. Raises ValueError where the method has no weights to search for.
+    All trials are kept in `search.json` there. Raises ValueError where the method has no weights to search for,
+    FileExistsError where `out` holds something else, BlockingIOError where another process writes there.
     """
-    trials = search_weights(recipe, out, validation, threads=threads)
-    best = trials.best
-    console.print(f"Best of {len(trials.scores)} merges: {_listed(best)} with {trials.scores[best]:.4f} bits per byte.")
-    result = merge_recipe(recipe.with_weights(best), out, threads=threads)
-    finite = [{"weights": w, "bits_per_byte": score} for w, score in trials.scores.items() if score < math.inf]
-    write_json(out / SEARCH_RECORD, {"recipe": recipe.model_dump(mode="json"), "best": best, "trials": finite})
-    return result
+    output = OutputFolder.find(out, recipe.folders)
+    if output.has_result:
+        raise FileExistsError(f"{out} holds a merge that this search did not make; give another folder, or remove it.")
+    with output.lock():
+        trials = search_weights(recipe, out, validation, threads=threads)
+        best = trials.best
+        console.print(
+            f"Best of {len(trials.scores)} merges: {_listed(best)} with {trials.scores[best]:.4f} bits per byte."
+        )
+        finite = [{"weights": w, "bits_per_byte": score} for w, score in trials.scores.items() if score < math.inf]
+        record = {"recipe": recipe.model_dump(mode="json"), "best": best, "trials": finite}
+        files = {SEARCH_RECORD: json.dumps(record, ensure_ascii=False, indent=1)}
+        return merge_recipe(recipe.with_weights(best), out, threads=threads, extra_files=files)
 
 
 def search_weights(
     recipe: MergeRecipe, out: Path, validation: Sequence[Example], *, threads: int | None = None
 ) -> SearchTrials:
-    """Merge and score candidates, each in a folder beside `out` that is removed; inf where the method refuses the weights."""
+    """Merge and score candidates, each in a hidden folder that is removed; inf where the method refuses the weights."""
     assert recipe.search is not None
-    trial = out.with_name(f".{out.name}.trial")
+    output = OutputFolder.find(out, recipe.folders)
+    trial = output.trial
 
     def score(weights: MergeWeights) -> float:
-        shutil.rmtree(trial, ignore_errors=True)
+        output.discard_trial()
         try:
             candidate = recipe.with_weights(weights)
         except ValueError:  # such as a negative weight in an election
@@ -125,7 +147,7 @@ def search_weights(
     try:
         return minimize_score(score, initial_weights(recipe), recipe.search.algorithm)
     finally:
-        shutil.rmtree(trial, ignore_errors=True)
+        output.discard_trial()
 
 
 def initial_weights(recipe: MergeRecipe) -> list[float]:

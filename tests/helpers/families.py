@@ -42,6 +42,17 @@ def load_tensors(folder):
     return {name: tensor for file in files for name, tensor in load_file(file).items()}
 
 
+def tree(folder):
+    """Everything below a folder: links with where they lead, files with content and time of change."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink():
+            found[path] = path.readlink()
+        else:
+            found[path] = (path.read_bytes(), path.stat().st_mtime_ns) if path.is_file() else path.stat().st_mode
+    return found
+
+
 def no_output_in(tmp_path):
     """Whether neither a result nor a half-written one is there."""
     return not [path.name for path in tmp_path.iterdir() if "out" in path.name]

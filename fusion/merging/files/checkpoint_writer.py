@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import struct
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from fusion.merging.files.safetensors_file import DTYPE_BYTES
 from fusion.models.checkpoint_files import INDEX, SINGLE
+from fusion.runtime.syncing import sync
 
 SHARD_BYTES = 5 * 10**9
 """Largest file written; a larger single tensor gets its own."""
@@ -53,25 +53,19 @@ class CheckpointWriter:
     _written: list[str] = field(default_factory=list)
     _written_bytes: int = 0
     _pending: list[Future[None]] = field(default_factory=list)
+    _sync_failed: bool = False
 
     @staticmethod
     def open(folder: Path, specs: Sequence[TensorSpec], merge_key: dict[str, Any]) -> CheckpointWriter:
-        """Resume in `folder` what was written under the same `merge_key`, or start afresh.
-
-        Raises OSError where the disk has no room for it.
-        """
-        files = split_into_shards(specs)
-        journal, first = folder / JOURNAL, json.dumps(merge_key, sort_keys=True)
-        lines = journal.read_text().split("\n")[:-1] if journal.is_file() else []  # the last line may be cut off
-        if not lines or lines[0] != first:
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
-            _check_disk_space(folder, sum(spec.num_bytes for spec in specs))
-            lines = [first]
-            journal.write_text(first + "\n")
-        writer = CheckpointWriter(folder, files, set(lines[1:]))
+        """Resume in `folder` what `can_resume`, or start in one that is empty or not there."""
+        files, synced = split_into_shards(specs), synced_tensors(folder)
+        if not synced:
+            folder.mkdir(exist_ok=True)
+            (folder / JOURNAL).write_text(_first_line(merge_key) + "\n")
+        writer = CheckpointWriter(folder, files, synced)
         for name, in_file in files:
             writer._create(name, in_file)
+        sync(folder)
         return writer
 
     def write(self, name: str, start: int, values: Tensor) -> None:
@@ -87,6 +81,8 @@ class CheckpointWriter:
         """Note that a tensor is complete, and sync the files where enough has been written."""
         self._written.append(spec.name)
         self._written_bytes += spec.num_bytes
+        for sync_done in [pending for pending in self._pending if pending.done()]:
+            sync_done.result()  # raises now what the disk refused, not after all else is merged
         if self._written_bytes >= SYNC_BYTES:
             self._sync_in_background()
 
@@ -106,20 +102,19 @@ class CheckpointWriter:
                 os.close(handle)
 
     def write_index(self) -> None:
-        """Write the index, where there are several files, and remove the journal; called when all tensors are written."""
+        """Write the index, where there are several files; called when all tensors are written."""
         if len(self.files) > 1:
             total = sum(spec.num_bytes for _, in_file in self.files for spec in in_file)
             weight_map = {spec.name: name for name, in_file in self.files for spec in in_file}
             index = {"metadata": {"total_size": total}, "weight_map": weight_map}
             (self.folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
-        (self.folder / JOURNAL).unlink()
 
     def _create(self, name: str, specs: Sequence[TensorSpec]) -> None:
         header, offsets = _header(specs)
         handle = os.open(self.folder / name, os.O_RDWR | os.O_CREAT, 0o666)
         self._handles.append(handle)
         os.pwrite(handle, header, 0)
-        os.ftruncate(handle, len(header) + sum(spec.num_bytes for spec in specs))
+        os.ftruncate(handle, _file_size(specs))
         for spec, offset in zip(specs, offsets, strict=True):
             self._locations[spec.name] = handle, len(header) + offset
 
@@ -128,12 +123,33 @@ class CheckpointWriter:
         self._pending.append(self._sync_executor.submit(self._sync, names))
 
     def _sync(self, names: list[str]) -> None:
+        if self._sync_failed:  # what it could not write the system has dropped, and the next sync would succeed without
+            return
+        self._sync_failed = True
         for handle in self._handles:
             os.fsync(handle)
         with (self.folder / JOURNAL).open("a") as journal:
             journal.write("".join(f"{name}\n" for name in names))
             journal.flush()
             os.fsync(journal.fileno())
+        self._sync_failed = False
+
+
+def can_resume(folder: Path, specs: Sequence[TensorSpec], merge_key: dict[str, Any]) -> bool:
+    """Whether `folder` holds weights begun under the same `merge_key`, in files that still have their sizes."""
+    journal = folder / JOURNAL
+    if not journal.is_file() or not journal.read_text().startswith(_first_line(merge_key) + "\n"):
+        return False
+    return all(
+        (folder / name).is_file() and (folder / name).stat().st_size == _file_size(in_file)
+        for name, in_file in split_into_shards(specs)
+    )
+
+
+def synced_tensors(folder: Path) -> set[str]:
+    """Names of the tensors that the journal in `folder` says are on disk."""
+    journal = folder / JOURNAL
+    return set(journal.read_text().split("\n")[1:-1]) if journal.is_file() else set()  # the last line may be cut off
 
 
 def split_into_shards(specs: Sequence[TensorSpec]) -> list[tuple[str, list[TensorSpec]]]:
@@ -148,6 +164,14 @@ def split_into_shards(specs: Sequence[TensorSpec]) -> list[tuple[str, list[Tenso
     return [(f"model-{i:05}-of-{len(shards):05}.safetensors", shard) for i, shard in enumerate(shards, start=1)]
 
 
+def _first_line(merge_key: dict[str, Any]) -> str:
+    return json.dumps(merge_key, sort_keys=True)
+
+
+def _file_size(specs: Sequence[TensorSpec]) -> int:
+    return len(_header(specs)[0]) + sum(spec.num_bytes for spec in specs)
+
+
 def _header(specs: Sequence[TensorSpec]) -> tuple[bytes, list[int]]:
     """The header of a safetensors file, and the offset of each tensor behind it."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
@@ -159,12 +183,3 @@ def _header(specs: Sequence[TensorSpec]) -> tuple[bytes, list[int]]:
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return struct.pack("<Q", len(text)) + text, offsets
-
-
-def _check_disk_space(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise OSError(
-            f"{folder.parent} has {free / 1e9:.1f} GB free, the merged model takes {needed / 1e9:.1f} GB; "
-            "free some, or choose another --out."
-        )

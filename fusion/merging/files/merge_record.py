@@ -13,8 +13,12 @@ from typing import Any
 import xxhash
 
 from fusion.core.text_files import read_object
+from fusion.merging.files.checkpoint_writer import JOURNAL
+from fusion.runtime.syncing import sync_folder, write_synced
 
 FILE_NAME = "merge.json"
+CARD = "README.md"
+NOT_OF_THE_RESULT = {FILE_NAME, f".{FILE_NAME}.part", JOURNAL}
 HASHED_AT_ONCE = 1 << 24
 """Bytes of a file that are mapped at once to be hashed."""
 VERSION = 5
@@ -64,39 +68,82 @@ class HashedInputs:
 
 
 def write(folder: Path, record: dict[str, Any]) -> None:
-    """Write the record into a complete folder, with the sizes of the files that are in it."""
-    sizes = {str(file.relative_to(folder)): file.stat().st_size for file in folder.rglob("*") if file.is_file()}
-    (folder / FILE_NAME).write_text(json.dumps(record | {"files": sizes}, indent=2) + "\n")
+    """Write the record into a complete folder, with size and XXH3 of every file that is in it, when all are on disk."""
+    sync_folder(folder)
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and file.name not in NOT_OF_THE_RESULT]
+    named = {str(file.relative_to(folder)): file for file in files}
+    sizes = {"files": {name: file.stat().st_size for name, file in named.items()}}
+    hashes = {"files_xxh3": {name: _hash(file) for name, file in named.items()}}
+    write_synced(folder / FILE_NAME, json.dumps(record | sizes | hashes, indent=2) + "\n")
 
 
-def check_output_folder(out: Path) -> None:
-    """Raise FileExistsError where `out` is a file, or a folder with contents that no merge has written."""
-    if out.exists() and not out.is_dir():
-        raise FileExistsError(f"{out} is a file; name a folder that does not exist yet.")
-    if out.is_dir() and any(out.iterdir()) and not (out / FILE_NAME).is_file():
-        raise FileExistsError(f"{out} is not empty and was not made by a merge; give another folder, or remove it.")
+def written_files(folder: Path) -> list[str]:
+    """List the files that the record in `folder` says were written; none where there is no record."""
+    return list(_read(folder).get("files", {})) if (folder / FILE_NAME).is_file() else []
 
 
 def is_already_merged(out: Path, record: dict[str, Any]) -> bool:
     """Whether `out` holds the complete result of the merge that `record` describes.
 
     Input folders may have moved since: their contents decide. Raises FileExistsError where `out` was merged from something
-    else, or is no longer what was written.
+    else, or is no longer what was written, byte by byte; the card, which people edit, may be.
     """
     if not (out / FILE_NAME).is_file():
         return False
-    existing, record = read_object(out / FILE_NAME), json.loads(json.dumps(record))
-    differ = [key for key in record if _without_folders(existing.get(key)) != _without_folders(record[key])]
-    if differ:
+    existing = _read(out)
+    if differ := _differing_keys(existing, record):
         raise FileExistsError(
             f"{out} was merged with another {' and '.join(differ)}; give another folder, or remove it."
         )
-    for name, size in existing["files"].items():
-        if not (out / name).is_file() or (out / name).stat().st_size != size:
-            raise FileExistsError(
-                f"{out} was merged from these inputs, but {name} is gone or changed; remove the folder."
-            )
+    refuse_changed_files(out)
     return True
+
+
+def refuse_changed_files(out: Path) -> None:
+    """Raise FileExistsError where a file of the result in `out` is gone, cut or changed since it was written."""
+    existing = _read(out)
+    hashes = existing.get("files_xxh3", {})  # earlier versions wrote sizes alone
+    for name, size in existing["files"].items():
+        file = out / name
+        if name == CARD or (_has_size(file, size) and hashes.get(name) in (None, _hash(file))):
+            continue
+        raise FileExistsError(
+            f"{out} was merged from these inputs, but {name} is gone or changed; remove the folder to merge again."
+        )
+
+
+def is_unpublished(partial: Path, folder: Path, record: dict[str, Any]) -> bool:
+    """Whether `partial` is the complete result of this merge; a kill may have left some of its files in `folder` already.
+
+    Raises FileExistsError where they are another merge's.
+    """
+    if not (partial / FILE_NAME).is_file():
+        return False
+    existing = _read(partial)
+    whole = [
+        any(_has_size(place / name, size) for place in (partial, folder)) for name, size in existing["files"].items()
+    ]
+    if all(whole) and not _differing_keys(existing, record):
+        return True
+    if any((folder / name).is_file() for name in existing["files"]):
+        raise FileExistsError(
+            f"{folder} holds files of another merge, which was stopped at its end; empty it, or give another folder."
+        )
+    return False
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    return read_object(folder / FILE_NAME, "remove the folder to merge again")
+
+
+def _differing_keys(existing: dict[str, Any], record: dict[str, Any]) -> list[str]:
+    record = json.loads(json.dumps(record))
+    wrong = [key for key in record if _without_folders(existing.get(key)) != _without_folders(record[key])]
+    return wrong if isinstance(existing.get("files"), dict) else [*wrong, "version"]
+
+
+def _has_size(file: Path, size: int) -> bool:
+    return file.is_file() and file.stat().st_size == size
 
 
 def _without_folders(value: Any) -> Any:

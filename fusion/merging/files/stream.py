@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
-from collections.abc import Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,18 @@ import torch
 
 from fusion.merging.files import merge_record
 from fusion.merging.files.auxiliary_files import write_auxiliary_files
-from fusion.merging.files.checkpoint_writer import CheckpointWriter, TensorSpec
+from fusion.merging.files.checkpoint_writer import CheckpointWriter, TensorSpec, can_resume, synced_tensors
 from fusion.merging.files.merge_job import MergeJob, MergeProgress, VocabularyPolicy, prepare_merge
+from fusion.merging.files.output_folder import OutputFolder
 from fusion.merging.files.safetensors_file import FLOAT_DTYPES
-from fusion.merging.files.threads import tile_executor
+from fusion.merging.files.threads import background_executor, tile_executor
 from fusion.merging.methods.base import MergeMethod
 from fusion.merging.methods.tiles import Flat, TensorReader, TensorStack, Tile
 from fusion.merging.recipes.merge_recipe import MergeRecipe
-from fusion.models.auxiliary_files import add_ends, common_ends, config_with_dtype
+from fusion.models.auxiliary_files import add_ends, common_ends, config_with_dtype, find_auxiliary_files
+from fusion.runtime.disk_space import check_space, explaining_full_disk
+
+MERGED_MODEL = "the merged model"
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ def merge(
     vocabulary: VocabularyPolicy = "refuse",
     threads: int | None = None,
     progress: MergeProgress | None = None,
+    extra_files: Mapping[str, str] | None = None,
 ) -> MergeResult:
     """Merge `models` into `base` with `method` and write the model folder `out`.
 
@@ -58,44 +63,60 @@ def merge(
     model's. Tokenizers must agree; with `vocabulary="pad"` a model may have more or fewer tokens: rows it lacks count as
     the base's, rows the base lacks are left out. `threads` are by default as many as cores.
 
-    `out` appears by rename when it is whole and on disk, with a card, the recipe and a `merge.json` that names the XXH3
-    of every input file; if it is there already from exactly these inputs, nothing is done. A merge that was killed
-    resumes where it was when it is started again. `progress` is called with (stage, done, total) for the stage `tensors`.
+    `out` appears when it is whole and on disk, with a card, the recipe, `extra_files` (texts by name) and a `merge.json`
+    that names the XXH3 of every file read and written; if it is there already from exactly these inputs, nothing is done.
+    A merge that was killed resumes where it was when it is started again. `progress` is called with (stage, done, total)
+    for the stage `tensors`.
 
-    Raises ValueError where the inputs do not fit together, hold NaN, or the result overflows `dtype`;
-    FileNotFoundError where one is no model folder; FileExistsError where `out` holds something else.
+    Raises ValueError where the inputs do not fit together, hold NaN, or the result overflows `dtype`, or where `out` is,
+    holds or lies in one of them; FileNotFoundError where one is no model folder; FileExistsError where `out` holds
+    something else; BlockingIOError where another process writes there; OSError where the disk is full.
     """
-    job = prepare_merge(base, models, method, dtype=dtype, vocabulary=vocabulary)
-    merge_record.check_output_folder(out)
-    with tile_executor(threads) as executor, ThreadPoolExecutor(threads or os.cpu_count()) as hashing:
+    output = OutputFolder.find(out, [*([base] if base else []), *models])
+    with output.lock(), tile_executor(threads) as executor, background_executor(threads) as hashing:
+        job = prepare_merge(base, models, method, dtype=dtype, vocabulary=vocabulary)
         inputs = merge_record.HashedInputs.start(job.input_files, hashing)
-        if (out / merge_record.FILE_NAME).is_file() and merge_record.is_already_merged(out, _record(job, inputs)):
+        if output.has_result and merge_record.is_already_merged(output.folder, _record(job, inputs)):
             return MergeResult(out, created=False)
-        partial = out.parent / f".{out.name}.partial"
-        try:
-            _write_weights(partial, job, inputs, executor=executor, progress=progress)
-            _write_auxiliary_files(partial, job, _record(job, inputs), out.name)
-            partial.replace(out)
-        except (
-            Exception
-        ):  # an error would come again, so its folder goes; an interrupted merge keeps its own and resumes
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
+        if not (output.is_written and output.is_unpublished(_record(job, inputs))):
+            with _cleaning_up(output, job):
+                _write_weights(output, job, inputs, executor=executor, progress=progress)
+                _write_auxiliary_files(output, job, _record(job, inputs), extra_files or {})
+        output.publish()
     return MergeResult(out, created=True)
 
 
+@contextmanager
+def _cleaning_up(output: OutputFolder, job: MergeJob) -> Iterator[None]:
+    """Leave nothing behind where the same error would come again; what a stopped merge or a full disk left is gone on with."""
+    way_out = "Free that, and run the same command again: what is on the disk is kept; or choose another --out."
+    try:
+        with explaining_full_disk(output.partial, _result_bytes(job), MERGED_MODEL, way_out):
+            yield
+    except ValueError:
+        output.discard_partial()
+        raise
+    except OSError:
+        if not synced_tensors(output.partial):
+            output.discard_partial()
+        raise
+
+
 def _write_weights(
-    folder: Path,
+    output: OutputFolder,
     job: MergeJob,
     inputs: merge_record.HashedInputs,
     *,
     executor: Executor,
     progress: MergeProgress | None,
 ) -> None:
-    specs = [TensorSpec(name, job.result_dtype(name), entry.shape) for name, entry in job.base.entries.items()]
+    specs = _result_specs(job)
     # sizes and times instead of hashes, which are not known yet
     merge_key = json.loads(json.dumps(job.settings() | {"inputs": inputs.file_states()}))
-    with CheckpointWriter.open(folder, specs, merge_key) as writer:
+    if not can_resume(output.partial, specs, merge_key):
+        output.discard_partial()
+    check_space(output.partial, _result_bytes(job), MERGED_MODEL)
+    with CheckpointWriter.open(output.partial, specs, merge_key) as writer:
         for done, spec in enumerate(specs, start=1):
             if spec.name not in writer.synced:
                 if spec.dtype in FLOAT_DTYPES:
@@ -106,6 +127,16 @@ def _write_weights(
             if progress is not None:
                 progress("tensors", done, len(specs))
     writer.write_index()
+
+
+def _result_specs(job: MergeJob) -> list[TensorSpec]:
+    return [TensorSpec(name, job.result_dtype(name), entry.shape) for name, entry in job.base.entries.items()]
+
+
+def _result_bytes(job: MergeJob) -> int:
+    """Bytes of the result: its weights, and what is copied."""
+    copied = find_auxiliary_files(job.base.folder)
+    return sum(spec.num_bytes for spec in _result_specs(job)) + sum(file.stat().st_size for file in copied)
 
 
 def _merge_tensor(job: MergeJob, spec: TensorSpec, writer: CheckpointWriter, *, executor: Executor) -> None:
@@ -138,12 +169,18 @@ def _copy_equal(job: MergeJob, spec: TensorSpec, writer: CheckpointWriter) -> No
     writer.write(spec.name, 0, values)
 
 
-def _write_auxiliary_files(folder: Path, job: MergeJob, record: dict[str, Any], title: str) -> None:
+def _write_auxiliary_files(
+    output: OutputFolder, job: MergeJob, record: dict[str, Any], extra_files: Mapping[str, str]
+) -> None:
+    folder, title = output.partial, output.folder.name
     models = [model.reference for model in job.models]
     recipe = MergeRecipe.from_merge(job.base.folder, models, job.method, dtype=job.dtype, vocabulary=job.vocabulary)
     config = config_with_dtype(job.base.config, job.dtype)
     write_auxiliary_files(folder, job.base.folder, config, recipe=recipe.to_yaml(), record=record, title=title)
     add_ends(folder, common_ends([model.tokenizer_folder for model in job.models]))
+    for name, text in extra_files.items():
+        (folder / name).write_text(text)
+    merge_record.write(folder, record)  # after all else, whose sizes and hashes it holds
 
 
 def _record(job: MergeJob, inputs: merge_record.HashedInputs) -> dict[str, Any]:

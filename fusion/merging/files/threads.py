@@ -23,6 +23,16 @@ def tile_executor(threads: int | None) -> Iterator[Executor]:
         torch.set_num_threads(before)
 
 
+@contextmanager
+def background_executor(threads: int | None) -> Iterator[Executor]:
+    """An executor of `threads` threads, by default one per core, whose work is given up where an error ends the body."""
+    executor = ThreadPoolExecutor(threads or os.cpu_count())
+    try:
+        yield executor
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
 def _keep_freed_memory() -> None:
     """Ask the C library to keep the memory of a tile for the next one; giving it back and forth is half of a merge."""
     library = ctypes.CDLL(None)

@@ -84,6 +84,11 @@ class MergeRecipe(Settings):
         method.check_models(len(self.models))
         return method
 
+    @property
+    def folders(self) -> list[Path]:
+        """The folders of all inputs, the base's first."""
+        return [Path(name) for name in [self.base_model, *(entry.model for entry in self.models)] if name is not None]
+
     def with_weights(self, weights: Sequence[float]) -> MergeRecipe:
         """A copy with these weights, or, for slerp, this `t`; without a search."""
         method = self.resolved_method()
