@@ -85,8 +85,9 @@ def exclusive(lock: Path, guarded: str) -> Iterator[None]:
 def _locked(lock: Path, guarded: str) -> Iterator[None]:
     handle = _acquire(lock, guarded)
     try:
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, json.dumps(asdict(LockHolder.current())).encode(), 0)
+        with suppress(OSError):  # of a full disk: whoever comes second is then told of "another process"
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, json.dumps(asdict(LockHolder.current())).encode(), 0)
         yield
     finally:
         lock.unlink(missing_ok=True)  # before it is released: afterwards it may be another's

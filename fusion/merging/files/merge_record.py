@@ -36,9 +36,11 @@ class HashedInputs:
 
     @classmethod
     def start(cls, folders: Sequence[tuple[Path, Sequence[Path]]], executor: Executor) -> HashedInputs:
-        """Begin to hash every file."""
+        """Begin to hash every file. Raises OSError at once where one may not be read."""
         listed = [(folder, list(files)) for folder, files in folders]
         every = [file for _, files in listed for file in files]
+        for file in every:
+            file.open("rb").close()  # or it would be found when all weights are merged
         # without a base the first model stands in for it, and its files are listed twice
         pending = {file: executor.submit(_hash, file) for file in dict.fromkeys(every)}
         return cls(listed, [_state(file) for file in every], [pending[file] for file in every])

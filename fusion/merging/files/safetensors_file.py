@@ -71,13 +71,12 @@ class SafetensorsFile:
     path: Path
 
     def entries(self) -> dict[str, TensorEntry]:
-        """List every tensor by name, in the order of the bytes. Raises ValueError for a file that is damaged."""
-        try:
-            with safe_open(self.path, framework="pt"):  # checks header, offsets and length
-                pass
-        except SafetensorError as error:
-            raise ValueError(f"{self.path} is damaged or no safetensors file: {error}. Copy it again.") from error
-        with self.path.open("rb") as stream:
+        """List every tensor by name, in the order of the bytes.
+
+        Raises ValueError for a file that is damaged, OSError for one that may not be read.
+        """
+        with self.path.open("rb") as stream:  # first: safetensors says of what it may not read that it is not there
+            self._check()
             (length,) = struct.unpack("<Q", stream.read(8))
             header = json.loads(stream.read(length))
         header.pop("__metadata__", None)
@@ -86,6 +85,14 @@ class SafetensorsFile:
             name: TensorEntry(self, spec["dtype"], tuple(spec["shape"]), 8 + length + spec["data_offsets"][0])
             for name, spec in by_offset
         }
+
+    def _check(self) -> None:
+        """Raise ValueError where header, offsets or length are damaged."""
+        try:
+            with safe_open(self.path, framework="pt"):
+                pass
+        except SafetensorError as error:
+            raise ValueError(f"{self.path} is damaged or no safetensors file: {error}. Copy it again.") from error
 
     @cached_property
     def bytes(self) -> UInt8[Tensor, " n"]:
