@@ -9,6 +9,7 @@ import itertools
 import os
 import random
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -35,6 +36,10 @@ KINDS: dict[str, tuple[Source, float]] = {
 """Where mutants come from, and their share."""
 DISKS = 0.01
 """Share of disks that fill and runs that are stopped, each of which is a run and another."""
+
+
+MERGES = 0.03
+"""Share of merges that are stopped, each of which is a merge and another."""
 
 
 def prepare(folder: Path) -> Path:
@@ -74,6 +79,10 @@ def main(number: int, only: str | None) -> int:
         expected = unspoiled_results(folder)
         for fault in itertools.islice(disks.full_disks(random.Random("disk")), round(number * shares["disk"])):
             wrong += disks.try_one(report, folder, fault, expected)
+        # in a process of its own, for each of them is a fork
+        words = [sys.executable, "-m", "tests.faults.merges", str(round(number * MERGES))]
+        stopped = subprocess.run(words, capture_output=True, text=True, check=False)
+        wrong += stopped.stdout.splitlines()[1:] or ([stopped.stderr] if stopped.returncode else [])
     print(report.table(), report.details(), "", *wrong, sep="\n")
     shutil.rmtree(folder, ignore_errors=True)
     return len(report.tracebacks()) + len(wrong)

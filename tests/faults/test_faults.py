@@ -5,6 +5,8 @@ mutants that end well with another result, which are values as good as the origi
 """
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -98,3 +100,11 @@ def test_after_a_full_disk_or_ctrl_c_an_extraction_goes_on(tmp_path, kind, numbe
 @pytest.mark.parametrize(("kind", "number"), [("full at a file", 30), ("Ctrl-C", 33), ("limit of size", 100_000)])
 def test_after_a_full_disk_or_ctrl_c_a_run_goes_on_to_the_same_result(tmp_path, kind, number):
     outcome_of((kind, "run", number), tmp_path, unspoiled_results(tmp_path))
+
+
+@pytest.mark.slow
+def test_a_merge_that_is_stopped_anywhere_leaves_inputs_alone_and_goes_on_to_the_same_result():
+    words = [sys.executable, "-m", "tests.faults.merges", "24"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("24 stopped merges of "), done.stderr[-3000:]
+    assert done.returncode == 0, done.stdout

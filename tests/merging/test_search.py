@@ -2,15 +2,25 @@
 
 import json
 import math
+import os
+import threading
 
 import pytest
 
 from fusion.data.datasets import load
 from fusion.merging.recipes.merge_recipe import parse_recipe
 from fusion.merging.recipes.search_settings import GridSearch, NelderMead
-from fusion.merging.search import check_disjoint, initial_weights, is_searched, minimize_score, search_and_merge
+from fusion.merging.search import (
+    check_disjoint,
+    initial_weights,
+    is_searched,
+    merge_again,
+    merge_recipe,
+    minimize_score,
+    search_and_merge,
+)
 from tests.helpers import tiny
-from tests.helpers.families import edit_weights
+from tests.helpers.families import WEIGHTS, edit_weights, tree
 
 
 def bowl(weights):
@@ -90,6 +100,67 @@ def test_a_search_leaves_out_the_model_that_makes_it_worse(trained, tmp_path):
     assert not (tmp_path / ".out.trial").exists()
     assert is_searched(recipe, tmp_path / "out")
     assert not is_searched(recipe.model_copy(update={"dtype": "bfloat16"}), tmp_path / "out")
+    assert not merge_again(recipe, tmp_path / "out").created
+    spoiled = tmp_path / "out" / WEIGHTS
+    spoiled.write_bytes(spoiled.read_bytes()[:-1])
+    with pytest.raises(FileExistsError, match="is gone or changed; remove the folder"):
+        merge_again(recipe, tmp_path / "out")
+
+
+# Where it writes
+
+
+def unscored(monkeypatch, during=lambda: None):
+    """Let candidates be merged, not read; `during` is called while one is scored."""
+    monkeypatch.setattr("fusion.merging.search.bits_per_byte", lambda *_: (during(), 1.0)[1])
+
+
+@pytest.mark.parametrize("existed", [False, True])
+def test_a_search_holds_its_output_from_the_first_merge_to_the_last(trained, tmp_path, monkeypatch, existed):
+    out, refused = tmp_path / "out", []
+    if existed:
+        out.mkdir()
+
+    def another_thread():
+        with pytest.raises(BlockingIOError, match=rf"out is being written by process {os.getpid()} on"):
+            merge_recipe(recipe_with_search(trained), out)
+        refused.append(True)
+
+    def another():
+        thread = threading.Thread(target=another_thread)
+        thread.start()
+        thread.join()
+
+    unscored(monkeypatch, another)
+    assert search_and_merge(recipe_with_search(trained), out, []).created
+    assert refused == [True] * 8
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert not [path.name for path in out.iterdir() if path.name.startswith(".")]
+    assert (out / "search.json").is_file()
+
+
+def test_a_search_into_another_merge_is_refused_before_it_tries_one(trained, tmp_path, monkeypatch):
+    unscored(monkeypatch, lambda: pytest.fail("it was tried"))
+    merge_recipe(recipe_with_search(trained), tmp_path / "out")
+    before = tree(tmp_path / "out")
+    with pytest.raises(FileExistsError, match="out holds a merge that this search did not make; give another folder"):
+        search_and_merge(recipe_with_search(trained), tmp_path / "out", [])
+    with pytest.raises(ValueError, match="lies in the input .*good"):
+        search_and_merge(recipe_with_search(trained), trained / "good" / "out", [])
+    assert tree(tmp_path / "out") == before
+
+
+def test_what_a_killed_search_left_goes_and_what_is_not_its_own_stays(trained, tmp_path, monkeypatch):
+    unscored(monkeypatch)
+    for name in ("candidate", ".candidate.partial"):
+        (tmp_path / ".out.trial" / name).mkdir(parents=True)
+    assert search_and_merge(recipe_with_search(trained), tmp_path / "out", []).created
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    (tmp_path / ".other.trial").mkdir()
+    (tmp_path / ".other.trial/mine.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match=r".other.trial is in the way, and no merge has made it; move it away"):
+        search_and_merge(recipe_with_search(trained), tmp_path / "other", [])
+    assert (tmp_path / ".other.trial/mine.txt").read_text() == "mine"
 
 
 def test_validation_examples_may_not_be_test_examples(trained):
