@@ -30,7 +30,7 @@ def merge(
             `model_stock` ...; docs/merging.md says what each does.
         base: The model that all others grew from; None for methods that need none.
         models: `{"runs/a": 0.3, "runs/b": 0.3}`, or a list of folders.
-        out: A folder that does not exist yet, or holds this very merge.
+        out: A folder that does not exist yet, is empty, or holds this very merge.
         dtype: float32, bfloat16 or float16; the base's, if not said.
         threads: As many as cores, if not said.
         settings: Of the method, such as `density=0.5`; lists and schedules as in a recipe.
@@ -38,6 +38,7 @@ def merge(
     Raises:
         ValueError: With every mistake of the arguments, and where the models do not fit together.
         FileExistsError: Where `out` holds something else.
+        BlockingIOError: Where another process writes there.
     """
     weighted = models.items() if isinstance(models, Mapping) else [(model, None) for model in models]
     entries = [{"model": str(model)} | ({} if weight is None else {"weight": weight}) for model, weight in weighted]

@@ -11,8 +11,8 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,13 @@ class OutputFolder:
 
         Raises BlockingIOError, naming the process, where one writes there.
         """
-        return nullcontext() if self.has_result else exclusive(self.hidden("lock"), str(self.folder))
+        if not self.has_result:
+            return exclusive(self.hidden("lock"), str(self.folder))
+        for lock in (self.hidden("lock"), replace(self, existed=False).hidden("lock")):
+            if lock.exists():  # of a process that was killed when it had made the result
+                with suppress(OSError), exclusive(lock, str(self.folder)):
+                    pass
+        return nullcontext()
 
     @property
     def is_written(self) -> bool:
@@ -97,6 +103,7 @@ class OutputFolder:
     def publish(self) -> None:
         """Make the complete model in `partial` the result, durably. Nothing is removed where the system refuses that."""
         (self.partial / JOURNAL).unlink(missing_ok=True)
+        sync(self.partial)
         try:
             if self.existed:
                 self._move_up()
@@ -164,11 +171,11 @@ def _refuse_inputs(output: OutputFolder, out: Path, inputs: Sequence[Path]) -> N
     for model in inputs:
         identity = _identity(model)
         if identity in own:
-            raise ValueError(f"--out {out} is the input {model}, or where it is written aside; {way_out}.")
+            raise ValueError(f"The output {out} is the input {model}, or where it is written aside; {way_out}.")
         if identity in around - {None}:
-            raise ValueError(f"--out {out} lies in the input {model}; {way_out}.")
+            raise ValueError(f"The output {out} lies in the input {model}; {way_out}.")
         if not own.isdisjoint(map(_identity, Path(os.path.realpath(model)).parents)):
-            raise ValueError(f"--out {out} holds the input {model}; {way_out}.")
+            raise ValueError(f"The output {out} holds the input {model}; {way_out}.")
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

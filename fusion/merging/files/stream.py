@@ -89,7 +89,7 @@ def merge(
 @contextmanager
 def _cleaning_up(output: OutputFolder, job: MergeJob) -> Iterator[None]:
     """Leave nothing behind where the same error would come again; what a stopped merge or a full disk left is gone on with."""
-    way_out = "Free that, and run the same command again: what is on the disk is kept; or choose another --out."
+    way_out = "Free that, and run the same command again: what is on the disk is kept; or choose another place."
     try:
         with explaining_full_disk(output.partial, _result_bytes(job), MERGED_MODEL, way_out):
             yield
