@@ -99,6 +99,15 @@ def test_a_card_may_be_edited_and_a_merge_into_it_is_still_known(family, tmp_pat
     assert not merge(*family, Linear(), tmp_path / "out").created
 
 
+def test_a_result_of_a_version_that_wrote_no_checksums_is_known_by_its_sizes(family, tmp_path):
+    out = tmp_path / "out"
+    merge(*family, Linear(), out)
+    record = json.loads((out / "merge.json").read_text())
+    del record["files_xxh3"]
+    (out / "merge.json").write_text(json.dumps(record))
+    assert not merge(*family, Linear(), out).created
+
+
 def test_ends_that_are_added_do_not_make_a_result_another(family, tmp_path):
     base, models = family
     for folder, ends in ((base, 2), *((model, [2, 5]) for model in models)):

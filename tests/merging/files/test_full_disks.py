@@ -4,13 +4,15 @@ import contextlib
 import errno
 import os
 import shutil
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
 
 from fusion.cli.boundary import user_message
-from fusion.merging.files import checkpoint_writer, stream
+from fusion.merging.files import checkpoint_writer, merge_record, stream
 from fusion.merging.files.stream import merge
 from fusion.merging.methods.registry import Linear
 from tests.helpers.families import WEIGHTS, tree
@@ -122,6 +124,26 @@ def test_all_is_on_the_disk_before_it_becomes_the_result(family, tmp_path, monke
     assert all(checked)
     last = out / "merge.json" if existed else out
     assert last in on_disk[last.parent.stat().st_ino]  # the last rename too
+
+
+def test_an_error_does_not_wait_until_all_inputs_are_read(family, tmp_path, monkeypatch):
+    failed, hashed = threading.Event(), []
+
+    def hash_slowly(file):
+        failed.wait(20)
+        hashed.append(file)
+        time.sleep(0.2)
+        return ""
+
+    def fail(*_):
+        failed.set()
+        raise OSError("no room")
+
+    monkeypatch.setattr(merge_record, "_hash", hash_slowly)
+    monkeypatch.setattr(stream, "check_space", fail)
+    with pytest.raises(OSError, match="no room"):
+        merge(*family, Linear(), tmp_path / "out", threads=1)
+    assert len(hashed) < 5  # of thirteen files
 
 
 @pytest.fixture

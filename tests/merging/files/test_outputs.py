@@ -132,6 +132,14 @@ def test_an_output_at_an_input_is_refused_before_anything_is_read(family, place,
     assert tree(place.parent) == before
 
 
+@pytest.mark.parametrize("model", [".", "..", "../place/", "../place/sub/.."])
+def test_a_model_called_by_dots_is_the_folder_that_it_names(family, place, model):
+    (place / "sub").mkdir()
+    with pytest.raises(ValueError, match="The output out lies in the input"):
+        merge(family[0], [family[1][0], Path(model)], Linear(), Path("out"))
+    assert tree(place) == {place / "sub": (place / "sub").stat().st_mode}
+
+
 def test_a_folder_that_was_there_stays_the_folder_it_is(family, tmp_path):
     (tmp_path / "out").mkdir(mode=0o750)
     before = (tmp_path / "out").stat()
