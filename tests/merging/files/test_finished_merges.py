@@ -138,6 +138,8 @@ def test_weights_that_were_spoiled_since_the_interruption_are_not_gone_on_with(f
         merge(*family, Linear(), tmp_path / "out", progress=stop)
     file = tmp_path / ".out.partial" / WEIGHTS
     content = file.read_bytes()
-    file.unlink() if how == "gone" else file.write_bytes(content[:-9] if how == "cut" else content + b"0")
+    file.unlink() if how == "gone" else file.write_bytes(
+        content[: len(content) // 3] if how == "cut" else content + b"0"
+    )
     merge(*family, Linear(), tmp_path / "out")
     assert (tmp_path / "out" / WEIGHTS).read_bytes() == expected

@@ -76,11 +76,12 @@ def test_a_sync_that_failed_ends_the_merge_and_no_tensor_counts_as_written_after
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     monkeypatch.setattr(checkpoint_writer, "SYNC_BYTES", 2000)
     monkeypatch.setattr(checkpoint_writer, "ThreadPoolExecutor", AtOnce)
-    merged = []
+    merged, before = [], set()
     calls, once = iter(range(10**6)), os.fsync
 
     def fail_once(handle):  # the system has dropped what it could not write, and the next call succeeds
         if next(calls) == 7:
+            before.update(checkpoint_writer.synced_tensors(tmp_path / ".out.partial"))
             raise full
         return once(handle)
 
@@ -88,6 +89,7 @@ def test_a_sync_that_failed_ends_the_merge_and_no_tensor_counts_as_written_after
     with pytest.raises(OSError, match="GB are missing"):
         merge(*family, Linear(), tmp_path / "out", progress=lambda _, done, total: merged.append(done))
     synced = checkpoint_writer.synced_tensors(tmp_path / ".out.partial")
+    assert synced == before
     assert 0 < len(synced) < len(merged) < 20
 
 
