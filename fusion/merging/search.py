@@ -110,7 +110,7 @@ def search_and_merge(
     All trials are kept in `search.json` there. Raises ValueError where the method has no weights to search for,
     FileExistsError where `out` holds something else, BlockingIOError where another process writes there.
     """
-    output = OutputFolder.find(out, recipe.folders)
+    output = OutputFolder.find(out, recipe.references)
     if output.has_result:
         raise FileExistsError(f"{out} holds a merge that this search did not make; give another folder, or remove it.")
     with output.lock():
@@ -130,7 +130,7 @@ def search_weights(
 ) -> SearchTrials:
     """Merge and score candidates, each in a hidden folder that is removed; inf where the method refuses the weights."""
     assert recipe.search is not None
-    output = OutputFolder.find(out, recipe.folders)
+    output = OutputFolder.find(out, recipe.references)
     trial = output.trial
 
     def score(weights: MergeWeights) -> float:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from fusion.merging.adapters.model_reference import split_reference
 from fusion.merging.files import merge_record
 from fusion.merging.files.checkpoint_writer import JOURNAL
 from fusion.runtime.locks import exclusive
@@ -42,10 +43,10 @@ class OutputFolder:
 
     @staticmethod
     def find(out: Path, inputs: Sequence[Path]) -> OutputFolder:
-        """Look at `out`, following links, without writing anything.
+        """Look at `out`, following links, without writing anything. `inputs` are folders, or MODEL+ADAPTER.
 
         Raises FileExistsError where it is a file, or a folder with contents that no merge has written; ValueError where it
-        is one of the `inputs`, lies in one or holds one.
+        is one of the inputs, lies in one or holds one.
         """
         folder = Path(os.path.realpath(out))
         output = OutputFolder(folder, _is_folder(out, folder))
@@ -168,7 +169,7 @@ def _refuse_inputs(output: OutputFolder, out: Path, inputs: Sequence[Path]) -> N
     way_out = "name a folder outside of all inputs"
     own = {_identity(path) for path in (output.folder, output.partial, output.hidden("trial"))} - {None}
     around = {_identity(path) for path in output.folder.parents}
-    for model in inputs:
+    for model in [folder for reference in inputs for folder in split_reference(reference) if folder is not None]:
         identity = _identity(model)
         if identity in own:
             raise ValueError(f"The output {out} is the input {model}, or where it is written aside; {way_out}.")

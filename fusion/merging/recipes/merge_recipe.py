@@ -85,8 +85,8 @@ class MergeRecipe(Settings):
         return method
 
     @property
-    def folders(self) -> list[Path]:
-        """The folders of all inputs, the base's first."""
+    def references(self) -> list[Path]:
+        """What all inputs are called, the base first: folders, or MODEL+ADAPTER."""
         return [Path(name) for name in [self.base_model, *(entry.model for entry in self.models)] if name is not None]
 
     def with_weights(self, weights: Sequence[float]) -> MergeRecipe:

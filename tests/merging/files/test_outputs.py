@@ -89,7 +89,11 @@ REFUSED = {
     "a name that is too long": ("n" * 256, lambda _: None, "name too long"),
     "a folder of that name that is not ours": ("out", lambda _: notes(".out.partial"), "is in the way, and no merge"),
     "a lock that is not ours": ("out", lambda _: a_file(".out.lock"), ".out.lock is there and is no lock of fusion"),
-    "a lock that leads elsewhere": ("out", lambda _: [a_file("f"), link_to("f")(".out.lock")], "is no lock of fusion"),
+    "a lock that leads elsewhere": (
+        "out",
+        lambda _: [Path("f").touch(), link_to("f")(".out.lock")],
+        "is no lock of fusion",
+    ),
 }
 
 
@@ -130,6 +134,14 @@ def test_an_output_at_an_input_is_refused_before_anything_is_read(family, place,
     with pytest.raises(ValueError, match=f"{sentence}.*; name a folder outside of all inputs"):
         merge(base, [*models, *others], Linear(), Path(out))
     assert tree(place.parent) == before
+
+
+@pytest.mark.parametrize("out", ["../m2", "../m2/out", "../adapter/", "../adapter/out"])
+def test_both_folders_of_a_model_with_an_adapter_are_inputs(family, place, monkeypatch, out):
+    (place.parent / "adapter").mkdir()
+    monkeypatch.setattr(stream, "prepare_merge", lambda *_, **__: pytest.fail("something was read"))
+    with pytest.raises(ValueError, match=r"The output \S+ (is|lies in) the input \S*(m2|adapter)"):
+        merge(family[0], [family[1][0], Path("../m2+../adapter")], Linear(), Path(out))
 
 
 @pytest.mark.parametrize("model", [".", "..", "../place/", "../place/sub/.."])
