@@ -20,6 +20,9 @@ def merge(
     out: str | Path,
     *,
     dtype: str | None = None,
+    vocabulary: str = "refuse",
+    tokenizer_source: str | Path | None = None,
+    allow_different: Sequence[str] = (),
     threads: int | None = None,
     **settings: Any,
 ) -> Path:
@@ -32,6 +35,9 @@ def merge(
         models: `{"runs/a": 0.3, "runs/b": 0.3}`, or a list of folders.
         out: A folder that does not exist yet, is empty, or holds this very merge.
         dtype: float32, bfloat16 or float16; the base's, if not said.
+        vocabulary: `pad` lets models have more or fewer tokens than the base.
+        tokenizer_source: The model whose tokenizer, chat template and generation settings are taken; the base's, if not said.
+        allow_different: Keys of config.json, such as `rope_theta`, for which the base's hold where models differ.
         threads: As many as cores, if not said.
         settings: Of the method, such as `density=0.5`; lists and schedules as in a recipe.
 
@@ -47,6 +53,9 @@ def merge(
         "models": entries,
         "method": {"kind": method, **settings},
         "dtype": dtype,
+        "vocabulary": vocabulary,
+        "tokenizer_source": None if tokenizer_source is None else str(tokenizer_source),
+        "allow_different": list(allow_different),
     }
     recipe = parse_recipe({name: value for name, value in keys.items() if value is not None}, "merge")
     return merge_recipe(recipe, Path(out), threads=threads).folder

@@ -37,6 +37,16 @@ def merge(
     out: Annotated[Path | None, typer.Option(help="Folder of the merged model.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; by default the base's.")] = None,
     vocabulary: Annotated[str | None, typer.Option(help="refuse or pad models with more or fewer tokens.")] = None,
+    tokenizer_source: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Take tokenizer, chat template and generation settings from this model."),
+    ] = None,
+    allow_different: Annotated[
+        list[str],
+        typer.Option(
+            metavar="KEY", help="Take the base's KEY of config.json, such as rope_theta, where models differ."
+        ),
+    ] = [],  # noqa: B006
     search: Annotated[
         str | None, typer.Option(metavar="DATA", help="Choose the weights on this validation file, such as dev.jsonl.")
     ] = None,
@@ -57,15 +67,15 @@ def merge(
     file = Path(inputs[0])
     raw = read_yaml(file) if method is None and len(inputs) == 1 and file.is_file() else None
     if method is None and (raw is None or not is_merge_recipe(raw)):
-        if len(inputs) > 1 or any(
-            option is not None for option in (base_model, out, dtype, vocabulary, search, threads)
-        ):
+        given = (base_model, out, dtype, vocabulary, search, threads, tokenizer_source, allow_different or None)
+        if len(inputs) > 1 or any(option is not None for option in given):
             raise ValueError(
                 f"{inputs[0]} is no recipe of a merge; give a recipe, or --method and the models to merge."
             )
         until(inputs[0], override, "merge")
         return
-    options = recipe_options(dtype=dtype, vocabulary=vocabulary, search=search)
+    names = {"tokenizer_source": tokenizer_source, "allow_different": allow_different}
+    options = recipe_options(dtype=dtype, vocabulary=vocabulary, search=search, **names)
     if method is not None:
         keys = recipe_keys(method, inputs, base_model=base_model, settings=override)
         recipe = parse_recipe(keys | options, "fusion merge")
@@ -83,10 +93,10 @@ def merge(
     typer.echo(f"{out}: merged." if result.created else f"{out}: there already, from exactly these inputs.")
 
 
-def recipe_options(*, dtype: str | None, vocabulary: str | None, search: str | None) -> dict[str, Any]:
-    """The keys of a recipe that options of the command line set."""
-    options = {"dtype": dtype, "vocabulary": vocabulary, "search": search and {"validation": {"path": search}}}
-    return {key: value for key, value in options.items() if value is not None}
+def recipe_options(*, search: str | None, **options: Any) -> dict[str, Any]:
+    """The keys of a recipe that options of the command line set; of the same name, but for `search`."""
+    given = options | {"search": search and {"validation": {"path": search}}}
+    return {key: value for key, value in given.items() if value not in (None, [])}
 
 
 def recipe_keys(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fusion.core.markdown import with_home
 from fusion.core.text_files import read_object
 from fusion.merging.files.output_folder import OutputFolder
 from fusion.merging.files.stream import MergeResult, merge
@@ -79,12 +80,14 @@ def merge_recipe(
 ) -> MergeResult:
     """Merge as the recipe says, with the weights it has, into the folder `out`; see `stream.merge`."""
     base, models = (
-        Path(recipe.base_model) if recipe.base_model else None,
-        [Path(entry.model) for entry in recipe.models],
+        Path(with_home(recipe.base_model)) if recipe.base_model else None,
+        [Path(with_home(entry.model)) for entry in recipe.models],
     )
-    method, options = recipe.resolved_method(), {"dtype": recipe.dtype, "vocabulary": recipe.vocabulary}
+    method = recipe.resolved_method()
     with counter(f"merge by {method.name}", "tensors") if show_progress else nullcontext() as progress:
-        return merge(base, models, method, out, threads=threads, progress=progress, extra_files=extra_files, **options)
+        return merge(
+            base, models, method, out, threads=threads, progress=progress, extra_files=extra_files, **recipe.options
+        )
 
 
 def is_searched(recipe: MergeRecipe, out: Path) -> bool:

@@ -13,12 +13,14 @@ from huggingface_hub import EvalResult
 from huggingface_hub.repocard_data import eval_results_to_model_index
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from fusion.core.markdown import code, fence, plain, without_home
 from fusion.report.differences import MetricDifferences, SuiteDifferences, all_differences, bounded
 from fusion.report.model_roles import evaluated_models, explanations
 from fusion.report.run_contents import RunContents, read_run
-from fusion.report.score_table import markdown, plain
+from fusion.report.score_table import markdown
 from fusion.report.units import percent
 from fusion.report.verdict import ComparisonLabel, suite_verdict
+from fusion.runtime.card_metadata import License, base_model_metadata, common_license, license_metadata
 from fusion.runtime.run_file import ModelFacts
 from fusion_eval.results import MEAN
 from fusion_eval.statistics.bootstrap import RESAMPLES
@@ -46,12 +48,12 @@ def model_card(run: Path, *, resamples: int = RESAMPLES) -> str:
         pivot=pivot,
         sources=[model for model in facts.models.values() if model.role == "source"],
         merged=facts.result == "pairwise",
-        license=common_license(facts.models),
+        license=_license(facts.models),
         suites=[_suite(contents, suite, compared, resamples) for suite in contents.results],
         conclusion=CONCLUSION,
         explanations=explanations(evaluated_models(contents), facts),
-        config=contents.config,
-        fence=_fence(contents.config or ""),
+        config=None if contents.config is None else without_home(contents.config),
+        fence=fence(contents.config or ""),
         measured=_measured(contents),
     )
 
@@ -61,10 +63,7 @@ def front_matter(contents: RunContents) -> dict[str, Any]:
     models, merged = contents.run.models, contents.run.result == "pairwise"
     base = [model.id for model in models.values() if model.hub and _HUB_ID.fullmatch(model.id)]
     front: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
-    if license := common_license(models):
-        front["license"] = license.lower()
-    if base:
-        front |= {"base_model": base, "base_model_relation": "merge" if merged else "finetune"}
+    front |= license_metadata(_license(models)) | base_model_metadata(base, "merge" if merged else "finetune")
     if datasets := [
         id for id in (contents.run.data.hub_datasets if contents.run.data else []) if _HUB_ID.fullmatch(id)
     ]:
@@ -94,10 +93,14 @@ def eval_results(contents: RunContents) -> list[EvalResult]:
     ]
 
 
-def common_license(models: Mapping[str, ModelFacts]) -> str | None:
+def _license(models: Mapping[str, ModelFacts]) -> License | None:
     """The license of all models, or None where one states none or two differ."""
-    stated = {model.license for model in models.values()}
-    return stated.pop() if len(stated) == 1 else None
+    return common_license([License(model.license.lower()) if model.license else None for model in models.values()])
+
+
+def _shown_id(model: ModelFacts) -> str:
+    """The hub id of a model, or the name of its folder: where that lies is of no use to readers, and may tell who they read."""
+    return model.id if model.hub else Path(model.id).name or model.id
 
 
 def _suite(contents: RunContents, name: str, compared: SuiteDifferences, resamples: int) -> dict[str, Any]:
@@ -134,15 +137,6 @@ def _measured(contents: RunContents) -> str:
     return "; ".join(f"{suite} ({', '.join(found)})" for suite, found in domains.items()) or "nothing yet"
 
 
-def _fence(text: str) -> str:
-    """A fence longer than any run of backticks in the text, which could close it."""
-    return "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
-
-
-def _code(text: str) -> str:
-    return f"`{' '.join(text.split()).replace('`', '')}`"
-
-
 def _counts(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items()) or "none"
 
@@ -153,5 +147,5 @@ def _template() -> Any:
     environment = Environment(
         loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
     )
-    environment.filters |= {"plain": plain, "code": _code, "counts": _counts}
+    environment.filters |= {"plain": plain, "code": code, "counts": _counts, "shown_id": _shown_id}
     return environment.get_template("model_card.md.jinja")

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.text import Text
 
+from fusion.core.markdown import plain
 from fusion.report.run_contents import helping_rows
 from fusion.report.verdict import helping_verdict, mark
 from fusion.runtime.console_table import ConsoleTable
@@ -115,12 +116,6 @@ def markdown(results: Sequence[Result], baseline: str | None, *, resamples: int 
     for model, cells in numbers.rows:
         lines.append([plain(model), *(f"**{cell.text}**" if cell.best else cell.text for cell in cells)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{plain(numbers.caption)}\n"
-
-
-def plain(text: str) -> str:
-    """Text that Markdown and HTML show as it is: on one line, and free of table bars, tags and emphasis."""
-    escaped = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
-    return "".join(f"\\{letter}" if letter in "\\`*_[]|#" else letter for letter in escaped)
 
 
 def helping_table(rows: Iterable[Any]) -> ConsoleTable:

@@ -15,9 +15,9 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from fusion.core.markdown import plain
 from fusion.core.text_files import read_text
 from fusion.report.figures.drawing import BLUE, GREY, INK, ORANGE, STYLE, WIDTH, png
-from fusion.report.score_table import plain
 from fusion.runtime.artifacts import write_json, write_text
 from fusion.runtime.console import console
 from fusion.runtime.console_table import ConsoleTable

@@ -1,5 +1,7 @@
 """The card's front matter is read by the hub's own parser, its claims follow from the numbers, its text cannot break out."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 from huggingface_hub import ModelCard
@@ -100,6 +102,32 @@ def test_where_licences_differ_or_are_not_stated_none_is_claimed(tmp_path, other
     assert "license" not in front(card)
     assert "read each before using or sharing it" in card
     assert "read each" not in model_card(write_run(tmp_path / "same"))
+
+
+def test_other_is_not_one_license_without_a_name(tmp_path):
+    run = write_run(tmp_path / "run")
+    change(run, models={name: facts | {"license": "other"} for name, facts in models().items()})
+    card = model_card(run)
+    assert "license" not in front(card)
+    assert "read each before using or sharing it" in card
+
+
+def test_the_spelling_of_a_license_is_the_hubs(tmp_path):
+    run = write_run(tmp_path / "run")
+    change(run, models=models(smol={"license": "Apache-2.0"}))
+    assert front(model_card(run))["license"] == "apache-2.0"
+
+
+def test_a_folder_is_shown_by_its_name_and_settings_without_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "home", lambda: Path("/home/jane"))
+    run = write_run(tmp_path / "run")
+    change(run, models=models(pivot={"hub": False, "id": "/home/jane/a"}, smol={"hub": False, "id": "/data/jane/b"}))
+    (run / "config.yaml").write_text("pivot: {path: /home/jane/a}\n")
+    card = model_card(run)
+    assert "| pivot | pivot | a |" in card
+    assert "`b`" in card
+    assert "pivot: {path: ~/a}" in card
+    assert "jane" not in card
 
 
 def test_folders_are_no_base_models(tmp_path):

@@ -6,15 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fusion.merging.files.card import model_card
-from fusion.models.auxiliary_files import copy_auxiliary_files
 
-
-def write_auxiliary_files(
-    folder: Path, base: Path, config: dict[str, Any], *, recipe: str, record: dict[str, Any], title: str
-) -> None:
-    """Write into `folder`, which has the weights, what else a model folder has; the record comes last, by itself."""
-    copy_auxiliary_files(base, folder)
-    (folder / "recipe.yaml").write_text(recipe)
-    (folder / "README.md").write_text(model_card(title, record, recipe))
+def write_auxiliary_files(folder: Path, config: dict[str, Any], *, recipe: str, card: str) -> None:
+    """Write into `folder`, which has weights and copied files, what else a model folder has but its record."""
+    (folder / "recipe.yaml").write_text(recipe, encoding="utf-8")
+    (folder / "README.md").write_text(card, encoding="utf-8")
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from fusion.merging.adapters.model_reference import open_base, open_model
 from fusion.merging.files import merge_record
-from fusion.merging.files.checkpoint import Checkpoint, check_mergeable, raise_all
+from fusion.merging.files.checkpoint import Checkpoint, check_mergeable, is_buffer, raise_all
 from fusion.merging.files.tokenizer_check import tokenizer_problems
+from fusion.merging.files.tokenizer_source import (
+    TokenizerSource,
+    check_rows,
+    extend_vocabulary,
+    open_tokenizer_source,
+    template_notes,
+)
 from fusion.merging.methods.base import MergeMethod
 from fusion.models.auxiliary_files import find_auxiliary_files
 
@@ -34,24 +42,42 @@ class MergeJob:
     """Type of the result's floating tensors, as torch names it; None for the base's."""
     vocabulary: VocabularyPolicy
     methods: dict[str, MergeMethod]
-    """For each floating tensor, by name, the method with the numbers that hold there."""
+    """For each floating tensor that is merged, by name, the method with the numbers that hold there."""
+    allow_different: tuple[str, ...] = ()
+    """Keys of config.json that may differ though they change what weights compute; the base's hold."""
+    tokenizer: TokenizerSource | None = None
+    """The model whose tokenizer, chat template and generation settings the result has; None for the base's."""
+    notes: tuple[str, ...] = ()
+    """What differs between the models and is no problem, a sentence each."""
 
     def settings(self) -> dict[str, Any]:
         """What decides the result besides the inputs; goes into `merge.json`."""
         settings = {"method": self.method.model_dump(), "dtype": self.dtype, "vocabulary": self.vocabulary}
+        if self.tokenizer is not None:
+            settings["tokenizer_source"] = self.tokenizer.position
         return {"version": merge_record.VERSION, **settings}
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keyword arguments of `merge` that it was made with, also keys of a recipe."""
+        options = {"dtype": self.dtype, "vocabulary": self.vocabulary, "allow_different": list(self.allow_different)}
+        return options | ({"tokenizer_source": str(self.tokenizer.reference)} if self.tokenizer else {})
 
     @property
     def input_files(self) -> list[tuple[Path, list[Path]]]:
         """Every folder, the base's first, with those of its files that decide the result."""
         files = dict.fromkeys([*self.base.files, *find_auxiliary_files(self.base.folder)])
         base = (self.base.folder, list(files))
-        return [base, *((model.reference, model.files) for model in self.models)]
+        models = [(model.reference, model.files) for model in self.models]
+        if self.tokenizer is not None:
+            reference, files = models[self.tokenizer.position]
+            models[self.tokenizer.position] = reference, list(dict.fromkeys([*files, *self.tokenizer.files]))
+        return [base, *models]
 
     def result_dtype(self, name: str) -> str:
         """Type of the merged tensor `name`, as safetensors names it."""
         entry = self.base.entries[name]
-        return RESULT_DTYPES[self.dtype] if self.dtype and entry.is_floating else entry.dtype
+        return RESULT_DTYPES[self.dtype] if self.dtype and name in self.methods else entry.dtype
 
 
 def prepare_merge(
@@ -61,6 +87,8 @@ def prepare_merge(
     *,
     dtype: str | None,
     vocabulary: VocabularyPolicy,
+    allow_different: Sequence[str] = (),
+    tokenizer_source: Path | None = None,
 ) -> MergeJob:
     """Open the folders, headers only, and check that `method` can merge them.
 
@@ -77,7 +105,22 @@ def prepare_merge(
     checkpoints = [open_model(model, None if base is None else base_checkpoint) for model in models]
     pad, folders = vocabulary == "pad", [checkpoint.tokenizer_folder for checkpoint in checkpoints]
     raise_all([line for folder in folders for line in tokenizer_problems(base_checkpoint.folder, folder, pad=pad)])
-    check_mergeable(base_checkpoint, checkpoints, pad=pad)
-    floating = [name for name, entry in base_checkpoint.entries.items() if entry.is_floating]
+    tokenizer, said = None, []
+    if tokenizer_source is None or tokenizer_source.resolve() == base_checkpoint.folder.resolve():
+        said = template_notes(base_checkpoint.folder, folders)
+    else:
+        tokenizer = open_tokenizer_source(tokenizer_source, checkpoints)
+        check = partial(tokenizer_problems, tokenizer.folder, pad=pad, role="the source of the tokenizer")
+        raise_all([line for folder in folders for line in check(folder)])
+        base_checkpoint = (
+            extend_vocabulary(base_checkpoint, checkpoints[tokenizer.position]) if pad else base_checkpoint
+        )
+        check_rows(tokenizer, base_checkpoint)
+    notes = said + check_mergeable(base_checkpoint, checkpoints, pad=pad, allow_different=allow_different)
+    entries = base_checkpoint.entries.items()
+    floating = [name for name, entry in entries if entry.is_floating and not is_buffer(name, entry)]
     methods = {name: method.for_tensor(name, base_checkpoint.num_layers) for name in floating}
-    return MergeJob(base_checkpoint, checkpoints, method, dtype=dtype, vocabulary=vocabulary, methods=methods)
+    return MergeJob(
+        base_checkpoint, checkpoints, method, dtype=dtype, vocabulary=vocabulary, methods=methods, tokenizer=tokenizer,
+        allow_different=tuple(allow_different), notes=tuple(notes),
+    )  # fmt: skip

@@ -14,8 +14,11 @@ from typing import Any
 
 import torch
 
+from fusion.core.markdown import without_home
 from fusion.merging.files import merge_record
 from fusion.merging.files.auxiliary_files import write_auxiliary_files
+from fusion.merging.files.card import model_card
+from fusion.merging.files.checkpoint import is_buffer
 from fusion.merging.files.checkpoint_writer import CheckpointWriter, TensorSpec, can_resume, synced_tensors
 from fusion.merging.files.merge_job import MergeJob, MergeProgress, VocabularyPolicy, prepare_merge
 from fusion.merging.files.output_folder import OutputFolder
@@ -24,7 +27,16 @@ from fusion.merging.files.threads import background_executor, tile_executor
 from fusion.merging.methods.base import MergeMethod
 from fusion.merging.methods.tiles import Flat, TensorReader, TensorStack, Tile
 from fusion.merging.recipes.merge_recipe import MergeRecipe
-from fusion.models.auxiliary_files import add_ends, common_ends, config_with_dtype, find_auxiliary_files
+from fusion.models.auxiliary_files import (
+    GENERATION_CONFIG,
+    add_ends,
+    common_ends,
+    config_with_dtype,
+    copy_auxiliary_files,
+    find_auxiliary_files,
+    with_ends,
+)
+from fusion.models.notices import mention_once
 from fusion.runtime.disk_space import check_space, explaining_full_disk
 
 MERGED_MODEL = "the merged model"
@@ -50,6 +62,8 @@ def merge(
     *,
     dtype: str | None = None,
     vocabulary: VocabularyPolicy = "refuse",
+    tokenizer_source: Path | None = None,
+    allow_different: Sequence[str] = (),
     threads: int | None = None,
     progress: MergeProgress | None = None,
     extra_files: Mapping[str, str] | None = None,
@@ -60,8 +74,11 @@ def merge(
     Floating tensors keep the dtype the base has, or get `dtype` (float32, bfloat16, float16); integers and booleans must
     be equal in all folders. Everything else
     (configuration, tokenizer, chat template) is the base's; without a base, for methods that need none, the first
-    model's. Tokenizers must agree; with `vocabulary="pad"` a model may have more or fewer tokens: rows it lacks count as
-    the base's, rows the base lacks are left out. `threads` are by default as many as cores.
+    model's. `tokenizer_source`, one of the models, gives tokenizer, chat template and generation settings instead.
+    Tokenizers must agree; with `vocabulary="pad"` a model may have more or fewer tokens: rows it lacks count as the base's;
+    rows the base lacks are left out, or, of `tokenizer_source`, added. What config.json says of the function of the weights
+    (rope, activation, heads ...) must agree, unless `allow_different` names the keys: then the base's hold. `threads` are by
+    default as many as cores.
 
     `out` appears when it is whole and on disk, with a card, the recipe, `extra_files` (texts by name) and a `merge.json`
     that names the XXH3 of every file read and written; if it is there already from exactly these inputs, nothing is done.
@@ -73,8 +90,11 @@ def merge(
     something else; BlockingIOError where another process writes there; OSError where the disk is full.
     """
     output = OutputFolder.find(out, [*([base] if base else []), *models])
+    options = {"vocabulary": vocabulary, "tokenizer_source": tokenizer_source, "allow_different": allow_different}
     with output.lock(), tile_executor(threads) as executor, background_executor(threads) as hashing:
-        job = prepare_merge(base, models, method, dtype=dtype, vocabulary=vocabulary)
+        job = prepare_merge(base, models, method, dtype=dtype, **options)
+        for note in job.notes:
+            mention_once(note)
         inputs = merge_record.HashedInputs.start(job.input_files, hashing)
         if output.has_result and merge_record.is_already_merged(output.folder, _record(job, inputs)):
             return MergeResult(out, created=False)
@@ -119,7 +139,7 @@ def _write_weights(
     with CheckpointWriter.open(output.partial, specs, merge_key) as writer:
         for done, spec in enumerate(specs, start=1):
             if spec.name not in writer.synced:
-                if spec.dtype in FLOAT_DTYPES:
+                if spec.name in job.methods:
                     _merge_tensor(job, spec, writer, executor=executor)
                 else:
                     _copy_equal(job, spec, writer)
@@ -156,10 +176,10 @@ _NO_READER = TensorReader("", torch.float32, lambda start, stop: torch.empty(0))
 
 
 def _copy_equal(job: MergeJob, spec: TensorSpec, writer: CheckpointWriter) -> None:
-    """Copy a tensor of integers or booleans. Raises ValueError where a model's differs from the base's."""
+    """Copy a buffer, or a tensor of integers or booleans. Raises ValueError where a model's integers differ from the base's."""
     entry = job.base.entries[spec.name]
     values = entry.read_bytes(0, entry.size)
-    for model in job.models:
+    for model in [] if is_buffer(spec.name, entry) else job.models:
         other = model.entry(spec.name)
         if not torch.equal(values, other.read_bytes(0, other.size)):
             raise ValueError(
@@ -174,10 +194,19 @@ def _write_auxiliary_files(
 ) -> None:
     folder, title = output.partial, output.folder.name
     models = [model.reference for model in job.models]
-    recipe = MergeRecipe.from_merge(job.base.folder, models, job.method, dtype=job.dtype, vocabulary=job.vocabulary)
+    recipe = MergeRecipe.from_merge(job.base.folder, models, job.method, job.options).to_yaml()
     config = config_with_dtype(job.base.config, job.dtype)
-    write_auxiliary_files(folder, job.base.folder, config, recipe=recipe.to_yaml(), record=record, title=title)
-    add_ends(folder, common_ends([model.tokenizer_folder for model in job.models]))
+    copy_auxiliary_files(job.base.folder, folder)
+    if job.tokenizer is None:
+        add_ends(folder, ends := common_ends([model.tokenizer_folder for model in job.models]))
+        if not (folder / GENERATION_CONFIG).is_file():  # then generation ends where config.json says
+            config = with_ends(config, ends)
+    else:
+        job.tokenizer.write(folder)
+        config = job.tokenizer.set_ids(config)
+    source = "base" if job.tokenizer is None else f"model {job.tokenizer.position + 1}"
+    card = model_card(title, record, recipe, tokenizer_from=source, notes=job.notes)
+    write_auxiliary_files(folder, config, recipe=recipe, card=card)
     for name, text in extra_files.items():
         (folder / name).write_text(text)
     merge_record.write(folder, record)  # after all else, whose sizes and hashes it holds
@@ -185,5 +214,5 @@ def _write_auxiliary_files(
 
 def _record(job: MergeJob, inputs: merge_record.HashedInputs) -> dict[str, Any]:
     """Settings and hashes of the inputs, for which this waits, as they go into `merge.json`."""
-    base, *models = inputs.by_folder()
+    base, *models = [model | {"folder": without_home(model["folder"])} for model in inputs.by_folder()]
     return job.settings() | {"base_model": base, "models": models}

@@ -10,17 +10,17 @@ OTHER_TOKENIZER_FILES = ("tokenizer.model", "vocab.json", "merges.txt", "vocab.t
 """Files compared byte by byte where a folder has no tokenizer.json."""
 
 
-def tokenizer_problems(base: Path, model: Path, *, pad: bool = False) -> list[str]:
+def tokenizer_problems(base: Path, model: Path, *, pad: bool = False, role: str = "the base") -> list[str]:
     """Describe how the model's tokenizer differs from the base's; empty where it does not, or either folder has none.
 
-    With `pad` either may have tokens the other lacks, but no id may mean two tokens.
+    `role` is what messages call the base. With `pad` either may have tokens the other lacks, but no id may mean two tokens.
     """
     name = "tokenizer.json"
     if (base / name).is_file() and (model / name).is_file():
-        return _vocabulary_problems(base, model, pad)
+        return _vocabulary_problems(base, model, pad, role)
     shared = [other for other in OTHER_TOKENIZER_FILES if (base / other).is_file() and (model / other).is_file()]
     return [
-        f"{model}: {other} differs from that of the base {base}; merge models of one tokenizer"
+        f"{model}: {other} differs from that of {role} {base}; merge models of one tokenizer"
         for other in shared
         if not filecmp.cmp(base / other, model / other, shallow=False)
     ]
@@ -41,7 +41,7 @@ def read_vocabulary(folder: Path) -> dict[int, str]:
         raise ValueError(f"{file} is no tokenizer that can be read ({error!r}); copy it again.") from error
 
 
-def _vocabulary_problems(base: Path, model: Path, pad: bool) -> list[str]:
+def _vocabulary_problems(base: Path, model: Path, pad: bool, role: str) -> list[str]:
     if filecmp.cmp(base / "tokenizer.json", model / "tokenizer.json", shallow=False):
         return []
     expected, actual = read_vocabulary(base), read_vocabulary(model)
@@ -53,6 +53,6 @@ def _vocabulary_problems(base: Path, model: Path, pad: bool) -> list[str]:
     first = wrong[0]
     hint = "" if pad or first in common else "; --vocabulary pad lets one have tokens the other lacks"
     return [
-        f"{model}: token {first} is {actual.get(first)!r}, the base {base} has {expected.get(first)!r}"
+        f"{model}: token {first} is {actual.get(first)!r}, {role} {base} has {expected.get(first)!r}"
         f" ({len(wrong)} tokens differ){hint}"
     ]

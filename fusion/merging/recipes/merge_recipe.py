@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from fusion.core.markdown import with_home, without_home
 from fusion.core.settings import Settings, allowed_keys, suggest
 from fusion.core.yaml_files import read_yaml
+from fusion.merging.adapters.model_reference import split_reference
 from fusion.merging.methods.base import MergeMethod, WeightedMethod
 from fusion.merging.methods.registry import AnyMethod
 from fusion.merging.methods.schedule import Schedule
 from fusion.merging.recipes import mergekit
 from fusion.merging.recipes.search_settings import WeightSearch
+
+MERGE_OPTIONS = ("dtype", "vocabulary", "allow_different")
+"""Keys of a recipe that `merge` has as keyword arguments of the same name."""
 
 
 class ModelEntry(Settings):
@@ -23,7 +28,7 @@ class ModelEntry(Settings):
 
     model: str
     """Folder of a model in safetensors, of a LoRA adapter of the base, or MODEL+ADAPTER. Relative paths count from the working
-    directory."""
+    directory, ~ is the home folder."""
     weight: Schedule | None = None
     """How much it counts: a number, `{layers: [...]}` or `{tensors: {PATTERN: ...}}`."""
     density: Schedule | None = None
@@ -43,6 +48,11 @@ class MergeRecipe(Settings):
     """Type of the result; the base's where it is left out."""
     vocabulary: Literal["refuse", "pad"] = "refuse"
     """Whether models may have more or fewer tokens than the base."""
+    tokenizer_source: str | None = None
+    """The model, one of `models`, whose tokenizer, chat template, generation settings and ends of answers the result has; the
+    base's where it is left out, or `base`."""
+    allow_different: list[str] = Field(default_factory=list)
+    """Keys of config.json, such as rope_theta, that may differ though they change what the weights compute: the base's hold."""
     search: WeightSearch | None = None
     """Choose the weights on validation data."""
 
@@ -98,18 +108,31 @@ class MergeRecipe(Settings):
         return MergeRecipe.model_validate(self.model_dump() | changes)
 
     @staticmethod
-    def from_merge(
-        base: Path, models: Sequence[Path], method: MergeMethod, *, dtype: str | None, vocabulary: str
-    ) -> MergeRecipe:
-        """The recipe of a merge that was called with these arguments."""
-        folders = {"base_model": str(base), "models": [{"model": str(model)} for model in models]}
-        settings = {"method": method.model_dump(), "dtype": dtype, "vocabulary": vocabulary}
-        return MergeRecipe.model_validate(folders | settings)
+    def from_merge(base: Path, models: Sequence[Path], method: MergeMethod, options: Mapping[str, Any]) -> MergeRecipe:
+        """The recipe of a merge that was called with these arguments; `options` are keys of a recipe.
+
+        Its paths are absolute, so that it can be used in any folder; the home folder is ~.
+        """
+        folders = {"base_model": _full_path(base), "models": [{"model": _full_path(model)} for model in models]}
+        source = {key: _full_path(path) for key, path in options.items() if key == "tokenizer_source"}
+        return MergeRecipe.model_validate(folders | {"method": method.model_dump()} | dict(options) | source)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What `merge` is given besides folders and method, as keyword arguments."""
+        source = None if self.tokenizer_source in (None, "base") else Path(with_home(self.tokenizer_source))
+        return {name: getattr(self, name) for name in MERGE_OPTIONS} | {"tokenizer_source": source}
 
     def to_yaml(self) -> str:
         """The text of a file that `load_recipe` reads back."""
         content = self.model_dump(mode="json", exclude_none=True)
+        content = {key: value for key, value in content.items() if value != []}
         return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
+
+
+def _full_path(path: Path | str) -> str:
+    parts = split_reference(Path(path))  # of MODEL+ADAPTER each
+    return "+".join(without_home(str(part.absolute())) for part in parts if part is not None)
 
 
 def load_recipe(file: Path) -> MergeRecipe:

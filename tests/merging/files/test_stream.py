@@ -190,7 +190,8 @@ def test_a_file_whose_tensors_are_not_aligned_is_read_right(family, tmp_path):
 
 def test_the_folder_carries_a_card_and_a_recipe_that_makes_it_again(family, tmp_path):
     base, models = family
-    (base / "README.md").write_text("---\nlicense: apache-2.0\n---\nThe base.")
+    for folder in (base, *models):
+        (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\nA model.")
     merge(base, models, TIES(density=0.3, weights=[1, 2, 3]), tmp_path / "out")
     card = (tmp_path / "out/README.md").read_text()
     front = yaml.safe_load(card.split("---")[1])
