@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from fusion.config import Config
 from fusion.config.recipes import recipes
 from fusion.core import yaml_files
-from fusion.core.settings import allowed_keys, is_kind, suggest
+from fusion.core.settings import allowed_keys, place_of, suggest
 from fusion.core.yaml_files import is_file
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -153,7 +153,7 @@ def _index(place: list, part: str) -> int | None:
 
 
 def _explain(mistake: Any, settings: type[BaseModel]) -> str:
-    place = _place(mistake["loc"], settings)
+    place = place_of(settings, mistake["loc"])
     if mistake["type"] == "extra_forbidden":
         key, parent = mistake["loc"][-1], mistake["loc"][:-1]
         return f"unknown key {place}{suggest(str(key), allowed_keys(settings, parent))}"
@@ -172,13 +172,3 @@ def _explain(mistake: Any, settings: type[BaseModel]) -> str:
     value = mistake.get("input")
     shown = f", got {value!r}" if isinstance(value, (str, int, float, bool)) and repr(value) not in message else ""
     return f"{place}: {message}{shown}" if place else message
-
-
-def _place(location: Sequence[str | int], settings: type[BaseModel]) -> str:
-    text = ""
-    for depth, part in enumerate(location, 1):
-        if isinstance(part, int):
-            text += f"[{part}]"
-        elif not part.startswith("(") and not is_kind(settings, location[:depth]):  # (forms of a number by tensor)
-            text += f".{part}" if text else part
-    return text

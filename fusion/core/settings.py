@@ -58,6 +58,17 @@ def is_kind(settings: type[BaseModel], location: Sequence[str | int]) -> bool:
     return location[-1] in _resolved(node, schema).get("discriminator", {}).get("mapping", {})
 
 
+def place_of(settings: type[BaseModel], location: Sequence[str | int]) -> str:
+    """The keys of a location, as pydantic gives it in a mistake, such as `models[0].weight`."""
+    text = ""
+    for depth, part in enumerate(location, 1):
+        if isinstance(part, int):
+            text += f"[{part}]"
+        elif not part.startswith("(") and not is_kind(settings, location[:depth]):  # (forms of a number by tensor)
+            text += f".{part}" if text else part
+    return text
+
+
 def _walk(schema: dict[str, Any], location: Sequence[str | int]) -> Iterator[tuple[str | int | None, dict[str, Any]]]:
     """Each part of a location and the schema of what is there, from the root on; an empty one where nothing is known."""
     node = schema

@@ -87,6 +87,13 @@ def read_yaml(file: Path) -> dict[str, Any]:
     try:
         with naming(file):
             raw = parse_yaml(file.read_text(encoding="utf-8"))
+    except yaml.composer.ComposerError as error:
+        if "single document" not in str(error.context):  # an anchor that is absent
+            raise ValueError(f"{file} is not valid YAML: {error}") from error
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        raise ValueError(
+            f"{file} holds several documents; one ends at --- in line {line}: put each into a file of its own."
+        ) from error
     except yaml.YAMLError as error:
         raise ValueError(f"{file} is not valid YAML: {error}") from error
     except UnicodeDecodeError as error:

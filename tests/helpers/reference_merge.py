@@ -77,8 +77,8 @@ def middle(change, density, gamma):
     """Without the gamma·n largest, and of the others the density·n largest."""
     outliers = math.floor(Fraction(str(gamma)) * len(change))
     out = _largest([abs(c) for c in change], outliers) if outliers else [False] * len(change)
-    share = min(Fraction(1), Fraction(str(density)) + Fraction(str(gamma)))
-    within = _largest([abs(c) for c in change], max(1, math.floor(share * len(change))))
+    inside = math.floor(Fraction(str(density)) * len(change))
+    within = _largest([abs(c) for c in change], max(1, min(len(change), inside + outliers)))
     return [c if w and not o else 0.0 for c, w, o in zip(change, within, out, strict=True)]
 
 

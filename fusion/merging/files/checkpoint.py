@@ -20,6 +20,7 @@ from fusion.merging.files.config_comparison import (
     compare_configs,
 )
 from fusion.merging.files.safetensors_file import DTYPE_BYTES, FLOAT_DTYPES, SafetensorsFile, TensorEntry
+from fusion.merging.layer_count import layer_count
 from fusion.merging.methods.tiles import TensorReader
 from fusion.models.checkpoint_files import INDEX, shown, weight_files, weight_map
 
@@ -81,8 +82,11 @@ class Checkpoint:
 
     @property
     def num_layers(self) -> int:
-        """Number of layers by config.json; 1 where it does not say."""
-        return self.config.get("num_hidden_layers", self.config.get("text_config", {}).get("num_hidden_layers", 1))
+        """Number of layers by config.json, or by the names of the tensors where it does not say; at least 1."""
+        stated = layer_count(self.config)
+        if stated is not None:
+            return stated
+        return max((int(match[1]) + 1 for name in self.entries if (match := LAYER.search(name))), default=1)
 
     def stored_name(self, name: str) -> str | None:
         """The name under which `name` is stored, or None; for a head that is not stored as it is tied, the embedding's."""

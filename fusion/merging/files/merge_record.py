@@ -21,7 +21,7 @@ CARD = "README.md"
 NOT_OF_THE_RESULT = {FILE_NAME, f".{FILE_NAME}.part", JOURNAL}
 HASHED_AT_ONCE = 1 << 24
 """Bytes of a file that are mapped at once to be hashed."""
-VERSION = 5
+VERSION = 6
 """Raised when the same inputs would give other numbers or another layout."""
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from fusion.core.settings import Settings
-from fusion.merging.methods.schedule import LayerSchedule, Schedule, TensorSchedule, schedule_value
+from fusion.merging.methods.schedule import LayerSchedule, Schedule, SliceSchedule, TensorSchedule, schedule_value
 from fusion.merging.methods.tiles import Flat, Rule, TensorStack, Tile
 
 AnyShape = Float[Tensor, "..."]
@@ -83,7 +83,9 @@ class MergeMethod(Settings, ABC):
         schedules = {field: v for field in type(self).model_fields if _has_schedule(v := getattr(self, field))}
         if not schedules:
             return self
-        numbers = {field: _evaluated(v, name, num_layers) for field, v in schedules.items()}
+        fields = type(self).model_fields
+        keys = {field: fields[field].serialization_alias or field for field in schedules}
+        numbers = {keys[field]: _evaluated(v, name, num_layers) for field, v in schedules.items()}
         try:
             return type(self).model_validate(self.model_dump() | numbers)
         except ValidationError as error:
@@ -137,7 +139,7 @@ def constant_values(setting: Any) -> list[float]:
 
 def _has_schedule(setting: Any) -> bool:
     values = setting if isinstance(setting, list) else [setting]
-    return any(isinstance(v, (LayerSchedule, TensorSchedule)) for v in values)
+    return any(isinstance(v, (LayerSchedule, TensorSchedule, SliceSchedule)) for v in values)
 
 
 def _evaluated(setting: Any, name: str, num_layers: int) -> Any:

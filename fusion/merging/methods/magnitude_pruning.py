@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 from torch import Tensor
 from torch.nn.functional import hardshrink
 from typing_extensions import override
 
+from fusion.merging.methods.schedule import AsLayers, AsSlices, AsTensors, FiniteFloat, schedule_form
 from fusion.merging.methods.task_vectors import (
     PerModelDensity,
     SignElectionMethod,
     Sparsifier,
     TaskVectorMethod,
-    densities_per_model,
+    values_per_model,
 )
 from fusion.merging.methods.threshold import largest_below, thresholds
 from fusion.merging.methods.tiles import Flat, TensorStack, Tile, cached_per_tile
 
+OutlierFraction = Annotated[FiniteFloat, Field(ge=0, lt=1), Tag("(number)")]
+Gamma = Annotated[OutlierFraction | AsLayers | AsTensors | AsSlices, Discriminator(schedule_form)]
+PerModelGamma = Annotated[
+    OutlierFraction | AsLayers | AsTensors | AsSlices | Annotated[list[Gamma], Tag("(list)")],
+    Discriminator(schedule_form),
+]
 NORMAL_SKEWNESS = 0.9953
 """Skewness of |x| for a normal x: √2 (4/π - 1) / (1 - 2/π)^1.5."""
 
@@ -51,7 +59,7 @@ class TIES(SignElectionMethod):
 
     @override
     def sparsify(self, stack: TensorStack) -> Sparsifier:
-        densities = densities_per_model(self.density, len(stack.models))
+        densities = values_per_model("density", self.density, len(stack.models))
         if self.adaptive:
             densities = adaptive_densities(stack, densities)
         if min(densities) == 1:
@@ -63,7 +71,7 @@ class TIES(SignElectionMethod):
 class MagnitudeOutliers(TaskVectorMethod, ABC):
     """Leave out the largest entries of a delta, which may be outliers, and the smallest, which are noise.
 
-    Of n entries the n·gamma largest are left out (rounded down), and of the others all but the largest n·density;
+    Of n entries the n·gamma largest are left out, and of the others all but the largest n·density (both rounded down);
     entries that tie with the last left out or the last kept go with it.
 
     Source: Davari and Belilovsky 2024, arXiv:2312.06795, section 3. Density 0.9 and gamma 0.01 are our guess.
@@ -72,27 +80,34 @@ class MagnitudeOutliers(TaskVectorMethod, ABC):
     density: PerModelDensity = Field(
         default=0.9, description="Fraction of a model's delta that is kept: one, or one per model."
     )
-    gamma: float = Field(
-        default=0.01, ge=0, lt=1, description="Fraction of the entries, the largest, that is left out."
+    gamma: PerModelGamma = Field(
+        default=0.01, description="Fraction of the entries, the largest, that is left out: one, or one per model."
     )
     always_float64: ClassVar[bool] = False
 
     @override
     def sparsify(self, stack: TensorStack) -> Sparsifier:
-        densities = densities_per_model(self.density, len(stack.models))
-        gamma = Fraction(str(self.gamma))
-        kept_or_outlier = [min(Fraction(1), Fraction(str(density)) + gamma) for density in densities]
+        densities = values_per_model("density", self.density, len(stack.models))
+        gammas = [Fraction(str(gamma)) for gamma in values_per_model("gamma", self.gamma, len(stack.models))]
+        kept_or_outlier = [_counted(*both, stack.size) for both in zip(densities, gammas, strict=True)]
         magnitudes = cached_per_tile(Tile.magnitudes)
         lower = _shrinkage_limits(stack, magnitudes, kept_or_outlier)
         upper = [torch.inf] * len(lower)
-        if gamma * stack.size >= 1:
-            upper = _shrinkage_limits(stack, magnitudes, [gamma] * len(lower))
+        if any(gamma * stack.size >= 1 for gamma in gammas):
+            limits = _shrinkage_limits(stack, magnitudes, gammas)  # which is the largest entry even where gamma is none
+            upper = [low if gamma * stack.size >= 1 else torch.inf for low, gamma in zip(limits, gammas, strict=True)]
 
         def sparsify(tile: Tile) -> list[Flat]:
             bounded = zip(tile.deltas, lower, upper, strict=True)
             return [hardshrink(delta, low) - hardshrink(delta, high) for delta, low, high in bounded]
 
         return sparsify
+
+
+def _counted(density: float, gamma: Fraction, size: int) -> Fraction:
+    """The fraction that is kept or left out as too large, each rounded down to whole entries of `size`."""
+    entries = math.floor(Fraction(str(density)) * size) + math.floor(gamma * size)
+    return min(Fraction(1), Fraction(entries, max(size, 1)))
 
 
 class Breadcrumbs(MagnitudeOutliers):

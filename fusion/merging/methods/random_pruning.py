@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 from typing_extensions import override
 
 from fusion.merging.methods.base import constant_values
+from fusion.merging.methods.schedule import AsLayers, AsSlices, AsTensors, FiniteFloat, schedule_form
 from fusion.merging.methods.stateless_random import uniform
 from fusion.merging.methods.task_vectors import (
     PerModelDensity,
     SignElectionMethod,
     Sparsifier,
     TaskVectorMethod,
-    densities_per_model,
+    values_per_model,
 )
 from fusion.merging.methods.tiles import Flat, TensorStack, Tile
+
+HalfRange = Annotated[FiniteFloat, Field(ge=0, lt=0.5), Tag("(number)")]
+Epsilon = Annotated[HalfRange | AsLayers | AsTensors | AsSlices, Discriminator(schedule_form)]
+PerModelEpsilon = Annotated[
+    HalfRange | AsLayers | AsTensors | AsSlices | Annotated[list[Epsilon], Tag("(list)")], Discriminator(schedule_form)
+]
 
 
 class DARE(TaskVectorMethod, ABC):
@@ -37,7 +45,7 @@ class DARE(TaskVectorMethod, ABC):
 
     @override
     def sparsify(self, stack: TensorStack) -> Sparsifier:
-        densities = densities_per_model(self.density, len(stack.models))
+        densities = values_per_model("density", self.density, len(stack.models))
 
         def sparsify(tile: Tile) -> list[Flat]:
             draws = uniform_draws(self.seed, tile)
@@ -73,29 +81,32 @@ class MagPrune(TaskVectorMethod, ABC):
     density: PerModelDensity = Field(
         default=0.5, description="Mean probability that an entry is kept: one, or one per model."
     )
-    epsilon: float = Field(
-        default=0.15, ge=0, lt=0.5, description="Half the distance from the lowest probability to the highest."
+    epsilon: PerModelEpsilon = Field(
+        default=0.15,
+        description="Half the distance from the lowest probability to the highest: one, or one per model.",
     )
     seed: int = Field(default=0, description="Decides which entries are kept.")
 
     @model_validator(mode="after")
     def _probabilities_are_in_range(self) -> MagPrune:
-        for density in constant_values(self.density):
-            if not self.epsilon < density <= 1 - self.epsilon:
+        for density, epsilon in _pairs_of_constants(self.density, self.epsilon):
+            if not epsilon < density <= 1 - epsilon:
                 raise ValueError(
-                    f"density {density} with epsilon {self.epsilon} gives probabilities from {density - self.epsilon:g} to "
-                    f"{density + self.epsilon:g}; they must lie above 0 and at most at 1"
+                    f"density {density} with epsilon {epsilon} gives probabilities from {density - epsilon:g} to "
+                    f"{density + epsilon:g}; they must lie above 0 and at most at 1"
                 )
         return self
 
     @override
     def sparsify(self, stack: TensorStack) -> Sparsifier:
-        densities = densities_per_model(self.density, len(stack.models))
+        densities = values_per_model("density", self.density, len(stack.models))
+
+        epsilons = values_per_model("epsilon", self.epsilon, len(stack.models))
 
         def sparsify(tile: Tile) -> list[Flat]:
             deltas, draws = tile.deltas, uniform_draws(self.seed, tile)
             ranks = [_magnitude_ranks(delta, stack.row_size) for delta in deltas]
-            keep = [density + self.epsilon * rank for density, rank in zip(densities, ranks, strict=True)]
+            keep = [d + epsilon * rank for d, epsilon, rank in zip(densities, epsilons, ranks, strict=True)]
             return [drop_and_rescale(*each) for each in zip(deltas, draws, keep, strict=True)]
 
         return sparsify
@@ -114,6 +125,15 @@ class DELLA(SignElectionMethod, MagPrune):
     """
 
     kind: Literal["della"] = "della"
+
+
+def _pairs_of_constants(density: Any, epsilon: Any) -> list[tuple[float, float]]:
+    """Density and epsilon of each model where both are numbers; schedules are checked tensor by tensor."""
+    if not isinstance(density, list) or not isinstance(epsilon, list):
+        pairs = itertools.product(constant_values(density), constant_values(epsilon))
+        return list(pairs)
+    pairs = zip(density, epsilon, strict=False)
+    return [pair for pair in pairs if len(constant_values(list(pair))) == 2]
 
 
 def uniform_draws(seed: int, tile: Tile) -> list[Flat]:

@@ -12,8 +12,9 @@ from pydantic import Field
 from torch import Tensor
 from typing_extensions import override
 
-from fusion.merging.methods.base import MergeMethod, weighted_sum
+from fusion.merging.methods.base import MergeMethod, as_numbers, constant_values, weighted_sum
 from fusion.merging.methods.sign_election import disjoint_merge
+from fusion.merging.methods.task_vectors import Density
 from fusion.merging.methods.threshold import thresholds
 from fusion.merging.methods.tiles import Flat, Rule, TensorStack, Tile, all_finite, cached_per_tile
 
@@ -32,9 +33,7 @@ class SCE(MergeMethod):
 
     kind: Literal["sce"] = "sce"
     always_float64: ClassVar[bool] = False
-    select_topk: float = Field(
-        default=0.1, gt=0, le=1, description="Fraction of the entries that vary which is merged."
-    )
+    select_topk: Density = Field(default=0.1, description="Fraction of the entries that vary which is merged.")
     selection: Literal["deltas", "weights"] = Field(
         default="deltas",
         description="What the selection applies to: the deltas themselves, as in mergekit, or only the weights ω, so "
@@ -44,7 +43,7 @@ class SCE(MergeMethod):
     @override
     def check_models(self, count: int) -> None:
         super().check_models(count)
-        if count == 1 and self.select_topk < 1:
+        if count == 1 and min(constant_values(self.select_topk), default=1) < 1:
             raise ValueError(
                 f"sce selects entries by their variance over models and one model has none: with select_topk "
                 f"{self.select_topk} the result would be the base. Give more models, set select_topk to 1, or use ties."
@@ -52,10 +51,11 @@ class SCE(MergeMethod):
 
     @override
     def rule(self, stack: TensorStack) -> Rule:
-        if self.select_topk == 1:
+        (top,) = as_numbers([self.select_topk])
+        if top == 1:
             omega = _omega(stack, lambda tile: tile.deltas)
             return lambda tile: tile.base.add_(_erase_and_merge(tile.deltas, omega))
-        selected = self._selected(stack)
+        selected = _selected(stack, top)
         omega = _omega(stack, lambda tile: selected(tile)[1:])
         if self.selection == "weights":
             return lambda tile: tile.base.add_(_erase_and_merge(tile.deltas, omega))
@@ -66,18 +66,19 @@ class SCE(MergeMethod):
 
         return rule
 
-    def _selected(self, stack: TensorStack) -> Callable[[Tile], list[Tensor]]:
-        """For a tile the indices of the selected entries, and then each model's deltas there in float64."""
-        variance = cached_per_tile(lambda tile: [_variance_score(tile)])
-        (threshold,) = thresholds(stack.for_each_tile, variance, [self.select_topk], nonzero=True)
 
-        def selected(tile: Tile) -> list[Tensor]:
-            (scores,) = variance(tile)
-            above = np.flatnonzero(scores.cpu().numpy() >= threshold)  # numpy, for torch is slow to pick few
-            indices = torch.from_numpy(above).to(scores.device)
-            return [indices, *tile.deltas_at(indices)]
+def _selected(stack: TensorStack, top: float) -> Callable[[Tile], list[Tensor]]:
+    """For a tile the indices of the selected entries, and then each model's deltas there in float64."""
+    variance = cached_per_tile(lambda tile: [_variance_score(tile)])
+    (threshold,) = thresholds(stack.for_each_tile, variance, [top], nonzero=True)
 
-        return cached_per_tile(selected)
+    def selected(tile: Tile) -> list[Tensor]:
+        (scores,) = variance(tile)
+        above = np.flatnonzero(scores.cpu().numpy() >= threshold)  # numpy, for torch is slow to pick few
+        indices = torch.from_numpy(above).to(scores.device)
+        return [indices, *tile.deltas_at(indices)]
+
+    return cached_per_tile(selected)
 
 
 def _omega(stack: TensorStack, deltas: Callable[[Tile], list[Flat]]) -> list[float]:

@@ -1,25 +1,37 @@
-"""A setting that differs from tensor to tensor: along the layers (mergekit's gradients), or by name (its filters)."""
+"""A setting that differs from tensor to tensor: along the layers (mergekit's gradients), by name (its filters), by slice."""
 
 from __future__ import annotations
 
 import re
 from fnmatch import fnmatchcase
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from fusion.core.settings import Settings
 
-FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
+
+def _refuse_truth(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError(f"must be a number, got {str(value).lower()}")
+    return value
+
+
+FiniteFloat = Annotated[float, BeforeValidator(_refuse_truth), Field(allow_inf_nan=False)]
 BEFORE_LAYERS = ("embed", "wte", "wpe", "word_embeddings")
 """Parts of names of tensors that come before the layers; every other name without a layer number comes behind them."""
+LAYER_NUMBER = re.compile(r"\.(\d+)\.")
+"""The number of a layer in the name of a tensor, which is the first number there."""
 
 
 class LayerSchedule(Settings):
     """Anchors spread evenly from the first layer to the last, with straight lines between them."""
 
     layers: list[FiniteFloat] = Field(min_length=1)
-    """Embeddings count as the first layer, the last norm and the head as the last one."""
+    """The anchors; a model or slice of one layer takes the last."""
+    outside: Literal["nearest", "first"] = "nearest"
+    """What tensors outside the layers take: the anchor nearest to them (embeddings the first, the last norm and the head the
+    last), or all of them the first, as in mergekit."""
 
 
 class TensorSchedule(Settings):
@@ -29,43 +41,102 @@ class TensorSchedule(Settings):
     """Patterns such as `*.mlp.*`; end with `*` for all others."""
 
 
+class LayerSlice(Settings):
+    """A value for some layers; layers of a gradient are counted within them."""
+
+    layer_range: tuple[int, int]
+    """The first layer, and the one behind the last."""
+    value: FiniteFloat | LayerSchedule | TensorSchedule
+    """What holds there."""
+
+    @model_validator(mode="after")
+    def _has_layers(self) -> LayerSlice:
+        if self.layer_range[0] >= self.layer_range[1]:
+            raise ValueError(f"layer_range {list(self.layer_range)} holds no layer")
+        return self
+
+
+class SliceSchedule(Settings):
+    """A value for each slice of the layers; what comes before the layers goes with the first slice, the rest with the last."""
+
+    slices: list[LayerSlice] = Field(min_length=1)
+    """From layer 0 on, each beginning where the one before ends."""
+
+    @model_validator(mode="after")
+    def _follow_each_other(self) -> SliceSchedule:
+        ends = [0, *(each.layer_range[1] for each in self.slices)]
+        for end, each in zip(ends, self.slices, strict=False):
+            if each.layer_range[0] != end:
+                raise ValueError(f"layer_range {list(each.layer_range)} should begin at layer {end}")
+        return self
+
+
 def schedule_form(setting: Any) -> str:
     """The tag of the form a setting is written in, so that pydantic explains a mistake in that form alone."""
     if isinstance(setting, list):
         return "(list)"
-    if isinstance(setting, LayerSchedule) or (isinstance(setting, dict) and "layers" in setting):
-        return "(layers)"
+    for name, form in (("layers", LayerSchedule), ("slices", SliceSchedule)):
+        if isinstance(setting, form) or (isinstance(setting, dict) and name in setting):
+            return f"({name})"
     return "(tensors)" if isinstance(setting, (dict, TensorSchedule)) else "(number)"
 
 
 AsLayers = Annotated[LayerSchedule, Tag("(layers)")]
 AsTensors = Annotated[TensorSchedule, Tag("(tensors)")]
-Schedule = Annotated[Annotated[FiniteFloat, Tag("(number)")] | AsLayers | AsTensors, Discriminator(schedule_form)]
+AsSlices = Annotated[SliceSchedule, Tag("(slices)")]
+Schedule = Annotated[
+    Annotated[FiniteFloat, Tag("(number)")] | AsLayers | AsTensors | AsSlices, Discriminator(schedule_form)
+]
 
 
-def schedule_value(schedule: float | LayerSchedule | TensorSchedule, name: str, num_layers: int) -> float:
-    """Evaluate a schedule for the tensor `name` of a model with `num_layers` layers.
+def schedule_value(
+    schedule: float | LayerSchedule | TensorSchedule | SliceSchedule, name: str, num_layers: int, first_layer: int = 0
+) -> float:
+    """Evaluate a schedule for the tensor `name` among `num_layers` layers, the first of which has the number `first_layer`.
 
     Raises ValueError where no pattern matches the name.
     """
+    if isinstance(schedule, SliceSchedule):
+        part = _slice_of(schedule, name)
+        first, end = part.layer_range
+        return schedule_value(part.value, name, end - first, first)
     if isinstance(schedule, TensorSchedule):
         matching = next((v for pattern, v in schedule.tensors.items() if fnmatchcase(name, pattern)), None)
         if matching is None:
             raise ValueError(
                 f"no pattern of {', '.join(schedule.tensors)} fits the tensor {name}; end with one for '*'."
             )
-        return schedule_value(matching, name, num_layers)
+        return schedule_value(matching, name, num_layers, first_layer)
     if isinstance(schedule, LayerSchedule):
-        at = relative_depth(name, num_layers) * (len(schedule.layers) - 1)
-        low = min(int(at), len(schedule.layers) - 2) if len(schedule.layers) > 1 else 0
-        high = min(low + 1, len(schedule.layers) - 1)
-        return schedule.layers[low] + (at - low) * (schedule.layers[high] - schedule.layers[low])
+        depth = relative_depth(name, num_layers, first_layer)
+        if schedule.outside == "first" and LAYER_NUMBER.search(name) is None:
+            depth = 0.0
+        return _interpolated(schedule.layers, depth)
     return schedule
 
 
-def relative_depth(name: str, num_layers: int) -> float:
+def relative_depth(name: str, num_layers: int, first_layer: int = 0) -> float:
     """Depth of the tensor in the model: 0 in the first layer and before it, 1 in the last and behind it."""
-    layer = re.search(r"\.(\d+)\.", name)
+    layer = LAYER_NUMBER.search(name)
     if layer is None:
-        return 0.0 if any(part in name for part in BEFORE_LAYERS) else 1.0
-    return min(int(layer[1]) / (num_layers - 1), 1.0) if num_layers > 1 else 0.0
+        return 0.0 if _is_before_layers(name) else 1.0
+    return min((int(layer[1]) - first_layer) / (num_layers - 1), 1.0) if num_layers > 1 else 1.0
+
+
+def _interpolated(anchors: list[float], depth: float) -> float:
+    at = depth * (len(anchors) - 1)
+    low = min(int(at), max(len(anchors) - 2, 0))
+    high = min(low + 1, len(anchors) - 1)
+    return (1 - (at - low)) * anchors[low] + (at - low) * anchors[high]  # in this order it rounds as mergekit's
+
+
+def _slice_of(schedule: SliceSchedule, name: str) -> LayerSlice:
+    """The slice that the tensor is in; the first for what comes before the layers, the last for what comes behind."""
+    layer = LAYER_NUMBER.search(name)
+    if layer is None:
+        return schedule.slices[0 if _is_before_layers(name) else -1]
+    return next((each for each in schedule.slices if int(layer[1]) < each.layer_range[1]), schedule.slices[-1])
+
+
+def _is_before_layers(name: str) -> bool:
+    return any(part in name for part in BEFORE_LAYERS)

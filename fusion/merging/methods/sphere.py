@@ -18,12 +18,12 @@ from torch import Tensor
 from typing_extensions import override
 
 from fusion.merging.methods.base import MergeMethod, WeightedMethod, as_numbers, constant_values, weighted_sum
-from fusion.merging.methods.schedule import AsLayers, AsTensors, schedule_form
+from fusion.merging.methods.schedule import AsLayers, AsSlices, AsTensors, FiniteFloat, schedule_form
 from fusion.merging.methods.tiles import Flat, Rule, TensorStack, Tile
 
 Array = npt.NDArray[np.float64]
 UnitFraction = Annotated[
-    Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), Tag("(number)")] | AsLayers | AsTensors,
+    Annotated[FiniteFloat, Field(ge=0, le=1), Tag("(number)")] | AsLayers | AsTensors | AsSlices,
     Discriminator(schedule_form),
 ]
 PARALLEL_SINE = 1e-6

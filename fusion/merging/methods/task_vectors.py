@@ -21,16 +21,17 @@ from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 from typing_extensions import override
 
 from fusion.merging.methods.base import WeightedMethod, as_numbers, constant_values, weighted_sum
-from fusion.merging.methods.schedule import AsLayers, AsTensors, FiniteFloat, schedule_form
+from fusion.merging.methods.schedule import AsLayers, AsSlices, AsTensors, FiniteFloat, Schedule, schedule_form
 from fusion.merging.methods.sign_election import disjoint_merge
 from fusion.merging.methods.tiles import Flat, Rule, TensorStack, Tile
 
 Sparsifier = Callable[[Tile], list[Flat]]
 """Gives the sparsified δ_s of each model in a tile."""
-PositiveFraction = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False), Tag("(number)")]
-Density = Annotated[PositiveFraction | AsLayers | AsTensors, Discriminator(schedule_form)]
+PositiveFraction = Annotated[FiniteFloat, Field(gt=0, le=1), Tag("(number)")]
+Density = Annotated[PositiveFraction | AsLayers | AsTensors | AsSlices, Discriminator(schedule_form)]
 PerModelDensity = Annotated[
-    PositiveFraction | AsLayers | AsTensors | Annotated[list[Density], Tag("(list)")], Discriminator(schedule_form)
+    PositiveFraction | AsLayers | AsTensors | AsSlices | Annotated[list[Density], Tag("(list)")],
+    Discriminator(schedule_form),
 ]
 
 
@@ -41,7 +42,7 @@ class TaskVectorMethod(WeightedMethod, ABC):
 
     normalize: bool = Field(default=False, description="Divide by the sum of the weights that were added.")
     # `lambda` is a keyword of Python, so the field has another name there; files and records have mergekit's
-    lambda_: FiniteFloat = Field(
+    lambda_: Schedule = Field(
         default=1.0,
         validation_alias="lambda",
         serialization_alias="lambda",
@@ -68,7 +69,8 @@ class TaskVectorMethod(WeightedMethod, ABC):
                 return disjoint_merge(deltas, weights, votes, normalize=self.normalize)
             return weighted_sum(scaled_weights, deltas)
 
-        return lambda tile: tile.base.add_(combine(sparsify(tile)), alpha=self.lambda_)
+        (factor,) = as_numbers([self.lambda_])
+        return lambda tile: tile.base.add_(combine(sparsify(tile)), alpha=factor)
 
 
 class SignElectionMethod(TaskVectorMethod, ABC):
@@ -102,9 +104,9 @@ class TaskArithmetic(TaskVectorMethod):
         return lambda tile: tile.deltas
 
 
-def densities_per_model(density: Any, count: int) -> list[float]:
-    """One density for each of `count` models. Raises ValueError where a list has another length."""
-    densities = as_numbers(density if isinstance(density, list) else [density] * count)
-    if len(densities) != count:
-        raise ValueError(f"density lists {len(densities)} values for {count} models; give one each, or one for all.")
-    return densities
+def values_per_model(name: str, setting: Any, count: int) -> list[float]:
+    """The value of the setting `name` for each of `count` models. Raises ValueError where a list has another length."""
+    values = as_numbers(setting if isinstance(setting, list) else [setting] * count)
+    if len(values) != count:
+        raise ValueError(f"{name} lists {len(values)} values for {count} models; give one each, or one for all.")
+    return values

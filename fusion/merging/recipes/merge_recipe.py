@@ -10,11 +10,11 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from fusion.core.markdown import with_home, without_home
-from fusion.core.settings import Settings, allowed_keys, suggest
+from fusion.core.settings import Settings, allowed_keys, place_of, suggest
 from fusion.core.yaml_files import read_yaml
 from fusion.merging.adapters.model_reference import split_reference
 from fusion.merging.methods.base import MergeMethod, WeightedMethod
-from fusion.merging.methods.registry import AnyMethod
+from fusion.merging.methods.registry import METHODS, AnyMethod
 from fusion.merging.methods.schedule import Schedule
 from fusion.merging.recipes import mergekit
 from fusion.merging.recipes.search_settings import WeightSearch
@@ -155,12 +155,26 @@ def is_merge_recipe(raw: dict[str, Any]) -> bool:
     return "pivot" not in raw and ("models" in raw or mergekit.is_mergekit(raw))
 
 
+MESSAGES = {
+    "union_tag_not_found": "it must be the name of a method, or a mapping with kind",
+    "model_type": "it must be a mapping of keys to values",
+    "list_type": "it must be a list",
+    "string_type": "it must be a text",
+}
+"""What a value must be, by pydantic's name of the mistake, where its own words speak of Python."""
+
+
 def _explain(mistake: Any) -> str:
-    place = ".".join(str(part) for part in mistake["loc"] if not str(part).startswith("("))  # forms of a schedule
-    if mistake["type"] == "extra_forbidden":
+    place, kind = place_of(MergeRecipe, mistake["loc"]), mistake["type"]
+    if kind == "extra_forbidden":
         *parents, key = mistake["loc"]
         return f"unknown key {place}{suggest(str(key), allowed_keys(MergeRecipe, parents))}"
-    message = mistake["msg"].removeprefix("Value error, ")
+    if kind == "missing":
+        return f"{place} is missing"
+    if kind == "union_tag_invalid" and place == "method":
+        tag, known = str(mistake["ctx"]["tag"]), {str(method().name) for method in METHODS}
+        return f"{place}: there is no {tag}{suggest(tag, known)}"
+    message = MESSAGES.get(kind) or mistake["msg"].removeprefix("Value error, ")
     value = mistake.get("input")
     shown = f", got {value!r}" if isinstance(value, (str, int, float, bool)) and repr(value) not in message else ""
     return f"{place}: {message}{shown}" if place else message

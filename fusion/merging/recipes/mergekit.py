@@ -2,138 +2,156 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-from fusion.core.text_files import read_object
-from fusion.merging.recipes.mergekit_forms import check_forms
+from fusion.core.settings import suggest
+from fusion.merging.recipes.mergekit_forms import MergekitMerge, TokenizerForm, read_forms, shortened
+from fusion.merging.recipes.mergekit_parameters import PARAMETERS, check_parameters, schedule, truth
+from fusion.merging.recipes.mergekit_slices import MergedSlice, merged_slices, slice_base
 
-TASK_VECTOR_KINDS = (
-    "task_arithmetic", "ties", "dare_linear", "dare_ties", "della_linear", "della", "breadcrumbs", "breadcrumbs_ties",
-)  # fmt: skip
-SHARED_KINDS = ("linear", "slerp", "nuslerp", "multislerp", "karcher", "model_stock", *TASK_VECTOR_KINDS, "sce")
-DEFAULTS: dict[str, dict[str, Any]] = {
-    **{name: {"normalize": name == "ties"} for name in TASK_VECTOR_KINDS},
-    "sce": {"select_topk": 1.0},
-    "linear": {"normalize": True},
-    "nuslerp": {},
-}
-"""mergekit's defaults where ours are others, or where it leaves the choice to the method."""
-WITHOUT_EFFECT = {"int8_mask": (True, False), "normalize_weights": (True,), "nuslerp_flatten": (True,), "rescale": ()}
-"""Parameters that change nothing in the result, with the values of which that holds."""
-KEYS = {
-    "merge_method", "base_model", "models", "slices", "parameters", "dtype", "out_dtype", "tokenizer_source", "name",
-}  # fmt: skip
+OTHER_METHODS = ("nearswap", "arcee_fusion", "ram", "ramplus_tl")
+"""mergekit's methods that are not here."""
+WITHOUT_BASE = ("linear", "karcher", "passthrough")
+"""Methods in which the base is a model like the others, or none, and else gives configuration and tokenizer."""
+ORIGIN = ("nuslerp", "multislerp")
+"""Methods that see directions from the base where there is one."""
+EFFECTS = {"nuslerp_flatten": True, "nuslerp_row_wise": False, "normalize_weights": True, "filter_wise": False}
+"""Truth values that have no counterpart, with the only one that can be taken over, mergekit's default."""
+TYPES = {"float32", "bfloat16", "float16"}
+FILE_KEYS = {"merge_method", "slices", "modules", "gate_mode", "experts"}
+"""Keys of which one is enough to tell mergekit's file from ours."""
 
 
 def is_mergekit(raw: dict[str, Any]) -> bool:
     """Whether these are the keys of a mergekit configuration."""
-    return "merge_method" in raw
+    if "pivot" in raw or "method" in raw:
+        return "merge_method" in raw
+    models = raw.get("models")
+    entries = models if isinstance(models, list) else []
+    return bool(FILE_KEYS & raw.keys()) or any(isinstance(entry, dict) and "parameters" in entry for entry in entries)
 
 
 def to_recipe_keys(raw: dict[str, Any], origin: str) -> dict[str, Any]:
     """Convert to the keys of a recipe; `origin` names the file in messages. Raises ValueError for what has no counterpart."""
-    check_forms(raw, origin)
-    kind = raw["merge_method"]
-    if kind not in SHARED_KINDS:
-        raise ValueError(f"{origin}: there is no merge_method {kind} here; there are {', '.join(SHARED_KINDS)}.")
-    if unknown := raw.keys() - KEYS:
-        raise ValueError(
-            f"{origin}: {', '.join(sorted(unknown))} cannot be taken over; leave it out, or write a recipe."
-        )
-    if raw.get("tokenizer_source", "base") != "base":
-        raise ValueError(
-            f"{origin}: tokenizer_source is {raw['tokenizer_source']}; the result always has the base's tokenizer. "
-            "Write base, and --vocabulary pad where models have other numbers of tokens."
-        )
-    listed = _listed_models(raw, origin)
-    models, base = _split_base(kind, listed, raw.get("base_model"), origin=origin)
-    shared = DEFAULTS.get(kind, {}) | (raw.get("parameters") or {})
-    method = {"kind": kind} | _method_settings(kind, shared, models, origin=origin)
-    if base and kind in ("nuslerp", "multislerp"):
-        method["origin"] = "base"
-    entries = [{"model": entry["model"], **_weight_and_density(kind, entry, shared)} for entry in models]
-    dtype = raw.get("out_dtype") or raw.get("dtype")
-    keys = {"base_model": base, "models": entries, "method": method, "dtype": dtype}
+    try:
+        return _convert(read_forms(raw))
+    except ValueError as error:
+        raise ValueError("\n".join(f"{origin}: {line}" for line in str(error).splitlines())) from None
+
+
+def _convert(merge: MergekitMerge) -> dict[str, Any]:
+    kind = merge.merge_method
+    _check_kind(kind)
+    base, slices = slice_base(merge), merged_slices(merge)
+    check_parameters(kind, slices)
+    models = _merged_models(kind, slices, base)
+    _check_tokenizer(merge, base or models[0])
+    keys = {
+        "base_model": None if kind == "slerp" else base,  # which is the first of its two models
+        "models": [{"model": model, **_own_settings(kind, slices, model)} for model in models],
+        "method": _method(kind, slices, models, has_base=base is not None),
+        "dtype": _dtype(merge),
+    }
     return {key: value for key, value in keys.items() if value is not None}
 
 
-def _listed_models(raw: dict[str, Any], origin: str) -> list[dict[str, Any]]:
-    """The entries of models with their parameters, also from a single slice that is the whole model."""
-    if "slices" not in raw:
-        return raw.get("models") or []
-    if len(raw["slices"]) != 1:
+def _check_kind(kind: str) -> None:
+    if kind in OTHER_METHODS:
+        raise ValueError(f"merge_method {kind} is not here; there are {', '.join(PARAMETERS)}.")
+    if kind not in PARAMETERS:
+        raise ValueError(f"there is no merge_method {shortened(kind)}{suggest(kind, set(PARAMETERS))}")
+
+
+def _merged_models(kind: str, slices: Sequence[MergedSlice], base: str | None) -> list[str]:
+    """The models that are merged, without the base where it is what they are compared with; for slerp the base is first."""
+    listed = list(dict.fromkeys(model for part in slices for model in part.sources))
+    if kind == "passthrough" and (several := [part for part in slices if len(part.sources) > 1]):
         raise ValueError(
-            f"{origin}: {len(raw['slices'])} slices build another architecture; only whole models are merged."
+            f"passthrough takes one model at a time, got {', '.join(several[0].sources)}; linear averages."
         )
-    (slice_,) = raw["slices"]
-    sources = slice_["sources"]
-    for source in sources:
-        config = Path(source["model"]) / "config.json"
-        layers = read_object(config).get("num_hidden_layers") if config.is_file() else None
-        if source["layer_range"][0] != 0 or (layers is not None and source["layer_range"][1] != layers):
-            raise ValueError(
-                f"{origin}: layer_range {source['layer_range']} of {source['model']} is not the whole model; only whole "
-                "models are merged."
-            )
-    return sources
-
-
-def _split_base(
-    kind: str, listed: list[dict[str, Any]], base: str | None, *, origin: str
-) -> tuple[list[dict[str, Any]], str | None]:
-    """The models that are merged, and the base, which if it is listed as a model takes part in some methods only."""
-    if kind == "slerp":  # from the base to the other model
-        first = [entry for entry in listed if entry["model"] == base] or [{"model": base}]
-        others = [entry for entry in listed if entry["model"] != base]
+    if kind in WITHOUT_BASE:
+        return listed
+    if base is None and kind not in ORIGIN:
+        raise ValueError(f"base_model is missing; {kind} compares the models with it.")
+    others = [model for model in listed if model != base]
+    if kind == "slerp":
         if base is None or len(others) != 1:
-            raise ValueError(f"{origin}: slerp takes a base_model and one other model.")
-        return [*first, *others], None
-    if kind in ("linear", "karcher"):
-        return listed, base
-    return [entry for entry in listed if entry["model"] != base], base
+            raise ValueError(f"slerp takes base_model and one other model, got {len(others)} others.")
+        return [base, *others]
+    if not others:
+        raise ValueError(f"models lists nothing but the base_model {base}; list what is merged into it.")
+    return others
 
 
-def _method_settings(kind: str, shared: dict[str, Any], models: list[dict[str, Any]], *, origin: str) -> dict[str, Any]:
-    """The settings of the method: shared parameters, and those of models where all have the same value."""
-    given = {name: value for name, value in shared.items() if name not in ("weight", "density")}
-    for name in ("gamma", "epsilon"):
-        values = [entry["parameters"][name] for entry in models if name in (entry.get("parameters") or {})]
-        if values and (len(values) < len(models) or any(value != values[0] for value in values)):
-            raise ValueError(f"{origin}: {name} differs from model to model; here it is one for all.")
-        given |= {name: values[0]} if values else {}
-    settings = {}
-    for name, value in given.items():
-        if name in WITHOUT_EFFECT:
-            _check_effect(kind, name, value, origin=origin)
-        else:
-            settings[name] = _schedule(value)
-    return settings
+def _own_settings(kind: str, slices: Sequence[MergedSlice], model: str) -> dict[str, Any]:
+    """The keys `weight` and `density` of one model. Raises ValueError where mergekit would miss one."""
+    if kind == "passthrough":  # a sum in which each tensor comes from one model
+        return {"weight": schedule("scale", kind, slices, model=model)}
+    sparsified = kind != "task_arithmetic"  # where mergekit knows a density, and does nothing with it
+    names = [name for name in ("weight", "density") if name in PARAMETERS[kind] and (name == "weight" or sparsified)]
+    return {name: schedule(name, kind, slices, model=model) for name in names}
 
 
-def _check_effect(kind: str, name: str, value: Any, *, origin: str) -> None:
+def _method(kind: str, slices: Sequence[MergedSlice], models: Sequence[str], *, has_base: bool) -> dict[str, Any]:
+    """The kind and settings of the method, mergekit's defaults written out."""
+    if kind == "passthrough":
+        return {"kind": "linear", "normalize": False}
+    settings: dict[str, Any] = {"kind": kind}
+    for name, parameter in PARAMETERS[kind].items():
+        if name == "rescale" or name in EFFECTS:
+            _check_effect(kind, name, truth(name, kind, slices))
+        elif name == "normalize":
+            settings[name] = truth(name, kind, slices)
+        elif name in ("gamma", "epsilon"):
+            values = [_gamma_or_epsilon(name, kind, slices, model) for model in models]
+            settings[name] = values[0] if all(value == values[0] for value in values) else values
+        elif not parameter.per_model and name != "tol":  # karcher goes on until its steps vanish
+            settings[name] = schedule(name, kind, slices)
+    if has_base and kind in ORIGIN:
+        settings["origin"] = "base"
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def _gamma_or_epsilon(name: str, kind: str, slices: Sequence[MergedSlice], model: str) -> Any:
+    """The value for one model; 0 where mergekit looks at none, since with density 1 it keeps everything."""
+    keeps_all = schedule("density", kind, slices, model=model) == 1
+    return 0.0 if keeps_all else schedule(name, kind, slices, model=model)
+
+
+def _check_effect(kind: str, name: str, value: bool | None) -> None:
     # what random methods keep is always rescaled so that its expectation stays; nothing else ever is
-    allowed = (kind.startswith(("dare", "della")),) if name == "rescale" else WITHOUT_EFFECT[name]
-    if value not in allowed:
-        raise ValueError(f"{origin}: {name} {value} cannot be taken over for {kind}; only {allowed[0]} can.")
+    allowed = kind.startswith(("dare", "della")) if name == "rescale" else EFFECTS[name]
+    if value not in (None, allowed):
+        raise ValueError(
+            f"{name}: {str(value).lower()} cannot be taken over for {kind}; here it is always {str(allowed).lower()}."
+        )
 
 
-def _weight_and_density(kind: str, entry: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
-    """The keys `weight` and `density` of one model, its own or the shared ones."""
-    own = {name: v for name, v in shared.items() if name in ("weight", "density")} | (entry.get("parameters") or {})
-    if kind in TASK_VECTOR_KINDS and kind != "task_arithmetic":
-        own = {"density": 1.0} | own
-    return {name: _schedule(own[name]) for name in ("weight", "density") if name in own}
+def _check_tokenizer(merge: MergekitMerge, base: str) -> None:
+    """Raise ValueError where the result would have another tokenizer than the base's."""
+    if merge.tokenizer_source is not None and merge.tokenizer is not None:
+        raise ValueError("tokenizer_source and tokenizer say the same; leave out tokenizer_source.")
+    form = merge.tokenizer or TokenizerForm(source=merge.tokenizer_source or "base")
+    key = "tokenizer.source" if merge.tokenizer else "tokenizer_source"
+    if form.source not in ("base", base):
+        raise ValueError(
+            f"{key} is {shortened(form.source)}; the result always has the tokenizer of {base}. Write base, and "
+            "--vocabulary pad where models have other numbers of tokens."
+        )
+    for name, value in (("tokens", form.tokens), ("pad_to_multiple_of", form.pad_to_multiple_of)):
+        if value:
+            raise ValueError(
+                f"tokenizer.{name} cannot be taken over: the base's tokens stay as they are; leave it out."
+            )
 
 
-def _schedule(value: Any) -> Any:
-    """Convert a number, a gradient along the layers, or filters, of which the first that occurs in a tensor's name counts."""
-    if not isinstance(value, list):
-        return value
-    if all(isinstance(v, (int, float)) for v in value):
-        return {"layers": value}
-    patterns = {}
-    for condition in value:
-        substring = condition.get("filter")
-        patterns["*" if substring in (None, "*") else f"*{substring}*"] = _schedule(condition["value"])
-    return {"tensors": patterns}
+def _dtype(merge: MergekitMerge) -> str | None:
+    """The type of the result, which is out_dtype, or dtype, in which mergekit also computes."""
+    for key in ("out_dtype", "dtype"):
+        value = getattr(merge, key)
+        if value is not None:
+            if value.removeprefix("torch.") not in TYPES:
+                raise ValueError(f"{key} is {shortened(value)}; a result is {', '.join(sorted(TYPES))}.")
+            return value.removeprefix("torch.")
+    return None

@@ -59,15 +59,15 @@ def test_new_weights_replace_those_of_the_models_and_slerp_takes_a_share():
     [
         ({"modles": []}, r"r.yaml: unknown key modles; did you mean models\?"),
         ({"base": "b"}, "r.yaml: unknown key base; it is called base_model now"),
-        ({"models": [{"path": "x"}]}, r"unknown key models\.0\.path; it is called model now"),
+        ({"models": [{"path": "x"}]}, r"unknown key models\[0\]\.path; it is called model now"),
         (
             {"method": {"kind": "ties", "normalise": True}},
-            "unknown key method.ties.normalise; it is called normalize now",
+            "unknown key method.normalise; it is called normalize now",
         ),
-        ({"method": {"kind": "ties", "scale": 2}}, "unknown key method.ties.scale; it is called lambda now"),
+        ({"method": {"kind": "ties", "scale": 2}}, "unknown key method.scale; it is called lambda now"),
         ({"search": {"validation": {}, "how": {"kind": "grid"}}}, "unknown key search.how; it is called algorithm now"),
         ({"models": []}, "r.yaml: models: List should have at least 1 item"),
-        ({"method": "tiez"}, r"r.yaml: method: .*'tiez'.* does not match any of the expected tags"),
+        ({"method": "tiez"}, r"r.yaml: method: there is no tiez; did you mean ties\?"),
         ({"method": {"kind": "ties", "density": 2}}, "less than or equal to 1, got 2"),
         ({"models": [{"model": "x", "weight": 1}, "y"]}, "weight is given for some models, not for y"),
         ({"models": [{"model": "x", "weight": 1}], "method": "sce"}, "sce has no weight; leave it out"),
@@ -121,7 +121,7 @@ def test_ties_of_mergekit_takes_its_defaults_and_parameters():
     found = parse(yaml.safe_load(text))
     method = found.resolved_method()
     assert (found.base_model, found.dtype, [model.model for model in found.models]) == ("b", "float16", ["x", "y"])
-    assert (method.weights, method.density) == ([0.3, LayerSchedule(layers=[0, 0.5, 1])], [0.5, 1.0])
+    assert (method.weights, method.density) == ([0.3, LayerSchedule(layers=[0, 0.5, 1], outside="first")], [0.5, 1.0])
     assert (method.normalize, method.lambda_) == (False, 0.7)
 
 
@@ -140,7 +140,7 @@ def test_slerp_of_mergekit_goes_from_its_base_and_filters_become_patterns():
     t = [{"filter": "self_attn", "value": [0, 1]}, {"filter": "mlp", "value": 0.2}, {"value": 0.5}]
     found = mergekit("slerp", ["x", "b"], parameters={"t": t})
     assert [model.model for model in found.models] == ["b", "x"]
-    patterns = {"*self_attn*": LayerSchedule(layers=[0, 1]), "*mlp*": 0.2, "*": 0.5}
+    patterns = {"*self_attn*": LayerSchedule(layers=[0, 1], outside="first"), "*mlp*": 0.2, "*": 0.5}
     assert found.resolved_method().t == TensorSchedule(tensors=patterns)
     assert [m.model for m in mergekit("slerp", ["x"], parameters={"t": 0.5}).models] == ["b", "x"]
 
@@ -150,11 +150,6 @@ def test_a_single_slice_of_all_layers_is_the_whole_model(tmp_path):
     sources = [{"model": str(tmp_path), "layer_range": [0, 4]}, {"model": "y", "layer_range": [0, 4]}]
     found = mergekit("slerp", None, str(tmp_path), {"t": 0.5}, slices=[{"sources": sources}])
     assert [model.model for model in found.models] == [str(tmp_path), "y"]
-    sources[0]["layer_range"] = [0, 3]
-    with pytest.raises(ValueError, match=r"layer_range \[0, 3\] of .* is not the whole model"):
-        mergekit("slerp", None, str(tmp_path), {"t": 0.5}, slices=[{"sources": sources}])
-    with pytest.raises(ValueError, match="2 slices build another architecture"):
-        mergekit("linear", None, slices=[{"sources": sources}] * 2)
 
 
 def test_the_other_methods_of_mergekit_are_read():
@@ -174,29 +169,28 @@ def test_the_other_methods_of_mergekit_are_read():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: mergekit("passthrough"), "there is no merge_method passthrough here; there are linear, slerp"),
-        (lambda: mergekit("ties", tokenizer_source="union"), "tokenizer_source is union; the result always has"),
+        (lambda: mergekit("passthrough"), "passthrough takes one model at a time, got x, y; linear averages"),
+        (lambda: mergekit("ties", tokenizer_source="union"), "tokenizer_source is 'union'; the result always has"),
         (lambda: mergekit("ties", chat_template="auto"), "chat_template cannot be taken over"),
         (
             lambda: mergekit("ties", parameters={"rescale": True, "weight": 1}),
-            "rescale True cannot be taken over for ties",
+            "rescale: true cannot be taken over for ties; here it is always false",
         ),
         (
             lambda: mergekit("dare_ties", parameters={"rescale": False, "weight": 1}),
-            "rescale False cannot be taken over",
+            "rescale: false cannot be taken over for dare_ties",
         ),
         (
-            lambda: mergekit("nuslerp", parameters={"nuslerp_flatten": False}),
-            "nuslerp_flatten False cannot be taken over",
+            lambda: mergekit("nuslerp", parameters={"nuslerp_flatten": False, "weight": 1}),
+            "nuslerp_flatten: false cannot be taken over",
         ),
-        (lambda: mergekit("slerp", ["x", "y", "z"]), "slerp takes a base_model and one other model"),
         (
-            lambda: mergekit("della", [with_parameters("x", epsilon=0.1), with_parameters("y", epsilon=0.2)]),
-            "epsilon differs from model to model",
+            lambda: mergekit("slerp", ["x", "y", "z"], parameters={"t": 0.5}),
+            "slerp takes base_model and one other model, got 3 others",
         ),
         (
             lambda: mergekit("ties", parameters={"temperature": 1}),
-            "unknown key method.ties.temperature; allowed are adaptive",
+            "unknown key parameters.temperature; allowed are density",
         ),
     ],
 )

@@ -31,18 +31,23 @@ def test_the_whole_ones_are_read():
 @pytest.mark.parametrize(
     ("original", "place", "value", "message"),
     [
-        (MERGE, ["models"], 3, "m.yaml: models is 3, which"),
-        (MERGE, ["models", 0], "a", r"m.yaml: models\[0\] is 'a', which"),
-        (MERGE, ["models", 1], {}, r"m.yaml: models\[1\]: model is missing"),
+        (MERGE, ["models"], 3, "m.yaml: models is 3; it must be a list"),
+        (MERGE, ["models", 0], "a", r"m.yaml: models\[0\] is 'a'; it must be a mapping with model, such as"),
+        (MERGE, ["models", 1], {}, r"m.yaml: models\[1\].model is missing"),
         (MERGE, ["models", 0, "parameters"], "x", r"models\[0\].parameters is 'x'"),
         (MERGE, ["models", 0, "parameters", "density", 1], "x", r"models\[0\].parameters.density\[1\] is 'x'"),
-        (MERGE, ["models", 1, "parameters", "weight", 1], {}, r"models\[1\].parameters.weight\[1\]: value is missing"),
+        (MERGE, ["models", 1, "parameters", "weight", 1], {}, r"models\[1\].parameters.weight\[1\].value is missing"),
         (MERGE, ["models", 1, "parameters", "weight", 0, "filter"], -1, r"weight\[0\].filter is -1"),
         (MERGE, ["parameters"], [1], "parameters is a list"),
         (MERGE, ["merge_method"], 3, "merge_method is 3"),
         (SLICES, ["slices"], -1, "slices is -1"),
         (SLICES, ["slices", 0], "", r"slices\[0\] is ''"),
-        (SLICES, ["slices", 0, "sources", 0], None, r"slices\[0\].sources\[0\] is None"),
+        (
+            SLICES,
+            ["slices", 0, "sources", 0],
+            None,
+            r"slices\[0\].sources\[0\] is null; it must be a mapping with model and layer_range",
+        ),
         (SLICES, ["slices", 0, "sources", 1, "layer_range"], [0], r"sources\[1\].layer_range is a list"),
     ],
 )
