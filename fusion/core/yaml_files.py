@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.composer import ComposerError
 
 from fusion.core.system_errors import naming
 
@@ -87,7 +88,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
     try:
         with naming(file):
             raw = parse_yaml(file.read_text(encoding="utf-8"))
-    except yaml.composer.ComposerError as error:
+    except ComposerError as error:
         if "single document" not in str(error.context):  # an anchor that is absent
             raise ValueError(f"{file} is not valid YAML: {error}") from error
         line = error.problem_mark.line + 1 if error.problem_mark else "?"

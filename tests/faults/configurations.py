@@ -80,7 +80,24 @@ def merge_recipes(folder: Path, rng: random.Random) -> Iterator[Mutant]:
         "parameters": {"t": 0.5},
     }
     linear = {"models": [where["a"], where["b"]], "method": {"kind": "linear", "weights": [0.5, {"layers": [0, 1]}]}}
-    known = {"ours": ours, "theirs": theirs, "slices": slices, "linear": linear}
+    parts = {
+        "merge_method": "linear",
+        "base_model": where["base"],
+        "slices": [
+            {
+                "sources": [
+                    {"model": where["a"], "layer_range": [0, 1], "parameters": {"weight": [0.2, 0.4]}},
+                    {"model": where["b"], "layer_range": [0, 1]},
+                ],
+                "parameters": {"weight": 0.7},
+            },
+            {"sources": [{"model": where[n], "layer_range": [1, 2]} for n in ("a", "b")], "base_model": where["base"]},
+        ],
+        "parameters": {"weight": [{"filter": "mlp", "value": [0, 0.5]}, {"value": 1}], "normalize": False},
+        "tokenizer": {"source": "base"},
+        "out_dtype": "float16",
+    }
+    known = {"ours": ours, "theirs": theirs, "slices": slices, "linear": linear, "parts": parts}
     number = 0
     while True:
         name, number = rng.choice(list(known)), number + 1

@@ -75,13 +75,13 @@ def keys_of(place: Path_) -> tuple[str, ...]:
 def shown(what: str) -> tuple[str, ...]:
     """How a sentence shows the value that was put in."""
     forms = {
-        "control characters": "\\x1b",
-        "a lone surrogate": "\\ud800",
-        "a long text": "x" * 30,
-        "a word": "nope",
-        "huge": "0" * 20,
+        "control characters": ("\\x1b", "\\x00"),
+        "a lone surrogate": ("\\ud800",),
+        "a long text": ("x" * 30,),
+        "a word": ("nope",),
+        "huge": ("0" * 20,),
     }
-    return (forms[what],) if what in forms else ()
+    return forms.get(what, ())
 
 
 def words_of(text: str, line: int) -> tuple[str, ...]:

@@ -63,6 +63,14 @@ def test_a_sentence_is_an_error_to_the_shell(report):
     assert {outcome.status for outcome in report.errors()} <= {1, 2}
 
 
+@pytest.mark.slow
+def test_of_merge_recipes_nearly_every_sentence_names_the_key(tmp_path):
+    report = outcomes({"merge": 300}, tmp_path)
+    assert not report.tracebacks(), report.details()
+    assert len(report.errors()) > 250
+    assert len(report.unnamed()) <= 0.02 * len(report.errors()), report.details()
+
+
 def test_an_unspoiled_input_ends_well_and_prints_the_same_twice(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = prepare(tmp_path)

@@ -84,11 +84,11 @@ REFUSED = {
     # values of another kind
     "a weight that is true": (
         "merge_method: linear\nmodels: [{model: A, parameters: {weight: true}}]",
-        r"models\[0\].parameters.weight holds true; it must be a number",
+        r"models\[0\].parameters.weight is true; it must be a number",
     ),
     "a weight that is a word": (
         "merge_method: linear\nmodels: [{model: A, parameters: {weight: half}}]",
-        r"models\[0\].parameters.weight holds 'half'; it must be a number",
+        r"models\[0\].parameters.weight is 'half'; it must be a number",
     ),
     "a weight that is nothing": (
         "merge_method: linear\nmodels: [{model: A, parameters: {weight: }}]",

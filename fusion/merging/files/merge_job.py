@@ -100,7 +100,9 @@ def prepare_merge(
         )
     method.check_models(len(models))
     if base is None and (method.needs_base or getattr(method, "origin", "zero") == "base"):
-        raise ValueError(f"{method.name} compares the models with the model they grew from; name it with --base-model.")
+        raise ValueError(
+            f"{method.name} compares the models with the model they grew from; name it as base_model (--base-model)."
+        )
     base_checkpoint = open_base(base, models)
     checkpoints = [open_model(model, None if base is None else base_checkpoint) for model in models]
     pad, folders = vocabulary == "pad", [checkpoint.tokenizer_folder for checkpoint in checkpoints]

@@ -89,7 +89,8 @@ class MergeMethod(Settings, ABC):
         try:
             return type(self).model_validate(self.model_dump() | numbers)
         except ValidationError as error:
-            raise ValueError(f"{self.name} at {name}: {error.errors()[0]['msg']}, got {numbers}") from None
+            message = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise ValueError(f"{self.name} at {name}: {message}, got {numbers}") from None
 
 
 class WeightedMethod(MergeMethod):

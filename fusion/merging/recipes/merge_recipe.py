@@ -147,7 +147,7 @@ def parse_recipe(raw: dict[str, Any], origin: str) -> MergeRecipe:
     try:
         return MergeRecipe.model_validate(raw)
     except ValidationError as error:
-        raise ValueError("\n".join(f"{origin}: {_explain(mistake)}" for mistake in error.errors())) from None
+        raise ValueError("\n".join(f"{origin}: {_explain(mistake, raw)}" for mistake in error.errors())) from None
 
 
 def is_merge_recipe(raw: dict[str, Any]) -> bool:
@@ -164,7 +164,7 @@ MESSAGES = {
 """What a value must be, by pydantic's name of the mistake, where its own words speak of Python."""
 
 
-def _explain(mistake: Any) -> str:
+def _explain(mistake: Any, raw: dict[str, Any]) -> str:
     place, kind = place_of(MergeRecipe, mistake["loc"]), mistake["type"]
     if kind == "extra_forbidden":
         *parents, key = mistake["loc"]
@@ -173,7 +173,8 @@ def _explain(mistake: Any) -> str:
         return f"{place} is missing"
     if kind == "union_tag_invalid" and place == "method":
         tag, known = str(mistake["ctx"]["tag"]), {str(method().name) for method in METHODS}
-        return f"{place}: there is no {tag}{suggest(tag, known)}"
+        written = "method.kind" if isinstance(raw["method"], dict) else "method"
+        return f"{written}: there is no {tag!r}{suggest(tag, known)}"
     message = MESSAGES.get(kind) or mistake["msg"].removeprefix("Value error, ")
     value = mistake.get("input")
     shown = f", got {value!r}" if isinstance(value, (str, int, float, bool)) and repr(value) not in message else ""

@@ -19,7 +19,7 @@ ORIGIN = ("nuslerp", "multislerp")
 EFFECTS = {"nuslerp_flatten": True, "nuslerp_row_wise": False, "normalize_weights": True, "filter_wise": False}
 """Truth values that have no counterpart, with the only one that can be taken over, mergekit's default."""
 TYPES = {"float32", "bfloat16", "float16"}
-FILE_KEYS = {"merge_method", "slices", "modules", "gate_mode", "experts"}
+FILE_KEYS = {"merge_method", "slices", "modules", "gate_mode", "experts", "genome"}
 """Keys of which one is enough to tell mergekit's file from ours."""
 
 

@@ -17,6 +17,7 @@ NOT_HERE = {
     "residual_weight": "mergekit gives it no meaning: leave it out",
     "experts": "a mixture of experts is not built here, only models of one architecture are merged",
     "gate_mode": "a mixture of experts is not built here, only models of one architecture are merged",
+    "genome": "weights are found by a search of ours: write models, and search",
     "input_model_parameters": "write parameters under each of models",
 }
 """Keys that mergekit has, or had, and that are refused: why, and what to do."""

@@ -82,15 +82,20 @@ def _problems(kind: str, group: ParameterGroup, name: str, value: Any) -> Iterat
         yield f"{place} is ignored by mergekit: {name} is one for all models; write it under parameters of the whole merge"
     elif known[name].kind == "truth" and not isinstance(value, bool):
         yield f"{place} is {shortened(value)}; it must be true or false"
-    elif known[name].kind == "number" and (wrong := [v for v in _scalars(value) if not _is_number(v)]):
-        yield f"{place} holds {shortened(wrong[0])}; it must be a number"
+    elif known[name].kind == "number":
+        wrong = [each for each in _scalars(place, value) if not _is_number(each[1])]
+        yield from (f"{where} is {shortened(scalar)}; it must be a number" for where, scalar in wrong)
 
 
-def _scalars(value: Any) -> list[Any]:
-    """Every number in a value, whatever its form."""
+def _scalars(place: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Every number in a value, whatever its form, with its path."""
     if isinstance(value, Condition):
-        return _scalars(value.value)
-    return [scalar for entry in value for scalar in _scalars(entry)] if isinstance(value, list) else [value]
+        yield from _scalars(f"{place}.value", value.value)
+    elif isinstance(value, list):
+        for number, entry in enumerate(value):
+            yield from _scalars(f"{place}[{number}]", entry)
+    else:
+        yield place, value
 
 
 def _is_number(value: Any) -> bool:

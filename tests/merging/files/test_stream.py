@@ -151,7 +151,7 @@ def test_without_a_base_the_first_model_gives_all_but_the_weights(family, tmp_pa
     assert all(torch.equal(without[name], based[name]) for name in based)
     assert (tmp_path / "out/tokenizer.json").is_file()
     with pytest.raises(
-        ValueError, match="ties compares the models with the model they grew from; name it with --base-model"
+        ValueError, match="ties compares the models with the model they grew from; name it as base_model"
     ):
         merge(None, models, TIES(), tmp_path / "out_ties")
     with pytest.raises(ValueError, match="multislerp compares the models"):
