@@ -24,6 +24,19 @@ LAYER_NUMBER = re.compile(r"\.(\d+)\.")
 """The number of a layer in the name of a tensor, which is the first number there."""
 
 
+def schedule_form(setting: Any) -> str:
+    """The tag of the form a setting is written in, so that pydantic explains a mistake in that form alone."""
+    if isinstance(setting, list):
+        return "(list)"
+    for name, form in (("layers", LayerSchedule), ("slices", SliceSchedule)):
+        if isinstance(setting, form) or (isinstance(setting, dict) and name in setting):
+            return f"({name})"
+    return "(tensors)" if isinstance(setting, (dict, TensorSchedule)) else "(number)"
+
+
+AsNumber = Annotated[FiniteFloat, Tag("(number)")]
+
+
 class LayerSchedule(Settings):
     """Anchors spread evenly from the first layer to the last, with straight lines between them."""
 
@@ -34,11 +47,18 @@ class LayerSchedule(Settings):
     last), or all of them the first, as in mergekit."""
 
 
+AsLayers = Annotated[LayerSchedule, Tag("(layers)")]
+NumberOrLayers = Annotated[AsNumber | AsLayers, Discriminator(schedule_form)]
+
+
 class TensorSchedule(Settings):
     """A value for each pattern of tensor names; the first pattern that matches counts."""
 
-    tensors: dict[str, FiniteFloat | LayerSchedule] = Field(min_length=1)
+    tensors: dict[str, NumberOrLayers] = Field(min_length=1)
     """Patterns such as `*.mlp.*`; end with `*` for all others."""
+
+
+AsTensors = Annotated[TensorSchedule, Tag("(tensors)")]
 
 
 class LayerSlice(Settings):
@@ -46,7 +66,7 @@ class LayerSlice(Settings):
 
     layer_range: tuple[int, int]
     """The first layer, and the one behind the last."""
-    value: FiniteFloat | LayerSchedule | TensorSchedule
+    value: Annotated[AsNumber | AsLayers | AsTensors, Discriminator(schedule_form)]
     """What holds there."""
 
     @model_validator(mode="after")
@@ -71,22 +91,8 @@ class SliceSchedule(Settings):
         return self
 
 
-def schedule_form(setting: Any) -> str:
-    """The tag of the form a setting is written in, so that pydantic explains a mistake in that form alone."""
-    if isinstance(setting, list):
-        return "(list)"
-    for name, form in (("layers", LayerSchedule), ("slices", SliceSchedule)):
-        if isinstance(setting, form) or (isinstance(setting, dict) and name in setting):
-            return f"({name})"
-    return "(tensors)" if isinstance(setting, (dict, TensorSchedule)) else "(number)"
-
-
-AsLayers = Annotated[LayerSchedule, Tag("(layers)")]
-AsTensors = Annotated[TensorSchedule, Tag("(tensors)")]
 AsSlices = Annotated[SliceSchedule, Tag("(slices)")]
-Schedule = Annotated[
-    Annotated[FiniteFloat, Tag("(number)")] | AsLayers | AsTensors | AsSlices, Discriminator(schedule_form)
-]
+Schedule = Annotated[AsNumber | AsLayers | AsTensors | AsSlices, Discriminator(schedule_form)]
 
 
 def schedule_value(

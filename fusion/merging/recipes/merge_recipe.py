@@ -142,12 +142,15 @@ def load_recipe(file: Path) -> MergeRecipe:
 
 def parse_recipe(raw: dict[str, Any], origin: str) -> MergeRecipe:
     """Check keys that were read elsewhere; `origin` names them in messages. Raises ValueError with every mistake."""
-    if mergekit.is_mergekit(raw):
+    translated = mergekit.is_mergekit(raw)
+    if translated:
         raw = mergekit.to_recipe_keys(raw, origin)
     try:
         return MergeRecipe.model_validate(raw)
     except ValidationError as error:
-        raise ValueError("\n".join(f"{origin}: {_explain(mistake, raw)}" for mistake in error.errors())) from None
+        raise ValueError(
+            "\n".join(f"{origin}: {_explain(mistake, raw, translated=translated)}" for mistake in error.errors())
+        ) from None
 
 
 def is_merge_recipe(raw: dict[str, Any]) -> bool:
@@ -156,6 +159,7 @@ def is_merge_recipe(raw: dict[str, Any]) -> bool:
 
 
 MESSAGES = {
+    "union_tag_invalid": "it must be a number, or its values by layer",
     "union_tag_not_found": "it must be the name of a method, or a mapping with kind",
     "model_type": "it must be a mapping of keys to values",
     "list_type": "it must be a list",
@@ -164,8 +168,8 @@ MESSAGES = {
 """What a value must be, by pydantic's name of the mistake, where its own words speak of Python."""
 
 
-def _explain(mistake: Any, raw: dict[str, Any]) -> str:
-    place, kind = place_of(MergeRecipe, mistake["loc"]), mistake["type"]
+def _explain(mistake: Any, raw: dict[str, Any], *, translated: bool) -> str:
+    place, kind = _place(mistake["loc"], raw, translated=translated), mistake["type"]
     if kind == "extra_forbidden":
         *parents, key = mistake["loc"]
         return f"unknown key {place}{suggest(str(key), allowed_keys(MergeRecipe, parents))}"
@@ -179,3 +183,15 @@ def _explain(mistake: Any, raw: dict[str, Any]) -> str:
     value = mistake.get("input")
     shown = f", got {value!r}" if isinstance(value, (str, int, float, bool)) and repr(value) not in message else ""
     return f"{place}: {message}{shown}" if place else message
+
+
+def _place(location: tuple[str | int, ...], raw: dict[str, Any], *, translated: bool) -> str:
+    """The path of the keys; of values of models that moved since the file was read, whose they are."""
+    moved = location[:1] in (("weights",), ("density",))  # the models' own, which the method has by now
+    numbers = [part for part in location if isinstance(part, int)]
+    if numbers and (moved or (translated and location[0] == "models")):
+        entry = raw["models"][numbers[0]]
+        name = str(location[0] if moved else location[2]).removesuffix("s")
+        return f"{name} of {entry if isinstance(entry, str) else entry['model']}"
+    place = place_of(MergeRecipe, location)
+    return place.replace("method", "parameters", 1) if translated else place

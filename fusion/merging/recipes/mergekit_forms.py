@@ -81,7 +81,7 @@ class OutputSlice(MergekitForm):
     """Layers of the result, merged of layers of several models."""
 
     sources: list[ModelLayers] = Field(min_length=1)
-    base_model: str | None = None
+    base_model: str | None = Field(default=None, min_length=1)
     parameters: Parameters | None = None
 
 
@@ -97,7 +97,7 @@ class MergekitMerge(MergekitForm):
     """A whole configuration of mergekit."""
 
     merge_method: str
-    base_model: str | None = None
+    base_model: str | None = Field(default=None, min_length=1)
     models: list[WholeModel] | None = None
     slices: list[OutputSlice] | None = None
     parameters: Parameters | None = None

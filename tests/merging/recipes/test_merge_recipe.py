@@ -70,6 +70,18 @@ def test_new_weights_replace_those_of_the_models_and_slerp_takes_a_share():
         ({"method": "tiez"}, r"r.yaml: method: there is no 'tiez'; did you mean ties\?"),
         ({"method": {"kind": "tiez"}}, r"r.yaml: method.kind: there is no 'tiez'; did you mean ties\?"),
         ({"method": {"density": 1}}, "r.yaml: method: it must be the name of a method, or a mapping with kind"),
+        (
+            {"models": [{"model": "x", "density": 2}]},
+            "r.yaml: density of x: Input should be less than or equal to 1, got 2",
+        ),
+        (
+            {"models": [{"model": "x", "weight": {"tensors": {"*": "z"}}}]},
+            r"r.yaml: models\[0\].weight.tensors.\*: Input should be a valid number, .*'z'",
+        ),
+        (
+            {"models": [{"model": "x", "weight": {"tensors": {"*": {"tensors": {}}}}}]},
+            r"r.yaml: models\[0\].weight.tensors.\*: it must be a number, or its values by layer",
+        ),
         ({"models": "x"}, "r.yaml: models: it must be a list, got 'x'"),
         ({"models": [["x"]]}, r"r.yaml: models\[0\]: it must be a mapping of keys to values"),
         ({"models": [None]}, r"r.yaml: models\[0\]: it must be a mapping of keys to values"),
@@ -177,6 +189,12 @@ def test_the_other_methods_of_mergekit_are_read():
     ("call", "message"),
     [
         (lambda: mergekit("passthrough"), "passthrough takes one model at a time, got x, y; linear averages"),
+        (
+            lambda: mergekit("ties", ["b", with_parameters("x", weight=1, density=2)]),
+            "r.yaml: density of x: Input should be less than or equal to 1, got 2",
+        ),
+        (lambda: mergekit("slerp", ["x"], parameters={"t": 2}), "r.yaml: parameters.t: Input should be less than"),
+        (lambda: mergekit("linear", base=""), "r.yaml: base_model is ''; it must not be empty"),
         (lambda: mergekit("ties", tokenizer_source="union"), "tokenizer_source is 'union'; the result always has"),
         (lambda: mergekit("ties", chat_template="auto"), "chat_template cannot be taken over"),
         (
