@@ -252,3 +252,10 @@ def test_what_has_no_effect_is_accepted(read):
 def test_a_typo_of_the_models_key_is_not_taken_for_a_run(read):
     with pytest.raises(ValueError, match=r"unknown key modles; did you mean models\?"):
         read("merge_method: linear\nmodles: [{model: A}]")
+
+
+def test_a_filter_is_a_text_and_not_a_pattern(read):
+    filters = "{t: [{filter: 'self_attn.*', value: 1}, {filter: '[m]lp', value: 1}, {filter: '*', value: 0.25}]}"
+    models = "models: [{model: A}, {model: B}]"
+    method = read(f"merge_method: slerp\nbase_model: A\n{models}\nparameters: {filters}").resolved_method()
+    assert [method.for_tensor(name, 4).t for name in ("h.0.self_attn.q", "h.0.mlp.up")] == [0.25, 0.25]
