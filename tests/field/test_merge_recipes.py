@@ -17,6 +17,7 @@ PAIR = "{model: A, layer_range: [0, 4]}, {model: B, layer_range: [0, 4]}"
 def read(tmp_path, monkeypatch):
     """Read a text as a recipe, beside folders of these names."""
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "ADAPTER").mkdir()
     for name in ("BASE", "A", "B"):
         (tmp_path / name).mkdir()
         layers = {"num_hidden_layers": 4}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fusion.core.text_files import read_object
+from fusion.merging.adapters.model_reference import split_reference
 from fusion.merging.layer_count import layer_count
 from fusion.merging.recipes.mergekit_forms import MergekitMerge, OutputSlice, WholeModel
 
@@ -119,7 +120,8 @@ def _check_layers(slices: Sequence[OutputSlice]) -> None:
 
 def _check_count(model: str, place: str, end: int) -> None:
     """Raise ValueError where the model has not as many layers as the slices; a folder that is not there is found later."""
-    config = Path(model.partition("+")[0]) / "config.json"
+    folder, _ = split_reference(Path(model))
+    config = folder / "config.json"
     if not config.is_file():
         return
     layers = layer_count(read_object(config))

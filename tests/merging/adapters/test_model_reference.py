@@ -60,9 +60,7 @@ def test_rows_of_tokens_that_its_model_lacks_are_the_bases(models):
 def test_the_command_line_and_mergekits_yaml_take_it_too(models):
     recipe = models / "merge.yaml"
     reference = f"{models}/A+{models}/lora"
-    recipe.write_text(
-        f"merge_method: linear\nbase_model: {models}/base\nmodels:\n  - model: {reference}\n    parameters: {{weight: 1.0}}\n"
-    )
+    recipe.write_text(f"merge_method: linear\nmodels:\n  - model: {reference}\n    parameters: {{weight: 1.0}}\n")
     run = CliRunner().invoke(app, ["merge", str(recipe), "--out", str(models / "one")])
     assert run.exit_code == 0, run.output
     words = ["merge", "--method", "linear", "--base-model", str(models / "base"), f"{reference}:1.0"]
