@@ -120,7 +120,11 @@ def _entry_codes(costs: NDArray[np.float32]) -> list[NDArray[np.int64]]:
     if not costs.shape[1]:
         return []
     empty, first = np.isposinf(costs), costs[:, 0]
-    if np.isnan(costs).any() or (costs[:, 1:] < costs[:, :-1]).any() or (first[~empty[:, 0]] > TOP.maximum).any():
+    if np.isnan(costs).any():
+        raise ValueError(
+            f"{int(np.isnan(costs).any(1).sum())} of {len(costs)} rows hold NaN, which no form of a cache can mend."
+        )
+    if (costs[:, 1:] < costs[:, :-1]).any() or (first[~empty[:, 0]] > TOP.maximum).any():
         raise ValueError(
             f"Rows can be packed where entries are in descending order and the largest is above -{TOP.maximum} nats; "
             "these are not. Set extract.value_format to float16 or float32."

@@ -23,6 +23,7 @@ from torch import Tensor
 from fusion.cache import sampled_entries
 from fusion.cache.codec import decode, encode
 from fusion.cache.known_fields import KnownFields, count_known_fields
+from fusion.core.finite import row_fault
 from fusion.core.rows import LogitRows
 from fusion.core.text_files import read_object
 from fusion.runtime.artifacts import claim_artifact, fingerprint, write_json
@@ -195,7 +196,8 @@ class Cache:
     def rows(self, ids: Sequence[str], hidden: bool = False) -> LogitRows:
         """Return the rows of these examples, one example after another, numbered from 0 in `example`.
 
-        Hidden states, which take most of the bytes, are read only with `hidden=True`. Raises KeyError for an absent example.
+        Hidden states, which take most of the bytes, are read only with `hidden=True`. Raises KeyError for an absent example,
+        ValueError for rows that are no numbers.
         """
         skipped = INDEX_TENSORS if hidden else (*INDEX_TENSORS, "hidden")
         parts = [(number, self._read(id, skipped)) for number, id in enumerate(ids)]
@@ -203,10 +205,15 @@ class Cache:
             parts, key=lambda part: part[1].keys()
         )  # shards differ where one has a separate tensor of prefixes
         rows = LogitRows.cat([self._decode(list(group)) for _, group in groups])
-        if not self.is_sampled:
-            return rows
-        logprobs, token_ids, counts = sampled_entries.decode([tensors for _, tensors in parts], self.key["vocabulary"])
-        return dataclasses.replace(rows, logprobs=logprobs, ids=token_ids, sample_counts=counts)
+        if self.is_sampled:
+            logprobs, token_ids, counts = sampled_entries.decode([each for _, each in parts], self.key["vocabulary"])
+            rows = dataclasses.replace(rows, logprobs=logprobs, ids=token_ids, sample_counts=counts)
+        if (fault := row_fault(rows)) is not None:
+            raise ValueError(
+                f"{self.folder}: in example {ids[fault.example]} {fault}. Delete {self.folder} and run `fusion extract` again, "
+                "which says where the model goes wrong."
+            )
+        return rows
 
     def verify(self) -> None:
         """Compare every shard with its checksum; ValueError names the first that differs."""

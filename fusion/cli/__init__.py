@@ -46,8 +46,6 @@ def run() -> int:
     except BrokenPipeError:
         return 1  # whoever reads our output has had enough, which is no error
     except Exception as error:
-        tell(error)
-        if os.environ.get("FUSION_TRACEBACK"):
-            raise
+        tell(error, with_traceback=bool(os.environ.get("FUSION_TRACEBACK")))
         return 1
     return 0

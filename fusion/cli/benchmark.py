@@ -52,6 +52,7 @@ def benchmark(
     if find_spec("lm_eval") is None:
         raise ValueError("Benchmarks need lm-eval: pip install 'logit-fusion[eval]'.")
     os.environ.setdefault("TQDM_DISABLE", "1")  # read when lm-eval is imported; the bars are ours
+    from fusion.core.secrets import refuse_secrets
     from fusion.core.system_errors import naming
     from fusion.runtime.console import quiet
     from fusion.runtime.distributed import device
@@ -59,6 +60,7 @@ def benchmark(
     from fusion_eval.runners.evaluate import BenchmarkSettings
 
     quiet()
+    refuse_secrets([word.partition("=")[2] if "=" in word else word for word in models], "MODEL")
     settings = BenchmarkSettings(
         data, limit, max_new_tokens, template, allow_code_execution, backend, dtype, device(), scoring=scoring
     )

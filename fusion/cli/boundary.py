@@ -18,6 +18,7 @@ import typer
 from typer.core import TyperGroup
 from typing_extensions import override
 
+from fusion.core.secrets import hide
 from fusion.runtime import distributed
 
 OURS = {"fusion", "fusion_eval", "fusion_launch"}
@@ -67,15 +68,16 @@ class Commands(TyperGroup):
             raise RuntimeError(f"the end of a file or stream came too early: {error}") from error
 
 
-def tell(error: Exception) -> None:
-    """Print a sentence for what a user can mend, and all there is to know of anything else."""
+def tell(error: Exception, *, with_traceback: bool = False) -> None:
+    """Print a sentence for what a user can mend, and all there is to know of anything else; secrets are masked in both."""
     release_terminal()
     place = "" if distributed.is_main_process() else f" in process {distributed.rank()}"
     message = user_message(error)
+    if message is None or with_traceback:
+        typer.echo(printable(hide("".join(traceback.format_exception(error)))), err=True, nl=False)
     if message is not None:
-        typer.secho(f"Error{place}: {printable(message)}", fg="red", err=True)
+        typer.secho(f"Error{place}: {printable(hide(message))}", fg="red", err=True)
         return
-    typer.echo(printable("".join(traceback.format_exception(error))), err=True, nl=False)
     typer.secho(f"Error{place}: {BUG}", fg="red", err=True)
 
 

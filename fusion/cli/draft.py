@@ -74,5 +74,8 @@ def parse_settings(assignments: Sequence[str]) -> DraftSettings:
     try:
         return DraftSettings.model_validate(given)
     except ValidationError as error:
-        wrong = [f"--set {e['loc'][0]}: {e['msg']}, got {given[str(e['loc'][0])]!r}" for e in error.errors()]
-        raise ValueError("; ".join(wrong) + ".") from None
+        wrong = [
+            f"--set {e['loc'][0]}: {e['msg']}, got {given[str(e['loc'][0])]!r}" if e["loc"] else f"--set: {e['msg']}"
+            for e in error.errors()  # a rule about all settings has no place
+        ]
+        raise ValueError("; ".join(wrong).rstrip(".") + ".") from None

@@ -85,8 +85,10 @@ def launch(
 ) -> None:
     """Start `fusion run` on several GPUs or machines, here or through a queue."""
     from fusion.config import loading
+    from fusion.core.secrets import refuse_secrets
     from fusion_launch import Program, Resources, execute, prepare
 
+    refuse_secrets([word.partition("=")[2] for word in option], "--option")
     name = loading.load(config, override).name  # an error here, not after hours in a queue
     files = {config: loading.whole(config)} if Path(config).is_file() else {}
     program = Program("fusion", ("run", config, *(part for value in override for part in ("--set", value))), name)

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from fusion.config import Config
 from fusion.config.recipes import recipes
 from fusion.core import yaml_files
+from fusion.core.secrets import hide
 from fusion.core.settings import allowed_keys, place_of, suggest
 from fusion.core.yaml_files import is_file
 
@@ -21,7 +22,10 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
 class ConfigError(ValueError):
-    """What is wrong with a configuration: every mistake, one a line."""
+    """What is wrong with a configuration: every mistake, one a line, with secrets masked."""
+
+    def __init__(self, message: str):
+        super().__init__(hide(message))
 
 
 def load(file: str | Path, overrides: Sequence[str] = ()) -> Config:

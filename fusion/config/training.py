@@ -32,6 +32,7 @@ WITHOUT_EFFECT = {
     "save_only_model": "leaves checkpoints that a training cannot go on from",
     "ignore_data_skip": "makes a training that goes on see other batches than one that was not cut off",
     "auto_find_batch_size": "changes the batch size; set per_device_train_batch_size to what fits (fusion plan says)",
+    "logging_nan_inf_filter": "has nothing to filter, for a loss that is not finite stops the training",
     **dict.fromkeys(
         [
             *(

@@ -7,17 +7,26 @@ from typing import Any, get_args
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from fusion.core.renamed_keys import new_name
+from fusion.core.secrets import refuse_secrets
 
 
 class Settings(BaseModel):
     """A group of settings. Unknown keys are errors, values are checked, and nothing changes after reading.
 
-    No number may be infinite or NaN, and true and false are no numbers.
+    No number may be infinite or NaN, true and false are no numbers, and no secret may be among them.
     """
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=(), allow_inf_nan=False
-    )
+        frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=(), allow_inf_nan=False,
+        hide_input_in_errors=True,
+    )  # fmt: skip
+
+    @model_validator(mode="before")
+    @classmethod
+    def _hold_no_secret(cls, values: Any) -> Any:
+        if isinstance(values, dict):  # of the outermost group first, with all that is in it
+            refuse_secrets(values)
+        return values
 
     @model_validator(mode="before")
     @classmethod

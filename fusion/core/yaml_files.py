@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from yaml.composer import ComposerError
 
+from fusion.core.secrets import hide, hide_lines
 from fusion.core.system_errors import naming
 
 NO_TEXT = re.compile("[\x00\ud800-\udfff]")
@@ -75,12 +76,12 @@ def parse_assignment(text: str, example: str) -> tuple[str, Any]:
     """Return name and value of `name=value`, as --set has it. Raises ValueError, with the `example`, for anything else."""
     name, equals, value = text.partition("=")
     if not equals or not name:
-        raise ValueError(f"--set {text}: write it as {example}.")
+        raise ValueError(f"--set {hide(text)}: write it as {example}.")
     try:
         return name, parse_yaml(value)
     except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"--set {text}: the value is not YAML ({reason}); put a text into quotes.") from error
+        reason = " ".join(hide_lines(str(error)).split())
+        raise ValueError(f"--set {hide(text)}: the value is not YAML ({reason}); put a text into quotes.") from error
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
@@ -96,7 +97,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
             f"{file} holds several documents; one ends at --- in line {line}: put each into a file of its own."
         ) from error
     except yaml.YAMLError as error:
-        raise ValueError(f"{file} is not valid YAML: {error}") from error
+        raise ValueError(f"{file} is not valid YAML: {hide_lines(str(error))}") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is not UTF-8 (byte {error.start}); save it as UTF-8.") from error
     if not isinstance(raw, dict):

@@ -1,4 +1,4 @@
-"""JSON requests to a server, with retries and exponential backoff."""
+"""JSON requests to a server, with retries and exponential backoff. A key goes to the server that was named and nowhere else."""
 
 from __future__ import annotations
 
@@ -9,10 +9,17 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
+
+from typing_extensions import override
+
+from fusion.core.secrets import hide, is_header_value, spellings
 
 RETRIED_STATUS = {408, 429}  # besides 500 and above
 REFUSAL = "validation error"  # llama-cpp-python refuses a request with status 500, which would be sent again
 MAX_WAIT = 60.0  # seconds between two attempts
+LONG_KEY = 12
+"""Characters of a key from which on no answer holds it by chance; shorter ones, such as EMPTY, are no secrets."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +31,12 @@ class Endpoint:
     timeout: float
     max_retries: int
     backoff: float
+
+    def __post_init__(self):
+        if self.key is not None and not is_header_value(self.key):  # http.client would show it
+            raise ValueError(
+                f"The key for {hide(self.url)} holds spaces, line breaks or other characters that no key has."
+            )
 
     def post(self, body: dict[str, Any]) -> dict[str, Any]:
         """Return the response to a JSON body. Raises ValueError where the server refuses, or fails `max_retries` + 1 times."""
@@ -37,7 +50,7 @@ class Endpoint:
                     raise ValueError(f"{self.url} refused the request with status {error.code}: {message}") from None
                 reason, pause = f"status {error.code}: {message}", _seconds(error.headers.get("Retry-After"))
             except (OSError, http.client.HTTPException, json.JSONDecodeError, UnicodeDecodeError) as error:
-                reason, pause = f"{type(error).__name__}: {error}", None
+                reason, pause = self._without_key(f"{type(error).__name__}: {error}"), None
             if retries_left:
                 time.sleep(min(MAX_WAIT, wait if pause is None else pause))
                 wait *= 2
@@ -47,13 +60,43 @@ class Endpoint:
         )
 
     def _once(self, body: dict[str, Any]) -> dict[str, Any]:
-        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
-        request = urllib.request.Request(self.url, json.dumps(body).encode(), headers)
-        with urllib.request.urlopen(request, timeout=self.timeout) as response:
-            return json.load(response)
+        request = urllib.request.Request(self.url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+        if self.key:
+            request.add_unredirected_header("Authorization", f"Bearer {self.key}")
+        opener = urllib.request.build_opener(_RefuseRedirects)
+        with opener.open(request, timeout=self.timeout) as response:
+            answer = response.read().decode()
+        self._refuse_key_in(answer)
+        return json.loads(answer)
+
+    def _refuse_key_in(self, answer: str) -> None:
+        if self.key and len(self.key) >= LONG_KEY and any(form in answer for form in spellings(self.key)):
+            raise ValueError(
+                f"{self.url}: its answer repeats the key that was sent, which would then be kept among the answers. Find "
+                "out what stands between you and the server, and give it another key."
+            )
 
     def _without_key(self, text: str) -> str:
-        return text.replace(self.key, "***") if self.key else text
+        return hide(text, self.key)
+
+
+class _RefuseRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: urllib would send the key on, to any host, and a request without its body."""
+
+    @override
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> None:
+        here, there = _address(req.full_url), _address(newurl)
+        unencrypted = ", without encryption" if here.startswith("https:") and there.startswith("http:") else ""
+        raise ValueError(
+            f"{req.full_url} sends requests on to {there}{unencrypted} (status {code}), and none is followed, for your texts "
+            f"and the key are meant for {here} alone. If that is where the server is, set backend.url to its address there."
+        )
+
+
+def _address(url: str) -> str:
+    """Scheme, host and port of a URL, and nothing that may be secret."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 def _seconds(header: str | None) -> float | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from pydantic import Field, field_validator
 from typing_extensions import override
 
 from fusion.core.rows import LogitRows
+from fusion.core.secrets import read_key
 from fusion.data.answer_end import end_of_turn
 from fusion.data.encode import Encoded
 from fusion.models.loading import vocabulary_size
@@ -61,7 +61,8 @@ class OpenAI(Backend):
     extra_body: dict[str, Any] = Field(default={})
     """Additional fields of each request, such as `return_tokens_as_token_ids: true`."""
     api_key_env: str | None = None
-    """Name of the environment variable that holds the key; the key itself is kept and shown nowhere."""
+    """Name of the environment variable that holds the key, sent as `Authorization: Bearer` to `url` alone, kept and shown
+    nowhere."""
     concurrency: int = Field(default=8, ge=1)
     """Number of concurrent requests."""
     timeout: float = Field(default=120.0, gt=0)
@@ -77,8 +78,8 @@ class OpenAI(Backend):
         parts = urlsplit(value)
         if parts.scheme not in ("http", "https") or not parts.netloc:
             raise ValueError("must begin with http:// or https://")
-        if "@" in parts.netloc:
-            raise ValueError("must hold no name or password; name a variable with the key in api_key_env")
+        if parts.query or parts.fragment:
+            raise ValueError("must be a base URL without ? and #, for /completions is put behind it")
         return value.rstrip("/")
 
     @override
@@ -97,18 +98,7 @@ class OpenAI(Backend):
         return Server(self._endpoint(), self.model, request.tokenizer, self.prompt == "ids", self.extra_body)
 
     def _endpoint(self) -> Endpoint:
-        key = os.environ.get(self.api_key_env, "") if self.api_key_env else None
-        if key == "":
-            raise ValueError(
-                f"backend.api_key_env names {self.api_key_env}, which is not set. Export the key under it."
-            )
-        if key is not None and not (
-            key.isascii() and key.isprintable()
-        ):  # no header can hold it, and it must not be shown
-            raise ValueError(
-                f"backend.api_key_env names {self.api_key_env}, which holds line breaks or other characters that no key has. "
-                "Export the key alone."
-            )
+        key = read_key(self.api_key_env) if self.api_key_env else None
         return Endpoint(f"{self.url}/completions", key, self.timeout, self.max_retries, self.backoff)
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from fusion.core.finite import impossible_ids_left_out
 from fusion.core.rows import LogitRows, Positions
 from fusion.data.batching import length_grouped_batches, pad_texts
 from fusion.data.encode import Encoded
@@ -101,6 +102,7 @@ class TransformersSource:
             hidden = hidden_states(self.model, **inputs).flatten(0, 1)[hidden_index]
             rows = self._head_rows(hidden, positions, chosen)
             rows = dataclasses.replace(rows, hidden=hidden.half() if self.keep_hidden else None).to("cpu")
+            rows = impossible_ids_left_out(rows)
             for number, i in enumerate(batch):
                 text_rows = rows.select(rows.example == number)
                 done[i] = dataclasses.replace(text_rows, example=torch.full_like(text_rows.example, i))

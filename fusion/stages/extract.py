@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fusion.cache import Cache, CacheWriter, full_key, write_missing_shards
+from fusion.core.finite import row_fault
 from fusion.core.rows import LogitRows
 from fusion.data.encode import Encoded, tokens_digest
 from fusion.data.example import Example, other_answers
@@ -72,12 +73,32 @@ def extract_one(context: RunContext, name: str, writer: CacheWriter) -> Cache:
 
         def rows(number: int) -> LogitRows:
             ids = writer.examples(number)
-            return _together(sources, [reader[id] for id in ids], [texts[place[id]] for id in ids], advance)
+            found = _together(sources, [reader[id] for id in ids], [texts[place[id]] for id in ids], advance)
+            refuse_broken_rows(context, name, [context.extracted_examples[place[id]] for id in ids], found)
+            return found
 
         cache = write_missing_shards(writer, rows, lambda number: advance(sizes[number]))
     del sources, rows
     free_memory()
     return cache
+
+
+def refuse_broken_rows(context: RunContext, name: str, examples: Sequence[Example], rows: LogitRows) -> None:
+    """Raise ValueError, with model, example and row, where a model said NaN: nothing that is made of it could be right."""
+    if (fault := row_fault(rows, gold_is_known=context.backend(name).has_weights)) is None:
+        return
+    example, dtype = examples[fault.example], context.config.extract.resolved_dtype
+    way_out = {
+        "float16": "float16 ends at 65504, and this model goes beyond it: set extract.dtype to bfloat16 or float32",
+        "bfloat16": "Set extract.dtype to float32; if it stays so, the model itself gives no numbers for this text, so leave "
+        "the example out, or the model",
+    }.get(
+        dtype, "The model itself gives no numbers for this text: compare its files with the original's, or leave it out"
+    )
+    raise ValueError(
+        f"{'the pivot' if name == 'pivot' else f'source {name}'} ({context.models[name].path}, {dtype}): in example "
+        f"{example.id} ({example.prompt[:40]!r}) {fault}. {way_out}."
+    )
 
 
 def _refs(context: RunContext, name: str) -> list[ModelRef]:

@@ -36,6 +36,7 @@ from fusion.runtime.distributed import device
 from fusion.runtime.run_file import ResponseCounts
 from fusion.sources import Source, SourceRequest
 from fusion.stages.context import CHOSEN, RunContext
+from fusion.stages.extract import refuse_broken_rows
 from fusion.stages.prompts import prompt_format, prompt_formats
 
 REDO = "fusion respond"
@@ -114,7 +115,9 @@ def _likelihoods(
     encoded = encode_batch(
         tokenizer, [Conversation(e.messages, text, formats(e, e.messages), e.origin) for e, text in some]
     )
-    found = iter(_per_byte(source.rows(list(encoded)), [len(text.encode()) for _, text in some]))
+    rows = source.rows(list(encoded))
+    refuse_broken_rows(context, name, [example for example, _ in some], rows)
+    found = iter(_per_byte(rows, [len(text.encode()) for _, text in some]))
     return [next(found) if text else None for _, text in texts]
 
 

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 
+from fusion.core.finite import refuse_broken_files
+from fusion.core.secrets import refuse_secrets
 from fusion.models.export import complete_export
 from fusion.models.head import LOGITS_BUDGET, Head
 from fusion.models.loading import ModelRef, check_checkpoint, vocabulary_size
@@ -75,6 +77,7 @@ def train(spec: TrainingSpec, folder: Path, callbacks: Sequence[TrainerCallback]
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         detach_modules(trainer.model)
         layers, parameters = finalize_weights(trainer.model), sum(p.numel() for p in trainer.model.parameters())  # type: ignore[union-attr]
+        trainer.refuse_broken_weights()
         trainer.save_model(str(folder / ("adapter" if spec.adapter else "model")))
     if distributed.is_main_process():
         if spec.adapter:
@@ -82,6 +85,7 @@ def train(spec: TrainingSpec, folder: Path, callbacks: Sequence[TrainerCallback]
         complete_export(folder / "model", spec.pivot, spec.eos_token_ids)
         if spec.quantizer:
             export_codes(folder / "model", layers, spec.quantizer, parameters)
+        refuse_broken_files(folder / "model", f"Lower training.learning_rate, delete {folder} and train again.")
         (folder / "log.json").write_text(json.dumps([entry for entry in trainer.state.log_history if "loss" in entry]))
     distributed.barrier()
     return folder / "model"
@@ -128,6 +132,7 @@ def _trainer(spec: TrainingSpec, folder: Path, checkpoint: Path | None) -> Fusio
 
 def training_arguments(given: dict[str, Any], folder: Path, seed: int) -> TrainingArguments:
     """The user's TrainingArguments with what fusion needs. Computes in float32 where there is no GPU."""
+    refuse_secrets(given, "training")  # they are written into training_args.bin and the logs of TensorBoard
     if problems := list(device_problems(given)):
         raise ValueError("\n".join(problems))
     on_cpu = not torch.cuda.is_available()
@@ -136,6 +141,8 @@ def training_arguments(given: dict[str, Any], folder: Path, seed: int) -> Traini
         "remove_unused_columns": False,
         "seed": seed,
         "use_cpu": on_cpu,
+        # a loss that is no number stops the training (`StepGuard`); what a loss scaler skips is left out of the log
+        "logging_nan_inf_filter": bool(given.get("fp16")),
     }
     defaults = {
         "report_to": ["tensorboard"],

@@ -9,13 +9,15 @@ to the mean. The causal shift is no matter of this file: `data.batching` says wh
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fusion.core.finite import broken_weights, row_fault
 from fusion.core.rows import LogitRows
 from fusion.models.head import Head
 from fusion.objectives import BatchTargets, Objective, ObjectiveInputs
@@ -95,3 +97,99 @@ class Loss:
             rows = dataclasses.replace(rows, hidden=chosen)
         widths = [source.mapped.k if mapped else 0 for source in targets.sources.values()]
         return rows, dict(zip(targets.sources, logprobs.split(widths, dim=1), strict=True)) if widths else {}
+
+
+class StepGuard:
+    """Stops a training whose loss or gradients are no numbers, before they reach the weights.
+
+    `note` is called with what is wrong in a micro-batch, in the process that has it; `check` once a step in all processes, with
+    the norm of the gradients, which is the same everywhere: so all of them stop at the same step. float16 with a loss scaler
+    (`scaled`) skips a step whose gradients overflow and lowers its scale; that is no fault unless it goes on forever.
+    """
+
+    MAX_SKIPPED = 30
+    """Skipped steps in a row: from 65536 the scale has fallen below 1e-4 by then, and what overflows is not its doing."""
+
+    def __init__(self, *, scaled: bool):
+        self.scaled, self.skipped, self.fault = scaled, 0, ""
+
+    def note(self, fault: str) -> None:
+        """Keep what is wrong in this micro-batch; the first of a step is told."""
+        self.fault = self.fault or fault
+
+    def check(self, norm: Tensor | float | None, step: int) -> None:
+        """Raise ValueError, with the step, for a loss that was noted and for gradients that are no numbers."""
+        if self.fault:
+            raise ValueError(f"Step {step}: {self.fault}")
+        value = norm.item() if isinstance(norm, Tensor) else norm
+        if value is None or math.isfinite(value):
+            self.skipped = 0
+        elif not self.scaled:
+            raise ValueError(
+                f"Step {step}: the norm of the gradients is {value}, and the loss of this process is a finite number. The "
+                "weights are as they were before this step. Lower training.learning_rate; if it is the first step, leave out "
+                "objectives (weight: 0) one by one to find whose gradient it is."
+            )
+        else:
+            self.skipped += 1
+            if self.skipped >= self.MAX_SKIPPED:
+                raise ValueError(
+                    f"Step {step}: the gradients overflow float16 at this and the {self.skipped - 1} steps before, whatever "
+                    "the scale of the loss, so that nothing is learned. Set training.bf16 instead of fp16, or leave out both."
+                )
+
+
+def loss_fault(
+    terms: Iterable[LossTerm],
+    states: Float[Tensor, "N D"],
+    targets: BatchTargets,
+    weights: Iterable[tuple[str, Tensor]],
+    *,
+    scaled: bool = False,
+) -> str:
+    """Return why the loss of a micro-batch is NaN or infinite: weights, hidden states, or a term, with source and example.
+
+    `states` are the pivot's hidden states at the rows of `targets`. Empty where a loss scaler skips the step: where float16
+    overflows in the forward pass of good weights. Slow; called where a training is about to stop.
+    """
+    if broken := broken_weights(weights):
+        more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
+        return (
+            f"the pivot's weights {broken[0]}{more} became NaN or infinite in the step before. Lower training.learning_rate, "
+            "and see that training.adam_epsilon is above 0."
+        )
+    if len(wrong := (~states.isfinite().all(-1)).nonzero()):
+        if scaled:
+            return ""
+        example = targets.examples[int(targets.positions.example[wrong[0, 0]])].id
+        return (
+            f"the pivot's hidden states are NaN or infinite in example {example}, though its weights are finite: they have "
+            "grown too large. Lower training.learning_rate, or train in float32 (dtype, without training.bf16 and fp16)."
+        )
+    faults = [_term_fault(term, targets) for term in terms if not bool(term.mean.isfinite())]
+    return "; ".join(faults) or "the loss is NaN or infinite, and each of its terms is finite: their sum overflows."
+
+
+def _term_fault(term: LossTerm, targets: BatchTargets) -> str:
+    """What is wrong with a term, and with the rows of the source that it is compared with."""
+    begin, name = f"the term {term.name} of the loss is {term.mean.item()}", term.name.rpartition("/")[2]
+    sources = {name: targets.sources[name]} if name in targets.sources else targets.sources
+    for name, source in sources.items():
+        if (fault := row_fault(source.rows.to("cpu"))) is not None:
+            return (
+                f"{begin}: source {name} in example {targets.examples[fault.example].id}, {fault}, after its transforms. Take "
+                "out the transform that does it."
+            )
+        if len(wrong := (~source.weight.isfinite()).nonzero()):
+            row = int(source.pairs.pivot[wrong[0, 0]])
+            example, weight = (
+                targets.examples[int(targets.positions.example[row])].id,
+                source.weight[wrong[0, 0]].item(),
+            )
+            return f"{begin}: weighting gives source {name} a weight of {weight} in example {example}."
+    examples = ", ".join(dict.fromkeys(info.id for info in targets.examples))
+    return (
+        f"{begin}, though all weights, states and cached rows are finite, in one of the examples {examples}. Where the pivot "
+        "masks ids (-inf) that the text or a source names, no loss of them is finite: leave those examples out. Else leave the "
+        "objective out (weight: 0)."
+    )

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback
 
+from fusion.core.finite import broken_weights
 from fusion.models.head import Head, run_to_head, unwrap_model
 from fusion.models.precision import mixed_precision
 from fusion.objectives import BatchTargets, Objective
@@ -20,7 +21,7 @@ from fusion.training.checkpoint import write_engine_file
 from fusion.training.engine import Engine
 from fusion.training.engine_checks import check, keep_whole, restore_param_groups, shard_on_cpu
 from fusion.training.gradient_projection import GradientProjection
-from fusion.training.loss import Counts, Loss
+from fusion.training.loss import Counts, Loss, LossTerm, StepGuard, loss_fault
 from fusion.training.packing import check_packed_texts_stay_apart
 
 PROBED_ROWS = 64
@@ -52,6 +53,7 @@ class FusionTrainer(Trainer):
         self.loss = Loss(head, counted, nn.ModuleDict() if modules is None else modules)
         projects = any(objective.requirements.projects_gradient for objective in counted)
         self.projection = GradientProjection(self.model.parameters()) if projects else None  # type: ignore[union-attr]
+        self.step_guard = StepGuard(scaled=self.args.fp16)
         self.loss_is_scaled_for_ga = True  # our means are over the whole accumulated batch already
         self._metrics: dict[str, Tensor] = {}
         self._logged_at = self.state.global_step
@@ -100,12 +102,14 @@ class FusionTrainer(Trainer):
             total = total + auxiliary / counts["batches"]
             self._add_metric("loss/router", auxiliary.detach() / counts["batches"])
         projected = torch.zeros_like(total)
-        for term in self.loss(hidden, targets, counts, self.state.global_step):
+        terms = self.loss(hidden, targets, counts, self.state.global_step)
+        for term in terms:
             if term.projected:
                 projected = projected + term.weight * term.mean
             else:
                 total = total + term.weight * term.mean
             self._add_metric(f"loss/{term.name}", term.mean.detach())
+        self._note_fault(total + projected, terms, hidden, targets)
         self._add_predictions(hidden.detach(), targets, counts)
         for name, source in targets.sources.items():
             self._add_metric(f"match/{name}", len(source.pairs) / counts["rows"])
@@ -117,6 +121,35 @@ class FusionTrainer(Trainer):
             scale = 1.0 if self.accelerator.scaler is None else self.accelerator.scaler.get_scale()  # of fp16
             loss = loss + self.projection.add(projected * self.accelerator.num_processes, scale)
         return (loss, {}) if return_outputs else loss
+
+    @torch.no_grad()
+    def _note_fault(self, loss: Tensor, terms: Sequence[LossTerm], hidden: Tensor, targets: BatchTargets) -> None:
+        """Keep why the loss is no number, where it is none, for `_get_grad_norm`, in which all processes can stop."""
+        if not bool(loss.isfinite()):  # the wait for the device that Trainer's own look at the loss would take
+            states, weights = hidden.flatten(0, 1)[targets.hidden_index], self.model.named_parameters()  # type: ignore[union-attr]
+            self.step_guard.note(loss_fault(terms, states, targets, weights, scaled=self.args.fp16))
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        """Trainer's own, before the optimizer's step. Raises ValueError where loss or gradients are no numbers."""
+        norm = super()._get_grad_norm(model, grad_norm)
+        self.step_guard.check(norm, self.state.global_step + 1)
+        return norm
+
+    def refuse_broken_weights(self) -> None:
+        """Raise ValueError, in all processes, where weights of any are NaN or infinite: they are not to be written."""
+        broken = broken_weights(self.model.named_parameters())  # type: ignore[union-attr]
+        count: Any = self.accelerator.reduce(torch.tensor(float(len(broken)), device=self.args.device), "sum")
+        if count.item():
+            named = broken[0] if broken else "a part of them in another process"
+            raise ValueError(
+                f"Step {self.state.global_step}: the pivot's weights are NaN or infinite ({named}), so they are not written. "
+                f"Lower training.learning_rate (it is {self.args.learning_rate}) and keep training.adam_epsilon above 0."
+            )
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        """Trainer's own, of weights that are numbers."""
+        self.refuse_broken_weights()
+        super()._save_checkpoint(*args, **kwargs)
 
     @torch.no_grad()
     def _add_predictions(self, hidden: Float[Tensor, "B T D"], targets: BatchTargets, counts: Counts) -> None:

@@ -196,10 +196,16 @@ def _sums(
 
 def finite_gold(source: LogitRows, number: int) -> Float[Tensor, " N"]:
     """`gold` in float64, for running sums over a whole batch are subtracted from each other."""
-    if unknown := int((~source.gold.isfinite()).sum()):
+    if unknown := int(source.gold.isnan().sum()):
         raise ValueError(
             f"Weighting by likelihood needs the log-probability of the true token, and {unknown} of {len(source)} rows "
-            f"of source {number} have none that is finite. Extract this source again, or use kind: sum or mean."
+            f"of source {number} do not know it (NaN). Give the source a backend that knows it, or use kind: sum or mean."
+        )
+    if wrong := int(source.gold.isinf().sum()):
+        raise ValueError(
+            f"Weighting by likelihood adds up log-probabilities of true tokens, and in {wrong} of {len(source)} rows of source "
+            f"{number} it is infinite: the source masks (-inf) a token that stands in the text. Leave those examples out, or "
+            "use kind: sum or mean."
         )
     return source.gold.double()
 

@@ -1,6 +1,7 @@
 """A server as a backend, over real HTTP, with a tiny real model behind it, against transformers' rows."""
 
 import dataclasses
+import urllib.request
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from pydantic import ValidationError
 from fusion.data.encode import encode, truncate_rows
 from fusion.models.loading import ModelRef, load_tokenizer
 from fusion.sources import OpenAI, SourceRequest, Transformers
+from fusion.sources.http import Endpoint, _RefuseRedirects
 from fusion.sources.prompt_text import whole_characters
 from tests.helpers import serving, tiny
 
@@ -248,11 +250,63 @@ def test_numbers_that_are_no_log_probabilities_are_refused(server, tiny_source, 
 
 @pytest.mark.parametrize(("url", "message"), [
     ("localhost:8000", "must begin with http"),
-    ("https://me:secret@host/v1", "must hold no name or password"),
+    ("https://me:secret@host/v1", r"url \(a name or password in an address\)\. Take it out, and name .* backend\.api_key_env"),
+    ("https://host/v1?api-key=secret", r"url \(the query api-key of an address\)"),
+    ("https://host/v1?api-version=1", r"must be a base URL without \? and #"),
 ])  # fmt: skip
 def test_an_address_is_checked(url, message):
-    with pytest.raises(ValidationError, match=message):
+    with pytest.raises(ValidationError, match=message) as caught:
         OpenAI(url=url, model="m")
+    assert "secret@" not in str(caught.value)
+    assert "=secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_no_redirect_takes_key_or_texts_to_another_host(server, tiny_source, monkeypatch, status):
+    other = serving.Server(server.folder)
+    server.fail, server.key = [status], "a-key-of-some-length"
+    monkeypatch.setenv("MY_KEY", f"{server.key}\n")
+    with serving.serve(server) as url, serving.serve(other) as elsewhere:
+        server.says = {"Location": f"{elsewhere}/completions?token=theirs"}
+        source = OpenAI(url=url, api_key_env="MY_KEY", **QUICK).open(tiny_source[1])
+        with pytest.raises(
+            ValueError, match=rf"^{url}/completions sends .* on to {elsewhere[:-3]} \(status {status}\)"
+        ) as found:
+            source.rows(tiny_source[2][:1])
+    assert other.seen == []
+    assert len(server.seen) == 1
+    assert "theirs" not in str(found.value)
+    assert f"meant for {url[:-3]} alone. If that is where the server is, set backend.url" in str(found.value)
+
+
+def test_a_redirect_to_an_address_without_encryption_is_called_that():
+    request = urllib.request.Request("https://a/v1/completions", b"{}")
+    with pytest.raises(ValueError, match="on to http://a, without encryption"):
+        _RefuseRedirects().redirect_request(request, None, 302, "", {}, "http://a/v1/completions")
+
+
+def test_an_answer_that_repeats_the_key_is_not_kept(server, tiny_source, monkeypatch):
+    server.key = "a-key-of-some-length"
+    monkeypatch.setenv("MY_KEY", server.key)
+    monkeypatch.setattr(server, "complete", lambda body: (200, {"choices": [{"text": f"Bearer {server.key}"}]}))
+    with pytest.raises(ValueError, match="its answer repeats the key that was sent") as caught:
+        rows_from(server, tiny_source, api_key_env="MY_KEY")
+    assert server.key not in str(caught.value)
+
+
+def test_a_key_that_http_would_show_is_refused_before(tiny_source):
+    with pytest.raises(ValueError, match="The key for http://a/v1 holds spaces, line breaks") as caught:
+        Endpoint("http://a/v1", "a-key\n", 1.0, 0, 0.0)
+    assert "a-key" not in str(caught.value)
+
+
+def test_passwords_of_a_proxy_are_not_shown_where_it_fails(tiny_source, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://joe:pa/ss9word@127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    with pytest.raises(ValueError, match=r"^http://a/v1/completions failed 1 times") as caught:
+        OpenAI(url="http://a/v1", **{**QUICK, "max_retries": 0}).open(tiny_source[1]).rows(tiny_source[2][:1])
+    assert "joe" not in str(caught.value)
+    assert "word" not in str(caught.value)
 
 
 def test_how_a_server_is_asked_is_no_part_of_what_it_says():

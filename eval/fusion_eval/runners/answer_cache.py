@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
@@ -54,14 +55,25 @@ class AnswerCache:
         for number, line in enumerate(lines, 1):
             try:
                 key, answer, cut = json.loads(line)
+                self._refuse_nan(answer)
                 yield key, answer, cut
             except ValueError as error:
                 raise ValueError(
-                    f"{path}, line {number}, is damaged ({error}). Delete the line, or the file to ask again."
+                    f"{path}, line {number}, is damaged ({str(error).rstrip('.')}). Delete the line, or the file to ask again."
                 ) from error
 
+    def _refuse_nan(self, answer: Answer) -> None:
+        """A choice among options whose likelihoods are NaN would be the first, and no score."""
+        numbers = answer if isinstance(answer, list | tuple) else [answer]
+        if any(isinstance(number, float) and math.isnan(number) for number in numbers):
+            raise ValueError(
+                f"{self.path.parent.name}: the model gives a likelihood of NaN to a text of {self.path.stem}, which is no "
+                "score. Choose --dtype float32; if it stays so, the model is damaged: leave it out."
+            )
+
     def add(self, key: str, answer: Answer, tokens_cut: int = 0) -> None:
-        """Add an answer, here and on disk; `tokens_cut` of its prompt did not fit."""
+        """Add an answer, here and on disk; `tokens_cut` of its prompt did not fit. Raises ValueError for NaN."""
+        self._refuse_nan(answer)
         self.answers[key], self.tokens_cut[key] = answer, tokens_cut
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as stream:

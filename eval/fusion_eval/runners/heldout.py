@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from fusion.core.finite import row_fault
 from fusion.core.rows import LogitRows
 from fusion.data.encode import Encoded, encode, encode_prompt
 from fusion.data.example import Example
@@ -51,6 +52,7 @@ def score(
     texts = [_encode(tokenizer, example, form, model) for example, form in zip(examples, formats, strict=True)]
     ends_in_turn = [text.prefix[-1] == len(e.response.encode()) for text, e in zip(texts, examples, strict=True)]
     rows = _rows(model, tokenizer, texts, ends_in_turn, settings, progress)
+    _refuse_what_is_no_score(ref, examples, rows, settings.dtype)
     nll, calibration = _nll(rows, len(texts)), _calibration(rows, len(texts))
     answers = _answers(model, tokenizer, examples, formats, settings, progress)
     return [_sample(*values) for values in zip(examples, nll, calibration, answers, strict=True)]
@@ -101,6 +103,24 @@ def _rows(
     inside = torch.ones(len(rows), dtype=torch.bool)
     inside[last[torch.tensor(ends_in_turn)]] = False  # nothing is left to predict there but the end of turn
     return rows.select(inside)
+
+
+def _refuse_what_is_no_score(ref: ModelRef, examples: Sequence[Example], rows: LogitRows, dtype: str) -> None:
+    """Raise ValueError, with model and example, where a likelihood is NaN or infinite."""
+    begin = f"{ref.path} ({dtype}): held-out example"
+    if (fault := row_fault(rows, gold_is_known=True)) is not None:
+        example = examples[fault.example]
+        way_out = "choose float32, or leave the model out" if dtype != "float32" else "leave the model out"
+        raise ValueError(
+            f"{begin} {example.id} of domain {example.domain} has no likelihood: {fault}. To go on, {way_out}."
+        )
+    if len(never := rows.gold.isneginf().nonzero()):
+        at = int(never[0, 0])
+        example, token = examples[int(rows.example[at])], "" if rows.token is None else f" {int(rows.token[at])}"
+        raise ValueError(
+            f"{begin} {example.id} of domain {example.domain} has probability 0: behind {int(rows.prefix[at])} bytes of the "
+            f"response the model masks the token{token} that follows. Leave the example out; no number compares with it."
+        )
 
 
 def _nll(rows: LogitRows, texts: int) -> list[float]:

@@ -42,6 +42,11 @@ def _likelihood(subtask: Subtask, logged: Mapping[str, Any]) -> dict[str, Any]:
     rolling = subtask.task.OUTPUT_TYPE == "loglikelihood_rolling"
     text = logged["arguments"][0][0 if rolling else 1]
     logprob = response if rolling else response[0]
+    if not math.isfinite(logprob):
+        raise ValueError(
+            f"{subtask.name}: the model gives the text that begins {text[:40]!r} a log-likelihood of {logprob}, which no bits "
+            "per byte can be made of: it masks a token of the text. Leave the task or the model out."
+        )
     return {"target": text, "bytes": len(text.encode()), "nll": -float(logprob)}
 
 

@@ -5,6 +5,7 @@ Source: FSPAD, arXiv:2408.15562, section 4; defaults are the paper's. Noise is u
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,6 +108,11 @@ class DraftTrainer(Trainer):
         found = losses(predict, regress, true, self.head)
         regression, prediction = found.regression.mean(), found.prediction.mean()
         self._parts = {"regression": regression.item(), "prediction": prediction.item()}
+        if not all(math.isfinite(part) for part in self._parts.values()):
+            raise ValueError(
+                f"Step {self.state.global_step + 1}: the losses of the draft are {self._parts}, which are no numbers. Lower "
+                "learning_rate, or load the model in float32 (--dtype)."
+            )
         loss = self.settings.regression_weight * regression + self.settings.prediction_weight * prediction
         return (loss, {}) if return_outputs else loss
 

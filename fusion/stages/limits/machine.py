@@ -115,7 +115,7 @@ def _sources_elsewhere(context: RunContext) -> Iterator[str]:
     """Keys of servers that are not set, and caches that are not imported yet."""
     for source in context.config.sources:
         variable = getattr(source.backend, "api_key_env", None)
-        if variable and not os.environ.get(variable):
+        if variable and not os.environ.get(variable, "").strip():
             yield (
                 f"source {source.name}: backend.api_key_env names {variable}, which is not set. Export the key under it."
             )

@@ -139,6 +139,22 @@ def test_a_damaged_line_is_named(tmp_path):
         AnswerCache(tmp_path / "t.jsonl")
 
 
+@pytest.mark.parametrize("answer", [float("nan"), (float("nan"), False)])
+def test_a_likelihood_that_is_nan_is_no_score_and_is_not_kept(tmp_path, answer):
+    file = AnswerCache(tmp_path / "big" / "t.jsonl")
+    with pytest.raises(ValueError, match="big: the model gives a likelihood of NaN to a text of t, which is no score"):
+        file.add("a", answer)
+    assert not file.path.exists()
+    file.path.parent.mkdir()
+    file.path.write_text('["a", NaN, 0]\n')
+    with pytest.raises(ValueError, match=r"t\.jsonl, line 1, is damaged .*NaN.*Delete the line"):
+        AnswerCache(file.path)
+
+
+def test_an_option_that_cannot_come_is_an_answer(tmp_path):
+    AnswerCache(tmp_path / "t.jsonl").add("a", (float("-inf"), False))
+
+
 def test_a_key_changes_with_everything_that_is_asked():
     keys = {
         request_key(method, arguments)
