@@ -136,25 +136,23 @@ def refuse_secrets(settings: Any, origin: str = "") -> None:
     )
 
 
-def secrets_in(value: Any, place: str = "", by_name: bool = True) -> Iterator[Secret]:
-    """Yield the secrets among keys and values; `by_name` says whether the names of the outermost keys mean anything."""
+def secrets_in(value: Any, place: str = "", name: str = "", by_name: bool = True) -> Iterator[Secret]:
+    """Yield the secrets among keys and values. `name` is that of the value, and of each in a list.
+
+    `by_name` says whether the names of the keys mean anything.
+    """
     if isinstance(value, Mapping):
         for key, each in value.items():
-            name = str(key)
-            inner = f"{place}.{name}" if place else name
-            if kind := _form(name):
-                yield Secret(f"a key of {place or 'it'}", kind, _FORMS[kind][1] if kind in _FORMS else "")
-            elif kind := _kind(name if by_name else "", each):
-                yield Secret(inner, kind, _variable(inner, kind))
+            if kind := _form(str(key)):
+                yield Secret(f"a key of {place or 'it'}", kind, _variable("", kind))
             else:
-                yield from secrets_in(each, inner, name not in COLUMNS)
+                inner = f"{place}.{key}" if place else str(key)
+                yield from secrets_in(each, inner, str(key) if by_name else "", str(key) not in COLUMNS)
     elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
         for number, each in enumerate(value):
-            inner = f"{place}[{number}]"
-            if kind := _kind("", each):
-                yield Secret(inner, kind, _variable(inner, kind))
-            else:
-                yield from secrets_in(each, inner, by_name)
+            yield from secrets_in(each, f"{place}[{number}]", name, by_name)
+    elif kind := _kind(name, value):
+        yield Secret(place, kind, _variable(place, kind))
 
 
 def names_a_secret(name: str) -> bool:

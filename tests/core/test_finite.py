@@ -39,7 +39,9 @@ def test_hidden_states_are_looked_at():
     hidden = torch.zeros(5, 3)
     hidden[4, 1] = NAN
     assert "hidden state" in row_fault(dataclasses.replace(rows(), hidden=hidden)).what
-    assert row_fault(dataclasses.replace(rows(), hidden=hidden.nan_to_num(INF))) is None  # which the cache refuses by itself
+    assert (
+        row_fault(dataclasses.replace(rows(), hidden=hidden.nan_to_num(INF))) is None
+    )  # which the cache refuses by itself
 
 
 @pytest.mark.parametrize("changes", [

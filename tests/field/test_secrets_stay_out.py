@@ -11,6 +11,7 @@ import yaml
 
 from fusion import pipeline
 from fusion.cli import boundary
+from fusion.training import fit
 from tests.helpers import runs, serving, tiny
 
 SECRETS = {
@@ -102,3 +103,10 @@ def test_nothing_that_a_run_prints_or_raises_holds_a_secret(ended, secret):
     assert "bits per byte" in printed
     for text in (printed, str(raised), repr(raised), boundary.user_message(raised) or ""):
         assert not [form for form in forms(secret) if form in text.encode()]
+
+
+def test_a_secret_for_trainer_is_refused_from_python_too(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"^No secret may stand in settings.*: training\.hub_token .*export it as HF_TOKEN"
+    ):
+        fit.training_arguments({"hub_token": "abc"}, tmp_path, 0)

@@ -155,7 +155,9 @@ def _refuse_not_finite(model: Any, *values: Tensor) -> None:
         return
     broken = broken_weights(model.named_parameters())
     exact = getattr(model, "dtype", None) in (torch.float32, torch.float64)
-    cause = "its weights are, so the precision is too small" if not exact else "its weights are, and it computes in float32"
+    cause = (
+        "its weights are, so the precision is too small" if not exact else "its weights are, and it computes in float32"
+    )
     way_out = "choose dtype bfloat16 or float32" if not exact else "take another model: its own code makes them"
     if broken:
         cause, way_out = f"so are values of {shown(broken)} in its files", "copy the files again"
@@ -164,6 +166,7 @@ def _refuse_not_finite(model: Any, *values: Tensor) -> None:
 
 def _probes(layer: nn.Module, hidden: Float[Tensor, "1 T D"]) -> Float[Tensor, "1 T D"]:
     """Return the states scaled so that the largest logits are about `SIZES`; the call is below hooks that gather weights."""
-    largest = layer.forward(hidden).float().abs().amax(-1, keepdim=True)
+    logits = layer.forward(hidden).float()
+    largest = logits.masked_fill(logits.isneginf(), 0).abs().amax(-1, keepdim=True)
     sizes = torch.tensor(SIZES, device=hidden.device)[None, :, None]
     return (hidden.float() * sizes / largest.clamp(min=1e-6)).to(hidden.dtype)
