@@ -11,6 +11,8 @@ from fusion.core.settings import Settings
 from tests.config.test_config import GOOD
 
 SECRET = "q7Xw2LmPz9Kd4RtVb6Yh8NcJ5sGf3AeU1oTi0"
+PART = SECRET[:8]
+"""No message may show this much of it."""
 
 
 @pytest.fixture
@@ -49,7 +51,7 @@ def test_a_run_with_a_secret_is_refused_by_place(said, tmp_path, part, place):
     assert (status, text.count("\n")) == (1, 1)
     assert text.startswith("Error: run.yaml: No secret may stand in settings")
     assert f": {place} (" in text
-    assert SECRET not in text
+    assert PART not in text
     assert [file.name for file in tmp_path.iterdir()] == ["run.yaml"]  # nothing was kept
 
 
@@ -64,7 +66,7 @@ def test_a_servers_key_is_to_be_named_by_its_variable(said, tmp_path, place):
     assert status == 1
     assert f"sources[0].backend.{place}" in text
     assert "name the environment variable that holds it in backend.api_key_env" in text
-    assert SECRET not in text
+    assert PART not in text
 
 
 @pytest.mark.parametrize(
@@ -98,16 +100,16 @@ def test_a_servers_key_is_to_be_named_by_its_variable(said, tmp_path, place):
 def test_no_command_shows_a_secret_of_its_words(said, words, tmp_path):
     status, text = said(*words)
     assert status != 0
-    assert SECRET not in "".join(text.split())
+    assert PART not in "".join(text.split())
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_secret_in_a_file_that_is_not_yaml_is_not_shown(said, tmp_path):
-    for line in (f'training: {{hub_token: "{SECRET}', f"  hub_token: {SECRET}\n a: [", f"a: 'hf_{SECRET}"):
+    for line in (f'hub_token: "{SECRET}', f"hub_token: {SECRET}: [", f"a: 'hf_{SECRET}"):
         status, text = said("run", file_of(tmp_path, line))
         assert status == 1
         assert "run.yaml is not valid YAML" in text
-        assert SECRET not in text
+        assert PART not in text
 
 
 def test_the_traceback_of_a_bug_shows_no_secret(said, monkeypatch):
@@ -117,13 +119,13 @@ def test_the_traceback_of_a_bug_shows_no_secret(said, monkeypatch):
     monkeypatch.setenv("MY_API_KEY", SECRET)
     monkeypatch.setattr(recipes, "recipes", fail)
     status, text = said("recipes")
-    assert (status, "Traceback" in text, SECRET in text) == (1, True, False)
+    assert (status, "Traceback" in text, PART in text) == (1, True, False)
 
 
 def test_the_traceback_that_is_asked_for_shows_no_secret(said, monkeypatch):
     monkeypatch.setenv("FUSION_TRACEBACK", "1")
     status, text = said("run", f"https://joe:{SECRET}@host/run.yaml")
-    assert (status, "Traceback" in text, SECRET in text) == (1, True, False)
+    assert (status, "Traceback" in text, PART in text) == (1, True, False)
 
 
 def test_errors_of_settings_show_no_values_to_those_who_print_them_from_python():
@@ -132,7 +134,10 @@ def test_errors_of_settings_show_no_values_to_those_who_print_them_from_python()
 
     with pytest.raises(ValueError, match="number") as caught:
         Mine.model_validate({"number": f"no-number-{SECRET}"})
-    assert SECRET not in str(caught.value)
+    assert PART not in str(caught.value)
+    with pytest.raises(loading.ConfigError, match=r"--set name\.x\.api_key=\*\*\*: x is not inside") as caught:
+        loading.override({"name": "a"}, f"name.x.api_key={SECRET}")
+    assert PART not in str(caught.value)
     with pytest.raises(loading.ConfigError) as caught:
         loading.parse(GOOD | {"seed": f"hf_{SECRET}"}, "x")
-    assert SECRET not in str(caught.value)
+    assert PART not in str(caught.value)
