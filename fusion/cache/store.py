@@ -73,7 +73,15 @@ class CacheWriter:
         return self.ids[number * self.shard_size : (number + 1) * self.shard_size]
 
     def write(self, number: int, rows: LogitRows) -> None:
-        """Write shard `number`; `rows.example` counts from 0 along `examples(number)`, and no example may lack rows."""
+        """Write shard `number`; `rows.example` counts from 0 along `examples(number)`, and no example may lack rows.
+
+        Raises ValueError for rows that are no numbers.
+        """
+        if (fault := row_fault(rows)) is not None:
+            raise ValueError(
+                f"{self.folder}: in example {self.examples(number)[fault.example]} {fault}, so that no cache can be made of "
+                "these rows. Choose another dtype, such as float32, or leave the example or the model out."
+            )
         counts = torch.bincount(rows.example, minlength=len(self.examples(number))).tolist()
         index = {
             "rows": torch.tensor(counts, dtype=torch.int32),

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fusion import pipeline
-from fusion.cache import Cache
+from fusion.cache import Cache, store
 from fusion.cache.store import CacheWriter
 from fusion.core.rows import LogitRows
 from fusion.data.encode import encode
@@ -77,14 +77,18 @@ def test_numbers_beyond_float16_name_the_type_as_the_way_out(folder):
         pipeline.run(config, until="extract")
 
 
-def test_rows_of_a_cache_that_are_none_are_not_trained_on(tmp_path):
+def test_rows_of_a_cache_that_are_none_are_not_trained_on(tmp_path, monkeypatch):
     """Such as one that another program wrote, or an earlier version."""
     rows = LogitRows(
         logprobs=torch.tensor([[-0.5, -1.0], [NAN, NAN]]), ids=torch.tensor([[1, 2], [3, 4]]), gold=torch.tensor([-0.5, -1.0]),
         mean=torch.zeros(2), std=torch.ones(2), prefix=torch.tensor([0, 4]), example=torch.tensor([0, 1]),
     )  # fmt: skip
     writer = CacheWriter(tmp_path / "cache", {}, ["a", "b"], 2, "float32", vocabulary=9)
-    writer.write(0, rows)
+    with pytest.raises(ValueError, match=r"cache: in example b behind 4 bytes of the response its log-prob.*no cache"):
+        writer.write(0, rows)
+    with monkeypatch.context() as earlier:
+        earlier.setattr(store, "row_fault", lambda _: None)
+        writer.write(0, rows)
     cache = writer.finalize()
     assert len(cache.rows(["a"])) == 1
     with pytest.raises(

@@ -5,13 +5,13 @@ from pathlib import Path
 
 from fusion.cli import boundary
 from fusion.runtime import distributed
-from fusion.training import FusionCollator
+from fusion.training import TrainingCollator
 from tests.helpers import spread
 
 
 def main(folder: Path, engine: str) -> int:
     """Train; rank 1 reads NaN from its second step on. Print what a user is told and return the exit status."""
-    collate, calls = FusionCollator.__call__, []
+    collate, calls = TrainingCollator.__call__, []
 
     def spoiled(self, numbers):
         batch = collate(self, numbers)
@@ -20,7 +20,7 @@ def main(folder: Path, engine: str) -> int:
             batch["targets"].sources["neox"].weight.fill_(float("nan"))
         return batch
 
-    FusionCollator.__call__ = spoiled  # type: ignore[method-assign]
+    TrainingCollator.__call__ = spoiled  # type: ignore[method-assign]
     try:
         spread.train(folder, f"broken-{engine}", engine={"kind": engine}, training={"per_device_train_batch_size": 2})
     except ValueError as error:
