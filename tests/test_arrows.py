@@ -30,7 +30,9 @@ IMPORTS: dict[str, str] = {
     "data": "core quickstart tokenizers",
     "extras": "core data models runtime training",
     "grading": "",
-    "merging": "core data fusion_eval.runners models runtime",
+    "merging": (
+        "core data fusion_eval.results fusion_eval.runners fusion_eval.statistics fusion_eval.suites models runtime"
+    ),
     "models": "core data tokenizers",
     "objectives": "core",
     "pipeline": "analysis cache config fusion_eval.results fusion_eval.runners plan report runtime stages training",

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -14,7 +13,6 @@ import typer
 from fusion.cli.app import app
 
 if TYPE_CHECKING:
-    from fusion_eval.runners import Progress
     from fusion_eval.runners.benchmark import BenchmarkOutcome, Comparisons
     from fusion_eval.runners.evaluate import BenchmarkSettings
     from fusion_eval.suites.suite import Suite
@@ -78,6 +76,7 @@ def benchmark(
 def _run(
     models: Sequence[str], suite: str, settings: BenchmarkSettings, comparisons: Comparisons, *, out: Path
 ) -> BenchmarkOutcome:
+    from fusion.runtime.console import pending_bar
     from fusion_eval.runners.benchmark import benchmark as run_benchmark
     from fusion_eval.runners.benchmark import check_comparisons, parse_models
     from fusion_eval.suites.suite import load_suite
@@ -86,7 +85,12 @@ def _run(
     check_comparisons(refs, comparisons)
     _announce(list(refs), loaded, settings)
     return run_benchmark(
-        refs, loaded, settings, comparisons, out=out, progress=lambda name: _bar(f"{loaded.name}, {name}")
+        refs,
+        loaded,
+        settings,
+        comparisons,
+        out=out,
+        progress=lambda name: pending_bar(f"{loaded.name}, {name}", "requests"),
     )
 
 
@@ -108,15 +112,6 @@ def _announce(models: Sequence[str], suite: Suite, settings: BenchmarkSettings) 
         console.print(
             f"[yellow]Left out: {', '.join(task for task in skipped if skipped[task] == reason)}; {reason}.[/]"
         )
-
-
-@contextmanager
-def _bar(title: str) -> Iterator[Callable[[int], Progress]]:
-    """A progress bar that begins once the number of requests is known."""
-    from fusion.runtime.console import bar
-
-    with ExitStack() as stack:
-        yield lambda total: stack.enter_context(bar(title, total, "requests"))
 
 
 def _print(outcome: BenchmarkOutcome, comparisons: Comparisons, subsets: bool) -> None:

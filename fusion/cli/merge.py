@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from fusion.data.example import Example
     from fusion.merging.files.stream import MergeResult
     from fusion.merging.recipes.merge_recipe import MergeRecipe
-    from fusion.merging.recipes.search_settings import WeightSearch
 
 
 @app.command()
@@ -50,6 +49,10 @@ def merge(
     search: Annotated[
         str | None, typer.Option(metavar="DATA", help="Choose the weights on this validation file, such as dev.jsonl.")
     ] = None,
+    evaluate: Annotated[
+        list[str],
+        typer.Option(metavar="DATA", help="Measure the result beside its inputs: held-out data, a run, or a suite."),
+    ] = [],  # noqa: B006
     threads: Annotated[int | None, typer.Option(min=1, help="By default as many as cores.")] = None,
 ) -> None:
     """Merge models: those of a run, of a recipe, or of the command line.
@@ -67,15 +70,16 @@ def merge(
     file = Path(inputs[0])
     raw = read_yaml(file) if method is None and len(inputs) == 1 and file.is_file() else None
     if method is None and (raw is None or not is_merge_recipe(raw)):
-        given = (base_model, out, dtype, vocabulary, search, threads, tokenizer_source, allow_different or None)
+        given = (base_model, out, dtype, vocabulary, search, threads, evaluate or None, tokenizer_source, allow_different or None)
         if len(inputs) > 1 or any(option is not None for option in given):
             raise ValueError(
-                f"{inputs[0]} is no recipe of a merge; give a recipe, or --method and the models to merge."
+                f"{inputs[0]} is no recipe of a merge; give a recipe, or --method and the models to merge. The models of a run "
+                "are measured by fusion evaluate."
             )
         until(inputs[0], override, "merge")
         return
     names = {"tokenizer_source": tokenizer_source, "allow_different": allow_different}
-    options = recipe_options(dtype=dtype, vocabulary=vocabulary, search=search, **names)
+    options = recipe_options(dtype=dtype, vocabulary=vocabulary, search=search, evaluate=evaluate, **names)
     if method is not None:
         keys = recipe_keys(method, inputs, base_model=base_model, settings=override)
         recipe = parse_recipe(keys | options, "fusion merge")
@@ -89,14 +93,13 @@ def merge(
     if out is None:
         raise ValueError("Name the folder of the merged model with --out.")
     with naming(out):
-        result = run_recipe(recipe, out, threads)
-    typer.echo(f"{out}: merged." if result.created else f"{out}: there already, from exactly these inputs.")
+        run_recipe(recipe, out, threads)
 
 
-def recipe_options(*, search: str | None, **options: Any) -> dict[str, Any]:
-    """The keys of a recipe that options of the command line set; of the same name, but for `search`."""
-    given = options | {"search": search and {"validation": {"path": search}}}
-    return {key: value for key, value in given.items() if value not in (None, [])}
+def recipe_options(*, search: str | None, evaluate: Sequence[str], **options: Any) -> dict[str, Any]:
+    """The keys of a recipe that options of the command line set."""
+    data = {"search": search and {"validation": {"path": search}}, "evaluation": [*evaluate]}
+    return {key: value for key, value in (options | data).items() if value not in (None, [])}
 
 
 def recipe_keys(
@@ -113,41 +116,39 @@ def recipe_keys(
     return base | {"models": [_model_entry(word) for word in models], "method": method_keys}
 
 
-def run_recipe(recipe: MergeRecipe, out: Path, threads: int | None = None) -> MergeResult:
-    """Merge as the recipe says, after a search for the weights where it asks for one."""
+def run_recipe(recipe: MergeRecipe, out: Path, threads: int | None = None) -> None:
+    """Merge as the recipe says, after a search for the weights and before an evaluation where it asks for these."""
+    if recipe.search is None and recipe.evaluation is None:
+        from fusion.merging.search import merge_recipe
+
+        _tell(out, merge_recipe(recipe, out, threads=threads))
+        return
+    from fusion.cli.merge_data import merge_evaluations, validation_examples
+    from fusion.cli.merge_evaluation import evaluate_merge, plan_evaluation
+    from fusion.runtime.console import quiet
+
+    quiet()
+    validation = validation_examples(recipe.search)
+    evaluations = merge_evaluations(recipe, validation)
+    models = plan_evaluation(recipe, out, evaluations)
+    _tell(out, _merge_or_search(recipe, out, validation, threads=threads))
+    evaluate_merge(models, recipe, out, evaluations, validation=validation, threads=threads)
+
+
+def _merge_or_search(
+    recipe: MergeRecipe, out: Path, validation: Sequence[Example], *, threads: int | None
+) -> MergeResult:
     from fusion.merging.search import is_searched, merge_again, merge_recipe, search_and_merge
 
     if recipe.search is None:
         return merge_recipe(recipe, out, threads=threads)
     if is_searched(recipe, out):
         return merge_again(recipe, out, threads=threads)
-    return search_and_merge(recipe, out, validation_examples(recipe.search), threads=threads)
+    return search_and_merge(recipe, out, validation, threads=threads)
 
 
-def validation_examples(search: WeightSearch) -> list[Example]:
-    """Load the examples that weights are chosen on. Raises ValueError where one of them is among the test data."""
-    from fusion.merging.search import check_disjoint
-
-    examples = _load_examples("validation", search.validation)
-    if search.test is not None:
-        check_disjoint(examples, _load_examples("test", search.test))
-    return examples
-
-
-def _load_examples(role: str, data: dict[str, Any]) -> list[Example]:
-    from pydantic import ValidationError
-
-    from fusion.config import DataSettings
-    from fusion.data.datasets import load
-
-    try:
-        settings = DataSettings.model_validate({"domain": role} | data)
-    except ValidationError as error:
-        mistakes = [f"search.{role}.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise ValueError("\n".join(mistakes)) from None
-    if role == "validation" and settings.split == "test":
-        raise ValueError(f"search: {settings.path} would be searched on its split `test`; choose on other data.")
-    return load(**settings.reading)
+def _tell(out: Path, result: MergeResult) -> None:
+    typer.echo(f"{out}: merged." if result.created else f"{out}: there already, from exactly these inputs.")
 
 
 def _model_entry(word: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fusion.core.markdown import with_home
 from fusion.core.text_files import read_object
@@ -19,6 +19,7 @@ from fusion.merging.methods.base import WeightedMethod
 from fusion.merging.recipes.merge_recipe import MergeRecipe
 from fusion.merging.recipes.search_settings import GridSearch, NelderMead
 from fusion.runtime.console import console, counter
+from fusion.runtime.distributed import device
 
 if TYPE_CHECKING:
     from fusion.data.example import Example
@@ -91,9 +92,9 @@ def merge_recipe(
 
 
 def is_searched(recipe: MergeRecipe, out: Path) -> bool:
-    """Whether `out` is the finished result of a search with exactly this recipe."""
+    """Whether `out` is the finished result of a search with exactly this recipe; what it is measured on does not count."""
     file = out / SEARCH_RECORD
-    return file.is_file() and read_object(file)["recipe"] == recipe.model_dump(mode="json")
+    return file.is_file() and read_object(file)["recipe"] == _searched(recipe)
 
 
 def merge_again(recipe: MergeRecipe, out: Path, *, threads: int | None = None) -> MergeResult:
@@ -123,7 +124,7 @@ def search_and_merge(
             f"Best of {len(trials.scores)} merges: {_listed(best)} with {trials.scores[best]:.4f} bits per byte."
         )
         finite = [{"weights": w, "bits_per_byte": score} for w, score in trials.scores.items() if score < math.inf]
-        record = {"recipe": recipe.model_dump(mode="json"), "best": best, "trials": finite}
+        record = {"recipe": _searched(recipe), "best": best, "trials": finite}
         files = {SEARCH_RECORD: json.dumps(record, ensure_ascii=False, indent=1)}
         return merge_recipe(recipe.with_weights(best), out, threads=threads, extra_files=files)
 
@@ -169,26 +170,31 @@ def initial_weights(recipe: MergeRecipe) -> list[float]:
 
 
 def check_disjoint(validation: Sequence[Example], test: Sequence[Example]) -> None:
-    """Raise ValueError where an example that weights are chosen on is one that results are reported on."""
-    test_ids = {example.id for example in test}
-    if overlap := sum(example.id in test_ids for example in validation):
+    """Raise ValueError where what weights are chosen on asks what results are reported on, whatever case and white space."""
+    tested = {example.question: example for example in test}
+    if both := [example for example in validation if example.question in tested]:
+        places = f"{both[0].origin}; {tested[both[0].question].origin}"
         raise ValueError(
-            f"search: {overlap} of {len(validation)} validation examples are test examples too; take others."
+            f"search: {len(both)} of {len(validation)} validation examples are test examples too (the first: {places}). "
+            "Weights chosen on what they are measured on look better than they are: take other rows for one of the two, for "
+            "example with skip and limit."
         )
 
 
 def bits_per_byte(model: Path, examples: Sequence[Example]) -> float:
     """Bits per byte of the examples' responses under the model in a folder, over all examples together."""
+    from fusion.merging.evaluation.heldout_evaluation import format_of
     from fusion.models.loading import ModelRef
     from fusion_eval.runners import heldout
 
-    settings, formats = (
-        heldout.HeldoutSettings(),
-        [PromptFormat().for_prompt(each.messages, each.template) for each in examples],
-    )
+    settings, formats = heldout.HeldoutSettings(device=device()), [format_of(each, PromptFormat()) for each in examples]
     samples = heldout.score(ModelRef(str(model)), examples, formats, settings, progress=lambda units: None)
     nll = [sample.nll for sample in samples if sample.nll is not None]  # held-out examples always have one
     return sum(nll) / math.log(2) / sum(sample.bytes for sample in samples)
+
+
+def _searched(recipe: MergeRecipe) -> dict[str, Any]:
+    return recipe.model_dump(mode="json", exclude={"evaluation"})
 
 
 def _listed(weights: MergeWeights) -> str:

@@ -39,6 +39,8 @@ MODEL_FILES = (
     "*.jinja",
     "*.txt",
 )  # files that the outputs of a model folder depend on
+WRITTEN_ABOUT_IT = {"evaluation.json"}
+"""Files of a model folder that say what was measured of it, so that a measurement makes no other model of it."""
 
 
 @dataclass(frozen=True)
@@ -203,7 +205,8 @@ def model_fingerprint(ref: ModelRef, tokenizer_alone: bool = False) -> str:
         found = _load_or_explain(ref, one, lambda: cached_file(ref.path, one, revision=ref.revision))
         return f"{ref.path}@{extract_commit_hash(found, None)}"
     patterns = TOKENIZER_FILES if tokenizer_alone else MODEL_FILES
-    files = [path] if path.is_file() else sorted({f for pattern in patterns for f in path.glob(pattern)})
+    found = {file for pattern in patterns for file in path.glob(pattern) if file.name not in WRITTEN_ABOUT_IT}
+    files = [path] if path.is_file() else sorted(found)
     digest = hashlib.sha256()
     for file in files:
         if not path.is_file():

@@ -75,6 +75,13 @@ def bar(title: str, total: int, unit: str = "") -> Iterator[Callable[..., None]]
             yield lambda units, total=None: progress.update(task, advance=units, total=total)
 
 
+@contextmanager
+def pending_bar(title: str, unit: str = "") -> Iterator[Callable[[int], Callable[..., None]]]:
+    """A bar as `bar` shows it that begins once its total is known: call what is yielded with it; no bar where nobody does."""
+    with ExitStack() as stack:
+        yield lambda total: stack.enter_context(bar(title, total, unit))
+
+
 def _moving_bar() -> Progress:
     return Progress(
         TextColumn("  {task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),

@@ -97,8 +97,7 @@ def _rows(
     source = TransformersSource(
         model, Head.from_model(model, vocabulary_size(tokenizer)), k=1, batch_tokens=settings.batch_tokens
     )
-    rows = source.rows(texts)
-    progress(len(texts))
+    rows = source.rows(texts, _in_examples(texts, progress))
     last = torch.tensor([text.num_rows for text in texts]).cumsum(0) - 1
     inside = torch.ones(len(rows), dtype=torch.bool)
     inside[last[torch.tensor(ends_in_turn)]] = False  # nothing is left to predict there but the end of turn
@@ -121,6 +120,20 @@ def _refuse_what_is_no_score(ref: ModelRef, examples: Sequence[Example], rows: L
             f"{begin} {example.id} of domain {example.domain} has probability 0: behind {int(rows.prefix[at])} bytes of the "
             f"response the model masks the token{token} that follows. Leave the example out; no number compares with it."
         )
+
+
+def _in_examples(texts: Sequence[Encoded], progress: Progress) -> Progress:
+    """What is called with tokens that were read, and reports as large a share of the texts; all of them at the end."""
+    total, tokens, reported = sum(len(text.input_ids) for text in texts), 0, 0
+
+    def report(units: int) -> None:
+        nonlocal tokens, reported
+        tokens += units
+        done = tokens * len(texts) // total
+        progress(done - reported)
+        reported = done
+
+    return report
 
 
 def _nll(rows: LogitRows, texts: int) -> list[float]:

@@ -18,6 +18,7 @@ from fusion.runtime.syncing import sync_folder, write_synced
 
 FILE_NAME = "merge.json"
 CARD = "README.md"
+"""The card of the model, which people and evaluations write on: it is not compared with what was written."""
 NOT_OF_THE_RESULT = {FILE_NAME, f".{FILE_NAME}.part", JOURNAL}
 HASHED_AT_ONCE = 1 << 24
 """Bytes of a file that are mapped at once to be hashed."""

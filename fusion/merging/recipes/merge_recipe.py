@@ -55,6 +55,9 @@ class MergeRecipe(Settings):
     """Keys of config.json, such as rope_theta, that may differ though they change what the weights compute: the base's hold."""
     search: WeightSearch | None = None
     """Choose the weights on validation data."""
+    evaluation: list[dict[str, Any]] | None = None
+    """What the result is measured on beside its inputs: held-out data sets as in a run's configuration (`path`, `domain`,
+    `prompt`, `response`, and so on), the configuration of a run, whose held-out data are taken, or a suite of benchmarks."""
 
     @field_validator("models", mode="before")
     @classmethod
@@ -62,6 +65,12 @@ class MergeRecipe(Settings):
         if not isinstance(value, list):
             return value
         return [{"model": entry} if isinstance(entry, str) else entry for entry in value]
+
+    @field_validator("evaluation", mode="before")
+    @classmethod
+    def _expand_evaluation(cls, value: Any) -> Any:
+        entries = value if value is None or isinstance(value, list) else [value]
+        return entries and [{"path": entry} if isinstance(entry, str) else entry for entry in entries]
 
     @field_validator("method", mode="before")
     @classmethod
@@ -104,7 +113,7 @@ class MergeRecipe(Settings):
         method = self.resolved_method()
         weighted = {"weights": list(weights)} if isinstance(method, WeightedMethod) else {"t": weights[0]}
         models = [{"model": entry.model} for entry in self.models]  # their weights and densities are the method's now
-        changes = {"models": models, "method": method.model_dump() | weighted, "search": None}
+        changes = {"models": models, "method": method.model_dump() | weighted, "search": None, "evaluation": None}
         return MergeRecipe.model_validate(self.model_dump() | changes)
 
     @staticmethod
