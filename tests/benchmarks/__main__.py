@@ -6,7 +6,6 @@ import argparse
 import importlib
 import os
 import platform
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fusion.runtime.console import quiet
-from tests.benchmarks.measure import Figure
+from tests.benchmarks.measure import Figure, put_on_page
 
 NAMES = (
     "steps",
@@ -50,7 +49,7 @@ def main() -> None:
             figures = list(module.measure())
         console.print(_table(module.__doc__ or name, figures))
         if given.write:
-            _write(given.write, name, _markdown(module.__doc__ or name, figures))
+            put_on_page(given.write, name, _markdown(module.__doc__ or name, figures))
 
 
 def _table(title: str, figures: Sequence[Figure]) -> Table:
@@ -73,15 +72,6 @@ def _markdown(title: str, figures: Sequence[Figure]) -> str:
 
 def _machine() -> str:
     return f"torch {torch.__version__}, {platform.machine()}, {os.cpu_count()} cores, one thread, float32"
-
-
-def _write(page: Path, name: str, text: str) -> None:
-    """Put `text` between the page's marks for this benchmark."""
-    marks = re.compile(f"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-    before = page.read_text()
-    if not marks.search(before):
-        raise SystemExit(f"{page} has no place for {name}: put the lines <!-- {name} --> and <!-- end --> into it.")
-    page.write_text(marks.sub(lambda found: found[1] + text + found[2], before))
 
 
 if __name__ == "__main__":

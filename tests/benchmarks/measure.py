@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -59,3 +61,12 @@ def best(work: Callable[[], object], runs: int = 5) -> float:
     """CPU seconds of the quickest of several calls, after one warm-up."""
     work()
     return min(seconds(work) for _ in range(runs))
+
+
+def put_on_page(page: Path, name: str, text: str) -> None:
+    """Put `text` between the page's marks for this benchmark."""
+    marks = re.compile(f"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+    before = page.read_text()
+    if not marks.search(before):
+        raise SystemExit(f"{page} has no place for {name}: put the lines <!-- {name} --> and <!-- end --> into it.")
+    page.write_text(marks.sub(lambda found: found[1] + text + found[2], before))

@@ -155,10 +155,7 @@ def test_a_suite_of_benchmarks_is_a_table_of_its_own(models, fusion, tmp_path):
         "base_model": str(models / "base"),
         "models": [str(models / "good"), str(models / "bad")],
         "method": "linear",
-        "evaluation": [
-            {"suite": str(tmp_path / "own.yaml"), "data": str(data), "max_new_tokens": 8},
-            str(models / "sums.jsonl"),
-        ],
+        "evaluation": [suite, str(models / "sums.jsonl")],
     }
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     status, said = fusion(tmp_path / "recipe.yaml", "--out", models / "out", method=None)
