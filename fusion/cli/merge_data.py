@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from fusion.merging.recipes.merge_recipe import MergeRecipe
     from fusion.merging.recipes.search_settings import WeightSearch
 
+YAML = (".yaml", ".yml")
 AnySettings = TypeVar("AnySettings", bound=Settings)
 
 
@@ -86,6 +87,12 @@ def _heldout(number: int, entry: dict[str, Any]) -> HeldoutData:
     path = str(entry.get("path", ""))
     if "pivot" in _yaml_keys(path):
         return _heldout_of_run(path)
+    if path.endswith(YAML) and Path(path).is_file():
+        raise ValueError(
+            f"evaluation.{number}: {path} is neither a run, which has a pivot, nor a suite, which has tasks."
+        )
+    if hint := suggest(path, set(suites())) if path and "/" not in path and not Path(path).exists() else "":
+        raise ValueError(f"evaluation.{number}: there is no suite and no file {path}{hint}")
     split = {"split": "heldout"} if path.startswith(BUILTIN) else {}
     settings = _settings(f"evaluation.{number}", {"domain": _label(path)} | split | entry)
     if settings.response is None:
@@ -139,7 +146,7 @@ def _suite(number: int, entry: dict[str, Any]) -> SuiteEvaluation:
 
 
 def _yaml_keys(path: str) -> dict[str, Any]:
-    return read_yaml(Path(path)) if path.endswith((".yaml", ".yml")) and Path(path).is_file() else {}
+    return read_yaml(Path(path)) if path.endswith(YAML) and Path(path).is_file() else {}
 
 
 def _label(path: str) -> str:

@@ -95,9 +95,20 @@ def test_a_suite_is_known_by_its_name_or_its_file(tmp_path):
         ({"suite": "quick", "limits": 3}, "unknown key evaluation.0.limits; did you mean limit"),
         ({"suite": "quik"}, "There is no suite quik"),
         ("absent.jsonl", "absent.jsonl"),
+        ("quik", "evaluation.0: there is no suite and no file quik; did you mean quick"),
+        (
+            "neither.yaml",
+            "evaluation.0: neither.yaml is neither a run, which has a pivot, nor a suite, which has tasks",
+        ),
+        ("empty.jsonl", "empty.jsonl .* gives no example: no row is there"),
+        ("damaged.jsonl", "damaged.jsonl, line 2, column 17: a text begins here and does not end"),
     ],
 )
-def test_what_cannot_be_measured_on_is_refused_with_the_entry_and_the_key(entry, message):
+def test_what_cannot_be_measured_on_is_refused_with_the_entry_and_the_key(entry, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "neither.yaml").write_text("a: 1")
+    (tmp_path / "empty.jsonl").touch()
+    (tmp_path / "damaged.jsonl").write_text('{"prompt": "a", "response": "b"}\n{"prompt": "a", "resp')
     if "suite" in entry:
         pytest.importorskip("lm_eval")
     with pytest.raises((ValueError, FileNotFoundError), match=message):
