@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -91,8 +92,8 @@ def _heldout(number: int, entry: dict[str, Any]) -> HeldoutData:
         raise ValueError(
             f"evaluation.{number}: {path} is neither a run, which has a pivot, nor a suite, which has tasks."
         )
-    if hint := suggest(path, set(suites())) if path and "/" not in path and not Path(path).exists() else "":
-        raise ValueError(f"evaluation.{number}: there is no suite and no file {path}{hint}")
+    if not Path(path).exists() and (close := difflib.get_close_matches(path, suites(), n=1, cutoff=0.75)):
+        raise ValueError(f"evaluation.{number}: there is no suite and no file {path}; did you mean {close[0]}?")
     split = {"split": "heldout"} if path.startswith(BUILTIN) else {}
     settings = _settings(f"evaluation.{number}", {"domain": _label(path)} | split | entry)
     if settings.response is None:

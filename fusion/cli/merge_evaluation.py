@@ -62,7 +62,7 @@ def evaluate_merge(
     )
     data = recipe.evaluation or ([recipe.search.validation] if recipe.search else [])
     for evaluation in found:
-        notes = _notes(evaluation, validation)
+        notes = overlap_notes(evaluation, validation)
         console.print(*terminal_tables(evaluation.results, evaluation.baseline), _worst_domains(evaluation), sep="\n")
         show(notes)
         parts = [markdown(evaluation.results, evaluation.baseline), _worst_domains_markdown(evaluation), *notes]
@@ -86,11 +86,13 @@ def _worst_domains_markdown(evaluation: MergeEvaluation) -> str:
     return "\n".join(f"| {line} |" for line in lines) + f"\n\n{WORST_DOMAIN_CAPTION}"
 
 
-def _notes(evaluation: MergeEvaluation, validation: Sequence[Example]) -> list[str]:
+def overlap_notes(evaluation: MergeEvaluation, validation: Sequence[Example]) -> list[str]:
+    """Say what of the evaluation the weights were chosen on: all of it, or so many questions of a suite."""
     if evaluation.merged.suite == "validation":
         return [CHOSEN_ON]
-    texts = [f"{example.prompt}\n{example.response}" for example in validation]
-    overlaps = find_overlaps(evaluation.merged.samples, texts) if texts else []
+    if evaluation.merged.suite == "heldout" or not validation:  # those were compared when they were loaded
+        return []
+    overlaps = find_overlaps(evaluation.merged.samples, [f"{each.prompt}\n{each.response}" for each in validation])
     return [
         f"{len(overlap.contaminated_ids)} of {overlap.checked} questions of {overlap.domain} share 13 words in a row with the "
         "examples that the weights were chosen on."

@@ -7,14 +7,19 @@ import pytest
 import yaml
 
 from fusion import cli
+from fusion.cli.merge_evaluation import overlap_notes
 from fusion.data.datasets import load
+from fusion.data.example import Example
 from fusion.data.prompt_format import PromptFormat
+from fusion.merging.evaluation.evaluated_models import EvaluatedModel
+from fusion.merging.evaluation.merge_evaluation import MergeEvaluation
 from fusion.models.loading import ModelRef
 from fusion.runtime import console
 from fusion_eval.runners.heldout import HeldoutSettings, score
 from fusion_eval.statistics.metrics import METRICS
 from tests.helpers import benchmark_files, tiny
 from tests.helpers.families import edit_weights, load_tensors
+from tests.helpers.measured_results import result, sample
 
 
 @pytest.fixture(scope="module")
@@ -171,3 +176,14 @@ def test_the_models_of_a_run_are_not_evaluated_by_a_merge(models, fusion, tmp_pa
     status, said = fusion(tmp_path / "run.yaml", "--evaluate", models / "sums.jsonl", method=None)
     assert status == 1
     assert "are measured by fusion evaluate" in " ".join(said.split())
+
+
+def test_questions_of_a_suite_that_weights_were_chosen_on_are_counted_below_its_table():
+    words = " ".join(f"word{i}" for i in range(14))
+    samples = [sample(f"{i}").model_copy(update={"prompt": prompt}) for i, prompt in enumerate([words, "other " * 14])]
+    found = MergeEvaluation([EvaluatedModel("merged", "merged", "m")], [result("merged", samples, suite="own")])
+    validation = [Example(({"role": "user", "content": words.upper()},), "x", "validation")]
+    assert overlap_notes(found, validation) == [
+        "1 of 2 questions of sums share 13 words in a row with the examples that the weights were chosen on."
+    ]
+    assert overlap_notes(found, []) == []
