@@ -78,8 +78,8 @@ def merge(
             )
         until(inputs[0], override, "merge")
         return
-    names = {"tokenizer_source": tokenizer_source, "allow_different": allow_different}
-    options = recipe_options(dtype=dtype, vocabulary=vocabulary, search=search, evaluate=evaluate, **names)
+    names = {"tokenizer_source": tokenizer_source, "allow_different": allow_different, "evaluation": evaluate}
+    options = recipe_options(dtype=dtype, vocabulary=vocabulary, search=search, **names)
     if method is not None:
         keys = recipe_keys(method, inputs, base_model=base_model, settings=override)
         recipe = parse_recipe(keys | options, "fusion merge")
@@ -96,10 +96,10 @@ def merge(
         run_recipe(recipe, out, threads)
 
 
-def recipe_options(*, search: str | None, evaluate: Sequence[str], **options: Any) -> dict[str, Any]:
-    """The keys of a recipe that options of the command line set."""
-    data = {"search": search and {"validation": {"path": search}}, "evaluation": [*evaluate]}
-    return {key: value for key, value in (options | data).items() if value not in (None, [])}
+def recipe_options(*, search: str | None, **options: Any) -> dict[str, Any]:
+    """The keys of a recipe that options of the command line set; of the same name, but for `search`."""
+    given = options | {"search": search and {"validation": {"path": search}}}
+    return {key: value for key, value in given.items() if value not in (None, [])}
 
 
 def recipe_keys(

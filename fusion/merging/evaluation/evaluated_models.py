@@ -61,7 +61,7 @@ def evaluated_models(recipe: MergeRecipe, out: Path, *, equal_weights: bool = Fa
     """The base, every input once, with `equal_weights` the merge in which all count the same, and the merged model, last."""
     base = recipe.base_model
     paths = list(dict.fromkeys(entry.model for entry in recipe.models))
-    found = [EvaluatedModel(BASE, "base", base)] if base else []
+    found = [EvaluatedModel(BASE, "base", base, _folded(recipe, base))] if base else []
     for path, name in short_names([path for path in paths if not base or not _is_same(path, base)]).items():
         found.append(EvaluatedModel(name, "input", path, _folded(recipe, path)))
     if equal_weights and (equal := equally_weighted(recipe)):
@@ -103,7 +103,8 @@ def _folded(recipe: MergeRecipe, path: str) -> MergeRecipe | None:
     """The merge that makes a model of an adapter and its base, in the type of the result; None for a model folder."""
     if Path(path).exists() and not (Path(path) / ADAPTER_CONFIG).is_file():
         return None
-    keys = {"base_model": recipe.base_model, "dtype": recipe.dtype, "vocabulary": recipe.vocabulary}
+    base = None if path == recipe.base_model else recipe.base_model
+    keys = {"base_model": base, "dtype": recipe.dtype, "vocabulary": recipe.vocabulary}
     return MergeRecipe.model_validate({**keys, "models": [{"model": path}], "method": Linear().model_dump()})
 
 
