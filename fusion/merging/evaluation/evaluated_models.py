@@ -109,8 +109,10 @@ def _folded(recipe: MergeRecipe, path: str) -> MergeRecipe | None:
 
 
 def _folders(path: str) -> list[str]:
-    """The folders that a path names: itself, or a model and the adapters behind each +."""
-    return [path] if Path(path).exists() else path.split("+")
+    """The folders that a path names: itself, or a model and its adapter with + between them."""
+    pairs = [(path[:place], path[place + 1 :]) for place, letter in enumerate(path) if letter == "+"]
+    found = [list(pair) for pair in pairs if all(Path(folder).is_dir() for folder in pair)]
+    return [path] if Path(path).exists() or not found else found[0]
 
 
 def _is_same(path: str, other: str) -> bool:

@@ -4,12 +4,26 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from fusion.merging.evaluation.evaluated_models import equally_weighted, evaluated_models, short_names
 from fusion.merging.recipes.merge_recipe import parse_recipe
 from fusion.models.loading import load_model
 from tests.helpers.families import edit_weights, load_tensors
-from tests.merging.files.test_lora_inputs import adapter
+
+UP = "model.layers.1.mlp.up_proj"
+
+
+def adapter(folder):
+    """An adapter of one projection, as peft saves it, and its factors."""
+    draw, prefix = torch.Generator().manual_seed(0), f"base_model.model.{UP}"
+    factors = torch.randn(24, 3, generator=draw), torch.randn(3, 16, generator=draw)
+    folder.mkdir()
+    names = [f"{prefix}.lora_B.weight", f"{prefix}.lora_A.weight"]
+    save_file(dict(zip(names, factors, strict=True)), folder / "adapter_model.safetensors")
+    settings = {"peft_type": "LORA", "lora_alpha": 6, "r": 3, "bias": "none", "target_modules": ["up_proj"]}
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    return factors
 
 
 def recipe(base, models, **keys):
@@ -54,13 +68,11 @@ def test_equal_weights_are_one_nth_for_each_and_the_middle_for_slerp(family, tmp
 
 def test_an_adapter_is_evaluated_as_the_model_it_makes_with_its_base_which_is_removed_afterwards(family, tmp_path):
     base, (one, *_) = family
-    tensors = adapter(tmp_path / "lora")
+    lora_b, lora_a = adapter(tmp_path / "lora")
     _, of_adapter, _, _ = evaluated_models(recipe(base, [tmp_path / "lora", one]), tmp_path / "out")
-    name = "model.layers.1.mlp.up_proj"
-    factors = [tensors[f"base_model.model.{name}.lora_{letter}.weight"].double() for letter in "BA"]
     with of_adapter.loadable(tmp_path / "folded", threads=1) as ref:
-        weight = dict(load_model(ref).named_parameters())[f"{name}.weight"]
-    expected = load_tensors(base)[f"{name}.weight"].double() + 2 * factors[0] @ factors[1]
+        weight = dict(load_model(ref).named_parameters())[f"{UP}.weight"]
+    expected = load_tensors(base)[f"{UP}.weight"].double() + 2 * lora_b.double() @ lora_a.double()
     torch.testing.assert_close(weight.double(), expected, rtol=1e-6, atol=1e-6)
     assert not (tmp_path / "folded").exists()
 
@@ -80,5 +92,6 @@ def test_what_a_model_is_made_of_decides_its_identity_and_what_was_measured_of_i
     edit_weights(one, change)
     changed = [model.identity() != old for model, old in zip(models, before, strict=True)]
     assert changed == [False, True, False, True, True]
-    (tmp_path / "lora/adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "lora_alpha": 1, "r": 3}))
+    settings = tmp_path / "lora/adapter_config.json"
+    settings.write_text(settings.read_text().replace("6", "1"))
     assert models[2].identity() != before[2]
