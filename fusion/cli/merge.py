@@ -130,7 +130,7 @@ def run_recipe(recipe: MergeRecipe, out: Path, threads: int | None = None) -> No
     quiet()
     validation = validation_examples(recipe.search)
     evaluations = merge_evaluations(recipe, validation)
-    models = plan_evaluation(recipe, out, evaluations)
+    models = plan_evaluation(recipe, out, evaluations, validation)
     _tell(out, _merge_or_search(recipe, out, validation, threads=threads))
     evaluate_merge(models, recipe, out, evaluations, validation=validation, threads=threads)
 

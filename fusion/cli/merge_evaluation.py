@@ -18,6 +18,7 @@ from fusion.merging.evaluation.merge_evaluation import (
     ModelEvaluation,
     evaluate_models,
 )
+from fusion.merging.search import count_trials, is_searched
 from fusion.models.checkpoint_files import stored_tensors
 from fusion.models.loading import ModelRef, check_model_folder
 from fusion.report.score_table import markdown, plain, terminal_tables
@@ -35,15 +36,19 @@ RESULTS = "evaluations"
 CHOSEN_ON = "The weights were chosen on these examples, so the merged model looks better here than on others."
 
 
-def plan_evaluation(recipe: MergeRecipe, out: Path, evaluations: Sequence[ModelEvaluation]) -> list[EvaluatedModel]:
-    """Say what the evaluation will take, and find what cannot be read, before anything is merged; return the models.
+def plan_evaluation(
+    recipe: MergeRecipe, out: Path, evaluations: Sequence[ModelEvaluation], validation: Sequence[Example]
+) -> list[EvaluatedModel]:
+    """Say what search and evaluation will take, and find what cannot be read, before anything is merged.
 
-    Raises what loading tokenizers and configurations raises, and ValueError for an example longer than a model's context.
+    Returns the models that are evaluated. Raises what loading tokenizers and configurations raises, and ValueError for an example longer than a model's context.
     """
     models = evaluated_models(recipe, out, equal_weights=recipe.search is not None)
     folders = [model for model in models if model.recipe is None and model.role != "merged"]
     for model in folders:
         check_model_folder(ModelRef(model.path))
+    if recipe.search is not None and not is_searched(recipe, out):
+        show([f"Search: at most {count_trials(recipe):,} merges, each read on {len(validation):,} examples"])
     names = ", ".join(model.name for model in models)
     show([f"Evaluation of {len(models)} models, one in memory at a time{_memory(folders)}: {names}"])
     refs = [ModelRef(model.path) for model in folders]

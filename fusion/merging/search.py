@@ -169,6 +169,13 @@ def initial_weights(recipe: MergeRecipe) -> list[float]:
     return numbers
 
 
+def count_trials(recipe: MergeRecipe) -> int:
+    """At most so many merges are tried by the recipe's search. Raises ValueError where the method has no weights to search."""
+    assert recipe.search is not None
+    algorithm, size = recipe.search.algorithm, len(initial_weights(recipe))
+    return algorithm.evaluations if isinstance(algorithm, NelderMead) else len(algorithm.values) ** size + 1
+
+
 def check_disjoint(validation: Sequence[Example], test: Sequence[Example]) -> None:
     """Raise ValueError where what weights are chosen on asks what results are reported on, whatever case and white space."""
     tested = {example.question: example for example in test}

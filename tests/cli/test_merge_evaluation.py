@@ -122,6 +122,7 @@ def test_after_a_search_the_table_has_the_best_the_inputs_and_equal_weights(mode
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     status, said = fusion(tmp_path / "recipe.yaml", "--out", models / "out", method=None)
     assert status == 0, said
+    assert "Search: at most 5 merges, each read on 4 examples" in said
     figures = json.loads((models / "out/evaluation.json").read_text())["heldout"]
     assert [model["name"] for model in figures["models"]] == ["base", "good", "bad", "equal weights", "merged"]
     scores = {m["name"]: m["scores"]["questions"]["bits_per_byte"]["value"] for m in figures["models"]}

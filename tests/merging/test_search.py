@@ -12,6 +12,7 @@ from fusion.merging.recipes.merge_recipe import parse_recipe
 from fusion.merging.recipes.search_settings import GridSearch, NelderMead
 from fusion.merging.search import (
     check_disjoint,
+    count_trials,
     initial_weights,
     is_searched,
     merge_again,
@@ -161,6 +162,13 @@ def test_what_a_killed_search_left_goes_and_what_is_not_its_own_stays(trained, t
     with pytest.raises(FileExistsError, match=r".other.trial is in the way, and no merge has made it; move it away"):
         search_and_merge(recipe_with_search(trained), tmp_path / "other", [])
     assert (tmp_path / ".other.trial/mine.txt").read_text() == "mine"
+
+
+def test_a_search_says_beforehand_how_many_merges_it_tries_at_most(trained):
+    recipe = recipe_with_search(trained)
+    assert count_trials(recipe) == 10  # three values for each of two weights, and the start
+    search = recipe.search.model_copy(update={"algorithm": NelderMead(evaluations=7)})
+    assert count_trials(recipe.model_copy(update={"search": search})) == 7
 
 
 def test_validation_examples_may_not_be_test_examples(trained):
