@@ -41,7 +41,8 @@ def plan_evaluation(
 ) -> list[EvaluatedModel]:
     """Say what search and evaluation will take, and find what cannot be read, before anything is merged.
 
-    Returns the models that are evaluated. Raises what loading tokenizers and configurations raises, and ValueError for an example longer than a model's context.
+    Returns the models that are evaluated. Raises what loading tokenizers and configurations raises, and ValueError for an
+    example longer than a model's context.
     """
     models = evaluated_models(recipe, out, equal_weights=recipe.search is not None)
     folders = [model for model in models if model.recipe is None and model.role != "merged"]
