@@ -66,7 +66,8 @@ def validation_examples(search: WeightSearch | None) -> list[Example]:
     """Load the examples that weights are chosen on. Raises ValueError where one of them is among the test data."""
     if search is None:
         return []
-    settings = _settings("search.validation", {"domain": "validation"} | search.validation)
+    split = _split(str(search.validation.get("path", "")), "validation")
+    settings = _settings("search.validation", {"domain": "validation"} | split | search.validation)
     if settings.split == "test":
         raise ValueError(f"search: {settings.path} would be searched on its split `test`; choose on other data.")
     examples = list(unique_examples(load(**settings.reading)))
@@ -94,8 +95,8 @@ def _heldout(number: int, entry: dict[str, Any]) -> HeldoutData:
         )
     if not Path(path).exists() and (close := difflib.get_close_matches(path, suites(), n=1, cutoff=0.75)):
         raise ValueError(f"evaluation.{number}: there is no suite and no file {path}; did you mean {close[0]}?")
-    split = {"split": "heldout"} if path.startswith(BUILTIN) else {}
-    settings = _settings(f"evaluation.{number}", {"domain": _label(path)} | split | entry)
+    keys = {"domain": _label(path)} | _split(path, "heldout") | entry
+    settings = _settings(f"evaluation.{number}", keys)
     if settings.response is None:
         raise ValueError(
             f"evaluation.{number}: {path} has no response to measure with response: null; name its column."
@@ -148,6 +149,11 @@ def _suite(number: int, entry: dict[str, Any]) -> SuiteEvaluation:
 
 def _yaml_keys(path: str) -> dict[str, Any]:
     return read_yaml(Path(path)) if path.endswith(YAML) and Path(path).is_file() else {}
+
+
+def _split(path: str, name: str) -> dict[str, str]:
+    """The split of built-in data that is for this; other data have splits of their own."""
+    return {"split": name} if path.startswith(BUILTIN) else {}
 
 
 def _label(path: str) -> str:

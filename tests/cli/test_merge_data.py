@@ -65,6 +65,13 @@ def test_a_search_without_evaluation_shows_the_validation_examples_by_that_name(
     assert merge_evaluations(recipe, []) == []
 
 
+def test_built_in_data_are_validation_in_a_search_and_held_out_in_an_evaluation():
+    validation = validation_examples(WeightSearch(validation={"path": "builtin:sums", "limit": 40}))
+    [found] = evaluations({"path": "builtin:sums", "limit": 40}, validation=validation)
+    assert found.describe([]) == "40 examples (sums 40)"
+    assert not {example.question for example in validation} & {example.question for example in found.examples}
+
+
 def test_a_run_brings_its_heldout_data_its_answers_and_its_prompts(tmp_path):
     changes = {"evaluation": {"exact_match": ["d0"], "max_new_tokens": 3}}
     raw = runs.raw(tmp_path, **changes)
