@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from fusion.merging.adapters.model_reference import is_adapter, split_reference
 from fusion.merging.methods.base import WeightedMethod
 from fusion.merging.methods.linear import Linear
 from fusion.merging.recipes.merge_recipe import MergeRecipe
 from fusion.merging.search import merge_recipe
-from fusion.models.checkpoint_files import ADAPTER_CONFIG
 from fusion.models.loading import ModelRef, model_fingerprint
 from fusion.runtime.artifacts import fingerprint
 
@@ -40,8 +40,8 @@ class EvaluatedModel:
             return fingerprint({"model": model_fingerprint(ModelRef(self.path))})
         keys = self.recipe.model_dump(mode="json", exclude={"models", "base_model"})
         named = [self.recipe.base_model, *(entry.model for entry in self.recipe.models)]
-        folders = [folder for path in named if path for folder in _folders(path)]
-        return fingerprint({"recipe": keys, "inputs": [model_fingerprint(ModelRef(folder)) for folder in folders]})
+        folders = [folder for path in named if path for folder in split_reference(Path(path)) if folder]
+        return fingerprint({"recipe": keys, "inputs": [model_fingerprint(ModelRef(str(folder))) for folder in folders]})
 
     @contextmanager
     def loadable(self, folder: Path, threads: int | None) -> Iterator[ModelRef]:
@@ -101,18 +101,11 @@ def _telling_part(path: str, parts: Mapping[str, Sequence[str]]) -> str:
 
 def _folded(recipe: MergeRecipe, path: str) -> MergeRecipe | None:
     """The merge that makes a model of an adapter and its base, in the type of the result; None for a model folder."""
-    if Path(path).exists() and not (Path(path) / ADAPTER_CONFIG).is_file():
-        return None
+    if Path(path).exists() and not is_adapter(Path(path)):
+        return None  # what does not exist is refused by the merge
     base = None if path == recipe.base_model else recipe.base_model
     keys = {"base_model": base, "dtype": recipe.dtype, "vocabulary": recipe.vocabulary}
     return MergeRecipe.model_validate({**keys, "models": [{"model": path}], "method": Linear().model_dump()})
-
-
-def _folders(path: str) -> list[str]:
-    """The folders that a path names: itself, or a model and its adapter with + between them."""
-    pairs = [(path[:place], path[place + 1 :]) for place, letter in enumerate(path) if letter == "+"]
-    found = [list(pair) for pair in pairs if all(Path(folder).is_dir() for folder in pair)]
-    return [path] if Path(path).exists() or not found else found[0]
 
 
 def _is_same(path: str, other: str) -> bool:

@@ -66,15 +66,19 @@ def test_equal_weights_are_one_nth_for_each_and_the_middle_for_slerp(family, tmp
     assert roles == ["base", "input", "input", "input", "equal weights", "merged"]
 
 
-def test_an_adapter_is_evaluated_as_the_model_it_makes_with_its_base_which_is_removed_afterwards(family, tmp_path):
+@pytest.mark.parametrize("grown_from", ["base", "m2"])
+def test_an_adapter_is_evaluated_as_the_model_it_makes_which_is_removed_afterwards(family, tmp_path, grown_from):
     base, (one, *_) = family
     lora_b, lora_a = adapter(tmp_path / "lora")
-    _, of_adapter, _, _ = evaluated_models(recipe(base, [tmp_path / "lora", one]), tmp_path / "out")
+    path = tmp_path / "lora" if grown_from == "base" else f"{tmp_path / grown_from}+{tmp_path / 'lora'}"
+    _, of_adapter, _, _ = evaluated_models(recipe(base, [path, one]), tmp_path / "out")
+    assert of_adapter.name == "lora"
     with of_adapter.loadable(tmp_path / "folded", threads=1) as ref:
         weight = dict(load_model(ref).named_parameters())[f"{UP}.weight"]
-    expected = load_tensors(base)[f"{UP}.weight"].double() + 2 * lora_b.double() @ lora_a.double()
+    expected = load_tensors(tmp_path / grown_from)[f"{UP}.weight"].double() + 2 * lora_b.double() @ lora_a.double()
     torch.testing.assert_close(weight.double(), expected, rtol=1e-6, atol=1e-6)
     assert not (tmp_path / "folded").exists()
+    assert of_adapter.identity() != evaluated_models(recipe(base, [one, path]), tmp_path / "out")[1].identity()
 
 
 def test_what_a_model_is_made_of_decides_its_identity_and_what_was_measured_of_it_does_not(family, tmp_path):
