@@ -70,7 +70,17 @@ def merge(
     file = Path(inputs[0])
     raw = read_yaml(file) if method is None and len(inputs) == 1 and file.is_file() else None
     if method is None and (raw is None or not is_merge_recipe(raw)):
-        given = (base_model, out, dtype, vocabulary, search, threads, evaluate or None, tokenizer_source, allow_different or None)
+        given = (
+            base_model,
+            out,
+            dtype,
+            vocabulary,
+            search,
+            threads,
+            evaluate or None,
+            tokenizer_source,
+            allow_different or None,
+        )
         if len(inputs) > 1 or any(option is not None for option in given):
             raise ValueError(
                 f"{inputs[0]} is no recipe of a merge; give a recipe, or --method and the models to merge. The models of a run "
