@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import textwrap
 import warnings
@@ -32,6 +33,17 @@ def _fenced(text: str) -> Iterator[tuple[str, str]]:
         if end is None:
             return
         place = end.end()
+
+
+def out_of_json(text: str) -> str:
+    """The program that a JSON object holds, `{"code": "def f(): ..."}`; any other text as it is."""
+    match = re.search(r"{.*}", text, flags=re.DOTALL)
+    try:
+        found = json.loads(match[0]) if match else None
+    except (ValueError, RecursionError):
+        return text
+    strings = [value for value in found.values() if isinstance(value, str)] if isinstance(found, dict) else []
+    return max((value for value in strings if "def " in value and parse(value)), key=len, default=text)
 
 
 def _session(code: str) -> str:

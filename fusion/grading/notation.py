@@ -36,6 +36,9 @@ def plain_number_text(text: str) -> str:
         text.replace("\\$", "").replace("\\%", "%"),
     )
     text = re.sub(r"(?<=\d)[\u00a0\u2009\u202f'](?=\d{3}(?!\d))", "", text)
+    # 1.234,56: a point before the comma can only part thousands
+    text = re.sub(r"(?<![\d.,])\d{1,3}(?:\.\d{3})+,\d+(?![\d.,]*\d)", _with_decimal_comma, text)
+    text = re.sub(r"(\d*)\.(\d*)\\(?:overline|bar)\s*{?(\d+)}?", _repeating, text)
     text = re.sub(r"[⁻⁺⁰¹²³⁴⁵⁶⁷⁸⁹]+", lambda match: f"^{{{match[0].translate(RAISED)}}}", text.translate(SIGNS))
     text = re.sub(r"\\[dtc]?frac\s*(\d)\s*(\d)(?!\d)", r"((\1)/(\2))", text)
     for _ in range(4):  # from the innermost braces out
@@ -50,6 +53,17 @@ def plain_number_text(text: str) -> str:
     text = re.sub(r"\\(?:cdot|times|ast)\b", "*", text)
     text = re.sub(r"\\div\b", "/", text)
     return re.sub(r"\\(?:approx|simeq|sim|doteq|equiv)\b|≈|≃|≅|⇒|→", "=", text).replace("\\,", " ").replace("\\!", "")
+
+
+def _with_decimal_comma(match: re.Match[str]) -> str:
+    return match[0].replace(".", "").replace(",", ".")
+
+
+def _repeating(match: re.Match[str]) -> str:
+    r"""A repeating decimal, `0.1\overline{6}`, as a fraction."""
+    whole, fixed, period = match.groups()
+    denominator = 10 ** len(fixed) * (10 ** len(period) - 1)
+    return f"(({int(whole + fixed + period) - int(whole + fixed or 0)})/({denominator}))"
 
 
 def _fraction(match: re.Match[str]) -> str:

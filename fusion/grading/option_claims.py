@@ -10,10 +10,17 @@ WORDS_FOR_IT = (
     "answers?", r"ans\.?", "choice", "option", "selection", "letter", "guess", "response", "statement",
     r"the\s+(?:correct|right|best)", r"(?:correct|right|best)\s+one",
 )  # fmt: skip
-NOUN = rf"(?:\b(?:{'|'.join(WORDS_FOR_IT)})\b(?:\s+(?:left|remaining|that\s+(?:is|remains|fits|applies)(?:\s+\w+)?))?|答案)"
+IN_OTHER_LANGUAGES = (
+    r"\b(?:réponse|respuesta|antwort|risposta|resposta|ответ|odpowiedź|antwoord)\b(?:\s+(?:correct|corre[ct]t|richtig|rett|juist)\w*)?"
+    "|答案|答え|正解|정답|答"
+)
+NOUN = (
+    rf"(?:\b(?:{'|'.join(WORDS_FOR_IT)})\b(?:\s+(?:left|remaining|that\s+(?:is|remains|fits|applies)(?:\s+\w+)?))?"
+    rf"|(?:{IN_OTHER_LANGUAGES}))"
+)
 BE = (
     r"(?:is|are|was|be|(?:would|should|must|will|could|may|might|has\s+to|seems\s+to|appears\s+to)\s+be|'s"
-    "|=|:|->|→|⇒|-|–|—|是|为|选)"
+    r"|(?:est|es|ist|è|é|jest)\b(?:\s+(?:la|le|el|il|o|a|die|der|das)\b)?|=|:|->|→|⇒|-|–|—|是|は|为|選|选)"
 )
 ADVERBS = r"clearly|therefore|thus|likely|probably|most|definitely|simply|indeed|either|both"
 FILLER = rf"(?:\s|:|,|=|\b(?:{ADVERBS}|the|an?|letter|option|choice|answer|correct|statement)\b(?=\s+\(?[A-Z]\b))*"
@@ -25,7 +32,7 @@ CHOOSING = (
     "choose", "chose", "say", "probably", "certainly", "definitely", "pick(?:ed)?",
     "select(?:ed)?",
     r"go(?:ing)?\s+with", r"opt\s+for", r"settle\s+on", r"vote\s+for", r"(?:it|that|this)\s+(?:is|(?:would|must|should)\s+be)",
-    "it's", r"that\s+leaves(?:\s+us\s+with)?", r"leaving(?:\s+only)?",
+    "it's", r"(?:that|which|this)\s+leaves(?:\s+us)?(?:\s+(?:with|only))*", r"leaving(?:\s+us)?(?:\s+(?:with|only))*", "only",
 )  # fmt: skip
 SO = r"(?:^|[\n.;!,—-][ \t]*)(?:so|thus|hence|therefore|(?:in\s+)?conclusion|final(?:ly)?|=>|⇒|→|∴)\s*[,:]?\s*"
 OF_THE_QUESTION = r"(?:\s+(?:here|(?:to|for)\s+(?:this|the)\s+question|that\s+\w+\s+\w+))?"
@@ -35,6 +42,7 @@ BEFORE_A_LETTER = (
     SO,
     rf"\b(?:correct|right|best)\s+{NOUN}\s*",
     r"\b(?:correct|right)\s*:\s*",
+    r"(?<!不)[选選]\s*(?:择|擇|项|項)?\s*",
 )
 """What may stand before the letter that it says is right."""
 SMALL = r"(?:because|since|is\s+(?:the\s+)?(?:correct|right|best|true))\b"
@@ -101,7 +109,7 @@ def _claims(text: str, letters: str) -> Iterator[Claim]:
             claim = claim_at(text, match.end(), letters)
             if claim is not None and not is_denied(text, match.start()):
                 yield claim
-    called_right = rf"{letter}(?:[).:]\s[^.;\n]{{0,60}}?)?\s*(?:(?:{BE}|seems|appears|looks)\s+{RIGHT}\b|is[.!]?\s*$)"
+    called_right = rf"{letter}(?:[).:]\s[^.;\n]{{0,60}}?)?\s*(?:(?:{BE}|seems|appears|looks)\s+{RIGHT}\b|is[.!]?\s*$|remains\b)"
     for match in re.finditer(called_right, text):
         if not re.match(r"\s*(?:in|only if)\b", text[match.end() :]) and not _is_joined(text, match.start(), letter):
             yield Claim(match.start(), (_found(match),))

@@ -42,9 +42,10 @@ def same_phrase(answer: str | None, target: str) -> bool:
         return first is not None and first[0] == wanted and not re.search(r"\b(?:and|or|but)\b", said)
     if re.fullmatch(r"-?[\d.]+", wanted):
         return evaluate(said) == evaluate(wanted)
-    return re.sub(r"[,\s]+", " " if re.search(r"\w", wanted) else "", said) == re.sub(
-        r"\s+", " " if re.search(r"\w", wanted) else "", wanted
-    )
+    if ":" not in wanted:  # `sorted: apple, bat`
+        said = said.rpartition(":")[2].strip()
+    space = " " if re.search(r"\w", wanted) else ""
+    return re.sub(r"[,\s]+", space, said) == re.sub(r"\s+", space, wanted)
 
 
 def _plain(text: str) -> str:

@@ -11,7 +11,7 @@ import re
 import textwrap
 from collections.abc import Collection, Iterator, Sequence
 
-from fusion.grading.code_blocks import LONGEST, code_blocks, future_first, longest_prefix, parse
+from fusion.grading.code_blocks import LONGEST, code_blocks, future_first, longest_prefix, out_of_json, parse
 from fusion.grading.statements import without_thoughts
 
 STARTS = re.compile(
@@ -27,7 +27,7 @@ def extract_code(text: str, names: Collection[str] = ()) -> str:
     (prints, assertions, a main block) is left out where `names` are known. A text without anything that parses is returned as
     it stands: its last block, or all of it.
     """
-    text = without_thoughts(text)
+    text = out_of_json(without_thoughts(text))
     blocks = [block for block in code_blocks(text) if block.strip()]
     parts = [part for block in blocks or [text] if (part := _longest_part(block, names))]
     if not parts:
@@ -43,7 +43,7 @@ def complete_function(text: str, prompt: str, name: str) -> str:
 
     A body may have lost its indentation, wholly or in its first line; what follows it and is no Python is cut off.
     """
-    text = without_thoughts(text)
+    text = out_of_json(without_thoughts(text))
     code = extract_code(text, [name])
     if _defined(code, [name]):
         # the prompt brings imports and helpers; the later definition holds

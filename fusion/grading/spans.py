@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import string
+import unicodedata
 from collections.abc import Sequence
 from fractions import Fraction
 
-from fusion.grading.notation import WORDS
+from fusion.grading.notation import SCALES, WORDS
 from fusion.grading.statements import extract_boxed, extract_final_answer, last_statement, without_invented_question
 
 MONTHS = [
@@ -76,9 +77,9 @@ def _gives(answer: str, spans: Sequence[str]) -> bool:
     wanted, said = [_words(span) for span in spans], _words(_essence(answer, spans))
     if not wanted or not all(wanted) or _further(answer, wanted):
         return False
-    if all(f" {words} " in f" {said} " for words in wanted):
-        return True
-    return all(f" {_digits(words)} " in f" {_digits(said)} " for words in wanted)
+    return any(
+        all(f" {form(words)} " in f" {form(said)} " for words in wanted) for form in (str, _digits, _written_out)
+    )
 
 
 def _essence(answer: str, spans: Sequence[str]) -> str:
@@ -95,6 +96,7 @@ def _further(answer: str, wanted: Sequence[str]) -> bool:
     if len(alternatives) > 1 and not any(" or " in f" {words} " for words in wanted):
         return True
     items = re.split(r",?\s+(?:and|&)\s+|,\s+" if len(wanted) > 1 else r",?\s+(?:and|&)\s+", answer.split(":")[-1])
+    items = [re.sub(r"^(?:the|an?)\s+", "", item, flags=re.IGNORECASE) for item in items]
     if len(items) < 2:
         return False
     return any(re.match(r"[A-Z0-9]", item) and not _holds(item, wanted) for item in items)
@@ -109,6 +111,8 @@ def _words(text: str) -> str:
     """Small letters, no articles; punctuation and hyphens part words; numbers and dates in one form."""
     text = text.translate(str.maketrans({"−": "-", "–": "-", "—": "-", "’": "'", "‘": "'", "“": '"', "”": '"'}))
     text = re.sub(r"\\(?:text|mathrm|textbf)\s*{([^{}]*)}|\\\$", lambda match: match[1] or " ", text)
+    text = re.sub(r"(\d*)\s?([½¼¾⅛⅜⅝⅞])", lambda match: str(int(match[1] or 0) + unicodedata.numeric(match[2])), text)
+    text = "".join(char for char in unicodedata.normalize("NFD", text) if not unicodedata.combining(char))
     text = re.sub(r"(?<=\d)(?:,|\{,\}|\\,)(?=\d{3})", "", text.lower())
     text = re.sub(r"(?<=\b[a-z])\.(?=[a-z]\b)", "", re.sub(r"(?<=\d)-(?=[a-z])", " ", text))
     text = re.sub(r"(?<=\w)'s\b|(?<=s)'(?=\s|$)", "", _dates(text))
@@ -129,6 +133,12 @@ def _digits(words: str) -> str:
     return " ".join([str(WORDS[first]), *rest])
 
 
+def _written_out(words: str) -> str:
+    """Words with thousands, millions and billions behind a number as that number: `1.5 million` as 1500000."""
+    scaled = rf"(?<!\S)(\d+(?:\.\d+)?|\d+/\d+) ({'|'.join(SCALES)})(?!\S)"
+    return re.sub(scaled, lambda match: str(Fraction(match[1]) * SCALES[match[2]]), words)
+
+
 def _numeral(word: str) -> str:
     try:
         return str(Fraction(word))
@@ -139,6 +149,10 @@ def _numeral(word: str) -> str:
 def _dates(text: str) -> str:
     """Each date of a text in small letters as day, month in letters, year: `8 may 1945`, however it was written."""
     text = re.sub(r"\b(\d{4})-(\d{2})-(\d{2})\b", lambda date: f"{date[3]} {_month(int(date[2]))} {date[1]}", text)
+    text = re.sub(
+        r"\b(\d{1,2})\.\s?(\d{1,2})\.\s?(\d{4})\b", lambda date: f"{date[1]} {_month(int(date[2]))} {date[3]}", text
+    )
+    text = re.sub(rf"\b(\d{{4}}),?\s+{MONTH}\s+{DAY}(?!\d)", r"\3 \2 \1", text)
     text = re.sub(rf"\b{MONTH}\s+{DAY}(?!\d)(?:\s*,?\s*(\d{{4}})\b)?", r"\2 \1 \3", text)
     text = re.sub(
         rf"\b{DAY}\s+(?:of\s+)?{MONTH}(?![a-z])\s*,?\s*", lambda date: f"{int(date[1])} {_name(date[2])} ", text

@@ -5,6 +5,7 @@ An extraction returns None where the text holds nothing of the kind; that counts
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 
@@ -12,6 +13,36 @@ CLAIM = r"answer\**(?:\s+(?:is|was|would\s+be|should\s+be|must\s+be|will\s+be)|\
 NEXT = "question|problem|exercise|example|passage|q|human|user|instruction"
 INVENTED = re.compile(rf"\n[ \t]*(?:#+\s*|\*+\s*)?(?:next\s+)?(?:{NEXT})\b\s*\d*\s*\**\s*[:.)]", flags=re.IGNORECASE)
 """Where a model that has answered goes on with a question that nobody asked."""
+
+
+ANSWER_KEYS = ("answer", "final_answer", "final answer", "choice", "option", "result", "solution")
+COURTESY = re.compile(
+    r"(?:(?<=[.!?*)])\s+|\n\s*)(?:please\s+)?(?:let me know|feel free|i hope|hope (?:this|that) helps|if you (?:have|need|want|would)"
+    r"|would you like|do you (?:want|need|have)|is there anything|don't hesitate|shall (?:we|i))\b[^\n]*\s*\Z",
+    flags=re.IGNORECASE,
+)
+"""What a model says to its user once it has answered."""
+_ASCII = {code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)} | {0x066B: ".", 0x066C: ","}
+
+
+def plain_characters(text: str) -> str:
+    """A text with digits of all scripts, and full-width letters and marks, in ASCII: `١٨`, `१८`, `１８` as 18, `Ｃ` as C."""
+    text = text.translate(_ASCII)
+    return re.sub(r"(?![0-9])\d", lambda digit: str(int(digit[0])), text)
+
+
+def out_of_json(text: str) -> str:
+    """A text whose answer stands in a JSON object, `{"answer": "B"}`, as `Answer: B`; any other as it is."""
+    match = re.search(r"{.*}", text, flags=re.DOTALL)
+    try:
+        found = json.loads(match[0]) if match else None
+    except (ValueError, RecursionError):
+        return text
+    named = {key.lower(): value for key, value in found.items()} if isinstance(found, dict) else {}
+    values = [named[key] for key in ANSWER_KEYS if isinstance(named.get(key), str | int | float | list)]
+    if not values:
+        return text
+    return f"Answer: {', '.join(map(str, values[0])) if isinstance(values[0], list) else values[0]}"
 
 
 def extract_boxed(text: str) -> str | None:
@@ -51,9 +82,11 @@ def last_statement(text: str, words: int = 12) -> str | None:
 def without_invented_question(text: str, is_answer: Callable[[str], bool]) -> str:
     """Cut a text before the first question that the model invented, if what stands before it `is_answer`.
 
-    Thoughts between tags and control tokens written as text are left out too.
+    Thoughts between tags, control tokens written as text and what is said to the user at the end are left out too.
     """
-    text = re.sub(r"\n{3,}", "\n\n", without_thoughts(text))
+    text = re.sub(r"\n{3,}", "\n\n", out_of_json(plain_characters(without_thoughts(text))))
+    while (courtesy := COURTESY.search(text)) and courtesy.start() > 0:
+        text = text[: courtesy.start()]
     for match in INVENTED.finditer(text):
         if is_answer(text[: match.start()]):
             return text[: match.start()]

@@ -45,9 +45,11 @@ def same_value(answer: str | None, truth: str, answer_type: str) -> bool:
 def _truth_value(answer: str) -> bool | None:
     """True or False, as an answer says it first; None where it says neither."""
     match = re.search(
-        r"\b(?:(not)\s+(?:\w+\s+)?)?(true|yes|correct|right|false|no|incorrect|wrong|untrue)\b", answer.lower()
+        r"\b(?:(not|n't)\s+(?:\w+\s+)?)?(true|yes|correct|right|holds?|false|no|incorrect|wrong|untrue)\b",
+        answer.lower().replace("n't", " n't").replace("n’t", " n't"),
     )
-    return None if match is None else (match[2] in ("true", "yes", "correct", "right")) != bool(match[1])
+    said = ("true", "yes", "correct", "right", "hold", "holds")
+    return None if match is None else (match[2] in said) != bool(match[1])
 
 
 def _option(answer: str) -> str | None:
@@ -70,6 +72,9 @@ def _number(answer: str) -> Number | None:
     value = _in_per_cent(answer)
     if value is not None:
         return value
+    either = [value for part in re.split(r"\s+or\s+", answer)[:4] if (value := evaluate(part)) is not None]
+    if len(either) > 1:
+        return either[0] if all(value == either[0] for value in either) else None
     if (value := evaluate(answer)) is not None:
         return value
     plain = plain_number_text(answer)
