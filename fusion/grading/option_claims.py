@@ -103,7 +103,7 @@ def is_denied(text: str, place: int) -> bool:
 
 def _claims(text: str, letters: str) -> Iterator[Claim]:
     letter = letter_pattern(letters)
-    rather = rf"\b(?:not|isn't)\s+{letter}\s*,?\s*(?:but|it\s+is|it's)\s+(?:rather\s+)?"
+    rather = rf"\b(?:not|isn't)\s+{letter}\s*[,.]?\s*(?:but|it\s+is|it's)\s+(?:rather\s+)?"
     for pattern in (*BEFORE_A_LETTER, rather):
         for match in re.finditer(rf"{pattern}(?={letter})", text, flags=re.IGNORECASE | re.MULTILINE):
             claim = claim_at(text, match.end(), letters)

@@ -29,6 +29,7 @@ def _choice(text: str, letters: str, choices: Sequence[str] | None) -> str | Non
         or _by_text(text, letters, choices or [])
         or _lone_line(text, letters)
         or _only_bracketed(text, letters)
+        or _first_sentence(text, choices or [], letters)
     )
 
 
@@ -148,6 +149,16 @@ def _only_bracketed(text: str, letters: str) -> str | None:
     named = rf"(?:\(|\b[oO]ption )([{letters}])(?:\)|\b)(?!\s*(?:is|are)\s+(?:not|in|false|wrong))"
     found = {match[1] for match in re.finditer(named, text)}
     return found.pop() if len(found) == 1 else None
+
+
+def _first_sentence(text: str, choices: Sequence[str], letters: str) -> str | None:
+    """The option whose text, of two words or more, ends the first sentence of an explanation: `Speed depends on the source.`"""
+    first = _words(re.split(r"[.!?](?:\s|$)|\n", text, maxsplit=1)[0])
+    held = [i for i, choice in enumerate(choices) if _holds(first, choice)]
+    if len(held) != 1 or re.search(r"\b(?:not|no|never|options?)\b", first):
+        return None
+    said = _words(choices[held[0]])
+    return letters[held[0]] if " " in said and first.endswith(said) else None
 
 
 def _holds(text: str, choice: str) -> bool:

@@ -185,6 +185,16 @@ def test_in_bubblewrap_other_files_and_processes_are_not_even_there(tmp_path):
     assert run("import os\nassert os.getpid() < 10").passed
 
 
+@bubblewrap
+@linux
+def test_in_bubblewrap_it_has_no_rights_of_root():
+    number = {"x86_64": 125, "aarch64": 90}[platform.machine()]  # capget: effective, permitted and inheritable rights
+    program = (
+        f"{RAW}head, rights = (0x20080522).to_bytes(8, 'little'), bytes(24)\nassert call({number}, head, rights) == 0\n"
+    )
+    assert run(program + "assert not any(rights[:4] + rights[12:16]), rights") == sandbox.ProgramResult(True, "")
+
+
 FILL = "import os\nfor i in range(300):\n    open(str(i), 'wb').write(b'x' * 2 ** 20)\n    {pause}\n"
 
 

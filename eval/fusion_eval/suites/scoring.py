@@ -14,7 +14,7 @@ from fusion.grading import answers, sandbox
 
 logger = logging.getLogger(__name__)
 
-SCORING_VERSION = 2
+SCORING_VERSION = 3
 """Raised with every change of what counts as right; part of each task's version, and so of results and of kept answers."""
 
 Doc = dict[str, Any]
