@@ -39,9 +39,10 @@ def set_limits(task: dict[str, Any]) -> None:
         ("RLIMIT_NPROC", 64),
     ]:
         _, hard = resource.getrlimit(kind := getattr(resource, name))
-        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
         # one second more for the hard limit on CPU: the soft one ends the process with a signal that says why
-        resource.setrlimit(kind, (value, value + (name == "RLIMIT_CPU") if hard == resource.RLIM_INFINITY else hard))
+        most = value + (name == "RLIMIT_CPU")
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(kind, (min(value, most), most))
 
 
 def contain(task: dict[str, Any]) -> dict[str, bool]:
