@@ -11,7 +11,7 @@ WORDS_FOR_IT = (
     r"the\s+(?:correct|right|best)", r"(?:correct|right|best)\s+one",
 )  # fmt: skip
 IN_OTHER_LANGUAGES = (
-    r"\b(?:réponse|respuesta|antwort|risposta|resposta|ответ|odpowiedź|antwoord)\b(?:\s+(?:correct|corre[ct]t|richtig|rett|juist)\w*)?"
+    r"\b(?:réponse|respuesta|antwort|risposta|resposta|ответ|odpowiedź|antwoord)\b(?:\s+(?:correct|corre[ct]?t|richtig|rett|juist)\w*)?"
     "|答案|答え|正解|정답|答"
 )
 NOUN = (
@@ -20,13 +20,13 @@ NOUN = (
 )
 BE = (
     r"(?:is|are|was|be|(?:would|should|must|will|could|may|might|has\s+to|seems\s+to|appears\s+to)\s+be|'s"
-    r"|(?:est|es|ist|è|é|jest)\b(?:\s+(?:la|le|el|il|o|a|die|der|das)\b)?|=|:|->|→|⇒|-|–|—|是|は|为|選|选)"
+    r"|(?:est|es|ist|è|é|jest)\b(?:\s+(?:la|le|el|il|o|a|die|der|das)\b)?(?:\s+(?:letra|lettre|lettera|option|opci[óo]n))?|=|:|->|→|⇒|-|–|—|是|は|为|選|选)"
 )
 ADVERBS = r"clearly|therefore|thus|likely|probably|most|definitely|simply|indeed|either|both"
 FILLER = rf"(?:\s|:|,|=|\b(?:{ADVERBS}|the|an?|letter|option|choice|answer|correct|statement)\b(?=\s+\(?[A-Z]\b))*"
 RIGHT = (
     r"(?:(?:the|an?|most|my|our)\s+)*(?:only\s+|\w*likely\s+|\w+ly\s+)?"
-    r"(?:correct|right|best|true|accurate|appropriate|answer|proper)"
+    r"(?:correct|right|best|better\s+(?:one|choice|option|answer)|true|accurate|appropriate|answer|proper|remaining|one\s+that)"
 )
 CHOOSING = (
     "choose", "chose", "say", "probably", "certainly", "definitely", "pick(?:ed)?",
@@ -42,7 +42,7 @@ BEFORE_A_LETTER = (
     SO,
     rf"\b(?:correct|right|best)\s+{NOUN}\s*",
     r"\b(?:correct|right)\s*:\s*",
-    r"(?<!不)[选選]\s*(?:择|擇|项|項)?\s*",
+    r"(?<!不)[选選]\s*(?:择|擇|项|項)?\s*:?\s*",
 )
 """What may stand before the letter that it says is right."""
 SMALL = r"(?:because|since|is\s+(?:the\s+)?(?:correct|right|best|true))\b"
@@ -66,7 +66,7 @@ def letter_pattern(letters: str) -> str:
     small = letters.lower()
     return (
         rf"(?:[(\[{{\"'“]\s?([{letters}{small}])\s?[)\]}}\"'”]"  # in brackets or quotes, small or not
-        rf"|(?<![A-Za-z0-9'])([{letters}])(?![\w'’]|-\w)(?!\s+(?:few|lot|kind|type|small|large|good|single)\b)"
+        rf"|(?<![A-Za-z0-9'])([{letters}])(?![A-Za-z0-9_À-ɏ'’]|-\w)(?!\s+(?:few|lot|kind|type|small|large|good|single)\b)"
         rf"|(?<![A-Za-z0-9'])([{small}])(?=\s*[).:](?:\s|$)|\s*$|\s*\n|\s+{SMALL}))"
     )
 

@@ -96,10 +96,9 @@ def _further(answer: str, wanted: Sequence[str]) -> bool:
     if len(alternatives) > 1 and not any(" or " in f" {words} " for words in wanted):
         return True
     items = re.split(r",?\s+(?:and|&)\s+|,\s+" if len(wanted) > 1 else r",?\s+(?:and|&)\s+", answer.split(":")[-1])
-    items = [re.sub(r"^(?:the|an?)\s+", "", item, flags=re.IGNORECASE) for item in items]
     if len(items) < 2:
         return False
-    return any(re.match(r"[A-Z0-9]", item) and not _holds(item, wanted) for item in items)
+    return any(re.match(r"[A-Z0-9]|(?:the|an?)\s", item) and not _holds(item, wanted) for item in items)
 
 
 def _holds(item: str, wanted: Sequence[str]) -> bool:

@@ -19,7 +19,8 @@ BRACKETS = r"\\begin{[bpv]?matrix}(.*?)\\end{[bpv]?matrix}|\\?[\[({](.*)[\])}]"
 def extract_value(text: str) -> str | None:
     """Extract what a text gives as its answer: in its last box, after its last "answer is", else its last short statement."""
     text = without_invented_question(text, lambda head: (extract_final_answer(head) or extract_boxed(head)) is not None)
-    return extract_final_answer(text) or extract_boxed(text) or last_statement(text)
+    verdict = re.match(r"\W*(true|false|yes|no)\b\W*(?:\s|$)", text, flags=re.IGNORECASE)  # and then why
+    return extract_final_answer(text) or extract_boxed(text) or (verdict[1] if verdict else last_statement(text))
 
 
 def same_value(answer: str | None, truth: str, answer_type: str) -> bool:
@@ -74,7 +75,7 @@ def _number(answer: str) -> Number | None:
         return value
     either = [value for part in re.split(r"\s+or\s+", answer)[:4] if (value := evaluate(part)) is not None]
     if len(either) > 1:
-        return either[0] if all(value == either[0] for value in either) else None
+        return either[0] if all(math.isclose(value, either[0], rel_tol=0.01) for value in either) else None
     if (value := evaluate(answer)) is not None:
         return value
     plain = plain_number_text(answer)
