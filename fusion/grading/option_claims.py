@@ -32,7 +32,7 @@ CHOOSING = (
     "choose", "chose", "say", "probably", "certainly", "definitely", "pick(?:ed)?",
     "select(?:ed)?",
     r"go(?:ing)?\s+with", r"opt\s+for", r"settle\s+on", r"vote\s+for", r"(?:it|that|this)\s+(?:is|(?:would|must|should)\s+be)",
-    "it's", r"(?:that|which|this)\s+leaves(?:\s+us)?(?:\s+(?:with|only))*", r"leaving(?:\s+us)?(?:\s+(?:with|only))*", "only",
+    "it's", r"(?:that|which|this)\s+leaves(?:\s+us)?(?:\s+(?:with|only))*", r"leaving(?:\s+us)?(?:\s+(?:with|only))*",
 )  # fmt: skip
 SO = r"(?:^|[\n.;!,—-][ \t]*)(?:so|thus|hence|therefore|(?:in\s+)?conclusion|final(?:ly)?|=>|⇒|→|∴)\s*[,:]?\s*"
 OF_THE_QUESTION = r"(?:\s+(?:here|(?:to|for)\s+(?:this|the)\s+question|that\s+\w+\s+\w+))?"
@@ -42,6 +42,7 @@ BEFORE_A_LETTER = (
     SO,
     rf"\b(?:correct|right|best)\s+{NOUN}\s*",
     r"\b(?:correct|right)\s*:\s*",
+    r"\bonly[ \t]+(?:option[ \t]+)?",
     r"(?<!不)[选選]\s*(?:择|擇|项|項)?\s*:?\s*",
 )
 """What may stand before the letter that it says is right."""
@@ -109,7 +110,7 @@ def _claims(text: str, letters: str) -> Iterator[Claim]:
             claim = claim_at(text, match.end(), letters)
             if claim is not None and not is_denied(text, match.start()):
                 yield claim
-    called_right = rf"{letter}(?:[).:]\s[^.;\n]{{0,60}}?)?\s*(?:(?:{BE}|seems|appears|looks)\s+{RIGHT}\b|is[.!]?\s*$|remains\b)"
+    called_right = rf"{letter}(?:[).:]\s[^.;\n]{{0,60}}?)?\s*(?:(?:{BE}|seems|appears|looks)\s+{RIGHT}\b|\bis[.!]?\s*$)|{letter}\s+remains\b"
     for match in re.finditer(called_right, text):
         if not re.match(r"\s*(?:in|only if)\b", text[match.end() :]) and not _is_joined(text, match.start(), letter):
             yield Claim(match.start(), (_found(match),))

@@ -68,6 +68,12 @@ def _listed(lines: Sequence[str], letters: str) -> bool:
     return len(lines) > 1 and [line.upper() for line in lines[:2]] == list(letters[:2])
 
 
+def _is_list(text: str, letters: str) -> bool:
+    """Whether a text begins with the first two options, a line each, numbered or not: `1. A. ice`, `2. B. fire`."""
+    first, second = (rf"\s*(?:\d+[.)]\s+)?\(?{letter}\s?[).:]" for letter in letters[:2])
+    return bool(re.match(rf"{first}[^\n]*\n+{second}", text))
+
+
 def _listed_in_line(text: str, letters: str) -> bool:
     """Whether the first options are listed in one line, `(A) ice (B) fire (C) stone`, without a word about them."""
     marks = r"[^\n]*".join(rf"(?<!\w)\(?{letter}\s?[).:]\s" for letter in letters[:3])
@@ -96,15 +102,16 @@ def _called_wrong(rest: str, letters: str) -> bool:
     return bool(wrong) and not re.search(rf"(?<!\w)[{letters}](?!\w)", sentence)
 
 
-def _said(text: str) -> list[str]:
-    """What a text says that the answer is, in words, to the end of each line."""
+def _said(text: str, letters: str) -> list[str]:
+    """What a text says that the answer is, in words, to the end of each line; not where it lists all options again."""
     matches = re.finditer(rf"{NOUN}\s*{BE}\s*([^\n]+)", text, flags=re.IGNORECASE)
-    return [match[1] for match in matches if not is_denied(text, match.start())]
+    stated = [match for match in matches if not is_denied(text, match.start())]
+    return [match[1] for match in stated if not _is_list(text[match.start(1) :], letters)]
 
 
 def _exactly(text: str, letters: str, choices: Sequence[str]) -> str | None:
     """The option whose text is the whole answer, such as `Both A and B`; one that is but a letter is none."""
-    for place in [text, *_said(text)[-1:]]:
+    for place in [text, *_said(text, letters)[-1:]]:
         same = [i for i, choice in enumerate(choices) if len(_words(choice)) > 1 and _words(choice) == _words(place)]
         if len(same) == 1:
             return letters[same[0]]
@@ -113,8 +120,8 @@ def _exactly(text: str, letters: str, choices: Sequence[str]) -> str | None:
 
 def _by_text(text: str, letters: str, choices: Sequence[str]) -> str | None:
     """The option whose text is the final answer, or the only one that a short answer or its last line holds."""
-    said = _said(text)
-    if not said and len(_option_lines(text, letters)) > 1:  # a list of options holds their texts
+    said = _said(text, letters)
+    if not said and (len(_option_lines(text, letters)) > 1 or _is_list(text, letters)):  # a list of options holds their texts
         return None
     lines = [line for line in text.splitlines() if line.strip()]
     longest_choice = max((len(choice.split()) for choice in choices), default=0)
@@ -139,7 +146,11 @@ def _lone_line(text: str, letters: str) -> str | None:
         lines = lines[len(letters) :] if lines[: len(letters)] == list(letters) else []
     elif _listed_in_line(text, letters) or re.search(r"\boptions?\b[^\n]*:\s*\n", text, flags=re.IGNORECASE):
         return None  # all are listed or gone through, and it ends before a choice
-    lone = re.findall(rf"(?:^|[.!?])\s*\(?([{letters}])\)?[.!]?\s*$", text, flags=re.MULTILINE)
+    only_letters = rf"(?:\d+[.)]\s*)?(?:[{letters}][.):]?\s+)+[{letters}]"  # `A. B. C. D.`
+    ends = rf"^(?:[^\n]*[^\W\d]['\")\]]*[.!?])?[ \t]*\(?([{letters}])\)?[.!]?[ \t]*$"
+    lone = [
+        match[1] for match in re.finditer(ends, text, flags=re.MULTILINE) if not re.match(only_letters, match[0])
+    ]
     distinct = {*lines, *lone}
     return distinct.pop() if len(distinct) == 1 else None
 

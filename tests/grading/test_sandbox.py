@@ -49,6 +49,7 @@ def victim(tmp_path):
         "open('a.txt', 'w').write('x')\nimport os\nos.remove('a.txt')",
         "import threading\nt = threading.Thread(target=print)\nt.start()\nt.join()",
         "print('much ' * 1_000_000)",
+        "import os\nos.write(1, b'noise')",
         "import tempfile\ntempfile.TemporaryFile().write(b'a')",
         "import atexit, os\n@atexit.register\ndef noise():\n    for fd in range(3, 20):\n        try: os.write(fd, b'noise')\n"
         "        except OSError: pass",
