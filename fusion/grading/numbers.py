@@ -27,6 +27,10 @@ ASIDE = (
 """What stands before a number that is not the answer but says of what, when or how it was found."""
 
 
+FURTHER_STEP = r"(?i)\W*(?:now|next|then|finally|first|second|third|step \d+)\b[^\n]*[^\s.!?:)\]$}*\d]\s*$"
+"""A last line that begins a further step and was cut off in it, so that what stands before is no answer yet."""
+
+
 def extract_number(text: str) -> str | None:
     r"""Extract the number that a text gives as its answer: `18`, `9500`, `-5`, `18.50`, a fraction as a decimal or as `1/3`.
 
@@ -48,8 +52,16 @@ def _number(text: str) -> str | None:
     stated = _stated(text)
     if stated is not None:
         return _read(stated)
+    text = _without_cut_off(text)
+    if re.match(FURTHER_STEP, text.rstrip().rpartition("\n")[2]):
+        return None
     lines = [line for line in plain_number_text(text).splitlines() if re.search(r"\d", line)]
     return _read_line(lines[-1], text) if lines else _read(text)
+
+
+def _without_cut_off(text: str) -> str:
+    r"""A text without a box or formula at its end that was begun and never closed, `\boxed{1` or `\[ 2 + 3 = 5 \text{ boxes`."""
+    return re.sub(r"(?:\\\()?\\boxed{[^{}]*\Z|\\\[(?:(?!\\\]).)*\Z", "", text, flags=re.DOTALL)
 
 
 def _stated(text: str) -> str | None:
