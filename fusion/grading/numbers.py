@@ -60,7 +60,7 @@ def _number(text: str) -> str | None:
 
 
 def _without_cut_off(text: str) -> str:
-    r"""A text without a box or formula at its end that was begun and never closed, `\boxed{1` or `\[ 2 + 3 = 5 \text{ boxes`."""
+    r"""A text without a box or formula at its end that was never closed, `\boxed{1` or `\[ 2 + 3 = 5 \text{ boxes`."""
     return re.sub(r"(?:\\\()?\\boxed{[^{}]*\Z|\\\[(?:(?!\\\]).)*\Z", "", text, flags=re.DOTALL)
 
 

@@ -110,7 +110,9 @@ def _claims(text: str, letters: str) -> Iterator[Claim]:
             claim = claim_at(text, match.end(), letters)
             if claim is not None and not is_denied(text, match.start()):
                 yield claim
-    called_right = rf"{letter}(?:[).:]\s[^.;\n]{{0,60}}?)?\s*(?:(?:{BE}|seems|appears|looks)\s+{RIGHT}\b|(?<!this )(?<!This )(?<!it )(?<!It )\bis[.!]?\s*$)|{letter}\s+remains\b"
+    named = rf"{letter}(?:[).:]\s[^.;\n]{{0,60}}?)?\s*"
+    ends_in_is = r"(?<!this )(?<!This )(?<!it )(?<!It )\bis[.!]?\s*$"
+    called_right = rf"{named}(?:(?:{BE}|seems|appears|looks)\s+{RIGHT}\b|{ends_in_is})|{letter}\s+remains\b"
     for match in re.finditer(called_right, text):
         if not re.match(r"\s*(?:in|only if)\b", text[match.end() :]) and not _is_joined(text, match.start(), letter):
             yield Claim(match.start(), (_found(match),))

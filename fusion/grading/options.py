@@ -121,7 +121,9 @@ def _exactly(text: str, letters: str, choices: Sequence[str]) -> str | None:
 def _by_text(text: str, letters: str, choices: Sequence[str]) -> str | None:
     """The option whose text is the final answer, or the only one that a short answer or its last line holds."""
     said = _said(text, letters)
-    if not said and (len(_option_lines(text, letters)) > 1 or _is_list(text, letters)):  # a list of options holds their texts
+    if not said and (
+        len(_option_lines(text, letters)) > 1 or _is_list(text, letters)
+    ):  # a list of options holds their texts
         return None
     lines = [line for line in text.splitlines() if line.strip()]
     longest_choice = max((len(choice.split()) for choice in choices), default=0)
@@ -148,9 +150,7 @@ def _lone_line(text: str, letters: str) -> str | None:
         return None  # all are listed or gone through, and it ends before a choice
     only_letters = rf"(?:\d+[.)]\s*)?(?:[{letters}][.):]?\s+)+[{letters}]"  # `A. B. C. D.`
     ends = rf"^(?:[^\n]*[^\W\d]['\")\]]*[.!?])?[ \t]*\(?([{letters}])\)?[.!]?[ \t]*$"
-    lone = [
-        match[1] for match in re.finditer(ends, text, flags=re.MULTILINE) if not re.match(only_letters, match[0])
-    ]
+    lone = [match[1] for match in re.finditer(ends, text, flags=re.MULTILINE) if not re.match(only_letters, match[0])]
     distinct = {*lines, *lone}
     return distinct.pop() if len(distinct) == 1 else None
 

@@ -17,8 +17,9 @@ INVENTED = re.compile(rf"\n[ \t]*(?:#+\s*|\*+\s*)?(?:next\s+)?(?:{NEXT})\b\s*\d*
 
 ANSWER_KEYS = ("answer", "final_answer", "final answer", "choice", "option", "result", "solution")
 COURTESY = re.compile(
-    r"(?:(?<=[.!?*)])\s+|\n\s*)(?:please\s+)?(?:let me know|feel free|i hope|hope (?:this|that) helps|if you (?:have|need|want|would)"
-    r"|would you like|do you (?:want|need|have)|is there anything|don't hesitate|shall (?:we|i))\b[^\n]*\s*\Z",
+    r"(?:(?<=[.!?*)])\s+|\n\s*)(?:please\s+)?(?:let me know|feel free|i hope|hope (?:this|that) helps"
+    r"|if you (?:have|need|want|would)|would you like|do you (?:want|need|have)|is there anything"
+    r"|don't hesitate|shall (?:we|i))\b[^\n]*\s*\Z",
     flags=re.IGNORECASE,
 )
 """What a model says to its user once it has answered."""
