@@ -14,6 +14,7 @@ from fusion.objectives import AnyObjective
 from fusion.responses import GeneratedResponses, TestsCheck
 from fusion.sources import Similarity
 from fusion.training.adapter import QLoRA
+from fusion.training.validation import EVAL_ARGUMENTS, validation_arguments
 
 if TYPE_CHECKING:
     from fusion.config.run import Config
@@ -229,6 +230,10 @@ def _looked_at(config: Config) -> None:
         for part in ("train", "validation", "heldout")
     }
     looking = [source for source in sources if source.look_ahead]
+    if shown["validation"] and config.weighting.missing_shares is None:
+        raise ValueError(
+            f"{shown['validation'][0]} has look_ahead, and no source reads validation examples; take it out"
+        )
     if shown["heldout"]:
         raise ValueError(f"{shown['heldout'][0]} has look_ahead, and nothing may look ahead there; take it out")
     if not looking and (for_nobody := [*shown["train"], *shown["validation"]]):
@@ -245,12 +250,22 @@ def _looked_at(config: Config) -> None:
 
 
 def _validated(config: Config) -> None:
-    """Validation examples are there where shares are to be found on them, of each domain, and nowhere else."""
+    """Validation examples are there where trainings are watched or shares are to be found on them, and nowhere else."""
     data, unfound = config.data, config.weighting.missing_shares
-    if unfound is None and data.validation:
+    watched = bool(validation_arguments(config.training))
+    if unfound is None and data.validation and not watched:
         raise ValueError(
-            "data.validation is read by weighting: learned alone, where its shares are to be found; take it out"
+            "data.validation is read while the pivot trains, and training.eval_strategy is no, or by weighting: learned, where "
+            "its shares are to be found; take out data.validation, or eval_strategy"
         )
+    given = {"training": config.training}
+    given |= {f"sources.{s.name}.fine_tune.training": s.fine_tune.training for s in config.sources if s.fine_tune}
+    for place, arguments in given.items() if not data.validation else ():
+        if named := [name for name in EVAL_ARGUMENTS if name in arguments and arguments[name] != "no"]:
+            raise ValueError(
+                f"{place}.{named[0]} says when validation examples are read, and data.validation has none; give it data sets, "
+                f'such as the last rows of a training file (split: "train[-50:]"), or leave out {named[0]}'
+            )
     if unfound and not data.validation:
         raise ValueError("weighting: learned finds its shares on data.validation, which is empty; give it data sets")
     missing = {each.domain for each in data.train} - {each.domain for each in data.validation}

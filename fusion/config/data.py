@@ -120,7 +120,9 @@ class Data(Settings):
     heldout: list[DataSettings] = Field(min_length=1)
     """Never trained on; a question that is also in `train` is an error, whatever its answer, case and white space."""
     validation: list[DataSettings] = Field(default=[])
-    """Neither trained nor measured on: what `weighting: learned` finds its shares on."""
+    """Neither trained nor measured on: what the pivot is read on while it trains (curves of bits per byte, accuracy and
+    calibration, as training.eval_strategy and eval_steps say; ten times if they do not), and what `weighting: learned` finds
+    its shares on. Some dozens of examples will do."""
     decontaminate: bool = False
     """Leave out of training what is asked in `heldout` or `validation` too, and count it, instead of refusing it."""
     responses: AnyResponses = DatasetResponses()

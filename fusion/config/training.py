@@ -24,7 +24,10 @@ OURS = {
 }
 """TrainingArguments that are not the user's to give, and why."""
 
-_EVALUATES = "is for evaluation during training, and models are evaluated after it (see evaluation)"
+_CHOOSES = (
+    "chooses a model by validation examples, which only watch a training here; compare trainings with fusion study"
+)
+_READS = "is for transformers' own evaluation, and validation examples are read by ours (see data.validation)"
 _NOTHING = "would do nothing here"
 _UPLOADS = "would upload each training, not what is fused; upload the run's folder fused/ when it is done"
 WITHOUT_EFFECT = {
@@ -35,20 +38,18 @@ WITHOUT_EFFECT = {
     "logging_nan_inf_filter": "has nothing to filter, for a loss that is not finite stops the training",
     **dict.fromkeys(
         [
+            *("prediction_loss_only", "do_predict", "eval_do_concat_batches", "eval_use_gather_object"),
             *(
-                "eval_strategy",
-                "eval_steps",
-                "eval_delay",
-                "per_device_eval_batch_size",
-                "prediction_loss_only",
-                "do_predict",
+                "eval_accumulation_steps",
+                "include_for_metrics",
+                "batch_eval_metrics",
+                "bf16_full_eval",
+                "fp16_full_eval",
             ),
-            *("eval_on_start", "eval_do_concat_batches", "eval_use_gather_object", "eval_accumulation_steps"),
-            *("include_for_metrics", "batch_eval_metrics", "bf16_full_eval", "fp16_full_eval"),
-            *("load_best_model_at_end", "metric_for_best_model", "greater_is_better"),
         ],
-        _EVALUATES,
+        _READS,
     ),
+    **dict.fromkeys(["load_best_model_at_end", "metric_for_best_model", "greater_is_better"], _CHOOSES),
     **dict.fromkeys(
         [
             *("push_to_hub", "hub_token", "hub_private_repo", "hub_model_id", "hub_strategy", "hub_always_push"),
@@ -64,13 +65,14 @@ AT_LEAST: dict[str, float] = {
     **dict.fromkeys(["torch_empty_cache_steps", "dataloader_prefetch_factor", "ddp_bucket_cap_mb"], 1),
     **dict.fromkeys(["neftune_noise_alpha", "data_seed"], 0),
     **dict.fromkeys(["per_device_train_batch_size", "gradient_accumulation_steps", "save_total_limit"], 1),
+    **{"per_device_eval_batch_size": 1, "eval_delay": 0},
     **dict.fromkeys(["learning_rate", "weight_decay", "max_grad_norm", "warmup_steps", "adam_epsilon"], 0),
     **dict.fromkeys(["adam_beta1", "adam_beta2", "dataloader_num_workers"], 0),
     "max_steps": -1,
 }
 AT_MOST: dict[str, float] = {"data_seed": 2**63 - 1}
 BELOW: dict[str, float] = {"adam_beta1": 1, "adam_beta2": 1}
-ABOVE_ZERO = {"num_train_epochs", "logging_steps", "save_steps"}
+ABOVE_ZERO = {"num_train_epochs", "logging_steps", "save_steps", "eval_steps"}
 
 
 def _checked(given: dict[str, Any]) -> dict[str, Any]:
@@ -87,7 +89,7 @@ def _checked(given: dict[str, Any]) -> dict[str, Any]:
             mistakes.append(f"{key} {WITHOUT_EFFECT[key]}; leave it out")
             continue
         if key == "save_strategy" and value == "best":
-            mistakes.append(f"save_strategy best {_EVALUATES}; allowed are epoch, no, steps")
+            mistakes.append(f"save_strategy best {_CHOOSES}; allowed are epoch, no, steps")
             continue
         values[key] = "no" if value is False and key.endswith("_strategy") else value
         try:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fusion.core.settings import suggest
+from fusion.training.validation import EVAL_ARGUMENTS
 
 Given = Mapping[str, Any]
 
@@ -100,8 +101,8 @@ def loggers(given: Given) -> Iterator[str]:
 
 def whole_steps(given: Given) -> Iterator[str]:
     """Numbers of steps: shares of the training below 1, whole numbers from 1 on."""
-    for name in ("logging_steps", "save_steps", "warmup_steps"):
-        value = given.get(name, 0)
+    for name in ("logging_steps", "save_steps", "warmup_steps", "eval_steps"):
+        value = given.get(name) or 0
         if value > 1 and value != int(value):
             yield f"{name} must be a whole number, or a share of all steps below 1, got {value}"
     if given.get("max_steps") == 0:
@@ -138,11 +139,23 @@ def needed_beside(given: Given) -> Iterator[str]:
             yield f"{name} is for {other}, which is not set"
 
 
+def validation(given: Given) -> Iterator[str]:
+    """When validation examples are read: what says nothing beside the strategy that is given."""
+    strategy = given.get("eval_strategy", "steps")
+    if strategy == "no":
+        for name in EVAL_ARGUMENTS[1:]:
+            if given.get(name) is None:
+                continue
+            yield f"{name} says how validation examples are read, and eval_strategy is no; leave out one of the two"
+    elif strategy != "steps" and given.get("eval_steps") is not None:
+        yield f"eval_steps is for eval_strategy: steps, and that is {strategy}; leave out one of the two"
+
+
 def scheduler(given: Given) -> Iterator[str]:
     """A schedule that needs evaluation, or arguments that it does not take: found by making one."""
     kind, kwargs = str(given.get("lr_scheduler_type", "linear")), given.get("lr_scheduler_kwargs")
     if kind in ("reduce_lr_on_plateau", "greedy"):
-        yield f"lr_scheduler_type {kind} needs evaluation during training, and models are evaluated after it; choose another"
+        yield f"lr_scheduler_type {kind} follows validation examples, which only watch a training here; choose another"
     elif (read := {} if kwargs is None else _mapping(kwargs)) is None:
         yield f"lr_scheduler_kwargs must be keys and values, got {kwargs!r}"
     elif (read or kind not in PLAIN_SCHEDULES) and (
@@ -199,6 +212,7 @@ RULES: tuple[Callable[[Given], Iterator[str]], ...] = (
     one_precision,
     one_checkpointing,
     needed_beside,
+    validation,
     scheduler,
     optimizer_arguments,
     accelerator,

@@ -37,6 +37,13 @@ def _scaled(counts: Counts, examples: int) -> Counts:
     return Counts(examples, sizes[0], sizes[1], sizes[2], counts.longest)
 
 
+def validation_counts(context: RunContext, from_settings: bool) -> Counts:
+    """What the pivot reads of the validation examples, each time that it is read on them."""
+    if from_settings:
+        return counts_from_settings(context.config, _examples(context.config, "validation"))
+    return count_tokens(context.validation_texts, slice(None))
+
+
 def heldout_counts(context: RunContext, name: str, from_settings: bool) -> Counts:
     """What this model reads of the held-out examples: from their bytes, at the tokens a byte of the training examples."""
     if from_settings:

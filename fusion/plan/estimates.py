@@ -9,7 +9,7 @@ from fusion.models import loading
 from fusion.models.head import MAX_LOGITS_PER_CHUNK
 from fusion.plan import memory
 from fusion.plan.architecture import Architecture
-from fusion.plan.counts import training_counts
+from fusion.plan.counts import training_counts, validation_counts
 from fusion.plan.flops import Counts
 from fusion.plan.memory import EngineOption, Memory
 from fusion.stages.context import RunContext
@@ -32,6 +32,10 @@ class StageEstimate:
     """Of one process, at the peak."""
     flops: int | float = 0
     """Floating-point operations of all processes together."""
+    validation_points: int = 0
+    """How often a training is read on validation examples, which is part of `flops`."""
+    validation_flops: int | float = 0
+    """What that is of `flops`."""
     parallel: bool = True
     """Whether all processes divide the work; else one does it while the others wait."""
 
@@ -71,6 +75,10 @@ class Planner:
     def counts(self, name: str, once: bool = False) -> Counts:
         """What a model reads of the training examples; see `training_counts`."""
         return training_counts(self.context, name, self.from_settings, once=once)
+
+    def validation_counts(self) -> Counts:
+        """What the pivot reads of the validation examples at once; see `counts.validation_counts`."""
+        return validation_counts(self.context, self.from_settings)
 
     def vocabulary(self, name: str) -> int:
         """Tokens that logits are made for."""

@@ -96,6 +96,12 @@ def _caption(plan: RunPlan, given: PlanSettings) -> str:
             f"time: at {given.mfu:.0%} (plan.mfu, an assumption) of {peak:,.0f} TFLOP/s; {hours:,.1f} GPU-hours "
             f"in all{'' if given.gpus == 1 else ', evaluations on one GPU'}."
         )
+    if watched := [stage for stage in plan.stages if stage.validation_points]:
+        share = sum(stage.validation_flops for stage in watched) / sum(stage.flops for stage in watched)
+        notes.append(
+            f"Trainings are read on the validation examples {watched[-1].validation_points} times each, {share:.1%} of what "
+            "they take."
+        )
     if plan.from_settings:
         notes.append("Examples and tokens from plan.tokens and limits, not counted.")
     if plan.bundled:

@@ -12,9 +12,10 @@ from fusion.config.conflicts import WHOLE
 from fusion.plan import memory
 from fusion.plan.architecture import Architecture
 from fusion.plan.estimates import BYTES_PER_NUMBER, Planner, StageEstimate
-from fusion.plan.flops import training_flops
+from fusion.plan.flops import forward_flops, training_flops
 from fusion.plan.memory import EngineOption, Memory, Precision
 from fusion.training import BASELINE, auxiliary_modules
+from fusion.training.validation import validation_points
 
 
 def checkpoints_activations(training: Mapping[str, Any]) -> bool:
@@ -113,9 +114,26 @@ def training_stage(planner: Planner, name: str, process_memory: Memory) -> Stage
         backward_passes=2 if _projects_gradients(config) and name != BASELINE else 1,
     )
     disk = model_bytes(size, config) + _checkpoints(config, steps, steps_an_epoch) * _checkpoint(size, config)
+    points, read = _validation(planner, steps, epochs)
     return StageEstimate(
-        f"train {name}", counts.examples, round(epochs * counts.tokens), steps, disk, process_memory, flops
+        f"train {name}",
+        counts.examples,
+        round(epochs * counts.tokens),
+        steps,
+        disk,
+        process_memory,
+        flops + read,
+        validation_points=points,
+        validation_flops=read,
     )
+
+
+def _validation(planner: Planner, steps: int, epochs: float) -> tuple[int, float]:
+    """How often a training is read on validation examples, and what that takes in all."""
+    points = validation_points(planner.context.validation_arguments, steps, epochs)
+    if not points:
+        return 0, 0.0
+    return points, points * forward_flops(planner.sizes["pivot"], planner.validation_counts())
 
 
 def _recomputes_logits(planner: Planner, rows: float) -> bool:

@@ -14,6 +14,7 @@ from fusion.report.differences import BEST_SOURCE, all_differences, bounded
 from fusion.report.figures.curves import POINTS
 from fusion.report.figures.drawing import colours, png, svg
 from fusion.report.figures.run_figures import CURVES, ReportFigure, RunFigures, run_figures
+from fusion.report.figures.validation_curves import VALIDATION_CURVES
 from fusion.report.model_roles import evaluated_models, explanations, role
 from fusion.report.run_contents import RunContents, read_run
 from fusion.report.samples import JUST_FIRST, chosen_samples
@@ -48,7 +49,12 @@ def render_page(contents: RunContents, *, resamples: int = RESAMPLES) -> tuple[s
     compared = all_differences(contents, resamples=resamples)
     figures = run_figures(contents, compared, palette(contents), resamples=resamples)
     suites = [suite_section(contents, name, compared, resamples) for name in contents.results]
-    domains = dict.fromkeys([*contents.run.data.train, *contents.run.data.heldout]) if contents.run.data else {}
+    logs = contents.logs.values()
+    domains = (
+        dict.fromkeys([*contents.run.data.train, *contents.run.data.heldout, *contents.run.data.validation])
+        if contents.run.data
+        else {}
+    )
     text = (
         _templates()
         .get_template("page.html")
@@ -61,6 +67,11 @@ def render_page(contents: RunContents, *, resamples: int = RESAMPLES) -> tuple[s
             bounded=bounded,
             summary_tiles=summary_tiles(contents, suites),
             figures={name: _both_widths(name, one) for name, one in figures.items()},
+            validation_examples=_validation_examples(contents),
+            validation_from_start=any("eval_entropy" in e and e.get("step") == 0 for log in logs for e in log),
+            validation_curves={
+                f"validation-{key.removeprefix('eval_')}": curve.head for key, curve in VALIDATION_CURVES.items()
+            },
             curves={f"training-{key}": head for key, head in CURVES.items()},
             roles={model: role(model, contents.run) for model in contents.models},
             explanations=explanations(evaluated_models(contents), contents.run),
@@ -79,6 +90,13 @@ def render_page(contents: RunContents, *, resamples: int = RESAMPLES) -> tuple[s
         )
     )
     return text, figures
+
+
+def _validation_examples(contents: RunContents) -> str:
+    """What the curves were read on, in words: how many examples, of each domain where there are several."""
+    counts = contents.run.data.validation if contents.run.data else {}
+    by_domain = f" ({', '.join(f'{count} of {domain}' for domain, count in counts.items())})" if len(counts) > 1 else ""
+    return f"{sum(counts.values())} validation examples{by_domain}" if counts else "validation examples"
 
 
 def _both_widths(name: str, one: ReportFigure) -> Markup:

@@ -16,7 +16,7 @@ from fusion_eval.results import Result, format_mistakes
 
 Log = list[dict[str, int | float | None]]
 """A training log: entries with `step`, `loss`, `loss/<part>`, `grad_norm`, `entropy`, `calibration/<part>`, `match/<source>`,
-`weight/<source>`."""
+`weight/<source>`; and entries of validation examples: `eval_<number>`, a mean over domains, and `eval_<number>/<domain>`."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -103,6 +103,14 @@ def counter(title: str, unit: str = "") -> Iterator[Callable[[str, int, int], No
         yield report
 
 
+def _training_notes(logs: Mapping[str, float]) -> dict[str, str]:
+    """What an entry of a training's log says beside its progress: the loss, or how validation examples are read."""
+    if "eval_bits_per_byte" in logs:
+        bits, right = logs["eval_bits_per_byte"], 100 * logs["eval_mean_token_accuracy"]
+        return {"validation": f"validation {bits:.3f} bits per byte, {right:.1f}% of tokens right"}
+    return {"loss": f"loss {float(logs['loss']):.3f}"} if "loss" in logs else {}
+
+
 def training_bar(title: str) -> list[Any]:
     """Callbacks that show a training's steps and loss, as `bar` does, on the first process."""
     from transformers import TrainerCallback
@@ -113,7 +121,7 @@ def training_bar(title: str) -> list[Any]:
         @override
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self.shown, self.note, self.stop = ExitStack(), lambda note: None, lambda: None
-            self.done = state.global_step
+            self.done, self.said = state.global_step, {}
             if not state.is_world_process_zero or console.quiet:
                 self.advance = lambda steps: None
             elif draws_bars():
@@ -137,8 +145,9 @@ def training_bar(title: str) -> list[Any]:
 
         @override
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-            if logs and "loss" in logs:
-                self.note(f"loss {float(logs['loss']):.3f}")
+            if logs:
+                self.said |= _training_notes(logs)
+                self.note(", ".join(self.said.values()))
 
         @override
         def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:

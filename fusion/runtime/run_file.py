@@ -96,10 +96,11 @@ class DataSetFacts(_RunFilePart):
 
 
 class DataCounts(_RunFilePart):
-    """Number of examples in each domain, for training and held out."""
+    """Number of examples in each domain, for training, held out and for validation."""
 
     train: dict[str, int] = {}
     heldout: dict[str, int] = {}
+    validation: dict[str, int] = {}
     sets: list[DataSetFacts] = []
     hub_datasets: list[str] = []
     """Hub ids of the data sets that were trained on."""

@@ -26,11 +26,12 @@ from fusion.runtime.run_record import RunRecord
 from fusion.runtime.store import ArtifactStore
 from fusion.sources import AnyBackend, Transformers
 from fusion.stages.data_sets import RunData, refuse_shared, unique_of
-from fusion.stages.encodings import encoded_examples
+from fusion.stages.encodings import encode_examples, encoded_examples
 from fusion.stages.helping import batches
 from fusion.stages.limits.overlong import without_overlong
 from fusion.stages.mixture_weights import find_shares
 from fusion.training import fine_tuning_name
+from fusion.training.validation import validation_arguments
 from fusion.weighting import AnyWeighting
 
 CHOSEN = Path("responses", "chosen")
@@ -221,7 +222,10 @@ class RunContext:
 
     @functools.cached_property
     def validation_examples(self) -> list[Example]:
-        """Examples that weights are chosen on, each once. Raises ValueError where one asks what is trained or measured on."""
+        """Examples that trainings are watched and weights are chosen on, each once.
+
+        Raises ValueError where one asks what is trained or measured on.
+        """
         found = unique_of(self.data.validation)
         refuse_shared(found, "validation", self.original_examples, "training")
         refuse_shared(found, "validation", self.heldout_examples, "held-out")
@@ -230,7 +234,8 @@ class RunContext:
     @functools.cached_property
     def extracted_examples(self) -> list[Example]:
         """Examples that models read and leave rows of: those to learn from, then those that weights are chosen on."""
-        return [*self.train_examples, *self.validation_examples]
+        chosen_on = self.config.weighting.missing_shares is not None
+        return [*self.train_examples, *(self.validation_examples if chosen_on else [])]
 
     @functools.cached_property
     def ids(self) -> list[str]:
@@ -271,6 +276,16 @@ class RunContext:
                 f"{self.config.data.max_length} and were cut."
             )
         return texts
+
+    @functools.cached_property
+    def validation_texts(self) -> EncodedTexts:
+        """The validation examples as tokens of the pivot, which reads them while it is trained, cut at data.max_length."""
+        return encode_examples(self, "pivot", self.validation_examples)
+
+    @property
+    def validation_arguments(self) -> dict[str, Any]:
+        """TrainingArguments that say when a training is watched on validation examples; none where it is not."""
+        return validation_arguments(self.training) if self.config.data.validation else {}
 
     @functools.cache  # noqa: B019
     def look_ahead_prompts(self, name: str) -> dict[str, tuple[Message, ...]]:

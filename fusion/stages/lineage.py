@@ -31,6 +31,7 @@ def lineage(context: RunContext) -> dict[str, Any]:
         "data": {
             "train": easiest_counts(context.train_examples, config.data.easiest_fraction or 1.0),
             "heldout": count_by_domain(context.heldout_examples),
+            "validation": count_by_domain(context.validation_examples),
             "sets": data_facts(context),
             "hub_datasets": list(
                 dict.fromkeys(data.path for data in config.data.train if datasets.is_hub_id(data.path))

@@ -30,6 +30,7 @@ from fusion.training import (
     examples_per_step,
     quantization_aware,
 )
+from fusion.training.validation import EVAL_ARGUMENTS, EVAL_BATCH_SIZE, ValidationTexts
 
 if TYPE_CHECKING:
     from fusion.training.fit import TrainingSpec
@@ -104,7 +105,7 @@ def _training_spec(
         tokenizer,
         collator,
         objectives,
-        context.training,
+        context.training | context.validation_arguments,
         config.seed,
         config.dtype,
         logits_chunk=config.logits_chunk,
@@ -112,9 +113,17 @@ def _training_spec(
         pack_length=config.data.max_length if config.packing else None,
         engine=config.engine,
         adapter=config.adapter,
+        validation=_validation(context),
         quantizer=config.quantization_aware_training,
         eos_token_ids=pivot_ends(context),
     )
+
+
+def _validation(context: RunContext) -> ValidationTexts | None:
+    """Return what the training is watched on, if on anything."""
+    if not context.validation_arguments:
+        return None
+    return ValidationTexts(context.validation_examples, context.validation_texts)
 
 
 def pivot_ends(context: RunContext) -> list[int]:
@@ -164,7 +173,11 @@ def _training_key(
         "learn_from": learn_from,
         "objectives": [_objective_key(objective) for objective in objectives],
         "fusion": [config.alignment, config.vocabulary_map, context.weighting.model_dump()] if sources else [],
-        "training": {name: value for name, value in training.items() if name not in (BATCH_SIZE[0], ACCUMULATION[0])},
+        "training": {
+            name: value
+            for name, value in training.items()
+            if name not in (BATCH_SIZE[0], ACCUMULATION[0], *EVAL_ARGUMENTS)
+        },
         "examples_per_step": examples_per_step(training),
         "adapter": config.adapter.model_dump() if config.adapter else None,
         "quantization_aware_training": (
@@ -173,7 +186,17 @@ def _training_key(
         "seed": config.seed,
         "dtype": config.dtype,
         "packing": config.packing,
+        **_validation_key(context),
     }
+
+
+def _validation_key(context: RunContext) -> dict[str, Any]:
+    """Where a training is watched: on what and when. It changes no weight, and yet the log that belongs to it."""
+    if not (arguments := context.validation_arguments):
+        return {}
+    when = {name: value for name, value in arguments.items() if name != EVAL_BATCH_SIZE}
+    examples = fingerprint({"ids": [each.id for each in context.validation_examples]})
+    return {"validation": {"examples": examples, "tokens": tokens_digest(context.validation_texts), **when}}
 
 
 def _objective_key(objective: AnyObjective) -> dict[str, Any]:

@@ -76,10 +76,7 @@ class TrainingCollator:
     def __call__(self, numbers: Sequence[int]) -> dict[str, Any]:
         """Return `input_ids` and `attention_mask` (or, packed, `position_ids`) of shape [lines, T], and `targets`."""
         encoded, examples = [self.encoded[n] for n in numbers], [self.examples[n] for n in numbers]
-        if self.line_length is None:
-            inputs, hidden_index, positions = pad_texts(encoded, "cpu", self.pad_id)
-        else:
-            inputs, hidden_index, positions = pack_texts(encoded, "cpu", self.line_length, self.pad_id)
+        inputs, hidden_index, positions = self.lay_out(encoded)
         ids = [example.id for example in examples]
         texts = {number: example.response.encode() for number, example in enumerate(examples)}
         rows = [source.cache.rows(ids, source.read_hidden) for source in self.sources]
@@ -93,6 +90,12 @@ class TrainingCollator:
                 targets[source.name] = _source_targets(positions, source, its_rows, its_pairs, weight, other)
         infos = [ExampleInfo(example.domain, example.id) for example in examples]
         return {**inputs, "targets": BatchTargets(hidden_index, positions, targets, infos)}
+
+    def lay_out(self, texts: Sequence[Encoded]) -> tuple[dict[str, Tensor], Tensor, Positions]:
+        """Return the model inputs of texts, padded or packed, the index of each row's hidden state, and the positions."""
+        if self.line_length is None:
+            return pad_texts(texts, "cpu", self.pad_id)
+        return pack_texts(texts, "cpu", self.line_length, self.pad_id)
 
     def at_step(self, targets: BatchTargets, step: int) -> BatchTargets:
         """Return the targets with weights as they are at this step of training."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from fusion.training.engine_checks import device_problems, running
 from fusion.training.packing import max_line_length
 from fusion.training.quantization_aware import AnyQuantizer, export_codes, finalize_weights, quantize_layers
 from fusion.training.trainer import FusionTrainer
+from fusion.training.validation import EVAL_PREFIX, ValidationTexts
 
 DDP_WITH_MODULES = {"ddp_find_unused_parameters": False, "ddp_broadcast_buffers": False}
 """What DDP must not do where modules of objectives are trained: they take part in the loss, not in the model's own output, and
@@ -57,6 +58,8 @@ class TrainingSpec:
     adapter: LoRA | None = None
     eos_token_ids: Sequence[int] = ()
     """Ids that answers end with in training; plain `generate` of the trained model stops at them."""
+    validation: ValidationTexts | None = None
+    """What the model is read on while it trains, as `arguments` say (`validation_arguments`); None for nothing."""
     quantizer: AnyQuantizer | None = None
     """How the trained model's weights are quantized (quantization-aware training), if they are."""
 
@@ -64,7 +67,8 @@ class TrainingSpec:
 def train(spec: TrainingSpec, folder: Path, callbacks: Sequence[TrainerCallback] = ()) -> Path:
     """Train a copy of the pivot, continuing from the newest checkpoint in `folder`; returns `folder`/model, a whole model.
 
-    Leaves log.json (loss parts, gradient norm, entropy, match rates and weights by step), Trainer's checkpoints,
+    Leaves log.json (loss parts, gradient norm, entropy, match rates and weights by step; and what `measures` says of validation
+    examples, in entries of their own), Trainer's checkpoints,
     TensorBoard files, and adapter/ (where there is one; it is merged into model/) in `folder`. The codes of quantized
     weights are in model/quantized/.
     Every process of a run calls it. Raises ValueError for a checkpoint that another engine made.
@@ -86,9 +90,14 @@ def train(spec: TrainingSpec, folder: Path, callbacks: Sequence[TrainerCallback]
         if spec.quantizer:
             export_codes(folder / "model", layers, spec.quantizer, parameters)
         refuse_broken_files(folder / "model", f"Lower training.learning_rate, delete {folder} and train again.")
-        (folder / "log.json").write_text(json.dumps([entry for entry in trainer.state.log_history if "loss" in entry]))
+        (folder / "log.json").write_text(json.dumps([entry for entry in trainer.state.log_history if _is_curve(entry)]))
     distributed.barrier()
     return folder / "model"
+
+
+def _is_curve(entry: Mapping[str, Any]) -> bool:
+    """Whether an entry of Trainer's log is of a step or of validation examples, rather than of the whole training."""
+    return "loss" in entry or any(name.startswith(EVAL_PREFIX) for name in entry)
 
 
 def _trainer(spec: TrainingSpec, folder: Path, checkpoint: Path | None) -> FusionTrainer:
@@ -121,6 +130,7 @@ def _trainer(spec: TrainingSpec, folder: Path, checkpoint: Path | None) -> Fusio
         objectives=objectives,
         engine=spec.engine,
         modules=modules,
+        validation=spec.validation,
         args=args,
         train_dataset=range(len(collator.examples)),  # type: ignore[arg-type]
         data_collator=collator,  # type: ignore[arg-type]

@@ -23,6 +23,7 @@ from fusion.training.engine_checks import check, keep_whole, restore_param_group
 from fusion.training.gradient_projection import GradientProjection
 from fusion.training.loss import Counts, Loss, LossTerm, StepGuard, loss_fault
 from fusion.training.packing import check_packed_texts_stay_apart
+from fusion.training.validation import ValidationTexts, read_validation
 
 PROBED_ROWS = 64
 """Rows of a micro-batch whose whole distribution is looked at for the log: few, for this costs logits of its own."""
@@ -42,10 +43,12 @@ class FusionTrainer(Trainer):
         objectives: Sequence[Objective],
         engine: Engine | None = None,
         modules: nn.ModuleDict | None = None,
+        validation: ValidationTexts | None = None,
         **kwargs: Any,
     ):
-        self.engine = engine or Engine()
-        super().__init__(**kwargs)
+        self.engine, self.validation = engine or Engine(), validation
+        watched: Any = None if validation is None else range(len(validation.examples))
+        super().__init__(eval_dataset=watched, **kwargs)
         self.add_callback(_Ready(self))  # type: ignore[arg-type]
         counted = [objective for objective in objectives if objective.weight]
         # accelerate runs the model in mixed precision and not the loss, in which our output layer is
@@ -56,7 +59,7 @@ class FusionTrainer(Trainer):
         self.step_guard = StepGuard(scaled=self.args.fp16)
         self.loss_is_scaled_for_ga = True  # our means are over the whole accumulated batch already
         self._metrics: dict[str, Tensor] = {}
-        self._logged_at = self.state.global_step
+        self._logged_at = self._began_at = self.state.global_step
 
     def create_accelerator_and_postprocess(self) -> None:
         """Nothing but Trainer's own, save that FSDP2 means FSDP2 on a CPU too."""
@@ -81,7 +84,7 @@ class FusionTrainer(Trainer):
         self.loss.head.check_against_model(self.model_wrapped)
         if getattr(self.data_collator, "line_length", None) is not None:
             check_packed_texts_stay_apart(self.model_wrapped)
-        self._logged_at = self.state.global_step
+        self._logged_at = self._began_at = self.state.global_step
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -210,6 +213,27 @@ class FusionTrainer(Trainer):
         if distributed.is_main_process():
             write_engine_file(Path(output_dir), self.engine)
         distributed.barrier()
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Read the validation examples, log what `read_validation` says of them, and return it. Nothing is learned from it.
+
+        Trainer calls it as `eval_strategy` says. A training that goes on from a checkpoint has read them at its step before.
+        """
+        if self.validation is None or self.state.global_step == self._began_at > 0:
+            return {}
+        collator: Any = self.data_collator
+        found = read_validation(
+            self.model_wrapped,
+            self.loss.head,
+            self.validation,
+            collator.lay_out,
+            batch_size=self.args.per_device_eval_batch_size,
+            device=self.args.device,
+            add_up=lambda sums: self.accelerator.reduce(sums, "sum"),  # type: ignore[arg-type, return-value]
+        )
+        super().log(dict(found))  # not ours: metrics of training steps wait for their own entry
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
+        return found
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log Trainer's own, and each metric's mean over the steps since the last log."""

@@ -10,7 +10,7 @@ READ = TypeAdapter(Arguments).validate_python
 WRONG = [
     ({"lr_scheduler_type": "cosin"}, "lr_scheduler_type is 'cosin'; did you mean cosine?"),
     ({"optim": "nope"}, "optim is 'nope'; allowed are"),
-    ({"save_strategy": "best"}, "save_strategy best is for evaluation during training"),
+    ({"save_strategy": "best"}, "save_strategy best chooses a model by validation examples"),
     ({"adam_beta1": 1.0}, "adam_beta1 must be at least 0 and below 1, got 1.0"),
     ({"torch_empty_cache_steps": 0}, "torch_empty_cache_steps must be at least 1, got 0"),
     ({"neftune_noise_alpha": -5}, "neftune_noise_alpha must be at least 0, got -5"),
@@ -49,7 +49,10 @@ WRONG = [
         {"dataloader_multiprocessing_context": "thread", "dataloader_num_workers": 1},
         "allowed are fork, forkserver, spawn",
     ),
-    ({"lr_scheduler_type": "reduce_lr_on_plateau"}, "lr_scheduler_type reduce_lr_on_plateau needs evaluation"),
+    (
+        {"lr_scheduler_type": "reduce_lr_on_plateau"},
+        "lr_scheduler_type reduce_lr_on_plateau follows validation examples",
+    ),
     (
         {"lr_scheduler_kwargs": {"nope": 1}},
         "cannot be for lr_scheduler_type linear: get_linear_schedule_with_warmup() got",
@@ -93,8 +96,18 @@ WRONG = [
     ({"report_to": 3}, "report_to must be a text or a list, got 3"),
     ({"label_smoothing_factor": 0.1}, "label_smoothing_factor changes transformers' own loss"),
     ({"save_only_model": True}, "save_only_model leaves checkpoints that a training cannot go on from"),
-    ({"eval_strategy": "steps"}, "eval_strategy is for evaluation during training"),
-    ({"load_best_model_at_end": True}, "load_best_model_at_end is for evaluation during training"),
+    ({"eval_strategy": "sometimes"}, "eval_strategy is 'sometimes'; allowed are epoch, no, steps"),
+    ({"eval_steps": 0}, "eval_steps must be above 0, got 0"),
+    ({"eval_steps": 2.5}, "eval_steps must be a whole number, or a share of all steps below 1, got 2.5"),
+    ({"eval_delay": -1}, "eval_delay must be at least 0, got -1"),
+    ({"per_device_eval_batch_size": 0}, "per_device_eval_batch_size must be at least 1, got 0"),
+    ({"eval_strategy": "epoch", "eval_steps": 5}, "eval_steps is for eval_strategy: steps, and that is epoch"),
+    ({"eval_strategy": False, "eval_on_start": True}, "eval_on_start says how validation examples are read, and eval"),
+    (
+        {"load_best_model_at_end": True},
+        "load_best_model_at_end chooses a model by validation examples, which only watch",
+    ),
+    ({"eval_accumulation_steps": 2}, "eval_accumulation_steps is for transformers' own evaluation"),
     ({"learning_rat": 1e-4}, "learning_rat is not a TrainingArgument; did you mean learning_rate?"),
     ({"deepspeed": "x.json"}, "deepspeed is chosen by engine"),
 ]

@@ -65,6 +65,7 @@ def train(folder: Path, place: str, stop_at: int | None = None, copy_to: str | N
     from fusion.training import TrainingCollator
     from fusion.training.fit import TrainingSpec
     from fusion.training.fit import train as fit
+    from fusion.training.validation import ValidationTexts
 
     class KilledError(RuntimeError):
         pass
@@ -79,10 +80,13 @@ def train(folder: Path, place: str, stop_at: int | None = None, copy_to: str | N
     caches = {source.name: Cache(config.folder / "cache" / source.name) for source in config.sources}
     sources = [train_stage.training_source(context, source, cache) for source, cache in caches.items()]
     collator = TrainingCollator(context.train_examples, context.encoded("pivot"), sources, config.weighting)
-    how = (context.training, config.seed, config.dtype)
+    how = (context.training | context.validation_arguments, config.seed, config.dtype)
     spread_over = {
         "logits_chunk": config.logits_chunk,
         "engine": config.engine,
+        "validation": ValidationTexts(context.validation_examples, context.validation_texts)
+        if config.data.validation
+        else None,
         "adapter": config.adapter,
         "quantizer": config.quantization_aware_training,
     }

@@ -131,7 +131,8 @@ def test_a_run_finds_shares_on_validation_examples_and_trains_with_them(tmp_path
         assert row["weight"] == pytest.approx(context.weighting.shares[row["domain"]][index], abs=1e-6)
         assert row["rows"] < 400
     log = json.loads((config.folder / "train/unified/log.json").read_text())
-    weights = [entry["weight/qwen"] for entry in log]
+    weights = [entry["weight/qwen"] for entry in log if "loss" in entry]
+    assert [entry["step"] for entry in log if "eval_bits_per_byte" in entry] == [0, 1, 2, 3, 4]
     low, high = sorted(each[1] for each in context.weighting.shares.values())
     assert all(low - 1e-6 <= weight <= high + 1e-6 for weight in weights)
 
@@ -149,11 +150,14 @@ def test_validation_changes_neither_what_is_trained_on_nor_the_number_of_steps(t
     assert extracted == [16, 24]
 
 
+UNWATCHED = {"training": {"max_steps": 2, "eval_strategy": "no"}}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"weighting": {"kind": "sum"}}, "data.validation is read by weighting: learned alone"),
-        ({"weighting": {"kind": "learned", "shares": {"*": [0.1, 0.2]}}}, "data.validation is read by"),
+        ({"weighting": {"kind": "sum"}, **UNWATCHED}, "training.eval_strategy is no, or by weighting: learned"),
+        ({"weighting": {"kind": "learned", "shares": {"*": [0.1, 0.2]}}, **UNWATCHED}, "data.validation is read while"),
         ({"data": {}}, "finds its shares on data.validation, which is empty"),
         ({"data": {"validation": [{"path": "v.jsonl", "domain": "d1"}]}}, "data.validation has none of d0; add it, or"),
     ],

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from fusion.core.calibration import calibration_sums
 from fusion.core.finite import row_fault
 from fusion.core.rows import LogitRows
 from fusion.data.encode import Encoded, encode, encode_prompt
@@ -20,8 +21,6 @@ from fusion.models.loading import ModelRef, load_model, load_tokenizer, vocabula
 from fusion.sources import TransformersSource
 from fusion_eval.results import Sample
 from fusion_eval.runners import Progress
-
-BINS = 10  # of confidence, in the calibration error
 
 
 @dataclass(frozen=True)
@@ -141,17 +140,8 @@ def _nll(rows: LogitRows, texts: int) -> list[float]:
 
 
 def _calibration(rows: LogitRows, texts: int) -> list[list[float] | None]:
-    """By text, for each tenth of confidence the sum of confidence less success, then the tokens (Naeini et al. 2015, ECE).
-
-    None for a text without rows.
-    """
-    confidence = rows.logprobs[:, 0].double().exp()
-    excess = confidence - (rows.gold >= rows.logprobs[:, 0]).double()
-    bins = (confidence * BINS).long().clamp(max=BINS - 1)
-    sums = torch.zeros(texts, BINS + 1, dtype=torch.float64)
-    sums = sums.index_put((rows.example, bins), excess, accumulate=True)
-    sums[:, -1] = torch.bincount(rows.example, minlength=texts)
-    return [of_text.tolist() if of_text[-1] else None for of_text in sums]
+    """By text, what `calibration_sums` says of it; None for a text without rows."""
+    return [of_text.tolist() if of_text[-1] else None for of_text in calibration_sums(rows, texts)]
 
 
 def _answers(

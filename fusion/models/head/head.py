@@ -138,6 +138,26 @@ class Head:
         logprobs, ids, counts, gold, mean, std = (torch.cat(field) for field in zip(*parts, strict=True))
         return LogitRows.at(positions, logprobs=logprobs, ids=ids, sample_counts=counts, gold=gold, mean=mean, std=std)
 
+    @torch.no_grad()
+    def rows_and_entropy(
+        self, hidden: Float[Tensor, "N D"], positions: Positions
+    ) -> tuple[LogitRows, Float[Tensor, " N"]]:
+        """Return the rows of `hidden` with the likeliest token alone, and the entropy (nats) of all tokens at each.
+
+        No gradient. Chunks are a quarter of the others, for entropy takes copies of the logits: what exists at once is no
+        more than in `rows`.
+        """
+        assert positions.token is not None
+        step = self.chunk or max(16, MAX_LOGITS_PER_CHUNK // 4 // self.vocabulary)
+        parts = []
+        for i in range(0, max(len(positions), 1), step):
+            logits, token = self.logits(hidden[i : i + step]), positions.token[i : i + step]
+            found = summarize_logits(logits, token, token.new_empty(len(token), 0), 1, moments=False)
+            entropy = torch.special.entr(logits.log_softmax(-1).exp_()).sum(-1)
+            parts.append((found.logprobs, found.ids, found.gold, found.mean, found.std, entropy))
+        logprobs, ids, gold, mean, std, entropy = (torch.cat(field) for field in zip(*parts, strict=True))
+        return LogitRows.at(positions, logprobs=logprobs, ids=ids, gold=gold, mean=mean, std=std), entropy
+
     def _chunk_statistics(self, hidden: Tensor, token: Tensor, ask: Tensor, k: int, moments: bool) -> LogitStatistics:
         return self._statistics(self.logits(hidden), hidden, token, ask, k, moments)
 

@@ -35,7 +35,7 @@ def curves(logs: Mapping[str, Log], prefix: str = "loss", look: Look | None = No
     A part that ends in the name of a source has its colour. Raises ValueError where no log has such a key.
     """
     look = look or Look()
-    found = {name: lines for name, log in logs.items() if (lines := _lines(log, prefix))}
+    found = {name: lines for name, log in logs.items() if (lines := curve_lines(log, prefix))}
     if not found:
         raise ValueError(f"No training log has {prefix!r}, so there is nothing to draw.")
     styles = _styles(sorted({key for lines in found.values() for key in lines} - {prefix}), prefix, look)
@@ -83,7 +83,7 @@ def _label(part: str, look: Look) -> str:
     return f"{head}, {look.label(source)}" if head and source in look.colours else look.label(part)
 
 
-def _lines(log: Log, prefix: str) -> dict[str, Line]:
+def curve_lines(log: Log, prefix: str) -> dict[str, Line]:
     """Steps and values of each key that is `prefix` or begins with `prefix/`; the total first."""
     keys = sorted({key for entry in log for key in entry if key == prefix or key.startswith(f"{prefix}/")})
     lines = {}

@@ -15,6 +15,7 @@ from fusion.report.figures import scores
 from fusion.report.figures.bars import bars, helping
 from fusion.report.figures.curves import curves
 from fusion.report.figures.drawing import Colours, Look
+from fusion.report.figures.validation_curves import VALIDATION_CURVES, validation_curves
 from fusion.report.model_roles import LABEL_LENGTH, NARROW_LABEL, label
 from fusion.report.run_contents import RunContents
 from fusion_eval.statistics.bootstrap import RESAMPLES
@@ -60,6 +61,10 @@ def run_figures(
     if contents.run.helping:
         alt = "Match rate and weight of each source by domain"
         found["helping"] = _twice(looks, alt, lambda look: helping(contents.run.helping, look))
+    for key, curve in VALIDATION_CURVES.items():
+        if any(key in entry for log in contents.logs.values() for entry in log):
+            draw = partial(validation_curves, contents.logs, key)
+            found[f"validation-{key.removeprefix('eval_')}"] = _twice(looks, f"{curve.head}, over steps", draw)
     keys = {key.split("/")[0] for log in contents.logs.values() for entry in log for key in entry}
     for key, head in CURVES.items():
         if key in keys:

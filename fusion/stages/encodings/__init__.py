@@ -4,6 +4,6 @@
 read them from there, as they are needed, so that memory does not grow with the number of tokens.
 """
 
-from fusion.stages.encodings.examples import encoded_examples
+from fusion.stages.encodings.examples import encode_examples, encoded_examples
 
-__all__ = ["encoded_examples"]
+__all__ = ["encode_examples", "encoded_examples"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from fusion.data.encode import Encoded, truncate_rows
@@ -36,19 +36,27 @@ def encoded_examples(context: RunContext, name: str) -> EncodedTexts:
     return write_texts(folder, parts)
 
 
+def encode_examples(context: RunContext, name: str, examples: Sequence[Example]) -> EncodedTexts:
+    """Return any examples as tokens of one model, cut as those that are trained on; nothing is kept."""
+    return EncodedTexts.cat(list(_encode_chunks(context, name, examples, lambda _: None)))
+
+
 def _encode(context: RunContext, name: str) -> Iterator[EncodedTexts]:
     """Yield the texts, some `CHUNK` examples at a time."""
-    examples, ahead, formats = (
-        context.extracted_examples,
-        context.look_ahead_prompts(name),
-        prompt_formats(context, name),
-    )
+    examples = context.extracted_examples
     with bar(f"tokens of {name}", len(examples), "examples") as advance:
-        for begin in range(0, len(examples), CHUNK):
-            part = examples[begin : begin + CHUNK]
-            messages = [ahead.get(each.id, each.messages) if ahead else each.messages for each in part]
-            yield _encode_part(context, name, part, messages, list(map(formats, part, messages)))
-            advance(len(part))
+        yield from _encode_chunks(context, name, examples, advance)
+
+
+def _encode_chunks(
+    context: RunContext, name: str, examples: Sequence[Example], advance: Callable[[int], None]
+) -> Iterator[EncodedTexts]:
+    ahead, formats = context.look_ahead_prompts(name), prompt_formats(context, name)
+    for begin in range(0, len(examples), CHUNK):
+        part = examples[begin : begin + CHUNK]
+        messages = [ahead.get(each.id, each.messages) if ahead else each.messages for each in part]
+        yield _encode_part(context, name, part, messages, list(map(formats, part, messages)))
+        advance(len(part))
 
 
 def _encode_part(

@@ -82,7 +82,11 @@ def _first_beyond(context: RunContext, name: str, rows: int) -> str | None:
     if (tokenizer.pad_token_id or 0) >= rows:
         return f"its padding token {tokenizer.pad_token!r} has the id {tokenizer.pad_token_id}"
     texts = [text.input_ids for text in context.encoded(name)]
-    examples = [*context.extracted_examples, *context.heldout_examples]
+    examples = [*context.extracted_examples]
+    if name == "pivot" and len(texts) == len(context.train_examples):  # else they are among the extracted
+        texts += [text.input_ids for text in context.validation_texts]
+        examples += context.validation_examples
+    examples += context.heldout_examples
     texts += [
         encode(tokenizer, e.messages, e.response, prompt_format=prompt_format(context, name, e)).input_ids
         for e in context.heldout_examples

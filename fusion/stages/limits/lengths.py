@@ -19,7 +19,7 @@ LEAVE_OUT = "set data.filter_overlong_prompts: true to leave them out"
 def long_prompts(context: RunContext) -> Iterator[str]:
     """A sentence for each model whose prompts leave no room for a response in training; the first is named."""
     for name in context.models:
-        for part, examples in (("training", context.train_examples), ("validation", context.validation_examples)):
+        for part, examples in (("training", context.train_examples), ("validation", _validation_of(context, name))):
             if found := list(overlong(context, name, examples)):
                 yield (
                     f"{label(context, name)}: {len(found)} of {len(examples)} {part} prompts leave no room for a response "
@@ -35,8 +35,28 @@ def long_texts(context: RunContext) -> Iterator[str]:
     """
     for name, limit in context_lengths(context).items():
         yield from _long_extracted(context, name, limit)
+        if name == "pivot" and not _extracts_validation(context) and context.config.data.validation:
+            way_out = f"Set data.max_length to {limit.tokens} or less"
+            yield from _sentence(
+                context,
+                name,
+                limit,
+                "validation",
+                context.validation_examples,
+                context.validation_texts.lengths,
+                way_out,
+            )
         if is_evaluated(context, name):
             yield from _long_heldout(context, name, limit)
+
+
+def _validation_of(context: RunContext, name: str) -> list[Example]:
+    """Validation examples that a model of the run reads: the pivot while it trains, all where weights are chosen on them."""
+    return context.validation_examples if name == "pivot" or _extracts_validation(context) else []
+
+
+def _extracts_validation(context: RunContext) -> bool:
+    return len(context.extracted_examples) > len(context.train_examples)
 
 
 def long_answers(context: RunContext) -> Iterator[str]:

@@ -67,6 +67,7 @@ def refuse_long_prompts(context: RunContext) -> None:
     try:
         for name in context.models:
             context.encoded(name)
+        _ = context.validation_texts
     except ValueError:
         if found := list(lengths.long_prompts(context)):
             raise ValueError("\n".join(found)) from None
