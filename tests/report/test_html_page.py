@@ -161,6 +161,26 @@ def test_curves_of_gradient_norm_entropy_and_calibration_are_on_the_page(full):
     assert places == sorted(places)
 
 
+def test_curves_on_validation_examples_come_before_those_of_training_and_say_what_they_were_read_on(full):
+    heads = ["On validation examples", "Bits per byte, lower is better", "Tokens that were the likeliest, %"]
+    heads += ["Calibration error, %, lower is better", "Entropy, nats", "Loss and its terms"]
+    _, _, training = full.text.partition("On validation examples")
+    places = [("On validation examples" + training).index(head) for head in heads]
+    assert places == sorted(places)
+    assert "24 validation examples (8 of dates, 8 of lists, 8 of sums)" in full.text
+    assert "The point at step 0 is the model before its training." in full.text
+
+
+def test_a_run_without_validation_examples_says_what_would_draw_them(tmp_path):
+    run = write_run(tmp_path / "run")
+    for file in (run / "train").rglob("log.json"):
+        steps = [entry for entry in json.loads(file.read_text()) if "loss" in entry]
+        file.write_text(json.dumps(steps))
+    page = read(run)
+    assert "On validation examples" not in page.text
+    assert "curves on validation examples: give data.validation data sets" in page.text
+
+
 def test_a_fall_below_the_pivot_is_in_the_verdict_of_the_page(tmp_path):
     run = write_run(tmp_path / "run")
     one = result("pivot")

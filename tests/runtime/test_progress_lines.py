@@ -168,6 +168,17 @@ def test_a_resumed_training_says_its_steps_and_its_loss(output):
     assert output.getvalue() == "  training unified: 30 of 30 steps, in 0 seconds (loss 1.235)\n"
 
 
+def test_a_training_that_is_watched_says_what_it_is_on_validation_examples_beside_its_loss(output):
+    (shown,) = module.training_bar("unified")
+    state = TrainerState(max_steps=2, is_world_process_zero=True)
+    shown.on_train_begin(None, state, TrainerControl())
+    watched = {"eval_bits_per_byte": 0.31249, "eval_mean_token_accuracy": 0.8271, "eval_bits_per_byte/a": 9.0}
+    for logs in ({"loss": 2.0}, watched, {"loss": 1.5}):
+        shown.on_log(None, state, TrainerControl(), logs=logs)
+    shown.on_train_end(None, state, TrainerControl())
+    assert output.getvalue().endswith("(loss 1.500, validation 0.312 bits per byte, 82.7% of tokens right)\n")
+
+
 def test_a_training_that_an_error_ended_is_said_to_have_stopped(output):
     (shown,) = module.training_bar("unified")
     shown.on_train_begin(None, TrainerState(max_steps=30, is_world_process_zero=True), TrainerControl())

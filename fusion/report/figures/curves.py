@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fusion.report.figures.drawing import INK, OTHERS, STYLE, Look, columns_for, legend_below, wrapped
+from fusion.report.figures.drawing import INK, OTHERS, STYLE, Look, columns_for, legend_in_gap, share_zero, wrapped
 from fusion.report.run_contents import Log
 
 POINTS = 120
@@ -44,13 +44,13 @@ def curves(logs: Mapping[str, Log], prefix: str = "loss", look: Look | None = No
     height = (2.1 if prefix == "loss" else 1.75) * rows + 0.35
     figure = Figure(figsize=(look.width(), height), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).flatten()
-    for axes in panels[len(found) :]:
-        axes.remove()
     for axes, (name, lines) in zip(panels, found.items(), strict=False):
         _panel(axes, lines, prefix, styles)
         axes.set(title=wrapped(f"training {name}", columns), xlabel="step")
     handles = {label: h for axes in figure.axes for h, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    legend_below(figure, handles)
+    if prefix in ("loss", "calibration"):
+        share_zero(list(panels[: len(found)]))
+    legend_in_gap(figure, list(panels[len(found) :]), handles)
     return figure
 
 

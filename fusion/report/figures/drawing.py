@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import re
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -27,6 +28,9 @@ NARROW = 3.4
 
 TITLE_LETTERS = {1: 19, 2: 26, 3: 23, 4: 18}
 """Letters of a line of a panel's title, by columns; a single column may be that of a phone, beside long labels."""
+
+MAX_IN_GAP = 7
+"""Lines of a legend that fit into the place of a panel."""
 
 Colours = dict[str, str]
 """Model -> colour."""
@@ -99,6 +103,26 @@ def legend_below(figure: Figure, handles: Mapping[str, Artist]) -> None:
         if columns == 1 or box.width <= figure.bbox.width:
             return
         legend.remove()
+
+
+def legend_in_gap(figure: Figure, free: Sequence[Axes], handles: Mapping[str, Artist]) -> None:
+    """A legend in the first of the places that the panels leave free in their rows, or below where they leave none."""
+    for axes in free[1:]:
+        axes.remove()
+    if free and len(handles) <= MAX_IN_GAP:
+        free[0].set_axis_off()
+        free[0].legend(list(handles.values()), list(handles), loc="center left", handlelength=1.4)
+        return
+    for axes in free[:1]:
+        axes.remove()
+    legend_below(figure, handles)
+
+
+def share_zero(panels: Sequence[Axes]) -> None:
+    """Let all panels begin at 0 where one falls by half or more; where all change little, a change is seen without the 0."""
+    if any(low < high / 2 for low, high in (axes.get_ylim() for axes in panels)):
+        for axes in panels:
+            axes.set_ylim(bottom=0)
 
 
 def svg(figure: Figure, name: str, alt: str) -> str:

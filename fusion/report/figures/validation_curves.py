@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from matplotlib import rc_context
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from fusion.report.figures.bars import domain_title
 from fusion.report.figures.curves import DASHES, Style, curve_lines
-from fusion.report.figures.drawing import STYLE, Look, columns_for, legend_below, wrapped
+from fusion.report.figures.drawing import STYLE, Look, columns_for, legend_in_gap, share_zero, wrapped
 from fusion.report.run_contents import Log
 from fusion_eval.results import MEAN
 
@@ -52,8 +51,6 @@ def validation_curves(logs: Mapping[str, Log], name: str, look: Look | None = No
     rows = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(look.width(), 1.75 * rows + 0.35), layout="constrained")
     places = figure.subplots(rows, columns, squeeze=False).flatten()
-    for axes in places[len(panels) :]:
-        axes.remove()
     styles, scale = _styles(list(lines), look), VALIDATION_CURVES[name].scale
     for axes, (key, title) in zip(places, panels.items(), strict=False):
         axes.set(title=wrapped(title, columns), xlabel="step")
@@ -62,9 +59,9 @@ def validation_curves(logs: Mapping[str, Log], name: str, look: Look | None = No
             axes.plot(steps, [value * scale for value in values], marker="o", ms=2.4, **styles[training])
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(5))
-    _share_zero(figure.axes)
+    share_zero(list(places[: len(panels)]))
     handles = {label: h for axes in figure.axes for h, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    legend_below(figure, handles)
+    legend_in_gap(figure, list(places[len(panels) :]), handles)
     return figure
 
 
@@ -75,14 +72,6 @@ def _panels(logs: Mapping[str, Log], name: str) -> dict[str, str]:
     if len(domains) == 1:
         return domains
     return {name: domain_title(MEAN)} | (domains if len(domains) <= MAX_DOMAINS else {})
-
-
-def _share_zero(panels: Sequence[Axes]) -> None:
-    """Let all panels begin at 0 where one falls by half or more; where all change little, a change is seen without the 0."""
-    ends = [axes.get_ylim() for axes in panels]
-    if any(low < high / 2 for low, high in ends):
-        for axes in panels:
-            axes.set_ylim(bottom=0)
 
 
 def _styles(trainings: list[str], look: Look) -> dict[str, Style]:

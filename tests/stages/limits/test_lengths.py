@@ -55,6 +55,31 @@ def test_a_source_that_is_not_evaluated_reads_no_heldout_text(tmp_path):
     refuse_limits(RunContext(config))
 
 
+def with_validation(folder, text: str, **data):
+    """Data with one validation example whose prompt is this text."""
+    (folder / "validation.jsonl").write_text(json.dumps({"prompt": text, "response": "a"}))
+    return runs.raw(folder)["data"] | {
+        "validation": [{"path": str(folder / "validation.jsonl"), "domain": "d0"}],
+        **data,
+    }
+
+
+def test_validation_prompts_that_leave_the_pivot_no_room_are_named_and_sources_do_not_read_them(tmp_path):
+    said = refused(tmp_path, data=with_validation(tmp_path, "dog " * 100, max_length=60))
+    assert "1 of 1 validation prompts leave no room for a response within 60 tokens" in said
+    assert "source" not in said
+
+
+def test_validation_texts_longer_than_the_pivot_reads_are_named_and_sources_may_read_less(tmp_path):
+    raw = with_validation(tmp_path, "dog " * 60)
+    shortened(tmp_path, "qwen", 100)
+    refuse_limits(RunContext(runs.config(tmp_path, data=raw, evaluation={})))
+    shortened(tmp_path, "pivot", 100)
+    said = refused(tmp_path, data=raw, evaluation={})
+    assert "of the validation examples are longer: the first (" in said
+    assert "Set data.max_length to 100 or less" in said
+
+
 def test_answers_that_have_no_room_behind_their_prompts_are_named(tmp_path):
     said = refused(tmp_path, evaluation={"exact_match": ["d0"], "max_new_tokens": 250})
     assert "for 3 of 3 held-out prompts evaluation.max_new_tokens = 250 leaves no room" in said
