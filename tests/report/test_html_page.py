@@ -162,7 +162,7 @@ def test_curves_of_gradient_norm_entropy_and_calibration_are_on_the_page(full):
 
 
 def test_curves_on_validation_examples_come_before_those_of_training_and_say_what_they_were_read_on(full):
-    heads = ["On validation examples", "Bits per byte, lower is better", "Tokens that were the likeliest, %"]
+    heads = ["On validation examples", "Bits per byte, lower is better", "Token accuracy, %, higher is better"]
     heads += ["Calibration error, %, lower is better", "Entropy, nats", "Loss and its terms"]
     _, _, training = full.text.partition("On validation examples")
     places = [("On validation examples" + training).index(head) for head in heads]

@@ -29,7 +29,7 @@ class ValidationCurve(NamedTuple):
 
 VALIDATION_CURVES = {
     "eval_bits_per_byte": ValidationCurve("Bits per byte, lower is better"),
-    "eval_mean_token_accuracy": ValidationCurve("Tokens that were the likeliest, %", 100),
+    "eval_mean_token_accuracy": ValidationCurve("Token accuracy, %, higher is better", 100),
     "eval_calibration_error": ValidationCurve("Calibration error, %, lower is better", 100),
     "eval_entropy": ValidationCurve("Entropy, nats"),
 }
@@ -81,7 +81,8 @@ def _styles(trainings: list[str], look: Look) -> dict[str, Style]:
         kind, _, source = training.partition("/")
         colour = look.colour(source or training, number)
         dash = "-" if not source else DASHES[1] if kind == "pairwise" else DASHES[2]
-        label = f"{look.label(source)} alone" if kind == "pairwise" and source else look.label(source or training)
+        of_source = look.label(source).removesuffix(" (source)")
+        label = f"{kind}/{of_source}" if source else look.label(training)
         width = 1.1 if source else 1.7
         styles[training] = {"color": colour, "ls": dash, "lw": width, "label": label}
     return styles

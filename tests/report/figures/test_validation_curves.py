@@ -38,7 +38,7 @@ def test_each_training_has_a_line_in_the_panel_of_the_mean_and_of_each_domain(na
 
 def test_a_line_has_the_colour_of_its_model_and_one_on_a_single_source_that_of_the_source():
     lines = validation_curves(LOGS, "eval_entropy", LOOK).axes[0].lines
-    assert [line.get_label() for line in lines] == ["finetune", "unified", "smol (source) alone"]
+    assert [line.get_label() for line in lines] == ["finetune", "unified", "pairwise/smol"]
     assert [line.get_color() for line in lines] == [ORANGE, BLUE, "#0a9a73"]
     assert [line.get_linestyle() for line in lines] == ["-", "-", "--"]
 

@@ -7,9 +7,12 @@ import torch
 
 from fusion.core.calibration import BINS, calibration_sums
 from fusion.core.rows import LogitRows
+from fusion.data.batching import pad_texts
 from fusion.data.encode import Encoded
 from fusion.data.example import Example
-from fusion.training.validation import ValidationTexts, validation_arguments, validation_points
+from fusion.models.head import Head
+from fusion.training.validation import ValidationTexts, read_validation, validation_arguments, validation_points
+from tests.helpers import tiny
 
 
 def texts(*encoded, response="abcdef"):
@@ -63,6 +66,26 @@ def test_arguments_are_ours_where_the_user_gives_none():
     assert validation_arguments({"per_device_train_batch_size": 4, "learning_rate": 1}) == ours
     assert validation_arguments({"per_device_train_batch_size": 4, "eval_steps": 7}) == ours | {"eval_steps": 7}
     assert validation_arguments({"eval_steps": None})["eval_steps"] == 0.1
+
+
+def test_a_reading_leaves_weights_gradients_mode_and_random_numbers_as_they_were():
+    model = tiny.model("llama").train()
+    model.register_forward_hook(lambda *_: torch.rand(3))  # as an architecture that draws in evaluation mode too
+    every = texts(*(Encoded(list(range(1, n)), 2, list(range(n - 3)), truncated=False) for n in (9, 6)))
+    before, state = {name: each.clone() for name, each in model.state_dict().items()}, torch.get_rng_state()
+    found = read_validation(
+        model, Head.from_model(model, 50), every, pad_texts_on_cpu, batch_size=1, device=torch.device("cpu"),
+        add_up=lambda sums: sums,
+    )  # fmt: skip
+    assert found["eval_bits_per_byte"] > 0
+    assert torch.get_rng_state().equal(state)
+    assert model.training
+    assert all(each.equal(before[name]) for name, each in model.state_dict().items())
+    assert all(weight.grad is None and weight.requires_grad for weight in model.parameters())
+
+
+def pad_texts_on_cpu(encoded):
+    return pad_texts(encoded, "cpu")
 
 
 def rows(confidence, gold, example):
