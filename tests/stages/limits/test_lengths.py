@@ -71,13 +71,13 @@ def test_validation_prompts_that_leave_the_pivot_no_room_are_named_and_sources_d
 
 
 def test_validation_texts_longer_than_the_pivot_reads_are_named_and_sources_may_read_less(tmp_path):
-    raw = with_validation(tmp_path, "dog " * 60)
-    shortened(tmp_path, "qwen", 100)
+    raw = with_validation(tmp_path, "dog " * 120)
+    shortened(tmp_path, "qwen", 90)
     refuse_limits(RunContext(runs.config(tmp_path, data=raw, evaluation={})))
-    shortened(tmp_path, "pivot", 100)
+    shortened(tmp_path, "pivot", 90)
     said = refused(tmp_path, data=raw, evaluation={})
     assert "of the validation examples are longer: the first (" in said
-    assert "Set data.max_length to 100 or less" in said
+    assert "Set data.max_length to 90 or less" in said
 
 
 def test_answers_that_have_no_room_behind_their_prompts_are_named(tmp_path):
