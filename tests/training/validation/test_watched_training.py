@@ -12,7 +12,7 @@ from fusion.config import loading, plain_fine_tuning
 from fusion.models.loading import ModelRef, vocabulary_size
 from fusion.stages.context import RunContext
 from fusion.stages.prompts import prompt_format
-from fusion.training import FusionCollator, fit
+from fusion.training import TrainingCollator, fit
 from fusion.training.fit import TrainingSpec
 from fusion.training.validation import ValidationTexts, validation_arguments
 from fusion.weighting import Sum
@@ -126,7 +126,7 @@ def trained(folder, name, stop_at=None, pack=False, batch=4, **arguments):
     spec = TrainingSpec(
         config.pivot.ref,
         context.tokenizers["pivot"],
-        FusionCollator(context.train_examples, context.encoded("pivot")[: len(context.train_examples)], [], Sum()),
+        TrainingCollator(context.train_examples, context.encoded("pivot")[: len(context.train_examples)], [], Sum()),
         plain_fine_tuning(),
         {**config.training, **validation_arguments(config.training), "per_device_eval_batch_size": batch},
         config.seed,
