@@ -32,7 +32,14 @@ from fusion.runtime.console import console, show
 from fusion.stages.context import RunContext
 from fusion.stages.data_sets import describe_data
 from fusion.stages.evaluate import candidates, evaluate_one
-from fusion.stages.extract import cache_writer, extract_one, helping_batches, refuse_lone_answers, refuse_unknown
+from fusion.stages.extract import (
+    cache_writer,
+    checked_cache,
+    extract_one,
+    helping_batches,
+    refuse_lone_answers,
+    refuse_unknown,
+)
 from fusion.stages.fine_tune import fine_tune_one
 from fusion.stages.helping import helping
 from fusion.stages.limits.refuse import refuse_limits, refuse_long_texts, refuse_machine
@@ -124,7 +131,7 @@ def extract(context: RunContext) -> dict[str, Cache]:
         with context.record.stage(f"extract {name}") as note:
             writer = cache_writer(context, name)
             note["skipped"] = writer.is_complete
-            caches[name] = Cache(writer.folder) if writer.is_complete else extract_one(context, name, writer)
+            caches[name] = checked_cache(writer) if writer.is_complete else extract_one(context, name, writer)
     refuse_unknown(context, caches)
     return caches
 

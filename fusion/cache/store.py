@@ -16,6 +16,7 @@ from typing import Any
 from uuid import uuid4
 
 import torch
+import xxhash
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -27,8 +28,9 @@ from fusion.core.finite import row_fault
 from fusion.core.rows import LogitRows
 from fusion.core.text_files import read_object
 from fusion.runtime.artifacts import claim_artifact, fingerprint, write_json
+from fusion.runtime.syncing import sync
 
-FORMAT = 3
+FORMAT = 4
 INDEX_TENSORS = ("rows", "entries", "known")
 """Tensors of a shard that describe it: rows of each example, entries of a row, and `count_known_fields`."""
 
@@ -90,8 +92,11 @@ class CacheWriter:
         }
         target = self._file(number)
         aside = target.with_suffix(f".{uuid4().hex[:8]}.part")  # unique, should two processes write the same shard
-        save_file(encode(rows, self.value_format, self.vocabulary) | index, aside, metadata={"made": self.artifact_key})
+        tensors = encode(rows, self.value_format, self.vocabulary) | index
+        save_file(tensors, aside, metadata={"made": self.artifact_key, "xxh3": _hash_of(tensors)})
+        sync(aside)  # or a power cut may leave the name without the contents
         aside.replace(target)
+        sync(target.parent)
 
     def finalize(self) -> Cache:
         """Write the manifest, unless it is there, and open the cache. Raises ValueError when a shard is missing."""
@@ -102,6 +107,7 @@ class CacheWriter:
         shards = []
         for n in range(self.shards):
             with open_shard(self._file(n)) as shard:
+                self._refuse_damaged(n, shard)
                 index = {name: shard.get_tensor(name).tolist() for name in INDEX_TENSORS}
                 index |= {"drawn": True} if "unique" in shard.keys() else {}  # noqa: SIM118  (it has no __contains__)
             shards.append({"file": self._file(n).name, **index, "sha256": _sha256(self._file(n))})
@@ -109,17 +115,29 @@ class CacheWriter:
             raise ValueError(
                 f"{self.folder}: shards keep {sorted(entries)} entries a row, and all should keep the same."
             )
-        write_json(self.folder / "manifest.json", {"key": self.key, "ids": self.ids, "shards": shards})
+        manifest = {"key": self.key, "ids": self.ids, "shards": shards}
+        write_json(self.folder / "manifest.json", manifest | {"checksum": fingerprint(manifest)})
         return Cache(self.folder)
+
+    def _refuse_damaged(self, number: int, shard: Any) -> None:
+        """Delete a shard whose bytes are not those that were written, and raise ValueError."""
+        tensors = {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118  (no mapping)
+        if (shard.metadata() or {}).get("xxh3") != _hash_of(tensors):
+            self._file(number).unlink()
+            raise ValueError(
+                f"{self._file(number)} was damaged after it was written, and is deleted. Run `fusion extract` again: it is "
+                "read anew."
+            )
 
     def _file(self, number: int) -> Path:
         return self.folder / f"shard-{number:05d}-of-{self.shards:05d}.safetensors"
 
     def _is_written(self, file: Path) -> bool:
-        if not file.exists():
+        try:
+            with open_shard(file) as shard:
+                return (shard.metadata() or {}).get("made") == self.artifact_key
+        except ValueError:  # absent, or cut off
             return False
-        with open_shard(file) as shard:
-            return (shard.metadata() or {}).get("made") == self.artifact_key
 
 
 def open_shard(file: Path) -> Any:
@@ -136,6 +154,9 @@ def _manifest(folder: Path) -> dict[str, Any]:
     """What manifest.json says of a cache. Raises ValueError for one that is damaged."""
     way_out = f"delete {folder} and run `fusion extract` again"
     manifest = read_object(folder / "manifest.json", way_out)
+    checksum = manifest.pop("checksum", None)
+    if checksum != fingerprint(manifest):
+        raise ValueError(f"{folder / 'manifest.json'} is not as it was written; {way_out}.")
     key, ids, shards = (manifest.get(name) for name in ("key", "ids", "shards"))
     if not isinstance(key, dict) or not isinstance(ids, list) or not _are_shards(shards, len(ids)):
         raise ValueError(f"{folder / 'manifest.json'} does not say what each shard holds; {way_out}.")
@@ -269,6 +290,15 @@ def full_key(
     """Return `key` with the fingerprint of the examples and the settings of the files, as in key.json."""
     store = {"value_format": value_format, "shard_size": shard_size, "vocabulary": vocabulary, "format": FORMAT}
     return {**key, "examples": fingerprint({"ids": list(ids)}), **store}
+
+
+def _hash_of(tensors: Mapping[str, Tensor]) -> str:
+    """XXH3 of names, types, shapes and values."""
+    digest = xxhash.xxh3_128()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _sha256(file: Path) -> str:

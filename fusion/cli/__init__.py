@@ -8,7 +8,7 @@ import os
 import sys
 from contextlib import suppress
 
-from fusion.cli import benchmark, caches, draft, merge, recipes, runs  # noqa: F401  (each registers its commands)
+from fusion.cli import benchmark, caches, draft, merge, recipes, runs, verify  # noqa: F401  (each registers its commands)
 from fusion.cli.app import app
 from fusion.cli.boundary import tell
 

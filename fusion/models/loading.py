@@ -37,7 +37,8 @@ MODEL_FILES = (
     "*.safetensors",
     "*.model",
     "*.jinja",
-    "*.txt",
+    "merges.txt",
+    "vocab.txt",
 )  # files that the outputs of a model folder depend on
 WRITTEN_ABOUT_IT = {"evaluation.json"}
 """Files of a model folder that say what was measured of it, so that a measurement makes no other model of it."""

@@ -159,7 +159,7 @@ def _checkpoint(size: Architecture, config: Config) -> int:
 def _checkpoints(config: Config, steps: int, steps_an_epoch: int) -> int:
     """How many lie on the disk at the most; a new one is written before the oldest goes."""
     given = config.training
-    strategy, limit = str(given.get("save_strategy", "steps")), given.get("save_total_limit", 1)
+    strategy, limit = str(given.get("save_strategy", "steps")), given.get("save_total_limit", 2)
     if strategy == "no":
         return 0
     every = float(given.get("save_steps", 500)) if strategy == "steps" else steps_an_epoch

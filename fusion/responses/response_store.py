@@ -31,7 +31,12 @@ class ResponseStore:
 
     def missing(self, among: Sequence[int] | None = None) -> list[int]:
         """Numbers of the shards that are not written yet, of all or of those `among`."""
-        return [n for n in (range(self.shards) if among is None else among) if not self._file(n).exists()]
+        return [n for n in (range(self.shards) if among is None else among) if not self._is_written(n)]
+
+    def _is_written(self, number: int) -> bool:
+        """Whether a shard is there and has a line for each of its ids; one that was cut off is written again."""
+        file, lines = self._file(number), len(self.shard_ids(number))
+        return file.is_file() and file.read_bytes().count(b"\n") == lines
 
     def shard_ids(self, number: int) -> list[str]:
         """Ids whose values belong in shard `number`, in order."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -18,6 +18,17 @@ from uuid import uuid4
 from fusion.core.renamed_keys import new_name
 from fusion.core.system_errors import naming
 from fusion.core.text_files import read_object
+from fusion.runtime import distributed
+from fusion.runtime.console import show
+from fusion.runtime.file_states import damaged_files, file_states
+from fusion.runtime.syncing import sync
+
+DONE, FILES = "done.json", "files"
+NO_OUTPUTS = {DONE, "key.json", "claims"}
+MADE = (DONE, "manifest.json", "model", "checkpoint-*", "shard-*")
+"""What shows that a stage has worked in a folder."""
+LEFTOVERS = {".part", ".lock", ".damaged"}
+"""Endings of files that are no output: they belong to somebody who is writing or waiting, or were set aside."""
 
 
 def fingerprint(key: Mapping[str, Any]) -> str:
@@ -55,13 +66,33 @@ def claim_artifact(folder: Path, key: Mapping[str, Any], redo: str) -> bool:
     Raises ValueError if what is there was made from another key. `redo` is the command that would make it again, for the
     message.
     """
-    file = folder / "key.json"
-    if file.exists():
-        refuse_other_key(folder, read_object(file), key, redo)
+    if (existing := _existing_key(folder, redo)) is not None:
+        refuse_other_key(folder, existing, key, redo)
     else:
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(file, key)
+        write_json(folder / "key.json", key)
+    if distributed.is_main_process():  # the others find what it has taken away
+        _set_damage_aside(folder)
     return is_complete(folder)
+
+
+def _existing_key(folder: Path, redo: str) -> dict[str, Any] | None:
+    """The key that `folder` was claimed with; None for a folder in which nothing has been made yet.
+
+    Raises ValueError where something was, and what made it is not known.
+    """
+    file = folder / "key.json"
+    try:
+        if file.exists():
+            return read_object(file)
+    except ValueError:
+        pass  # it was cut off
+    if any(next(folder.glob(pattern), None) for pattern in MADE):
+        raise ValueError(
+            f"{file} is gone or damaged, so that it is not known what made the files beside it. Delete {folder} and run "
+            f"`{redo}` again."
+        )
+    return None
 
 
 def refuse_other_key(path: Path, existing: Mapping[str, Any], requested: Mapping[str, Any], redo: str) -> None:
@@ -83,14 +114,46 @@ def link_folder(link: Path, folder: Path) -> None:
     aside.replace(link)
 
 
-def mark_complete(folder: Path, **facts: Any) -> None:
-    """Write done.json, the mark of a complete artifact; it holds `facts`."""
-    write_json(folder / "done.json", facts)
+def mark_complete(folder: Path, outputs: Sequence[str] = (), **facts: Any) -> None:
+    """Write done.json, the mark of a complete artifact, when all its files are on the disk.
+
+    It holds `facts`, and size and checksum of the `outputs`: files and folders below `folder`, or everything in it.
+    """
+    write_json(folder / DONE, {**facts, FILES: file_states(folder, _output_files(folder, outputs))})
 
 
 def is_complete(folder: Path) -> bool:
-    """Return whether done.json marks `folder` as complete; caches and evaluations ask for their own mark."""
-    return (folder / "done.json").exists()
+    """Return whether done.json marks `folder` as complete, and its files have the sizes that they were written with.
+
+    Caches and evaluations ask for their own mark.
+    """
+    return (folder / DONE).exists() and not find_damage(folder, contents=False)
+
+
+def find_damage(folder: Path, *, contents: bool) -> dict[str, str]:
+    """Say what is wrong with each file of a folder that done.json marks as complete; with `contents` every byte is compared."""
+    try:
+        mark = read_object(folder / DONE)
+    except ValueError:
+        return {DONE: f"{DONE} is damaged"}
+    return damaged_files(folder, mark.get(FILES), contents=contents)
+
+
+def _set_damage_aside(folder: Path) -> None:
+    """Where a complete folder is not as it was written, keep its damaged files under other names, and take its mark away."""
+    damage = find_damage(folder, contents=True) if (folder / DONE).exists() else {}
+    for name, problem in damage.items():
+        show([f"{folder}: {problem}; it is made again"])
+        if (folder / name).is_file():
+            (folder / name).replace(folder / f"{name}.damaged")
+    if damage:
+        (folder / DONE).unlink(missing_ok=True)
+
+
+def _output_files(folder: Path, outputs: Sequence[str]) -> list[Path]:
+    places = [folder / name for name in outputs] or [folder]
+    files = [file for place in places for file in ([place] if place.is_file() else place.rglob("*"))]
+    return [file for file in files if file.is_file() and file.name not in NO_OUTPUTS and file.suffix not in LEFTOVERS]
 
 
 def artifact_key(folder: Path) -> str:
@@ -110,6 +173,8 @@ def write_text(file: Path, text: str) -> None:
     try:
         with naming(file):
             aside.write_text(text)
+            sync(aside)  # or the name may reach the disk before the contents, and a power cut leaves an empty file
         aside.replace(file)
+        sync(file.parent)
     finally:
         aside.unlink(missing_ok=True)  # of a write that failed

@@ -14,6 +14,7 @@ from fusion.data.example import Example, other_answers
 from fusion.data.folds import assign_folds, prompt_key
 from fusion.models import loading
 from fusion.models.loading import ModelRef, vocabulary_size
+from fusion.runtime import distributed
 from fusion.runtime.console import bar, console
 from fusion.runtime.distributed import device, free_memory
 from fusion.sources import Source, SourceRequest
@@ -61,6 +62,14 @@ def open_source(context: RunContext, name: str, ref: ModelRef | None = None) -> 
         hidden=extract.hidden_states and name != "pivot",
     )  # fmt: skip
     return context.backend(name).open(wanted)
+
+
+def checked_cache(writer: CacheWriter) -> Cache:
+    """Open a cache that was complete before. Raises ValueError where a byte of it is not as it was written."""
+    cache = Cache(writer.folder)
+    if distributed.is_main_process():
+        cache.verify()
+    return cache
 
 
 def extract_one(context: RunContext, name: str, writer: CacheWriter) -> Cache:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from typing import Any
 
 from fusion.core.text_files import read_object
 from fusion.data.exported_template import exported_template, write_template
@@ -10,7 +11,9 @@ from fusion.merging.files.stream import merge
 from fusion.models.export import complete_export, save_weights
 from fusion.models.loading import load_model
 from fusion.runtime.artifacts import artifact_key, claim_artifact, mark_complete, refuse_other_key, write_json
-from fusion.runtime.console import counter
+from fusion.runtime.console import counter, show
+from fusion.runtime.file_states import damaged_files, file_states
+from fusion.runtime.syncing import sync, sync_folder
 from fusion.stages.context import RunContext
 from fusion.stages.prompts import prompt_format
 from fusion.stages.train import pivot_ends
@@ -33,8 +36,9 @@ def merge_all(context: RunContext) -> bool:
     complete_export(folder / "base", context.config.pivot.ref, pivot_ends(context))
     with counter("merge", "tensors") as progress:
         models = [part / "model" for part in parts]
+        shutil.rmtree(folder / "model", ignore_errors=True)  # it is damaged, or the folder would be marked as complete
         merge(folder / "base", models, context.config.merge, folder / "model", progress=progress)
-    mark_complete(folder)
+    mark_complete(folder, ["model"])
     return True
 
 
@@ -43,8 +47,7 @@ def fuse_chosen(context: RunContext) -> bool:
     chosen = context.config.folder / "train" / (MERGED if context.config.chosen == "pairwise" else "unified")
     folder = context.config.folder / "fused"
     lineage = {"from": context.config.chosen, "made": artifact_key(chosen), "models": context.fingerprints}
-    if (folder / "fusion.json").exists():
-        refuse_other_key(folder, read_object(folder / "fusion.json"), lineage, "fusion merge")
+    if _is_fused(folder, lineage):
         return False
     aside = folder.with_name(".fused.part")
     for place in (aside, folder):  # what was cut off while it was written
@@ -54,6 +57,27 @@ def fuse_chosen(context: RunContext) -> bool:
     )
     if template := exported_template(context.tokenizers["pivot"], prompt_format(context, "pivot")):
         write_template(aside, template)
-    write_json(aside / "fusion.json", lineage)
+    sync_folder(aside)
+    weights = file_states(
+        aside, aside.glob("*.safetensors")
+    )  # all else people may edit: template, generation settings, card
+    write_json(aside / "fusion.json", lineage | {"files": weights})
     aside.replace(folder)
+    sync(folder.parent)
     return True
+
+
+def _is_fused(folder: Path, lineage: dict[str, Any]) -> bool:
+    """Whether fused/ holds this model, with its weights as they were written; raises ValueError where it holds another."""
+    try:
+        existing = read_object(folder / "fusion.json") if (folder / "fusion.json").exists() else None
+    except ValueError:
+        existing = None  # it was cut off
+    if existing is None:
+        return False
+    states = existing.pop("files", None)
+    refuse_other_key(folder, existing, lineage, "fusion merge")
+    damage = damaged_files(folder, states, contents=True)
+    for problem in damage.values():
+        show([f"{folder}: {problem}; it is made again"])
+    return not damage

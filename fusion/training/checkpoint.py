@@ -6,19 +6,66 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from typing_extensions import override
 
 from fusion.core.text_files import read_object
 from fusion.runtime import distributed
 from fusion.runtime.artifacts import write_json
+from fusion.runtime.console import show
+from fusion.runtime.file_states import damaged_files, file_states
 from fusion.training.engine import Engine
 
+FILES = "files.json"
+"""Size and checksum of each file of a checkpoint, written last."""
 PLAIN = {"single", "ddp"}  # a whole model in each process: the same checkpoint
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint; trainer_state.json is written last, so one without it was cut off."""
-    whole = [file.parent for file in folder.glob("checkpoint-*/trainer_state.json")]
-    return max(whole, key=lambda place: int(place.name.split("-")[1])) if whole else None
+    """The newest whole checkpoint; the main process sets aside those that are cut off or damaged, and says so.
+
+    Every process calls it.
+    """
+    with distributed.main_process_first():
+        newest_first = sorted(folder.glob("checkpoint-*"), key=_step, reverse=True)
+        if distributed.is_main_process():
+            for place in newest_first:
+                if problem := _problem(place):
+                    show([f"{place} is left out: {problem}"])
+                    place.rename(place.with_name(f"damaged-{place.name}-{uuid4().hex[:4]}"))
+                else:
+                    return place  # older ones may be needed one day, and are not read now
+        return next((place for place in newest_first if (place / FILES).is_file()), None)
+
+
+class CheckpointMarks(TrainerCallback):
+    """Writes size and checksum of all its files into each checkpoint, when they are on the disk: it is whole from then on."""
+
+    @override
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        distributed.barrier()  # all processes have written theirs
+        if distributed.is_main_process():
+            checkpoint = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+            files = [file for file in checkpoint.rglob("*") if file.is_file() and file.name != FILES]
+            write_json(checkpoint / FILES, file_states(checkpoint, files))
+
+
+def _step(checkpoint: Path) -> int:
+    number = checkpoint.name.removeprefix("checkpoint-")
+    return int(number) if number.isdigit() else -1
+
+
+def _problem(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint; None where it is as it was written."""
+    if not (checkpoint / FILES).is_file():
+        return "it was cut off while it was written"
+    try:
+        states = read_object(checkpoint / FILES)
+    except ValueError:
+        return f"its {FILES} is damaged"
+    return next(iter(damaged_files(checkpoint, states, contents=True).values()), None)
 
 
 def write_engine_file(checkpoint: Path, engine: Engine) -> None:

@@ -156,7 +156,7 @@ def training_arguments(given: dict[str, Any], folder: Path, seed: int) -> Traini
     }
     defaults = {
         "report_to": ["tensorboard"],
-        "save_total_limit": 1,
+        "save_total_limit": 2,  # should the newest be damaged
         "logging_steps": 1,
         "disable_tqdm": True,
         "bf16": False,

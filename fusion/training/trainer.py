@@ -17,7 +17,7 @@ from fusion.models.head import Head, run_to_head, unwrap_model
 from fusion.models.precision import mixed_precision
 from fusion.objectives import BatchTargets, Objective
 from fusion.runtime import distributed
-from fusion.training.checkpoint import write_engine_file
+from fusion.training.checkpoint import CheckpointMarks, write_engine_file
 from fusion.training.engine import Engine
 from fusion.training.engine_checks import check, keep_whole, restore_param_groups, shard_on_cpu
 from fusion.training.gradient_projection import GradientProjection
@@ -50,6 +50,7 @@ class FusionTrainer(Trainer):
         watched: Any = None if validation is None else range(len(validation.examples))
         super().__init__(eval_dataset=watched, **kwargs)
         self.add_callback(_Ready(self))  # type: ignore[arg-type]
+        self.add_callback(CheckpointMarks())  # type: ignore[arg-type]
         counted = [objective for objective in objectives if objective.weight]
         # accelerate runs the model in mixed precision and not the loss, in which our output layer is
         head = dataclasses.replace(head, autocast=mixed_precision(self.args))

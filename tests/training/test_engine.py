@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 from torch import nn
+from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from fusion.config.loading import ConfigError
 from fusion.training import checkpoint
@@ -167,12 +168,37 @@ def test_a_checkpoint_that_cannot_be_converted_names_the_command(tmp_path):
         checkpoint.make_universal(place, Engine(kind="zero2"))
 
 
-def test_a_checkpoint_that_was_cut_off_is_passed_over(tmp_path):
-    for step in (5, 10):
-        a_checkpoint(tmp_path / f"checkpoint-{step}", "single", 1)
+def marked(folder, step):
+    """A checkpoint as `CheckpointMarks` leaves it."""
+    place = a_checkpoint(folder / f"checkpoint-{step}", "single", 1)
+    (place / "optimizer.pt").write_bytes(b"moments")
+    arguments = TrainingArguments(output_dir=str(folder), use_cpu=True)
+    checkpoint.CheckpointMarks().on_save(arguments, TrainerState(global_step=step), TrainerControl())
+    return place
+
+
+DAMAGE = {
+    "cut off while it was written": lambda place: (place / "files.json").unlink(),
+    "optimizer.pt is gone": lambda place: (place / "optimizer.pt").unlink(),
+    "optimizer.pt has 0 bytes, and 7 were written": lambda place: (place / "optimizer.pt").write_bytes(b""),
+    "optimizer.pt has not the contents": lambda place: (place / "optimizer.pt").write_bytes(b"moMents"),
+    "its files.json is damaged": lambda place: (place / "files.json").write_text(""),
+}
+
+
+@pytest.mark.parametrize("said", DAMAGE)
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_is_taken(tmp_path, said, capsys):
+    before, newest = marked(tmp_path, 5), marked(tmp_path, 10)
+    DAMAGE[said](newest)
+    assert checkpoint.last_checkpoint(tmp_path) == before
+    assert said in capsys.readouterr().out
+    assert not newest.exists()
+    assert list(tmp_path.glob("damaged-checkpoint-10-*"))
+
+
+def test_without_a_whole_checkpoint_there_is_none(tmp_path):
+    a_checkpoint(tmp_path / "checkpoint-5", "single", 1)
     assert checkpoint.last_checkpoint(tmp_path) is None
-    (tmp_path / "checkpoint-5/trainer_state.json").touch()
-    assert checkpoint.last_checkpoint(tmp_path) == tmp_path / "checkpoint-5"
 
 
 def test_zero_without_deepspeed_says_what_to_install(monkeypatch):

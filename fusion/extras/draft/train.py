@@ -25,7 +25,7 @@ from fusion.data.batching import pad_texts
 from fusion.data.encode import Encoded
 from fusion.extras.draft.model import Draft, DraftShape, save
 from fusion.models.head import MAX_LOGITS_PER_CHUNK, Head, hidden_states
-from fusion.training.checkpoint import last_checkpoint
+from fusion.training.checkpoint import CheckpointMarks, last_checkpoint
 from fusion.training.fit import training_arguments
 
 
@@ -168,6 +168,7 @@ def train(
         data_collator=DraftCollator(texts, tokenizer.pad_token_id or 0),  # type: ignore[arg-type]
     )
     trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(CheckpointMarks())
     for callback in callbacks:
         trainer.add_callback(callback)
     before = last_checkpoint(folder)

@@ -17,6 +17,7 @@ from fusion.data.example import Example
 from fusion.data.prompt_format import PromptFormat
 from fusion.extras.draft import Acceptance, Draft, DraftSettings, acceptance, load, train
 from fusion.extras.draft.generate import Speculator
+from fusion.extras.draft.model import SHAPE, WEIGHTS
 from fusion.models.head import Head
 from fusion.models.loading import ModelRef, load_model, load_tokenizer, vocabulary_size
 from fusion.models.loading import model_fingerprint as model_fingerprint
@@ -63,7 +64,7 @@ def train_and_measure(
     )
     measured = measure(target, head, draft, texts[split:], settings=settings, stop=end_of_turn(tokenizer))
     write_json(out / MEASURED, [dataclasses.asdict(entry) for entry in measured])
-    mark_complete(out)
+    mark_complete(out, [WEIGHTS, SHAPE, MEASURED])
     return measured
 
 
