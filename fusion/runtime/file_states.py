@@ -6,13 +6,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import xxhash
-
+from fusion.core.checksums import hash_of
 from fusion.runtime.syncing import sync
 
 FileStates = dict[str, list[Any]]
 """By path below the folder: size in bytes, and XXH3 (128 bits) of the contents."""
-HASHED_AT_ONCE = 1 << 24
 
 
 def file_states(folder: Path, files: Iterable[Path]) -> FileStates:
@@ -43,12 +41,3 @@ def _damage(file: Path, name: str, size: int, digest: str, *, contents: bool) ->
     if (found := file.stat().st_size) != size:
         return f"{name} has {found:,} bytes, and {size:,} were written"
     return f"{name} has not the contents that were written" if contents and hash_of(file) != digest else None
-
-
-def hash_of(file: Path) -> str:
-    """Return the XXH3 of a file's contents, 128 bits in hexadecimal digits."""
-    digest = xxhash.xxh3_128()
-    with file.open("rb") as stream:
-        while block := stream.read(HASHED_AT_ONCE):
-            digest.update(block)
-    return digest.hexdigest()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from fusion.models.loading import ModelRef
 from fusion.runtime.artifacts import artifact_key, fingerprint, refuse_other_key
-from fusion.runtime.console import bar
+from fusion.runtime.console import bar, show
 from fusion.stages.context import RunContext
 from fusion.stages.merge import MERGED
 from fusion.stages.prompts import heldout_prompts_digest, prompt_format
@@ -39,8 +40,8 @@ def evaluate_one(
     ids = fingerprint({"ids": [example.id for example in context.heldout_examples]})
     prompts = prompt_format(context, reader).key() | {"ids": heldout_prompts_digest(context, reader)}
     key = {"model": identity, "prompts": prompts, "examples": ids, **asdict(how)}
-    if file.exists():
-        refuse_other_key(file, Result.load(file).provenance["key"], key, "fusion evaluate")
+    if (before := _existing_result(file)) is not None:
+        refuse_other_key(file, before.provenance["key"], key, "fusion evaluate")
         return False
     with bar(f"held-out, {name}", heldout.count_requests(context.heldout_examples, how), "requests") as advance:
         formats = [prompt_format(context, reader, example) for example in context.heldout_examples]
@@ -48,6 +49,18 @@ def evaluate_one(
     provenance = {"key": key, **_provenance(context)}
     Result(model=name, suite="heldout", path=ref.path, provenance=provenance, samples=samples).save(file)
     return True
+
+
+def _existing_result(file: Path) -> Result | None:
+    """What an earlier evaluation left; a file that is none is set aside, and the model is evaluated again."""
+    if not file.exists():
+        return None
+    try:
+        return Result.load(file)
+    except ValueError as error:
+        show([f"{error}", f"It is kept as {file.name}.damaged, and the model is evaluated again."])
+        file.replace(file.with_name(f"{file.name}.damaged"))
+        return None
 
 
 def _provenance(context: RunContext) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
@@ -9,6 +10,7 @@ from safetensors.torch import load_file
 from fusion import pipeline
 from fusion.config import loading
 from fusion.stages.verify import verify
+from fusion_eval.results import Result
 from tests.helpers import runs
 
 
@@ -138,6 +140,32 @@ def test_a_folder_whose_key_is_lost_is_refused(run, harm):
     harm(run.folder / "train/unified/key.json")
     with pytest.raises(ValueError, match=r"unified/key\.json is gone or damaged.*Delete .*fusion train"):
         pipeline.run(run, "train")
+
+
+def test_a_result_that_was_emptied_is_measured_again(whole, run):
+    file = run.folder / "eval/unified/heldout.json"
+    empty(file)
+    pipeline.run(run)
+    assert Result.load(file).samples == Result.load(whole.folder / "eval/unified/heldout.json").samples
+
+
+def test_tokens_that_were_damaged_are_made_again(run):
+    files = sorted(run.folder.glob("tokens/pivot/*/input_ids"))
+    assert files
+    before = [file.read_bytes() for file in files]
+    for file in files:
+        flip(file)
+    pipeline.run(run)
+    assert [file.read_bytes() for file in files] == before
+
+
+def test_a_note_beside_a_model_leaves_it_the_same_model(run):
+    note = Path(run.sources[0].path) / "notes.txt"
+    note.write_text("mine")
+    try:
+        pipeline.run(run)  # or its cache would be refused
+    finally:
+        note.unlink()
 
 
 def test_fused_without_its_mark_is_made_again_and_what_people_edit_stays(run):

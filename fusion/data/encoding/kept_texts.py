@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import numpy as np
 
+from fusion.core.checksums import hash_of
 from fusion.data.encoding.encoded_texts import DTYPES, Array, EncodedTexts
 
 SIZES = "sizes.json"
@@ -18,11 +19,14 @@ SIZES = "sizes.json"
 def read_texts(folder: Path) -> EncodedTexts | None:
     """Return the texts that lie in `folder`, whose arrays stay in their files; None where they are not there, or not whole."""
     try:
-        sizes = json.loads((folder / SIZES).read_text())
+        states = json.loads((folder / SIZES).read_text())
+        if states != {name: [states[name][0], hash_of(folder / name)] for name in DTYPES}:
+            return None
         arrays = {name: _read_array(folder / name, name) for name in DTYPES}
-    except (OSError, ValueError):
+    except (OSError, ValueError, LookupError, TypeError):
         return None
-    return EncodedTexts(**arrays) if sizes == {name: len(array) for name, array in arrays.items()} else None
+    whole = all(states[name][0] == len(array) for name, array in arrays.items())
+    return EncodedTexts(**arrays) if whole else None
 
 
 def write_texts(folder: Path, parts: Iterable[EncodedTexts]) -> EncodedTexts:
@@ -37,7 +41,7 @@ def write_texts(folder: Path, parts: Iterable[EncodedTexts]) -> EncodedTexts:
         sizes = dict.fromkeys(DTYPES, 0)
         for part in parts:
             _append(aside, part, sizes)
-        (aside / SIZES).write_text(json.dumps(sizes))
+        (aside / SIZES).write_text(json.dumps({name: [size, hash_of(aside / name)] for name, size in sizes.items()}))
         if (kept := read_texts(folder)) is not None:  # another process was quicker
             return kept
         shutil.rmtree(folder, ignore_errors=True)  # damaged
