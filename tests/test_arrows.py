@@ -15,7 +15,10 @@ IMPORTS: dict[str, str] = {
     "__init__": "alignment api cache config core data fusion_eval.results fusion_eval.statistics objectives",
     "__main__": "cli",
     "alignment": "core data tokenizers",
-    "analysis": "alignment cache core data models objectives runtime stages tokenizers training transforms weighting",
+    "analysis": (
+        "alignment cache core data fusion_eval.results merging models objectives runtime stages tokenizers training "
+        "transforms weighting"
+    ),
     "api": (
         "alignment cache config core data fusion_eval.results fusion_eval.runners fusion_eval.statistics merging models "
         "objectives pipeline runtime sources stages training weighting"

@@ -28,8 +28,8 @@ class KnownFields:
 
     @classmethod
     def from_shards(cls, shards: Sequence[Sequence[int]]) -> KnownFields:
-        """Add up the counts of the shards; shards written before hidden states were counted have four numbers."""
-        rows, gold, moments, entries, hidden = zip(*((*shard, 0)[:5] for shard in shards), strict=True)
+        """Add up the counts of the shards, each as `count_known_fields` gives them."""
+        rows, gold, moments, entries, hidden = zip(*shards, strict=True)
         return cls(sum(rows), sum(gold), sum(moments), min(entries), sum(hidden))
 
 

@@ -93,7 +93,7 @@ class CacheWriter:
         target = self._file(number)
         aside = target.with_suffix(f".{uuid4().hex[:8]}.part")  # unique, should two processes write the same shard
         tensors = encode(rows, self.value_format, self.vocabulary) | index
-        save_file(tensors, aside, metadata={"made": self.artifact_key, "xxh3": _hash_of(tensors)})
+        save_file(tensors, aside, metadata=self._mark(tensors))
         sync(aside)  # or a power cut may leave the name without the contents
         aside.replace(target)
         sync(target.parent)
@@ -122,12 +122,16 @@ class CacheWriter:
     def _refuse_damaged(self, number: int, shard: Any) -> None:
         """Delete a shard whose bytes are not those that were written, and raise ValueError."""
         tensors = {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118  (no mapping)
-        if (shard.metadata() or {}).get("xxh3") != _hash_of(tensors):
+        if shard.metadata() != self._mark(tensors):
             self._file(number).unlink()
             raise ValueError(
                 f"{self._file(number)} was damaged after it was written, and is deleted. Run `fusion extract` again: it is "
                 "read anew."
             )
+
+    def _mark(self, tensors: Mapping[str, Tensor]) -> dict[str, str]:
+        """What made a shard, and a checksum; one entry, for safetensors writes several in any order."""
+        return {"made": f"{self.artifact_key}:{_hash_of(tensors)}"}
 
     def _file(self, number: int) -> Path:
         return self.folder / f"shard-{number:05d}-of-{self.shards:05d}.safetensors"
@@ -135,7 +139,7 @@ class CacheWriter:
     def _is_written(self, file: Path) -> bool:
         try:
             with open_shard(file) as shard:
-                return (shard.metadata() or {}).get("made") == self.artifact_key
+                return (shard.metadata() or {}).get("made", "").partition(":")[0] == self.artifact_key
         except ValueError:  # absent, or cut off
             return False
 

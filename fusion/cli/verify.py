@@ -15,9 +15,9 @@ def verify(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="Folder of a run, a cache or a merged model.")],
 ) -> None:
     """Compare every finished file below a folder with what was written. Exit status 1 where one differs."""
-    from fusion.stages import verify as stage
+    from fusion.analysis.verify import verify as verify_below
 
-    found = stage.verify(path)
+    found = verify_below(path)
     for each in found:
         typer.echo(f"{each.kind:12}  {each.path}: {'; '.join(each.problems) or 'as it was written'}")
     if damaged := [each for each in found if each.problems]:

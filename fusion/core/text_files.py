@@ -1,4 +1,4 @@
-"""Texts and JSON files, read with the file, the place and the way out in every error."""
+"""Texts and JSON files, read with the file, the place and the way out in every error; checksums of files."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import xxhash
+
 from fusion.core.system_errors import naming
 
+HASHED_AT_ONCE = 1 << 24
+"""Bytes of a file that are in memory while it is hashed."""
 AGAIN = "copy or make it again"
 
 
@@ -38,3 +42,12 @@ def read_object(file: Path, way_out: str = AGAIN) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{file} should hold keys and values, it holds {type(value).__name__}; {way_out}.")
     return value
+
+
+def hash_of(file: Path) -> str:
+    """Return the XXH3 of a file's contents, 128 bits in hexadecimal digits."""
+    digest = xxhash.xxh3_128()
+    with file.open("rb") as stream:
+        while block := stream.read(HASHED_AT_ONCE):
+            digest.update(block)
+    return digest.hexdigest()

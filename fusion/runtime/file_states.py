@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fusion.core.checksums import hash_of
+from fusion.core.text_files import hash_of
 from fusion.runtime.syncing import sync
 
 FileStates = dict[str, list[Any]]

@@ -88,18 +88,6 @@ def test_hidden_states_are_read_where_they_are_asked_for_only(tmp_path, values):
     assert cache.rows(wanted).hidden is None
 
 
-def test_a_cache_made_before_there_were_hidden_states_is_read_and_has_none(tmp_path):
-    fill(writer_of(tmp_path, KEY, IDS, 4))
-    file = tmp_path / "manifest.json"
-    manifest = json.loads(file.read_text())
-    for shard in manifest["shards"][1:]:  # the first as a run that was cut off and went on today leaves it
-        shard["known"] = shard["known"][:4]
-    file.write_text(json.dumps(manifest))
-    cache = Cache(tmp_path)
-    assert (cache.known_fields.rows, cache.known_fields.hidden, cache.hidden_size) == (len(cache), 0, None)
-    assert cache.rows(IDS, hidden=True).hidden is None
-
-
 def test_shards_of_different_width_are_refused(tmp_path):
     writer = writer_of(tmp_path, KEY, IDS, 4)
     for number in writer.missing():
@@ -177,8 +165,8 @@ def test_the_manifest_is_plain_json_and_holds_no_path(tmp_path):
     ("name", "spoil", "message"),
     [
         ("manifest.json", lambda c: c[:40], "manifest.json, line .*, is not JSON"),
-        ("manifest.json", lambda c: b"{}", "manifest.json does not say what each shard holds"),
-        ("manifest.json", lambda c: c.replace(b"id03", b"id99"), "manifest.json lists other examples"),
+        ("manifest.json", lambda c: b"{}", "manifest.json is not as it was written"),
+        ("manifest.json", lambda c: c.replace(b"id03", b"id99"), "manifest.json is not as it was written"),
         (
             "shard-00000-of-00003.safetensors",
             lambda c: c[:100],

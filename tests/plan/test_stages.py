@@ -121,8 +121,8 @@ def test_more_gpus_make_fewer_steps_of_more_examples(folder):
     ("saving", "models"),
     [
         ({"save_strategy": "no"}, 0),
-        ({"save_strategy": "epoch"}, 2),  # a new one is written before the oldest goes
-        ({"save_steps": 4}, 2),
+        ({"save_strategy": "epoch"}, 3),  # a new one is written before the oldest goes
+        ({"save_steps": 4}, 3),
         ({"save_steps": 100}, 1),
         ({"save_steps": 1, "save_total_limit": None}, 12),
         ({"save_steps": 1, "save_total_limit": 3}, 4),

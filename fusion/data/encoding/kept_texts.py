@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from fusion.core.checksums import hash_of
+from fusion.core.text_files import hash_of
 from fusion.data.encoding.encoded_texts import DTYPES, Array, EncodedTexts
 
 SIZES = "sizes.json"
@@ -39,6 +39,8 @@ def write_texts(folder: Path, parts: Iterable[EncodedTexts]) -> EncodedTexts:
     try:
         aside.mkdir()
         sizes = dict.fromkeys(DTYPES, 0)
+        for name in sizes:
+            (aside / name).touch()
         for part in parts:
             _append(aside, part, sizes)
         (aside / SIZES).write_text(json.dumps({name: [size, hash_of(aside / name)] for name, size in sizes.items()}))

@@ -82,6 +82,8 @@ def test_what_is_cut_off_or_absent_is_not_read_and_is_made_again(tmp_path):
         whole = (tmp_path / "key" / name).read_bytes()
         (tmp_path / "key" / name).write_bytes(whole[:-4] if name != "truncated" else b"")
         assert read_texts(tmp_path / "key") is None, name
+        (tmp_path / "key" / name).write_bytes(bytes([whole[0] ^ 1]) + whole[1:])  # as long as it was
+        assert read_texts(tmp_path / "key") is None, name
         assert list(write_texts(tmp_path / "key", [EncodedTexts.from_texts([A, B])])) == [A, B]
 
 
