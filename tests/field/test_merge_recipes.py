@@ -152,7 +152,7 @@ REFUSED = {
     ),
     "a union of tokenizers": (
         f"merge_method: linear\n{TWO}tokenizer: {{source: union, tokens: {{<x>: {{source: A}}}}}}",
-        "tokenizer.source is 'union'; the result always has the tokenizer of A. Write base",
+        "tokenizer.source is 'union'; the result has the tokenizer of A",
     ),
     "a tokenizer without source": (
         f"merge_method: linear\n{TWO}tokenizer: {{}}",
@@ -234,6 +234,14 @@ def test_a_parameter_of_a_slice_is_stronger_than_that_of_the_merge(read):
 def test_the_tokenizer_of_the_base_is_what_there_is_anyway(tokenizer, read):
     recipe = read(f"merge_method: linear\nbase_model: A\n{TWO}{tokenizer}")
     assert (recipe.base_model, recipe.resolved_method().weights) == ("A", [1, 1])
+
+
+@pytest.mark.parametrize("tokenizer", ["tokenizer: {source: B}", "tokenizer_source: B"])
+def test_the_tokenizer_of_a_model_is_taken_with_what_goes_with_it(tokenizer, read):
+    recipe = read(f"merge_method: linear\nbase_model: A\n{TWO}{tokenizer}")
+    assert recipe.tokenizer_source == "B"
+    with pytest.raises(ValueError, match=r"is 'C'; the result has the tokenizer of A \(base\) or of one of A, B"):
+        read(f"merge_method: linear\nbase_model: A\n{TWO}tokenizer_source: C")
 
 
 def test_an_adapter_is_passed_on_with_its_base(read):

@@ -46,12 +46,13 @@ def _convert(merge: MergekitMerge) -> dict[str, Any]:
     base, slices = slice_base(merge), merged_slices(merge)
     check_parameters(kind, slices)
     models = _merged_models(kind, slices, base)
-    _check_tokenizer(merge, base or models[0])
+    tokenizer_source = _tokenizer_source(merge, base or models[0], models)
     keys = {
         "base_model": None if kind == "slerp" else base,  # which is the first of its two models
         "models": [{"model": model, **_own_settings(kind, slices, model)} for model in models],
         "method": _method(kind, slices, models, has_base=base is not None),
         "dtype": _dtype(merge),
+        "tokenizer_source": tokenizer_source,
     }
     return {key: value for key, value in keys.items() if value is not None}
 
@@ -128,22 +129,23 @@ def _check_effect(kind: str, name: str, value: bool | None) -> None:
         )
 
 
-def _check_tokenizer(merge: MergekitMerge, base: str) -> None:
-    """Raise ValueError where the result would have another tokenizer than the base's."""
+def _tokenizer_source(merge: MergekitMerge, base: str, models: Sequence[str]) -> str | None:
+    """The model whose tokenizer the result has; None for the base. Raises ValueError where it would have a new one."""
     if merge.tokenizer_source is not None and merge.tokenizer is not None:
         raise ValueError("tokenizer_source and tokenizer say the same; leave out tokenizer_source.")
     form = merge.tokenizer or TokenizerForm(source=merge.tokenizer_source or "base")
     key = "tokenizer.source" if merge.tokenizer else "tokenizer_source"
-    if form.source not in ("base", base):
+    if form.source not in ("base", base, *models):
         raise ValueError(
-            f"{key} is {shortened(form.source)}; the result always has the tokenizer of {base}. Write base, and "
-            "--vocabulary pad where models have other numbers of tokens."
+            f"{key} is {shortened(form.source)}; the result has the tokenizer of {base} (base) or of one of "
+            f"{', '.join(models)}. Write one of these, and --vocabulary pad where they have other numbers of tokens."
         )
     for name, value in (("tokens", form.tokens), ("pad_to_multiple_of", form.pad_to_multiple_of)):
         if value:
             raise ValueError(
                 f"tokenizer.{name} cannot be taken over: the base's tokens stay as they are; leave it out."
             )
+    return None if form.source in ("base", base) else form.source
 
 
 def _dtype(merge: MergekitMerge) -> str | None:

@@ -138,7 +138,7 @@ dtype: float16
         "  - {sources: [{model: A, layer_range: [2, 4], parameters: {weight: 3}}, {model: B, layer_range: [2, 4]}]}",
         RUNS,
     ),
-    "arcee_fusion": (
+    "arcee_fusion.yml": (
         "merge_method: arcee_fusion\nbase_model: A\nmodels: [{model: A}, {model: B}]",
         "merge_method arcee_fusion is not here; there are linear, passthrough",
     ),
@@ -153,7 +153,7 @@ dtype: float16
     "a union of tokenizers": (
         "merge_method: linear\nmodels: [{model: A}, {model: B}]\nparameters: {weight: 1}\n"
         "tokenizer: {source: union, tokens: {<x>: {source: A, force: true}}}",
-        "tokenizer.source is 'union'; the result always has the tokenizer of A",
+        "tokenizer.source is 'union'; the result has the tokenizer of A",
     ),
     "chat_template": (
         "merge_method: linear\nmodels: [{model: A}, {model: B}]\nparameters: {weight: 1}\nchat_template: chatml",
