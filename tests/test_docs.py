@@ -1,4 +1,4 @@
-"""The page of methods names every method that there is, and no other; its examples are read as configurations."""
+"""The page of methods names every method that there is; examples of pages are read as configurations; links lead somewhere."""
 
 from __future__ import annotations
 
@@ -8,11 +8,20 @@ from pathlib import Path
 import pytest
 import yaml
 
+import fusion
 from fusion import objectives, transforms, weighting
+from fusion.api import pages
 from fusion.study import StudyGrid, load
 from tests.helpers import runs
 
-PAGE = (Path(__file__).parent.parent / "docs/methods.md").read_text()
+DOCS = Path(__file__).parent.parent / "docs"
+PAGES = [
+    *sorted(DOCS.glob("*.md")),
+    DOCS.parent / "README.md",
+    DOCS.parent / "CONTRIBUTING.md",
+    DOCS.parent / "examples/README.md",
+]
+PAGE = (DOCS / "methods.md").read_text()
 SECTIONS = {
     "Terms": objectives.OBJECTIVES,
     "Changing a source's rows": transforms.TRANSFORMS,
@@ -97,3 +106,48 @@ def test_the_example_of_two_answers_to_each_prompt_is_a_configuration(tmp_path):
     assert config.objectives[-1].requirements.other_answers
     assert len({(data.path, data.prompt) for data in config.data.train}) == 1
     assert len({data.response for data in config.data.train}) == 2
+
+
+def test_the_example_of_the_quickstart_page_is_a_configuration(tmp_path):
+    page = (DOCS / "quickstart.md").read_text()
+    (example,) = re.findall(r"```yaml\n(name: mine.*?)```", page, re.DOTALL)
+    config = runs.loading.parse(yaml.safe_load(example), "docs/quickstart.md")
+    assert [source.name for source in config.sources] == ["coder"]
+    assert (config.strategies, config.training["learning_rate"]) == (["unified"], 2e-5)
+
+
+def test_the_page_of_the_api_is_what_the_docstrings_say():
+    assert (DOCS / "api.md").read_text() == pages.page(), "run python -m fusion.api.pages --write docs/api.md"
+
+
+def test_the_page_of_the_api_has_each_public_name_with_its_call_and_its_text():
+    sections = dict(re.findall(r"^## (\w+)\n\n(.*?)(?=^## |\Z)", pages.page(), re.MULTILINE | re.DOTALL))
+    assert list(sections) == fusion.__all__
+    assert [name for name, text in sections.items() if len(text.split()) < 10] == []
+    assert "    top_k: int = 10,\n" in sections["extract"]
+    assert "- `top_k`: Largest entries kept of each row." in sections["extract"]
+    assert "- `pivot: Int[Tensor, ' M']`" in sections["Pairs"]
+
+
+def test_every_link_of_a_page_leads_to_a_file_and_a_heading_that_are_there():
+    broken = [f"{page.name}: {link}" for page in PAGES for link in _links(page.read_text()) if not _leads(page, link)]
+    assert sum(len(_links(page.read_text())) for page in PAGES) > 100
+    assert broken == []
+
+
+def _links(text: str) -> list[str]:
+    """Targets of the links of a page, those inside code left out."""
+    text = re.sub(r"```.*?```|`[^`\n]*`", "", text, flags=re.DOTALL)
+    return [target for target in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in target]
+
+
+def _leads(page: Path, link: str) -> bool:
+    name, _, anchor = link.partition("#")
+    target = page.parent / name if name else page
+    return target.exists() and (not anchor or anchor in _anchors(target.read_text()))
+
+
+def _anchors(text: str) -> set[str]:
+    """Names of the headings of a page, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
