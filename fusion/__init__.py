@@ -1,7 +1,7 @@
 """Fuse several language models, each with its own tokenizer, into one better model.
 
 `fusion.run("quickstart")` does the whole thing; `fusion.pipeline` tells how; `fusion.api` has what scripts and training loops
-call. Importing this costs nothing: names are loaded when they are first used.
+call, and docs/api.md lists it. Importing this imports no torch: each name is loaded when it is first used.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ _HOME = {
     "vocabulary_map": "fusion.api.rows",
 }
 _MODULES = ("objectives", "weighting")
-"""Rooms whose own names are public: `fusion.objectives.ForwardKL`."""
+"""Subpackages whose classes are public too, such as `fusion.objectives.ForwardKL`."""
 
 
 def __getattr__(name: str) -> Any:

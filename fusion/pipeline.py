@@ -55,7 +55,7 @@ STAGES = ("respond", "extract", "train", "merge", "evaluate", "report")
 
 
 def run(config: Config, until: str = "report") -> Path:
-    """Run every stage up to `until`, after saying what it will take; the run's folder. Safe to stop and to call again.
+    """Run every stage up to `until`, after saying what it will take, and return the run's folder. Safe to stop and call again.
 
     Under torchrun every process calls it: all of them extract and train, the main one does the rest while the others wait.
     """
@@ -73,7 +73,7 @@ def run(config: Config, until: str = "report") -> Path:
 
 
 def learn(context: RunContext, stages: int) -> None:
-    """All that follows once there is something to learn from: extraction, and so many stages after it."""
+    """Extract, then do `stages` of what follows: train, merge, evaluate, report."""
     context.record.update(**lineage(context))
     caches = extract(context)
     if distributed.is_main_process():
@@ -98,7 +98,7 @@ def introduce(context: RunContext) -> None:
 
 
 def fine_tune(context: RunContext) -> None:
-    """Sources that are to be fine-tuned before they teach, each on the data's own responses."""
+    """Fine-tune the sources that ask for it (`fine_tune`) on the data's own responses, before they teach."""
     for source in context.config.sources:
         for name, training in context.fine_tunings(source).items():
             with context.record.stage(f"fine-tune {name.removeprefix('sources/')}") as note:
@@ -107,7 +107,7 @@ def fine_tune(context: RunContext) -> None:
 
 
 def respond(context: RunContext) -> None:
-    """Answers of the sources to the training prompts, and which are learned from. Nothing where the data's own are."""
+    """Let sources answer the training prompts, and choose what is learned from. Nothing where the data's own answers are."""
     if not context.has_generated_responses:
         return
     for name in context.responding_sources:
@@ -123,7 +123,10 @@ def respond(context: RunContext) -> None:
 
 
 def extract(context: RunContext) -> dict[str, Cache]:
-    """Rows of every model on every training example, by model. The pivot's tell what it knows before training."""
+    """Let each model read all training examples; return its cached rows by its name.
+
+    The pivot's, under `pivot`, tell what it knows before training.
+    """
     refuse_lone_answers(context)
     refuse_long_texts(context)
     caches = {}
@@ -152,7 +155,7 @@ def show_helping(context: RunContext, caches: dict[str, Cache]) -> None:
 
 
 def train_all(context: RunContext, caches: dict[str, Cache]) -> None:
-    """The baseline and every strategy, each from the same pivot, on the same examples, epochs and seed.
+    """Train the baseline and every strategy, each from the same pivot, on the same examples, epochs and seed.
 
     Where sources wrote the responses, the baseline learns from those of the data.
     """
@@ -174,7 +177,7 @@ def merge_pairwise(context: RunContext, _caches: dict[str, Cache]) -> None:
 
 
 def evaluate(context: RunContext, _caches: dict[str, Cache]) -> None:
-    """Every model of the run on the held-out examples, each result in eval/<model>/heldout.json."""
+    """Measure every model of the run on the held-out examples; each result goes to eval/<model>/heldout.json."""
     how = heldout.HeldoutSettings(
         exact_match=tuple(context.config.evaluation.exact_match),
         max_new_tokens=context.config.evaluation.max_new_tokens,
@@ -200,6 +203,6 @@ def report(context: RunContext, _caches: dict[str, Cache]) -> None:
 
 
 def results(context: RunContext) -> list[Result]:
-    """Results of all models that were evaluated, in the order of the table."""
+    """Return the results of all models that were evaluated, in the order of the table."""
     files = [context.config.folder / "eval" / name / "heldout.json" for name in candidates(context)]
     return [Result.load(file) for file in files if file.exists()]

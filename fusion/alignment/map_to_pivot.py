@@ -32,9 +32,18 @@ def map_to_pivot(
 ) -> tuple[Int[Tensor, " C"], MappedRows]:
     """Map the source's rows of those pairs that can be compared token by token into the pivot's vocabulary.
 
-    Returns the numbers of these pairs (places in `pairs`) and the mapped rows, one for each. In the second case above a row
-    has one entry, the pivot's token, and all other mass is left over. The last row of an example predicts the end of the
-    turn, beyond its text; so it compares with another last row only. Needs `pivot.token`.
+    Where the source writes the pivot's next token in several tokens, its row has that token as its one entry, with the product
+    of their probabilities. The last row of an example predicts the end of the turn, beyond its text; so it compares with
+    another last row only.
+
+    Args:
+        pivot: The pivot's rows or positions, with `token`, the ids that follow.
+        source: The source's rows, ids in its own vocabulary.
+        pairs: From `align`.
+        vocabulary_map: From `vocabulary_map`: the pivot's id of each of the source's, -1 for none.
+
+    Returns:
+        The numbers of the C pairs that can be compared (places in `pairs`), and the mapped rows, one for each.
     """
     assert pivot.token is not None
     pivot_end, source_end = token_ends(pivot)[pairs.pivot], token_ends(source)[pairs.source]

@@ -51,10 +51,11 @@ class FusionCollator:
             examples: What `read_examples` takes; the very examples that the caches hold.
             caches: By name of the source: its rows, from `extract` or `Cache(folder)` of a run.
             tokenizers: By name of the source: its tokenizer, in either form.
-            weighting: How much each source counts at each row; all alike, if not said.
-            alignment: See `align`.
-            vocabulary_map_kind: See `vocabulary_map`.
-            max_length: Tokens at which prompt and response are cut.
+            weighting: How much each source counts at each row, such as `fusion.weighting.GoldPosterior()`; 1 everywhere, if not
+                said.
+            alignment: `prefix`, `truncate` or `dtw`: which rows are compared; see `align`.
+            vocabulary_map_kind: `exact` or `first_piece`: how a source's tokens become the pivot's; see `vocabulary_map`.
+            max_length: Tokens at which prompt and response together are cut; never, if not said.
 
         Raises:
             ValueError: Where the names differ, a cache lacks an example, the weighting needs the pivot's own cache, or an
@@ -79,7 +80,10 @@ class FusionCollator:
         self._batches = TrainingCollator(found, self.texts, sources, weighting, alignment=alignment, pad_id=pad_id)
 
     def __call__(self, features: Sequence[int | Mapping[str, Any]]) -> dict[str, Any]:
-        """Make a batch of examples, given by number or as rows of `dataset()`."""
+        """Make a batch of examples, given by their numbers or as rows of `dataset()`.
+
+        Returns `input_ids`, `attention_mask` and `labels`, each [B, T], and `targets` for `FusionLoss` or `FusionMixin`.
+        """
         numbers = [feature if isinstance(feature, int) else int(feature["number"]) for feature in features]
         batch = self._batches(numbers)
         labels = torch.full_like(batch["input_ids"], IGNORE_INDEX)

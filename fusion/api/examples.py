@@ -17,9 +17,16 @@ def read_examples(source: AnyExamples, *, domain: str = "data", **settings: Any)
     """Return the examples of a data set, or of rows in memory: a list of dictionaries, or a dataset of `datasets`.
 
     The names of the columns tell what is what (`prompt` and `response`, `messages`, `instruction` and `output` ...), or
-    `settings` do, which are those of a data set in a configuration: `prompt="{question}"`, `where={"split": "a"}`, `limit=100`
-    (see `fusion.data.datasets.read`). Examples are returned as they are. Raises ValueError with the columns there are where
-    they do not tell, and where no row makes an example; rows without a prompt or a response are left out.
+    `settings` do. Rows without a prompt or a response are left out. Examples are returned as they are.
+
+    Args:
+        source: A file, a folder, a hub id, `builtin:SKILL`, or rows: `[{"prompt": "1 + 1", "response": "2"}]`.
+        domain: A name of your own for these examples, by which results are shown.
+        settings: Of a data set in a configuration: `prompt="{question}"`, `where={"level": 5}`, `limit=100`; all are in
+            docs/data.md.
+
+    Raises:
+        ValueError: With the columns there are, where they do not tell; and where no row makes an example.
     """
     if isinstance(source, (str, Path)):
         return datasets.load(str(source), domain=domain, **settings)

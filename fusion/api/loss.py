@@ -27,36 +27,49 @@ class LossOutput:
 class FusionLoss:
     """Compares a pivot's logits with the rows of its sources, by one or several objectives.
 
-    loss = fusion.FusionLoss([fusion.objectives.ForwardKL(weight=0.5)], vocabulary=len(tokenizer))
-    batch = collator([0, 1, 2, 3])
-    targets = batch.pop("targets")
-    output = loss(model(**batch).logits, targets)
-    output.loss.backward()
+        loss = fusion.FusionLoss([fusion.objectives.ForwardKL(weight=0.5)], vocabulary=len(tokenizer))
+        batch = collator([0, 1, 2, 3])
+        targets = batch.pop("targets")
+        output = loss(model(**batch).logits, targets)
+        output.loss.backward()
+
+    `output.terms` has the mean of each term. Cross-entropy is an objective like any other: add it, or the model's own loss.
     """
 
     def __init__(self, objectives: Sequence[Objective], vocabulary: int):
-        """Take the objectives, and the number of tokens of the pivot's tokenizer: logits beyond it (padded heads) do not count.
+        """Take what is compared.
 
-        Raises ValueError for an objective that needs more than logits: hidden states, a module that is trained beside the
-        pivot, projected gradients or another answer to the same prompt. `fusion.run` has these.
+        Args:
+            objectives: Terms of the loss; one whose `weight` is 0 is not computed.
+            vocabulary: Number of tokens of the pivot's tokenizer, `len(tokenizer)`: logits beyond it (padded heads) do not
+                count.
+
+        Raises:
+            ValueError: For an objective that needs more than logits: hidden states, a module that is trained beside the pivot,
+                projected gradients or another answer to the same prompt. `fusion.run` has these.
         """
         self._loss = loss_of_logits(objectives, Head(nn.Identity(), vocabulary))
 
     def __call__(
         self, logits: Float[Tensor, "B T V"], targets: BatchTargets, counts: Counts | None = None, step: int = 0
     ) -> LossOutput:
-        """Compute the loss of a batch.
+        """Compute the loss of a batch, in nats.
 
         Args:
-            logits: The pivot's, of every position of the batch that `targets` belong to.
+            logits: The pivot's, of every position of the batch that `targets` belong to; not shifted.
             targets: `batch["targets"]` of a `FusionCollator`.
             counts: What means are divided by: the sum of `self.counts` of all micro-batches of a step, so that their losses add
                 up to that of the whole. Those of this batch, if not said.
             step: Steps of the optimizer before this one, for objectives that change in time.
+
+        Returns:
+            The loss with gradients, in float32, and the mean of each term without.
         """
         targets = targets.to(logits.device)
         terms = self._loss(logits, targets, counts or self.counts(targets), step)
-        total = torch.zeros((), dtype=torch.float32, device=logits.device)
+        total = torch.zeros(
+            (), dtype=torch.float32, device=logits.device
+        )  # a sum in bfloat16 would drop the small terms
         for term in terms:
             total = total + term.weight * term.mean
         return LossOutput(total, {term.name: term.mean.detach() for term in terms})

@@ -40,6 +40,17 @@ class FusionMixin(Trainer):
     """
 
     def __init__(self, *args: Any, objectives: Sequence[Objective], **kwargs: Any):
+        """Take the arguments of the trainer, and the objectives.
+
+        Args:
+            args: Of the trainer that this is mixed with.
+            objectives: Terms added to the trainer's own loss; without `CrossEntropy`, which that loss is already.
+            kwargs: Of the trainer: `processing_class`, `data_collator` (a `FusionCollator`), `train_dataset` and so on.
+
+        Raises:
+            ValueError: Without `processing_class`, with `remove_unused_columns=True`, or for an objective that needs more than
+                logits.
+        """
         super().__init__(*args, **kwargs)
         if self.processing_class is None:
             raise ValueError(
@@ -60,6 +71,7 @@ class FusionMixin(Trainer):
     ) -> Any:
         """Compute the trainer's own loss, and add the terms where the batch has targets."""
         targets, shape = inputs.pop("targets", None), inputs["input_ids"].shape
+        # the trainer runs the model once; what its output layer reads is kept on the way, and no second pass is needed
         with capture_states(model) as captured:
             found: Any = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         if targets is None:
@@ -73,6 +85,7 @@ class FusionMixin(Trainer):
         if model.training and not hidden.requires_grad:
             raise ValueError("The trainer computed its loss without gradients, so that no term could be learned.")
         _refuse_shards(loss.head)
+        # an evaluation has no step to average over, so each of its batches counts for itself
         counts = self._fusion_counts if model.training else None
         terms = loss(hidden, targets, counts or loss.counts(targets), self.state.global_step)
         total = torch.zeros((), device=hidden.device)
@@ -80,11 +93,11 @@ class FusionMixin(Trainer):
             total = total + term.weight * term.mean
             if model.training:
                 self._fusion_sums[term.name] = self._fusion_sums.get(term.name, 0) + term.mean.detach()
-        # gradients are averaged over processes, and the denominators count all of them already
+        # gradients are averaged over processes, and Trainer may divide by micro-batches; our denominators count both already
         return total * self.accelerator.num_processes * self._divided_by() if model.training else total
 
     def _divided_by(self) -> int:
-        """What Trainer divides a micro-batch's loss by; not 1 where the model takes no `num_items_in_batch`."""
+        """The number that Trainer will divide a micro-batch's loss by: 1, unless the model takes no `num_items_in_batch`."""
         accepts = self.model_accepts_loss_kwargs or self.compute_loss_func is not None
         return 1 if accepts else self.current_gradient_accumulation_steps
 

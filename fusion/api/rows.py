@@ -20,9 +20,18 @@ def align(
 ) -> Pairs:
     """Find the rows of a pivot and of a source that predict the same text: both have read the same bytes before it.
 
-    `kind` may also be `truncate` (the t-th row with the t-th) or `dtw` (dynamic time warping over the texts of the tokens),
-    to compare with what others do; `dtw` needs `texts`, the UTF-8 bytes of each response by the number of its example. Raises
-    ValueError where it has none.
+    Args:
+        pivot: Rows of the pivot (`LogitRows`, or positions alone).
+        source: Rows of the source, whose `example` counts the same examples.
+        kind: `prefix`: same bytes before both. To compare with what others do, `truncate`: the t-th row with the t-th, or
+            `dtw`: dynamic time warping over the texts of the tokens.
+        texts: The UTF-8 bytes of each response by the number of its example; read by `dtw` alone.
+
+    Returns:
+        `Pairs` of M rows: row `pairs.pivot[m]` of the one belongs to row `pairs.source[m]` of the other.
+
+    Raises:
+        ValueError: For `dtw` without texts.
     """
     if kind == "dtw" and texts is None:
         raise ValueError("align with kind='dtw' compares the texts of tokens; give texts, or take kind='prefix'.")
@@ -30,11 +39,21 @@ def align(
 
 
 def vocabulary_map(source_tokenizer: Any, pivot_tokenizer: Any, *, kind: str = "exact") -> Int[Tensor, " V"]:
-    """Return the pivot's id of each id of a source, -1 for none; shape [V of the source].
+    """Return the pivot's id of each id of a source, -1 for none.
 
-    `exact` maps tokens that stand for the same bytes, `first_piece` every token to the first piece of what the pivot's
-    tokenizer makes of it. What ends an answer of one model is what ends an answer of the other. Raises ValueError for
-    another `kind`.
+    What ends an answer of one model is mapped to what ends an answer of the other.
+
+    Args:
+        source_tokenizer: A tokenizer of transformers, with V tokens.
+        pivot_tokenizer: Another.
+        kind: `exact` maps tokens that stand for the same bytes, `first_piece` every token to the first piece of what the
+            pivot's tokenizer makes of it.
+
+    Returns:
+        Ids of shape [V], for `map_to_pivot`.
+
+    Raises:
+        ValueError: For another `kind`.
     """
     if kind not in ("exact", "first_piece"):
         raise ValueError(f"kind is {kind!r}; a vocabulary map is exact or first_piece.")
@@ -50,9 +69,16 @@ def logit_rows(
 ) -> LogitRows:
     """Return rows made of a model's logits, with gradients: at the ids given, or else of the `top_k` largest entries.
 
-    `logits[n]` predicts `positions.token[n]`; `positions.select(...)` takes some of the positions of a batch. An id of -1 is
-    an empty entry, whose log-probability means nothing. With `ids=mapped.ids` the rows are what objectives on mapped rows
-    compare with `mapped`. Raises ValueError where both, or neither, are given.
+    With `ids=mapped.ids` the rows are what objectives on mapped rows compare with `mapped`.
+
+    Args:
+        logits: `logits[n]` predicts `positions.token[n]`: the causal shift is made already.
+        positions: Where the rows stand; `positions.select(...)` takes some of the positions of a batch.
+        top_k: Number of largest entries, in descending order.
+        ids: Or the ids of the entries. An id of -1 is an empty entry, whose log-probability means nothing.
+
+    Raises:
+        ValueError: Where both `top_k` and `ids`, or neither, are given.
     """
     if (ids is None) == (top_k == 0):
         raise ValueError("logit_rows takes top_k, for the largest entries, or ids, for chosen ones.")

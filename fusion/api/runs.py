@@ -24,6 +24,7 @@ class Run:
     """What a run of a configuration made, in its folder: `Run(fusion.load_config("runs/mine/config.yaml"))` finds it again."""
 
     config: Config
+    """As it was run, with every default filled in."""
 
     @property
     def folder(self) -> Path:
@@ -51,7 +52,7 @@ class Run:
         return {result.model: result for result in pipeline.results(RunContext(self.config))}
 
     def table(self) -> list[dict[str, Any]]:
-        """The results, a row for each model, domain and metric, as `pandas.DataFrame` takes them.
+        """Return the results, a row for each model, domain and metric, as `pandas.DataFrame` takes them.
 
         `value` with the ends `low` and `high` of its 95% interval over `n` examples, none of them rounded; shares are from 0
         to 1.
@@ -62,11 +63,19 @@ class Run:
 def run(config: AnyConfig, overrides: Mapping[str, Any] | None = None, *, until: str = "report") -> Run:
     """Do everything a configuration asks for, up to the stage `until`, and return what was made.
 
-    `until` is respond, extract, train, merge, evaluate or report. What an earlier call has done in the same folder is not done
-    again. Raises ConfigError with every mistake of the configuration, and ValueError where a stage cannot be done.
-
         run = fusion.run("quickstart", {"seed": 1, "training.max_steps": 100})
         pandas.DataFrame(run.table())
+
+    What an earlier call has done in the same folder is not done again.
+
+    Args:
+        config: A YAML file, the name of a recipe (`fusion recipes` lists them), its keys as a dictionary, or a `Config`.
+        overrides: Values by place, see `load_config`.
+        until: The last stage: respond, extract, train, merge, evaluate or report.
+
+    Raises:
+        ConfigError: With every mistake of the configuration.
+        ValueError: Where a stage cannot be done.
     """
     checked = load_config(config, overrides)
     pipeline.run(checked, until)
@@ -76,8 +85,13 @@ def run(config: AnyConfig, overrides: Mapping[str, Any] | None = None, *, until:
 def load_config(config: AnyConfig, overrides: Mapping[str, Any] | None = None) -> Config:
     """Check a configuration, with some of its values changed, and fill in every default.
 
-    `overrides` are values by place: `{"training.max_steps": 5}`, or nested as in the file. A name counts as the place of an
-    entry of a list: `{"sources.coder.path": ...}`. Raises ConfigError with every mistake.
+    Args:
+        config: What `run` takes.
+        overrides: Values by place: `{"training.max_steps": 5}`, or nested as in the file. A name counts as the place of an
+            entry of a list: `{"sources.coder.path": ...}`.
+
+    Raises:
+        ConfigError: With every mistake.
     """
     origin = "configuration" if isinstance(config, (Config, Mapping)) else str(config)
     raw = _keys(config)

@@ -181,9 +181,14 @@ def _are_shards(shards: Any, examples: int) -> bool:
 
 
 class Cache:
-    """A complete cache, read example by example without loading the rest. Safe in forked data workers."""
+    """The rows of one model on some examples, read from a folder example by example. Safe in forked data workers.
+
+    cache = fusion.Cache(Path("runs/mine/cache/coder"))
+    rows = cache.rows([example.id])
+    """
 
     def __init__(self, folder: Path):
+        """Open the folder of a complete cache. Raises ValueError for one that is unfinished or damaged."""
         self.folder = folder
         if not (folder / "manifest.json").exists():
             raise ValueError(
@@ -249,7 +254,7 @@ class Cache:
         return rows
 
     def verify(self) -> None:
-        """Compare every shard with its checksum; ValueError names the first that differs."""
+        """Compare every shard with its checksum. Raises ValueError, which names the first that differs."""
         for shard in self._shards:
             file = self.folder / shard["file"]
             if not file.exists() or _sha256(file) != shard["sha256"]:

@@ -74,9 +74,10 @@ class Term:
 
 
 class Objective(Settings, ABC):
-    """A term of the loss: it gives sums over a batch.
+    """A term of the loss: it gives sums over a batch, and what they are averaged over.
 
-    `training.loss` divides these by counts over the global batch, and the trainer adds them up, times `weight`.
+    `training.loss` divides the sums by counts over the global batch, and the trainer adds up the means, times `weight`. Derive
+    from a class of `base_classes` to write a formula alone, from this one for a new kind of comparison.
     """
 
     if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class Objective(Settings, ABC):
     after_others: ClassVar[bool] = False
     """Whether it is computed when all others have said how much they count at each row (`inputs.remaining_weight`)."""
     weight: float = Field(default=1.0, ge=0)
-    """Share of this term in the total."""
+    """Factor of this term's mean in the total; with 0 it is not computed."""
 
     @property
     @abstractmethod
@@ -98,12 +99,12 @@ class Objective(Settings, ABC):
 
     @property
     def required_pivot_fields(self) -> frozenset[str]:
-        """The same of the pivot's rows; as of a source's, unless said otherwise."""
+        """Fields of the pivot's rows that must be known; the same as of a source's, unless a subclass says otherwise."""
         return self.required_source_fields
 
     @property
     def requirements(self) -> Requirements:
-        """All that is read; objectives with rarer needs add them here (`dataclasses.replace`)."""
+        """All that is read. Objectives with rarer needs extend it: `dataclasses.replace(super().requirements, ...)`."""
         return Requirements(
             source_top_k=self.required_top_k,
             pivot_top_k=self.required_top_k,
@@ -115,9 +116,13 @@ class Objective(Settings, ABC):
     def counts(self, targets: BatchTargets) -> Mapping[str, int]:
         """Count the values of each term in a batch, by `Term.name`: summed over the global batch they divide the totals.
 
-        All count, also those of weight 0.
+        `{"forward_kl/coder": 120}`, say. All values count, also those of weight 0, so that the mean does not depend on weights.
         """
 
     @abstractmethod
     def terms(self, inputs: ObjectiveInputs) -> Iterator[Term]:
-        """Compute the terms of a batch, with gradients for the pivot (and a module of the objective's own) only."""
+        """Compute the terms of a micro-batch.
+
+        Sums, not means: only the whole step knows what to divide by. Gradients flow to the pivot (and a module of the
+        objective's own), never to a source.
+        """

@@ -28,7 +28,7 @@ from fusion.objectives.targets import BatchTargets, ObjectiveInputs, SourceTarge
 
 
 class RowObjective(Objective):
-    """Looks at each of the pivot's rows alone."""
+    """Compares each of the pivot's rows with the text alone, as cross-entropy does. Unit: a row."""
 
     after_others: ClassVar[bool] = True
     use_remaining_weight: bool = False
@@ -58,11 +58,11 @@ class RowObjective(Objective):
 
     @abstractmethod
     def __call__(self, pivot: LogitRows) -> Float[Tensor, " N"]:
-        """Compute one value for each row."""
+        """Compute one value for each of the N rows; `pivot.gold` is the log-probability of the token that follows."""
 
 
 class SourcewiseObjective(Objective):
-    """Compares the pivot with each source alone: one term for each."""
+    """Compares the pivot with each source alone: one term for each, named `kind/source`."""
 
     @override
     def counts(self, targets: BatchTargets) -> dict[str, int]:
@@ -76,7 +76,7 @@ class SourcewiseObjective(Objective):
 
     @abstractmethod
     def count(self, targets: BatchTargets, source: SourceTargets) -> int:
-        """How many values there are against one source."""
+        """Count the values against one source in this batch: what its mean divides by."""
 
     @abstractmethod
     def compare(
@@ -90,7 +90,7 @@ class SourcewiseObjective(Objective):
 
 
 class MatchedObjective(SourcewiseObjective):
-    """Compares matched rows, of which some may be left out."""
+    """Compares matched rows, of which `select` may leave out some. What is left out counts in the mean, as 0."""
 
     select: Selection | None = None
     """Which rows count; all if not said."""
@@ -106,12 +106,18 @@ class MatchedObjective(SourcewiseObjective):
     def selected(
         self, pivot: LogitRows, source: LogitRows | MappedRows, source_logprob: Float[Tensor, " M"]
     ) -> Tensor | int:
-        """Whether each matched row counts (1 for all); `source_logprob`: what the source gives to the token that follows."""
+        """Say whether each matched row counts: 1 or 0 for each, or 1 for all.
+
+        `source_logprob` is what the source gives to the token that follows, in nats.
+        """
         return 1 if self.select is None else self.select(pivot, source, source_logprob)
 
 
 class PairObjective(MatchedObjective):
-    """Compares matched rows: row m of one belongs to row m of the other. Each has its own entries, largest first."""
+    """Compares matched rows, each with its own entries, largest first, in its own vocabulary. Unit: a pair of rows.
+
+    For formulas that do not ask which token an entry stands for: by rank, such as `infifusion`, or on hidden states.
+    """
 
     @override
     def count(self, targets: BatchTargets, source: SourceTargets) -> int:
@@ -128,13 +134,14 @@ class PairObjective(MatchedObjective):
 
     @abstractmethod
     def __call__(self, pivot: LogitRows, source: LogitRows) -> Float[Tensor, " M"]:
-        """Compute one value for each pair."""
+        """Compute one value for each of the M pairs; row m of one belongs to row m of the other."""
 
 
 class MappedObjective(MatchedObjective):
-    """Compares matched rows entry by entry: both are about the same ids, in the pivot's vocabulary.
+    """Compares matched rows token by token: entry k of both is about the same id of the pivot. Unit: a mapped row.
 
-    An id of -1, or a source's log-probability of -inf, is an empty entry, whatever the pivot has there.
+    The class to derive from first: KL in every direction is one. An id of -1, or a source's log-probability of -inf, is an
+    empty entry, whatever the pivot has there.
     """
 
     @property
@@ -164,11 +171,11 @@ class MappedObjective(MatchedObjective):
 
     @abstractmethod
     def __call__(self, pivot: LogitRows, source: MappedRows) -> Float[Tensor, " M"]:
-        """Compute one value for each pair that can be compared token by token."""
+        """Compute one value for each of the M rows; `pivot.logprobs` and `source.logprobs` are about `source.ids`, [M, K]."""
 
 
 class AllSourcesObjective(Objective):
-    """Compares each row of the pivot with all sources at once.
+    """Compares each row of the pivot with all sources at once. Unit: a row that any source speaks of.
 
     Every source has M rows, in the pivot's ids, empty where it has nothing to say; `share` is how much each counts there,
     0 in such a row and 1 in sum over the sources. The pivot is about the ids of all sources, one source's after another's.
@@ -207,11 +214,14 @@ class AllSourcesObjective(Objective):
     def __call__(
         self, pivot: LogitRows, sources: Mapping[str, MappedRows], share: Float[Tensor, "S M"]
     ) -> Float[Tensor, " M"]:
-        """Compute one value for each row."""
+        """Compute one value for each of the M rows; `share` are the weights of the S sources there."""
 
 
 class SpanObjective(SourcewiseObjective):
-    """Compares spans of text from one boundary that both models share to the next, however many tokens each needs."""
+    """Compares spans of text from one boundary that both models share to the next, however many tokens each needs.
+
+    Unit: a span.
+    """
 
     @property
     @override
@@ -249,7 +259,10 @@ class SpanObjective(SourcewiseObjective):
 
 
 class RelationObjective(SourcewiseObjective):
-    """Compares how the matched rows of an example stand to each other: row m of one belongs to row m of the other."""
+    """Compares how the matched rows of an example stand to each other, for instance by cosines. Unit: an example.
+
+    Row m of the pivot belongs to row m of the source.
+    """
 
     @override
     def count(self, targets: BatchTargets, source: SourceTargets) -> int:
@@ -267,7 +280,10 @@ class RelationObjective(SourcewiseObjective):
 
 
 class ExampleObjective(SourcewiseObjective):
-    """Compares all rows of an example at once, without matching them. `example` counts from 0 to E-1 on both sides."""
+    """Compares all rows of an example at once, without matching them. Unit: an example.
+
+    `example` of the rows counts from 0 to E-1 on both sides.
+    """
 
     @override
     def count(self, targets: BatchTargets, source: SourceTargets) -> int:
@@ -284,7 +300,7 @@ class ExampleObjective(SourcewiseObjective):
 
 
 def mean_weight_by_example(inputs: ObjectiveInputs, source: SourceTargets) -> Float[Tensor, " E"]:
-    """The mean weight of each example's pairs, 0 where it has none."""
+    """Return the mean weight of each example's pairs, 0 where it has none."""
     example, examples = inputs.pivot.example[source.pairs.pivot], len(inputs.targets.examples)
     sums = source.weight.new_zeros(examples).index_add(0, example, source.weight)
     return sums / torch.bincount(example, minlength=examples).clamp(min=1)

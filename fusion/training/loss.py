@@ -52,20 +52,24 @@ class Loss:
     def __call__(
         self, hidden: Float[Tensor, "B T D"], targets: BatchTargets, counts: Counts, step: int = 0
     ) -> list[LossTerm]:
-        """Compute every term of a batch from the pivot's hidden states, in the order of the objectives.
+        """Compute every term of a micro-batch from the pivot's hidden states, in the order of the objectives.
 
-        A term that has nothing to average over (no match in the whole batch) is 0.
+        `hidden` are the states that the output layer reads, `counts` the denominators of the whole step, `step` the number of
+        optimizer steps before this one. A term that has nothing to average over (no match in the whole batch) is 0.
         """
+        # one pass over the logits serves all objectives: each reads what it needs of the same rows
         pivot, query_logprobs = self._pivot_rows(hidden, targets)
         inputs = ObjectiveInputs(
             pivot, query_logprobs, targets, torch.ones(len(pivot), device=hidden.device), step=step
         )
         terms: dict[int, list[LossTerm]] = {}
-        # what the other objectives leave of a row is known once they are computed; a stable sort keeps their order
+        # terms of the text may count by what the others leave of a row (`use_remaining_weight`), so they come last, whatever
+        # the order of the configuration; the sort is stable, and the result goes back to that order
         for number in sorted(range(len(self.objectives)), key=lambda number: self.objectives[number].after_others):
             objective, terms[number] = self.objectives[number], []
             modules = modules_of(self.modules, number, targets.sources)
             for term in objective.terms(dataclasses.replace(inputs, modules=modules)):
+                # divided by the count of the whole step, not of this micro-batch: so micro-batches and processes add up
                 mean = term.total / max(1, counts[f"{number}/{term.name}"])
                 projected = objective.requirements.projects_gradient
                 terms[number].append(LossTerm(term.name, objective.weight, mean, projected))
@@ -75,7 +79,11 @@ class Loss:
         return [term for number in sorted(terms) for term in terms[number]]
 
     def counts(self, targets: BatchTargets) -> dict[str, int]:
-        """Count what every mean over this batch divides by; counts of several batches add up."""
+        """Count what every mean over this batch divides by: rows, pairs, batches, and the units of each term.
+
+        Counts of several batches add up, name by name. A name begins with the number of the objective, for two of one kind may
+        stand side by side. No number depends on the model, so that a whole step is counted before its first forward pass.
+        """
         found = targets.counts() | {"batches": 1}
         for number, objective in enumerate(self.objectives):
             found |= {f"{number}/{name}": count for name, count in objective.counts(targets).items()}
@@ -87,14 +95,17 @@ class Loss:
         """The pivot's rows with all that any objective reads, and its log-probabilities of each source's ids."""
         needs = [objective.requirements for objective in self.objectives]
         tops = [each.pivot_top_k for each in needs]
+        # the largest number that any objective asks for; each takes its own part of the entries
         k = self.head.vocabulary if None in tops else max((top for top in tops if top is not None), default=0)
         mapped = any(each.mapped_rows for each in needs)
         moments = any(each.pivot_fields & {"mean", "std"} for each in needs)
+        # only states that predict response tokens reach the head: no logits of prompts and padding are ever made
         chosen = hidden.flatten(0, 1)[targets.hidden_index]
         queries = targets.query_ids if mapped else None
         rows, logprobs = self.head.rows(chosen, targets.positions, k, queries, moments)
         if any("hidden" in each.pivot_fields for each in needs):
             rows = dataclasses.replace(rows, hidden=chosen)
+        # `query_ids` has the ids of one source after another in its columns: cut them apart again
         widths = [source.mapped.k if mapped else 0 for source in targets.sources.values()]
         return rows, dict(zip(targets.sources, logprobs.split(widths, dim=1), strict=True)) if widths else {}
 

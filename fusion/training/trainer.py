@@ -63,21 +63,21 @@ class FusionTrainer(Trainer):
         self._logged_at = self._began_at = self.state.global_step
 
     def create_accelerator_and_postprocess(self) -> None:
-        """Nothing but Trainer's own, save that FSDP2 means FSDP2 on a CPU too."""
+        """Create Trainer's own; shard with FSDP2 on a CPU too, where accelerate would fall back to DDP."""
         super().create_accelerator_and_postprocess()
         if self.engine.name == "fsdp2" and self.args.device.type == "cpu":
             shard_on_cpu(self.accelerator, self.args.fsdp_plugin_args or {})
             self.is_fsdp_enabled = True
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
-        """Trainer's own; the settings of its groups (weight decay or none) are kept in mind."""
+        """Create Trainer's own, and remember the settings of its groups (weight decay or none): a resumed ZeRO-3 mixes them up."""
         optimizer = super().create_optimizer(*args, **kwargs)
         groups = [group for group in optimizer.param_groups if group["params"]]
         self._groups = [{k: v for k, v in group.items() if k not in ("params", "lr", "initial_lr")} for group in groups]
         return optimizer
 
     def ready(self) -> None:
-        """Called when the model is wrapped and its checkpoint loaded. Raises where either is not what it should be."""
+        """Check the model once it is wrapped and its checkpoint loaded. Raises where either is not what it should be."""
         check(self.engine, self.model_wrapped)
         keep_whole(self.engine, self.model_wrapped, self.loss.head.module)
         if self.engine.stage == 3:
@@ -90,17 +90,21 @@ class FusionTrainer(Trainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Compute the weighted sum of all terms.
+        """Compute the weighted sum of all terms of a micro-batch, a float32 scalar.
 
         `num_items_in_batch` are the denominators of all means, by name, as `_get_num_items_in_batch` counted them; without
         them (in evaluation) means are over this batch.
         """
         collator: Any = self.data_collator
+        # workers made the batch ahead of time; weights that change from step to step are known only now
         targets: BatchTargets = collator.at_step(inputs["targets"], self.state.global_step).to(self.args.device)
         counts: Counts = num_items_in_batch or self.loss.counts(targets)
+        # the states before the output layer, not logits: those of all positions would be the largest tensor of the step, and
+        # the loss makes them of the response alone, in chunks
         hidden, _, auxiliary, _ = run_to_head(
             model, **{name: each for name, each in inputs.items() if name != "targets"}
         )
+        # float32 whatever the model computes in: in bfloat16 a small term would vanish beside a large one
         total = hidden.new_zeros((), dtype=torch.float32) + self._head_takes_part()
         if auxiliary is not None:  # of a mixture of experts: it is part of the model's own loss too
             total = total + auxiliary / counts["batches"]
@@ -108,21 +112,24 @@ class FusionTrainer(Trainer):
         projected = torch.zeros_like(total)
         terms = self.loss(hidden, targets, counts, self.state.global_step)
         for term in terms:
-            if term.projected:
+            if term.projected:  # kept apart: what of its gradient opposes the others is cut off before both are added
                 projected = projected + term.weight * term.mean
             else:
                 total = total + term.weight * term.mean
             self._add_metric(f"loss/{term.name}", term.mean.detach())
+        # noted here and raised after the backward pass: one process that stopped now would leave the others waiting for it
         self._note_fault(total + projected, terms, hidden, targets)
         self._add_predictions(hidden.detach(), targets, counts)
         for name, source in targets.sources.items():
+            # shares of the whole step: those of its micro-batches and processes add up in `log`
             self._add_metric(f"match/{name}", len(source.pairs) / counts["rows"])
             self._add_metric(f"mapped/{name}", len(source.mapped) / counts["rows"])
             self._add_metric(f"weight/{name}", source.weight.sum() / max(1, counts[f"pairs/{name}"]))
         # gradients are averaged over processes, and the denominators above already count all of them
         loss = total * self.accelerator.num_processes
         if self.projection is not None:
-            scale = 1.0 if self.accelerator.scaler is None else self.accelerator.scaler.get_scale()  # of fp16
+            # float16 scales the loss before its backward pass; gradients that we take ourselves must have the same scale
+            scale = 1.0 if self.accelerator.scaler is None else self.accelerator.scaler.get_scale()
             loss = loss + self.projection.add(projected * self.accelerator.num_processes, scale)
         return (loss, {}) if return_outputs else loss
 
@@ -134,7 +141,7 @@ class FusionTrainer(Trainer):
             self.step_guard.note(loss_fault(terms, states, targets, weights, scaled=self.args.fp16))
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        """Trainer's own, before the optimizer's step. Raises ValueError where loss or gradients are no numbers."""
+        """Return Trainer's norm, before the optimizer's step. Raises ValueError where loss or gradients are no numbers."""
         norm = super()._get_grad_norm(model, grad_norm)
         self.step_guard.check(norm, self.state.global_step + 1)
         return norm
@@ -151,7 +158,7 @@ class FusionTrainer(Trainer):
             )
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        """Trainer's own, of weights that are numbers."""
+        """Write Trainer's checkpoint. Raises ValueError, in all processes, where weights are no numbers."""
         self.refuse_broken_weights()
         super()._save_checkpoint(*args, **kwargs)
 
@@ -177,6 +184,7 @@ class FusionTrainer(Trainer):
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """Take Trainer's own step; the last micro-batch of a step adds the projected gradients to the others."""
         loss = super().training_step(*args, **kwargs)
+        # only now are the gradients of the other terms whole, over all micro-batches and processes
         if self.projection and self.accelerator.sync_gradients:
             self.projection.join(lambda gradient: self.accelerator.reduce(gradient, "mean"))  # type: ignore[arg-type, return-value]
         return loss
@@ -188,7 +196,10 @@ class FusionTrainer(Trainer):
         return torch.stack([weight.sum() for weight in self.loss.head.module.parameters()]).sum().float() * 0
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Any:
-        """The denominators of this step's means, over all its micro-batches and processes."""
+        """The denominators of this step's means, over all its micro-batches and processes.
+
+        Trainer calls it before the first forward pass of a step, and hands the result to `compute_loss` of each micro-batch.
+        """
         counts = [self.loss.counts(batch["targets"]) for batch in batch_samples]
         if not counts:
             return None
@@ -209,7 +220,7 @@ class FusionTrainer(Trainer):
             super().save_model(output_dir, _internal_call)
 
     def _save_rng_state(self, output_dir: str) -> None:
-        """The last share of a checkpoint: when Trainer marks it as whole after this, all processes have written theirs."""
+        """Write the last part of a checkpoint: when Trainer marks it as whole after this, all processes have written theirs."""
         super()._save_rng_state(output_dir)
         if distributed.is_main_process():
             write_engine_file(Path(output_dir), self.engine)

@@ -67,7 +67,9 @@ def paired_interval(
 
 
 def summarise(result: Runs, *, seed: int = 0, resamples: int = RESAMPLES) -> Scores:
-    """Every metric in every domain, and its unweighted mean over domains; a metric that no sample has is left out.
+    """Compute each metric in each domain, with its 95% interval, and its unweighted mean over domains (`"mean"`).
+
+    A metric that no sample has is left out.
 
     The mean draws examples within each domain (stratified), so a domain's share does not depend on its size. The
     numbers depend on the samples and the seed, not on the order of the samples nor on which other domains there are.
@@ -84,8 +86,9 @@ def summarise(result: Runs, *, seed: int = 0, resamples: int = RESAMPLES) -> Sco
 
 
 def compare(result: Runs, baseline: Runs, *, seed: int = 0, resamples: int = RESAMPLES) -> Scores:
-    """Scores of `result` minus those of `baseline`, paired by sample; a metric that only one of them has is left out.
+    """Compute the scores of `result` minus those of `baseline`, paired by sample, with 95% intervals.
 
+    A metric that only one of them has is left out.
     Several results are paired in their order, so that those of one seed belong together; one result meets each of several.
     Raises ValueError when the two were measured on different suites or samples, or are several but not equally many.
     """
