@@ -129,6 +129,19 @@ def test_the_page_of_the_api_has_each_public_name_with_its_call_and_its_text():
     assert "- `pivot: Int[Tensor, ' M']`" in sections["Pairs"]
 
 
+@pytest.mark.parametrize("name", ["what_to_expect", "which_objective"])
+def test_every_interval_of_a_summary_stands_in_a_measured_table(name):
+    measured = {pair for page in ("results", "methods", "performance") for pair in _intervals(page)}
+    assert len(_intervals(name)) > 12
+    assert _intervals(name) - measured == set()
+
+
+def _intervals(page: str) -> set[tuple[str, ...]]:
+    """Both ends of each `a to b` of a page, without signs: of what is lost a page may say by how much."""
+    ends = re.findall(r"([\d.]+) to [+-]?([\d.]*\d)", (DOCS / f"{page}.md").read_text())
+    return {tuple(sorted(pair)) for pair in ends}
+
+
 def test_every_link_of_a_page_leads_to_a_file_and_a_heading_that_are_there():
     broken = [f"{page.name}: {link}" for page in PAGES for link in _links(page.read_text()) if not _leads(page, link)]
     assert sum(len(_links(page.read_text())) for page in PAGES) > 100

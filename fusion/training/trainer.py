@@ -70,7 +70,7 @@ class FusionTrainer(Trainer):
             self.is_fsdp_enabled = True
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
-        """Create Trainer's own, and remember the settings of its groups (weight decay or none): a resumed ZeRO-3 mixes them up."""
+        """Create Trainer's own, and remember the settings of its groups (weight decay or none); a resumed ZeRO-3 mixes them."""
         optimizer = super().create_optimizer(*args, **kwargs)
         groups = [group for group in optimizer.param_groups if group["params"]]
         self._groups = [{k: v for k, v in group.items() if k not in ("params", "lr", "initial_lr")} for group in groups]
