@@ -72,11 +72,13 @@ class Result(BaseModel):
     model: str
     """Short name, as tables show it."""
     suite: str
+    """Name of what was asked: `heldout`, or a suite of benchmarks."""
     path: str
     """Folder or hub id the model was loaded from."""
     provenance: dict[str, Any]
     """What the numbers depend on: fingerprints and settings (`key`), versions, seed."""
     samples: list[Sample] = Field(min_length=1)
+    """One for each example: its likelihood, and the answer where one was asked for."""
 
     @field_validator("samples")
     @classmethod

@@ -47,7 +47,9 @@ class Config(Settings):
     sources: list[SourceSettings] = Field(min_length=1)
     """The models it learns from."""
     data: Data
+    """Examples to train on, to validate on and to measure on."""
     extract: Extract = Extract()
+    """How models read the training examples, and what is kept of each row."""
     alignment: Literal["prefix", "truncate", "dtw"] = "prefix"
     """How positions of two tokenizers are matched."""
     vocabulary_map: Literal["first_piece", "exact"] = "first_piece"
@@ -81,7 +83,9 @@ class Config(Settings):
     logits_chunk: int | None = Field(default=None, gt=0)
     """Rows whose logits exist at once, whatever the budget; if not said, chunks of 2^25 logits."""
     evaluation: Evaluation = Evaluation()
+    """What is measured on the held-out examples besides likelihood."""
     plan: Plan = Plan()
+    """The machine that a plan is made for."""
 
     @property
     def folder(self) -> Path:

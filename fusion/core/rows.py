@@ -177,7 +177,9 @@ class Pairs:
     """Matched rows: row `pivot[m]` of the pivot and row `source[m]` of a source predict the same text."""
 
     pivot: Int[Tensor, " M"]
+    """Number of the pivot's row, from 0."""
     source: Int[Tensor, " M"]
+    """Number of the source's row, from 0."""
 
     def __len__(self) -> int:
         return self.pivot.shape[0]

@@ -20,7 +20,9 @@ class Example:
     messages: tuple[Message, ...]
     """The prompt: dictionaries with `role` and `content`; none for raw text."""
     response: str
+    """What is learned: the answer, or the completion."""
     domain: str
+    """A name for examples of one kind, by which results are shown."""
     template: Literal["plain"] | None = None
     """`plain` where no model may wrap the prompt in its chat template (raw text); None leaves it to the model."""
     look_ahead: tuple[Message, ...] | None = None
