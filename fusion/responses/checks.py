@@ -88,7 +88,7 @@ class TestsCheck(Check):
         limits = sandbox.Limits(seconds=self.seconds)
         names = answers.names_in_tests(example.tests)
         programs = [answers.extract_code(response.text, names) for response in responses]
-        results = [sandbox.judge(program, example.tests, limits) for program in programs]
+        results = [sandbox.judge_program(program, example.tests, limits) for program in programs]
         return [result.passed and (self.trust_inside or not result.ran_inside) for result in results]
 
 

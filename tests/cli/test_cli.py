@@ -244,13 +244,13 @@ def test_a_search_by_name_ends_with_its_weights(children):
     best = json.loads((children / "found/search.json").read_text())["best"]
     assert json.loads((children / "found/merge.json").read_text())["method"]["t"] == best[0]
     again = fusion("merge", *slerp, "--search", children / "dev.jsonl")
-    assert "nothing to do" in again.stdout
+    assert "found: there already, from exactly these inputs." in again.stdout
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--method", "tiez", "a"], "fusion merge: method: "),
+        (["--method", "tiez", "a"], "fusion merge: method.kind: "),
         (["--method", "linear", "a", "--set", "normalize"], "--set normalize: write it as name=value"),
         (["--method", "linear", "/no/a", "/no/b"], "/no/a is not a model folder"),
         (["--method", "linear", "/no/a", "/no/b:x"], "/no/a is not a model folder"),

@@ -6,7 +6,7 @@ import struct
 import pytest
 
 from fusion.grading import sandbox
-from fusion.grading.sandbox import Limits, ProgramResult, judge
+from fusion.grading.sandbox import Limits, ProgramResult, judge_program
 from tests.helpers.fakes import FAKES
 
 SHORT = Limits(seconds=2)
@@ -23,7 +23,7 @@ TESTS = {
 
 @pytest.mark.parametrize("fake", FAKES)
 def test_no_fake_passes_two_assertions(fake):
-    result = judge(FAKES[fake], TESTS["assertions"], SHORT)
+    result = judge_program(FAKES[fake], TESTS["assertions"], SHORT)
     assert not result.passed
     assert result.reason
 
@@ -32,12 +32,12 @@ def test_no_fake_passes_two_assertions(fake):
 @pytest.mark.parametrize("tests", ["a tolerance", "unittest"])
 @pytest.mark.parametrize("fake", FAKES)
 def test_no_fake_passes_tests_of_other_forms(fake, tests):
-    assert not judge(FAKES[fake], TESTS[tests], SHORT).passed
+    assert not judge_program(FAKES[fake], TESTS[tests], SHORT).passed
 
 
 @pytest.mark.parametrize("tests", TESTS)
 def test_a_right_program_passes_the_tests_that_no_fake_does(tests):
-    assert judge("def add(a, b): return a + b", TESTS[tests]) == PASSED
+    assert judge_program("def add(a, b): return a + b", TESTS[tests]) == PASSED
 
 
 def test_there_are_fakes_of_thirty_kinds():
@@ -61,7 +61,7 @@ def test_there_are_fakes_of_thirty_kinds():
     ],
 )
 def test_a_program_does_not_bring_the_means_to_judge_it(program, tests):
-    assert not judge(program, tests, SHORT).passed
+    assert not judge_program(program, tests, SHORT).passed
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_a_program_does_not_bring_the_means_to_judge_it(program, tests):
     ],
 )  # fmt: skip
 def test_right_programs_of_all_forms_pass_and_decide_nothing_themselves(program, tests):
-    assert judge(program, tests, SHORT) == PASSED
+    assert judge_program(program, tests, SHORT) == PASSED
 
 
 @pytest.mark.parametrize(
@@ -127,15 +127,15 @@ def test_right_programs_of_all_forms_pass_and_decide_nothing_themselves(program,
     ],
 )  # fmt: skip
 def test_what_a_program_could_decide_itself_is_flagged(program, tests, inside):
-    result = judge(program, tests, SHORT)
+    result = judge_program(program, tests, SHORT)
     assert result.passed
     assert inside in result.ran_inside
 
 
 def test_imports_run_before_a_program_that_begins_with_one_from_the_future():
     program = "from __future__ import annotations\ndef f(x): return math.floor(x)"
-    assert judge(program, "assert f(1.5) == 1", SHORT, imports="import math") == PASSED
-    assert "NameError" in judge(program, "assert f(1.5) == 1", SHORT).reason
+    assert judge_program(program, "assert f(1.5) == 1", SHORT, imports="import math") == PASSED
+    assert "NameError" in judge_program(program, "assert f(1.5) == 1", SHORT).reason
 
 
 def test_a_program_cannot_have_the_tests_run_in_its_own_process():
@@ -145,7 +145,9 @@ class Odd:
     def __getattr__(self, name): return self
 def add(a, b): return Odd()
 """
-    assert judge(program, "for x in add(1, 2): assert x.y == 3", SHORT) == ProgramResult(False, "AssertionError: ")
+    assert judge_program(program, "for x in add(1, 2): assert x.y == 3", SHORT) == ProgramResult(
+        False, "AssertionError: "
+    )
 
 
 def test_a_program_brings_no_names_that_were_not_asked_for():
@@ -158,7 +160,7 @@ for data in (json.dumps(message).encode() for message in messages):
         try: os.write(fd, struct.pack(">I", len(data)) + data)
         except OSError: pass
 """
-    assert judge(program, "assert all(x == 2 for x in [f])", SHORT) == ProgramResult(False, "AssertionError: ")
+    assert judge_program(program, "assert all(x == 2 for x in [f])", SHORT) == ProgramResult(False, "AssertionError: ")
 
 
 @pytest.mark.parametrize(
@@ -175,13 +177,13 @@ for data in (json.dumps(message).encode() for message in messages):
     ],
 )
 def test_a_failure_says_why(program, reason):
-    result = judge(program, "assert f() == 1", Limits(seconds=1))
+    result = judge_program(program, "assert f() == 1", Limits(seconds=1))
     assert not result.passed
     assert reason in result.reason
 
 
 def test_a_program_that_ends_is_not_saved_by_tests_that_catch_everything():
-    assert not judge("import os\ndef f(): os._exit(0)", "try: f()\nexcept BaseException: pass", SHORT).passed
+    assert not judge_program("import os\ndef f(): os._exit(0)", "try: f()\nexcept BaseException: pass", SHORT).passed
 
 
 @pytest.mark.parametrize(
@@ -198,11 +200,11 @@ def test_a_program_that_ends_is_not_saved_by_tests_that_catch_everything():
 )
 def test_a_malformed_verdict_is_a_failure_of_that_answer_alone(data, monkeypatch):
     monkeypatch.setattr(sandbox, "last_message", lambda *args: data)
-    result = judge("def f(): return 1", "assert f() == 1", SHORT)
+    result = judge_program("def f(): return 1", "assert f() == 1", SHORT)
     assert not result.passed
     assert "ended by itself" in result.reason
     monkeypatch.undo()
-    assert judge("def f(): return 1", "assert f() == 1", SHORT) == PASSED
+    assert judge_program("def f(): return 1", "assert f() == 1", SHORT) == PASSED
 
 
 def test_noise_on_the_pipe_fails_the_answer_and_not_the_next():
@@ -214,5 +216,5 @@ for fd in range(3, 30):
     except OSError: pass
 def f(): return 1
 """
-    assert "malformed" in judge(program, "assert f() == 1", SHORT).reason
-    assert judge("def f(): return 1", "assert f() == 1", SHORT) == PASSED
+    assert "malformed" in judge_program(program, "assert f() == 1", SHORT).reason
+    assert judge_program("def f(): return 1", "assert f() == 1", SHORT) == PASSED

@@ -90,7 +90,7 @@ def test_the_page_says_which_sources_help(full):
 
 def test_the_page_holds_models_data_times_settings_and_versions(full):
     assert ["smol", "source", "org/smol", "llama", "1.21M", "4,096", "apache-2.0", "9a02bd77e810"] in full.rows
-    assert ["sums", "1,500", "40"] in full.rows
+    assert ["sums", "1,500", "40", "8"] in full.rows
     assert ["stage", "tokens", "steps", "FLOPs", "time", "share of 13 min 16 s"] in full.rows
     assert ["train", "630K", "420", "4.6 TFLOP", "12 min 34 s", "95%"] in full.rows
     assert ["evaluate", "–", "–", "–", "0.0 s", "0%"] in full.rows
@@ -235,6 +235,9 @@ def test_the_figures_lie_beside_the_page(tmp_path):
         figure_name("heldout", metric, kind) for metric in ("bits_per_byte", "exact_match") for kind in ("bars", "gap")
     }
     expected |= {"heldout-exact_match-radar", "helping"} | {f"training-{key}" for key in CURVES}
+    expected |= {
+        f"validation-{key}" for key in ("bits_per_byte", "mean_token_accuracy", "calibration_error", "entropy")
+    }
     assert {file.stem for file in (run / "report").iterdir()} == expected
     assert all(file.read_bytes().startswith(b"\x89PNG") for file in (run / "report").iterdir())
 

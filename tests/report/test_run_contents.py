@@ -3,7 +3,7 @@
 import pytest
 
 from fusion.report.run_contents import read_run
-from tests.helpers.report_runs import change, log, result, write_run
+from tests.helpers.report_runs import change, log, result, validation_log, write_run
 
 
 def test_models_stand_in_the_order_result_baseline_pivot_sources_others(tmp_path):
@@ -24,7 +24,10 @@ def test_each_suite_has_its_results(tmp_path):
 
 def test_logs_bear_the_name_of_their_training_and_keep_every_number(tmp_path):
     logs = read_run(write_run(tmp_path / "run")).logs
-    assert logs == {"unified": log(("cross_entropy", "forward_kl")), "pairwise/smol": log(("cross_entropy",))}
+    assert logs == {
+        "unified": log(("cross_entropy", "forward_kl")) + validation_log(0.8),
+        "pairwise/smol": log(("cross_entropy",)) + validation_log(0.5),
+    }
 
 
 def test_a_run_of_which_there_is_only_run_json_can_be_read(tmp_path):

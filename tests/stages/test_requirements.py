@@ -29,7 +29,7 @@ def test_known_counts_what_is_there():
     nan = float("nan")
     first = count_known_fields(rows([-1.0, nan, -2.0], [nan, nan, -3.0], [[5, 6], [5, -1], [3, 4]]))
     assert first.tolist() == [3, 2, 1, 1, 0]
-    assert KnownFields.from_shards([first.tolist(), [4, 4, 4, 2]]) == KnownFields(
+    assert KnownFields.from_shards([first.tolist(), [4, 4, 4, 2, 0]]) == KnownFields(
         rows=7, gold=6, moments=5, min_entries=1
     )
 

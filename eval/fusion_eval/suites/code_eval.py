@@ -21,7 +21,9 @@ class SandboxedCodeEval:
         """
         if list(k) != [1] or any(len(programs) != 1 for programs in predictions):
             raise ValueError("Only pass@1 with one program for each problem is measured here.")
-        results = [sandbox.judge(programs[0], tests) for programs, tests in zip(predictions, references, strict=True)]
+        results = [
+            sandbox.judge_program(programs[0], tests) for programs, tests in zip(predictions, references, strict=True)
+        ]
         share = sum(result.passed for result in results) / len(results)
         return {"pass@1": share}, {i: _remark(result) for i, result in enumerate(results)}
 

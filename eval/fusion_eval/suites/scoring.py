@@ -124,7 +124,7 @@ def mbpp(doc: Doc, filtered: Sequence[str]) -> dict[str, float]:
 
 
 def _passes(program: str, tests: str, imports: str = "") -> float:
-    result = sandbox.judge(program, tests, imports=imports)
+    result = sandbox.judge_program(program, tests, imports=imports)
     if result.ran_inside:
         logger.warning(
             "A program decided something of its verdict itself (passed: %s): %s", result.passed, result.ran_inside

@@ -39,7 +39,7 @@ from fusion.grading.sandbox.processes import (
     started,
 )
 
-__all__ = ["Limits", "ProgramResult", "containment", "describe_containment", "judge", "run"]
+__all__ = ["Limits", "ProgramResult", "containment", "describe_containment", "judge_program", "run"]
 
 CPU_ENDED = {-signal.SIGXCPU, -signal.SIGKILL, 128 + signal.SIGXCPU, 128 + signal.SIGKILL}  # bubblewrap adds 128
 
@@ -56,7 +56,7 @@ class ProgramResult:
     """What was decided in the program's own process, so that a program made to deceive could have decided it itself."""
 
 
-def judge(program: str, tests: str, limits: Limits | None = None, *, imports: str = "") -> ProgramResult:
+def judge_program(program: str, tests: str, limits: Limits | None = None, *, imports: str = "") -> ProgramResult:
     """Run tests against a program; names that the tests use and do not define are the program's.
 
     `imports` run before the program, for those that it may leave out.
