@@ -75,6 +75,7 @@ def test_its_built_in_models_answer(place):
     assert "eighty-five" in run(place, "-c", code).stdout
 
 
+QUICK = {"training_loop", "two_tokenizers"}
 EXAMPLES = sorted(file for file in (ROOT / "examples").glob("*.py") if file.stem != "sft_trainer" or find_spec("trl"))
 EACH_IN_TURN = """
 import runpy, sys
@@ -86,14 +87,24 @@ for number, file in enumerate(sys.argv[1:]):
 """
 
 
-def test_every_example_runs_from_the_wheel(place, tmp_path):
-    """In one process, which imports torch once."""
-    out = run(place, "-c", EACH_IN_TURN, *map(str, EXAMPLES), folder=tmp_path).stdout
+def said_by(examples, place, folder):
+    """What each prints, by its name; all in one process, which imports torch once."""
+    out = run(place, "-c", EACH_IN_TURN, *map(str, examples), folder=folder).stdout
     parts = dict(part.split("\n", 1) for part in out.split("EXAMPLE ")[1:])
-    assert [Path(name) for name in parts] == EXAMPLES
-    said = {Path(name).stem: text for name, text in parts.items()}
-    assert "hellinger 0.0" in said["own_objective"]
+    assert [Path(name) for name in parts] == examples
+    return {Path(name).stem: text for name, text in parts.items()}
+
+
+def test_the_quick_examples_run_from_the_wheel(place, tmp_path):
+    said = said_by([file for file in EXAMPLES if file.stem in QUICK], place, tmp_path)
+    assert said.keys() == QUICK
     assert "5 rows belong together, after [0, 2, 5, 9, 12] bytes" in said["two_tokenizers"]
+
+
+@pytest.mark.slow
+def test_every_example_runs_from_the_wheel(place, tmp_path):
+    said = said_by(EXAMPLES, place, tmp_path)
+    assert "hellinger 0.0" in said["own_objective"]
     assert "merged minus pivot" in said["merge"]
     assert "unified" in said["run"]
 

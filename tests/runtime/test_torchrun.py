@@ -71,6 +71,7 @@ def test_the_run_is_whole(output, folder):
     assert not list(folder.rglob("*.part"))
 
 
+@pytest.mark.slow
 def test_another_number_of_processes_finds_it_done(output, config):
     again = subprocess.run(
         [sys.executable, "-m", "fusion", "run", str(config)], capture_output=True, text=True, check=False

@@ -9,6 +9,8 @@ from fusion.training.quantization_aware import CODES
 from tests.helpers import spread
 from tests.helpers.spread import HALF
 
+pytestmark = pytest.mark.slow  # two processes; in one: test_quantization_aware.py
+
 OBJECTIVES = [{"kind": "cross_entropy", "weight": 0.5}, {"kind": "forward_kl", "weight": 0.5}]
 TERNARY = {"objectives": OBJECTIVES, "quantization_aware_training": {"kind": "ternary"}}
 SHORT = {"max_steps": 6}
@@ -24,7 +26,6 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ddp", "zero2"])
 def test_two_processes_train_the_same_student(folder, kind):
     mine, one = spread.log(folder, kind), spread.log(folder, "one")
