@@ -57,6 +57,8 @@ class Requirements:
     """Whether a module is trained beside the pivot, one for each source."""
     projects_gradient: bool = False
     """Whether its gradient is to lose what opposes that of the other terms; see `training.gradient_projection`."""
+    extras: frozenset[str] = frozenset()
+    """Extras of the package that it needs: `gw` for pip install 'logit-fusion[gw]'."""
     files: tuple[Path, ...] = ()
     """Files that settings name, whose contents are part of what was trained."""
 

@@ -39,7 +39,7 @@ def measure() -> Iterable[Figure]:
 
 def _bracket(term: GromovWasserstein, names: str, one: LogitRows, other: LogitRows) -> Figure:
     found = np.array([_three(z.double(), y.double()) for z, y in zip(
-        term._graphs(one, TEXTS, "pivot"), term._graphs(other, TEXTS, "source"), strict=True)])  # fmt: skip
+        term.graphs(one, TEXTS, "pivot"), term.graphs(other, TEXTS, "source"), strict=True)])  # fmt: skip
     lower, solver, upper = np.median(found, axis=0)
     inside = np.mean((found[:, 0] <= found[:, 1] * (1 + 1e-6)) & (found[:, 1] <= found[:, 2] * (1 + 1e-6)))
     share = (

@@ -67,6 +67,8 @@ EXAMPLES: list[Objective] = [
         for n in ("rank", "token")
     ),
     GromovWasserstein(top_k=4, bound="lower"),
+    *(GromovWasserstein(top_k=4, solver="pot", nodes=n, top_nodes=9) for n in ("rank", "token")),
+    GromovWasserstein(top_k=4, solver="pot", epsilon=0.2, starts=2, seed=1),
     *(ForwardKL(tail=t, top_k=k) for t in ("bucket", "residual_to_gold", "none") for k in (None, 2)),
     *(kind(top_k=k) for kind in (ReverseKL, JensenShannon, SkewedKL, L1) for k in (None, 2)),
     JensenShannon(source_share=0.9),
@@ -123,6 +125,7 @@ NOT_LEAST_AT_EQUALITY: dict[str, Callable[[Objective], bool]] = {
     "topkd_contrastive": lambda _: True,  # least where positions are told apart
     "optimal_transport": lambda _: True,  # its plan is blurred
     "matcher": lambda _: True,  # has a matcher's cross-entropy in it
+    "gromov_wasserstein": lambda o: o.epsilon is not None,  # type: ignore[attr-defined]  # its plan is blurred
     "uld": lambda o: o.pivot_temperature != o.source_temperature,  # type: ignore[attr-defined]
     "forward_kl": lambda o: o.tail == "residual_to_gold",  # type: ignore[attr-defined]  # least at another distribution
 }

@@ -16,28 +16,87 @@ under that matching, so it sees what the lower bound does not.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Literal
 
 import torch
 from jaxtyping import Float
+from pydantic import Field, model_validator
 from torch import Tensor
+from typing_extensions import override
 
 from fusion.core.rows import LogitRows
+from fusion.objectives.base import Requirements
 from fusion.objectives.checks import as_target, full_top
+from fusion.objectives.graph import pot_solver
 from fusion.objectives.graph.gld import GraphObjective
+
+OF_POT = ("epsilon", "starts", "seed")
+"""Settings that only `solver: pot` reads."""
 
 
 class GromovWasserstein(GraphObjective):
-    """Cost of the sorted matching of two graphs: an upper bound of the squared Gromov-Wasserstein distance."""
+    """Squared Gromov-Wasserstein distance of two graphs: its upper bound by the sorted matching, or what POT's solvers find.
+
+    `solver: pot` searches for a better matching of the nodes in every step, on the CPU, example by example; see `pot_solver`.
+    """
 
     kind: Literal["gromov_wasserstein"] = "gromov_wasserstein"
     bound: Literal["upper", "lower"] = "upper"
     """The side that is trained: the cost of the sorted matching, or the difference of the sorted row means."""
+    solver: Literal["sorted", "pot"] = "sorted"
+    """`sorted`: the closed form that `bound` names. `pot`: POT's solvers, for small graphs; pip install 'logit-fusion[gw]'."""
+    epsilon: float | None = Field(default=None, ge=0.02)
+    """With `solver: pot`, weight of the plan's entropy as a share of the square of the source's largest edge: POT's entropic
+    solver, which hardly gets done below 0.02. If not said, its exact one."""
+    starts: int = Field(default=8, ge=1)
+    """With `solver: pot`, starts, of which the best result counts: the sorted matching, then random plans."""
+    seed: int = Field(default=0, ge=0)
+    """Of the random starts."""
+
+    @model_validator(mode="after")
+    def _refuse_without_effect(self) -> GromovWasserstein:
+        changed = [name for name in (*OF_POT, "bound") if getattr(self, name) != type(self).model_fields[name].default]
+        if self.solver == "sorted" and (unread := [name for name in changed if name in OF_POT]):
+            raise ValueError(
+                f"{' and '.join(unread)}: read by solver: pot alone, and solver is sorted. Take out, or set solver: pot"
+            )
+        if self.solver == "pot" and "bound" in changed:
+            raise ValueError("bound: lower is a closed form, and solver: pot searches. Take one of them out")
+        if self.solver == "pot" and self.starts == 1 and self.seed:
+            raise ValueError("seed draws the random starts, and starts: 1 has none. Take seed out, or give more starts")
+        return self
+
+    @model_validator(mode="after")
+    def _refuse_large_graphs(self) -> GromovWasserstein:
+        name = "top_k" if self.nodes == "rank" else "top_nodes"
+        if self.solver == "pot" and (n := getattr(self, name)) > pot_solver.MAX_NODES:
+            raise ValueError(
+                f"{name}: {n} with solver: pot, which takes n^3 operations for each step of each example; up to "
+                f"{pot_solver.MAX_NODES} nodes are allowed. Lower {name}, or use solver: sorted"
+            )
+        return self
+
+    @property
+    @override
+    def requirements(self) -> Requirements:
+        extras = frozenset({"gw"} if self.solver == "pot" else ())
+        return dataclasses.replace(super().requirements, extras=extras)
 
     def __call__(self, pivot: LogitRows, source: LogitRows, examples: int) -> Float[Tensor, " E"]:
         """One value for each example, never negative. Raises ValueError where the input needs moments that are NaN."""
+        if self.solver == "pot":
+            return self._solved(pivot, source, examples)
         lower, upper = self._bounds(pivot, source, examples)
         return upper if self.bound == "upper" else lower
+
+    def _solved(self, pivot: LogitRows, source: LogitRows, examples: int) -> Float[Tensor, " E"]:
+        settings = {name: getattr(self, name) for name in OF_POT}
+        values = [
+            pot_solver.distance(z, y, **settings) if len(z) and len(y) else z.new_zeros((), dtype=torch.float64)
+            for z, y in self.paired_graphs(pivot, source, examples)
+        ]
+        return torch.stack(values).to(pivot.logprobs.dtype)
 
     @torch.no_grad()
     def bracket(self, pivot: LogitRows, source: LogitRows, examples: int) -> Float[Tensor, "2 E"]:
@@ -45,17 +104,20 @@ class GromovWasserstein(GraphObjective):
         return self._bounds(pivot, source, examples).sqrt()
 
     def _bounds(self, pivot: LogitRows, source: LogitRows, examples: int) -> Float[Tensor, "2 E"]:
-        pivot_graphs, source_graphs = (
-            self._graphs(pivot, examples, "pivot"),
-            self._graphs(as_target(source, pivot), examples, "source"),
-        )
         pairs = [
             bounds(z, y) if len(z) and len(y) else z.new_zeros(2)
-            for z, y in zip(pivot_graphs, source_graphs, strict=True)
+            for z, y in self.paired_graphs(pivot, source, examples)
         ]
         return torch.stack(pairs, dim=1)
 
-    def _graphs(self, rows: LogitRows, examples: int, side: str) -> list[Float[Tensor, "N n"]]:
+    def paired_graphs(
+        self, pivot: LogitRows, source: LogitRows, examples: int
+    ) -> list[tuple[Float[Tensor, "T n"], Float[Tensor, "R n"]]]:
+        """For each example Z of the pivot and Y of the source, whose graphs are Z'Z / T and Y'Y / R; see `graphs`."""
+        both = self.graphs(pivot, examples, "pivot"), self.graphs(as_target(source, pivot), examples, "source")
+        return list(zip(*both, strict=True))
+
+    def graphs(self, rows: LogitRows, examples: int, side: str) -> list[Float[Tensor, "N n"]]:
         """Rows of each example over its nodes, the nodes sorted by their row sums."""
         top = full_top(rows, self.top_k, side)
         z, inside = self._values(top, side), [top.example == e for e in range(examples)]

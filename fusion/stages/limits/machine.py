@@ -44,6 +44,8 @@ OPTIMIZERS = {
     **dict.fromkeys(["adamw_8bit", "adamw_bnb", "lion", "ademamix", "paged", "rmsprop_bnb"], "bitsandbytes"),
 }
 """How the names begin of optimizers that another package holds, and the package as pip knows it."""
+EXTRAS = {"gw": "ot"}
+"""Extras of the package that objectives need, and the module that each brings."""
 
 
 def missing_packages(context: RunContext) -> Iterator[str]:
@@ -65,6 +67,12 @@ def missing_packages(context: RunContext) -> Iterator[str]:
             yield _needs(f"{place}", "peft", "leave it out")
         if isinstance(adapter, QLoRA) and not _is_importable("bitsandbytes"):
             yield _needs(f"{place}.kind qlora", "bitsandbytes", "use lora")
+    for number, objective in enumerate(context.config.objectives):
+        for extra in sorted(objective.requirements.extras):
+            if not _is_importable(EXTRAS[extra]):
+                yield _needs(
+                    f"objectives[{number}] ({objective.kind})", f"logit-fusion[{extra}]", "choose other settings of it"
+                )
     if context.config.engine.stage and not _is_importable("deepspeed"):
         yield _needs(f"engine.kind {context.config.engine.kind}", "deepspeed", "use another engine")
 

@@ -70,6 +70,10 @@ def test_a_logger_that_is_not_installed_names_its_package(tmp_path):
         ({"training": {"use_liger_kernel": True}}, "training.use_liger_kernel needs the package liger-kernel"),
         ({"adapter": {"kind": "lora"}}, "adapter needs the package peft"),
         ({"adapter": {"kind": "qlora"}}, "adapter.kind qlora needs a GPU"),
+        (
+            {"objectives": [{"kind": "gromov_wasserstein", "solver": "pot"}]},
+            "objectives[0] (gromov_wasserstein) needs the package logit-fusion[gw]",
+        ),
         ({"engine": {"kind": "zero2"}}, "engine.kind zero2 needs the package deepspeed"),
         ({"engine": {"kind": "ddp"}}, "engine.kind is ddp, but there is one process"),
     ],
