@@ -16,8 +16,8 @@ IMPORTS: dict[str, str] = {
     "__main__": "cli",
     "alignment": "core data tokenizers",
     "analysis": (
-        "alignment cache core data fusion_eval.results merging models objectives runtime stages tokenizers training "
-        "transforms weighting"
+        "alignment cache core data fusion_eval.results merging models objectives runtime sources stages tokenizers "
+        "training transforms weighting"
     ),
     "api": (
         "alignment cache config core data fusion_eval.results fusion_eval.runners fusion_eval.statistics merging models "

@@ -76,7 +76,8 @@ def test_its_built_in_models_answer(place):
 
 
 QUICK = {"training_loop", "two_tokenizers"}
-EXAMPLES = sorted(file for file in (ROOT / "examples").glob("*.py") if file.stem != "sft_trainer" or find_spec("trl"))
+NEEDS = {"sft_trainer": "trl", "exact_graphs": "ot"}
+EXAMPLES = sorted(f for f in (ROOT / "examples").glob("*.py") if f.stem not in NEEDS or find_spec(NEEDS[f.stem]))
 EACH_IN_TURN = """
 import runpy, sys
 import fusion
@@ -105,6 +106,7 @@ def test_the_quick_examples_run_from_the_wheel(place, tmp_path):
 def test_every_example_runs_from_the_wheel(place, tmp_path):
     said = said_by(EXAMPLES, place, tmp_path)
     assert "hellinger 0.0" in said["own_objective"]
+    assert "POT finds a better matching than the sorted one in 12 of 12 examples" in said["exact_graphs"]
     assert "merged minus pivot" in said["merge"]
     assert "unified" in said["run"]
 

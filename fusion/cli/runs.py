@@ -130,6 +130,9 @@ def inspect(
             help="How distillation at this share of the loss rescales examples.",
         ),
     ] = None,
+    graph: Annotated[
+        bool, typer.Option("--graph", help="How far graph terms lie from POT's Gromov-Wasserstein distance.")
+    ] = False,
     classes: Annotated[
         int | None,
         typer.Option(
@@ -147,14 +150,23 @@ def inspect(
     """Show the models, vocabularies and caches of a run; with --alignment match rates and tokens that never match.
 
     With --rescaling, of extracted sources, the factor on each true token's gradient by domain and certainty of the pivot.
+    With --graph, of extracted sources, our bounds of the Gromov-Wasserstein distance beside POT's solvers on 32 examples.
     With --classes and --concepts the pivot, and the fused model if there is one, are run on the first 500 training examples.
     """
-    from fusion.analysis import audit_by_source, dissect_models, overview, rescaling_by_source, token_classes_by_source
+    from fusion.analysis import (
+        audit_by_source,
+        dissect_models,
+        graph_distances_by_source,
+        overview,
+        rescaling_by_source,
+        token_classes_by_source,
+    )
     from fusion.config import loading
     from fusion.report.inspect_tables import (
         audit_tables,
         classes_table,
         concepts_table,
+        graph_tables,
         overview_table,
         rescaling_table,
     )
@@ -170,6 +182,9 @@ def inspect(
     if rescaling is not None:
         for name, entries in rescaling_by_source(context, rescaling).items():
             console.print(rescaling_table(name, entries))
+    if graph:
+        for name, distances in graph_distances_by_source(context).items():
+            console.print(*graph_tables(name, distances))
     if classes is not None:
         for name, entries in token_classes_by_source(context, classes).items():
             console.print(classes_table(name, entries, context.tokenizers["pivot"]))

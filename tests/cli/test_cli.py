@@ -183,6 +183,19 @@ def test_inspect_shows_classes_of_tokens_and_units_that_stand_for_concepts(confi
     assert "residual" in wrong.stderr
 
 
+def test_inspect_shows_how_far_graph_terms_lie_from_pots_solvers(config):
+    assert fusion("extract", config).returncode == 0
+    out = fusion("inspect", config, "--graph").stdout
+    for part in (
+        "neox: Gromov-Wasserstein",
+        "qwen: Gromov",
+        "sorted row sums",
+        "entropic",
+        "POT found no better matching",
+    ):
+        assert part in out
+
+
 def test_inspect_shows_how_sources_rescale_the_examples_once_they_are_extracted(config):
     early = fusion("inspect", config, "--set", "name=early", "--rescaling", "0.5")
     assert early.returncode == 1

@@ -4,15 +4,17 @@ import io
 import re
 
 import pytest
+import torch
 from rich.console import Console, Group
 
 from fusion.alignment import AlignmentAudit, MatchRate
 from fusion.analysis import Overview
+from fusion.analysis.graph_distances import ENTROPIC, EXACT, LOWER, UPPER, GraphDistances
 from fusion.analysis.rescaling import Rescaling
 from fusion.extras.draft import Acceptance
 from fusion.report.benchmark_tables import contamination_table, gap_table, subset_table
 from fusion.report.console_tables import acceptance_table, key_value_table, responses_table
-from fusion.report.inspect_tables import audit_tables, overview_table, rescaling_table
+from fusion.report.inspect_tables import audit_tables, graph_tables, overview_table, rescaling_table
 from fusion.report.score_table import helping_table, terminal_tables
 from fusion.runtime.run_file import ResponseCounts
 from fusion_eval.runners.contamination import DomainOverlap
@@ -62,6 +64,12 @@ def rescalings():
     return rescaling_table(LONG, [Rescaling("instructions", 0.001, 0.01, 1_234_567, -1.23, 0.45, 12.34, 0.123)])
 
 
+def graph_distances():
+    ways = {LOWER: 0.0123, EXACT: 12.34, UPPER: 1234.5, ENTROPIC: 123.4}
+    values = {way: torch.tensor([value, 1.5 * value]) for way, value in ways.items()}
+    return Group(*graph_tables(LONG, GraphDistances(100, values, dict.fromkeys(ways, 12.3))))
+
+
 def overviews():
     return overview_table(
         [Overview(LONG, "gemma3_text", 262_144, "its own chat template", 0.512, 0.633, "complete, 1,234 MB")]
@@ -72,7 +80,19 @@ def values():
     return key_value_table("runs/a/cache", {"rows": "1,234,567,890", "bytes": "123.4 GB in 17 files of 8.1 GB each"})
 
 
-TABLES = [helping, scores, gaps, contamination, responses, acceptance, audits, rescalings, overviews, values]
+TABLES = [
+    helping,
+    scores,
+    gaps,
+    contamination,
+    responses,
+    acceptance,
+    audits,
+    rescalings,
+    graph_distances,
+    overviews,
+    values,
+]
 
 
 def drawn(renderable, width: int) -> str:
@@ -96,5 +116,5 @@ def test_no_table_cuts_a_number_in_a_narrow_terminal(table, width):
 
 
 def test_the_numbers_of_all_tables_are_looked_at():
-    assert len(TABLES) == 10
+    assert len(TABLES) == 11
     assert all(len(numbers(drawn(table(), 400))) > 2 for table in TABLES)
