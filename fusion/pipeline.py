@@ -29,6 +29,7 @@ from fusion.report.score_table import helping_table, terminal_tables
 from fusion.runtime import distributed
 from fusion.runtime.artifacts import write_json, write_text
 from fusion.runtime.console import console, show
+from fusion.runtime.unfinished import remove_abandoned_below
 from fusion.stages.context import RunContext
 from fusion.stages.data_sets import describe_data
 from fusion.stages.evaluate import candidates, evaluate_one
@@ -87,6 +88,7 @@ def learn(context: RunContext, stages: int) -> None:
 def introduce(context: RunContext) -> None:
     """Refuse a new run that would stop later on, say what it will take, and keep what it is made of."""
     folder = context.config.folder
+    remove_abandoned_below(folder)
     if not context.record.read():
         refuse_machine(context)
         refuse_limits(context)
@@ -196,7 +198,7 @@ def report(context: RunContext, _caches: dict[str, Cache]) -> None:
 
     with context.record.stage("report"):
         fused = context.config.folder / "fused"
-        (fused / "README.md").write_text(model_card(context.config.folder))
+        write_text(fused / "README.md", model_card(context.config.folder))
         page = write_report(context.config.folder)
     console.print(*terminal_tables(results(context), baseline=BASELINE if context.config.baseline else None), sep="\n")
     console.print(f"Fused model: [bold]{fused}[/]   report: [bold]{page}[/]")

@@ -30,9 +30,9 @@ IMPORTS: dict[str, str] = {
     ),
     "config": "core data merging models objectives quickstart responses sources training transforms weighting",
     "core": "",
-    "data": "core quickstart tokenizers",
+    "data": "core quickstart runtime tokenizers",
     "extras": "core data models runtime training",
-    "grading": "",
+    "grading": "runtime",
     "merging": (
         "core data fusion_eval.results fusion_eval.runners fusion_eval.statistics fusion_eval.suites models runtime"
     ),
@@ -55,7 +55,7 @@ IMPORTS: dict[str, str] = {
     "transforms": "core",
     "weighting": "core",
     "fusion_eval": "",
-    "fusion_eval.results": "core",
+    "fusion_eval.results": "core runtime",
     "fusion_eval.runners": (
         "core data fusion_eval.results fusion_eval.statistics fusion_eval.suites grading models runtime sources"
     ),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from fusion.core.renamed_keys import new_name
+from fusion.runtime.syncing import sync
+from fusion.runtime.unfinished import unfinished_file
 
 MEAN = "mean"
 """Name of the mean over domains in every table; so no domain may be called this."""
@@ -118,12 +119,10 @@ class Result(BaseModel):
 def write_atomically(path: Path, text: str) -> None:
     """Write `text` beside `path` and rename it: a reader finds the old file or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with unfinished_file(path) as aside:
         aside.write_text(text, encoding="utf-8")
+        sync(aside)
         aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def format_mistakes(error: ValidationError, allowed: Collection[str] = ()) -> str:

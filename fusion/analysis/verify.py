@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,8 @@ from fusion.training.checkpoint import FILES as CHECKPOINT_FILES
 from fusion_eval.results import Result
 
 FUSED = "fusion.json"
+PAUSE = 0.5
+"""Seconds between two looks at what seems to be damaged."""
 
 
 @dataclass(frozen=True)
@@ -38,19 +42,38 @@ def verify(path: Path) -> list[Verified]:
     found = [
         Verified(kind, mark.parent.relative_to(path), tuple(_problems(check, mark)))
         for kind, pattern, check in CHECKS
-        for mark in sorted(path.rglob(pattern))
-        if not any(part.startswith("damaged-") for part in mark.parts)
+        for mark in _marks(path, pattern)
     ]
     if not found:
         raise ValueError(f"Nothing below {path} is marked as finished; is it a run, a cache or a merged model?")
     return found
 
 
-def _problems(check: Callable[[Path], Iterator[str]], mark: Path) -> Iterator[str]:
+def _marks(folder: Path, pattern: str) -> list[Path]:
+    """The files below a folder that match, also while folders come and go, and not those that were set aside."""
+    found = [
+        Path(place, name) for place, _, names in os.walk(folder, followlinks=True) for name in names
+    ]  # into a store
+    return sorted(file for file in found if file.match(pattern) and not _is_aside(file.relative_to(folder)))
+
+
+def _is_aside(file: Path) -> bool:
+    return any(part.startswith(("damaged-", ".")) for part in file.parts)
+
+
+def _problems(check: Callable[[Path], Iterator[str]], mark: Path) -> list[str]:
+    """What is wrong; looked at twice, for a run that goes on may be deleting an old checkpoint, or writing a result anew."""
+    if not _found(check, mark):
+        return []
+    time.sleep(PAUSE)
+    return _found(check, mark) if mark.exists() else []
+
+
+def _found(check: Callable[[Path], Iterator[str]], mark: Path) -> list[str]:
     try:
-        yield from check(mark)
+        return list(check(mark))
     except (ValueError, OSError) as error:  # of the readers, each of which names the file
-        yield str(error)
+        return [str(error)]
 
 
 def _artifact(mark: Path) -> Iterator[str]:

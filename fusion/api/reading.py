@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 import weakref
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from fusion.models.precision import preferred_dtype
 from fusion.runtime.console import bar
 from fusion.runtime.distributed import device as this_device
 from fusion.runtime.distributed import free_memory
+from fusion.runtime.unfinished import temporary_folder
 from fusion.sources import SourceRequest, Transformers
 
 SHARD_SIZE = 1024
@@ -80,9 +81,9 @@ def extract(
     request = SourceRequest(
         ref, tokenizer, k, dtype, device or this_device(), batch_tokens, hidden=hidden_states
     )  # fmt: skip
-    cache = writer.finalize() if writer.is_complete else _read(request, writer, dict(zip(ids, texts, strict=True)))
-    if temporary is not None:
-        weakref.finalize(cache, temporary.cleanup)
+    with temporary:
+        cache = writer.finalize() if writer.is_complete else _read(request, writer, dict(zip(ids, texts, strict=True)))
+        weakref.finalize(cache, temporary.pop_all().close)  # no error was raised, which would have removed it
     return cache
 
 
@@ -98,12 +99,12 @@ def encode_examples(tokenizer: Any, examples: Sequence[Example], max_length: int
     return encode_batch(tokenizer, texts, max_length)
 
 
-def _place(folder: str | Path | None) -> tuple[Path, tempfile.TemporaryDirectory | None]:
+def _place(folder: str | Path | None) -> tuple[Path, ExitStack]:
     """The folder of the cache, and what deletes it, where it is a temporary one."""
     if folder is not None:
-        return Path(folder), None
-    temporary = tempfile.TemporaryDirectory(prefix="fusion-cache-")
-    return Path(temporary.name) / "cache", temporary
+        return Path(folder), ExitStack()
+    temporary = ExitStack()
+    return temporary.enter_context(temporary_folder("fusion-cache-")) / "cache", temporary
 
 
 def _read(request: SourceRequest, writer: CacheWriter, texts: dict[str, Any]) -> Cache:

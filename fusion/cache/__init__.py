@@ -5,7 +5,7 @@ row takes and in which form its numbers are: 39 bytes at K = 10 and 152,064 toke
 default for whole rows (`top_k: all`), 72 bytes at K = 10, or 2 a log-probability, 4 an id and 12 a row.
 """
 
-from fusion.cache.shard_claims import write_missing_shards
+from fusion.cache.shard_claims import remove_claims, write_missing_shards
 from fusion.cache.store import Cache, CacheWriter, full_key
 
-__all__ = ["Cache", "CacheWriter", "full_key", "write_missing_shards"]
+__all__ = ["Cache", "CacheWriter", "full_key", "remove_claims", "write_missing_shards"]

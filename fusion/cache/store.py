@@ -13,7 +13,6 @@ import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import torch
 import xxhash
@@ -24,11 +23,13 @@ from torch import Tensor
 from fusion.cache import sampled_entries
 from fusion.cache.codec import decode, encode
 from fusion.cache.known_fields import KnownFields, count_known_fields
+from fusion.cache.shard_claims import remove_claims
 from fusion.core.finite import row_fault
 from fusion.core.rows import LogitRows
 from fusion.core.text_files import read_object
 from fusion.runtime.artifacts import claim_artifact, fingerprint, write_json
 from fusion.runtime.syncing import sync
+from fusion.runtime.unfinished import unfinished_file
 
 FORMAT = 4
 INDEX_TENSORS = ("rows", "entries", "known")
@@ -60,6 +61,8 @@ class CacheWriter:
         self.artifact_key = fingerprint(self.key)
         self.shards = max(1, -(-len(self.ids) // shard_size))
         claim_artifact(folder, self.key, "fusion extract")
+        if self.is_complete:
+            remove_claims(folder)
 
     @property
     def is_complete(self) -> bool:
@@ -91,12 +94,12 @@ class CacheWriter:
             "known": count_known_fields(rows),
         }
         target = self._file(number)
-        aside = target.with_suffix(f".{uuid4().hex[:8]}.part")  # unique, should two processes write the same shard
         tensors = encode(rows, self.value_format, self.vocabulary) | index
-        save_file(tensors, aside, metadata=self._mark(tensors))
-        sync(aside)  # or a power cut may leave the name without the contents
-        aside.replace(target)
-        sync(target.parent)
+        with unfinished_file(target) as aside:  # its name is unique, should two processes write the same shard
+            save_file(tensors, aside, metadata=self._mark(tensors))
+            sync(aside)  # or a power cut may leave the name without the contents
+            aside.replace(target)
+            sync(target.parent)
 
     def finalize(self) -> Cache:
         """Write the manifest, unless it is there, and open the cache. Raises ValueError when a shard is missing."""

@@ -6,11 +6,12 @@ import atexit
 import gc
 import os
 import sys
+import threading
 from contextlib import suppress
 
 from fusion.cli import benchmark, caches, draft, merge, recipes, runs, verify  # noqa: F401  (each registers its commands)
 from fusion.cli.app import app
-from fusion.cli.boundary import tell
+from fusion.cli.boundary import tell, tell_of_thread
 
 COLLECT_AFTER = 10_000
 """New objects before Python looks for cycles: the modules that a command imports are many times its usual 700, and stay."""
@@ -37,6 +38,7 @@ def run() -> int:
 
     FUSION_TRACEBACK=1 shows where any error arose.
     """
+    threading.excepthook = tell_of_thread
     try:
         app()
     except SystemExit as ended:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dis
 import errno
 import sys
+import threading
 import traceback
 from types import TracebackType
 from typing import Any
@@ -79,6 +80,16 @@ def tell(error: Exception, *, with_traceback: bool = False) -> None:
         typer.secho(f"Error{place}: {printable(hide(message))}", fg="red", err=True)
         return
     typer.secho(f"Error{place}: {BUG}", fg="red", err=True)
+
+
+def tell_of_thread(arguments: threading.ExceptHookArgs) -> None:
+    """Print a sentence where the system refuses something to a thread of a library, such as TensorBoard's writer."""
+    if not isinstance(arguments.exc_value, OSError):
+        threading.__excepthook__(arguments)
+        return
+    typer.secho(
+        f"What is written in the background, such as logs, ends here: {arguments.exc_value}.", fg="yellow", err=True
+    )
 
 
 def user_message(error: BaseException) -> str | None:

@@ -118,7 +118,7 @@ def _write_images(folder: Path, figures: RunFigures) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.png"):
         if old.stem not in figures:
-            old.unlink()
+            old.unlink(missing_ok=True)  # another report may be written at the same time
     for name, one in figures.items():
         (folder / f"{name}.png").write_bytes(png(one.figure))
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from fusion.core.renamed_keys import new_name
 from fusion.core.system_errors import naming
@@ -22,6 +23,7 @@ from fusion.runtime import distributed
 from fusion.runtime.console import show
 from fusion.runtime.file_states import damaged_files, file_states
 from fusion.runtime.syncing import sync
+from fusion.runtime.unfinished import remove_abandoned, unfinished_file, unfinished_path
 
 DONE, FILES = "done.json", "files"
 NO_OUTPUTS = {DONE, "key.json", "claims"}
@@ -72,6 +74,7 @@ def claim_artifact(folder: Path, key: Mapping[str, Any], redo: str) -> bool:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "key.json", key)
     if distributed.is_main_process():  # the others find what it has taken away
+        remove_abandoned(folder)
         _set_damage_aside(folder)
     return is_complete(folder)
 
@@ -108,18 +111,21 @@ def link_folder(link: Path, folder: Path) -> None:
     """Make `link` a symbolic link to `folder`, which is created if absent; an existing link at that path is replaced."""
     folder.mkdir(parents=True, exist_ok=True)
     link.parent.mkdir(parents=True, exist_ok=True)
-    aside = link.with_name(f".{link.name}.{uuid4().hex[:8]}")
     target = os.path.relpath(folder, link.parent.resolve())  # relative: both may move together
-    aside.symlink_to(target, target_is_directory=True)
-    aside.replace(link)
+    with unfinished_path(link) as aside:
+        aside.symlink_to(target, target_is_directory=True)
+        aside.replace(link)
 
 
 def mark_complete(folder: Path, outputs: Sequence[str] = (), **facts: Any) -> None:
     """Write done.json, the mark of a complete artifact, when all its files are on the disk.
 
-    It holds `facts`, and size and checksum of the `outputs`: files and folders below `folder`, or everything in it.
+    It holds `facts`, and size and checksum of the `outputs`: files and folders below `folder`, or everything in it. What was
+    set aside as damaged has been made again by then, and goes.
     """
     write_json(folder / DONE, {**facts, FILES: file_states(folder, _output_files(folder, outputs))})
+    for damaged in (*folder.rglob("*.damaged"), *folder.glob("damaged-*")):
+        shutil.rmtree(damaged) if damaged.is_dir() else damaged.unlink(missing_ok=True)
 
 
 def is_complete(folder: Path) -> bool:
@@ -144,7 +150,7 @@ def _set_damage_aside(folder: Path) -> None:
     damage = find_damage(folder, contents=True) if (folder / DONE).exists() else {}
     for name, problem in damage.items():
         show([f"{folder}: {problem}; it is made again"])
-        if (folder / name).is_file():
+        with suppress(FileNotFoundError):  # it is gone, or another process of another run does the same
             (folder / name).replace(folder / f"{name}.damaged")
     if damage:
         (folder / DONE).unlink(missing_ok=True)
@@ -169,12 +175,8 @@ def write_json(file: Path, value: Any) -> None:
 def write_text(file: Path, text: str) -> None:
     """Write to a temporary file and rename it, so that `file` is whole or absent whoever else may be writing it."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_name(f"{file.name}.{uuid4().hex[:8]}.part")
-    try:
-        with naming(file):
-            aside.write_text(text)
-            sync(aside)  # or the name may reach the disk before the contents, and a power cut leaves an empty file
+    with naming(file), unfinished_file(file) as aside:
+        aside.write_text(text)
+        sync(aside)  # or the name may reach the disk before the contents, and a power cut leaves an empty file
         aside.replace(file)
         sync(file.parent)
-    finally:
-        aside.unlink(missing_ok=True)  # of a write that failed

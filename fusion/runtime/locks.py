@@ -26,6 +26,7 @@ except ImportError:  # Windows: no locks, as on a file system without them
     fcntl = None
 
 HELD_ELSEWHERE = {errno.EACCES, errno.EAGAIN}
+SECONDS_BETWEEN_NOTES = 60.0
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 _held: set[tuple[int, Path]] = set()
 """Locks of this process, each with the thread that holds it, which may enter its own again."""
@@ -56,12 +57,12 @@ class LockHolder:
 
 
 @contextmanager
-def exclusive(lock: Path, guarded: str) -> Iterator[None]:
+def exclusive(lock: Path, guarded: str, *, wait: bool = False) -> Iterator[None]:
     """Hold the file `lock` while the body runs; it and the folders that are made for it go afterwards, if they are empty.
 
     The thread that holds a lock may enter it again. `guarded` is what messages call the thing that is locked. Raises
-    BlockingIOError, naming the holder, where another process or thread has it; FileExistsError where a file of that name
-    is no lock.
+    BlockingIOError, naming the holder, where another process or thread has it, or with `wait` waits for its end and says once
+    a minute for whom; FileExistsError where a file of that name is no lock.
     """
     holder = threading.get_ident(), lock
     if holder in _held:
@@ -69,7 +70,7 @@ def exclusive(lock: Path, guarded: str) -> Iterator[None]:
         return
     made = [folder for folder in lock.parents if not folder.exists()]
     try:
-        with _locked(lock, guarded):
+        with _locked(lock, guarded, wait):
             _held.add(holder)
             try:
                 yield
@@ -82,8 +83,8 @@ def exclusive(lock: Path, guarded: str) -> Iterator[None]:
 
 
 @contextmanager
-def _locked(lock: Path, guarded: str) -> Iterator[None]:
-    handle = _acquire(lock, guarded)
+def _locked(lock: Path, guarded: str, wait: bool) -> Iterator[None]:
+    handle = _acquire_in_time(lock, guarded) if wait else _acquire(lock, guarded)
     try:
         with suppress(OSError):  # of a full disk: whoever comes second is then told of "another process"
             os.ftruncate(handle, 0)
@@ -92,6 +93,22 @@ def _locked(lock: Path, guarded: str) -> Iterator[None]:
     finally:
         lock.unlink(missing_ok=True)  # before it is released: afterwards it may be another's
         os.close(handle)
+
+
+def _acquire_in_time(lock: Path, guarded: str) -> int:
+    said = time.monotonic()
+    while True:
+        try:
+            return _acquire(lock, guarded)
+        except BlockingIOError as error:
+            if time.monotonic() - said >= SECONDS_BETWEEN_NOTES:
+                said = time.monotonic()
+                show(
+                    [
+                        f"{str(error).partition(';')[0]}: waiting until that ends. If it hangs, end it, and this one goes on."
+                    ]
+                )
+        time.sleep(0.5)
 
 
 def _acquire(lock: Path, guarded: str) -> int:

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock
-
 from fusion.core.text_files import read_object
 from fusion.runtime import distributed
 from fusion.runtime.artifacts import fingerprint, link_folder, refuse_other_key
+from fusion.runtime.locks import exclusive
 
 Kind = Literal["responses", "cache", "train"]
 
@@ -45,11 +44,10 @@ class ArtifactStore:
 
     @contextmanager
     def artifact_lock(self, kind: Kind, key: dict[str, Any]) -> Iterator[None]:
-        """Lock an artifact of a shared store, so that runs that need the same one wait for the first to make it."""
+        """Lock an artifact of a shared store, so that runs that need the same one wait for the first to make it, and say so."""
         if self.shared is None or not distributed.is_main_process():
             yield
             return
-        lock = self.shared / kind / f"{fingerprint(key)}.lock"
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(lock):
+        name = fingerprint(key)
+        with exclusive(self.shared / kind / f"{name}.lock", f"{self.shared / kind / name}", wait=True):
             yield

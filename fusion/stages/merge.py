@@ -14,6 +14,7 @@ from fusion.runtime.artifacts import artifact_key, claim_artifact, mark_complete
 from fusion.runtime.console import counter, show
 from fusion.runtime.file_states import damaged_files, file_states
 from fusion.runtime.syncing import sync, sync_folder
+from fusion.runtime.unfinished import unfinished_path
 from fusion.stages.context import RunContext
 from fusion.stages.prompts import prompt_format
 from fusion.stages.train import pivot_ends
@@ -49,21 +50,20 @@ def fuse_chosen(context: RunContext) -> bool:
     lineage = {"from": context.config.chosen, "made": artifact_key(chosen), "models": context.fingerprints}
     if _is_fused(folder, lineage):
         return False
-    aside = folder.with_name(".fused.part")
-    for place in (aside, folder):  # what was cut off while it was written
-        shutil.rmtree(place, ignore_errors=True)
-    shutil.copytree(
-        chosen / "model", aside, ignore=shutil.ignore_patterns("training_args.bin", "merge.json", "recipe.yaml")
-    )
-    if template := exported_template(context.tokenizers["pivot"], prompt_format(context, "pivot")):
-        write_template(aside, template)
-    sync_folder(aside)
-    weights = file_states(
-        aside, aside.glob("*.safetensors")
-    )  # all else people may edit: template, generation settings, card
-    write_json(aside / "fusion.json", lineage | {"files": weights})
-    aside.replace(folder)
-    sync(folder.parent)
+    with unfinished_path(folder) as aside:
+        shutil.copytree(
+            chosen / "model", aside, ignore=shutil.ignore_patterns("training_args.bin", "merge.json", "recipe.yaml")
+        )
+        if template := exported_template(context.tokenizers["pivot"], prompt_format(context, "pivot")):
+            write_template(aside, template)
+        sync_folder(aside)
+        weights = file_states(
+            aside, aside.glob("*.safetensors")
+        )  # all else people may edit: template, generation settings, card
+        write_json(aside / "fusion.json", lineage | {"files": weights})
+        shutil.rmtree(folder, ignore_errors=True)  # it is damaged
+        aside.replace(folder)
+        sync(folder.parent)
     return True
 
 

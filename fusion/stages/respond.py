@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from fusion.cache import write_missing_shards
+from fusion.cache import remove_claims, write_missing_shards
 from fusion.core.rows import LogitRows
 from fusion.core.text_files import read_object
 from fusion.data.chat_tokens import Prompt
@@ -53,6 +53,7 @@ def generate_answers(context: RunContext, name: str) -> bool:
     """Let a source answer all prompts, together with whatever other processes are at it; whether there was something to do."""
     folder = answer_store(context, name)
     if folder.is_complete:
+        remove_claims(folder.folder)
         return False
     encoded = _encoded_prompts(context, name)
     writer = context.backend(name).open_generator(_source_request(context, name))
@@ -87,6 +88,7 @@ def score_answers(context: RunContext, name: str) -> bool:
     """Let a source read the answers of all others; whether there was something to do."""
     folder, prompts = score_store(context, name), _prompts(context)
     if folder.is_complete:
+        remove_claims(folder.folder)
         return False
     written = {other: answer_store(context, other).read() for other in context.responding_sources if other != name}
     source = context.backend(name).open(_source_request(context, name))

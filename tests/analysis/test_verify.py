@@ -165,3 +165,25 @@ def test_fused_without_its_mark_is_made_again_and_what_people_edit_stays(run):
     empty(run.folder / "fused/fusion.json")
     pipeline.run(run, "merge")
     assert problems(run.folder) == {}
+
+
+def test_a_checkpoint_that_a_run_deletes_meanwhile_is_no_damage(run, monkeypatch):
+    place = run.folder / "train/unified/checkpoint-2"
+    gone(place / "optimizer.pt")  # the mark goes with the last files
+    monkeypatch.setattr("time.sleep", lambda _: shutil.rmtree(place, ignore_errors=True))
+    assert problems(run.folder) == {}
+
+
+def test_what_lies_in_a_store_is_verified_with_the_run(whole, tmp_path):
+    (tmp_path / "run").mkdir()
+    shutil.copytree(whole.folder / "cache/neox", tmp_path / "store/neox")
+    (tmp_path / "run/neox").symlink_to("../store/neox")
+    cut(tmp_path / "store/neox/shard-00001-of-00004.safetensors")
+    assert "neox" in problems(tmp_path / "run")
+
+
+def test_what_was_set_aside_as_damaged_goes_when_it_is_made_again(run):
+    flip(run.folder / "train/unified/model/model.safetensors")
+    (run.folder / "train/unified/damaged-checkpoint-2-0000").mkdir()
+    pipeline.run(run, "train")
+    assert not [path for path in run.folder.rglob("*") if "damaged" in path.name]

@@ -12,6 +12,7 @@ import torch
 
 from fusion.cache import Cache, CacheWriter, shard_claims, write_missing_shards
 from fusion.core.rows import LogitRows
+from fusion.runtime import unfinished
 
 IDS = [f"id{i:02d}" for i in range(24)]
 
@@ -90,7 +91,7 @@ def test_a_killed_process_loses_its_shard_alone_and_any_number_of_others_go_on(t
     for process in (first, second):
         process.send_signal(signal.SIGKILL)
         process.wait()
-    (folder / "shard-00001-of-00012.torn.part").write_bytes(b"half")
+    (folder / f"shard-00001-of-00012.safetensors.{unfinished.host()}-00000000.part").write_bytes(b"half")
     assert writer_of(folder).missing() == [1, 7, 8, 9, 10, 11]
     others = [start(folder, log) for log in logs[2:]]
     assert [process.wait(timeout=120) for process in others] == [0, 0, 0]
@@ -144,3 +145,43 @@ print(ShardClaims(Path({folder!r})).claim(3))"""
     assert subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip() == "False"
     claims.release(3)
     assert subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip() == "True"
+
+
+def test_an_extraction_that_raises_gives_its_claims_back_while_its_traceback_lives(tmp_path):
+    def fails(_):
+        raise ValueError("no such model")
+
+    try:
+        write_missing_shards(writer_of(tmp_path), fails)
+    except ValueError as error:
+        kept = error  # as a Python session does
+    other = start(tmp_path, tmp_path / "log")
+    assert other.wait(timeout=60) == 0
+    assert str(kept) == "no such model"
+
+
+def test_whoever_waits_says_for_whom(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(shard_claims, "SECONDS_BETWEEN_NOTES", 0.2)
+    slow = start(tmp_path, tmp_path / "slow", hang=0)
+    until(lambda: 0 in begun(tmp_path / "slow"))
+    monkeypatch.setattr(shard_claims, "show", lambda lines: [said.append(*lines), slow.kill()])
+    said, writer = [], writer_of(tmp_path)
+    write_missing_shards(writer, lambda number: rows_of(writer.examples(number)), pause=0.05)
+    assert f"waiting for shard 0, claimed by process {slow.pid} on " in said[0]
+
+
+def test_claims_that_a_process_left_behind_the_last_shard_are_removed_unless_one_is_held(tmp_path):
+    writer = writer_of(tmp_path)
+    write_missing_shards(writer, lambda number: rows_of(writer.examples(number)))
+    (tmp_path / "claims").touch()
+    writer_of(tmp_path)
+    assert not (tmp_path / "claims").exists()
+    code = f"""from pathlib import Path
+from fusion.cache.shard_claims import ShardClaims
+ShardClaims(Path({str(tmp_path)!r})).claim(3)
+print(flush=True), input()"""
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        holder.stdout.readline()
+        writer_of(tmp_path)
+        assert (tmp_path / "claims").exists()
+        holder.communicate(b"\n")

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 import torch
@@ -135,3 +136,20 @@ def test_a_process_that_is_interrupted_while_it_works_ends_with_130():
     child.send_signal(signal.SIGINT)
     _, said = child.communicate(timeout=60)
     assert (child.returncode, said) == (130, f"{boundary.STOPPED}\n")
+
+
+def test_a_full_disk_in_a_thread_of_a_library_is_a_sentence_and_a_bug_there_is_not(capsys, monkeypatch):
+    monkeypatch.setattr(threading, "excepthook", boundary.tell_of_thread)
+    for error in (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), KeyError("absent")):
+        thread = threading.Thread(target=failing_with(error))
+        thread.start()
+        thread.join()
+        said = capsys.readouterr().err
+        assert ("Traceback" in said) == isinstance(error, KeyError)
+        assert ("No space left on device" in said) == isinstance(error, OSError)
+
+
+def test_the_command_line_speaks_for_threads(ending, monkeypatch):
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)
+    ending(ValueError("any"))
+    assert threading.excepthook is boundary.tell_of_thread

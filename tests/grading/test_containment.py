@@ -6,6 +6,7 @@ Each is tried in Python, and by system call past the hook inside Python, without
 import os
 import platform
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -216,12 +217,15 @@ def test_in_bubblewrap_the_folder_has_no_more_room():
 
 
 def test_folders_in_folders_without_end_are_removed(plain, monkeypatch):
-    made = []
-    monkeypatch.setattr(
-        processes.tempfile,
-        "mkdtemp",
-        lambda prefix, make=processes.tempfile.mkdtemp: made.append(make(prefix=prefix)) or made[-1],
-    )
+    made, make = [], processes.temporary_folder
+
+    @contextmanager
+    def recorded(prefix):
+        with make(prefix) as folder:
+            made.append(folder)
+            yield folder
+
+    monkeypatch.setattr(processes, "temporary_folder", recorded)
     run("import os\nfor _ in range(3000):\n    os.mkdir('a')\n    os.chdir('a')")
     assert made
     assert not any(map(os.path.exists, made))

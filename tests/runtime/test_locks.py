@@ -103,3 +103,12 @@ def test_a_disk_without_locks_is_said_and_one_that_fails_is_an_error(tmp_path, m
     fail_with(errno.EIO)
     with pytest.raises(OSError, match="Input/output error"), exclusive(tmp_path / "lock", "out"):
         pytest.fail("it is held")
+
+
+def test_whoever_waits_for_a_lock_says_for_whom_and_gets_it(holder, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(locks, "SECONDS_BETWEEN_NOTES", 0)
+    monkeypatch.setattr(locks, "show", lambda lines: [said.extend(lines), holder.kill()])
+    with exclusive(tmp_path / "lock", "out", wait=True):
+        assert f"out is being written by process {holder.pid} on " in said[0]
+        assert "waiting until that ends" in said[0]

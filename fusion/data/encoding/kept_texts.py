@@ -6,12 +6,12 @@ import json
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 
 from fusion.core.text_files import hash_of
 from fusion.data.encoding.encoded_texts import DTYPES, Array, EncodedTexts
+from fusion.runtime.unfinished import unfinished_path
 
 SIZES = "sizes.json"
 
@@ -35,8 +35,7 @@ def write_texts(folder: Path, parts: Iterable[EncodedTexts]) -> EncodedTexts:
     No more than one part is held in memory.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = folder.with_name(f".{folder.name}.{uuid4().hex[:8]}.part")
-    try:
+    with unfinished_path(folder) as aside:
         aside.mkdir()
         sizes = dict.fromkeys(DTYPES, 0)
         for name in sizes:
@@ -48,8 +47,6 @@ def write_texts(folder: Path, parts: Iterable[EncodedTexts]) -> EncodedTexts:
             return kept
         shutil.rmtree(folder, ignore_errors=True)  # damaged
         aside.rename(folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     if (kept := read_texts(folder)) is None:
         raise OSError(f"{folder} cannot be read back after it was written. Is the disk in order?")
     return kept

@@ -10,7 +10,6 @@ import signal
 import site
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fusion.grading.sandbox.crossing import Channel
+from fusion.runtime.unfinished import temporary_folder
 
 CHILD = Path(__file__).with_name("child.py")
 SYSTEM = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/nix/store", "/System", "/Library", "/etc/alternatives")
@@ -121,14 +121,8 @@ def folder_bytes(folder: str) -> int:
 
 @contextlib.contextmanager
 def _temporary_folder() -> Iterator[str]:
-    folder = os.path.realpath(tempfile.mkdtemp(prefix="fusion-sandbox-"))
-    try:
-        yield folder
-    finally:
-        try:
-            shutil.rmtree(folder)
-        except (OSError, RecursionError):  # thousands of folders in each other
-            subprocess.run(["rm", "-rf", folder], check=False, stderr=subprocess.DEVNULL)
+    with temporary_folder("fusion-sandbox-") as folder:
+        yield str(folder)
 
 
 def _command(part: str, folder: str, limits: Limits, bwrap: str | None) -> list[str]:
