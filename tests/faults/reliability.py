@@ -1,0 +1,109 @@
+"""Write docs/reliability.md from the logs of faults: `python -m tests.faults.reliability LOG ... --write FILE`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+COMMANDS = {"server": "tests.faults.servers", "SIGKILL, torchrun": "tests.faults.ranks"}
+FAULTS = {
+    "SIGKILL": "the process is killed (SIGKILL) at a file event",
+    "SIGTERM": "the process is ended (SIGTERM) at a file event",
+    "full": "the disk is full from a file event on",
+    "SIGKILL, torchrun": "one of two processes under torchrun is killed at a file event",
+    "cut": "a file is cut in half between two starts",
+    "empty": "a file is emptied between two starts",
+    "flip": "a bit of a file is flipped between two starts",
+    "gone": "a file is deleted between two starts",
+    "server": "a server misbehaves",
+}
+INTRODUCTION = """# What a fault costs
+
+Runs are stopped, disks fill, files are damaged and servers fail. This page says what was tried, how often, and what was
+lost. It is generated (the last line says how), and holds what was run once by hand; tests repeat a small part of it in
+every build.
+
+**How it is tried.** A run of three tiny models goes through all stages: respond, extract, train (three trainings), merge,
+fuse, evaluate, report. In a copy of it one fault is made at a seeded moment, and the same command is given again. A try is
+right if the command then ends well, every weight, cached row, answer and result is *byte for byte* that of a run nothing
+happened to, and no unfinished file is left. Where damage is refused, the sentence must name what to delete, and after
+deleting it the same must hold. A *file event* is any call that opens a file for writing, renames, syncs, makes a folder or
+deletes.
+
+| fault | stage | tries | lost or wrong | ended with a sentence first |
+| --- | --- | ---: | ---: | ---: |
+"""
+
+
+def read(files: Sequence[Path]) -> list[dict[str, Any]]:
+    """All tries of these logs."""
+    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+
+def table(tries: Sequence[dict[str, Any]]) -> str:
+    """A line for each fault and stage."""
+    lines = []
+    for kind, words in FAULTS.items():
+        mine = [one for one in tries if one["kind"] == kind]
+        for stage, count in sorted(Counter(one["stage"] for one in mine).items()):
+            here = [one for one in mine if one["stage"] == stage]
+            wrong, said = sum(bool(one["wrong"]) for one in here), sum(bool(one["said"]) for one in here)
+            lines.append(f"| {words} | {_stage(kind, stage)} | {count} | {wrong} | {said} |")
+    return "\n".join(lines)
+
+
+def _stage(kind: str, stage: str) -> str:
+    if stage == "done":
+        return "the finished run"
+    return f"before {stage}" if kind in ("cut", "empty", "flip", "gone") else stage
+
+
+def page(tries: Sequence[dict[str, Any]], commands: Sequence[str]) -> str:
+    """The whole page."""
+    wrong = [one for one in tries if one["wrong"]]
+    found = [f"- {one['kind']}, {one['stage']}, {one['what']}: {'; '.join(one['wrong'])[:300]}" for one in wrong]
+    total = f"**{len(tries)} tries, {len(wrong)} wrong.**"
+    return "\n".join(
+        [INTRODUCTION + table(tries), "", total, *(["", *found] if found else []), "", OTHERS, *commands, ""]
+    )
+
+
+OTHERS = """## What is promised, and what is not
+
+- A run is worked on by one start at a time, an output of a merge too; the second start names the process that holds it.
+  Caches and answers are shared on purpose: each process claims shards, and whoever waits says once a minute for whom.
+- What a dead process left unfinished is removed at the next start on the same machine. Dead is a process whose lock can be
+  had; neither age nor a process number counts, and what another machine left is never touched.
+- A full disk is simulated by errors of Python's own calls; what libraries in other languages write is tried with limits on
+  the size of files (`python -m tests.faults`), not event by event. A power cut is not tried; files are synced before their
+  names.
+- Network file systems are not tried, nor Windows, which has none of these locks.
+
+## Again
+
+Try *n* is the same in every call: `--from` goes on where a series was stopped, and `--log FILE` keeps a line for each try.
+"""
+
+
+def main(words: Sequence[str]) -> int:
+    """Print the page, or write it."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.reliability")
+    parser.add_argument("logs", nargs="+", type=Path)
+    parser.add_argument("--write", type=Path)
+    given = parser.parse_args(words)
+    tries = read(given.logs)
+    counts = Counter(COMMANDS.get(one["kind"], "tests.faults.kills") for one in tries)
+    commands = [f"    python -m {name} {count} --log FILE" for name, count in sorted(counts.items())]
+    commands += ["    python -m tests.faults.reliability FILE --write docs/reliability.md"]
+    text = page(tries, commands)
+    given.write.write_text(text) if given.write else print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,96 @@
+"""Kills, full disks, damage and misbehaving servers at a few seeded moments; the long series are run by hand."""
+
+import os
+import random
+import subprocess
+import sys
+
+import pytest
+
+from tests.faults import kills, reliability
+from tests.faults.tiny_run import TinyRun, unfinished_in
+
+
+def series(module, *words):
+    command = [sys.executable, "-m", f"tests.faults.{module}", *words]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, env=os.environ | {"PYTHONWARNINGS": "ignore"}
+    )
+
+
+def test_a_run_that_is_killed_or_damaged_or_has_no_disk_left_goes_on_to_the_same_bytes():
+    done = series("kills", "3", "--from", "3")  # a kill in extract, an end in merge, a kill in extract
+    assert "3 tries, 0 wrong" in done.stdout, done.stdout[-3000:] + done.stderr[-2000:]
+    assert done.returncode == 0
+
+
+@pytest.mark.slow
+def test_forty_faults_lose_nothing():
+    done = series("kills", "40", "--from", "1000")
+    assert "40 tries, 0 wrong" in done.stdout, done.stdout[-3000:] + done.stderr[-2000:]
+
+
+@pytest.mark.slow
+def test_whatever_a_server_does_the_cache_is_the_same_in_the_end():
+    done = series("servers", "20")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+    assert done.stdout.count(" server ") == 20
+
+
+@pytest.mark.slow
+def test_one_of_two_ranks_that_is_killed_costs_nothing():
+    done = series("ranks", "2")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+
+
+@pytest.mark.slow
+def test_report_verify_and_plan_of_a_run_that_goes_on_show_no_traceback(tmp_path):
+    words = [sys.executable, "-c", f"import tests.faults.watching as w; w.main({str(tmp_path)!r})"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+    assert "looked" in done.stdout
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """Two states of a run that are folders with a file."""
+    run = TinyRun(tmp_path)
+    for state in (run.before("done"), run.run):
+        (state / "cache").mkdir(parents=True)
+        (state / "cache/shard").write_text("whole")
+    return run
+
+
+def test_equal_folders_are_right_and_a_changed_file_or_a_leftover_is_wrong(tiny):
+    assert kills.differences(tiny, "done") == []
+    (tiny.run / "cache/shard").write_text("Whole")
+    assert kills.differences(tiny, "done") == ["different: ['cache/shard']"]
+    (tiny.run / "cache/shard").write_text("whole")
+    for name in ("claims", "key.json.0-0.part", ".fused.0-0", "lock", "damaged-checkpoint-2"):
+        (tiny.run / name).touch()
+        assert unfinished_in(tiny.run) == [name]
+        assert kills.differences(tiny, "done") != []
+        (tiny.run / name).unlink()
+
+
+@pytest.mark.parametrize("kind", kills.DAMAGE)
+def test_damage_changes_a_file(tmp_path, kind):
+    file = tmp_path / "file"
+    file.write_bytes(b"content")
+    kills.harm(file, kind, random.Random(1))
+    assert not file.exists() if kind == "gone" else file.read_bytes() != b"content"
+
+
+def test_a_traceback_and_silence_are_wrong_and_a_sentence_is_not():
+    told = {"said": "Error: no room.\n", "escaped": "None"}
+    assert kills.sentence(told, []) == ("no room.", [])
+    assert kills.sentence({"said": "Traceback (most recent call last)", "escaped": "None"}, [])[1]
+    assert kills.sentence({"said": "", "escaped": "None"}, [])[1]
+    assert kills.sentence({}, [])[1]
+
+
+def test_the_page_counts_what_went_wrong():
+    one = {"number": 1, "kind": "full", "stage": "train", "what": "event 3", "said": "", "wrong": [], "seconds": 1}
+    text = reliability.page([one, one | {"wrong": ["different: ['fused']"]}], [])
+    assert "| train | 2 | 1 | 0 |" in text
+    assert "**2 tries, 1 wrong.**" in text
