@@ -24,6 +24,7 @@ from fusion.models.loading import model_fingerprint as model_fingerprint
 from fusion.runtime.artifacts import claim_artifact, fingerprint, mark_complete, write_json
 from fusion.runtime.console import bar, console, training_bar
 from fusion.runtime.distributed import device
+from fusion.runtime.locks import exclusive
 
 MEASURED = "acceptance.json"
 
@@ -45,12 +46,20 @@ def train_and_measure(
     """Train a draft of the model in `ref` into the folder `out` and measure its acceptance on the held-out examples.
 
     The model computes in `dtype`, the draft in float32. A complete draft of the same inputs is not trained again. Raises
-    ValueError where no examples are left to train on, and where `out` was made from other inputs.
+    ValueError where no examples are left to train on, and where `out` was made from other inputs, and BlockingIOError, naming
+    the process, where another is writing `out`.
     """
     if len(data.examples) <= data.heldout:
         raise ValueError(
             f"There are {len(data.examples)} examples, and {data.heldout} are held out: give more, or set --heldout lower."
         )
+    with exclusive(out.absolute().parent / f".{out.absolute().name}.lock", f"The draft in {out}"):
+        return _train_and_measure(ref, data, settings, out, dtype)
+
+
+def _train_and_measure(
+    ref: ModelRef, data: DraftData, settings: DraftSettings, out: Path, dtype: str
+) -> list[Acceptance]:
     if claim_artifact(out, _artifact_key(ref, data, settings, dtype), "fusion draft"):
         console.print(f"{out} holds this draft already, nothing to do.")
         return [Acceptance(**entry) for entry in json.loads((out / MEASURED).read_text())]

@@ -2,6 +2,7 @@
 
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from fusion.extras.draft.train import DraftCollator
 from fusion.extras.draft.train_and_measure import DraftData
 from fusion.models.head import Head, hidden_states
 from fusion.models.loading import ModelRef, load_model, load_tokenizer
+from fusion.runtime.locks import exclusive
 from tests.helpers import runs, tiny
 
 FAST = DraftSettings(max_steps=60, learning_rate=3e-3, save_steps=30, depth=3, max_new_tokens=12)
@@ -246,3 +248,11 @@ def test_the_command_says_what_is_wrong(folder, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["fusion", *words])
     assert run() == 1
     assert "--set depth" in capsys.readouterr().err
+
+
+def test_a_draft_that_is_being_written_is_refused_with_the_name_of_the_process(folder, tmp_path):
+    lock = exclusive(tmp_path / ".draft.lock", "it")
+    refused = pytest.raises(BlockingIOError, match=r"The draft in .*draft is being written by process \d+ on ")
+    with lock, ThreadPoolExecutor() as pool, refused:
+        pool.submit(made, folder, tmp_path / "draft").result()
+    assert not (tmp_path / "draft").exists()
