@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -35,8 +36,10 @@ happened to, and no unfinished file is left. Where damage is refused, the senten
 deleting it the same must hold. A *file event* is any call that opens a file for writing, renames, syncs, makes a folder or
 deletes.
 
-| fault | stage | tries | lost or wrong | ended with a sentence first |
-| --- | --- | ---: | ---: | ---: |
+Not compared are times and what holds them, pictures, checkpoints (their number is limited) and the order of keys in logs.
+
+| fault | where (tries) | tries | lost or wrong | ended with a sentence first, such as | command |
+| --- | --- | ---: | ---: | --- | --- |
 """
 
 
@@ -46,15 +49,28 @@ def read(files: Sequence[Path]) -> list[dict[str, Any]]:
 
 
 def table(tries: Sequence[dict[str, Any]]) -> str:
-    """A line for each fault and stage."""
-    lines = []
-    for kind, words in FAULTS.items():
-        mine = [one for one in tries if one["kind"] == kind]
-        for stage, count in sorted(Counter(one["stage"] for one in mine).items()):
-            here = [one for one in mine if one["stage"] == stage]
-            wrong, said = sum(bool(one["wrong"]) for one in here), sum(bool(one["said"]) for one in here)
-            lines.append(f"| {words} | {_stage(kind, stage)} | {count} | {wrong} | {said} |")
-    return "\n".join(lines)
+    """A line for each fault."""
+    by_fault: dict[str, list[dict[str, Any]]] = {words: [] for words in FAULTS.values()}
+    for one in tries:
+        words = FAULTS[one["kind"]]
+        by_fault.setdefault(f"{words}: {one['stage']}" if one["kind"] == "server" else words, []).append(one)
+    return "\n".join(_line(fault, mine) for fault, mine in by_fault.items() if mine)
+
+
+def _line(fault: str, mine: Sequence[dict[str, Any]]) -> str:
+    kind, said = mine[0]["kind"], [one["said"] for one in mine if one["said"]]
+    stages = Counter("extract" if kind == "server" else _stage(kind, one["stage"]) for one in mine)
+    where = ", ".join(f"{stage} ({count})" for stage, count in sorted(stages.items()))
+    example = f"{len(said)}: {shorten(said[0])}" if said else "none"
+    command = COMMANDS.get(kind, "tests.faults.kills").rpartition(".")[2]
+    return f"| {fault} | {where} | {len(mine)} | {sum(bool(one['wrong']) for one in mine)} | {example} | {command} |"
+
+
+def shorten(said: str) -> str:
+    """A sentence as it stands in a table: without this machine's folders and ports, and not too long."""
+    said = re.sub(r"/\S*?/(?:kills|ranks|servers)-\w+/", "", said)
+    said = re.sub(r"127\.0\.0\.1:\d+", "HOST", said).replace("|", "/").replace("\n", " ")
+    return said if len(said) <= 150 else f"{said[:147]}..."
 
 
 def _stage(kind: str, stage: str) -> str:

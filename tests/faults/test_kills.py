@@ -92,5 +92,5 @@ def test_a_traceback_and_silence_are_wrong_and_a_sentence_is_not():
 def test_the_page_counts_what_went_wrong():
     one = {"number": 1, "kind": "full", "stage": "train", "what": "event 3", "said": "", "wrong": [], "seconds": 1}
     text = reliability.page([one, one | {"wrong": ["different: ['fused']"]}], [])
-    assert "| train | 2 | 1 | 0 |" in text
+    assert "| train (2) | 2 | 1 | none | kills |" in text
     assert "**2 tries, 1 wrong.**" in text
