@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from typing import Any
 
@@ -33,6 +34,7 @@ from fusion.runtime import distributed
 from fusion.runtime.artifacts import claim_artifact, fingerprint, is_complete, mark_complete, write_text
 from fusion.runtime.console import bar
 from fusion.runtime.distributed import device
+from fusion.runtime.locks import exclusive
 from fusion.runtime.run_file import ResponseCounts
 from fusion.sources import Source, SourceRequest
 from fusion.stages.context import CHOSEN, RunContext
@@ -143,7 +145,7 @@ def choose_responses(context: RunContext) -> bool:
         "checks": [data.check.model_dump() for data in context.config.data.train],
         "examples": fingerprint({"ids": [[e.id, e.domain, e.tests] for e in context.original_examples]}),
     }
-    with distributed.main_process_first():
+    with distributed.main_process_first(), _choosing(context):
         if not is_complete(folder):  # nothing was left to learn from: another choice is no contradiction
             (folder / "key.json").unlink(missing_ok=True)
         if claim_artifact(folder, key, REDO):
@@ -160,6 +162,14 @@ def choose_responses(context: RunContext) -> bool:
         write_text(folder / "examples.jsonl", "".join(f"{line}\n" for line in lines))
         mark_complete(folder, counts=[asdict(each) for each in how_well])
     return True
+
+
+def _choosing(context: RunContext) -> AbstractContextManager[None]:
+    """Keep other starts of `fusion respond`, which may share the answering, from choosing at the same time."""
+    if not distributed.is_main_process():
+        return nullcontext()
+    folder = context.config.folder / CHOSEN
+    return exclusive(folder.with_name(f"{folder.name}.lock"), f"The choice of responses in {folder}", wait=True)
 
 
 def response_counts(context: RunContext) -> list[ResponseCounts]:

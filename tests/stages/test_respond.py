@@ -1,6 +1,7 @@
 """A run that learns from what its sources write: asked, checked, chosen, kept, resumed."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 import torch
@@ -67,6 +68,25 @@ def test_what_is_learned_from_is_what_the_best_source_wrote(folder, answered):
     assert [(c["source"], c["domain"], c["prompts"], c["passed"], c["chosen"]) for c in record] == [
         ("neox", "d0", 8, 8, 8), ("neox", "d1", 8, 8, 8), ("qwen", "d0", 8, 8, 0), ("qwen", "d1", 8, 8, 0),
     ]  # fmt: skip
+
+
+def test_two_starts_that_answer_together_choose_one_after_the_other(folder, answered, monkeypatch):
+    chosen, waits = answered / "responses/chosen", []
+    (chosen / "done.json").unlink()
+    context, choose, claim = RunContext(config(folder)), respond.choose_responses, respond.claim_artifact
+
+    def slow_claim(*arguments):
+        if not waits:
+            waits.append(pool.submit(choose, RunContext(config(folder))))
+            assert not wait(waits, timeout=1).done
+        return claim(*arguments)
+
+    monkeypatch.setattr(respond, "claim_artifact", slow_claim)
+    with ThreadPoolExecutor() as pool:
+        assert choose(context)
+        assert not waits[0].result()
+    assert (chosen / "key.json").exists()
+    assert (chosen / "done.json").exists()
 
 
 def test_a_second_time_nothing_is_asked(folder, answered, monkeypatch):

@@ -43,10 +43,13 @@ def write_texts(folder: Path, parts: Iterable[EncodedTexts]) -> EncodedTexts:
         for part in parts:
             _append(aside, part, sizes)
         (aside / SIZES).write_text(json.dumps({name: [size, hash_of(aside / name)] for name, size in sizes.items()}))
-        if (kept := read_texts(folder)) is not None:  # another process was quicker
-            return kept
-        shutil.rmtree(folder, ignore_errors=True)  # damaged
-        aside.rename(folder)
+        try:
+            aside.rename(folder)
+        except OSError:  # there is something already
+            if (kept := read_texts(folder)) is not None:  # another process was quicker
+                return kept
+            shutil.rmtree(folder, ignore_errors=True)  # damaged
+            aside.rename(folder)
     if (kept := read_texts(folder)) is None:
         raise OSError(f"{folder} cannot be read back after it was written. Is the disk in order?")
     return kept

@@ -95,3 +95,17 @@ def test_nothing_is_left_of_what_could_not_be_written(tmp_path):
     with pytest.raises(ValueError, match="line 2"):
         write_texts(tmp_path / "key", parts())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_of_two_processes_that_write_the_same_texts_the_slower_reads_those_of_the_quicker(tmp_path):
+    texts = EncodedTexts.from_texts([A, B])
+    quicker = []
+
+    def parts():
+        yield texts
+        write_texts(tmp_path / "kept", [texts])
+        quicker.append((tmp_path / "kept" / SIZES).stat().st_ino)
+
+    assert list(write_texts(tmp_path / "kept", parts())) == list(texts)
+    assert [(tmp_path / "kept" / SIZES).stat().st_ino] == quicker
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
