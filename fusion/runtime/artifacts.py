@@ -25,7 +25,7 @@ from fusion.runtime.file_states import damaged_files, file_states
 from fusion.runtime.syncing import sync
 from fusion.runtime.unfinished import remove_abandoned, unfinished_file, unfinished_path
 
-DONE, FILES = "done.json", "files"
+DONE, FILES, CHECKSUM = "done.json", "files", "checksum"
 NO_OUTPUTS = {DONE, "key.json", "claims"}
 MADE = (DONE, "manifest.json", "model", "checkpoint-*", "shard-*")
 """What shows that a stage has worked in a folder."""
@@ -123,7 +123,8 @@ def mark_complete(folder: Path, outputs: Sequence[str] = (), **facts: Any) -> No
     It holds `facts`, and size and checksum of the `outputs`: files and folders below `folder`, or everything in it. What was
     set aside as damaged has been made again by then, and goes.
     """
-    write_json(folder / DONE, {**facts, FILES: file_states(folder, _output_files(folder, outputs))})
+    mark = {**facts, FILES: file_states(folder, _output_files(folder, outputs))}
+    write_json(folder / DONE, mark | {CHECKSUM: fingerprint(mark)})
     for damaged in (*folder.rglob("*.damaged"), *folder.glob("damaged-*")):
         shutil.rmtree(damaged) if damaged.is_dir() else damaged.unlink(missing_ok=True)
 
@@ -142,6 +143,8 @@ def find_damage(folder: Path, *, contents: bool) -> dict[str, str]:
         mark = read_object(folder / DONE)
     except ValueError:
         return {DONE: f"{DONE} is damaged"}
+    if mark.pop(CHECKSUM, None) != fingerprint(mark):  # of the facts, too, which others read
+        return {DONE: f"{DONE} is not as it was written"}
     return damaged_files(folder, mark.get(FILES), contents=contents)
 
 

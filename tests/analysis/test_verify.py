@@ -187,3 +187,11 @@ def test_what_was_set_aside_as_damaged_goes_when_it_is_made_again(run):
     (run.folder / "train/unified/damaged-checkpoint-2-0000").mkdir()
     pipeline.run(run, "train")
     assert not [path for path in run.folder.rglob("*") if "damaged" in path.name]
+
+
+def test_a_fact_in_a_mark_that_was_changed_is_named_and_the_mark_is_made_again(whole, run):
+    file = run.folder / "train/unified/done.json"
+    file.write_text(file.read_text().replace("checkpoint", "checkpoinu").replace("log.json", "lof.json"))
+    assert problems(run.folder) == {"train/unified": ("done.json is not as it was written",)}
+    pipeline.run(run, "train")
+    assert problems(run.folder) == {}
