@@ -16,6 +16,7 @@ missing shards, a training at its newest checkpoint), and refuses what was made 
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -53,14 +54,24 @@ from fusion_eval.results import Result
 from fusion_eval.runners import heldout
 
 STAGES = ("respond", "extract", "train", "merge", "evaluate", "report")
+SHARED = ("respond", "extract")
+"""Stages that several starts may do at once: each claims what it works on."""
 
 
 def run(config: Config, until: str = "report") -> Path:
     """Run every stage up to `until`, after saying what it will take, and return the run's folder. Safe to stop and call again.
 
     Under torchrun every process calls it: all of them extract and train, the main one does the rest while the others wait.
+    Raises BlockingIOError, naming its process, where the run is being worked on already.
     """
     context = RunContext(config)
+    with nullcontext() if until in SHARED else context.record.lock():
+        run_stages(context, until)
+    return config.folder
+
+
+def run_stages(context: RunContext, until: str) -> None:
+    """Run every stage up to `until`; whoever trains must be alone, see `RunRecord.lock`."""
     if distributed.is_main_process():
         introduce(context)
     fine_tune(context)
@@ -68,9 +79,8 @@ def run(config: Config, until: str = "report") -> Path:
     if until != "respond":
         learn(context, STAGES.index(until) - 1)
     if distributed.is_main_process():
-        write_text(config.folder / "config.yaml", loading.dump(config))
+        write_text(context.config.folder / "config.yaml", loading.dump(context.config))
     distributed.barrier()
-    return config.folder
 
 
 def learn(context: RunContext, stages: int) -> None:

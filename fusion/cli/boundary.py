@@ -37,6 +37,10 @@ MEMORY = (
     "training.gradient_accumulation_steps), take a smaller dtype, or use a machine with more memory; `fusion plan` estimates "
     "what a run needs."
 )
+CUT = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out waiting")
+REMOTE = "remote process exited"
+"""What gloo and NCCL say when the other end is gone."""
+OTHERS = "If it said why, that is in its own output, on its own machine. What was finished is kept: run the same command again."
 AGAIN = "and run the same command again: what was finished is kept."
 WAYS_OUT = {
     errno.ENOSPC: f"Free some space there, {AGAIN}",
@@ -101,6 +105,8 @@ def user_message(error: BaseException) -> str | None:
         return text
     if isinstance(error, OSError):  # of a library, such as the hub's
         return f"{_first_line(error)} Check the path, the network or the right to read it, {AGAIN}"
+    if _lost_others(error):
+        return f"Another process of this run ended or cannot be reached: {_first_line(error)} {OTHERS}"
     if _lacks_memory(error):
         return f"The memory does not suffice: {_first_line(error)} {MEMORY}"
     if any(base.__module__.startswith("httpx") for base in type(error).__mro__):  # of the hub; no OSError
@@ -136,6 +142,16 @@ def _lacks_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
+
+
+def _lost_others(error: BaseException) -> bool:
+    """Whether processes that compute together have lost one another: the fault, if it is one, is told by the other."""
+    torch = sys.modules.get("torch")
+    if not isinstance(error, RuntimeError) or torch is None:
+        return False
+    network = tuple(getattr(torch.distributed, name, ()) for name in ("DistNetworkError", "DistStoreError"))
+    text = str(error)
+    return isinstance(error, network) or ("gloo" in text and any(what in text for what in CUT)) or REMOTE in text
 
 
 def _first_line(error: BaseException) -> str:

@@ -76,7 +76,9 @@ def launch(
     gpus: Annotated[int | None, typer.Option("--gpus", help="GPUs of a node, one process each; 1 by default.")] = None,
     nodes: Annotated[int | None, typer.Option("--nodes", help="Machines; those of the hostfile, or 1.")] = None,
     hostfile: Annotated[str | None, typer.Option("--hostfile", help="Lines such as `node1 slots=8`.")] = None,
-    head: Annotated[str | None, typer.Option("--head", help="HOST[:PORT] where several nodes meet (torchrun).")] = None,
+    head: Annotated[
+        str | None, typer.Option("--head", help="HOST[:PORT] where several nodes meet (torchrun, slurm).")
+    ] = None,
     option: Annotated[
         list[str],
         typer.Option("--option", metavar="KEY[=VALUE]", help="For slurm (partition=gpu) and kubernetes (image=...)."),

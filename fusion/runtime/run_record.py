@@ -14,6 +14,7 @@ from fusion.core.text_files import read_object
 from fusion.runtime import distributed
 from fusion.runtime.artifacts import write_json
 from fusion.runtime.console import console
+from fusion.runtime.locks import exclusive
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,20 @@ class RunRecord:
     """Reads and writes run.json in the folder of a run."""
 
     folder: Path
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep others out of the run while the body runs in all processes of one start.
+
+        Raises BlockingIOError, naming the process, where another has it; nothing is written then.
+        """
+        if not distributed.is_main_process():
+            distributed.barrier()  # until the main process has it
+            yield
+            return
+        with exclusive(self.folder / "lock", f"The run in {self.folder}"):
+            distributed.barrier()
+            yield
 
     def read(self) -> dict[str, Any]:
         """The contents of run.json; empty before the first stage has run."""

@@ -27,6 +27,10 @@ def prepare(
         if pairs:
             raise ValueError(f"--option {options[0]}: {launcher} takes none; slurm and kubernetes do.")
         return PROCESS_LAUNCHERS[launcher](program, resources)
+    if launcher in LAUNCHERS and resources.hostfile is not None:
+        raise ValueError(
+            f"--hostfile {resources.hostfile}: {launcher} chooses the machines; leave it out, and give --nodes."
+        )
     if launcher == "slurm":
         return slurm(program, resources, pairs)
     if launcher == "kubernetes":

@@ -35,7 +35,7 @@ def torchrun_arguments(
         if resources.nodes > 1:
             rendezvous = ("--rdzv-backend=c10d", f"--rdzv-endpoint={resources.endpoint}", f"--rdzv-id={program.label}")
     processes = (f"--nnodes={resources.nodes}", f"--nproc-per-node={resources.gpus}")
-    return ("-m", "torch.distributed.run", *processes, *rendezvous, "-m", program.module, *program.arguments)
+    return ("-m", "fusion_launch.torchrun", *processes, *rendezvous, "-m", program.module, *program.arguments)
 
 
 def deepspeed(program: Program, resources: Resources) -> Launch:

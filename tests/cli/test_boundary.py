@@ -61,6 +61,15 @@ def test_a_bug_of_ours_shows_its_traceback_and_that_it_is_one(ending, error):
         (OSError(errno.EFBIG, "File too large"), "File too large. Raise the limit"),
         (ConnectionError("hub.example is not reached"), "hub.example is not reached. Check the path, the network"),
         (MemoryError("cannot allocate"), "The memory does not suffice: cannot allocate. Lower extract.batch_tokens"),
+        *(
+            (error, f"Another process of this run ended or cannot be reached: {error}")
+            for error in [
+                RuntimeError("[/gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:4321."),
+                RuntimeError("[/gloo/transport/tcp/pair.cc:547] Connection reset by peer."),
+                torch.distributed.DistNetworkError("failed to recv, got 0 bytes."),
+                torch.distributed.DistBackendError("NCCL error: remote process exited or there was a network error."),
+            ]
+        ),
         (torch.OutOfMemoryError("CUDA out of memory."), "The memory does not suffice: CUDA out of memory. Lower"),
     ],
 )  # fmt: skip

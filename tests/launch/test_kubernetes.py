@@ -65,7 +65,7 @@ def test_a_pytorchjob_has_a_master_and_the_other_nodes_as_workers():
         assert container["name"] == "pytorch"  # the operator looks for this name
         args = [expanded(a, RANK="2", MASTER_ADDR="m", MASTER_PORT="23456") for a in container["args"]]
         assert args[:7] == [
-            "-m", "torch.distributed.run", "--nnodes=3", "--nproc-per-node=8", "--node-rank=2", "--master-addr=m",
+            "-m", "fusion_launch.torchrun", "--nnodes=3", "--nproc-per-node=8", "--node-rank=2", "--master-addr=m",
             "--master-port=23456",
         ]  # fmt: skip
     assert list(manifests(nodes=1)["PyTorchJob"]["spec"]["pytorchReplicaSpecs"]) == ["Master"]

@@ -81,7 +81,7 @@ def test_torchrun_on_several_nodes_is_one_command_for_all():
     python, *words = launch.argv
     assert python == sys.executable
     assert words == [
-        "-m", "torch.distributed.run", "--nnodes=4", "--nproc-per-node=8", "--rdzv-backend=c10d",
+        "-m", "fusion_launch.torchrun", "--nnodes=4", "--nproc-per-node=8", "--rdzv-backend=c10d",
         "--rdzv-endpoint=node1:1234", "--rdzv-id=a", "-m", "fusion", "run", "a.yaml",
     ]  # fmt: skip
     assert launch.note == "Run this on each of the 4 nodes; they meet at node1:1234."
