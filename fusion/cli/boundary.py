@@ -106,7 +106,8 @@ def user_message(error: BaseException) -> str | None:
     if isinstance(error, OSError):  # of a library, such as the hub's
         return f"{_first_line(error)} Check the path, the network or the right to read it, {AGAIN}"
     if _lost_others(error):
-        return f"Another process of this run ended or cannot be reached: {_first_line(error)} {OTHERS}"
+        what = _first_line(error).split(". ")[0].rstrip(".")  # behind it gloo gives advice
+        return f"Another process of this run ended or cannot be reached: {what}. {OTHERS}"
     if _lacks_memory(error):
         return f"The memory does not suffice: {_first_line(error)} {MEMORY}"
     if any(base.__module__.startswith("httpx") for base in type(error).__mro__):  # of the hub; no OSError

@@ -45,8 +45,8 @@ if [[ -z "$head" ]]; then echo "fusion: scontrol names no node of job $SLURM_JOB
 port=$(( 20000 + SLURM_JOB_ID % 10000 ))
 """
 LOST = """
-# The processes on a node that dies take the others with them, long before Slurm misses it. So a step that failed is followed by
-# one that cannot fail on nodes that are there.
+# Slurm requeues a job whose node dies, but not one that it starts on a node that has just died. So a step that failed is
+# followed by one that cannot fail on nodes that are there.
 if [[ "$code" != 0 && -z "$requeued" ]] && ! timeout 120 srun --quiet true 2>/dev/null; then
   requeue "a node of $SLURM_JOB_NODELIST does not answer"
 fi

@@ -6,6 +6,7 @@ happened is hard to find.
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import sys
@@ -20,6 +21,7 @@ AGAIN = "and run the same command again: what was finished is kept."
 
 def main(arguments: Sequence[str]) -> int:
     """Run torchrun and return the exit code: its program's, 128 + n where signal n ended it, 1 where the nodes do not meet."""
+    _import_quietly()
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.elastic.rendezvous.api import RendezvousError
@@ -46,6 +48,16 @@ def main(arguments: Sequence[str]) -> int:
         _tell(str(error))
         return 1
     return 0
+
+
+def _import_quietly() -> None:
+    """Import torch such that it does not print the frames of each attempt to connect; our program's torch prints as ever."""
+    level = os.environ.get("TORCH_CPP_LOG_LEVEL")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
+    import torch.distributed.run  # noqa: F401  (reads the level when it is first imported)
+
+    if level is None:
+        del os.environ["TORCH_CPP_LOG_LEVEL"]
 
 
 def meeting_place(options: Namespace) -> tuple[str, str]:

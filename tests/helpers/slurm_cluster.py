@@ -46,14 +46,15 @@ StateSaveLocation={folder}/state
 SlurmdParameters=config_overrides
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
-SlurmdTimeout=300
+SlurmdTimeout=20
 MessageTimeout=5
 KillWait=5
 ReturnToService=2
 {nodes}
 PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
-# cred_expire: a job that is requeued stays in the queue for as long. ReturnToService: a node that answers again is used again.
+# cred_expire: a job that is requeued stays in the queue for as long (Slurm's own: 120). SlurmdTimeout: a node that does not
+# answer is DOWN after as long (300). ReturnToService: a node that answers again is used again.
 
 
 def missing() -> str:

@@ -1,5 +1,6 @@
 """torchrun whose errors are sentences: what it says and the code it ends with, against real processes."""
 
+import re
 import socket
 import subprocess
 import sys
@@ -88,23 +89,36 @@ def test_a_name_that_is_known_after_a_while_is_waited_for(monkeypatch):
     assert next(answers, None) is None
 
 
-def test_a_node_that_waits_in_vain_says_where_it_waited(capsys):
-    with socket.socket() as free:
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ("--rdzv-backend=c10d --rdzv-id=1 --rdzv-endpoint=127.0.0.1:{port} --rdzv-conf=is_host=1,join_timeout=1", ""),
+        ("--rdzv-backend=c10d --rdzv-id=1 --rdzv-endpoint=127.0.0.1:{port} --rdzv-conf=is_host=0,read_timeout=1", ""),
+        ("--master-addr=127.0.0.1 --master-port={port} --node-rank=1 --rdzv-conf=timeout=1", "timed out after"),
+        ("--master-addr=127.0.0.1 --master-port={taken} --node-rank=0 --rdzv-conf=timeout=1", "EADDRINUSE"),
+    ],
+    ids=["nobody-joins", "nobody-listens", "no-master", "port-taken"],
+)
+def test_nodes_that_do_not_meet_are_told_where_they_were_to(how, reason):
+    with socket.socket() as taken, socket.socket() as free:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    words = endpoint(f"127.0.0.1:{port}", "--rdzv-conf=is_host=1,join_timeout=1,read_timeout=5")
-    assert torchrun.main(words) == 1
-    said = capsys.readouterr().err
-    assert f"the processes of 2 nodes did not meet at 127.0.0.1:{port} (" in said
-    assert "Each node must start" in said
-    assert "Traceback" not in said
+        ports = {"taken": taken.getsockname()[1], "port": free.getsockname()[1]}
+        free.close()
+        words = nodes(*how.format(**ports).split())
+        command = [sys.executable, "-m", "fusion_launch.torchrun", *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    port = ports["taken" if "taken" in how else "port"]
+    assert done.returncode == 1
+    assert f"the processes of 2 nodes did not meet at 127.0.0.1:{port} (" in done.stderr
+    assert reason in done.stderr
+    assert "look at what the other nodes said" in done.stderr
+    assert not re.search("Traceback|frame #", done.stderr), done.stderr
 
 
-def test_a_port_where_nothing_listens_is_named(capsys):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    assert torchrun.main(endpoint(f"127.0.0.1:{port}", "--rdzv-conf=is_host=0,read_timeout=1")) == 1
-    said = capsys.readouterr().err
-    assert f"did not meet at 127.0.0.1:{port} (" in said
-    assert "Traceback" not in said
+def test_what_torch_logs_in_the_program_is_as_ever(program):
+    said = subprocess.run(
+        program("import os; print('TORCH_CPP_LOG_LEVEL' in os.environ)"), capture_output=True, text=True
+    )
+    assert said.stdout == "False\n"
