@@ -62,7 +62,7 @@ def undisturbed(cluster, config, folder):
 
 @pytest.fixture
 def launch(cluster, config):
-    """Launches a run under a name, and returns the number of its job."""
+    """Launches a run under a name, and returns the number of its job; what is left of jobs and nodes is mended afterwards."""
 
     def submit(name, *options):
         given = ("gpus-per-node=", f"chdir={cluster.folder}", *options)
@@ -71,7 +71,8 @@ def launch(cluster, config):
         said = cluster.run(sys.executable, *command, *words)
         return re.fullmatch(r"Submitted batch job (\d+)\n", said)[1]
 
-    return submit
+    yield submit
+    cluster.mend()
 
 
 def weights(run):
@@ -146,7 +147,7 @@ def test_a_job_whose_node_is_lost_goes_on_when_it_is_back(cluster, launch, folde
     wait_for_checkpoint(cluster, job, run, step=60)
     cluster.kill_node(NODES[1])  # the processes see it first
     wait_until(lambda: cluster.job(job)["Restarts"] == "2", 200, lambda: cluster.words(job))
-    cluster.start_node(NODES[1])
+    cluster.start_lost_node(NODES[1])
     ended = cluster.wait_for_end(job)
     words = cluster.words(job)
     assert (ended["JobState"], ended["Restarts"]) == ("COMPLETED", "2"), words
@@ -162,7 +163,7 @@ def test_a_job_that_begins_on_a_node_that_has_just_died_goes_back_to_the_queue(c
     cluster.run("scontrol", "release", job)
     said = f"fusion: a node of {','.join(NODES)} does not answer; job {job} goes back to the queue"
     wait_until(lambda: said in cluster.words(job), 200, lambda: cluster.words(job))
-    cluster.start_node(NODES[1])
+    cluster.start_lost_node(NODES[1])
     ended = cluster.wait_for_end(job)
     assert ended["JobState"] == "COMPLETED", cluster.words(job)
     assert weights(folder / "runs/begins") == undisturbed
