@@ -21,7 +21,7 @@ def whole(tmp_path_factory):
     config = runs.config(
         folder, strategies=["unified", "pairwise"], merge={"kind": "linear"}, weighting={"kind": "max_margin"}
     )
-    pipeline.run(config)
+    pipeline.run(config, "evaluate")  # a report has no mark
     return config
 
 
@@ -101,8 +101,9 @@ def test_nothing_to_verify_is_an_error(tmp_path):
         verify(tmp_path / "absent")
 
 
-@pytest.mark.parametrize("harm", [cut, flip, gone])
-@pytest.mark.parametrize("what", ["a training's weights", "the merged weights", "the fused weights"])
+@pytest.mark.parametrize(
+    ("what", "harm"), [("a training's weights", flip), ("the merged weights", gone), ("the fused weights", cut)]
+)
 def test_a_damaged_model_is_made_again_as_it_was(whole, run, what, harm, capsys):
     name, _ = FILES[what]
     harm(run.folder / name)
@@ -113,8 +114,9 @@ def test_a_damaged_model_is_made_again_as_it_was(whole, run, what, harm, capsys)
     assert problems(run.folder) == {}
 
 
-@pytest.mark.parametrize("harm", [cut, flip, gone])
-@pytest.mark.parametrize("what", ["a source's rows", "the pivot's rows"])
+@pytest.mark.parametrize(
+    ("what", "harm"), [("a source's rows", cut), ("the pivot's rows", flip), ("the pivot's rows", gone)]
+)
 def test_damaged_rows_are_refused_by_name_before_anything_is_trained(run, what, harm):
     name, _ = FILES[what]
     harm(run.folder / name)
@@ -145,7 +147,7 @@ def test_a_folder_whose_key_is_lost_is_refused(run, harm):
 def test_a_result_that_was_emptied_is_measured_again(whole, run):
     file = run.folder / "eval/unified/heldout.json"
     empty(file)
-    pipeline.run(run)
+    pipeline.run(run, "evaluate")
     assert Result.load(file).samples == Result.load(whole.folder / "eval/unified/heldout.json").samples
 
 
@@ -153,7 +155,7 @@ def test_a_note_beside_a_model_leaves_it_the_same_model(run):
     note = Path(run.sources[0].path) / "notes.txt"
     note.write_text("mine")
     try:
-        pipeline.run(run)  # or its cache would be refused
+        pipeline.run(run, "train")  # or its cache would be refused
     finally:
         note.unlink()
 

@@ -85,6 +85,7 @@ def test_where_no_term_asks_or_nobody_answers_otherwise_there_are_no_rows(contex
     assert train._other_answers(context, context.config.objectives[:1]) is None
 
 
+@pytest.mark.slow
 def test_the_term_falls_and_is_another_than_that_of_the_same_answers_alone(folder):
     logs = {}
     for name, term in (("across", TRANSPORT), ("same", {"kind": "optimal_transport"})):
