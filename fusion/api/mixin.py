@@ -86,8 +86,13 @@ class FusionMixin(Trainer):
             raise ValueError("The trainer computed its loss without gradients, so that no term could be learned.")
         _refuse_shards(loss.head)
         # an evaluation has no step to average over, so each of its batches counts for itself
-        counts = self._fusion_counts if model.training else None
-        terms = loss(hidden, targets, counts or loss.counts(targets), self.state.global_step)
+        counts = self._fusion_counts if model.training else loss.counts(targets)
+        if counts is None:
+            raise ValueError(
+                "No micro-batch of this step was counted, so that no mean over the step can be taken: the trainer's "
+                "get_batch_samples must call that of FusionMixin, which stands before the trainer in `class MyTrainer(...)`."
+            )
+        terms = loss(hidden, targets, counts, self.state.global_step)
         total = torch.zeros((), device=hidden.device)
         for term in terms:
             total = total + term.weight * term.mean

@@ -6,6 +6,7 @@ default for whole rows (`top_k: all`), 72 bytes at K = 10, or 2 a log-probabilit
 """
 
 from fusion.cache.shard_claims import remove_claims, write_missing_shards
-from fusion.cache.store import Cache, CacheWriter, full_key
+from fusion.cache.store import Cache
+from fusion.cache.writer import CacheWriter, full_key
 
 __all__ = ["Cache", "CacheWriter", "full_key", "remove_claims", "write_missing_shards"]

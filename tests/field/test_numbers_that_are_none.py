@@ -5,8 +5,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fusion import pipeline
-from fusion.cache import Cache, store
-from fusion.cache.store import CacheWriter
+from fusion.cache import Cache, CacheWriter
 from fusion.core.rows import LogitRows
 from fusion.data.encode import encode
 from fusion.data.example import Example
@@ -87,7 +86,7 @@ def test_rows_of_a_cache_that_are_none_are_not_trained_on(tmp_path, monkeypatch)
     with pytest.raises(ValueError, match=r"cache: in example b behind 4 bytes of the response its log-prob.*no cache"):
         writer.write(0, rows)
     with monkeypatch.context() as earlier:
-        earlier.setattr(store, "row_fault", lambda _: None)
+        earlier.setattr(writer_module, "row_fault", lambda _: None)
         writer.write(0, rows)
     cache = writer.finalize()
     assert len(cache.rows(["a"])) == 1
