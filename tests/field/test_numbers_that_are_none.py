@@ -6,6 +6,7 @@ from safetensors.torch import load_file, save_file
 
 from fusion import pipeline
 from fusion.cache import Cache, CacheWriter
+from fusion.cache import writer as writer_module
 from fusion.core.rows import LogitRows
 from fusion.data.encode import encode
 from fusion.data.example import Example
