@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from fusion.merging.adapters.model_reference import open_base, open_model
 from fusion.merging.files import merge_record
-from fusion.merging.files.checkpoint import Checkpoint, check_mergeable, is_buffer, raise_all
+from fusion.merging.files.checkpoint import Checkpoint
+from fusion.merging.files.mergeable import check_mergeable, is_buffer, raise_all
 from fusion.merging.files.tokenizer_check import tokenizer_problems
 from fusion.merging.files.tokenizer_source import (
     TokenizerSource,

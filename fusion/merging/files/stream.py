@@ -18,9 +18,9 @@ from fusion.core.markdown import without_home
 from fusion.merging.files import merge_record
 from fusion.merging.files.auxiliary_files import write_auxiliary_files
 from fusion.merging.files.card import model_card
-from fusion.merging.files.checkpoint import is_buffer
 from fusion.merging.files.checkpoint_writer import CheckpointWriter, TensorSpec, can_resume, synced_tensors
 from fusion.merging.files.merge_job import MergeJob, MergeProgress, VocabularyPolicy, prepare_merge
+from fusion.merging.files.mergeable import is_buffer
 from fusion.merging.files.output_folder import OutputFolder
 from fusion.merging.files.safetensors_file import FLOAT_DTYPES
 from fusion.merging.files.threads import background_executor, tile_executor

@@ -10,7 +10,8 @@ from typing import Any
 from typing_extensions import override
 
 from fusion.core.text_files import read_object
-from fusion.merging.files.checkpoint import EMBEDDING_NAMES, Checkpoint, differs_in_vocabulary_only
+from fusion.merging.files.checkpoint import EMBEDDING_NAMES, Checkpoint
+from fusion.merging.files.mergeable import differs_in_vocabulary_only
 from fusion.merging.methods.tiles import TensorReader
 from fusion.models.auxiliary_files import (
     GENERATION_CONFIG,
