@@ -38,6 +38,9 @@ deletes.
 
 Not compared are times and what holds them, pictures, checkpoints (their number is limited) and the order of keys in logs.
 
+The series ran while faults that it found were being mended, so not over one state of the code; a try that had found one was run
+again afterwards, and its second outcome is counted.
+
 | fault | where (tries) | tries | lost or wrong | ended with a sentence first, such as | command |
 | --- | --- | ---: | ---: | --- | --- |
 """
