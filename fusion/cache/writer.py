@@ -19,7 +19,7 @@ from fusion.core.finite import row_fault
 from fusion.core.rows import LogitRows
 from fusion.runtime.artifacts import claim_artifact, fingerprint, write_json
 from fusion.runtime.syncing import sync
-from fusion.runtime.unfinished import unfinished_file
+from fusion.runtime.unfinished import unfinished_path
 
 FORMAT = 4
 
@@ -83,7 +83,7 @@ class CacheWriter:
         }
         target = self._file(number)
         tensors = encode(rows, self.value_format, self.vocabulary) | index
-        with unfinished_file(target) as aside:  # its name is unique, should two processes write the same shard
+        with unfinished_path(target) as aside:  # its name is unique, should two processes write the same shard
             save_file(tensors, aside, metadata=self._mark(tensors))
             sync(aside)  # or a power cut may leave the name without the contents
             aside.replace(target)

@@ -36,14 +36,18 @@ def host() -> str:
 
 @contextmanager
 def unfinished_file(target: Path) -> Iterator[Path]:
-    """Yield an empty file beside `target`, to be written and renamed; it is removed afterwards where it is still there."""
+    """Yield an empty file beside `target`, to be written and renamed; it is removed afterwards where it is still there.
+
+    It must be written as it is. A library that puts another file in its place, as safetensors does, takes the lock away with
+    it: give that one `unfinished_path`.
+    """
     with _token(target.parent, f"{target.name}.") as token:
         yield token
 
 
 @contextmanager
 def unfinished_path(target: Path) -> Iterator[Path]:
-    """Yield a path beside `target` where there is nothing, for a folder or a link to be made there and renamed.
+    """Yield a path beside `target` where there is nothing, for a folder, file or link to be made there and renamed.
 
     Both names are hidden. What is still there afterwards is removed.
     """
@@ -152,7 +156,7 @@ def _is_open_at(handle: int, file: Path) -> bool:
 
 
 def _remove(path: Path) -> None:
-    if path.is_symlink():
+    if path.is_symlink() or path.is_file():
         path.unlink(missing_ok=True)
     else:
         with suppress(OSError, RecursionError):

@@ -82,7 +82,8 @@ def extract_one(context: RunContext, name: str, writer: CacheWriter) -> Cache:
 
         def rows(number: int) -> LogitRows:
             ids = writer.examples(number)
-            found = _together(sources, [reader[id] for id in ids], [texts[place[id]] for id in ids], advance)
+            models = sources  # noqa: F821  (deleted below, as a model is large)
+            found = _together(models, [reader[id] for id in ids], [texts[place[id]] for id in ids], advance)
             refuse_broken_rows(context, name, [context.extracted_examples[place[id]] for id in ids], found)
             return found
 

@@ -13,6 +13,7 @@ import torch
 from fusion.cache import Cache, CacheWriter, shard_claims, write_missing_shards
 from fusion.core.rows import LogitRows
 from fusion.runtime import unfinished
+from fusion.runtime.syncing import sync
 
 IDS = [f"id{i:02d}" for i in range(24)]
 
@@ -97,6 +98,21 @@ def test_a_killed_process_loses_its_shard_alone_and_any_number_of_others_go_on(t
     assert [process.wait(timeout=120) for process in others] == [0, 0, 0]
     assert sorted(number for log in logs[2:] for number in begun(log)) == [1, 7, 8, 9, 10, 11]
     assert files(folder) == files(tmp_path / "alone")
+
+
+def test_a_shard_that_is_being_written_is_not_taken_for_a_dead_process_s(tmp_path, monkeypatch):
+    """safetensors writes a file of its own and puts it in the place of the one it was given."""
+    sweep = f"remove_abandoned(Path({str(tmp_path)!r}))"
+    code = f"from pathlib import Path; from fusion.runtime.unfinished import remove_abandoned; {sweep}"
+
+    def sweep_and_sync(path):
+        subprocess.run([sys.executable, "-c", code], check=True)
+        sync(path)
+
+    monkeypatch.setattr("fusion.cache.writer.sync", sweep_and_sync)
+    writer = writer_of(tmp_path, shard=12)
+    assert write_missing_shards(writer, lambda number: rows_of(writer.examples(number))).known_fields.rows == 48
+    assert {name for name in files(tmp_path) if "part" in name or name.startswith(".")} == set()
 
 
 def test_the_last_one_waits_for_a_shard_and_takes_it_up_when_its_process_dies(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from fusion.models.checkpoint_files import INDEX, weight_files, weight_map
 HEAD_NAME = "lm_head.weight"
 OTHER_HEAD_NAMES = ("embed_out.weight", "output.weight", "output_layer.weight", "head.weight")
 EMBEDDING_NAMES = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
+LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
+"""The number of a layer in the name of a tensor."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from fusion.core.settings import suggest
-from fusion.merging.files.checkpoint import EMBEDDING_NAMES, HEAD_NAME, OTHER_HEAD_NAMES, Checkpoint
+from fusion.merging.files.checkpoint import EMBEDDING_NAMES, HEAD_NAME, LAYER, OTHER_HEAD_NAMES, Checkpoint
 from fusion.merging.files.config_comparison import (
     SHAPE_KEYS,
     ConfigDifference,
@@ -19,8 +19,6 @@ from fusion.merging.files.config_comparison import (
 from fusion.merging.files.safetensors_file import DTYPE_BYTES, FLOAT_DTYPES, TensorEntry
 from fusion.models.checkpoint_files import shown
 
-LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
-"""The number of a layer in the name of a tensor."""
 BUFFER = re.compile(r"(?:^|\.)(?:(?:original_)?inv_freq|(?:cos|sin)_cached|masked_bias|position_ids|token_type_ids)$")
 """A tensor that the model computes itself, by name; old versions of libraries stored it beside the weights."""
 CAUSAL_MASK = re.compile(r"(?:^|\.)(?:attn|attention)\.bias$")
