@@ -1,10 +1,17 @@
 """What is known of an example besides its rows."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+Part = Literal["rollouts", "replay"]
+"""What an example of a round is: a text that the pivot wrote, or one of those that it learned from before."""
 
 
 class ExampleInfo(NamedTuple):
-    """The domain and the content id of an example."""
+    """The domain and the content id of an example, and in rounds what it is."""
 
     domain: str
     id: str = ""
+    part: Part | None = None
+    """None outside rounds."""
+    passed: bool = True
+    """Of a text that the pivot wrote: whether it passed the check of its data set."""

@@ -57,6 +57,10 @@ class Requirements:
     """Whether a module is trained beside the pivot, one for each source."""
     projects_gradient: bool = False
     """Whether its gradient is to lose what opposes that of the other terms; see `training.gradient_projection`."""
+    rollouts: bool = False
+    """Whether it is about texts that the pivot wrote itself (`BatchTargets.rollouts`), which only rounds have."""
+    reference_pivot: bool = False
+    """Whether the pivot before the first round is to read these texts too."""
     extras: frozenset[str] = frozenset()
     """Extras of the package that it needs: `gw` for pip install 'logit-fusion[gw]'."""
     files: tuple[Path, ...] = ()

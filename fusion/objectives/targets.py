@@ -72,6 +72,34 @@ class SourceTargets:
 
 
 @dataclass(frozen=True)
+class RolloutTargets:
+    """What is known of texts that the pivot wrote itself, in a batch that may hold other texts too."""
+
+    old_logprobs: Float[Tensor, " N"]
+    """Log-probability of each row's token under the pivot that wrote the text, in nats; NaN in other texts."""
+    advantages: Float[Tensor, " E"]
+    """Of each text, how much better its reward is than that of the other texts for its prompt; 0 in other texts."""
+    reference_logprobs: Float[Tensor, " N"] | None = None
+    """The same as `old_logprobs` under the pivot before the first round, where an objective reads it."""
+    weaker_gold: Mapping[str, Float[Tensor, " R"]] = field(default_factory=dict)
+    """By source: `gold` of its weaker relative at each of the source's rows, where it has one."""
+    signal_means: Mapping[str, Float[Tensor, " E"]] = field(default_factory=dict)
+    """By source: the mean of its signal over all comparable spans of the round in the example's domain, in nats."""
+    signal_factors: Mapping[str, Float[Tensor, " E"]] = field(default_factory=dict)
+    """By source: what its centred signal is multiplied by, so that no domain is louder than another."""
+
+    def to(self, device: Any) -> RolloutTargets:
+        """Return the same on another device."""
+
+        def moved(value: Any) -> Any:
+            if isinstance(value, Mapping):
+                return {name: each.to(device) for name, each in value.items()}
+            return None if value is None else value.to(device)
+
+        return RolloutTargets(*(moved(getattr(self, f.name)) for f in dataclasses.fields(self)))
+
+
+@dataclass(frozen=True)
 class BatchTargets:
     """Where the pivot's rows of a batch lie, and each source's rows that they are compared with."""
 
@@ -81,11 +109,14 @@ class BatchTargets:
     """Where each of these rows stands in the text."""
     sources: Mapping[str, SourceTargets]
     examples: Sequence[ExampleInfo]
+    rollouts: RolloutTargets | None = None
+    """In rounds, what is known of the texts that the pivot wrote."""
 
     def to(self, device: Any, **_: Any) -> BatchTargets:
         """Return the same on another device."""
         sources = {name: source.to(device) for name, source in self.sources.items()}
-        return BatchTargets(self.hidden_index.to(device), self.positions.to(device), sources, self.examples)
+        rollouts = None if self.rollouts is None else self.rollouts.to(device)
+        return BatchTargets(self.hidden_index.to(device), self.positions.to(device), sources, self.examples, rollouts)
 
     def counts(self) -> dict[str, int]:
         """How many rows and, by source, pairs there are: what logged rates are divided by."""
