@@ -99,6 +99,21 @@ def test_the_examples_of_responses_are_a_configuration(tmp_path):
     assert {"ended", "final_answer", "tests", "agreement", "likelihood"} < set(rows)
 
 
+def test_the_examples_of_eligibility_and_of_soft_labels_are_configurations(tmp_path):
+    raw = runs.raw(tmp_path)
+    (eligible,) = re.findall(r"```yaml\n(weighting:.*?)```", PAGE, re.DOTALL)
+    (mix,) = re.findall(
+        r"```yaml\n(objectives:\n  - {kind: cross_entropy, use_remaining_weight: true} .*?)```", PAGE, re.DOTALL
+    )
+    given = yaml.safe_load(eligible)
+    config = runs.config(tmp_path, **given | {"data": raw["data"] | given["data"], "strategies": ["unified"]})
+    assert config.weighting.required_eligibility
+    assert [data.check.kind for data in config.data.train] == ["final_answer", "agreement"]
+    given, recipe = yaml.safe_load(mix), runs.loading.load("confidence_mix")
+    config = runs.config(tmp_path, **given)
+    assert (config.weighting, config.objectives) == (recipe.weighting, recipe.objectives)
+
+
 def test_the_example_of_two_answers_to_each_prompt_is_a_configuration(tmp_path):
     (example,) = re.findall(r"```yaml\n(extract: {hidden.*?)```", PAGE, re.DOTALL)
     raw, given = runs.raw(tmp_path), yaml.safe_load(example)

@@ -58,8 +58,8 @@ class FusionCollator:
             max_length: Tokens at which prompt and response together are cut; never, if not said.
 
         Raises:
-            ValueError: Where the names differ, a cache lacks an example, the weighting needs the pivot's own cache, or an
-                example cannot be read.
+            ValueError: Where the names differ, a cache lacks an example, the weighting needs the pivot's own cache or to know
+                who answered rightly, or an example cannot be read.
         """
         pivot = _tokenizer(tokenizer)
         found = read_examples(examples)
@@ -70,6 +70,10 @@ class FusionCollator:
         if weighting.required_pivot_fields:
             raise ValueError(
                 f"The weighting {weighting.kind} reads what the pivot said before training; fusion.run has that."
+            )
+        if weighting.required_eligibility:
+            raise ValueError(
+                f"The weighting {weighting.kind} asks which sources answered each prompt rightly; fusion.run has that."
             )
         self.texts = encode_examples(pivot, found, max_length)
         maps = {

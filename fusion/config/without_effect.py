@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from fusion.config.conflicts import factors
 from fusion.config.data import DataSettings
 from fusion.config.models import BUILTIN, ModelSettings
-from fusion.responses import GeneratedResponses, TestsCheck
+from fusion.responses import AgreementCheck, EndedCheck, GeneratedResponses, TestsCheck
 from fusion.sources.vllm_source import RESERVED_ARGUMENTS, VLLM
+from fusion.weighting import Eligibility
 
 if TYPE_CHECKING:
     from fusion.config.run import Config
@@ -22,6 +24,9 @@ def without_effect(config: Config) -> Iterator[str]:
     yield from _plan(config)
     yield from _models(config)
     yield from _decoding(config)
+    for each in factors(config.weighting):
+        if isinstance(each, Eligibility):
+            yield from _eligibility(config, each)
     mapped = any(objective.requirements.mapped_rows for objective in config.objectives)
     if config.vocabulary_map == "exact" and not mapped:
         yield (
@@ -89,4 +94,35 @@ def _decoding(config: Config) -> Iterator[str]:
         yield (
             f"data.responses.top_p is {how.top_p:g}, and temperature 0 takes the likeliest token each time; raise "
             "temperature, or leave top_p out"
+        )
+
+
+def _eligibility(config: Config, weighting: Eligibility) -> Iterator[str]:
+    """Who answered rightly is known where sources answer, and where their answers can be wrong."""
+    how = config.data.responses
+    if not isinstance(how, GeneratedResponses):
+        yield (
+            "weighting (eligibility) lets sources count where they answered the prompt rightly, and data.responses is "
+            f"{how.kind}: no source answers. Set {ANSWERED_WITH}, or leave eligibility out"
+        )
+        return
+    names = [source.name for source in config.sources]
+    writers = how.sources or names
+    for number, data in enumerate(config.data.train):
+        place, check = f"data.train[{number}].check", data.check
+        if isinstance(check, EndedCheck):
+            yield (
+                f"weighting (eligibility) asks whose answers are right, and {place} is ended, which none fails; choose "
+                "another, such as agreement where there is no reference, or leave eligibility out"
+            )
+        if isinstance(check, AgreementCheck) and check.min_sources > len(writers):
+            yield (
+                f"weighting (eligibility): no source could count, for {place} agreement asks for {check.min_sources} sources "
+                f"that agree, and {len(writers)} answer ({', '.join(writers)}); lower min_sources, or let more sources answer"
+            )
+    silent = [name for name in names if name not in writers]
+    if silent and "pairwise" in config.strategies and weighting.otherwise == "none":
+        yield (
+            f"weighting (eligibility): the strategy pairwise learns from source {silent[0]} alone, which answers nothing and "
+            "so never counts; name it in data.responses.sources, or use strategies: [unified]"
         )

@@ -15,3 +15,6 @@ class ExampleInfo(NamedTuple):
     """None outside rounds."""
     passed: bool = True
     """Of a text that the pivot wrote: whether it passed the check of its data set."""
+    eligibility: tuple[float, ...] | None = None
+    """Of each source in their order, the share of its answers to the prompt that passed their check; None where it is not
+    known."""

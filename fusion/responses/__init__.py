@@ -1,6 +1,6 @@
 """Responses to train on: those of the data sets, or those that sources generate and that pass a check."""
 
-from fusion.responses.checks import AnyCheck, EndedCheck, TestsCheck
+from fusion.responses.checks import AgreementCheck, AnyCheck, EndedCheck, TestsCheck
 from fusion.responses.choose import (
     PromptResponses,
     choose_examples,
@@ -9,11 +9,14 @@ from fusion.responses.choose import (
     example_to_json,
     placeholder_examples,
 )
+from fusion.responses.eligibility import PASSES, passes_to_jsonl, read_eligibility
 from fusion.responses.response import Response
 from fusion.responses.response_store import ResponseStore
 from fusion.responses.settings import AnyResponses, BestSource, DatasetResponses, EverySource, GeneratedResponses
 
 __all__ = [
+    "PASSES",
+    "AgreementCheck",
     "AnyCheck",
     "AnyResponses",
     "BestSource",
@@ -29,5 +32,7 @@ __all__ = [
     "count_responses",
     "example_from_json",
     "example_to_json",
+    "passes_to_jsonl",
     "placeholder_examples",
+    "read_eligibility",
 ]

@@ -19,7 +19,15 @@ from fusion.data.folds import assign_folds, prompt_key
 from fusion.data.prompt_format import Message
 from fusion.models import loading
 from fusion.models.stored_config import read_config
-from fusion.responses import AnyCheck, DatasetResponses, GeneratedResponses, example_from_json, placeholder_examples
+from fusion.responses import (
+    PASSES,
+    AnyCheck,
+    DatasetResponses,
+    GeneratedResponses,
+    example_from_json,
+    placeholder_examples,
+    read_eligibility,
+)
 from fusion.runtime import artifacts
 from fusion.runtime.console import console
 from fusion.runtime.run_record import RunRecord
@@ -212,6 +220,16 @@ class RunContext:
         """Sources that say how likely they find the answers of the others; none where no check asks for it."""
         asked_for = any(data.check.needs_likelihood for data in self.config.data.train)
         return [source.name for source in self.config.sources] if asked_for else []
+
+    @functools.cached_property
+    def eligibility(self) -> dict[str, tuple[float, ...]] | None:
+        """By prompt id: of each source in their order, the share of its answers that passed; None where no weighting asks.
+
+        Raises ValueError where sources are yet to answer.
+        """
+        if not self.config.weighting.required_eligibility:
+            return None
+        return read_eligibility(self.config.folder / CHOSEN / PASSES, [source.name for source in self.config.sources])
 
     @functools.cached_property
     def heldout_examples(self) -> list[Example]:

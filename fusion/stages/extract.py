@@ -170,7 +170,7 @@ def helping_batches(context: RunContext, caches: dict[str, Cache]) -> Iterator[B
         console.print(f"  measured on {HELPING_SAMPLE:,} examples, chosen at random, of each domain that has more")
     domains = list(dict.fromkeys(example.domain for example in context.train_examples))
     examples = [example for domain in domains for example in chosen[domain][:HELPING_SAMPLE]]
-    return batches(caches, examples, BATCH)
+    return batches(caches, examples, BATCH, context.eligibility)
 
 
 def refuse_lone_answers(context: RunContext) -> None:

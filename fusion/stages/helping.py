@@ -26,15 +26,26 @@ class Batch(NamedTuple):
     sources: Mapping[str, LogitRows]
     domains: Sequence[str]
     texts: Mapping[int, bytes]
+    eligibility: Sequence[tuple[float, ...] | None] | None = None
+    """Of each number, the shares of the sources' answers to its prompt that passed; None where no weighting asks for it."""
 
 
-def batches(caches: Mapping[str, Cache], examples: Sequence[Example], size: int) -> Iterator[Batch]:
-    """Rows of all models on these examples as cached, `size` examples at a time. One of the models is called pivot."""
+def batches(
+    caches: Mapping[str, Cache],
+    examples: Sequence[Example],
+    size: int,
+    eligibility: Mapping[str, tuple[float, ...]] | None = None,
+) -> Iterator[Batch]:
+    """Rows of all models on these examples as cached, `size` examples at a time. One of the models is called pivot.
+
+    `eligibility` has the shares by prompt id.
+    """
     for start in range(0, len(examples), size):
         some = examples[start : start + size]
         rows = {name: cache.rows([example.id for example in some]) for name, cache in caches.items()}
         texts = {i: example.response.encode() for i, example in enumerate(some)}
-        yield Batch(rows.pop("pivot"), rows, [example.domain for example in some], texts)
+        passed = [eligibility.get(example.prompt_id) for example in some] if eligibility else None
+        yield Batch(rows.pop("pivot"), rows, [example.domain for example in some], texts, passed)
 
 
 @dataclass
@@ -70,8 +81,10 @@ def helping(batches: Iterable[Batch], alignment: Alignment, weighting: AnyWeight
 
 def _weights(weighting: AnyWeighting, batch: Batch, pairs: Sequence[Pairs]) -> list[Tensor]:
     """How much each pair of each source counts, in the mean over all steps of training."""
-    weights = weighting(batch.pivot, list(batch.sources.values()), pairs)
-    factors = weighting.example_factors([ExampleInfo(domain) for domain in batch.domains], len(pairs), None)
+    passed = batch.eligibility or [None] * len(batch.domains)
+    infos = [ExampleInfo(domain, eligibility=each) for domain, each in zip(batch.domains, passed, strict=True)]
+    weights = weighting.weigh(batch.pivot, list(batch.sources.values()), pairs, infos)
+    factors = weighting.example_factors(infos, len(pairs), None)
     if factors is None:
         return weights
     parts = zip(weights, factors, pairs, strict=True)

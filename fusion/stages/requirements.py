@@ -58,6 +58,11 @@ def lacking(
                     f"objectives[{i}] ({objective.kind}) reads {needed} entries of each row, and some of source "
                     f"{name} have only {known.min_entries}. Lower its top_k, or take rows from a backend that gives more."
                 )
+        if (weighting.required_top_k or 0) > known.min_entries:
+            found.append(
+                f"weighting ({weighting.kind}) reads {weighting.required_top_k} entries of each row, and some of source {name} "
+                f"have only {known.min_entries}. Choose another, or take rows from a backend that gives more."
+            )
     return found
 
 

@@ -22,16 +22,18 @@ from fusion.data.chat_tokens import Prompt
 from fusion.data.encoding import Conversation, encode_batch, encode_prompt_batch
 from fusion.data.example import Example
 from fusion.responses import (
+    PASSES,
     PromptResponses,
     Response,
     ResponseStore,
     choose_examples,
     count_responses,
     example_to_json,
+    passes_to_jsonl,
 )
 from fusion.responses.response_store import store_key
 from fusion.runtime import distributed
-from fusion.runtime.artifacts import claim_artifact, fingerprint, is_complete, mark_complete, write_text
+from fusion.runtime.artifacts import claim_artifact, fingerprint, mark_complete, write_text
 from fusion.runtime.console import bar
 from fusion.runtime.distributed import device
 from fusion.runtime.locks import exclusive
@@ -146,7 +148,7 @@ def choose_responses(context: RunContext) -> bool:
         "examples": fingerprint({"ids": [[e.id, e.domain, e.tests] for e in context.original_examples]}),
     }
     with distributed.main_process_first(), _choosing(context):
-        if not is_complete(folder):  # nothing was left to learn from: another choice is no contradiction
+        if not (folder / "done.json").exists():  # nothing was left to learn from: another choice is no contradiction
             (folder / "key.json").unlink(missing_ok=True)
         if claim_artifact(folder, key, REDO):
             return False
@@ -160,6 +162,9 @@ def choose_responses(context: RunContext) -> bool:
             )
         lines = [json.dumps(example_to_json(example, source)) for example, source in found]
         write_text(folder / "examples.jsonl", "".join(f"{line}\n" for line in lines))
+        write_text(
+            folder / PASSES, passes_to_jsonl(questions, context.responding_sources, context.response_settings.samples)
+        )
         mark_complete(folder, counts=[asdict(each) for each in how_well])
     return True
 

@@ -98,6 +98,7 @@ def _training_spec(
         learn_from=learn_from,
         pivot_cache=pivot if sources and context.weighting.required_pivot_fields else None,
         other_answers=_other_answers(context, objectives),
+        eligibility=context.eligibility if sources else None,
     )
     return TrainingSpec(
         config.pivot.ref,
@@ -185,8 +186,17 @@ def _training_key(
         "seed": config.seed,
         "dtype": config.dtype,
         "packing": config.packing,
+        **(_eligibility_key(context) if sources else {}),
         **_validation_key(context),
     }
+
+
+def _eligibility_key(context: RunContext) -> dict[str, Any]:
+    """Which sources may teach which of the prompts that are trained on, where the weighting asks for it."""
+    if (found := context.eligibility) is None:
+        return {}
+    prompts = {context.train_examples[n].prompt_id for n in context.training_indices}
+    return {"eligibility": fingerprint({prompt: found.get(prompt) for prompt in prompts})}
 
 
 def _validation_key(context: RunContext) -> dict[str, Any]:

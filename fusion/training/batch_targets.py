@@ -12,7 +12,7 @@ times mean, summed, is what Trainer calls `backward` on.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +70,8 @@ class TrainingCollator:
     """What the pivot said before training, for weightings that compare with it."""
     other_answers: Sequence[str | None] | None = None
     """Id of another answer to the prompt of each example, where an objective reads it."""
+    eligibility: Mapping[str, tuple[float, ...]] | None = None
+    """By prompt id: of each source, the share of its answers to the prompt that passed, for weightings that ask for it."""
     line_length: int | None = None
     """Tokens of a line in which several texts are packed; None gives each text a line of its own, with padding."""
 
@@ -81,15 +83,19 @@ class TrainingCollator:
         texts = {number: example.response.encode() for number, example in enumerate(examples)}
         rows = [source.cache.rows(ids, source.read_hidden) for source in self.sources]
         pairs = [align(self.alignment, positions, each, texts) for each in rows]
-        weights = self.weighting(self._pivot_before(positions, ids), rows, pairs)
+        infos = [self._info(example) for example in examples]
+        weights = self.weighting.weigh(self._pivot_before(positions, ids), rows, pairs, infos)
         learn_from = [source.name for source in self.sources] if self.learn_from is None else self.learn_from
         targets: dict[str, SourceTargets] = {}
         for source, its_rows, its_pairs, weight in zip(self.sources, rows, pairs, weights, strict=True):
             if source.name in learn_from:
                 other = self._other_answer_rows(source, numbers, its_rows)
                 targets[source.name] = _source_targets(positions, source, its_rows, its_pairs, weight, other)
-        infos = [ExampleInfo(example.domain, example.id) for example in examples]
         return {**inputs, "targets": BatchTargets(hidden_index, positions, targets, infos)}
+
+    def _info(self, example: Example) -> ExampleInfo:
+        eligibility = self.eligibility.get(example.prompt_id) if self.eligibility else None
+        return ExampleInfo(example.domain, example.id, eligibility=eligibility)
 
     def lay_out(self, texts: Sequence[Encoded]) -> tuple[dict[str, Tensor], Tensor, Positions]:
         """Return the model inputs of texts, padded or packed, the index of each row's hidden state, and the positions."""

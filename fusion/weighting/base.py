@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -20,6 +20,8 @@ class Weighting(Settings):
 
     if TYPE_CHECKING:
         kind: Any
+    takes_priors: ClassVar[bool] = False
+    """Whether its weights share out 1 among the sources, so that priors of sources belong into them; see `with_priors`."""
 
     @property
     def selects_one_source(self) -> bool:
@@ -55,6 +57,50 @@ class Weighting(Settings):
         some. A pivot row has at most one pair with each source.
         """
         return [torch.ones(len(pair), device=pair.pivot.device) for pair in pairs]
+
+    @property
+    def required_eligibility(self) -> bool:
+        """Whether `ExampleInfo.eligibility` must be known: which sources answered the prompt of an example rightly."""
+        return False
+
+    def source_priors(self, examples: Sequence[ExampleInfo], sources: int) -> Float[Tensor, "S E"] | None:
+        """How much each source may count in each example, whatever its rows say: 1 in sum over sources, or 0 for all.
+
+        None where nothing tells them apart.
+        """
+        return None
+
+    def with_priors(
+        self, pivot: LogitRows, sources: Sequence[LogitRows], pairs: Sequence[Pairs], priors: Float[Tensor, "S E"]
+    ) -> list[Float[Tensor, " _"]]:
+        """Weights of the pairs with these priors of the sources in each example: their product, unless a type overrides it.
+
+        A type that shares out 1 among the sources (`takes_priors`) goes on doing so with the priors.
+        """
+        each = zip(self(pivot, sources, pairs), priors, pairs, strict=True)
+        return [scale_by_example(weight, prior, pivot, pair) for weight, prior, pair in each]
+
+    def weigh(
+        self,
+        pivot: LogitRows,
+        sources: Sequence[LogitRows],
+        pairs: Sequence[Pairs],
+        examples: Sequence[ExampleInfo],
+    ) -> list[Float[Tensor, " _"]]:
+        """Weights of all pairs of a batch with these examples: `__call__`, with the priors of the sources where there are any.
+
+        A source whose prior is 0 in an example counts 0 there, and the others are weighed as if it were not there.
+        """
+        priors = self.source_priors(examples, len(sources)) if sources else None
+        if priors is None:
+            return self(pivot, sources, pairs)
+        may_count = [prior[pivot.example[pair.pivot]] > 0 for prior, pair in zip(priors, pairs, strict=True)]
+        kept = [Pairs(pair.pivot[may], pair.source[may]) for pair, may in zip(pairs, may_count, strict=True)]
+        weights = self.with_priors(pivot, sources, kept, priors)
+        return [
+            weight.new_zeros(len(may)).masked_scatter(may, weight)
+            for weight, may in zip(weights, may_count, strict=True)
+        ]
 
     def example_factors(
         self, examples: Sequence[ExampleInfo], sources: int, step: int | None
@@ -92,9 +138,16 @@ class Mean(Weighting):
     """Every source counts the same everywhere, and together as much as one."""
 
     kind: Literal["mean"] = "mean"
+    takes_priors: ClassVar[bool] = True
 
     @override
     def __call__(
         self, pivot: LogitRows, sources: Sequence[LogitRows], pairs: Sequence[Pairs]
     ) -> list[Float[Tensor, " _"]]:
         return [torch.full((len(pair),), 1 / len(pairs), device=pair.pivot.device) for pair in pairs]
+
+    @override
+    def with_priors(
+        self, pivot: LogitRows, sources: Sequence[LogitRows], pairs: Sequence[Pairs], priors: Float[Tensor, "S E"]
+    ) -> list[Float[Tensor, " _"]]:
+        return Sum().with_priors(pivot, sources, pairs, priors)  # the priors are the shares

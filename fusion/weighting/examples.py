@@ -1,4 +1,4 @@
-"""Weights of whole examples, whatever the rows say: sources drawn by chance, and shares of each domain."""
+"""Weights of whole examples, whatever the rows say: sources drawn by chance, shares of domains, and who answered rightly."""
 
 from __future__ import annotations
 
@@ -116,3 +116,43 @@ class Learned(Weighting):
         assert self.shares is not None, "shares are found before anything is weighed"
         found = [self.shares.get(example.domain, self.shares.get(ALL_DOMAINS)) for example in examples]
         return torch.tensor(found).reshape(len(examples), sources).T
+
+
+class Eligibility(Weighting):
+    """Only sources that answered the prompt rightly count: each by the share of its answers that passed their check.
+
+    The shares are divided by their sum over the sources, so that together the sources count as much as one. In a `product`
+    with `gold_posterior` (or another that shares out 1 among the sources) they are its priors.
+
+    Source: teachers that are verified for each prompt, arXiv:2609.02548, where any of them may teach that answered rightly; the
+    share of several answers is ours.
+    """
+
+    kind: Literal["eligibility"] = "eligibility"
+    otherwise: Literal["none", "all"] = "none"
+    """Which sources count where none answered rightly: none of them, so that the example is learned from its text alone, or
+    all alike."""
+
+    @property
+    @override
+    def required_eligibility(self) -> bool:
+        return True
+
+    @override
+    def source_priors(self, examples: Sequence[ExampleInfo], sources: int) -> Float[Tensor, "S E"]:
+        """Raises ValueError where it is not known which sources answered rightly."""
+        shares = torch.tensor([_eligibility(each) for each in examples], dtype=torch.float64)
+        shares = shares.reshape(len(examples), sources).T
+        if self.otherwise == "all":
+            shares = shares + (shares.sum(0) == 0)
+        return shares / shares.sum(0).where(shares.sum(0) > 0, 1)  # 0 for all sources where none counts
+
+
+def _eligibility(example: ExampleInfo) -> tuple[float, ...]:
+    if example.eligibility is None:
+        raise ValueError(
+            f"weighting: eligibility asks which sources answered the prompt of example {example.id} rightly, and nothing is "
+            "known of it. `fusion run` with data.responses best_source or every_source finds it out; elsewhere use another "
+            "weighting."
+        )
+    return example.eligibility

@@ -9,7 +9,7 @@ its rows in it. The last span ends where the shortest of the sources ends, so th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -26,10 +26,12 @@ class GoldPosterior(Weighting):
 
     At level `position` the weights of the sources that have a pair at a row sum to 1. At the longer levels the sources
     that take part in an example are compared, and all rows of a span share the outcome; so a row that only a poor
-    source matches counts little, instead of counting fully for want of a better one.
+    source matches counts little, instead of counting fully for want of a better one. In a
+    `product` with a weighting that has priors, such as `eligibility`, those are the priors of Bayes' rule.
     """
 
     kind: Literal["gold_posterior"] = "gold_posterior"
+    takes_priors: ClassVar[bool] = True
     level: Literal["position", "span", "example"] = "position"
     """How much text a comparison looks at: the next token, the text between shared boundaries, or all of it."""
     temperature: float = Field(default=1.0, gt=0)
@@ -47,17 +49,33 @@ class GoldPosterior(Weighting):
         """Between 0 and 1. Raises ValueError where a source's `gold` is not finite."""
         if not sources:
             return []
-        if self.level == "position":
-            score, place = _gold_at(pivot, sources, pairs), torch.arange(len(pivot), device=pivot.prefix.device)
-        else:
-            score, place = span_likelihoods(pivot, sources, pairs, self.level)
+        score, place = self._likelihoods(pivot, sources, pairs)
         return _at_pairs((score / self.temperature).softmax(0), place, pairs)
+
+    @torch.no_grad()
+    @override
+    def with_priors(
+        self, pivot: LogitRows, sources: Sequence[LogitRows], pairs: Sequence[Pairs], priors: Float[Tensor, "S E"]
+    ) -> list[Float[Tensor, " _"]]:
+        score, place = self._likelihoods(pivot, sources, pairs)
+        example = pivot.example.new_zeros(score.shape[1]).scatter(0, place, pivot.example)
+        # the temperature evens out likelihoods; a prior is as it is
+        return _at_pairs((score / self.temperature + priors.to(score).log()[:, example]).softmax(0), place, pairs)
+
+    def _likelihoods(
+        self, pivot: LogitRows, sources: Sequence[LogitRows], pairs: Sequence[Pairs]
+    ) -> tuple[Float[Tensor, "S places"], Int[Tensor, " N"]]:
+        """Log-likelihood of the text at each place under each source, and the place that each pivot row lies in."""
+        if self.level == "position":
+            return _gold_at(pivot, sources, pairs), torch.arange(len(pivot), device=pivot.prefix.device)
+        return span_likelihoods(pivot, sources, pairs, self.level)
 
 
 class MinimumCrossEntropy(Weighting):
     """In each example only the source that finds the shared text most likely counts; the first of equals (FuseLLM)."""
 
     kind: Literal["minimum_cross_entropy"] = "minimum_cross_entropy"
+    takes_priors: ClassVar[bool] = True
 
     @property
     @override
@@ -80,6 +98,12 @@ class MinimumCrossEntropy(Weighting):
         best = torch.zeros_like(score).scatter(0, score.argmax(0, keepdim=True), 1.0)
         return _at_pairs(best, place, pairs)
 
+    @override
+    def with_priors(
+        self, pivot: LogitRows, sources: Sequence[LogitRows], pairs: Sequence[Pairs], priors: Float[Tensor, "S E"]
+    ) -> list[Float[Tensor, " _"]]:
+        return self(pivot, sources, pairs)  # of those that may count at all the likeliest, fully
+
 
 class MaxMargin(Weighting):
     """Only the source counts whose likelihood of the text differs most from the pivot's, before training, either way.
@@ -89,6 +113,7 @@ class MaxMargin(Weighting):
     """
 
     kind: Literal["max_margin"] = "max_margin"
+    takes_priors: ClassVar[bool] = True
     level: Literal["span", "example"] = "example"
     """How much text a comparison looks at: the text between shared boundaries, or all of it (the paper's)."""
 
@@ -124,6 +149,12 @@ class MaxMargin(Weighting):
         margin = (score[:-1] - score[-1]).abs().masked_fill(score[:-1].isneginf(), -1)
         best = torch.zeros_like(margin).scatter(0, margin.argmax(0, keepdim=True), 1.0)
         return _at_pairs(best, place, pairs)
+
+    @override
+    def with_priors(
+        self, pivot: LogitRows, sources: Sequence[LogitRows], pairs: Sequence[Pairs], priors: Float[Tensor, "S E"]
+    ) -> list[Float[Tensor, " _"]]:
+        return self(pivot, sources, pairs)  # of those that may count at all the one that differs most, fully
 
 
 def span_likelihoods(

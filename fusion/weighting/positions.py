@@ -1,7 +1,8 @@
 """Weights of positions, from how sure a source is there.
 
-Each has mean 1 over the pairs of an example and a source, so that it moves weight between positions and changes neither the
-share of a source nor, on average, the weight of a term. To weigh sources as well, multiply: `kind: product`.
+`token_scaled` and `power_sum` have mean 1 over the pairs of an example and a source, so that they move weight between positions
+and change neither the share of a source nor, on average, the weight of a term; `uncertainty` is a share of the position, of
+which the text gets the rest. To weigh sources as well, multiply: `kind: product`.
 """
 
 from __future__ import annotations
@@ -85,6 +86,38 @@ class PowerSum(Weighting):
             sums = log_power_sum(source.logprobs[pair.source].double(), self.gamma, self.tail).exp()
             found.append((sums / _sums(sums, at) * _pairs_of(at)).float())
         return found
+
+
+class Uncertainty(Weighting):
+    """Positions count by 1 less the probability of the source's likeliest token: little where it is sure, at most 1.
+
+    For soft and hard labels mixed by position, on the source's own answers: with `forward_kl` of weight 1 and `cross_entropy`
+    with `use_remaining_weight`, each row is learned from (1 - w) of the token that follows and w of the source's distribution.
+
+    Source: arXiv:2605.26246, which mixes with a share of soft labels of 1 less the teacher's greatest probability, for one
+    teacher and one tokenizer; here positions that the source does not match are learned from the text alone.
+    """
+
+    kind: Literal["uncertainty"] = "uncertainty"
+
+    @property
+    @override
+    def required_top_k(self) -> int | None:
+        return 1
+
+    @property
+    @override
+    def exact_entries(self) -> bool:
+        return True  # of entries that were drawn the greatest is not the source's greatest
+
+    @torch.no_grad()
+    def __call__(
+        self, pivot: LogitRows, sources: Sequence[LogitRows], pairs: Sequence[Pairs]
+    ) -> list[Float[Tensor, " _"]]:
+        """Between 0 and 1."""
+        largest = [source.top(1).logprobs[pair.source, 0] for source, pair in zip(sources, pairs, strict=True)]
+        # of the float32 log-probability -1e-8 a float32 exp would leave nothing
+        return [(-torch.expm1(each.double())).clamp(0, 1).float() for each in largest]
 
 
 def token_scaled(cost: Float[Tensor, " M"], example: Int[Tensor, " M"], temperature: float) -> Float[Tensor, " M"]:

@@ -5,7 +5,7 @@ import torch
 
 from fusion.core.rows import LogitRows
 from fusion.stages.helping import Batch, helping
-from fusion.weighting import GoldPosterior, Sum
+from fusion.weighting import Eligibility, GoldPosterior, Sum
 
 
 def text(example, prefix, gold):
@@ -57,3 +57,14 @@ def test_the_size_of_the_batches_changes_nothing():
     assert [(row.source, row.domain) for row in whole] == [("s", "a"), ("s", "b"), ("t", "a"), ("t", "b")]
     for row, other in zip(whole, again, strict=True):
         assert vars(row) == pytest.approx(vars(other))
+
+
+def test_a_source_counts_where_it_answered_rightly():
+    pivot = LogitRows.cat([text(0, [0, 2, 4], [-1.0] * 3), text(1, [0, 4], [-1.0] * 2)])
+    sources = {"s": pivot, "t": pivot}
+    shares = [(0.0, 0.5), (1.0, 0.5)]
+    batch = Batch(pivot, sources, ["a", "a"], {0: b"abcd", 1: b"abcd"}, shares)
+    weights = [row.weight for row in helping([batch], "prefix", Eligibility())]
+    assert weights == pytest.approx(
+        [(3 * 0 + 2 * 2 / 3) / 5, (3 * 1 + 2 * 1 / 3) / 5]
+    )  # three rows of the first example, two of the second

@@ -14,6 +14,7 @@ from fusion.core.rows import LogitRows, Pairs
 from fusion.weighting import (
     WEIGHTINGS,
     AnyWeighting,
+    Eligibility,
     GoldPosterior,
     Learned,
     MaxMargin,
@@ -24,6 +25,7 @@ from fusion.weighting import (
     RandomSource,
     Sum,
     TokenScaled,
+    Uncertainty,
     span_likelihoods,
 )
 from tests.helpers import reference
@@ -33,16 +35,17 @@ SHARES = [Sum(), Mean(), *(GoldPosterior(level=level) for level in LEVELS), Mini
 SHARES += [MaxMargin(level="span"), MaxMargin()]
 BY_GOLD = [*SHARES[2:], TokenScaled(), Product(factors=[Mean(), GoldPosterior()])]
 EXAMPLES = [*SHARES[:2], *BY_GOLD, PowerSum(gamma=0.5, tail="single"), RandomSource(), Learned(shares={"*": [0.5]})]
+EXAMPLES += [Eligibility(), Uncertainty(), Product(factors=[GoldPosterior(), Eligibility()])]
 every_weighting = pytest.mark.parametrize("weighting", EXAMPLES, ids=repr)
 
 
 def rows(boundaries: Sequence[tuple[int, Sequence[int]]], gold: Sequence[float] | torch.Tensor) -> LogitRows:
-    """Rows at these (example, prefixes), with these log-probabilities of the true token."""
+    """Rows at these (example, prefixes), with these log-probabilities of the true token, their only entry."""
     example = torch.tensor([e for e, prefixes in boundaries for _ in prefixes], dtype=torch.long)
     prefix = torch.tensor([b for _, prefixes in boundaries for b in prefixes], dtype=torch.long)
     values = torch.as_tensor(gold, dtype=torch.float32)
-    nothing = torch.empty(len(example), 0)
-    return LogitRows(nothing, nothing.long(), values, values, values, prefix=prefix, example=example)
+    ids = torch.zeros(len(example), 1, dtype=torch.long)
+    return LogitRows(values[:, None], ids, values, values, values, prefix=prefix, example=example)
 
 
 def match_prefixes(pivot: LogitRows, source: LogitRows) -> Pairs:
@@ -287,7 +290,7 @@ def test_long_batches_keep_their_precision():
 
 
 def test_every_kind_is_read_from_its_name_and_checked():
-    assert len(WEIGHTINGS) == 10
+    assert len(WEIGHTINGS) == 12
     assert {type(weighting) for weighting in EXAMPLES} == set(WEIGHTINGS)
     for weighting in EXAMPLES:
         assert TypeAdapter(AnyWeighting).validate_python(weighting.model_dump()) == weighting

@@ -10,7 +10,7 @@ import torch
 
 from fusion.core.rows import Pairs
 from fusion.core.tail import log_power_sum
-from fusion.weighting import PowerSum, TokenScaled
+from fusion.weighting import PowerSum, TokenScaled, Uncertainty
 from fusion.weighting.positions import token_scaled
 from tests.helpers.rows import random_rows, rows_of
 
@@ -107,3 +107,24 @@ def test_at_gamma_one_every_position_counts_the_same():
     torch.testing.assert_close(weight, torch.ones(12))
     assert PowerSum(gamma=0.5).required_top_k is None
     assert PowerSum(gamma=0.5, tail="single").required_top_k == 0
+
+
+def test_uncertainty_is_one_less_the_greatest_probability_of_the_row_that_is_paired():
+    pivot, sources, _ = batch()
+    pairs = [Pairs(torch.tensor([1, 4, 5]), torch.tensor([0, 7, 2]))]
+    (weight,) = Uncertainty()(pivot, sources, pairs)
+    expected = 1 - sources[0].logprobs.exp().amax(-1)[[0, 7, 2]]
+    torch.testing.assert_close(weight, expected.float())
+    assert weight.dtype == torch.float32
+
+
+def test_uncertainty_of_a_nearly_certain_source_is_not_lost_and_never_below_zero():
+    pivot, sources, pairs = batch(N=3, examples=1)
+    logprobs = torch.tensor([[-1e-9, -20.0], [1e-7, -20.0], [-torch.inf] * 2])  # float32 rows may be a hair above 1
+    sure = dataclasses.replace(sources[0], logprobs=logprobs, ids=torch.tensor([[3, 4], [0, 1], [-1, -1]]))
+    (weight,) = Uncertainty()(pivot, [sure], pairs)
+    torch.testing.assert_close(weight, torch.tensor([1e-9, 0.0, 1.0]), rtol=1e-5, atol=0)
+
+
+def test_uncertainty_needs_an_entry_and_the_largest():
+    assert (Uncertainty().required_top_k, Uncertainty().exact_entries) == (1, True)
