@@ -9,6 +9,7 @@ from fusion.models.head import Head
 from fusion.objectives import CrossEntropy, ForwardKL, HiddenProjector, InfiFusion
 from fusion.training.fit import training_arguments
 from fusion.training.trainer import FusionTrainer
+from fusion.weighting import Eligibility, GoldPosterior, MaxMargin, Product
 from tests.helpers import tiny
 
 ROWS = [
@@ -34,6 +35,15 @@ def cache(place):
 @pytest.fixture
 def collator(place, cache):
     return fusion.FusionCollator(place / "pivot", ROWS, {"one": cache}, {"one": place / "source"})
+
+
+@pytest.mark.parametrize(("weighting", "message"), [
+    (Product(factors=[GoldPosterior(), Eligibility()]), "product asks which sources answered each prompt rightly; fusion.run"),
+    (MaxMargin(), "max_margin reads what the pivot said before training; fusion.run has that"),
+])  # fmt: skip
+def test_what_only_a_run_knows_is_refused_as_a_weighting(place, cache, weighting, message):
+    with pytest.raises(ValueError, match=message):
+        fusion.FusionCollator(place / "pivot", ROWS, {"one": cache}, {"one": place / "source"}, weighting=weighting)
 
 
 def arguments(kind, out, **more):

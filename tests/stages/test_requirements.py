@@ -11,7 +11,7 @@ from fusion.objectives import GLD, Affinity, CrossEntropy, ForwardKL, InfiFusion
 from fusion.stages.requirements import lacking
 from fusion.transforms import LogitSwap, Power
 from fusion.weighting import WEIGHTINGS as WEIGHTINGS
-from fusion.weighting import GoldPosterior, MinimumCrossEntropy, Sum
+from fusion.weighting import GoldPosterior, MinimumCrossEntropy, Sum, Uncertainty
 from tests.helpers.contract import EXAMPLES as EVERY
 
 WHOLE = KnownFields(rows=10, gold=10, moments=10, min_entries=10)
@@ -67,6 +67,11 @@ def test_nothing_is_lacking_where_all_is_known():
             KnownFields(10, 10, 10, 9),
             Sum(),
             "objectives[2] (infifusion) reads 10 entries of each row, and some of source b have only 9",
+        ),
+        (
+            KnownFields(10, 10, 10, 0),
+            Uncertainty(),
+            "weighting (uncertainty) reads 1 entries of each row, and some of source b have only 0",
         ),
     ],
 )
