@@ -10,6 +10,7 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
+from fusion.core.example import ExampleInfo
 from fusion.core.rows import LogitRows, Pairs
 from fusion.weighting import (
     WEIGHTINGS,
@@ -344,3 +345,14 @@ def test_a_product_multiplies_and_needs_what_its_factors_need():
         torch.testing.assert_close(a * b, c)
     assert Product(factors=[Sum(), PowerSum(gamma=0.5)]).required_top_k is None
     assert Product(factors=[Sum(), TokenScaled()]).required_source_fields == {"gold"}
+
+
+@every_weighting
+def test_sources_that_all_answered_rightly_are_weighed_as_if_nobody_had_been_asked(weighting):
+    pivot, others, pairs = random_batch(3, 4)
+    alike = [ExampleInfo("d", str(number), eligibility=(1.0,) * 4) for number in range(10)]
+    weights, before = weighting.weigh(pivot, others, pairs, alike), weighting(pivot, others, pairs)
+    share = 0.25 if weighting == Eligibility() else 1
+    for weight, other in zip(weights, before, strict=True):
+        torch.testing.assert_close(weight, other * share)
+        assert weight.dtype == torch.float32
