@@ -47,7 +47,7 @@ from fusion.stages.helping import helping
 from fusion.stages.limits.refuse import refuse_limits, refuse_long_texts, refuse_machine
 from fusion.stages.lineage import lineage
 from fusion.stages.merge import fuse_chosen, merge_all
-from fusion.stages.respond import choose_responses, generate_answers, response_counts, score_answers
+from fusion.stages.respond import choose_responses, generate_answers, prepare_checks, response_counts, score_answers
 from fusion.stages.train import train_one, training_source
 from fusion.training import BASELINE, trainings_of
 from fusion_eval.results import Result
@@ -122,6 +122,7 @@ def respond(context: RunContext) -> None:
     """Let sources answer the training prompts, and choose what is learned from. Nothing where the data's own answers are."""
     if not context.has_generated_responses:
         return
+    prepare_checks(context)
     for name in context.responding_sources:
         with context.record.stage(f"respond {name}") as note:
             note["skipped"] = not generate_answers(context, name)

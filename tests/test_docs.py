@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 import fusion
-from fusion import objectives, transforms, weighting
+from fusion import objectives, responses, transforms, weighting
 from fusion.api import pages
 from fusion.study import StudyGrid, load
 from tests.helpers import runs
@@ -96,7 +96,22 @@ def test_the_examples_of_responses_are_a_configuration(tmp_path):
     assert kinds == ["best_source", "final_answer", "tests", "likelihood"]
     rows = re.findall(r"^\| `(\w+)`", page, re.MULTILINE)
     assert {"reference", "best_source", "every_source"} < set(rows)
-    assert {"ended", "final_answer", "tests", "agreement", "likelihood"} < set(rows)
+    assert {"ended", "final_answer", "tests", "agreement", "likelihood", "function"} < set(rows)
+
+
+def test_the_example_of_a_function_as_a_check_judges_as_the_page_says(tmp_path):
+    page = (DOCS / "responses.md").read_text().split("## A function of your own\n")[1]
+    (tmp_path / "my_checks.py").write_text(re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0])
+    raw, given = runs.raw(tmp_path), yaml.safe_load(re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)[0])
+    raw["data"] |= {"responses": "best_source"}
+    raw["data"]["train"] = [data | {"check": given["check"]} for data in raw["data"]["train"]]
+    check = (
+        runs.loading.parse(raw, "docs/responses.md")
+        .data.train[0]
+        .check.model_copy(update={"path": str(tmp_path / "my_checks.py")})
+    )
+    given = [responses.Response("a", text, ended=True) for text in ("so 42", "43")]
+    assert check(fusion.Example((), "", "sums", columns={"answer": "42"}), given) == [True, False]
 
 
 def test_the_examples_of_eligibility_and_of_soft_labels_are_configurations(tmp_path):

@@ -10,7 +10,7 @@ from fusion.core.settings import Settings
 from fusion.data import datasets
 from fusion.data.make_examples import AUTO
 from fusion.data.reading.fill import columns_of
-from fusion.responses import AnyCheck, AnyResponses, DatasetResponses, EndedCheck
+from fusion.responses import AnyCheck, AnyResponses, DatasetResponses, EndedCheck, FunctionCheck
 
 RESERVED_DOMAINS = {"mean": "the mean over domains in every table", "*": "all domains that weighting does not name"}
 """Names of domains that mean something else, and what."""
@@ -71,7 +71,8 @@ class DataSettings(Settings):
     @property
     def reading(self) -> dict[str, Any]:
         """Arguments of `fusion.data.datasets.load`."""
-        return self.model_dump(exclude={"check"})
+        kept = self.check.columns if isinstance(self.check, FunctionCheck) else []
+        return self.model_dump(exclude={"check"}) | ({"kept_columns": kept} if kept else {})
 
     @field_validator("prompt", "response", "system", "look_ahead", "tests")
     @classmethod

@@ -81,7 +81,8 @@ def read(
     continuation. `where` keeps the rows whose columns have these values. `look_ahead` is the last message as sources with
     `look_ahead: true` read it, with columns in braces and {last_message} for that message as it is. With `as_raw_text`
     messages and response become one text, a paragraph each, all of which is the response, for no template to wrap. `tests`
-    makes the program that checks an answer; a column that is a list gives a line for each entry.
+    makes the program that checks an answer; a column that is a list gives a line for each entry. `kept_columns` are kept with
+    each example (`Example.columns`), for a check that names them.
 
     Rows without a prompt or a response are left out and counted. Raises ValueError for a missing column, for a value that is
     no text, and where nothing is left; FileNotFoundError for a missing file.

@@ -33,6 +33,8 @@ class Example:
     """Functions that the assistant may call, as JSON schemas, for chat templates that write them into the prompt."""
     origin: str = field(default="", compare=False)
     """Where it was read, for messages: the file and the row. It is no part of what an example is."""
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    """Further columns of its row, as JSON has their values, for a check of generated responses that names them."""
 
     @property
     def id(self) -> str:

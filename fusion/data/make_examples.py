@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ from fusion.data.prompt_format import Message
 from fusion.data.reading.columns import Layout, find_layout, find_prompt, find_response, is_conversation
 from fusion.data.reading.conversations import SHOWN, read_turns, split_answer
 from fusion.data.reading.fill import columns_of, fill
-from fusion.data.reading.row import Row
+from fusion.data.reading.row import Row, json_value
 
 AUTO = "auto"
 
@@ -34,6 +34,8 @@ class ExampleMaker:
     as_raw_text: bool = False
     optional: str | None = None
     """A column that follows the prompt after an empty line, where it is not empty."""
+    kept_columns: Sequence[str] = ()
+    """Columns whose values an example keeps, for a check of generated responses."""
 
     def resolved(self, columns: Iterable[str], path: str) -> tuple[ExampleMaker, str]:
         """Return the maker with `auto` replaced by what the columns tell, and how it reads them, for people.
@@ -70,7 +72,7 @@ class ExampleMaker:
         forms = [self.system, self.tests, self.look_ahead, *([] if self.messages else [self.prompt, self.response])]
         named = {name for form in forms if form for name in columns_of(form)} - {"last_message"}
         more = {self.messages, "tools"} if self.reads_conversations else set()
-        return named | {name for name in [*more, self.optional] if name}
+        return named | {name for name in [*more, *self.kept_columns, self.optional] if name}
 
     @property
     def needed(self) -> list[str]:
@@ -100,6 +102,7 @@ class ExampleMaker:
             None if self.tests is None else fill(self.tests, row, lists=True),
             tools,
             row.place,
+            {name: _kept_value(name, row) for name in self.kept_columns},
         )
 
     def _conversation(self, row: Row) -> tuple[list[Message], str, str | None]:
@@ -186,6 +189,14 @@ def _tools(row: Row) -> tuple[dict[str, Any], ...]:
             "it means something else."
         )
     return tuple(tools)
+
+
+def _kept_value(name: str, row: Row) -> Any:
+    """Return a column's value as JSON has it; None where the row lacks it."""
+    try:
+        return json_value(row.values.get(name), name)
+    except ValueError as error:
+        raise ValueError(f"{row.place}: {error}") from error
 
 
 def _cut(

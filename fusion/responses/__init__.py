@@ -10,6 +10,7 @@ from fusion.responses.choose import (
     placeholder_examples,
 )
 from fusion.responses.eligibility import PASSES, passes_to_jsonl, read_eligibility
+from fusion.responses.function_check import FunctionCheck
 from fusion.responses.response import Response
 from fusion.responses.response_store import ResponseStore
 from fusion.responses.settings import AnyResponses, BestSource, DatasetResponses, EverySource, GeneratedResponses
@@ -23,6 +24,7 @@ __all__ = [
     "DatasetResponses",
     "EndedCheck",
     "EverySource",
+    "FunctionCheck",
     "GeneratedResponses",
     "PromptResponses",
     "Response",

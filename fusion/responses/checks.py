@@ -5,16 +5,16 @@ Responses that are empty, or truncated where that is not allowed, are dropped be
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from typing_extensions import override
 
-from fusion.core.settings import Settings
 from fusion.data.example import Example
 from fusion.grading import answers, sandbox
+from fusion.responses.base import Check
+from fusion.responses.function_check import FunctionCheck
 from fusion.responses.response import Response
 
 ComparedPart = Literal["number", "option", "text"]
@@ -24,19 +24,6 @@ EXTRACT: dict[ComparedPart, Callable[[str], str | None]] = {
     "text": lambda text: text.strip() or None,
 }
 """What of a response is compared: its last number (in its last box, where there is one), the option it names, or all of it."""
-
-
-class Check(Settings):
-    """Decides which responses to one prompt pass; the base of all checks."""
-
-    needs_reference: ClassVar[bool] = False
-    """Whether it compares responses with that of the data set, which must be there."""
-    needs_likelihood: ClassVar[bool] = False
-    """Whether it needs the log-probability of each response under the other sources."""
-
-    @abstractmethod
-    def __call__(self, example: Example, responses: Sequence[Response]) -> list[bool]:
-        """Return, for each of the responses to a prompt, whether it passes."""
 
 
 class EndedCheck(Check):
@@ -141,5 +128,6 @@ def _same(compare: ComparedPart, text: str, other_text: str) -> bool:
 
 
 AnyCheck = Annotated[
-    EndedCheck | FinalAnswerCheck | TestsCheck | AgreementCheck | LikelihoodCheck, Field(discriminator="kind")
+    EndedCheck | FinalAnswerCheck | TestsCheck | AgreementCheck | LikelihoodCheck | FunctionCheck,
+    Field(discriminator="kind"),
 ]

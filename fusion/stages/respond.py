@@ -46,6 +46,12 @@ from fusion.stages.prompts import prompt_format, prompt_formats
 REDO = "fusion respond"
 
 
+def prepare_checks(context: RunContext) -> None:
+    """Raise an error, with the way out, where a check could not judge any answer: before sources write them."""
+    for data in context.config.data.train:
+        data.check.prepare()
+
+
 def answer_store(context: RunContext, name: str) -> ResponseStore:
     """The folder of a source's answers: by prompt, for each sample its text and whether it ended."""
     return _response_store(
@@ -139,13 +145,13 @@ def choose_responses(context: RunContext) -> bool:
 
     Raises ValueError where no example is left, or a check lacks what it compares with.
     """
-    folder = context.config.folder / CHOSEN
+    folder, checks = context.config.folder / CHOSEN, _check_keys(context)
     key = {
         "answers": {name: answer_store(context, name).key for name in context.responding_sources},
         "reads": {name: score_store(context, name).key for name in context.scoring_sources},
         "responses": context.response_settings.model_dump(),
-        "checks": [data.check.model_dump() for data in context.config.data.train],
-        "examples": fingerprint({"ids": [[e.id, e.domain, e.tests] for e in context.original_examples]}),
+        "checks": checks,
+        "examples": fingerprint({"ids": [_judged_by(example) for example in context.original_examples]}),
     }
     with distributed.main_process_first(), _choosing(context):
         if not (folder / "done.json").exists():  # nothing was left to learn from: another choice is no contradiction
@@ -153,6 +159,8 @@ def choose_responses(context: RunContext) -> bool:
         if claim_artifact(folder, key, REDO):
             return False
         questions = _checked(context)
+        if checks != _check_keys(context):
+            raise ValueError("A file of a check was changed while it was judging answers. Run `fusion respond` again.")
         found = choose_examples(questions, context.response_settings, context.responding_sources)
         how_well = count_responses(questions, found, context.responding_sources)
         if not found:
@@ -167,6 +175,15 @@ def choose_responses(context: RunContext) -> bool:
         )
         mark_complete(folder, counts=[asdict(each) for each in how_well])
     return True
+
+
+def _check_keys(context: RunContext) -> list[dict[str, Any]]:
+    return [data.check.key() for data in context.config.data.train]
+
+
+def _judged_by(example: Example) -> list[Any]:
+    """What an example brings for its check."""
+    return [example.id, example.domain, example.tests, *([example.columns] if example.columns else [])]
 
 
 def _choosing(context: RunContext) -> AbstractContextManager[None]:

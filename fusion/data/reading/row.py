@@ -52,11 +52,24 @@ def value_text(value: Any, name: str) -> str:
     return text
 
 
+def json_value(value: Any, name: str) -> Any:
+    """Return a value as JSON has it: text, number, true, false, null, lists and objects of them; dates and decimals as text.
+
+    Raises ValueError as `value_text`.
+    """
+    value_text(value, name)
+    return value if isinstance(value, str) else json.loads(_as_json(value, name))
+
+
 def _written(value: Any, name: str) -> str:
     if isinstance(value, Number) and math.isfinite(value):
         return value.text
     if isinstance(value, datetime.date | datetime.time | decimal.Decimal):
         return str(_plain(value))
+    return _as_json(value, name)
+
+
+def _as_json(value: Any, name: str) -> str:
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False, default=_plain)
     except TypeError as error:

@@ -84,6 +84,13 @@ def machine_limits(context: RunContext) -> Iterator[str]:
             yield problem.replace("training.", f"{place}.", 1)
         if arguments.get("torch_compile") and not _can_compile():
             yield f"{place}.torch_compile needs a C++ compiler such as g++, and there is none; install one, or leave it out."
+    for number, data in enumerate(context.config.data.train):
+        for file in data.check.files:
+            if not file.is_file():
+                yield (
+                    f"data.train[{number}].check names {file}, which is not there. Check the path, which counts from where the "
+                    "command is started."
+                )
     if torch.cuda.is_available():
         return
     for place, adapter in _adapters(context).items():

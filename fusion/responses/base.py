@@ -1,0 +1,43 @@
+"""The base class of all checks."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from fusion.core.settings import Settings
+from fusion.data.example import Example
+from fusion.responses.response import Response
+
+
+class Check(Settings):
+    """Decides which responses to one prompt pass; the base of all checks."""
+
+    needs_reference: ClassVar[bool] = False
+    """Whether it compares responses with that of the data set, which must be there."""
+    needs_likelihood: ClassVar[bool] = False
+    """Whether it needs the log-probability of each response under the other sources."""
+
+    @abstractmethod
+    def __call__(self, example: Example, responses: Sequence[Response]) -> list[bool]:
+        """Return, for each of the responses to a prompt, whether it passes."""
+
+    def rewards(self, example: Example, responses: Sequence[Response]) -> list[float]:
+        """Return how good each of the responses to a prompt is, more is better: 1 where it passes and 0 where it does not."""
+        return [float(passes) for passes in self(example, responses)]
+
+    @property
+    def files(self) -> list[Path]:
+        """Files that decide, with the settings, which responses pass."""
+        return []
+
+    def key(self) -> dict[str, Any]:
+        """Return everything that decides which responses pass: the settings, and the contents of the files that they name."""
+        files = {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in self.files}
+        return self.model_dump() | ({"files": files} if files else {})
+
+    def prepare(self) -> None:
+        """Raise an error, with the way out, where it could not judge any response: it is called before sources respond."""
