@@ -126,7 +126,7 @@ def respond(context: RunContext) -> None:
     for name in context.responding_sources:
         with context.record.stage(f"respond {name}") as note:
             note["skipped"] = not generate_answers(context, name)
-    for name in context.scoring_sources:
+    for name in context.answer_readers:
         with context.record.stage(f"read responses {name}") as note:
             note["skipped"] = not score_answers(context, name)
     with context.record.stage("choose responses") as note:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
@@ -97,6 +98,15 @@ def test_the_examples_of_responses_are_a_configuration(tmp_path):
     rows = re.findall(r"^\| `(\w+)`", page, re.MULTILINE)
     assert {"reference", "best_source", "every_source"} < set(rows)
     assert {"ended", "final_answer", "tests", "agreement", "likelihood", "function"} < set(rows)
+
+
+def test_the_example_of_answers_that_fit_is_a_configuration_and_its_table_has_each_preference(tmp_path):
+    page = (DOCS / "responses.md").read_text().split("## Answers that fit the pivot\n")[1].split("\n## ")[0]
+    raw = runs.raw(tmp_path)
+    raw["data"] |= yaml.safe_load(re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)[0])["data"]
+    assert runs.loading.parse(raw, "docs/responses.md").data.responses.prefer == "least_rsr"
+    kinds = get_args(responses.BestSource.model_fields["prefer"].annotation)
+    assert tuple(re.findall(r"^\| `(\w+)`", page, re.MULTILINE)[1:]) == kinds
 
 
 def test_the_example_of_a_function_as_a_check_judges_as_the_page_says(tmp_path):

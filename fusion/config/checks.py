@@ -60,10 +60,10 @@ def _names(names: Sequence[str]) -> None:
         raise ValueError(f"sources need different names, whatever their case, got {', '.join(names)}")
     if taken := [name for name in names if name.casefold() in RESERVED]:
         raise ValueError(f"no source may be called {', '.join(taken)}: the run uses that name itself")
-    if taken := [name for name in names if name.casefold().removesuffix("-reads") in alike - {name.casefold()}]:
+    readers = alike | {"pivot"}
+    if taken := [name for name in names if name.casefold().removesuffix("-reads") in readers - {name.casefold()}]:
         raise ValueError(
-            f"no source may be called {taken[0]}: what source {taken[0][: -len('-reads')]} makes of answers is kept under "
-            "that name"
+            f"no source may be called {taken[0]}: what {taken[0][: -len('-reads')]} makes of answers is kept under that name"
         )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fusion.config.conflicts import factors
 from fusion.config.data import DataSettings
 from fusion.config.models import BUILTIN, ModelSettings
-from fusion.responses import AgreementCheck, EndedCheck, GeneratedResponses, TestsCheck
+from fusion.responses import AgreementCheck, BestSource, EndedCheck, GeneratedResponses, TestsCheck
 from fusion.sources.vllm_source import RESERVED_ARGUMENTS, VLLM
 from fusion.weighting import Eligibility
 
@@ -95,6 +95,14 @@ def _decoding(config: Config) -> Iterator[str]:
             f"data.responses.top_p is {how.top_p:g}, and temperature 0 takes the likeliest token each time; raise "
             "temperature, or leave top_p out"
         )
+    if isinstance(how, BestSource) and how.prefer != "first" and how.samples == 1:
+        alone = len(how.sources or config.sources) == 1
+        if alone or how.keep == "all":
+            who = "one source writes" if alone else "keep: all takes the best source's"
+            yield (
+                f"data.responses.prefer is {how.prefer}, and there is one answer to each prompt to choose from: {who}, and "
+                "samples is 1; raise samples, or leave prefer out"
+            )
 
 
 def _eligibility(config: Config, weighting: Eligibility) -> Iterator[str]:

@@ -72,7 +72,7 @@ def _responses(planner: Planner) -> list[StageEstimate]:
     for name in (name for name in context.responding_sources if name in planner.sizes):
         counts = generation_counts(planner.counts(name, once=True), copies, how.samples, how.max_new_tokens)
         stages.append(_written(planner, f"respond {name}", name, counts))
-    for name in (name for name in context.scoring_sources if name in planner.sizes):
+    for name in (name for name in context.answer_readers if name in planner.sizes):
         others = sum(other != name for other in context.responding_sources)
         counts = scoring_counts(planner.counts(name, once=True), copies, how.samples, how.max_new_tokens, others)
         stages.append(_written(planner, f"read responses {name}", name, counts))

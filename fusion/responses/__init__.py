@@ -10,6 +10,7 @@ from fusion.responses.choose import (
     placeholder_examples,
 )
 from fusion.responses.eligibility import PASSES, passes_to_jsonl, read_eligibility
+from fusion.responses.fit import RANKS, TOO_LONG, PivotFit, logprobs_per_byte, rank_surprisal_ratios
 from fusion.responses.function_check import FunctionCheck
 from fusion.responses.response import Response
 from fusion.responses.response_store import ResponseStore
@@ -17,6 +18,8 @@ from fusion.responses.settings import AnyResponses, BestSource, DatasetResponses
 
 __all__ = [
     "PASSES",
+    "RANKS",
+    "TOO_LONG",
     "AgreementCheck",
     "AnyCheck",
     "AnyResponses",
@@ -26,6 +29,7 @@ __all__ = [
     "EverySource",
     "FunctionCheck",
     "GeneratedResponses",
+    "PivotFit",
     "PromptResponses",
     "Response",
     "ResponseStore",
@@ -34,7 +38,9 @@ __all__ = [
     "count_responses",
     "example_from_json",
     "example_to_json",
+    "logprobs_per_byte",
     "passes_to_jsonl",
     "placeholder_examples",
+    "rank_surprisal_ratios",
     "read_eligibility",
 ]

@@ -69,9 +69,21 @@ def _passes(prompts: Sequence[PromptResponses], source: str, domain: str) -> lis
 
 
 def _best(prompt: PromptResponses, settings: BestSource, ranking: Sequence[str]) -> list[Response]:
+    """One response at most: of equally good ones the first of the source that ranks first."""
     must_pass = settings.keep == "accepted"
-    responses = (prompt.first_response(source, must_pass=must_pass) for source in ranking)
-    return [response for response in responses if response is not None][:1]
+    by_source = [[r for r, passed in prompt.of_source(source) if passed or not must_pass] for source in ranking]
+    if not must_pass:  # nothing but its rank speaks for a source then
+        by_source = [responses for responses in by_source if responses][:1]
+    responses = [response for responses in by_source for response in responses]
+    return sorted(responses, key=lambda response: -_fit(response, settings))[:1]
+
+
+def _fit(response: Response, settings: BestSource) -> float:
+    """How well a response fits the pivot, more is better; the same for all where the first is preferred."""
+    if settings.prefer == "first":
+        return 0.0
+    assert response.pivot_fit is not None
+    return response.pivot_fit.logprob if settings.prefer == "likeliest" else -response.pivot_fit.rank_surprisal
 
 
 def _every(prompt: PromptResponses, sources: Sequence[str]) -> list[Response]:

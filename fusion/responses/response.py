@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fusion.responses.fit import PivotFit
+
 
 @dataclass(frozen=True)
 class Response:
@@ -16,3 +18,5 @@ class Response:
     """Whether it ended by itself, and was not truncated at `max_new_tokens`."""
     other_sources_logprob: float | None = None
     """Mean over the other sources of its log-probability, in nats per byte; None where no check needs it."""
+    pivot_fit: PivotFit | None = None
+    """What the pivot makes of it; None where the choice does not ask (`prefer: first`)."""

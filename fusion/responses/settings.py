@@ -51,12 +51,20 @@ class GeneratedResponses(Settings):
 
 
 class BestSource(GeneratedResponses):
-    """Train on one response to each prompt: of the source that passes most often in its domain; where it fails, of the next."""
+    """Train on one response to each prompt: of the source that passes most often in its domain; where it fails, of the next.
+
+    Or, with `prefer`, of all that pass the one that fits the pivot best.
+    """
 
     kind: Literal["best_source"] = "best_source"
     keep: Literal["accepted", "all"] = "accepted"
     """`accepted`: only responses that pass. `all`: the check only ranks the sources of a domain, and every response of the best
     one is trained on: for references that are partly wrong or missing."""
+    prefer: Literal["first", "likeliest", "least_rsr"] = "first"
+    """Which of several. `first`: the first of the best source. Else the pivot reads all responses before it is trained, and
+    the one that fits it best is trained on, whichever source wrote it: `likeliest`, the one with the highest log-probability
+    per byte (GRAPE, 2502.04194), or `least_rsr`, the one with the least rank-surprisal ratio (2601.14249). With `keep: all` it
+    is chosen among those of the best source."""
 
 
 class EverySource(GeneratedResponses):

@@ -22,6 +22,7 @@ from fusion.models.stored_config import read_config
 from fusion.responses import (
     PASSES,
     AnyCheck,
+    BestSource,
     DatasetResponses,
     GeneratedResponses,
     example_from_json,
@@ -220,6 +221,13 @@ class RunContext:
         """Sources that say how likely they find the answers of the others; none where no check asks for it."""
         asked_for = any(data.check.needs_likelihood for data in self.config.data.train)
         return [source.name for source in self.config.sources] if asked_for else []
+
+    @property
+    def answer_readers(self) -> list[str]:
+        """Models that say what they make of answers: `scoring_sources`, and the pivot where the choice asks what fits it."""
+        how = self.response_settings
+        pivot = isinstance(how, BestSource) and how.prefer != "first"
+        return [*self.scoring_sources, *(["pivot"] if pivot else [])]
 
     @functools.cached_property
     def eligibility(self) -> dict[str, tuple[float, ...]] | None:

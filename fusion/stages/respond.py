@@ -2,6 +2,7 @@
 
 responses/<source>           its answers, in shards
 responses/<source>-reads     how likely it finds the others' answers, where a check asks for that
+responses/pivot-reads        how well all answers fit the pivot, where the choice asks for that
 responses/chosen             the examples that are learned from
 """
 
@@ -13,23 +14,25 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from typing import Any
 
-import torch
-
 from fusion.cache import remove_claims, write_missing_shards
-from fusion.core.rows import LogitRows
 from fusion.core.text_files import read_object
 from fusion.data.chat_tokens import Prompt
 from fusion.data.encoding import Conversation, encode_batch, encode_prompt_batch
 from fusion.data.example import Example
 from fusion.responses import (
     PASSES,
+    RANKS,
+    TOO_LONG,
+    PivotFit,
     PromptResponses,
     Response,
     ResponseStore,
     choose_examples,
     count_responses,
     example_to_json,
+    logprobs_per_byte,
     passes_to_jsonl,
+    rank_surprisal_ratios,
 )
 from fusion.responses.response_store import store_key
 from fusion.runtime import distributed
@@ -41,9 +44,12 @@ from fusion.runtime.run_file import ResponseCounts
 from fusion.sources import Source, SourceRequest
 from fusion.stages.context import CHOSEN, RunContext
 from fusion.stages.extract import refuse_broken_rows
+from fusion.stages.limits.models import context_lengths
 from fusion.stages.prompts import prompt_format, prompt_formats
 
 REDO = "fusion respond"
+READ_AT_ONCE = 256
+"""Answers whose rows are in memory together."""
 
 
 def prepare_checks(context: RunContext) -> None:
@@ -89,25 +95,31 @@ def _encoded_prompts(context: RunContext, name: str) -> dict[str, Prompt]:
 
 
 def score_store(context: RunContext, name: str) -> ResponseStore:
-    """The folder of what a source makes of the others' answers: by prompt and writer, for each sample nats per byte."""
+    """The folder of what a model makes of the others' answers: by prompt and writer, for each sample.
+
+    That is nats per byte, and of the pivot both numbers of a `PivotFit`; None for an empty answer.
+    """
     others = {other: answer_store(context, other).key for other in context.responding_sources if other != name}
-    return _response_store(context, f"{name}-reads", {**_model(context, name), "answers": others})
+    key = {**_model(context, name), "answers": others}
+    if name == "pivot":
+        key |= {"ranks": RANKS, "max_length": _longest_read(context)}
+    return _response_store(context, f"{name}-reads", key)
 
 
 def score_answers(context: RunContext, name: str) -> bool:
-    """Let a source read the answers of all others; whether there was something to do."""
+    """Let a model read the answers of all others; whether there was something to do."""
     folder, prompts = score_store(context, name), _prompts(context)
     if folder.is_complete:
         remove_claims(folder.folder)
         return False
     written = {other: answer_store(context, other).read() for other in context.responding_sources if other != name}
-    source = context.backend(name).open(_source_request(context, name))
+    source = context.backend(name).open(_source_request(context, name, RANKS if name == "pivot" else 1))
     with bar(f"answers read by {name}", len(prompts), "prompts") as advance:
 
-        def make(number: int) -> list[dict[str, list[float | None]]]:
+        def make(number: int) -> list[dict[str, list[Any]]]:
             ids = folder.shard_ids(number)
             texts = [(prompts[id], text) for id in ids for of in written.values() for text, _ended in of[id]]
-            found = iter(_likelihoods(context, name, source, texts))
+            found = iter(_scores(context, name, source, texts))
             advance(len(ids))
             return [{other: [next(found) for _ in of[id]] for other, of in written.items()} for id in ids]
 
@@ -115,29 +127,31 @@ def score_answers(context: RunContext, name: str) -> bool:
     return True
 
 
-def _likelihoods(
-    context: RunContext, name: str, source: Source, texts: Sequence[tuple[Example, str]]
-) -> list[float | None]:
-    """Log-probability of each text behind its prompt, without the end of turn, in nats per byte; None for an empty one."""
-    tokenizer = context.tokenizers[name]
+def _scores(context: RunContext, name: str, source: Source, texts: Sequence[tuple[Example, str]]) -> list[Any]:
+    """What a model makes of each text behind its prompt, as `score_store` keeps it."""
     some = [(prompt, text) for prompt, text in texts if text]
-    if not some:
-        return [None for _ in texts]
-    formats = prompt_formats(context, name)
-    encoded = encode_batch(
-        tokenizer, [Conversation(e.messages, text, formats(e, e.messages), e.origin) for e, text in some]
-    )
-    rows = source.rows(list(encoded))
-    refuse_broken_rows(context, name, [example for example, _ in some], rows)
-    found = iter(_per_byte(rows, [len(text.encode()) for _, text in some]))
+    parts = (some[first : first + READ_AT_ONCE] for first in range(0, len(some), READ_AT_ONCE))
+    found = iter([score for part in parts for score in _scores_at_once(context, name, source, part)])
     return [next(found) if text else None for _, text in texts]
 
 
-def _per_byte(rows: LogitRows, sizes: Sequence[int]) -> list[float]:
-    size = torch.tensor(sizes)
-    inside = rows.prefix < size[rows.example]
-    nats = torch.zeros(len(sizes), dtype=torch.float64).index_add(0, rows.example[inside], rows.gold[inside].double())
-    return (nats / size).tolist()
+def _scores_at_once(context: RunContext, name: str, source: Source, texts: Sequence[tuple[Example, str]]) -> list[Any]:
+    formats, limit = prompt_formats(context, name), _longest_read(context) if name == "pivot" else None
+    conversations = [Conversation(e.messages, text, formats(e, e.messages), e.origin) for e, text in texts]
+    encoded = encode_batch(context.tokenizers[name], conversations, limit)
+    rows = source.rows(list(encoded))
+    refuse_broken_rows(context, name, [example for example, _ in texts], rows)
+    sizes = [len(text.encode()) for _, text in texts]
+    if name != "pivot":
+        return logprobs_per_byte(rows, sizes)
+    fits = map(PivotFit, logprobs_per_byte(rows, sizes), rank_surprisal_ratios(rows, sizes))
+    return [TOO_LONG if cut else fit for fit, cut in zip(fits, encoded.truncated, strict=True)]
+
+
+def _longest_read(context: RunContext) -> int:
+    """Tokens of prompt and answer that the pivot reads: as many as it would be trained on."""
+    reads = context_lengths(context).get("pivot")
+    return min([context.config.data.max_length, *([reads.tokens] if reads else [])])
 
 
 def choose_responses(context: RunContext) -> bool:
@@ -148,7 +162,7 @@ def choose_responses(context: RunContext) -> bool:
     folder, checks = context.config.folder / CHOSEN, _check_keys(context)
     key = {
         "answers": {name: answer_store(context, name).key for name in context.responding_sources},
-        "reads": {name: score_store(context, name).key for name in context.scoring_sources},
+        "reads": {name: score_store(context, name).key for name in context.answer_readers},
         "responses": context.response_settings.model_dump(),
         "checks": checks,
         "examples": fingerprint({"ids": [_judged_by(example) for example in context.original_examples]}),
@@ -202,7 +216,7 @@ def response_counts(context: RunContext) -> list[ResponseCounts]:
 def _checked(context: RunContext) -> list[PromptResponses]:
     """Every prompt of the data with its answers, and which of them pass the check of its data set."""
     written = {name: answer_store(context, name).read() for name in context.responding_sources}
-    read_by = {name: score_store(context, name).read() for name in context.scoring_sources}
+    read_by = {name: score_store(context, name).read() for name in context.answer_readers}
     found = []
     with bar("answers checked", len(context.original_examples), "prompts") as advance:
         for example, check in zip(context.original_examples, context.checks, strict=True):
@@ -216,13 +230,14 @@ def _responses(
     context: RunContext, id: str, written: Mapping[str, Mapping[str, Any]], read_by: Mapping[str, Mapping[str, Any]]
 ) -> list[Response]:
     """The answers to a prompt that may be learned from at all."""
-    whole = context.response_settings.truncated == "keep"
+    whole, pivot = context.response_settings.truncated == "keep", read_by.get("pivot")
     found = []
     for name, of in written.items():
         for number, (text, ended) in enumerate(of[id]):
             if text.strip() and (ended or whole):
-                others = [values[id][name][number] for reader, values in read_by.items() if reader != name]
-                found.append(Response(name, text, ended, sum(others) / len(others) if others else None))
+                others = [read_by[reader][id][name][number] for reader in context.scoring_sources if reader != name]
+                fit = PivotFit(*pivot[id][name][number]) if pivot else None
+                found.append(Response(name, text, ended, sum(others) / len(others) if others else None, fit))
     return found
 
 
@@ -250,9 +265,9 @@ def _prompts_digest(context: RunContext, name: str) -> str:
     return fingerprint({id: prompt.ids for id, prompt in _encoded_prompts(context, name).items()})
 
 
-def _source_request(context: RunContext, name: str) -> SourceRequest:
+def _source_request(context: RunContext, name: str, k: int = 1) -> SourceRequest:
     extract = context.config.extract
     return SourceRequest(
-        context.models[name].ref, context.tokenizers[name], 1, extract.resolved_dtype, device(), extract.batch_tokens,
+        context.models[name].ref, context.tokenizers[name], k, extract.resolved_dtype, device(), extract.batch_tokens,
         prompt_format=prompt_format(context, name),
     )  # fmt: skip

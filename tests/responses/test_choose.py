@@ -6,8 +6,10 @@ import pytest
 
 from fusion.data.example import Example
 from fusion.responses import (
+    TOO_LONG,
     BestSource,
     EverySource,
+    PivotFit,
     PromptResponses,
     Response,
     choose_examples,
@@ -51,6 +53,37 @@ def test_with_all_kept_the_best_source_answers_everything_it_can():
     assert texts(BestSource(keep="all")) == [
         ("b", "right"), ("b", "right"), ("b", "wrong"), ("b", "worse"), ("b", "wrong"), ("a", "once"), ("a", "upon"),
     ]  # fmt: skip
+
+
+def fitting(*answers, domain="d"):
+    """Answers as (source, text, whether it passes, what the pivot makes of it)."""
+    example = Example(({"role": "user", "content": "?"},), "reference", domain)
+    given = [Response(source, text, True, pivot_fit=PivotFit(*fit)) for source, text, _, fit in answers]
+    return PromptResponses(example, given, [passes for _, _, passes, _ in answers])
+
+
+FITS = [
+    fitting(("a", "first", True, (-0.5, 2.0)), ("a", "likely", True, (-0.1, 3.0)), ("b", "wrong", False, (-0.01, 0.1))),
+    fitting(("a", "mine", True, (-0.4, 2.0)), ("b", "better", True, (-0.3, 1.0)), ("b", "equal", True, (-0.3, 1.0))),
+    fitting(("a", "no", False, (-0.1, 0.1)), ("b", "nor this", False, (-0.1, 0.1))),
+]
+
+
+@pytest.mark.parametrize(("settings", "expected"), [
+    ({}, ["first", "mine"]),
+    ({"prefer": "likeliest"}, ["likely", "better"]),
+    ({"prefer": "least_rsr"}, ["first", "better"]),
+    ({"prefer": "likeliest", "keep": "all"}, ["likely", "mine", "no"]),
+])  # fmt: skip
+def test_of_all_that_pass_the_best_fit_is_taken_and_of_equals_the_first_of_the_best_source(settings, expected):
+    assert [text for _, text in texts(BestSource(**settings), FITS)] == expected
+
+
+def test_an_answer_that_is_too_long_for_the_pivot_fits_least_and_is_taken_where_there_is_no_other():
+    long = fitting(("a", "long", True, TOO_LONG), ("b", "short", True, (-5.0, 90.0)))
+    for prefer in ("likeliest", "least_rsr"):
+        assert texts(BestSource(prefer=prefer), [long]) == [("b", "short")]
+        assert texts(BestSource(prefer=prefer), [fitting(("a", "long", True, TOO_LONG))]) == [("a", "long")]
 
 
 def test_with_all_kept_a_source_that_never_passes_in_a_domain_answers_nothing_there():
