@@ -51,6 +51,10 @@ def test_rewards_pass_from_a_threshold_on_and_stay_readable(check):
     assert made.rewards(EXAMPLE, RESPONSES) == [0.9, 0.1, 0.1]
     assert check(columns=["answer"], at_least=0.9)(EXAMPLE, RESPONSES) == [True, False, False]
     assert check(columns=["answer"], at_least=0.1)(EXAMPLE, RESPONSES) == [True, True, True]
+
+
+def test_a_function_is_not_asked_about_no_answers(check):
+    made = check("def right(prompts, completions):\n    return [max(map(len, completions)) > 0] * len(prompts)\n")
     assert made(EXAMPLE, []) == made.rewards(EXAMPLE, []) == []
 
 

@@ -127,6 +127,9 @@ def test_an_answer_beyond_what_the_pivot_would_learn_fits_least(folder, fitting)
     fits = [tuple(fit) for *_, fit in fits_of(RunContext(made)) if fit is not None]
     assert [fit == TOO_LONG for fit in fits] == [length > limit for length in lengths]
     assert 0 < fits.count(TOO_LONG) < len(fits)
+    (made.folder / "responses/pivot-reads").unlink()  # as the message about it says; it is a link into the store
+    with pytest.raises(ValueError, match="responses/chosen was made from something else: reads"):
+        pipeline.run(config(folder, name="short", max_length=limit + 1), "respond")
 
 
 def test_a_plan_counts_what_the_pivot_reads(folder):

@@ -60,6 +60,17 @@ def test_an_edited_function_is_told_from_the_one_that_chose_and_chooses_anew(fol
     assert {(c["domain"], c["passed"]) for c in counts} == {("d0", 0), ("d1", 8)}
 
 
+def test_other_values_in_its_columns_are_told_from_those_it_chose_by(folder):
+    made, file = config(folder, EVEN.replace("domain", "note"), name="noted", columns=["note"]), folder / "train.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    for note in (0, 1):
+        file.write_text("".join(f"{json.dumps(row | {'note': note})}\n" for row in rows))
+        if note == 0:
+            pipeline.run(made, "respond")
+    with pytest.raises(ValueError, match=r"responses/chosen was made from something else: examples"):
+        pipeline.run(made, "respond")
+
+
 def test_a_file_that_changes_while_it_judges_chooses_nothing(folder):
     source = "def right(prompts, completions, domain):\n    open(__file__, 'a').write('# \\n')\n    return [1] * len(prompts)\n"
     made = config(folder, source, name="changing")
