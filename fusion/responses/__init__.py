@@ -1,5 +1,6 @@
 """Responses to train on: those of the data sets, or those that sources generate and that pass a check."""
 
+from fusion.responses.base import Check
 from fusion.responses.checks import AgreementCheck, AnyCheck, EndedCheck, TestsCheck
 from fusion.responses.choose import (
     PromptResponses,
@@ -24,6 +25,7 @@ __all__ = [
     "AnyCheck",
     "AnyResponses",
     "BestSource",
+    "Check",
     "DatasetResponses",
     "EndedCheck",
     "EverySource",
