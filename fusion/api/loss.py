@@ -46,7 +46,7 @@ class FusionLoss:
 
         Raises:
             ValueError: For an objective that needs more than logits: hidden states, a module that is trained beside the pivot,
-                projected gradients or another answer to the same prompt. `fusion.run` has these.
+                projected gradients, another answer to the same prompt or texts that the pivot wrote. `fusion.run` has these.
         """
         self._loss = loss_of_logits(objectives, Head(nn.Identity(), vocabulary))
 
@@ -99,6 +99,8 @@ def _beyond_logits(objective: Objective) -> str:
         return "a module that is trained beside the pivot"
     if needs.output_layer:
         return "the source's output layer"
+    if needs.rollouts:
+        return "texts that the pivot wrote itself"
     if needs.projects_gradient:
         return "projected gradients"
     return "other answers to the same prompt" if needs.other_answers else ""

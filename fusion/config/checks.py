@@ -10,7 +10,7 @@ from fusion.config.data import Data, DataSettings
 from fusion.config.models import SourceSettings
 from fusion.config.stages import Extract
 from fusion.config.without_effect import without_effect
-from fusion.objectives import AnyObjective
+from fusion.objectives import AnyObjective, CrossEntropy
 from fusion.responses import GeneratedResponses, TestsCheck
 from fusion.sources import Similarity
 from fusion.training.adapter import QLoRA
@@ -25,7 +25,10 @@ RESERVED = {"pivot", "fine-tuned", "baseline", "unified", "pairwise", "merged", 
 
 def check(config: Config) -> None:
     """Raise ValueError for parts that do not go together."""
-    rules = (_sources, _answered, _looked_at, _validated, _engine, _quantization_is_possible, _whole, _evaluated)
+    rules = (
+        _sources, _answered, _looked_at, _validated, _engine, _quantization_is_possible, _whole, _evaluated,
+        _learned_from_the_data,
+    )  # fmt: skip
     mistakes = [mistake for rule in (*rules, _rows_hold_what_is_read) if (mistake := _mistake(rule, config))]
     mistakes += [*conflicts(_choices(config)), *without_effect(config)]
     if mistakes:
@@ -83,6 +86,17 @@ def _evaluated(config: Config) -> None:
         raise ValueError(
             f"evaluation.exact_match names {', '.join(sorted(unknown))}; heldout domains are {', '.join(sorted(domains))}"
         )
+
+
+def _learned_from_the_data(config: Config) -> None:
+    """What is about texts that the pivot writes has none to look at outside rounds."""
+    for number, objective in enumerate(config.objectives):
+        if objective.requirements.rollouts:
+            setting = f" with on: {objective.on}" if isinstance(objective, CrossEntropy) else ""
+            raise ValueError(
+                f"objectives[{number}] ({objective.kind}){setting} is about texts that the pivot writes in rounds, and these "
+                "objectives are learned from the data; it belongs under rounds.objectives"
+            )
 
 
 def _trainable(source: SourceSettings, data: Data) -> None:

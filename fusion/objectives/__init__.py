@@ -5,6 +5,7 @@ selection  which matched rows count                 base_classes  what a formula
 token/     matched tokens, by identity              rank/      the largest logits, by rank
 graph/     graphs over the logits of an example     span/      likelihoods of spans of text
 hidden/    hidden states                            spelling/  tokens, by probability and spelling
+policy/    texts that the pivot wrote itself
 modules/   through a module of the objective's own  checks     complaints about rows that lack something
 
 A term on hidden states of the pivot and its sources: `class Mine(HiddenObjective, PairObjective)`, the first from
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Union
 
 from pydantic import Field
 
-from fusion.objectives.base import Objective, Requirements, Term
+from fusion.objectives.base import LoggedMean, Objective, Requirements, Term
 from fusion.objectives.base_classes import (
     AllSourcesObjective,
     ExampleObjective,
@@ -38,12 +39,16 @@ from fusion.objectives.hidden.span_relations import SpanRelations
 from fusion.objectives.modules.base import ModuleObjective, ModuleSpec, OutputLayer
 from fusion.objectives.modules.dual_head import DualHead
 from fusion.objectives.modules.matcher import Matcher
+from fusion.objectives.policy.base import PolicyObjective, RolloutObjective
+from fusion.objectives.policy.group_reward import GroupReward
+from fusion.objectives.policy.no_source import OPSA, LeastLikely
+from fusion.objectives.policy.policy_gradient import PolicyGradient
 from fusion.objectives.rank.infifusion import InfiFusion
 from fusion.objectives.rank.uld import ULD
 from fusion.objectives.selection import Confident, KnowsMore, Selection
 from fusion.objectives.span.span_likelihood import SpanLikelihood
 from fusion.objectives.spelling.hungarian import Hungarian
-from fusion.objectives.targets import BatchTargets, ObjectiveInputs, SourceTargets
+from fusion.objectives.targets import BatchTargets, ObjectiveInputs, RolloutTargets, SourceTargets
 from fusion.objectives.token.aligndistil import AlignDistil
 from fusion.objectives.token.cross_entropy import CrossEntropy
 from fusion.objectives.token.divergences import L1, ForwardKL, JensenShannon, ReverseKL, SkewedKL
@@ -88,6 +93,10 @@ OBJECTIVES: tuple[type[Objective], ...] = (
     HiddenProjector,
     DualHead,
     Matcher,
+    PolicyGradient,
+    GroupReward,
+    LeastLikely,
+    OPSA,
 )
 """Every objective that a configuration may name. A new one is listed here, and for its tests in contract.py."""
 
@@ -103,6 +112,7 @@ __all__ = [
     "MSE",
     "NKD",
     "OBJECTIVES",
+    "OPSA",
     "ULD",
     "USKD",
     "Affinity",
@@ -116,11 +126,14 @@ __all__ = [
     "ExampleObjective",
     "ForwardKL",
     "GromovWasserstein",
+    "GroupReward",
     "HiddenProjector",
     "Hungarian",
     "InfiFusion",
     "JensenShannon",
     "KnowsMore",
+    "LeastLikely",
+    "LoggedMean",
     "LumiNet",
     "MappedObjective",
     "MatchedObjective",
@@ -135,9 +148,13 @@ __all__ = [
     "OutputLayer",
     "PairObjective",
     "PlackettLuce",
+    "PolicyGradient",
+    "PolicyObjective",
     "RelationObjective",
     "Requirements",
     "ReverseKL",
+    "RolloutObjective",
+    "RolloutTargets",
     "RowObjective",
     "Selection",
     "SkewedKL",

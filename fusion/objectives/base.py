@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -68,6 +68,16 @@ class Requirements:
 
 
 @dataclass(frozen=True)
+class LoggedMean:
+    """A number for the log alone, averaged over the whole step as a term's values are."""
+
+    total: Float[Tensor, ""]
+    """Sum over the batch, without gradient."""
+    count: str
+    """Name of the count that its sum over the step is divided by; a key of `Objective.counts`."""
+
+
+@dataclass(frozen=True)
 class Term:
     """What an objective adds to the loss of a batch, against one source or on its own."""
 
@@ -77,6 +87,8 @@ class Term:
     """Sum of the values over the batch, each times the weight of its pair or row (not yet the objective's own `weight`)."""
     row_weight: Float[Tensor, " N"] | None = None
     """How much the term counts at each of the pivot's rows; None where it is about no single rows."""
+    metrics: Mapping[str, LoggedMean] = field(default_factory=dict)
+    """What is logged beside its mean, by name. The names are the same in every batch, whatever is in it."""
 
 
 class Objective(Settings, ABC):
@@ -123,6 +135,7 @@ class Objective(Settings, ABC):
         """Count the values of each term in a batch, by `Term.name`: summed over the global batch they divide the totals.
 
         `{"forward_kl/coder": 120}`, say. All values count, also those of weight 0, so that the mean does not depend on weights.
+        What `Term.metrics` divide by is counted here too, by a name of its own.
         """
 
     @abstractmethod

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from typing_extensions import override
 
@@ -45,16 +45,22 @@ class RowObjective(Objective):
             exact_entries=False,
         )
 
+    def counted_rows(self, targets: BatchTargets) -> Bool[Tensor, " N"] | None:
+        """Which rows of the pivot it is about; None for all. Others are not in the mean."""
+        return None
+
     @override
     def counts(self, targets: BatchTargets) -> dict[str, int]:
-        return {self.kind: len(targets.positions)}
+        rows = self.counted_rows(targets)
+        return {self.kind: len(targets.positions) if rows is None else int(rows.sum())}
 
     @override
     def terms(self, inputs: ObjectiveInputs) -> Iterator[Term]:
-        values = self(inputs.pivot)
-        yield Term(
-            self.kind, (values * inputs.remaining_weight.clamp(min=0) if self.use_remaining_weight else values).sum()
-        )
+        pivot, weight, rows = inputs.pivot, inputs.remaining_weight, self.counted_rows(inputs.targets)
+        if rows is not None:
+            pivot, weight = pivot.select(rows), weight[rows]
+        values = self(pivot)
+        yield Term(self.kind, (values * weight.clamp(min=0) if self.use_remaining_weight else values).sum())
 
     @abstractmethod
     def __call__(self, pivot: LogitRows) -> Float[Tensor, " N"]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from fusion.core.example import ExampleInfo
@@ -121,6 +121,11 @@ class BatchTargets:
     def counts(self) -> dict[str, int]:
         """How many rows and, by source, pairs there are: what logged rates are divided by."""
         return {"rows": len(self.positions)} | {f"pairs/{name}": len(s.pairs) for name, s in self.sources.items()}
+
+    def is_row_of(self, kind: Callable[[ExampleInfo], bool]) -> Bool[Tensor, " N"]:
+        """Whether each row of the pivot belongs to an example of that kind."""
+        chosen = [kind(info) for info in self.examples]
+        return torch.tensor(chosen, dtype=torch.bool, device=self.positions.example.device)[self.positions.example]
 
     @property
     def query_ids(self) -> Int[Tensor, "N G"]:

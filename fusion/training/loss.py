@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
@@ -38,6 +38,8 @@ class LossTerm:
     """This micro-batch's share of the mean over the global batch; the loss is the sum of weight * mean."""
     projected: bool
     """Whether its gradient is to lose what opposes that of the others; see `gradient_projection`."""
+    metrics: Mapping[str, Float[Tensor, ""]] = field(default_factory=dict)
+    """By name, this micro-batch's share of means over the global batch that are logged beside it."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,8 @@ class Loss:
                 # divided by the count of the whole step, not of this micro-batch: so micro-batches and processes add up
                 mean = term.total / max(1, counts[f"{number}/{term.name}"])
                 projected = objective.requirements.projects_gradient
-                terms[number].append(LossTerm(term.name, objective.weight, mean, projected))
+                metrics = {n: m.total / max(1, counts[f"{number}/{m.count}"]) for n, m in term.metrics.items()}
+                terms[number].append(LossTerm(term.name, objective.weight, mean, projected, metrics))
                 if term.row_weight is not None:
                     remaining = inputs.remaining_weight - objective.weight * term.row_weight
                     inputs = dataclasses.replace(inputs, remaining_weight=remaining)

@@ -117,6 +117,8 @@ class FusionTrainer(Trainer):
             else:
                 total = total + term.weight * term.mean
             self._add_metric(f"loss/{term.name}", term.mean.detach())
+            for name, share in term.metrics.items():
+                self._add_metric(name, share)
         # noted here and raised after the backward pass: one process that stopped now would leave the others waiting for it
         self._note_fault(total + projected, terms, hidden, targets)
         self._add_predictions(hidden.detach(), targets, counts)

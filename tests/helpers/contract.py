@@ -15,6 +15,7 @@ from fusion.objectives import (
     LLP,
     MSE,
     NKD,
+    OPSA,
     ULD,
     USKD,
     Affinity,
@@ -25,10 +26,12 @@ from fusion.objectives import (
     ExampleObjective,
     ForwardKL,
     GromovWasserstein,
+    GroupReward,
     HiddenProjector,
     Hungarian,
     InfiFusion,
     JensenShannon,
+    LeastLikely,
     LumiNet,
     MappedObjective,
     Matcher,
@@ -40,6 +43,8 @@ from fusion.objectives import (
     OptimalTransport,
     OutputLayer,
     PlackettLuce,
+    PolicyGradient,
+    PolicyObjective,
     RelationObjective,
     ReverseKL,
     RowObjective,
@@ -51,6 +56,8 @@ from fusion.objectives import (
     TopKDecoupled,
     ZScoreKL,
 )
+from fusion.objectives.policy.rollouts import rollout_rows
+from tests.helpers.rollouts import inputs_of
 from tests.helpers.rows import as_mapped, query, random_rows, rows_of
 
 E, V, W, K = 3, 23, 31, 6  # examples, the pivot's vocabulary, a source's, kept entries
@@ -110,6 +117,12 @@ EXAMPLES: list[Objective] = [
     *(DualHead(loss=loss) for loss in ("binary_kl_norm", "binary_kl", "kl")),
     DualHead(loss="kl", temperature=2.0),
     *(Matcher(objective=inner) for inner in (ForwardKL(top_k=2), PlackettLuce())),
+    *(PolicyGradient(beta=beta, clip=clip) for beta in (0.5, 0.0) for clip in (0.5, 5.0)),
+    GroupReward(),
+    GroupReward(epsilon=0.2, epsilon_high=0.28, beta=0.1),
+    LeastLikely(),
+    LeastLikely(fraction=0.5, advantage=-0.1),
+    OPSA(),
 ]
 
 SPELLING = torch.rand(W, V, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
@@ -125,6 +138,10 @@ NOT_LEAST_AT_EQUALITY: dict[str, Callable[[Objective], bool]] = {
     "topkd_contrastive": lambda _: True,  # least where positions are told apart
     "optimal_transport": lambda _: True,  # its plan is blurred
     "matcher": lambda _: True,  # has a matcher's cross-entropy in it
+    "policy_gradient": lambda _: True,  # no loss to be least: its gradient alone means something
+    "group_reward": lambda _: True,
+    "least_likely": lambda _: True,
+    "opsa": lambda _: True,
     "gromov_wasserstein": lambda o: o.epsilon is not None,  # type: ignore[attr-defined]  # its plan is blurred
     "uld": lambda o: o.pivot_temperature != o.source_temperature,  # type: ignore[attr-defined]
     "forward_kl": lambda o: o.tail == "residual_to_gold",  # type: ignore[attr-defined]  # least at another distribution
@@ -136,6 +153,10 @@ HOLDS_CONSTANT = {
     "uskd": lambda o: o.alpha > 0,  # its target
     "hidden_projector": lambda o: o.disparity is not None,  # its weights
     "matcher": lambda _: True,  # its scores
+    "policy_gradient": lambda _: True,  # ratios and advantages
+    "group_reward": lambda _: True,
+    "least_likely": lambda _: True,
+    "opsa": lambda _: True,
 }
 """Terms that take a function of the pivot as a constant, so that finite differences do not know their gradient."""
 
@@ -178,6 +199,10 @@ class Case:
                 return self.objective(pivot.gold, source.gold)
             case ExampleObjective() | RelationObjective():
                 return self.objective(pivot, source, E, **own)
+            case PolicyObjective():
+                inputs = inputs_of(pivot, {"source0": source}, E)
+                rollouts = rollout_rows(inputs)
+                return torch.stack([*self.objective(rollouts, self.objective.advantages(inputs, rollouts)).values()])[0]
             case AllSourcesObjective():
                 named = dict(zip(self.names, (source, *self.others), strict=True))
                 return self.objective(pivot, named, self.share)

@@ -28,7 +28,7 @@ def those(*kinds: type[Objective]):
 
 
 every_objective = those(Objective)
-REFUSE_UNKNOWN = {"gld", "gromov_wasserstein", "zscore_kl"}
+REFUSE_UNKNOWN = {"gld", "gromov_wasserstein", "zscore_kl", "policy_gradient"}
 
 
 def is_by_example(objective: Objective) -> bool:

@@ -15,6 +15,7 @@ from fusion.objectives import (
     InfiFusion,
     KnowsMore,
     Mixture,
+    PolicyGradient,
     SourcewiseObjective,
     SpanLikelihood,
 )
@@ -29,6 +30,7 @@ from fusion.transforms import LogitSwap, Power
 from fusion.weighting import GoldPosterior, MaxMargin, Mean, Sum
 from tests.helpers import runs, tiny
 from tests.helpers.contract import EXAMPLES
+from tests.helpers.rollouts import as_rollouts
 
 FUSED = list({o.kind: o for o in EXAMPLES if o.requirements.source_top_k is not None}.values())
 every_objective = pytest.mark.parametrize("objective", FUSED, ids=repr)
@@ -66,9 +68,9 @@ def trainer(context, sources, tmp_path_factory):
 
 
 def batch(context, sources, numbers=range(8), weighting=None):
-    return TrainingCollator(context.train_examples, context.encoded("pivot"), sources, weighting or GoldPosterior())(
-        numbers
-    )
+    collator = TrainingCollator(context.train_examples, context.encoded("pivot"), sources, weighting or GoldPosterior())
+    made = collator(numbers)
+    return made | {"targets": as_rollouts(made["targets"])}
 
 
 def terms(trainer, given, objectives, hidden=None, counts=None):
@@ -84,7 +86,7 @@ def terms(trainer, given, objectives, hidden=None, counts=None):
 @every_objective
 def test_every_term_is_finite_and_teaches(context, sources, trainer, objective):
     found, gradient = terms(trainer, batch(context, sources), [objective])
-    count = len(sources) if isinstance(objective, SourcewiseObjective) else 1
+    count = len(sources) if isinstance(objective, SourcewiseObjective | PolicyGradient) else 1
     assert len(found) == count
     assert all(value == value and abs(value) < 1e6 for value in found.values())
     assert gradient.isfinite().all()
