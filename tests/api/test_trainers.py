@@ -6,7 +6,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingA
 
 import fusion
 from fusion.models.head import Head
-from fusion.objectives import CrossEntropy, ForwardKL, HiddenProjector, InfiFusion
+from fusion.objectives import CrossEntropy, ForwardKL, GroupReward, HiddenProjector, InfiFusion
 from fusion.training.fit import training_arguments
 from fusion.training.trainer import FusionTrainer
 from fusion.weighting import Eligibility, GoldPosterior, MaxMargin, Product
@@ -143,6 +143,10 @@ def test_what_needs_more_than_logits_is_refused_by_name(place, collator, tmp_pat
     args = arguments(TrainingArguments, tmp_path)
     with pytest.raises(ValueError, match=r"objective hidden_projector needs hidden states.*fusion\.run"):
         mixed(Trainer, place, collator, args, [HiddenProjector()])
+    with pytest.raises(
+        ValueError, match=r"objective group_reward needs texts that the pivot wrote itself.*fusion\.run"
+    ):
+        mixed(Trainer, place, collator, args, [GroupReward()])
 
 
 def test_arguments_that_would_drop_the_number_of_an_example_are_refused(place, collator, tmp_path):

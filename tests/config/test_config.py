@@ -84,6 +84,16 @@ def test_a_good_configuration_is_read():
         (["extract", "top_k"], 5, r"objectives\[1\] \(infifusion\) reads 10 entries .* keeps 5"),
         (["objectives", 1, "top_k"], 2, r"objectives\[1\].top_k: .*got 2"),
         (["objectives", 1], {"kind": "uld"}, r"objectives\[1\] \(uld\) needs whole rows: set extract.top_k to all"),
+        (
+            ["objectives", 1],
+            {"kind": "policy_gradient"},
+            r"objectives\[1\] \(policy_gradient\) is about texts that the pivot writes .* under rounds.objectives",
+        ),
+        (
+            ["objectives", 1],
+            {"kind": "cross_entropy", "on": "replay"},
+            r"objectives\[1\] \(cross_entropy\) with on: replay is about .* under rounds.objectives",
+        ),
         (["objectives", 1], {"kind": "infifuson"}, r"objectives\[1\].*did you mean infifusion\?"),
         (["objectives", 1], {"kind": "gld", "input": "z_scored"}, r"objectives\[1\].input: .*zero"),
         (["sources", 1, "name"], "one", "sources need different names, whatever their case, got one, one"),

@@ -11,7 +11,7 @@ from fusion.config import plain_fine_tuning
 from fusion.core.rows import Positions
 from fusion.data.batching import pad_texts
 from fusion.models.head import Head
-from fusion.objectives import GLD, CrossEntropy, ForwardKL, InfiFusion
+from fusion.objectives import GLD, CrossEntropy, ForwardKL, InfiFusion, PolicyGradient
 from fusion.stages import train
 from fusion.stages.context import RunContext
 from fusion.stages.lineage import lineage
@@ -20,6 +20,7 @@ from fusion.training.fit import training_arguments
 from fusion.training.trainer import FusionTrainer
 from fusion.weighting import GoldPosterior
 from tests.helpers import runs, tiny
+from tests.helpers.rollouts import as_rollouts
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +130,37 @@ def test_the_number_of_micro_batches_does_not_change_the_step(context, sources, 
     for name in log[0].keys() & other[0].keys() - {"epoch"} - sampled:
         assert log[0][name] == pytest.approx(other[0][name], rel=1e-4), name
     assert log[0]["loss"] > 0
+
+
+class OwnTexts(TrainingCollator):
+    """A collator of texts that the pivot wrote, all but those of the first domain."""
+
+    def __call__(self, numbers):
+        made = super().__call__(numbers)
+        targets = as_rollouts(made["targets"])
+        examples = [info._replace(part="replay" if info.domain == "d0" else "rollouts") for info in targets.examples]
+        return made | {"targets": dataclasses.replace(targets, examples=examples)}
+
+
+def test_what_objectives_log_are_means_over_the_whole_step(context, sources, tmp_path):
+    """Micro-batches hold different numbers of rollouts; what each adds to the log counts by its tokens."""
+    objectives, logs = [PolicyGradient(beta=0.1), CrossEntropy(on="replay")], []
+    for size, steps in ((16, 1), (3, 6)):
+        made = trainer(
+            context, sources, objectives, tmp_path,
+            per_device_train_batch_size=size, gradient_accumulation_steps=steps, max_steps=1,
+        )  # fmt: skip
+        made.data_collator = OwnTexts(**vars(made.data_collator))
+        made.train()
+        logs.append({name: each for name, each in made.state.log_history[0].items() if "/" in name})
+    whole, parts = logs
+    sampled = {"calibration/confidence", "calibration/accuracy"}
+    names = {"ratio", "clip_ratio", "kl_old", "kl", "comparable/qwen", "comparable/neox", "signal/qwen", "signal/neox"}
+    assert {f"policy_gradient/{name}" for name in names} < whole.keys() == parts.keys()
+    for name in whole.keys() - sampled:
+        assert parts[name] == pytest.approx(whole[name], rel=1e-4), name
+    assert 0 < whole["policy_gradient/clip_ratio"] < 1
+    assert 0.3 < whole["policy_gradient/comparable/qwen"] <= 1
 
 
 @pytest.mark.parametrize("batch", [(16, 1), (4, 4)])
