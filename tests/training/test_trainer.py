@@ -160,7 +160,12 @@ def test_what_objectives_log_are_means_over_the_whole_step(context, sources, tmp
     for name in whole.keys() - sampled:
         assert parts[name] == pytest.approx(whole[name], rel=1e-4), name
     assert 0 < whole["policy_gradient/clip_ratio"] < 1
-    assert 0.3 < whole["policy_gradient/comparable/qwen"] <= 1
+    targets = made.data_collator(range(16))["targets"]
+    own = targets.is_row_of(lambda info: info.part == "rollouts")
+    inside = targets.sources["neox"].spans.pivot_span >= 0
+    share = (own & inside).sum().item() / own.sum().item()
+    assert 0.3 < share < 1
+    assert whole["policy_gradient/comparable/neox"] == pytest.approx(share)
 
 
 @pytest.mark.parametrize("batch", [(16, 1), (4, 4)])

@@ -43,6 +43,8 @@ class OPSA(RolloutObjective):
     H is the entropy of the pivot at the token, as it is at this step; H_min and H_max are the least and the largest among the
     chosen tokens of the text. So advantages go from -1/2 to -1; all are -1/2 where H is the same everywhere.
 
+    It reads the whole distribution at each row, so that a step keeps all log-probabilities of its rows.
+
     Source: OPSA as arXiv:2608.31046 tries it, unsupervised. Which tokens the bounds are taken over is a guess.
     """
 
@@ -76,6 +78,6 @@ def least_likely(logprobs: Float[Tensor, " M"], example: Int[Tensor, " M"], frac
     order = logprobs.argsort(stable=True)
     order = order[example[order].argsort(stable=True)]  # by example, and inside it by probability
     rank = torch.arange(len(order), device=order.device) - (counts.cumsum(0) - counts)[example[order]]
-    # a hair less: 0.2 * 15 is above 3 in floating point
+    # a hair less: 0.07 * 100 is above 7 in floating point
     chosen = rank < (fraction * counts.double() - 1e-6).ceil()[example[order]]
     return torch.zeros_like(chosen).index_copy(0, order, chosen)

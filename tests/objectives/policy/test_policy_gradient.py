@@ -114,6 +114,9 @@ def test_two_sources_that_contradict_each_other_cancel_out_whatever_the_ratio():
     found, terms = gradient(PolicyGradient(), inputs_of(pivot, {"more": more, "less": less}, OWN, far))
     assert found.abs().max() < 1e-12
     assert terms[0].total.abs() > 0.1
+    assert [f"policy_gradient/{name}" in term.metrics for term in terms for name in ("ratio", "signal/less")] == [
+        True, False, False, True,
+    ]  # fmt: skip
 
 
 def test_the_order_of_sources_changes_nothing():
