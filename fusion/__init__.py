@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fusion.api.loss import FusionLoss
     from fusion.api.merging import merge
     from fusion.api.mixin import FusionMixin
+    from fusion.api.publishing import push
     from fusion.api.reading import extract
     from fusion.api.rows import align, logit_rows, vocabulary_map
     from fusion.api.runs import Run, load_config, run
@@ -32,7 +33,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Cache", "Config", "Example", "FusionCollator", "FusionLoss", "FusionMixin", "LogitRows", "MappedRows", "Pairs",
     "Positions", "Result", "Run", "align", "compare", "evaluate", "extract", "load_config", "logit_rows", "map_to_pivot",
-    "merge", "read_examples", "run", "summarise", "vocabulary_map",
+    "merge", "push", "read_examples", "run", "summarise", "vocabulary_map",
 ]  # fmt: skip
 
 _HOME = {
@@ -56,6 +57,7 @@ _HOME = {
     "logit_rows": "fusion.api.rows",
     "map_to_pivot": "fusion.alignment",
     "merge": "fusion.api.merging",
+    "push": "fusion.api.publishing",
     "read_examples": "fusion.api.examples",
     "run": "fusion.api.runs",
     "summarise": "fusion_eval.statistics.comparison",

@@ -20,8 +20,8 @@ IMPORTS: dict[str, str] = {
         "training transforms weighting"
     ),
     "api": (
-        "alignment cache config core data fusion_eval.results fusion_eval.runners fusion_eval.statistics merging models "
-        "objectives pipeline runtime sources stages training weighting"
+        "alignment cache config core data extras fusion_eval.results fusion_eval.runners fusion_eval.statistics merging "
+        "models objectives pipeline runtime sources stages training weighting"
     ),
     "cache": "core runtime",
     "cli": (
@@ -31,7 +31,7 @@ IMPORTS: dict[str, str] = {
     "config": "core data merging models objectives quickstart responses sources training transforms weighting",
     "core": "",
     "data": "core quickstart runtime tokenizers",
-    "extras": "core data models runtime training",
+    "extras": "core data merging models runtime training",
     "grading": "runtime",
     "merging": (
         "core data fusion_eval.results fusion_eval.runners fusion_eval.statistics fusion_eval.suites models runtime"

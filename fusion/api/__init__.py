@@ -9,5 +9,6 @@ loss        FusionLoss                             logits and a batch's targets 
 mixin       FusionMixin                            the same inside transformers' Trainer and what derives from it
 merging     merge                                  models that grew from one base become one
 evaluation  evaluate                               a model on held-out examples
+publishing  push                                   a finished model on a hub
 pages                                              docs/api.md, made from the docstrings of all these names
 """

@@ -9,7 +9,7 @@ import sys
 import threading
 from contextlib import suppress
 
-from fusion.cli import benchmark, caches, draft, merge, recipes, runs, verify  # noqa: F401  (each registers its commands)
+from fusion.cli import benchmark, caches, draft, merge, push, recipes, runs, verify  # noqa: F401  (each registers its commands)
 from fusion.cli.app import app
 from fusion.cli.boundary import tell, tell_of_thread
 

@@ -48,53 +48,28 @@ _COMPILED = {
 _HEADER = re.compile(r"\s*(?:bearer|basic|token)\s+(?=\S*[\d=])[^\s<{]{12,}\s*", re.IGNORECASE)
 _USERINFO = re.compile(r"(:/{1,2})[^/?#\s'\"@]+(?=@)")  # a path has one slash of two left
 _SURE = {
-    "password",
-    "passwd",
-    "passphrase",
-    "pwd",
-    "secret",
-    "apikey",
-    "authorization",
-    "bearer",
-    "authtoken",
-    "accesstoken",
-}
+    "password", "passwd", "passphrase", "pwd", "secret", "apikey", "authorization", "bearer", "authtoken", "accesstoken",
+}  # fmt: skip
 """Last words of names that only secrets have."""
 _TOKENS = {
     "hub", "hf", "huggingface", "auth", "access", "api", "bearer", "refresh", "session", "github", "gitlab", "git", "personal",
     "security", "secret", "wandb", "oauth", "deploy", "slack",
 }  # fmt: skip
 _KEYS = {
-    "api",
-    "access",
-    "secret",
-    "private",
-    "account",
-    "auth",
-    "encryption",
-    "signing",
-    "subscription",
-    "shared",
-    "wandb",
-}
+    "api", "access", "secret", "private", "account", "auth", "encryption", "signing", "subscription", "shared", "wandb",
+}  # fmt: skip
 _PERHAPS = {
-    "token",
-    "key",
-    "auth",
-    "sig",
-    "signature",
-    "credential",
-    "credentials",
-    "sas",
-    "session",
-    "cookie",
-    "env",
-    "pat",
-}
+    "token", "key", "auth", "sig", "signature", "credential", "credentials", "sas", "session", "cookie", "env", "pat",
+}  # fmt: skip
 """Last words of names under which a random value is a secret, and a word is none."""
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _VALUE = re.compile(
     r"(?P<before>[?&]?)(?P<name>[A-Za-z0-9_.-]+)(?P<is>=|:(?!/))(?P<value>[^\s&'\",;]+?)(?=:?(?:[\s&'\",;]|$))"
+)
+_PASSWORD_IN_URL = re.compile(r"://[^/?#\s'\"@:<]+:[^/?#\s'\"@<]+@")
+_ASSIGNED = re.compile(  # at most 40 letters of the name: a picture in base64 is one word of a million
+    r"(?i)(?<![\w.-])([\w.-]{0,40}(?:key|token|secret|passwd|password|passphrase|pwd|bearer|authorization))"
+    r"[\"']?\s*[:=]\s*[\"']?([^\s\"',;&<}]{16,})"
 )
 _YAML = re.compile(r"(?im)^(\s*[-\w.\"']*(?:key|token|secret|password|passwd|pwd|authorization)[\"']?\s*:\s*)\S.*$")
 
@@ -153,6 +128,22 @@ def secrets_in(value: Any, place: str = "", name: str = "", by_name: bool = True
             yield from secrets_in(each, f"{place}[{number}]", name, by_name)
     elif kind := _kind(name, value):
         yield Secret(place, kind, _variable(place, kind))
+
+
+def secrets_in_text(text: str) -> Iterator[tuple[int, str]]:
+    """Yield the line, counted from 1, and the kind of each secret in a text of any sort.
+
+    Found are known tokens, values of environment variables that are named like secrets, passwords in addresses, and random
+    values under names that only secrets have. A password in a sentence is none of these.
+    """
+    known = {form: "a secret of the environment" for secret in _environment() for form in spellings(secret)}
+    found = [(text.find(form), kind) for form, kind in known.items()]
+    for kind, form in {**_COMPILED, "a password in an address": _PASSWORD_IN_URL}.items():
+        found += [(each.start(), kind) for each in form.finditer(text)]
+    for each in _ASSIGNED.finditer(text):
+        if names_a_secret(each[1]) and _is_random(each[2]):
+            found.append((each.start(), "a random value under such a name"))
+    yield from sorted({(text.count("\n", 0, start) + 1, kind) for start, kind in found if start >= 0})
 
 
 def names_a_secret(name: str) -> bool:

@@ -9,6 +9,7 @@ from urllib.parse import quote
 import pytest
 import yaml
 
+import fusion
 from fusion import pipeline
 from fusion.cli import boundary
 from fusion.training import fit
@@ -95,6 +96,18 @@ def test_what_is_searched_are_all_files_that_a_run_writes(ended):
     found = holding(folder, {b"small"})  # the name of the run, which is no secret
     assert {"runs/small/config.yaml", "runs/small/fused/README.md"} <= set(found)
     assert [name for name in found if name.endswith("training_args.bin")]
+
+
+def test_what_would_be_uploaded_of_it_is_the_model_its_card_and_the_report(ended, monkeypatch):
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+    folder, *_ = ended
+    pushed = fusion.push(folder / "runs/small", "me/small", dry_run=True)
+    names = {name for name in pushed.files if not name.startswith("report/")}
+    model = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    assert names - {"chat_template.jinja"} == model | {"README.md", "fusion.json", "report.html"}
+    assert {name.rpartition(".")[2] for name in pushed.files.keys() - names} == {"png"}
+    assert pushed.left == ()
 
 
 @pytest.mark.parametrize("secret", VALUES, ids=list(SECRETS))
