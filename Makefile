@@ -3,7 +3,7 @@
 #   make quickstart   fuse three tiny models on this machine and print what came of it
 #   make test         run the tests
 #
-# and, by hand on a quiet machine: make benchmarks, make architectures, make slow, make faults.
+# and, by hand on a quiet machine: make benchmarks, make architectures, make notebook, make slow, make faults.
 #
 # Without an NVIDIA GPU, constraints.txt names a torch release whose CPU build a package index or PIP_FIND_LINKS may offer.
 # The tests run with the releases of requirements.lock (all but torch and what belongs to CUDA): make LOCK= test takes the
@@ -20,7 +20,7 @@ INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python $(FIND_LINKS) $(
 BYTECODE := env -u PYTHONDONTWRITEBYTECODE
 TEST_ENV := $(BYTECODE) OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 DS_ACCELERATOR=cpu
 
-.PHONY: quickstart test slow faults benchmarks architectures lint lock clean
+.PHONY: quickstart test slow faults benchmarks architectures notebook lint lock clean
 
 quickstart: $(VENV)/.core
 	$(BYTECODE) OMP_NUM_THREADS=1 $(BIN)/fusion run configs/quickstart.yaml  # models this small gain nothing from more
@@ -39,6 +39,9 @@ benchmarks: $(VENV)/.dev
 
 architectures: $(VENV)/.dev
 	$(TEST_ENV) $(BIN)/python -m tests.architectures --write docs/architectures.md
+
+notebook: $(VENV)/.dev
+	$(TEST_ENV) $(BIN)/python -m tests.helpers.notebook --write
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

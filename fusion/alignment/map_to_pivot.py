@@ -44,8 +44,15 @@ def map_to_pivot(
 
     Returns:
         The numbers of the C pairs that can be compared (places in `pairs`), and the mapped rows, one for each.
+
+    Raises:
+        ValueError: Where the pivot's rows have no `token`.
     """
-    assert pivot.token is not None
+    if pivot.token is None:
+        raise ValueError(
+            "map_to_pivot needs the pivot's tokens, which rows of a cache leave out: give the positions of a batch, such as "
+            "targets.positions of FusionCollator, or Positions(prefix, example, token)."
+        )
     pivot_end, source_end = token_ends(pivot)[pairs.pivot], token_ends(source)[pairs.source]
     reaches = (
         (pivot_end >= 0) & (source_end >= pivot_end) & ((pivot_end == END_OF_EXAMPLE) | (source_end < END_OF_EXAMPLE))

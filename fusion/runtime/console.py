@@ -83,9 +83,12 @@ def pending_bar(title: str, unit: str = "") -> Iterator[Callable[[int], Callable
 
 
 def _moving_bar() -> Progress:
+    # a notebook flushes stderr to draw; were that our bar's own, it would draw what it holds, which flushes it, without end
+    redirect = not console.is_jupyter
     return Progress(
         TextColumn("  {task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=console,
+        TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=console, redirect_stdout=redirect,
+        redirect_stderr=redirect,
     )  # fmt: skip
 
 

@@ -127,6 +127,11 @@ def test_what_does_not_fit_together_is_refused(place):
         fusion.FusionCollator(place / "pivot", ROWS, {"one": cache}, {"one": place / "source"})
     with pytest.raises(ValueError, match="caches are of one, tokenizers of two"):
         fusion.FusionCollator(place / "pivot", ROWS[:1], {"one": cache}, {"two": place / "source"})
+    rows = cache.rows([fusion.read_examples(ROWS)[0].id])
+    with pytest.raises(
+        ValueError, match=r"map_to_pivot needs the pivot's tokens.*targets\.positions of FusionCollator"
+    ):
+        fusion.map_to_pivot(rows, rows, fusion.align(rows, rows), torch.arange(10))
     with pytest.raises(ValueError, match="exact or first_piece"):
         fusion.vocabulary_map(None, None, kind="nearest")
     with pytest.raises(ValueError, match="dtw.*texts"):

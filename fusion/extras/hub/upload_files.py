@@ -119,7 +119,7 @@ def _undamaged_files(fused: Path) -> set[str]:
         raise ValueError(
             f"{fused} is not what was written: {'; '.join(damage.values())}. Run `fusion run` again, which makes it anew."
         )
-    return set(states)
+    return set(states or ())
 
 
 def _undamaged_merge(merged: Path) -> set[str]:
