@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fusion.api.runs import Run
 from fusion.extras.hub import Pushed, PushSettings, push_folder
+
+if TYPE_CHECKING:
+    from fusion.api.runs import Run  # which imports all that a run needs
 
 
 def push(
@@ -39,7 +42,7 @@ def push(
         PermissionError: Where there is no token, or it may not write there.
         ConnectionError: Where the hub or the network failed; another call goes on.
     """
-    folder = run.folder if isinstance(run, Run) else Path(run)
+    folder = Path(run) if isinstance(run, (str, Path)) else run.folder
     settings = PushSettings(
         private=private,
         revision=revision,

@@ -14,6 +14,8 @@ from fusion.core.secrets import hide
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 LONGEST_NAME = 96
+STATUS_IN_XET = re.compile(r"HTTP status \w+ error \((\d{3})")
+"""How the client for large files passes on what a server answers."""
 COMMIT = re.compile(r"[0-9a-f]{40}")
 AGAIN = "Run the same command again: large files that arrived are not sent twice, and nothing changes there until all are in."
 
@@ -111,7 +113,9 @@ class HubRepository:
         if isinstance(error, OfflineModeIsEnabled):
             return ConnectionError("HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set, so nothing is uploaded. Unset it.")
         if isinstance(error, HfHubHTTPError):
-            return self._status(error, " ".join((error.server_message or "").split()))
+            return self._refusal(error.response.status_code, " ".join((error.server_message or "").split()))
+        if found := STATUS_IN_XET.search(said):
+            return self._refusal(int(found[1]), said)
         if isinstance(error, OSError) and error.filename is not None:
             return None  # of a file here, and the system says which
         if isinstance(error, PermissionError):
@@ -122,9 +126,8 @@ class HubRepository:
             return ConnectionError(f"The connection to {hub} failed ({type(error).__name__}: {said}). {AGAIN}")
         return None
 
-    def _status(self, error: HfHubHTTPError, reason: str) -> Exception:
-        hub, status = self.api.endpoint, error.response.status_code
-        because = f": {reason}" if reason else ""
+    def _refusal(self, status: int, reason: str) -> Exception:
+        hub, because = self.api.endpoint, f": {reason}" if reason else ""
         if status == 401:
             return PermissionError(
                 f"{hub} does not accept the token (401{because}). Export a valid one as HF_TOKEN, or run `hf auth login`."

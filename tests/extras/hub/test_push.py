@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 
 import huggingface_hub
 import pytest
@@ -199,6 +200,23 @@ def test_a_redirect_to_another_host_does_not_carry_the_token_there(hub, run, whe
     assert other.seen
     assert {seen["authorization"] for seen in other.seen} == {None}
     assert not [seen for seen in other.seen if TOKEN in json.dumps(seen, default=str)]
+
+
+@pytest.mark.skipif(find_spec("hf_xet") is None, reason="large files go by Xet with hf-xet alone")
+def test_by_xet_the_storage_gets_its_own_token_and_the_commit_names_the_right_contents(hub, run, monkeypatch, tmp_path):
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+    monkeypatch.setenv("HF_XET_CACHE", str(tmp_path))
+    storage = hub_double.XetStorage()
+    with hub_double.serve(storage) as hub.xet_storage:
+        hub.faults = {"xet-write-token": [403]}
+        assert "The token may not write to me/small on" in said(run, "me/small")
+        hub.faults = {}
+        fusion.push(run, "me/small")
+    for name in ("model.safetensors", "report/bars.png"):
+        assert hub.files("me/small")[name] == hub_double.sha256(contents(run)[name]).encode()
+    assert len(storage.asked("POST /v1/xorbs")) == 2
+    assert {seen["authorization"] for seen in storage.seen} == {f"Bearer {hub_double.XET_TOKEN}"}
+    assert not [seen["what"] for seen in (*hub.seen, *storage.seen) if sent_token(seen)]
 
 
 def test_a_hub_that_is_not_there_or_may_not_be_asked_is_said(hub, run, monkeypatch):

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 import fusion
 from fusion.extras.hub.upload_files import collect_files
-from tests.helpers import tiny
+from tests.helpers import runs, tiny
 from tests.helpers.finished_runs import PUSHED, finished_run, mark_fused
 
 KEY = "hf_Zk39Qw7XmPtRvYbNcJsGfAeUoTiLd"
@@ -50,6 +50,12 @@ def test_a_dry_run_lists_files_and_asks_for_no_token(run, monkeypatch):
     monkeypatch.delenv("HF_TOKEN", raising=False)
     pushed = fusion.push(run, "me/small", dry_run=True)
     assert (pushed.url, pushed.files) == (None, collect_files(run).sizes)
+
+
+def test_what_a_run_returned_is_taken_as_its_folder_is(tmp_path):
+    made = fusion.Run(runs.config(tmp_path))
+    folder = finished_run(made.folder)
+    assert fusion.push(made, "me/small", dry_run=True) == fusion.push(str(folder), "me/small", dry_run=True)
 
 
 def test_damaged_weights_are_refused(run):
