@@ -83,7 +83,7 @@ class Memory:
 
 
 def model_states(model: Architecture, engine: EngineOption, precision: Precision, processes: int) -> Memory:
-    """Weights, gradients, AdamW's moments and buffers.
+    """Return the bytes of one process for weights, gradients, AdamW's two moments and buffers, as the engine spreads them.
 
     Torch keeps gradients and both moments in the type of the weights, which accelerate makes float32 for FSDP2 in mixed
     precision. DeepSpeed keeps a float32 copy of the weights and both moments beside them, 12 bytes a parameter, which ZeRO-1

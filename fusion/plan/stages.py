@@ -60,7 +60,7 @@ def plan(context: RunContext, count: bool = False) -> RunPlan:
 
 
 def _responses(planner: Planner) -> list[StageEstimate]:
-    """Of those sources that run here; nothing where the data's own responses are learned from."""
+    """Estimate the answering of each source that runs here; none where the data's own responses are learned from."""
     context = planner.context
     if not context.has_generated_responses:
         return []
@@ -111,7 +111,7 @@ def _extract(planner: Planner, name: str) -> StageEstimate:
 
 
 def _row(extract: Extract, pivot: bool, vocabulary: int, width: int) -> float:
-    """Bytes that a row takes, with `width` numbers of hidden state.
+    """Return the bytes that a cached row takes, with `width` numbers of hidden state.
 
     Of entries drawn at random, the share of different ones is the paper's: 12 of 50 (a guess here).
     """

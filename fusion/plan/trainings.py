@@ -145,7 +145,7 @@ def _recomputes_logits(planner: Planner, rows: float) -> bool:
 
 
 def model_bytes(size: Architecture, config: Config) -> int:
-    """Bytes of a saved model."""
+    """Return the bytes of a saved model, in the type that the run trains in."""
     return size.parameters * BYTES_PER_NUMBER[config.dtype]
 
 

@@ -7,7 +7,7 @@ BYTES = {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
 
 
 def unit(count: Number) -> str:
-    """The unit that suits so many bytes."""
+    """Return the unit, such as MB, in which so many bytes have one to three digits."""
     return next((name for name, one in BYTES.items() if count < 999.5 * one), "TB")
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def key_value_table(title: str, values: Mapping[str, str]) -> ConsoleTable:
-    """One line for each name and its value."""
+    """Return a table with a row for each entry of a mapping: its name, and its value."""
     table = ConsoleTable("", "", title=title, show_header=False)
     for name, value in values.items():
         table.add_row(name, value)
@@ -21,7 +21,7 @@ def key_value_table(title: str, values: Mapping[str, str]) -> ConsoleTable:
 
 
 def responses_table(counts: Sequence[ResponseCounts]) -> ConsoleTable:
-    """One line for each source and domain."""
+    """Return a table of what sources answered: a row for each source and domain."""
     table = ConsoleTable(
         "source",
         "domain",
@@ -37,7 +37,7 @@ def responses_table(counts: Sequence[ResponseCounts]) -> ConsoleTable:
 
 
 def acceptance_table(name: str, measured: Sequence[Acceptance]) -> ConsoleTable:
-    """One line for each temperature."""
+    """Return a table of how many draft tokens were accepted: a row for each temperature of sampling."""
     depth = len(measured[0].acceptance_rates)
     table = ConsoleTable(
         title=f"{name}: draft tokens accepted",

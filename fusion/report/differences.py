@@ -51,7 +51,7 @@ class MetricDifferences:
 
     @property
     def regressions(self) -> dict[str, list[str]]:
-        """Pivot and plain fine-tuning -> domains in which the fused model is shown to be worse; those with any."""
+        """By the name of another model (pivot, plain fine-tuning): domains in which the fused one is shown to be worse."""
         found: dict[str, list[str]] = {}
         for row in self.rows:
             for name, difference in row.differences.items():
@@ -136,7 +136,7 @@ def _shares(metric: str, gaps: Mapping[str, Mapping[tuple[str, str], Gap]]) -> d
 
 
 def bounded(share: Interval | None) -> TypeGuard[Interval]:
-    """Whether there is a share whose interval is finite on both sides."""
+    """Return whether a share of the gap was computed, and its interval is finite on both sides."""
     return share is not None and math.isfinite(share.half)
 
 

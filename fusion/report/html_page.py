@@ -114,7 +114,7 @@ def palette(contents: RunContents) -> dict[str, str]:
 
 
 def _write_images(folder: Path, figures: RunFigures) -> None:
-    """PNG of each figure; those of an earlier page that has more of them go."""
+    """Write each figure as PNG, and delete those of an earlier page that this one does not have."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.png"):
         if old.stem not in figures:

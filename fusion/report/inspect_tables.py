@@ -21,7 +21,7 @@ from fusion.runtime.console_table import ConsoleTable
 
 
 def overview_table(models: Sequence[Overview]) -> ConsoleTable:
-    """One line a model."""
+    """Return a table of the models of a run, a row for each: its type, vocabulary, prompts, tokens it shares, and cache."""
     table = ConsoleTable(
         "model", "type", "vocabulary", "prompts", "same tokens", "mapped tokens", "cache",
         title="Models", caption="same, mapped: share of a source's vocabulary that the pivot has, byte for byte or by the map",
@@ -62,7 +62,7 @@ def rescaling_table(name: str, entries: Sequence[Rescaling]) -> ConsoleTable:
 
 
 def graph_tables(name: str, distances: GraphDistances) -> list[RenderableType]:
-    """One line for each way to the distance of the pivot's graphs from a source's, and what it comes to."""
+    """Return a table of how far a source's graphs lie from the pivot's, a row for each way to compute it, and a sentence."""
     known, count = distances.values[EXACT], len(distances.values[EXACT])
     if not count:
         return [f"{name}: no example has rows of the pivot and of this source\n"]
@@ -97,7 +97,7 @@ MAX_TOKENS = 20
 
 
 def classes_table(name: str, entries: Sequence[TokenClass], tokenizer: Any) -> ConsoleTable:
-    """One line for each of the most frequent tokens, and the mean over all."""
+    """Return a table of mean predictions before the most frequent tokens, a row for each, and one for the mean over all."""
     models = list(entries[0].predictions) if entries else ["source"]
     table = ConsoleTable(
         title=f"{name}: what is expected where a token follows, over {len(entries):,} tokens",
@@ -135,7 +135,7 @@ def _prediction_cells(predictions: Mapping[str, ClassPrediction]) -> list[str]:
 
 
 def _mean_prediction(predictions: Sequence[ClassPrediction]) -> ClassPrediction:
-    """Each number's mean over those that are known."""
+    """Return the mean of each number over the tokens for which it is known."""
     known = [
         [value for prediction in predictions if not isnan(value := getattr(prediction, f.name))]
         for f in fields(ClassPrediction)
@@ -144,7 +144,7 @@ def _mean_prediction(predictions: Sequence[ClassPrediction]) -> ClassPrediction:
 
 
 def concepts_table(models: Mapping[str, Dissection], units: str) -> ConsoleTable:
-    """One line a concept: how often it holds, and how many units of each model stand for it."""
+    """Return a table with a row for each concept: how often it holds, and how many units of each model detect it."""
     one = next(iter(models.values()))
     hidden = [found.concept for found in one.concepts if found.max_iou <= IOU_THRESHOLD]
     table = ConsoleTable(

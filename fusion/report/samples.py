@@ -58,7 +58,7 @@ def _models(contents: RunContents, suite: str, questions: Sequence[Answers]) -> 
 
 
 def _chosen(questions: Sequence[Answers], fused: str | None) -> list[tuple[str, Answers]]:
-    """The questions to show, each with what it is an example of."""
+    """Return the questions of a domain to show, each as an example of one that was won or one that was lost."""
     judged = [(each, v) for each in questions if fused is not None and (v := _verdicts(each)).get(fused) is not None]
     if fused is None or not judged:
         return [(JUST_FIRST, each) for each in questions[: 2 * SAMPLES_OF_A_KIND]]
@@ -76,7 +76,7 @@ def _verdicts(answers: Answers) -> dict[str, bool | None]:
 
 
 def _others(verdicts: dict[str, bool | None], fused: str, *, right: bool) -> int:
-    """How many of the other models are right, or wrong."""
+    """Count the other models that answered a question right (or wrong)."""
     return sum(verdict is right for model, verdict in verdicts.items() if model != fused)
 
 
@@ -99,7 +99,7 @@ def passed(sample: Sample) -> bool | None:
 
 
 def shortened(text: str) -> str:
-    """The text, or its beginning and how much is left."""
+    """Return a text, or where it is long its beginning and how many characters are left out."""
     return (
         text
         if len(text) <= MAX_CHARACTERS

@@ -34,7 +34,7 @@ def candidates(context: RunContext) -> dict[str, tuple[ModelRef, str, str]]:
 def evaluate_one(
     context: RunContext, name: str, where: tuple[ModelRef, str, str], how: heldout.HeldoutSettings
 ) -> bool:
-    """Put the held-out examples to one model; whether there was something to do."""
+    """Measure one model on the held-out examples. Returns whether it was done now, and not by an earlier start."""
     ref, reader, identity = where
     file = context.config.folder / "eval" / name / "heldout.json"
     ids = fingerprint({"ids": [example.id for example in context.heldout_examples]})

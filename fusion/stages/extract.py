@@ -52,7 +52,7 @@ def cache_writer(context: RunContext, name: str, folder: Path | None = None) -> 
 
 
 def open_source(context: RunContext, name: str, ref: ModelRef | None = None) -> Source:
-    """A model made ready to give the rows that `cache_writer` keeps; `ref` in its place where there are several."""
+    """Load a model, ready to give the rows that `cache_writer` keeps; `ref` instead, where a source has several models."""
     extract, size = context.config.extract, vocabulary_size(context.tokenizers[name])
     k = 1 if name == "pivot" else size if extract.top_k == "all" else min(extract.top_k, size)
     wanted = SourceRequest(
@@ -73,7 +73,7 @@ def checked_cache(writer: CacheWriter) -> Cache:
 
 
 def extract_one(context: RunContext, name: str, writer: CacheWriter) -> Cache:
-    """Write the missing shards of one model, together with whatever other processes are at it."""
+    """Let a model read the examples that have no rows yet, beside other processes that may do the same; return the cache."""
     texts, place = context.encoded(name), {id: number for number, id in enumerate(context.ids)}
     lengths = texts.lengths
     sizes = {n: int(lengths[[place[id] for id in writer.examples(n)]].sum()) for n in writer.missing()}
@@ -131,16 +131,19 @@ def _readers(context: RunContext, name: str) -> dict[str, int]:
 def _together(
     sources: Sequence[Source], reader: Sequence[int], texts: Sequence[Encoded], progress: Callable[[int], None]
 ) -> LogitRows:
-    """Rows of all texts in their order, each read by its own of several models."""
+    """Return the rows of all texts in their order; each text is read by its own model, which was not trained on it."""
     if len(sources) == 1:
         return sources[0].rows(texts, progress)
     read = []
     for number in sorted(set(reader)):
         mine = [at for at, its in enumerate(reader) if its == number]
         rows = sources[number].rows([texts[at] for at in mine], progress)
+        # a source numbers the texts that it was given: here they get back their numbers among all
         read.append(replace(rows, example=rows.example.new_tensor(mine)[rows.example.long()]))
     together = LogitRows.cat(read)
-    return together.select(together.example.argsort(stable=True))
+    return together.select(
+        together.example.argsort(stable=True)
+    )  # stable: rows of an example stay in the order of its text
 
 
 def refuse_unknown(context: RunContext, caches: dict[str, Cache]) -> None:

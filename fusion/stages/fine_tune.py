@@ -1,4 +1,4 @@
-"""The stage in which a source learns the style of the training data before it teaches."""
+"""The stage in which a source is fine-tuned on the training data, so that it expects such texts, before it teaches."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from fusion.stages.train import train_one
 
 
 def fine_tune_one(training: RunContext, name: str) -> bool:
-    """Fine-tune a source on the data's own responses; whether there was something to do.
+    """Fine-tune a source on the data's own responses. Returns whether it was done now, and not by an earlier start.
 
     `training` is one of `RunContext.fine_tunings`: the run in which this source stands in the pivot's place, alone.
     """

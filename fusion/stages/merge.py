@@ -25,7 +25,7 @@ MERGED = "pairwise/merged"
 
 
 def merge_all(context: RunContext) -> bool:
-    """Merge all pairwise models; whether there was something to do."""
+    """Merge all pairwise models. Returns whether it was done now, and not by an earlier start."""
     folder = context.config.folder / "train" / MERGED
     parts = [context.config.folder / "train" / pairwise_name(source.name) for source in context.config.sources]
     key = {"method": context.config.merge.model_dump(), "models": [artifact_key(part) for part in parts]}
@@ -45,7 +45,7 @@ def merge_all(context: RunContext) -> bool:
 
 
 def fuse_chosen(context: RunContext) -> bool:
-    """Copy the chosen model to fused/, whole or not at all; whether there was something to do."""
+    """Copy the chosen model to fused/, whole or not at all. Returns whether it was done now, and not by an earlier start."""
     chosen = context.config.folder / "train" / (MERGED if context.config.chosen == "pairwise" else "unified")
     folder = context.config.folder / "fused"
     lineage = {"from": context.config.chosen, "made": artifact_key(chosen), "models": context.fingerprints}

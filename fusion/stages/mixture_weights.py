@@ -53,8 +53,10 @@ def spans_of(
 
 def mixture(score: Float[Tensor, "S n"]) -> Float[Tensor, " S"]:
     """The shares that make the mean log-likelihood of the mixture greatest, within `GAP`, from log-likelihoods in nats."""
-    likely = (score.double() - score.double().amax(0)).exp()  # a factor on a span changes nothing
+    # less the largest, for exp of a long span's log-likelihood is 0 even in float64; a factor on a span changes nothing
+    likely = (score.double() - score.double().amax(0)).exp()
     w = torch.full((len(score),), 1 / len(score), dtype=torch.float64)
+    # EM for the shares alone: each round raises the mean log-likelihood, which is concave, and keeps the sum of the shares at 1
     for _ in range(ROUNDS):
         better = (likely / (w @ likely)).mean(1)
         if better.max() - 1 < GAP:

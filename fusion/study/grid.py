@@ -79,6 +79,6 @@ class StudyGrid:
         return parse(raw, f"{self.study.name}, {arm}")
 
     def _shared(self, arm: str, name: str) -> dict[str, Any]:
-        """What all runs have in common: caches and trainings are shared, and the baseline is an arm of its own."""
+        """Settings of every run: one store, so that caches and trainings are shared; no baseline, for that is an arm itself."""
         places = {"name": name, "runs": str(self.folder / arm), "store": str(self.folder / STORE)}
         return {**places, "baseline": False, "evaluation": {"original_models": False}}

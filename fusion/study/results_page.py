@@ -82,7 +82,7 @@ def summary(results: StudyResults) -> str:
 
 
 def caption(results: StudyResults) -> str:
-    """How to read the tables."""
+    """Return a paragraph that says how to read the tables: what is compared, over what, and what the marks mean."""
     runs = results.by_arm[results.baseline]
     several = len(runs) > 1
     over = (

@@ -56,7 +56,9 @@ def run(grid: StudyGrid, jobs: int = 1) -> StudyResults:
             [(f"{arm}, seed {seed}", grid.run(arm, chosen[arm], seed)) for seed in seeds for arm in arms]
         )
         lines.note = ""
-    by_arm = {arm: found[index :: len(arms)] for index, arm in enumerate(arms)}
+    by_arm = {
+        arm: found[index :: len(arms)] for index, arm in enumerate(arms)
+    }  # the runs go round the arms, seed by seed
     results = StudyResults(grid.study.baseline, chosen, by_arm, original)
     write_results(results, grid.folder, grid.study.name)
     return results
@@ -77,7 +79,7 @@ def refuse_shared_examples(grid: StudyGrid) -> None:
 
 
 def tune(grid: StudyGrid, executor: RunExecutor) -> dict[str, Setting]:
-    """Arm -> the setting whose trainings do best on the validation data; the first of several equals."""
+    """Return for each arm, by its name, the setting whose trainings do best on the validation data; the first of equals."""
     tuning = grid.study.tuning
     if tuning is None:
         return {arm: {} for arm in grid.study.arms}
@@ -128,7 +130,7 @@ class RunExecutor:
     jobs: int = 1
 
     def measure(self, named_runs: Sequence[NamedRun]) -> list[Result]:
-        """Results in the order of the runs."""
+        """Make and measure the runs, several at a time, and return their results in the order of the runs."""
         if self.jobs == 1:
             return [self._measure_here(label, config) for label, config in named_runs]
         found: dict[int, Result] = {}

@@ -138,7 +138,7 @@ def _panel(axes: Axes, panel: Panel, look: Look, number: int, longest: float) ->
 
 
 def _whisker(axes: Axes, interval: Interval, scale: float, index: int) -> float:
-    """Draw the interval, where it has ends and a width; where it ends."""
+    """Draw an interval, if it has finite ends and a width; return where its right end is, next to which the number stands."""
     low, high = interval.low * scale, interval.high * scale
     if not (math.isfinite(low) and math.isfinite(high)) or low == high:
         return interval.value * scale

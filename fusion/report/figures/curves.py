@@ -30,7 +30,7 @@ TOTALS = {"loss": "total", "grad_norm": "gradient norm", "entropy": "entropy, na
 
 @rc_context(STYLE)
 def curves(logs: Mapping[str, Log], prefix: str = "loss", look: Look | None = None) -> Figure:
-    """A panel for each run of the trainer: `prefix` itself (bold) and every `prefix/<part>` over steps.
+    """Draw a panel for each training: the logged number `prefix` (bold) and each `prefix/<part>`, such as a term, over steps.
 
     A part that ends in the name of a source has its colour. Raises ValueError where no log has such a key.
     """
@@ -95,7 +95,7 @@ def curve_lines(log: Log, prefix: str) -> dict[str, Line]:
 
 
 def _thinned(steps: Sequence[int | float], values: Sequence[int | float]) -> Line:
-    """At most `POINTS` points: each the mean of as many neighbours as that takes."""
+    """Return at most `POINTS` points of a curve, each the mean of neighbouring ones."""
     size = math.ceil(len(steps) / POINTS)
     starts = range(0, len(steps), max(1, size))
     return tuple([float(np.mean(numbers[i : i + size])) for i in starts] for numbers in (steps, values))  # type: ignore[return-value]

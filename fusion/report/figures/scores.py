@@ -122,7 +122,7 @@ def _show_edges(axes: Axes) -> None:
 def _spokes(
     axes: Axes, domains: Sequence[str], lines: Mapping[str, list[float]], first: str, look: Look
 ) -> dict[str, Artist]:
-    """Draw the lines; the drawn line of each label."""
+    """Draw a line for each model, and return it by its label, for the legend."""
     angles, handles = np.linspace(0, 2 * np.pi, len(domains), endpoint=False).tolist(), {}
     for index, (name, line) in enumerate(lines.items()):
         style: dict[str, Any] = {"color": look.colour(name, index), "lw": 2.2 if name == first else 1.4}
