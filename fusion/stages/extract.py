@@ -141,9 +141,8 @@ def _together(
         # a source numbers the texts that it was given: here they get back their numbers among all
         read.append(replace(rows, example=rows.example.new_tensor(mine)[rows.example.long()]))
     together = LogitRows.cat(read)
-    return together.select(
-        together.example.argsort(stable=True)
-    )  # stable: rows of an example stay in the order of its text
+    # stable: rows of an example stay in the order of its text
+    return together.select(together.example.argsort(stable=True))
 
 
 def refuse_unknown(context: RunContext, caches: dict[str, Cache]) -> None:
