@@ -55,6 +55,7 @@ def test_help_names_every_command_and_imports_no_torch():
         "report",
         "inspect",
         "launch",
+        "push",
         "recipes",
         "schema",
     ):

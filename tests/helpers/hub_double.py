@@ -52,7 +52,8 @@ class Hub:
     owners: tuple[str, ...] = ("me",)
     """Who may be written to with the token."""
     faults: dict[str, list[Any]] = field(default_factory=dict)
-    """By a part of `METHOD /path`: what the next such requests get instead: a status, an address to go to, or `hang up`."""
+    """By a part of `METHOD /path`: what the next such requests get instead: a status, an address to go to, an
+    answer of another kind, or `hang up`."""
     seen: list[dict[str, Any]] = field(default_factory=list)
     url: str = ""
     xet_storage: str = ""
@@ -191,7 +192,9 @@ def serve(hub: Hub, host: str = "127.0.0.1") -> Iterator[str]:
             if fault == "hang up":
                 self.connection.close()
                 return
-            if isinstance(fault, str):
+            if isinstance(fault, (bytes, dict)):
+                self._send(200, fault)
+            elif isinstance(fault, str):
                 self._send(302, {}, {"Location": f"{fault}{path}"})
             elif fault is not None:
                 self._send(fault, {"error": f"told to answer {fault}"})
@@ -211,7 +214,7 @@ def serve(hub: Hub, host: str = "127.0.0.1") -> Iterator[str]:
             return b"".join(parts)
 
         def _send(self, status, answer, headers=None):
-            data = json.dumps(answer).encode()
+            data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
             self.send_response(status)
             for name, value in (headers or {}).items():
                 self.send_header(name, value)

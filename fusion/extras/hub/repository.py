@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -118,6 +119,10 @@ class HubRepository:
             return self._refusal(int(found[1]), said)
         if isinstance(error, OSError) and error.filename is not None:
             return None  # of a file here, and the system says which
+        if isinstance(error, (json.JSONDecodeError, KeyError, TypeError)):  # of an answer that its client cannot read
+            return ConnectionError(
+                f"What {hub} answers is not a hub's. Is HF_ENDPOINT right, and the network free of a login page?"
+            )
         if isinstance(error, PermissionError):
             return PermissionError(f"The token may not write to {self.name} on {hub} ({said}).")
         if isinstance(error, ValueError):

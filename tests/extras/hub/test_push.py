@@ -226,6 +226,23 @@ def test_a_hub_that_is_not_there_or_may_not_be_asked_is_said(hub, run, monkeypat
     assert "HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set, so nothing is uploaded" in said(run, "me/small")
 
 
+@pytest.mark.parametrize(
+    ("where", "answer"),
+    [
+        ("GET /api/models", b"<html>log in first</html>"),
+        ("GET /api/models", b"[1]"),
+        ("POST /api/repos/create", {}),
+        ("/preupload/", {}),
+        ("/commit/", {}),
+        ("/commit/", b"<html>"),
+    ],
+)
+def test_an_answer_that_is_no_hubs_is_said(hub, run, where, answer):
+    hub.faults = {where: [answer]}
+    assert hub.url in (message := said(run, "me/small"))
+    assert "is not a hub's. Is HF_ENDPOINT right" in message or "preupload_info is improperly formatted" in message
+
+
 def test_what_the_hub_says_of_a_card_is_passed_on(hub, run, monkeypatch):
     def refuse(*_, **__):
         raise ValueError("Invalid metadata in README.md.\n- license must be one of these")
