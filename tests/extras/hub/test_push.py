@@ -206,8 +206,11 @@ def test_a_redirect_to_another_host_does_not_carry_the_token_there(hub, run, whe
 def test_by_xet_the_storage_gets_its_own_token_and_the_commit_names_the_right_contents(hub, run, monkeypatch, tmp_path):
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
     monkeypatch.setenv("HF_XET_CACHE", str(tmp_path))
-    storage = hub_double.XetStorage()
-    with hub_double.serve(storage) as hub.xet_storage:
+    storage, other = hub_double.XetStorage(), Hub()
+    with hub_double.serve(storage) as hub.xet_storage, hub_double.serve(other, "localhost") as elsewhere:
+        hub.faults = {"xet-write-token": [elsewhere]}
+        said(run, "me/small")
+        assert {seen["authorization"] for seen in other.seen} == {None}
         hub.faults = {"xet-write-token": [403]}
         assert "The token may not write to me/small on" in said(run, "me/small")
         hub.faults = {}
