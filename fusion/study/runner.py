@@ -56,9 +56,8 @@ def run(grid: StudyGrid, jobs: int = 1) -> StudyResults:
             [(f"{arm}, seed {seed}", grid.run(arm, chosen[arm], seed)) for seed in seeds for arm in arms]
         )
         lines.note = ""
-    by_arm = {
-        arm: found[index :: len(arms)] for index, arm in enumerate(arms)
-    }  # the runs go round the arms, seed by seed
+    # the runs went round the arms, seed by seed
+    by_arm = {arm: found[index :: len(arms)] for index, arm in enumerate(arms)}
     results = StudyResults(grid.study.baseline, chosen, by_arm, original)
     write_results(results, grid.folder, grid.study.name)
     return results
