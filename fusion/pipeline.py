@@ -6,6 +6,7 @@
     helping    what each source knows of each domain, against the pivot: printed before anything is trained
     train      the pivot on the text alone (the baseline), then on the text and its sources (unified, pairwise)
     merge      pairwise models become one
+    rounds     where the run has them: the pivot writes, its sources read that, and it learns from it
     fuse       the chosen model becomes fused/, an ordinary Hugging Face folder
     evaluate   pivot, sources, baseline and fused models on the held-out examples
     report     a table, report.html with its figures, and the model card of fused/
@@ -48,12 +49,17 @@ from fusion.stages.limits.refuse import refuse_limits, refuse_long_texts, refuse
 from fusion.stages.lineage import lineage
 from fusion.stages.merge import fuse_chosen, merge_all
 from fusion.stages.respond import choose_responses, generate_answers, prepare_checks, response_counts, score_answers
+from fusion.stages.rounds.context import RoundContext
+from fusion.stages.rounds.guard import RoundScore, best_round, score_round
+from fusion.stages.rounds.kept import keep_round, round_folder
+from fusion.stages.rounds.read import read_one, readers
+from fusion.stages.rounds.texts import judge_texts, write_texts
 from fusion.stages.train import train_one, training_source
 from fusion.training import BASELINE, trainings_of
 from fusion_eval.results import Result
 from fusion_eval.runners import heldout
 
-STAGES = ("respond", "extract", "train", "merge", "evaluate", "report")
+STAGES = ("respond", "extract", "train", "merge", "rounds", "evaluate", "report")
 SHARED = ("respond", "extract")
 """Stages that several starts may do at once: each claims what it works on."""
 
@@ -84,14 +90,14 @@ def run_stages(context: RunContext, until: str) -> None:
 
 
 def learn(context: RunContext, stages: int) -> None:
-    """Extract, then do `stages` of what follows: train, merge, evaluate, report."""
+    """Extract, then do `stages` of what follows: train, merge, rounds, evaluate, report."""
     context.record.update(**lineage(context))
     caches = extract(context)
     if distributed.is_main_process():
         record_caches(context, caches)
         show_helping(context, caches)
-    for stage in (train_all, merge_pairwise, evaluate, report)[:stages]:
-        if stage is train_all or distributed.is_main_process():  # the other processes only train
+    for stage in (train_all, merge_pairwise, learn_in_rounds, evaluate, report)[:stages]:
+        if stage in (train_all, learn_in_rounds) or distributed.is_main_process():  # the other processes only train
             stage(context, caches)
 
 
@@ -181,12 +187,67 @@ def train_all(context: RunContext, caches: dict[str, Cache]) -> None:
 
 
 def merge_pairwise(context: RunContext, _caches: dict[str, Cache]) -> None:
-    """Merge the pairwise models, if there are any, and put the chosen model into fused/."""
+    """Merge the pairwise models, if there are any, and put the chosen model into fused/, unless rounds go on from it."""
     if "pairwise" in context.config.strategies:
         with context.record.stage("merge") as note:
             note["skipped"] = not merge_all(context)
+    if context.config.rounds is None:
+        fuse(context)
+
+
+def fuse(context: RunContext) -> None:
+    """Put the chosen model into fused/."""
     with context.record.stage("fuse") as note:
         note["skipped"] = not fuse_chosen(context)
+
+
+def learn_in_rounds(context: RunContext, _caches: dict[str, Cache]) -> None:
+    """Let the pivot write, its sources read that, and the pivot learn from it; keep the round whose answers pass most often.
+
+    Nothing where the run has no rounds.
+    """
+    if (rounds := context.config.rounds) is None:
+        return
+    distributed.barrier()  # the main process has merged what rounds may begin from
+    scores = [score(context, 0)]
+    for number in range(1, rounds.count + 1):
+        go_round(context, number)
+        scores.append(score(context, number))
+    kept = best_round(scores) if rounds.keep == "best" and context.validation_examples else rounds.count
+    if distributed.is_main_process():
+        context.record.update(rounds={"kept": kept, "scores": [[asdict(each) for each in one] for one in scores]})
+        keep_round(context.config, kept)
+        fuse(context)
+    distributed.barrier()
+
+
+def go_round(context: RunContext, number: int) -> None:
+    """Do one round: write, check, read, train; it begins with the model of the round before."""
+    one = RoundContext.of(context, number, round_folder(context.config, number - 1) / "model")
+    with context.record.stage(f"round {number}: write") as note:
+        note["skipped"] = not write_texts(one)
+    with context.record.stage(f"round {number}: check") as note:
+        note["skipped"] = not judge_texts(one)
+    caches: dict[str, Cache] = {}
+    for name in readers(one):
+        with context.record.stage(f"round {number}: {name} reads") as note:
+            caches[name], did = read_one(one, name)
+            note["skipped"] = not did
+    names = {source.name for source in context.config.sources}
+    sources = [training_source(one, name, caches[name]) for name in caches if name in names]
+    with context.record.stage(f"round {number}: train") as note:
+        learn_from = [source.name for source in sources]
+        note["skipped"] = not train_one(one.learning, "unified", sources, learn_from, caches["pivot"])
+
+
+def score(context: RunContext, number: int) -> list[RoundScore]:
+    """Let the model after a round answer the validation prompts; nothing where there are none."""
+    if not context.validation_examples:
+        return []
+    with context.record.stage(f"round {number}: validate") as note:
+        found, did = score_round(context, number, round_folder(context.config, number) / "model")
+        note["skipped"] = not did
+    return found
 
 
 def evaluate(context: RunContext, _caches: dict[str, Cache]) -> None:

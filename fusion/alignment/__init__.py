@@ -21,6 +21,7 @@ from fusion.alignment.dtw import dtw
 from fusion.alignment.map_to_pivot import map_to_pivot
 from fusion.alignment.prefix import match_prefixes
 from fusion.alignment.spelling_distance import SpellingDistance
+from fusion.alignment.stop import gold_of_stop
 from fusion.alignment.token_map import coverage, exact_map, first_piece_map, map_entries
 from fusion.alignment.truncate import truncate
 from fusion.core.rows import Pairs, Positions
@@ -40,6 +41,7 @@ __all__ = [
     "dtw",
     "exact_map",
     "first_piece_map",
+    "gold_of_stop",
     "map_entries",
     "map_to_pivot",
     "match_prefixes",

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fusion.alignment.spelling_distance import SpellingDistance
 from fusion.alignment.token_map import ControlTokenPairs, exact_map, first_piece_map
-from fusion.data.answer_end import end_of_turn
+from fusion.data.answer_end import end_of_turn, stop_event
 from fusion.data.prompt_format import PromptFormat
 from fusion.tokenizers import tokenize, vocabulary_bytes
 
@@ -17,9 +17,9 @@ def vocabulary_map(kind: str, source: Any, pivot: Any, formats: tuple[PromptForm
     """Pivot id of each id of the source, -1 for none; shape [V_source].
 
     `exact` maps tokens that stand for the same bytes; `first_piece` maps every token to the first piece of what the pivot's
-    tokenizer makes of its bytes. What ends an answer of one (see `end_of_turn`) is the end of turn of the other.
+    tokenizer makes of its bytes. Whatever ends an answer of the source (see `stop_event`) is the end of turn of the pivot.
     """
-    control_tokens = _end_of_turn_pair(source, pivot, formats)
+    control_tokens = _stop_pairs(source, pivot, formats)
     if kind == "exact":
         return exact_map(vocabulary_bytes(source), vocabulary_bytes(pivot), control_tokens)
 
@@ -34,6 +34,11 @@ def spelling_distance(source: Any, pivot: Any, formats: tuple[PromptFormat, Prom
     return SpellingDistance.from_token_bytes(
         vocabulary_bytes(pivot), vocabulary_bytes(source), _end_of_turn_pair(source, pivot, formats)
     )
+
+
+def _stop_pairs(source: Any, pivot: Any, formats: tuple[PromptFormat, PromptFormat]) -> ControlTokenPairs:
+    pivot_id = end_of_turn(pivot, formats[1])
+    return [] if pivot_id is None else [(source_id, pivot_id) for source_id in stop_event(source, formats[0])]
 
 
 def _end_of_turn_pair(source: Any, pivot: Any, formats: tuple[PromptFormat, PromptFormat]) -> ControlTokenPairs:

@@ -69,6 +69,12 @@ def train(config: ConfigFile, override: Set = []) -> None:  # noqa: B006
 
 
 @app.command()
+def rounds(config: ConfigFile, override: Set = []) -> None:  # noqa: B006
+    """Do the run up to its rounds and through them: the pivot writes, its sources read that, and it learns from it."""
+    until(config, override, "rounds")
+
+
+@app.command()
 def launch(
     config: ConfigFile,
     on: Annotated[str, typer.Option("--on", help="local, torchrun, deepspeed, slurm or kubernetes.")],

@@ -2,10 +2,11 @@
 
 from fusion.config.data import Data, DataSettings
 from fusion.config.models import BUILTIN, ModelSettings, SourceSettings
-from fusion.config.run import Config, fine_tuning, plain_fine_tuning
+from fusion.config.rounds import Rounds
+from fusion.config.run import Config, fine_tuning, plain_fine_tuning, round_config
 from fusion.config.stages import Evaluation, Extract, Plan
 
 __all__ = [
-    "BUILTIN", "Config", "Data", "DataSettings", "Evaluation", "Extract", "ModelSettings", "Plan", "SourceSettings",
-    "fine_tuning", "plain_fine_tuning",
+    "BUILTIN", "Config", "Data", "DataSettings", "Evaluation", "Extract", "ModelSettings", "Plan", "Rounds",
+    "SourceSettings", "fine_tuning", "plain_fine_tuning", "round_config",
 ]  # fmt: skip

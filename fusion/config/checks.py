@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from fusion.config.conflicts import Choices, conflicts
@@ -19,7 +19,7 @@ from fusion.training.validation import EVAL_ARGUMENTS, validation_arguments
 if TYPE_CHECKING:
     from fusion.config.run import Config
 
-RESERVED = {"pivot", "fine-tuned", "baseline", "unified", "pairwise", "merged", "fused", "mean", "chosen"}
+RESERVED = {"pivot", "fine-tuned", "baseline", "unified", "pairwise", "merged", "fused", "mean", "chosen", "rounds"}
 """Names that a run uses itself, in its folders and tables."""
 
 
@@ -30,9 +30,30 @@ def check(config: Config) -> None:
         _learned_from_the_data,
     )  # fmt: skip
     mistakes = [mistake for rule in (*rules, _rows_hold_what_is_read) if (mistake := _mistake(rule, config))]
-    mistakes += [*conflicts(_choices(config)), *without_effect(config)]
+    mistakes += [*conflicts(_choices(config)), *without_effect(config), *_rounds(config)]
     if mistakes:
         raise ValueError("\n".join(mistakes))
+
+
+def _rounds(config: Config) -> Iterator[str]:
+    """What objectives of rounds read is there, as for those of the first training; and texts can be written and checked."""
+    if config.rounds is None:
+        return
+    update = {"objectives": config.rounds.objectives, "weighting": config.rounds.weighting or config.weighting}
+    alike = config.model_copy(update={**update, "strategies": ["unified"], "rounds": None})
+    found = [_mistake(_rows_hold_what_is_read, alike), *conflicts(_choices(alike))]
+    yield from (f"rounds.{mistake}" for mistake in found if mistake and mistake.startswith("objectives["))
+    for number, data in enumerate(config.data.train):
+        place = f"data.train[{number}]"
+        if data.as_raw_text or not (data.messages or data.prompt):
+            yield f"{place} has no prompts, which the pivot would answer in rounds; leave it out, or rounds"
+        if data.check.needs_likelihood:
+            yield (
+                f"{place}.check {data.check.kind} compares answers of several sources, and in rounds the pivot answers alone; "
+                "choose another check, such as final_answer"
+            )
+    if config.rounds.weighting is not None and config.rounds.weighting.missing_shares is not None:
+        yield "rounds.weighting: learned finds its shares before the first training; set it as the run's weighting"
 
 
 def _mistake(rule: Callable[[Config], None], config: Config) -> str | None:
@@ -267,7 +288,7 @@ def _validated(config: Config) -> None:
     """Validation examples are there where trainings are watched or shares are to be found on them, and nowhere else."""
     data, unfound = config.data, config.weighting.missing_shares
     watched = bool(validation_arguments(config.training))
-    if unfound is None and data.validation and not watched:
+    if unfound is None and data.validation and not watched and config.rounds is None:
         raise ValueError(
             "data.validation is read while the pivot trains, and training.eval_strategy is no, or by weighting: learned, where "
             "its shares are to be found; take out data.validation, or eval_strategy"

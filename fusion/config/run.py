@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field, model_validator
 from fusion.config.checks import check
 from fusion.config.data import Data
 from fusion.config.models import FineTune, ModelSettings, SourceSettings
+from fusion.config.rounds import Rounds
 from fusion.config.stages import Evaluation, Extract, Plan
 from fusion.config.training import Arguments
 from fusion.core.settings import Settings
@@ -62,6 +63,8 @@ class Config(Settings):
     """unified: one training on all sources; pairwise: one training a source, then a merge."""
     result: Literal["unified", "pairwise"] | None = None
     """Which becomes the fused model; the first of `strategies` if not said."""
+    rounds: Rounds | None = None
+    """What follows the first training: the pivot writes, its sources read that, and it learns from it; nothing if not said."""
     merge: AnyMethod = TaskArithmetic()
     """How pairwise models are merged."""
     baseline: bool = True
@@ -94,8 +97,18 @@ class Config(Settings):
 
     @property
     def chosen(self) -> str:
-        """The strategy whose model is the result."""
+        """The strategy whose model is the result, or that rounds begin from."""
         return self.result or self.strategies[0]
+
+    @property
+    def results(self) -> list[str]:
+        """Models that are made of sources, in the order of tables: one for each strategy, and that of rounds."""
+        return [*self.strategies, *(["rounds"] if self.rounds else [])]
+
+    @property
+    def fused(self) -> str:
+        """Which of `results` becomes the fused model."""
+        return "rounds" if self.rounds else self.chosen
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
@@ -118,6 +131,22 @@ def fine_tuning(config: Config, source: SourceSettings) -> Config:
         "adapter": how.adapter,
         "quantization_aware_training": None,
         "seed": config.seed if how.seed is None else how.seed,
+    }
+    return config.model_copy(update=update)
+
+
+def round_config(config: Config, rounds: Rounds, number: int, start: Path) -> Config:
+    """The run that is one round: it trains the model in the folder `start`, in a folder of its own."""
+    update = {
+        "name": str(number),
+        "runs": str(config.folder / "rounds"),
+        "pivot": config.pivot.model_copy(update={"path": str(start), "revision": None}),
+        "data": config.data.model_copy(update={"responses": DatasetResponses(), "easiest_fraction": None}),
+        "objectives": rounds.objectives,
+        "weighting": rounds.weighting or config.weighting,
+        "training": config.training | rounds.training,
+        "strategies": ["unified"],
+        "rounds": None,
     }
     return config.model_copy(update=update)
 

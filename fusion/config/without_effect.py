@@ -37,7 +37,7 @@ def without_effect(config: Config) -> Iterator[str]:
 
 def _checks(config: Config) -> Iterator[str]:
     """Answers are checked where sources write them, and that is for training alone."""
-    written = isinstance(config.data.responses, GeneratedResponses)
+    written = isinstance(config.data.responses, GeneratedResponses) or config.rounds is not None
     for part in ("train", "validation", "heldout"):
         for number, data in enumerate(getattr(config.data, part)):
             place, answered = f"data.{part}[{number}]", written and part == "train"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from transformers import PreTrainedTokenizerBase
 
 from fusion.data.chat_template import find_answer, uses_chat_template
@@ -50,6 +52,30 @@ def token_of_text(tokenizer: PreTrainedTokenizerBase, text: str) -> int | None:
     index = _first_id(tokenizer, text)
     whole = text in control_tokens(tokenizer) or vocabulary_bytes(tokenizer)[index] == text.encode()
     return index if whole else None
+
+
+def trained_ends(tokenizer: PreTrainedTokenizerBase, prompt_format: PromptFormat) -> list[int]:
+    """Return the ids that end answers in this format: the end of turn, and those of `stop` that are one token."""
+    ids: list[int | None] = [
+        *prompt_format.stop_ids,
+        *(token_of_text(tokenizer, text) for text in prompt_format.stop_texts),
+    ]
+    ids.append(end_of_turn(tokenizer, dataclasses.replace(prompt_format, stop=())))
+    return sorted({id for id in ids if id is not None})
+
+
+def stop_event(tokenizer: PreTrainedTokenizerBase, prompt_format: PromptFormat) -> list[int]:
+    """Return every id that says that the answer is over: `trained_ends`, eos, and tokens that begin with a text of `stop`.
+
+    To a model whose answers end at a line break the token of two line breaks says the same.
+    """
+    found = {*trained_ends(tokenizer, prompt_format)}
+    if tokenizer.eos_token_id is not None:
+        found.add(tokenizer.eos_token_id)  # type: ignore[arg-type]
+    if texts := tuple(text.encode() for text in prompt_format.stop_texts):
+        table = vocabulary_bytes(tokenizer)
+        found |= {index for index, word in enumerate(table) if word and word.startswith(texts)}
+    return sorted(found)
 
 
 def _first_id(tokenizer: PreTrainedTokenizerBase, stop: int | str) -> int:

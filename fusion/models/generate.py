@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from fusion.data.answer_end import end_of_turn, token_of_text
+from fusion.data.answer_end import trained_ends
 from fusion.data.batching import length_grouped_batches
 from fusion.data.prompt_format import PromptFormat
 from fusion.models.head.forward import without_router_loss
@@ -26,6 +24,8 @@ class Completion(NamedTuple):
     text: str
     ended: bool
     """Whether it ended with an eos token, rather than at the length limit."""
+    ids: tuple[int, ...] = ()
+    """What was written, up to and with the id that ended it, where the backend tells; of a text at which it stopped, more."""
 
 
 @dataclass(frozen=True)
@@ -80,10 +80,10 @@ def generate(
                 eos_token_id=list(eos_token_id) or None, pad_token_id=pad, **mode, **stopping,
                 **without_router_loss(model),
             )[:, ids.shape[1] :]  # fmt: skip
-            texts = [decode_text(tokenizer, each) for each in out.tolist()]
-            ended = torch.isin(out, torch.tensor(list(eos_token_id), device=out.device)).any(-1).tolist()
-            for number, (text, done) in enumerate(zip(texts, ended, strict=True)):
-                completions[batch[number // count]].append(cut_at_stop(Completion(text, done), stop))
+            for number, written in enumerate(out.tolist()):
+                ids, ended = _until_end(written, eos_token_id)
+                whole = Completion(decode_text(tokenizer, written), ended, ids)
+                completions[batch[number // count]].append(cut_at_stop(whole, stop))
             progress(len(batch))
     return completions
 
@@ -91,20 +91,19 @@ def generate(
 def cut_at_stop(completion: Completion, stop: Sequence[str]) -> Completion:
     """Return the completion up to the first of the texts at which answers end; it has then ended."""
     places = [place for text in stop if (place := completion.text.find(text)) >= 0]
-    return Completion(completion.text[: min(places)], True) if places else completion
+    return completion._replace(text=completion.text[: min(places)], ended=True) if places else completion
+
+
+def _until_end(written: Sequence[int], eos_token_id: Sequence[int]) -> tuple[tuple[int, ...], bool]:
+    """Return the ids up to and with the first that ends a completion, and whether there is one; padding follows it."""
+    end = next((place for place, id in enumerate(written) if id in eos_token_id), None)
+    return tuple(written if end is None else written[: end + 1]), end is not None
 
 
 def eos_token_ids(model: Any, tokenizer: Any, prompt_format: PromptFormat) -> list[int]:
     """Return the ids that end a completion: those of the model's generation config, and `trained_ends`."""
     configured = model.generation_config.eos_token_id
     ids = [*(configured if isinstance(configured, list) else [configured]), *trained_ends(tokenizer, prompt_format)]
-    return sorted({id for id in ids if id is not None})
-
-
-def trained_ends(tokenizer: Any, prompt_format: PromptFormat) -> list[int]:
-    """Return the ids that end answers in this format: the end of turn, and those of `stop` that are one token."""
-    ids: list[int | None] = [*prompt_format.stop_ids, *map(partial(token_of_text, tokenizer), prompt_format.stop_texts)]
-    ids.append(end_of_turn(tokenizer, dataclasses.replace(prompt_format, stop=())))
     return sorted({id for id in ids if id is not None})
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import datetime
 import functools
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 from fusion.cache import Cache
-from fusion.config import Config, ModelSettings, SourceSettings, fine_tuning
+from fusion.config import Config, ModelSettings, SourceSettings, fine_tuning, plain_fine_tuning
 from fusion.data.datasets import DataSet
 from fusion.data.easiest import select_easiest
 from fusion.data.encoding import EncodedTexts
@@ -19,6 +20,7 @@ from fusion.data.folds import assign_folds, prompt_key
 from fusion.data.prompt_format import Message
 from fusion.models import loading
 from fusion.models.stored_config import read_config
+from fusion.objectives import AnyObjective
 from fusion.responses import (
     PASSES,
     AnyCheck,
@@ -39,7 +41,8 @@ from fusion.stages.encodings import encode_examples, encoded_examples
 from fusion.stages.helping import batches
 from fusion.stages.limits.overlong import without_overlong
 from fusion.stages.mixture_weights import find_shares
-from fusion.training import fine_tuning_name
+from fusion.training import TrainingSource, fine_tuning_name
+from fusion.training.rollouts import RolloutData
 from fusion.training.validation import validation_arguments
 from fusion.weighting import AnyWeighting
 
@@ -307,6 +310,19 @@ class RunContext:
     def validation_texts(self) -> EncodedTexts:
         """The validation examples as tokens of the pivot, which reads them while it is trained, cut at data.max_length."""
         return encode_examples(self, "pivot", self.validation_examples)
+
+    def objectives(self, *, learns_from_sources: bool) -> Sequence[AnyObjective]:
+        """The terms of a training: cross-entropy alone where it learns from no source."""
+        return self.config.objectives if learns_from_sources else plain_fine_tuning()
+
+    def rollout_data(self, sources: Sequence[TrainingSource], objectives: Sequence[AnyObjective]) -> RolloutData | None:
+        """What is known of the texts that the pivot wrote, in a round; None outside rounds."""
+        return None
+
+    @property
+    def training_key(self) -> dict[str, Any]:
+        """What a training depends on besides its examples, sources and settings: nothing outside rounds."""
+        return {}
 
     @property
     def validation_arguments(self) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from fusion.models.loading import ModelRef
 from fusion.runtime.artifacts import artifact_key, fingerprint, refuse_other_key
 from fusion.runtime.console import bar, show
 from fusion.stages.context import RunContext
-from fusion.stages.merge import MERGED
 from fusion.stages.prompts import heldout_prompts_digest, prompt_format
+from fusion.stages.rounds.kept import result_folder
 from fusion.training import BASELINE
 from fusion_eval.results import Result
 from fusion_eval.runners import heldout
@@ -25,8 +25,8 @@ def candidates(context: RunContext) -> dict[str, tuple[ModelRef, str, str]]:
         if context.config.evaluation.original_models and context.backend(name).has_weights
     }
     trained = [BASELINE] if context.config.baseline else []
-    for name in [*trained, *context.config.strategies]:
-        folder = context.config.folder / "train" / (MERGED if name == "pairwise" else name)
+    for name in [*trained, *context.config.results]:
+        folder = result_folder(context.config, name)
         found[name] = (ModelRef(str(folder / "model")), "pivot", artifact_key(folder))
     return found
 

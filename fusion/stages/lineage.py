@@ -37,7 +37,7 @@ def lineage(context: RunContext) -> dict[str, Any]:
                 dict.fromkeys(data.path for data in config.data.train if datasets.is_hub_id(data.path))
             ),
         },
-        "result": config.chosen,
+        "result": config.fused,
         "baseline": "fine-tuned" if config.baseline else None,
     }
 

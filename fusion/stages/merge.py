@@ -18,10 +18,9 @@ from fusion.runtime.syncing import sync, sync_folder
 from fusion.runtime.unfinished import unfinished_path
 from fusion.stages.context import RunContext
 from fusion.stages.prompts import prompt_format
+from fusion.stages.rounds.kept import result_folder
 from fusion.stages.train import pivot_ends
-from fusion.training import pairwise_name
-
-MERGED = "pairwise/merged"
+from fusion.training import MERGED, pairwise_name
 
 
 def merge_all(context: RunContext) -> bool:
@@ -46,9 +45,9 @@ def merge_all(context: RunContext) -> bool:
 
 def fuse_chosen(context: RunContext) -> bool:
     """Copy the chosen model to fused/, whole or not at all. Returns whether it was done now, and not by an earlier start."""
-    chosen = context.config.folder / "train" / (MERGED if context.config.chosen == "pairwise" else "unified")
+    chosen = result_folder(context.config, context.config.fused)
     folder = context.config.folder / "fused"
-    lineage = {"from": context.config.chosen, "made": artifact_key(chosen), "models": context.fingerprints}
+    lineage = {"from": context.config.fused, "made": artifact_key(chosen), "models": context.fingerprints}
     if _is_fused(folder, lineage):
         return False
     with unfinished_path(folder) as aside:

@@ -9,7 +9,7 @@ responses/chosen             the examples that are learned from
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from typing import Any
@@ -19,6 +19,7 @@ from fusion.core.text_files import read_object
 from fusion.data.chat_tokens import Prompt
 from fusion.data.encoding import Conversation, encode_batch, encode_prompt_batch
 from fusion.data.example import Example
+from fusion.models.generate import Completion, GenerationSettings
 from fusion.responses import (
     PASSES,
     RANKS,
@@ -67,29 +68,43 @@ def answer_store(context: RunContext, name: str) -> ResponseStore:
 
 def generate_answers(context: RunContext, name: str) -> bool:
     """Let a source answer all prompts, together with whatever other processes are at it; whether there was something to do."""
-    folder = answer_store(context, name)
+    folder, decoding = answer_store(context, name), context.response_settings.decoding
+    return write_answers(
+        context, name, folder, encoded_prompts(context, name, _prompts(context)), decoding, _text_and_end
+    )
+
+
+def _text_and_end(prompt: Prompt, completion: Completion) -> list[Any]:
+    return [completion.text.removeprefix(prompt.lead), completion.ended]
+
+
+def write_answers(
+    context: RunContext,
+    name: str,
+    folder: ResponseStore,
+    prompts: Mapping[str, Prompt],
+    decoding: GenerationSettings,
+    kept: Callable[[Prompt, Completion], Any],
+) -> bool:
+    """Let a model answer prompts into a folder, of each answer what `kept` returns; whether there was something to do."""
     if folder.is_complete:
         remove_claims(folder.folder)
         return False
-    encoded = _encoded_prompts(context, name)
     writer = context.backend(name).open_generator(_source_request(context, name))
-    with bar(f"answers of {name}", len(encoded), "prompts") as advance:
+    with bar(f"answers of {name}", len(prompts), "prompts") as advance:
 
         def make(number: int) -> list[Any]:
-            asked = folder.shard_ids(number)
-            found = writer.generate([encoded[id].ids for id in asked], context.response_settings.decoding, advance)
-            return [
-                [[one.text.removeprefix(encoded[id].lead), one.ended] for one in samples]
-                for id, samples in zip(asked, found, strict=True)
-            ]
+            asked = [prompts[id] for id in folder.shard_ids(number)]
+            found = writer.generate([prompt.ids for prompt in asked], decoding, advance)
+            return [[kept(prompt, one) for one in samples] for prompt, samples in zip(asked, found, strict=True)]
 
         write_missing_shards(folder, make, lambda number: advance(len(folder.shard_ids(number))))
     return True
 
 
-def _encoded_prompts(context: RunContext, name: str) -> dict[str, Prompt]:
-    """What a source answers, by what is asked. Raises ValueError as `encode_prompt`, with the row."""
-    prompts, formats = _prompts(context), prompt_formats(context, name)
+def encoded_prompts(context: RunContext, name: str, prompts: Mapping[str, Example]) -> dict[str, Prompt]:
+    """What a model answers, by what is asked. Raises ValueError as `encode_prompt`, with the row."""
+    formats = prompt_formats(context, name)
     conversations = [Conversation(e.messages, "", formats(e, e.messages), e.origin) for e in prompts.values()]
     return dict(zip(prompts, encode_prompt_batch(context.tokenizers[name], conversations), strict=True))
 
@@ -242,9 +257,15 @@ def _responses(
 
 
 def _model(context: RunContext, name: str) -> dict[str, Any]:
+    return answering_key(context, name, encoded_prompts(context, name, _prompts(context)))
+
+
+def answering_key(context: RunContext, name: str, prompts: Mapping[str, Prompt]) -> dict[str, Any]:
+    """All that a model's answers to prompts depend on, besides how they are drawn."""
     return {
         "model": context.fingerprints[name],
-        "prompts": prompt_format(context, name).key() | {"ids": _prompts_digest(context, name)},
+        "prompts": prompt_format(context, name).key()
+        | {"ids": fingerprint({id: prompt.ids for id, prompt in prompts.items()})},
         "dtype": context.config.extract.resolved_dtype,
         "backend": context.backend(name).identity(),
     }
@@ -259,10 +280,6 @@ def _response_store(context: RunContext, name: str, key: dict[str, Any]) -> Resp
 def _prompts(context: RunContext) -> dict[str, Example]:
     """One example of each prompt, by what is asked."""
     return {example.prompt_id: example for example in reversed(context.original_examples)}
-
-
-def _prompts_digest(context: RunContext, name: str) -> str:
-    return fingerprint({id: prompt.ids for id, prompt in _encoded_prompts(context, name).items()})
 
 
 def _source_request(context: RunContext, name: str, k: int = 1) -> SourceRequest:

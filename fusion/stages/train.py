@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from fusion.alignment.tokenizer_pair import spelling_distance, vocabulary_map
 from fusion.cache import Cache
-from fusion.config import plain_fine_tuning
-from fusion.data.answer_end import token_of_text
+from fusion.data.answer_end import stop_event, token_of_text, trained_ends
 from fusion.data.encode import tokens_digest
 from fusion.data.example import other_answers
 from fusion.data.exported_template import exported_template
-from fusion.models.generate import trained_ends
 from fusion.objectives import AnyObjective
 from fusion.runtime import distributed
 from fusion.runtime.artifacts import claim_artifact, fingerprint, mark_complete
@@ -48,6 +46,7 @@ def training_source(context: RunContext, name: str, cache: Cache) -> TrainingSou
         spelling_distance=functools.partial(spelling_distance, *tokenizers, formats),
         read_hidden=any("hidden" in objective.requirements.source_fields for objective in context.config.objectives),
         model=context.models[name].ref if context.backend(name).has_weights else None,
+        stop_ids=stop_event(tokenizers[0], formats[0]),
     )
 
 
@@ -58,7 +57,7 @@ def train_one(
 
     `pivot` holds what the pivot said before training.
     """
-    objectives = context.config.objectives if sources else plain_fine_tuning()
+    objectives = context.objectives(learns_from_sources=bool(sources))
     key = _training_key(context, sources, learn_from, objectives)
     with context.store.artifact_lock("train", key):
         with distributed.main_process_first():
@@ -99,6 +98,7 @@ def _training_spec(
         pivot_cache=pivot if sources and context.weighting.required_pivot_fields else None,
         other_answers=_other_answers(context, objectives),
         eligibility=context.eligibility if sources else None,
+        rollouts=context.rollout_data(sources, objectives),
     )
     return TrainingSpec(
         config.pivot.ref,
@@ -188,6 +188,7 @@ def _training_key(
         "packing": config.packing,
         **(_eligibility_key(context) if sources else {}),
         **_validation_key(context),
+        **context.training_key,
     }
 
 

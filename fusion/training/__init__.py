@@ -8,12 +8,13 @@ The first words of `batch_targets` tell what happens between reading a cache and
 
 from fusion.training.batch_targets import TrainingCollator, TrainingSource
 from fusion.training.engine import ACCUMULATION, BATCH_SIZE, examples_per_step
-from fusion.training.strategies import BASELINE, fine_tuning_name, pairwise_name, trainings_of
+from fusion.training.strategies import BASELINE, MERGED, fine_tuning_name, pairwise_name, trainings_of
 
 __all__ = [
     "ACCUMULATION",
     "BASELINE",
     "BATCH_SIZE",
+    "MERGED",
     "TrainingCollator",
     "TrainingSource",
     "examples_per_step",

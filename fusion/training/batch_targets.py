@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from fusion.alignment import Alignment, align, align_spans, map_to_pivot
+from fusion.alignment import Alignment, align, align_spans, gold_of_stop, map_to_pivot
 from fusion.cache import Cache
 from fusion.core.example import ExampleInfo
 from fusion.core.rows import LogitRows, Pairs, Positions
@@ -29,6 +29,7 @@ from fusion.data.encode import Encoded
 from fusion.data.example import Example
 from fusion.models.loading import ModelRef
 from fusion.objectives import BatchTargets, SourceTargets
+from fusion.training.rollouts import RolloutData
 from fusion.transforms import AnyTransform
 from fusion.weighting import AnyWeighting, scale_by_example
 
@@ -49,6 +50,8 @@ class TrainingSource:
     """Whether its hidden states are read from the cache."""
     model: ModelRef | None = None
     """Where its weights are, if they are anywhere here."""
+    stop_ids: Sequence[int] = ()
+    """Ids with which it says that an answer is over; for its signal on texts that the pivot wrote."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,8 @@ class TrainingCollator:
     """Id of another answer to the prompt of each example, where an objective reads it."""
     eligibility: Mapping[str, tuple[float, ...]] | None = None
     """By prompt id: of each source, the share of its answers to the prompt that passed, for weightings that ask for it."""
+    rollouts: RolloutData | None = None
+    """In rounds, what is known of the examples that the pivot wrote; sources have read these alone."""
     line_length: int | None = None
     """Tokens of a line in which several texts are packed; None gives each text a line of its own, with padding."""
 
@@ -79,23 +84,21 @@ class TrainingCollator:
         """Return `input_ids` and `attention_mask` (or, packed, `position_ids`) of shape [lines, T], and `targets`."""
         encoded, examples = [self.encoded[n] for n in numbers], [self.examples[n] for n in numbers]
         inputs, hidden_index, positions = self.lay_out(encoded)
-        ids = [example.id for example in examples]
         texts = {number: example.response.encode() for number, example in enumerate(examples)}
-        rows = [source.cache.rows(ids, source.read_hidden) for source in self.sources]
+        rows = [self._source_rows(source, numbers) for source in self.sources]
         pairs = [align(self.alignment, positions, each, texts) for each in rows]
-        infos = [self._info(example) for example in examples]
-        weights = self.weighting.weigh(self._pivot_before(positions, ids), rows, pairs, infos)
+        infos = [self._info(number) for number in numbers]
+        weights = self.weighting.weigh(self._pivot_before(positions, numbers), rows, pairs, infos)
         learn_from = [source.name for source in self.sources] if self.learn_from is None else self.learn_from
         targets: dict[str, SourceTargets] = {}
         for source, its_rows, its_pairs, weight in zip(self.sources, rows, pairs, weights, strict=True):
             if source.name in learn_from:
                 other = self._other_answer_rows(source, numbers, its_rows)
                 targets[source.name] = _source_targets(positions, source, its_rows, its_pairs, weight, other)
-        return {**inputs, "targets": BatchTargets(hidden_index, positions, targets, infos)}
-
-    def _info(self, example: Example) -> ExampleInfo:
-        eligibility = self.eligibility.get(example.prompt_id) if self.eligibility else None
-        return ExampleInfo(example.domain, example.id, eligibility=eligibility)
+        rollouts = None
+        if self.rollouts is not None:
+            rollouts = self.rollouts.targets(positions, numbers, [info.domain for info in infos])
+        return {**inputs, "targets": BatchTargets(hidden_index, positions, targets, infos, rollouts)}
 
     def lay_out(self, texts: Sequence[Encoded]) -> tuple[dict[str, Tensor], Tensor, Positions]:
         """Return the model inputs of texts, padded or packed, the index of each row's hidden state, and the positions."""
@@ -115,11 +118,25 @@ class TrainingCollator:
                 sources[each.name] = dataclasses.replace(source, weight=weight)
         return dataclasses.replace(targets, sources={name: sources[name] for name in targets.sources})
 
-    def _pivot_before(self, positions: Positions, ids: Sequence[str]) -> LogitRows:
+    def _info(self, number: int) -> ExampleInfo:
+        example = self.examples[number]
+        found = ExampleInfo(example.domain, example.id) if self.rollouts is None else self.rollouts.info(number, example.domain)
+        return found._replace(eligibility=self.eligibility.get(example.prompt_id) if self.eligibility else None)
+
+    def _source_rows(self, source: TrainingSource, numbers: Sequence[int]) -> LogitRows:
+        """A source's rows of a batch, `example` counting along it; in rounds it has read only what the pivot wrote."""
+        if self.rollouts is not None:
+            return gold_of_stop(self.rollouts.rows(source.cache, numbers, source.read_hidden), source.stop_ids)
+        return source.cache.rows([self.examples[number].id for number in numbers], source.read_hidden)
+
+    def _pivot_before(self, positions: Positions, numbers: Sequence[int]) -> LogitRows:
         """The pivot's rows as weightings read them: what it said before training where that is cached, else no numbers."""
         unknown = torch.full((len(positions),), torch.nan)
-        none = unknown.new_empty(len(positions), 0)
-        gold = unknown if self.pivot_cache is None else self.pivot_cache.rows(ids).gold
+        none, gold = unknown.new_empty(len(positions), 0), unknown
+        if self.pivot_cache is not None and self.rollouts is not None:
+            gold = self.rollouts.gold(self.pivot_cache, positions, numbers)
+        elif self.pivot_cache is not None:
+            gold = self.pivot_cache.rows([self.examples[number].id for number in numbers]).gold
         return LogitRows.at(positions, logprobs=none, ids=none.long(), gold=gold, mean=unknown, std=unknown)
 
     def _other_answer_rows(self, source: TrainingSource, numbers: Sequence[int], rows: LogitRows) -> LogitRows:

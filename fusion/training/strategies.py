@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 BASELINE = "fine-tuned"
 """The pivot trained on the text alone."""
+MERGED = "pairwise/merged"
+"""What the pairwise trainings become."""
 
 
 def trainings_of(strategies: Sequence[str], baseline: bool, sources: Sequence[str]) -> dict[str, list[str]]:

@@ -88,8 +88,8 @@ def open_tokenizer_source(reference: Path, models: Sequence[Checkpoint]) -> Toke
 
 def _special_ids(folder: Path, tokenizer: Any) -> dict[str, int | list[int]]:
     """What the folder states, else its tokenizer; to the eos ids, what ends answers of its chat template."""
+    from fusion.data.answer_end import trained_ends
     from fusion.data.prompt_format import PromptFormat
-    from fusion.models.generate import trained_ends
 
     files = [folder / name for name in ("config.json", GENERATION_CONFIG) if (folder / name).is_file()]
     ids: dict[str, Any] = {"bos_token_id": tokenizer.bos_token_id}

@@ -1,0 +1,51 @@
+"""How the pivot goes on learning from what its sources say of texts that it wrote itself."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from fusion.config.training import Arguments
+from fusion.core.settings import Settings
+from fusion.models.generate import GenerationSettings
+from fusion.objectives import AnyObjective
+from fusion.weighting import AnyWeighting
+
+
+class Rounds(Settings):
+    """After the first training: the pivot writes, its sources read what it wrote, and it learns from that; so many times.
+
+    Sampling is at temperature 1 from the whole distribution: what is learned from a text holds for texts that were drawn so.
+    """
+
+    count: int = Field(default=3, ge=1)
+    """Number of rounds."""
+    prompts: int = Field(default=256, gt=0)
+    """Training prompts that the pivot answers in a round, of each domain in proportion; each comes again when all have come."""
+    num_generations: int = Field(default=4, ge=1)
+    """Answers to each of them."""
+    max_completion_length: int = Field(default=256, gt=0)
+    """Longest answer in tokens; what does not end by then is learned from up to there, and does not pass its check."""
+    objectives: list[AnyObjective] = Field(min_length=1)
+    """Terms of the loss of a round; the run's own `objectives` are those of the first training."""
+    weighting: AnyWeighting | None = None
+    """How much each source counts in a round; the run's `weighting` if not said."""
+    replay: float = Field(default=0.25, ge=0)
+    """Examples of the first training among those of a round, for each text that the pivot wrote: what `on: replay` is about."""
+    training: Arguments = Field(default={})
+    """TrainingArguments of a round, where they are not the run's `training`."""
+    keep: Literal["best", "last"] = "best"
+    """Which round becomes the result: the one whose answers to the validation prompts pass most often (the first training is
+    round 0), or the last."""
+    validation_generations: int = Field(default=4, ge=1)
+    """Answers to each validation prompt, by which rounds are compared."""
+    scale_rewards: bool = True
+    """Divide how much better a text is than the others for its prompt by the spread of these, as GRPO does; for objectives that
+    read rewards."""
+
+    def decoding(self, number: int, seed: int, *, validation: bool = False) -> GenerationSettings:
+        """How texts of round `number` are written, in a run with this seed."""
+        samples = self.validation_generations if validation else self.num_generations
+        drawn_with = seed if validation else seed + 1_000_003 * number  # validation draws are the same in all rounds
+        return GenerationSettings(self.max_completion_length, 1.0, 1.0, samples, drawn_with)

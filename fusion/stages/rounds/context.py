@@ -1,0 +1,170 @@
+"""One round of a run as a run of its own: the same stages, on texts that the pivot wrote."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from typing_extensions import override
+
+from fusion.config import ModelSettings, Rounds, SourceSettings, round_config
+from fusion.data.encode import truncate_rows
+from fusion.data.encoding import EncodedTexts
+from fusion.data.example import Example
+from fusion.models import loading
+from fusion.objectives import AnyObjective
+from fusion.responses import AnyCheck
+from fusion.runtime.artifacts import fingerprint
+from fusion.stages.context import RunContext
+from fusion.stages.rounds.learn import rollout_data
+from fusion.stages.rounds.prompts import draw_prompts
+from fusion.stages.rounds.texts import WrittenText, encode_for_source, encode_written, read_texts
+from fusion.training import TrainingSource
+from fusion.training.rollouts import RolloutData
+from fusion.weighting import AnyWeighting
+
+
+@dataclass(frozen=True, eq=False)
+class RoundContext(RunContext):
+    """A round: its pivot is the model that the round before left, its examples are what that model wrote."""
+
+    run: RunContext = field(default=cast(RunContext, None))
+    """The run that it is a round of."""
+    number: int = 1
+    """1 for the first."""
+    with_replay: bool = False
+    """Whether examples of the first training stand behind the texts that the pivot wrote; sources have not read them here."""
+
+    @staticmethod
+    def of(run: RunContext, number: int, start: Path) -> RoundContext:
+        """Round `number` of a run, which begins with the model in the folder `start`."""
+        rounds = rounds_of(run)
+        return RoundContext(round_config(run.config, rounds, number, start), data=run.data, run=run, number=number)
+
+    @functools.cached_property
+    def learning(self) -> RoundContext:
+        """The same round as it is trained: with the examples that are replayed."""
+        return dataclasses.replace(self, with_replay=True)
+
+    @property
+    def rounds(self) -> Rounds:
+        """Settings of all rounds."""
+        return rounds_of(self.run)
+
+    @functools.cached_property
+    def asked(self) -> list[int]:
+        """Numbers of the run's training examples whose prompts the pivot answers in this round."""
+        return draw_prompts(self.run.original_examples, self.rounds.prompts, self.number, self.run.config.seed)
+
+    @functools.cached_property
+    @override
+    def original_examples(self) -> list[Example]:
+        return [self.run.original_examples[number] for number in self.asked]
+
+    @functools.cached_property
+    @override
+    def checks(self) -> list[AnyCheck]:
+        return [self.run.checks[number] for number in self.asked]
+
+    @functools.cached_property
+    def chosen_responses(self) -> dict[str, str]:
+        """By prompt id, the first response that the first training learned from."""
+        return {example.prompt_id: example.response for example in reversed(self.run.train_examples)}
+
+    @functools.cached_property
+    def written(self) -> list[WrittenText]:
+        """The texts that the pivot wrote, in the order of the prompts."""
+        return read_texts(self)
+
+    @functools.cached_property
+    def replayed(self) -> list[int]:
+        """Numbers of the run's training examples that are learned from again, drawn anew for each round."""
+        known = self.run.training_indices
+        count = min(len(known), round(self.rounds.replay * len(self.written)))
+        ranked = sorted(known, key=lambda at: fingerprint({"replay": [self.run.config.seed, self.number, at]}))
+        return sorted(ranked[:count])
+
+    @functools.cached_property
+    @override
+    def train_examples(self) -> list[Example]:
+        written = [text.example for text in self.written]
+        return [*written, *(self.run.train_examples[at] for at in self.replayed)] if self.with_replay else written
+
+    @functools.cached_property
+    @override
+    def extracted_examples(self) -> list[Example]:
+        return self.train_examples
+
+    @functools.cached_property
+    @override
+    def training_indices(self) -> list[int]:
+        return list(range(len(self.train_examples)))
+
+    @functools.cache  # noqa: B019  (a context lives as long as its run)
+    @override
+    def encoded(self, name: str) -> EncodedTexts:
+        if name != "pivot":
+            return EncodedTexts.from_texts(encode_for_source(self, name, [text.example for text in self.written]))
+        limit = self.config.data.max_length
+        own = [truncate_rows(each, limit - each.start) for each in encode_written(self)]
+        replayed = self.run.encoded("pivot").select(self.replayed) if self.with_replay else []
+        return EncodedTexts.from_texts([*own, *replayed])
+
+    @override
+    def objectives(self, *, learns_from_sources: bool) -> Sequence[AnyObjective]:
+        return self.rounds.objectives
+
+    @override
+    def rollout_data(self, sources: Sequence[TrainingSource], objectives: Sequence[AnyObjective]) -> RolloutData:
+        return rollout_data(self, sources, objectives)
+
+    @property
+    @override
+    def training_key(self) -> dict[str, Any]:
+        how = {"rewards": [text.reward for text in self.written], "scaled": self.rounds.scale_rewards}
+        return {"rollouts": fingerprint({"passed": [text.passed for text in self.written], **how})}
+
+    @functools.cached_property
+    @override
+    def weighting(self) -> AnyWeighting:
+        return self.run.weighting if self.rounds.weighting is None else self.rounds.weighting
+
+    @functools.cached_property
+    @override
+    def date(self) -> datetime.date:
+        return self.run.date
+
+    @functools.cached_property
+    @override
+    def models(self) -> dict[str, ModelSettings]:
+        return self.run.models | {"pivot": self.config.pivot}
+
+    @override
+    def fine_tunings(self, source: SourceSettings) -> dict[str, RunContext]:
+        return self.run.fine_tunings(source)
+
+    @override
+    def fold_models(self, source: SourceSettings) -> list[SourceSettings]:
+        return self.run.fold_models(source)
+
+    @functools.cached_property
+    @override
+    def fingerprints(self) -> dict[str, str]:
+        return self.run.fingerprints | {"pivot": loading.model_fingerprint(self.config.pivot.ref)}
+
+    @functools.cached_property
+    @override
+    def tokenizers(self) -> dict[str, Any]:
+        return self.run.tokenizers  # the pivot's does not change as it learns
+
+
+def rounds_of(run: RunContext) -> Rounds:
+    """Return the settings of a run's rounds. Raises TypeError where it has none."""
+    if run.config.rounds is None:
+        raise TypeError(f"run {run.config.name} has no rounds")
+    return run.config.rounds

@@ -1,0 +1,104 @@
+"""How good the pivot's own answers are after each round, on validation prompts, and which round is kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fusion.data.answer_end import trained_ends
+from fusion.data.example import Example
+from fusion.models import loading
+from fusion.responses import EndedCheck, ResponseStore
+from fusion.responses.checks import Check
+from fusion.responses.rollouts import read_rollout
+from fusion.stages.context import RunContext
+from fusion.stages.prompts import prompt_formats
+from fusion.stages.respond import REDO, answering_key, encoded_prompts, write_answers
+from fusion.stages.rounds.context import rounds_of
+from fusion.stages.rounds.texts import PROMPTS_AT_ONCE, WRITER, comparison, judge
+
+
+@dataclass(frozen=True)
+class RoundScore:
+    """How the answers of one model to the validation prompts of a domain did."""
+
+    domain: str
+    prompts: int
+    generations: int
+    """Answers to each prompt."""
+    pass_at_1: float
+    """Share of all answers that pass."""
+    pass_at_n: float
+    """Share of prompts of which an answer passes."""
+    ended: float
+    """Share of answers that end by themselves."""
+    tokens: float
+    """Mean length, in tokens of the pivot."""
+    sample: str
+    """The first answer to the first prompt."""
+
+
+def score_round(run: RunContext, number: int, model: Path) -> tuple[list[RoundScore], bool]:
+    """Let the model after round `number` answer the validation prompts; its scores, and whether there was something to do."""
+    folder = run.config.folder / "rounds" / "validation" / str(number)
+    context = _with_pivot(run, model)
+    prompts = {example.prompt_id: example for example in run.validation_examples}
+    decoding = rounds_of(run).decoding(number, run.config.seed, validation=True)
+    encoded = encoded_prompts(context, WRITER, prompts)
+    key = {**answering_key(context, WRITER, encoded), "decoding": asdict(decoding)}
+    store = ResponseStore(folder, key, list(prompts), shard_size=PROMPTS_AT_ONCE, redo=REDO)
+    did = write_answers(context, WRITER, store, encoded, decoding, lambda _, completion: list(completion.ids))
+    return _scores(context, store.read()), did
+
+
+def _with_pivot(run: RunContext, model: Path) -> RunContext:
+    pivot = run.config.pivot.model_copy(update={"path": str(model), "revision": None})
+    context = dataclasses.replace(run, config=run.config.model_copy(update={"pivot": pivot}))
+    found = {**run.fingerprints, WRITER: loading.model_fingerprint(pivot.ref)}
+    vars(context).update(tokenizers=run.tokenizers, models={**run.models, WRITER: pivot}, fingerprints=found)
+    return context
+
+
+def _scores(context: RunContext, answers: Mapping[str, Any]) -> list[RoundScore]:
+    domains = list(dict.fromkeys(example.domain for example in context.validation_examples))
+    return [_score(context, domain, answers) for domain in domains]
+
+
+def _score(context: RunContext, domain: str, answers: Mapping[str, Any]) -> RoundScore:
+    examples = [example for example in context.validation_examples if example.domain == domain]
+    judged = [
+        judge(example, *_compared(context, example), _rollouts(context, example, answers)) for example in examples
+    ]
+    texts = [text for each in judged for text in each]
+    return RoundScore(
+        domain,
+        len(examples),
+        rounds_of(context).validation_generations,
+        pass_at_1=statistics.fmean(text.passed for text in texts),
+        pass_at_n=statistics.fmean(any(text.passed for text in each) for each in judged),
+        ended=statistics.fmean(text.rollout.end is not None for text in texts),
+        tokens=statistics.fmean(len(text.rollout.ids) for text in texts),
+        sample=texts[0].rollout.text,
+    )
+
+
+def _rollouts(context: RunContext, example: Example, answers: Mapping[str, Any]) -> list[Any]:
+    tokenizer, form = context.tokenizers[WRITER], prompt_formats(context, WRITER)(example, example.messages)
+    ends = trained_ends(tokenizer, form)
+    return [read_rollout(tokenizer, ids, ends, form.stop_texts, "") for ids in answers[example.prompt_id]]
+
+
+def _compared(context: RunContext, example: Example) -> tuple[Example, Check]:
+    """An answer to a validation prompt must pass what answers to training prompts of its domain must."""
+    checks = {data.domain: data.check for data in reversed(context.config.data.train)}
+    return comparison(example, checks.get(example.domain, EndedCheck()), {example.prompt_id: example.response})
+
+
+def best_round(scores: Sequence[Sequence[RoundScore]]) -> int:
+    """Return the round whose answers pass most often, each domain counting alike; of equals the earliest."""
+    means = [statistics.fmean(each.pass_at_1 for each in of_round) for of_round in scores]
+    return means.index(max(means))

@@ -1,0 +1,205 @@
+"""The texts of a round: written by the pivot, checked, and read by sources as the same bytes.
+
+rounds/N/responses/pivot    what the pivot wrote: by prompt, the tokens of each answer
+rounds/N/texts              those that every source can read, with what the checks say of them
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fusion.data.answer_end import end_of_turn, trained_ends
+from fusion.data.chat_tokens import Prompt, response_ids
+from fusion.data.encode import Encoded
+from fusion.data.encoding import Conversation, encode_prompt_batch
+from fusion.data.example import Example
+from fusion.responses import Response, ResponseStore, example_from_json, example_to_json
+from fusion.responses.checks import AgreementCheck, Check, FinalAnswerCheck
+from fusion.responses.rollouts import Rollout, read_rollout
+from fusion.runtime import distributed
+from fusion.runtime.artifacts import claim_artifact, mark_complete, write_text
+from fusion.runtime.console import bar, console
+from fusion.stages.prompts import prompt_format, prompt_formats
+from fusion.stages.respond import REDO, answering_key, encoded_prompts, write_answers
+from fusion.tokenizers import byte_prefixes
+
+if TYPE_CHECKING:
+    from fusion.stages.rounds.context import RoundContext
+
+PROMPTS_AT_ONCE = 32
+"""Prompts of a shard of answers: what is lost where the writing is cut off."""
+WRITER = "pivot"
+
+
+@dataclass(frozen=True)
+class WrittenText:
+    """A text that the pivot wrote to a training prompt, and what its check says of it."""
+
+    example: Example
+    """The prompt with this text as its response."""
+    rollout: Rollout
+    passed: bool
+    reward: float
+
+
+def text_store(context: RoundContext) -> ResponseStore:
+    """The folder of what the pivot writes in this round: by prompt, the ids of each text."""
+    prompts = {example.prompt_id: example for example in context.original_examples}
+    key = answering_key(context, WRITER, encoded_prompts(context, WRITER, prompts))
+    decoding = context.rounds.decoding(context.number, context.run.config.seed)
+    size = min(context.config.extract.shard_size, PROMPTS_AT_ONCE)
+    folder = context.config.folder / "responses" / WRITER
+    return ResponseStore(
+        folder, {**key, "decoding": dataclasses.asdict(decoding)}, list(prompts), shard_size=size, redo=REDO
+    )
+
+
+def write_texts(context: RoundContext) -> bool:
+    """Let the pivot answer the prompts of the round; whether there was something to do."""
+    prompts = {example.prompt_id: example for example in context.original_examples}
+    decoding = context.rounds.decoding(context.number, context.run.config.seed)
+    encoded = encoded_prompts(context, WRITER, prompts)
+    return write_answers(
+        context, WRITER, text_store(context), encoded, decoding, lambda _, completion: list(completion.ids)
+    )
+
+
+def judge_texts(context: RoundContext) -> bool:
+    """Check what the pivot wrote and keep what all sources can read; whether there was something to do."""
+    folder, store = context.config.folder / "texts", text_store(context)
+    readers = {name: prompt_format(context, name).key() for name in context.models}
+    checks = [check.model_dump() for check in context.checks]
+    key = {"answers": store.key, "checks": checks, "readers": readers}
+    with distributed.main_process_first():
+        if claim_artifact(folder, key, "fusion rounds"):
+            return False
+        written = _readable(context, _written(context, store))
+        if not written:
+            raise ValueError(
+                f"{folder}: the pivot wrote nothing in round {context.number} that all models can read. Train it longer before "
+                "rounds begin, or raise rounds.max_completion_length."
+            )
+        lines = [json.dumps(_to_json(text)) for text in written]
+        write_text(folder / "texts.jsonl", "".join(f"{line}\n" for line in lines))
+        mark_complete(folder)
+    return True
+
+
+def read_texts(context: RoundContext) -> list[WrittenText]:
+    """Read what `judge_texts` kept."""
+    file = context.config.folder / "texts" / "texts.jsonl"
+    return [_from_json(json.loads(line)) for line in file.read_text().split("\n") if line]
+
+
+def encode_written(context: RoundContext) -> list[Encoded]:
+    """Return each text in the tokens in which the pivot wrote it."""
+    tokenizer, prompts = context.tokenizers[WRITER], _prompts(context, WRITER, [t.example for t in context.written])
+    first: dict[
+        str, Encoded
+    ] = {}  # texts that are equal have equal rows, whatever tokens the later ones were written in
+    for text, prompt in zip(context.written, prompts, strict=True):
+        first.setdefault(text.example.id, text.rollout.encoded(tokenizer, prompt))
+    return [first[text.example.id] for text in context.written]
+
+
+def encode_for_source(context: RoundContext, name: str, examples: Sequence[Example]) -> list[Encoded]:
+    """Return texts in the tokens of a source, each up to where an answer of this source would be over.
+
+    Nothing is asked of how the source's chat template would write the text in a conversation: it follows the prompt as it is.
+    """
+    return [encoded for _, encoded in _encode_one_by_one(context, name, examples)]
+
+
+def _encode_one_by_one(
+    context: RoundContext, name: str, examples: Sequence[Example]
+) -> Iterable[tuple[Example, Encoded]]:
+    tokenizer, formats = context.tokenizers[name], prompt_formats(context, name)
+    for example, prompt in zip(examples, _prompts(context, name, examples), strict=True):
+        form = formats(example, example.messages)
+        places = [at for text in form.stop_texts if (at := example.response.find(text)) >= 0]
+        text = example.response[: min(places)] if places else example.response
+        ids, end = response_ids(tokenizer, prompt, text), end_of_turn(tokenizer, form)
+        tokens = prompt.ids + ids + ([] if end is None else [end])
+        prefix = byte_prefixes(tokenizer, ids, text)[: len(tokens) - len(prompt.ids)]
+        yield example, Encoded(tokens, len(prompt.ids), prefix, truncated=end is None)
+
+
+def _prompts(context: RoundContext, name: str, examples: Sequence[Example]) -> list[Prompt]:
+    ahead, formats = context.look_ahead_prompts(name), prompt_formats(context, name)
+    read = [ahead.get(each.id, each.messages) for each in examples]
+    conversations = [Conversation(said, "", formats(e, said), e.origin) for e, said in zip(examples, read, strict=True)]
+    return encode_prompt_batch(context.tokenizers[name], conversations)
+
+
+def _written(context: RoundContext, store: ResponseStore) -> list[WrittenText]:
+    """Every text of the round with what its check says; texts without a token and an end are none."""
+    tokenizer, formats, answers = context.tokenizers[WRITER], prompt_formats(context, WRITER), store.read()
+    prompts = encoded_prompts(context, WRITER, {e.prompt_id: e for e in context.original_examples})
+    found: list[WrittenText] = []
+    with bar("texts checked", len(context.original_examples), "prompts") as advance:
+        for example, check in zip(context.original_examples, context.checks, strict=True):
+            form, lead = formats(example, example.messages), prompts[example.prompt_id].lead
+            ends = trained_ends(tokenizer, form)
+            rollouts = [read_rollout(tokenizer, ids, ends, form.stop_texts, lead) for ids in answers[example.prompt_id]]
+            compared, check = comparison(example, check, context.chosen_responses)
+            found += judge(example, compared, check, [each for each in rollouts if each.ids or each.end is not None])
+            advance(1)
+    return found
+
+
+def comparison(example: Example, check: Check, chosen: Mapping[str, str]) -> tuple[Example, Check]:
+    """Return what the texts to a prompt are compared with, and by which check.
+
+    Where a majority of sources decides, it has decided: texts are compared with the answer that was `chosen` for this prompt,
+    and none passes where none was.
+    """
+    if not isinstance(check, AgreementCheck):
+        return example, check
+    agreed = dataclasses.replace(example, response=chosen.get(example.prompt_id, ""))
+    return agreed, FinalAnswerCheck(compare=check.compare)
+
+
+def judge(example: Example, compared: Example, check: Check, rollouts: Sequence[Rollout]) -> list[WrittenText]:
+    """Return the texts with what a check says of them; one that did not end by itself never passes."""
+    if not rollouts:
+        return []
+    responses = [Response(WRITER, each.text, each.end is not None) for each in rollouts]
+    passes = check(compared, responses)
+    found = []
+    for rollout, response, passed in zip(rollouts, responses, passes, strict=True):
+        right = passed and response.ended and bool(response.text.strip())
+        text = dataclasses.replace(example, response=response.text)
+        found.append(WrittenText(text, rollout, right, float(right)))
+    return found
+
+
+def _readable(context: RoundContext, texts: Sequence[WrittenText]) -> list[WrittenText]:
+    """Return the texts that every source can read, and say how many it cannot."""
+    kept = list(texts)
+    for name in context.models:
+        if name != WRITER:
+            before, kept = len(kept), [text for text in kept if _can_read(context, name, text.example)]
+            if len(kept) < before:
+                console.print(f"  {before - len(kept)} of {before} texts cannot be put into tokens of {name}: left out")
+    return kept
+
+
+def _can_read(context: RoundContext, name: str, example: Example) -> bool:
+    try:
+        return bool(list(_encode_one_by_one(context, name, [example])))
+    except ValueError:
+        return False
+
+
+def _to_json(text: WrittenText) -> dict[str, Any]:
+    rest = {"rollout": dataclasses.asdict(text.rollout), "passed": text.passed, "reward": text.reward}
+    return {"example": example_to_json(text.example, None), **rest}
+
+
+def _from_json(stored: dict[str, Any]) -> WrittenText:
+    rollout = Rollout(tuple(stored["rollout"]["ids"]), stored["rollout"]["text"], stored["rollout"]["end"])
+    return WrittenText(example_from_json(stored["example"]), rollout, stored["passed"], stored["reward"])
