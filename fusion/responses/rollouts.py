@@ -46,7 +46,7 @@ def read_rollout(
     """
     table, ids, data, end = vocabulary_bytes(tokenizer), list[int](), b"", None
     for index in written:
-        piece = table[index]
+        piece = table[index] if index < len(table) else None  # some output layers are longer than the vocabulary
         if index in ends:
             end = index
             break

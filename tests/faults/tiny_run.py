@@ -20,8 +20,10 @@ from tests.faults.runner import run
 
 PATIENCE = 900
 """Seconds, on a busy machine, after which a command hangs."""
-STAGES = {"respond": "respond", "extract": "extract", "train": "train", "merge": "merge", "evaluate": "run"}
-"""By the stage that is disturbed: the command. `merge` also fuses, `evaluate` also reports."""
+STAGES = {
+    "respond": "respond", "extract": "extract", "train": "train", "merge": "merge", "rounds": "rounds", "evaluate": "run"
+}  # fmt: skip
+"""By the stage that is disturbed: the command. `rounds` also fuses, `evaluate` also reports."""
 UNFINISHED = ("*.part", "claims", "lock", "*.lock", ".*", "damaged-*", "*.damaged")
 NOT_RESULTS = {
     "run.json",
@@ -134,6 +136,12 @@ def write_config(file: Path, **changes: Any) -> dict[str, Any]:
     raw["data"]["responses"] = {"kind": "best_source", "max_new_tokens": 4, "truncated": "keep"}
     for data in raw["data"]["train"]:
         data["check"] = {"kind": "ended"}
+    raw["rounds"] = {
+        "count": 2, "prompts": 4, "num_generations": 2, "max_completion_length": 6, "replay": 0.5,
+        "objectives": [{"kind": "forward_kl"}], "training": {"max_steps": 2},
+    }  # fmt: skip
+    validation = runs.write_data(file.parent, "validation.jsonl", 2, start=300)
+    raw["data"]["validation"] = [{"path": validation, "domain": "d0", "where": {"domain": 0}}]
     raw["training"] |= {"max_steps": 3, "save_steps": 1, "save_total_limit": 2}
     file.write_text(yaml.safe_dump(raw))
     return {}

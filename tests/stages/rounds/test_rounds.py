@@ -1,0 +1,127 @@
+"""Rounds of a tiny run: what the pivot wrote is what it learns from, token by token, and sources read the same bytes."""
+
+import itertools
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fusion import pipeline
+from fusion.cache import Cache
+from fusion.config import loading
+from fusion.models.head import Head, hidden_states
+from fusion.models.loading import ModelRef, load_model
+from fusion.stages.context import RunContext
+from fusion.stages.rounds.context import RoundContext
+from fusion.stages.rounds.kept import round_folder
+from fusion.tokenizers import vocabulary_bytes
+from fusion.training import TrainingCollator
+from tests.helpers import runs
+
+ROUNDS = {
+    "count": 2, "prompts": 6, "num_generations": 3, "max_completion_length": 12, "replay": 0.5,
+    "objectives": [{"kind": "forward_kl"}, {"kind": "cross_entropy", "weight": 0.1}],
+    "training": {"max_steps": 2, "save_strategy": "no"},
+}  # fmt: skip
+
+
+def config(folder, **changes):
+    raw = runs.raw(folder, strategies=["unified"], rounds=ROUNDS, **changes)
+    for data in raw["data"]["train"]:
+        data["check"] = {"kind": "final_answer", "compare": "text"}
+    raw["data"]["validation"] = [
+        {"path": runs.write_data(folder, "validation.jsonl", 4, start=300), "domain": "d0", "where": {"domain": 0}}
+    ]
+    return loading.parse(raw, "test")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run, up to its rounds."""
+    folder = tmp_path_factory.mktemp("rounds")
+    chosen = config(folder)
+    pipeline.run(chosen, "rounds")
+    return RunContext(chosen)
+
+
+@pytest.fixture(scope="module", params=[1, 2])
+def one(request, run):
+    """Each round of it."""
+    start = round_folder(run.config, request.param - 1) / "model"
+    return RoundContext.of(run, request.param, start)
+
+
+def test_the_pivot_learns_from_the_very_tokens_that_it_wrote(one):
+    shards = sorted((one.config.folder / "responses/pivot").glob("*.jsonl"))
+    written = dict(json.loads(line) for file in shards for line in file.read_text().splitlines())
+    table = vocabulary_bytes(one.tokenizers["pivot"])
+    for text, encoded in zip(one.written, one.encoded("pivot"), strict=True):
+        ids = encoded.input_ids[encoded.start :]
+        assert any(ids == sampled[: len(ids)] for sampled in written[text.example.prompt_id])
+        assert b"".join(table[index] or b"" for index in text.rollout.ids) == text.example.response.encode()
+        assert encoded.num_rows == len(text.rollout.ids) + (text.rollout.end is not None)
+    assert len(one.written) > len(one.original_examples), "the pivot wrote hardly anything that can be read"
+
+
+def test_before_the_first_step_the_ratio_of_both_pivots_is_one(one):
+    learning, caches = one.learning, {name: Cache(one.config.folder / "cache" / name) for name in ("pivot", "neox")}
+    model = load_model(ModelRef(str(round_folder(one.run.config, one.number - 1) / "model")), "float32", "cpu")
+    data = learning.rollout_data([], learning.objectives(learns_from_sources=True))
+    collator = TrainingCollator(
+        learning.train_examples, learning.encoded("pivot"), [], learning.weighting, rollouts=data
+    )
+    batch = collator(range(len(learning.train_examples)))
+    targets = batch.pop("targets")
+    with torch.inference_mode():
+        hidden = hidden_states(model, **batch).flatten(0, 1)[targets.hidden_index]
+        gold = (
+            Head.from_model(model, len(vocabulary_bytes(one.tokenizers["pivot"])))
+            .rows(hidden, targets.positions, 1)[0]
+            .gold
+        )
+    written = ~targets.rollouts.old_logprobs.isnan()
+    torch.testing.assert_close(targets.rollouts.old_logprobs[written], gold[written], rtol=0, atol=1e-4)
+    parts = [info.part for info in targets.examples]
+    assert parts.count("rollouts") == len(one.written)
+    assert parts.count("replay") == round(0.5 * len(one.written))
+    assert {parts[int(example)] for example in targets.positions.example[written]} == {"rollouts"}
+    assert caches["neox"].known_fields.rows
+
+
+def test_sources_read_the_same_bytes(one):
+    for name in ("neox", "qwen"):
+        table = vocabulary_bytes(one.tokenizers[name])
+        for text, encoded in zip(one.written, one.encoded(name), strict=True):
+            *ids, end = encoded.input_ids[encoded.start :]  # with its own end of turn
+            assert table[end] is None
+            assert encoded.prefix[-1] == len(text.example.response.encode())
+            if None not in (pieces := [table[index] for index in ids]):  # no character that it does not know
+                assert b"".join(pieces).removeprefix(b" ") == text.example.response.encode().removeprefix(b" ")
+
+
+def test_each_round_learns_from_the_model_before_and_leaves_another(run):
+    weights = [load_file(round_folder(run.config, number) / "model/model.safetensors") for number in range(3)]
+    for before, after in itertools.pairwise(weights):
+        assert any(not torch.equal(before[name], after[name]) for name in before)
+    key = json.loads((run.config.folder / "rounds/2/train/unified/key.json").read_text())
+    assert key["pivot"] == RoundContext.of(run, 3, round_folder(run.config, 1) / "model").fingerprints["pivot"]
+
+
+def test_other_prompts_come_in_the_second_round_and_none_twice_in_one(run):
+    asked = [RoundContext.of(run, n, round_folder(run.config, n - 1) / "model").asked for n in (1, 2)]
+    assert all(len(set(each)) == 6 for each in asked)
+    assert not set(asked[0]) & set(asked[1])
+
+
+def test_a_finished_run_does_nothing_again_and_is_what_the_record_says(run):
+    before = {file: file.stat().st_mtime_ns for file in (run.config.folder / "rounds").rglob("*.safetensors")}
+    pipeline.run(run.config, "rounds")
+    assert {file: file.stat().st_mtime_ns for file in before} == before
+    record = run.record.read()
+    assert all(stage["skipped"] for stage in record["stages"] if stage["name"].startswith("round "))
+    scores = [[each["pass_at_1"] for each in one] for one in record["rounds"]["scores"]]
+    assert record["rounds"]["kept"] == scores.index(max(scores))
+    fused = load_file(run.config.folder / "fused/model.safetensors")
+    kept = load_file(round_folder(run.config, record["rounds"]["kept"]) / "model/model.safetensors")
+    assert all(torch.equal(fused[name], kept[name]) for name in kept)
