@@ -1,8 +1,8 @@
 """Kills, full disks and damaged files at seeded moments of every stage of a run; afterwards the same command goes on.
 
-`python -m tests.faults.kills [NUMBER] [--from NUMBER] [--only KIND] [--log FILE]` prints a line for each try. Try n is the same
-in every call, so that a series may be stopped and gone on with. Each try is a process forked from this one, which does nothing
-with torch itself, and one or two more that go on.
+`python -m tests.faults.kills [NUMBER]` prints a line for each try; `--help` says which can be chosen. Try n is the same in every
+call, so that a series may be stopped and gone on with. Each try is a process forked from this one, which does nothing with torch
+itself, and one or two more that go on.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 import fusion.report.html_page
 import fusion.training.fit  # noqa: F401  (before the forks, each of which would load torch)
-from tests.faults.tiny_run import STAGES, TinyRun, unfinished_in
+from tests.faults.tiny_run import TinyRun, unfinished_in
 
 KINDS = ("SIGKILL", "SIGTERM", "full", "cut", "empty", "flip", "gone")
 READERS = ("report", "verify", "plan")
@@ -50,12 +50,15 @@ class Try:
         return f"{self.number} {self.kind} {self.stage} {self.what}: {how} ({self.seconds:.1f} s)"
 
 
-def try_one(tiny: TinyRun, events: dict[str, int], number: int, only: str | None = None) -> Try:
+def try_one(
+    tiny: TinyRun, events: dict[str, int], number: int, only: str | None = None, stage: str | None = None
+) -> Try:
     """Disturb a stage of the run and go on with it."""
     rng, start = random.Random(f"kills-{number}"), time.perf_counter()
-    kind, stage = only or rng.choice(KINDS), rng.choice(list(STAGES))
+    kind, drawn = only or rng.choice(KINDS), rng.choice(list(tiny.stages))
+    stage = stage or drawn
     if kind in DAMAGE:
-        found = _damage(tiny, Try(number, kind, rng.choice([*list(STAGES)[1:], "done"]), ""), rng)
+        found = _damage(tiny, Try(number, kind, rng.choice([*list(tiny.stages)[1:], "done"]), ""), rng)
     else:
         found = _stop(tiny, Try(number, kind, stage, ""), rng.randint(1, events[stage]), rng.choice(READERS))
     found.seconds = time.perf_counter() - start
@@ -75,7 +78,7 @@ def _stop(tiny: TinyRun, one: Try, event: int, reader: str) -> Try:
     if again.get("status") != 0:
         one.wrong.append(f"does not go on: {again}")
     else:
-        one.wrong += differences(tiny, after(one.stage))
+        one.wrong += differences(tiny, after(tiny, one.stage))
     return one
 
 
@@ -124,9 +127,9 @@ def sentence(found: dict[str, Any], wrong: list[str]) -> tuple[str, list[str]]:
     return (errors[-1], wrong) if errors else ("", [*wrong, f"no sentence: {said}"])
 
 
-def after(stage: str) -> str:
+def after(tiny: TinyRun, stage: str) -> str:
     """The state in which a stage leaves the run."""
-    return [*STAGES, "done"][list(STAGES).index(stage) + 1]
+    return [*tiny.stages, "done"][list(tiny.stages).index(stage) + 1]
 
 
 def differences(tiny: TinyRun, state: str) -> list[str]:
@@ -143,14 +146,16 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("number", nargs="?", type=int, default=100)
     parser.add_argument("--from", dest="first", type=int, default=0)
     parser.add_argument("--only", choices=KINDS)
+    parser.add_argument("--rounds", action="store_true", help="The run has two rounds.")
+    parser.add_argument("--stage", help="Disturb this stage alone.")
     parser.add_argument("--log", type=Path, help="Each try is appended here as a line of JSON.")
     given = parser.parse_args(words)
     folder, wrong = Path(tempfile.mkdtemp(prefix="kills-")), 0
-    tiny = TinyRun(folder)
+    tiny = TinyRun(folder, rounds=given.rounds)
     events = tiny.prepare()
     print(f"file events by stage: {events}", flush=True)
     for number in range(given.first, given.first + given.number):
-        found = try_one(tiny, events, number, given.only)
+        found = try_one(tiny, events, number, given.only, given.stage)
         wrong += bool(found.wrong)
         print(found, flush=True)
         if given.log:

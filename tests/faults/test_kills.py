@@ -31,6 +31,13 @@ def test_forty_faults_lose_nothing():
 
 
 @pytest.mark.slow
+def test_two_rounds_that_are_killed_at_ten_moments_end_with_the_same_weights():
+    done = series("kills", "10", "--only", "SIGKILL", "--stage", "rounds", "--rounds")
+    assert "10 tries, 0 wrong" in done.stdout, done.stdout[-3000:] + done.stderr[-2000:]
+    assert done.stdout.count("SIGKILL rounds") == 10
+
+
+@pytest.mark.slow
 def test_whatever_a_server_does_the_cache_is_the_same_in_the_end():
     done = series("servers", "20")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]

@@ -20,10 +20,8 @@ from tests.faults.runner import run
 
 PATIENCE = 900
 """Seconds, on a busy machine, after which a command hangs."""
-STAGES = {
-    "respond": "respond", "extract": "extract", "train": "train", "merge": "merge", "rounds": "rounds", "evaluate": "run"
-}  # fmt: skip
-"""By the stage that is disturbed: the command. `rounds` also fuses, `evaluate` also reports."""
+STAGES = {"respond": "respond", "extract": "extract", "train": "train", "merge": "merge", "evaluate": "run"}
+"""By the stage that is disturbed: the command. `merge` also fuses, `evaluate` also reports."""
 UNFINISHED = ("*.part", "claims", "lock", "*.lock", ".*", "damaged-*", "*.damaged")
 NOT_RESULTS = {
     "run.json",
@@ -45,6 +43,14 @@ class TinyRun:
 
     folder: Path
     config: str = "kills.yaml"
+    rounds: bool = False
+    """Whether it goes on in two rounds, and fuses behind them."""
+
+    @property
+    def stages(self) -> dict[str, str]:
+        """By the stage that is disturbed: the command."""
+        extra = {"rounds": "rounds"} if self.rounds else {}
+        return {name: STAGES[name] for name in list(STAGES)[:-1]} | extra | {"evaluate": STAGES["evaluate"]}
 
     @property
     def run(self) -> Path:
@@ -64,8 +70,8 @@ class TinyRun:
     def prepare(self, **changes: Any) -> dict[str, int]:
         """Run every stage undisturbed, keep the states between them, and return the number of file events of each."""
         events = {}
-        in_child(self.folder, lambda: write_config(self.folder / self.config, **changes))
-        for stage in STAGES:
+        in_child(self.folder, lambda: write_config(self.folder / self.config, rounds=self.rounds, **changes))
+        for stage in self.stages:
             self.keep(stage)
             whole = self.call(stage)
             assert whole.get("status") == 0, whole
@@ -83,7 +89,7 @@ class TinyRun:
 
         def body() -> dict[str, Any]:
             disturbance = Disturbance(kind, number)
-            status, printed, said, escaped = run([STAGES[stage], str(self.folder / self.config)])
+            status, printed, said, escaped = run([self.stages[stage], str(self.folder / self.config)])
             disturbance.ended = True
             return {"status": status, "said": said + printed, "escaped": repr(escaped), "count": disturbance.count}
 
@@ -128,7 +134,7 @@ def unfinished_in(run: Path) -> list[str]:
     return sorted(str(path.relative_to(run)) for path in found)
 
 
-def write_config(file: Path, **changes: Any) -> dict[str, Any]:
+def write_config(file: Path, *, rounds: bool = False, **changes: Any) -> dict[str, Any]:
     """Write the configuration, and the models and data that it names."""
     from tests.helpers import runs
 
@@ -136,12 +142,13 @@ def write_config(file: Path, **changes: Any) -> dict[str, Any]:
     raw["data"]["responses"] = {"kind": "best_source", "max_new_tokens": 4, "truncated": "keep"}
     for data in raw["data"]["train"]:
         data["check"] = {"kind": "ended"}
-    raw["rounds"] = {
-        "count": 2, "prompts": 4, "num_generations": 2, "max_completion_length": 6, "replay": 0.5,
-        "objectives": [{"kind": "forward_kl"}], "training": {"max_steps": 2},
-    }  # fmt: skip
-    validation = runs.write_data(file.parent, "validation.jsonl", 2, start=300)
-    raw["data"]["validation"] = [{"path": validation, "domain": "d0", "where": {"domain": 0}}]
+    if rounds:
+        raw["rounds"] = {
+            "count": 2, "prompts": 4, "num_generations": 2, "max_completion_length": 6, "replay": 0.5,
+            "objectives": [{"kind": "forward_kl"}], "training": {"max_steps": 2},
+        }  # fmt: skip
+        validation = runs.write_data(file.parent, "validation.jsonl", 2, start=300)
+        raw["data"]["validation"] = [{"path": validation, "domain": "d0", "where": {"domain": 0}}]
     raw["training"] |= {"max_steps": 3, "save_steps": 1, "save_total_limit": 2}
     file.write_text(yaml.safe_dump(raw))
     return {}

@@ -1,6 +1,9 @@
 """What the pivot wrote, cut at what no other model could read, in the tokens in which it was written."""
 
+from unittest.mock import Mock
+
 import pytest
+from transformers import PreTrainedTokenizerBase
 
 from fusion.data.chat_tokens import Prompt
 from fusion.responses.rollouts import Rollout, read_rollout
@@ -19,6 +22,7 @@ TABLE = [
     "é".encode(),
     b"\xff",
 ]
+TOKENIZER = Mock(spec=PreTrainedTokenizerBase)
 EOS, CONTROL, A, B, C, BREAK, BREAKS, FOUR_BREAK, E1, E2, E_ACUTE, BROKEN = range(12)
 
 
@@ -28,7 +32,7 @@ def vocabulary(monkeypatch):
 
 
 def read(written, stop=(), lead=""):
-    return read_rollout(None, written, [EOS], stop, lead)
+    return read_rollout(TOKENIZER, written, [EOS], stop, lead)
 
 
 CASES = {
@@ -61,7 +65,7 @@ def test_a_text_is_read_up_to_where_others_can_follow(name):
     [([A, E1, E2, C, EOS], [0, 1, 2, 3, 5], False), ([A, C], [0, 1], True), ([EOS], [0], False)],
 )
 def test_its_rows_stand_where_its_bytes_do(written, prefix, truncated):
-    encoded = read(written).encoded(None, Prompt([7, 8]))
+    encoded = read(written).encoded(TOKENIZER, Prompt([7, 8]))
     assert encoded.input_ids == [7, 8, *written]
     assert (encoded.start, encoded.prefix, encoded.truncated) == (2, prefix, truncated)
 
@@ -69,10 +73,10 @@ def test_its_rows_stand_where_its_bytes_do(written, prefix, truncated):
 def test_a_space_of_the_prompt_has_no_length():
     rollout = read([C, A, EOS], lead=" ")
     assert rollout.text == "ca"
-    assert rollout.encoded(None, Prompt([7], " ")).prefix == [0, 1, 2]
+    assert rollout.encoded(TOKENIZER, Prompt([7], " ")).prefix == [0, 1, 2]
 
 
 def test_ways_of_writing_one_text_have_tokens_of_their_own():
     whole, halves = read([E_ACUTE, EOS]), read([E1, E2, EOS])
     assert whole.text == halves.text
-    assert whole.encoded(None, Prompt([7])).input_ids != halves.encoded(None, Prompt([7])).input_ids
+    assert whole.encoded(TOKENIZER, Prompt([7])).input_ids != halves.encoded(TOKENIZER, Prompt([7])).input_ids
