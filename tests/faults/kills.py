@@ -1,8 +1,8 @@
 """Kills, full disks and damaged files at seeded moments of every stage of a run; afterwards the same command goes on.
 
-`python -m tests.faults.kills [NUMBER]` prints a line for each try; `--help` says which can be chosen. Try n is the same in every
-call, so that a series may be stopped and gone on with. Each try is a process forked from this one, which does nothing with torch
-itself, and one or two more that go on.
+`python -m tests.faults.kills [NUMBER]` prints a line for each try; `--help` says what can be chosen. Try n is the same in
+every call, so that a series may be stopped and gone on with. Each try is a process forked from this one, which does nothing
+with torch itself, and one or two more that go on.
 """
 
 from __future__ import annotations
