@@ -4,6 +4,8 @@
     sort   "sort melon fig cup bear ="            " bear cup fig melon"
     lumi   "in Lumi, old cat sees red bird ="     " vido kesa tora pilon rudon"
 
+and three whose answers have workings (see `worked`), for models that are not tiny.
+
 Lumi is an invented language: verb first, adjectives after their noun and ending in its last vowel, and an -n on both for
 the one it is done to.
 """
@@ -12,6 +14,8 @@ import hashlib
 import random
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
+
+from fusion.quickstart import worked
 
 SPLITS = {"pretrain": range(60), "fusion": range(60, 75), "validation": range(75, 80), "heldout": range(80, 100)}
 """Percent of all questions, by hash of the prompt; so no question is ever in two splits, whatever the seed."""
@@ -61,7 +65,7 @@ VERBS = _lexicon(
 def make_questions(
     skill: str, count: int, seed: int, label_noise: float = 0.0, split: str = "pretrain"
 ) -> list[dict[str, str]]:
-    """`count` different questions of one skill, as rows of `prompt`, `response` and `domain` (the skill's name).
+    """`count` different questions of one skill, as rows of `prompt`, `response`, `domain` (the skill), and `workings`.
 
     `label_noise` is the chance of each answer to be a wrong one of the same form. It changes neither the questions nor the
     other answers, and the first rows of a longer list are those of a shorter one. Raises ValueError for an unknown
@@ -77,7 +81,10 @@ def make_questions(
         raise ValueError(
             f"{skill} has {len(prompts)} questions in split {split}, {count} were asked for; ask for fewer."
         )
-    return [{"prompt": p, "response": _respond(skill, p, seed, label_noise), "domain": skill} for p in prompts]
+    rows = [{"prompt": p, "response": _respond(skill, p, seed, label_noise), "domain": skill} for p in prompts]
+    if skill in worked.WORKINGS:  # for response: "{workings}"
+        rows = [row | {"workings": worked.WORKINGS[skill](row["prompt"])} for row in rows]
+    return rows
 
 
 def answer(skill: str, prompt: str) -> str:
@@ -175,8 +182,18 @@ class _Skill(NamedTuple):
     mistake: Callable[[str, random.Random], str]
 
 
+def _worked_skill(ask: Callable[[random.Random], str], work: Callable[[str], str]) -> _Skill:
+    def answer_alone(prompt: str) -> str:
+        return worked.result_of(work(prompt))
+
+    return _Skill(ask, answer_alone, lambda prompt, rng: worked.mistake(answer_alone(prompt), rng))
+
+
 SKILLS = {
     "sums": _Skill(_ask_sums, lambda prompt: " " + in_words(_result(prompt)), _mistake_sums),
     "sort": _Skill(_ask_sort, _answer_sort, _mistake_sort),
     "lumi": _Skill(_ask_lumi, _answer_lumi, _mistake_lumi),
+    "running_sum": _worked_skill(worked.ask_running_sum, worked.work_running_sum),
+    "product": _worked_skill(worked.ask_product, worked.work_product),
+    "variables": _worked_skill(worked.ask_variables, worked.work_variables),
 }

@@ -45,7 +45,7 @@ def texts(count=300):
 
 def test_the_names_of_the_package_and_the_recipes_agree():
     assert list(MODELS) == [*SOURCES, PIVOT] == list(make.QUICKSTART_MODELS)
-    assert list(skills.SKILLS) == list(SOURCES)
+    assert list(skills.SKILLS)[: len(SOURCES)] == list(SOURCES)  # the others are for larger models
 
 
 def test_naming_the_models_loads_no_torch():
