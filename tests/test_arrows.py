@@ -42,12 +42,12 @@ IMPORTS: dict[str, str] = {
     "plan": "cache config data models responses runtime stages training",
     "quickstart": "",
     "report": "alignment analysis core extras fusion_eval.results fusion_eval.runners fusion_eval.statistics runtime",
-    "responses": "core data grading models runtime",
+    "responses": "core data grading models runtime tokenizers",
     "runtime": "core",
     "sources": "core data models runtime tokenizers",
     "stages": (
         "alignment cache config core data fusion_eval.results fusion_eval.runners merging models objectives "
-        "responses runtime sources training transforms weighting"
+        "responses runtime sources tokenizers training transforms weighting"
     ),
     "study": "config core fusion_eval.results fusion_eval.statistics pipeline report runtime stages",
     "tokenizers": "",

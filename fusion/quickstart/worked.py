@@ -1,9 +1,9 @@
 """Questions with workings: three skills whose answers take 20 to 40 tokens, made by rule, the same on every machine.
 
-    running_sum   "12 + 7 + 31 + 5 + 44 = ?"
-                  "12 + 7 = 19, 19 + 31 = 50, 50 + 5 = 55, 55 + 44 = 99. Answer: 99"
-    product       "23 * 47 = ?"
-                  "20 * 47 = 940, 3 * 47 = 141, 940 + 141 = 1081. Answer: 1081"
+    running_sum   "12 + 7 + 3 + 5 + 14 = ?"
+                  "12 + 7 = 19, 19 + 3 = 22, 22 + 5 = 27, 27 + 14 = 41. Answer: 41"
+    product       "347 * 8 = ?"
+                  "300 * 8 = 2400, 40 * 8 = 320, 7 * 8 = 56, 2400 + 320 + 56 = 2776. Answer: 2776"
     variables     "a = 14; b = a + 9; c = b * 3. What is c?"
                   "a = 14, b = 14 + 9 = 23, c = 23 * 3 = 69. Answer: 69"
 
@@ -22,8 +22,8 @@ OPERATIONS = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__}
 
 
 def ask_running_sum(rng: random.Random) -> str:
-    """Ask for the sum of five numbers from 2 to 99."""
-    return " + ".join(str(rng.randint(2, 99)) for _ in range(TERMS)) + " = ?"
+    """Ask for the sum of five numbers from 2 to 20."""
+    return " + ".join(str(rng.randint(2, 20)) for _ in range(TERMS)) + " = ?"
 
 
 def work_running_sum(prompt: str) -> str:
@@ -37,18 +37,17 @@ def work_running_sum(prompt: str) -> str:
 
 
 def ask_product(rng: random.Random) -> str:
-    """Ask for the product of two numbers of two digits."""
-    return f"{rng.randint(12, 99)} * {rng.randint(12, 99)} = ?"
+    """Ask for the product of a number of three digits and one of one."""
+    return f"{rng.randint(101, 999)} * {rng.randint(3, 9)} = ?"
 
 
 def work_product(prompt: str) -> str:
-    """Multiply tens and units apart, and add both."""
+    """Multiply hundreds, tens and units apart, and add them."""
     first, second = _numbers(prompt)
-    tens, units = first // 10 * 10, first % 10
-    parts = [part for part in (tens, units) if part]
+    parts = [part for part in (first // 100 * 100, first % 100 // 10 * 10, first % 10) if part]
     steps = [f"{part} * {second} = {part * second}" for part in parts]
-    if len(parts) == 2:
-        steps.append(f"{tens * second} + {units * second} = {first * second}")
+    if len(parts) > 1:
+        steps.append(f"{' + '.join(str(part * second) for part in parts)} = {first * second}")
     return f"{', '.join(steps)}. {said(first * second)}"
 
 

@@ -120,7 +120,11 @@ class TrainingCollator:
 
     def _info(self, number: int) -> ExampleInfo:
         example = self.examples[number]
-        found = ExampleInfo(example.domain, example.id) if self.rollouts is None else self.rollouts.info(number, example.domain)
+        found = (
+            ExampleInfo(example.domain, example.id)
+            if self.rollouts is None
+            else self.rollouts.info(number, example.domain)
+        )
         return found._replace(eligibility=self.eligibility.get(example.prompt_id) if self.eligibility else None)
 
     def _source_rows(self, source: TrainingSource, numbers: Sequence[int]) -> LogitRows:

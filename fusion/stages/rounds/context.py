@@ -18,9 +18,9 @@ from fusion.data.encoding import EncodedTexts
 from fusion.data.example import Example
 from fusion.models import loading
 from fusion.objectives import AnyObjective
-from fusion.responses import AnyCheck
+from fusion.responses import PASSES, AnyCheck, read_eligibility
 from fusion.runtime.artifacts import fingerprint
-from fusion.stages.context import RunContext
+from fusion.stages.context import CHOSEN, RunContext
 from fusion.stages.rounds.learn import rollout_data
 from fusion.stages.rounds.prompts import draw_prompts
 from fusion.stages.rounds.texts import WrittenText, encode_for_source, encode_written, read_texts
@@ -133,6 +133,14 @@ class RoundContext(RunContext):
     @override
     def weighting(self) -> AnyWeighting:
         return self.run.weighting if self.rounds.weighting is None else self.rounds.weighting
+
+    @functools.cached_property
+    @override
+    def eligibility(self) -> dict[str, tuple[float, ...]] | None:
+        if not self.weighting.required_eligibility:
+            return None
+        names = [source.name for source in self.config.sources]
+        return read_eligibility(self.run.config.folder / CHOSEN / PASSES, names)
 
     @functools.cached_property
     @override

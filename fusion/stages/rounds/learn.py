@@ -45,7 +45,8 @@ def _batches(context: RoundContext, data: RolloutData, sources: Sequence[Trainin
     texts = range(len(data.passed))
     collator = TrainingCollator(
         context.train_examples, context.encoded("pivot"), sources, context.weighting, alignment=context.config.alignment,
-        rollouts=data, pivot_cache=data.written_by if context.weighting.required_pivot_fields else None,
+        rollouts=data, eligibility=context.eligibility,
+        pivot_cache=data.written_by if context.weighting.required_pivot_fields else None,
     )  # fmt: skip
     for begin in range(0, len(texts), AT_ONCE):
         yield collator(texts[begin : begin + AT_ONCE])["targets"]

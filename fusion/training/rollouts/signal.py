@@ -59,7 +59,7 @@ class SignalScales:
 
 
 @dataclass
-class _Sums:
+class _SignalSums:
     values: list[Tensor] = field(default_factory=list)
     tokens: int = 0
     inside: int = 0
@@ -67,7 +67,7 @@ class _Sums:
 
 def signal_scales(batches: Iterable[BatchTargets]) -> dict[str, SignalScales]:
     """Measure the signal of each source on all texts that the pivot wrote, from batches that hold each text once."""
-    found: dict[str, dict[str, _Sums]] = defaultdict(lambda: defaultdict(_Sums))
+    found: dict[str, dict[str, _SignalSums]] = defaultdict(lambda: defaultdict(_SignalSums))
     for targets in batches:
         if targets.rollouts is not None:
             for name, source in targets.sources.items():
@@ -76,7 +76,7 @@ def signal_scales(batches: Iterable[BatchTargets]) -> dict[str, SignalScales]:
 
 
 def _add(
-    sums: dict[str, _Sums], targets: BatchTargets, rollouts: RolloutTargets, name: str, source: SourceTargets
+    sums: dict[str, _SignalSums], targets: BatchTargets, rollouts: RolloutTargets, name: str, source: SourceTargets
 ) -> None:
     examples, spans = targets.positions.example.long(), source.spans
     weaker = rollouts.weaker_gold.get(name)
@@ -92,7 +92,7 @@ def _add(
         its.values.append(signal[span_example == number])
 
 
-def _scales(by_domain: Mapping[str, _Sums]) -> SignalScales:
+def _scales(by_domain: Mapping[str, _SignalSums]) -> SignalScales:
     signals: dict[str, Signal] = {}
     centred: list[Tensor] = []
     for domain, sums in by_domain.items():
