@@ -96,8 +96,9 @@ def test_sources_read_the_same_bytes(one):
             *ids, end = encoded.input_ids[encoded.start :]  # with its own end of turn
             assert table[end] is None
             assert encoded.prefix[-1] == len(text.example.response.encode())
-            if None not in (pieces := [table[index] for index in ids]):  # no character that it does not know
-                assert b"".join(pieces).removeprefix(b" ") == text.example.response.encode().removeprefix(b" ")
+            spelled = b"".join(table[index] or b"?" for index in ids).decode().removeprefix(" ")
+            unknown = set(text.example.response) - set(spelled)  # these tokenizers are made of few words
+            assert unknown or spelled == text.example.response.removeprefix(" ")
 
 
 def test_each_round_learns_from_the_model_before_and_leaves_another(run):
