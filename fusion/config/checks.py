@@ -43,6 +43,8 @@ def _rounds(config: Config) -> Iterator[str]:
     alike = config.model_copy(update={**update, "strategies": ["unified"], "rounds": None})
     found = [_mistake(_rows_hold_what_is_read, alike), *conflicts(_choices(alike))]
     yield from (f"rounds.{mistake}" for mistake in found if mistake and mistake.startswith("objectives["))
+    if config.rounds.learn_from == "pairwise" and "pairwise" not in config.strategies:
+        yield "rounds.learn_from is pairwise, and strategies make no pairwise models; add pairwise there"
     for number, data in enumerate(config.data.train):
         place = f"data.train[{number}]"
         if data.as_raw_text or not (data.messages or data.prompt):

@@ -29,6 +29,9 @@ class Rounds(Settings):
     """Longest answer in tokens; what does not end by then is learned from up to there, and does not pass its check."""
     objectives: list[AnyObjective] = Field(min_length=1)
     """Terms of the loss of a round; the run's own `objectives` are those of the first training."""
+    learn_from: Literal["sources", "pairwise"] = "sources"
+    """Who reads what the pivot wrote: the sources, or the models of the pairwise trainings, each in its source's place. With
+    result: pairwise rounds then repair what the merge of these models lost."""
     weighting: AnyWeighting | None = None
     """How much each source counts in a round; the run's `weighting` if not said."""
     replay: float = Field(default=0.25, ge=0)

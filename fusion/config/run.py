@@ -17,6 +17,7 @@ from fusion.core.settings import Settings
 from fusion.merging.methods.registry import AnyMethod, TaskArithmetic
 from fusion.objectives import AnyObjective, CrossEntropy
 from fusion.responses import DatasetResponses
+from fusion.training import pairwise_name
 from fusion.training.adapter import AnyAdapter
 from fusion.training.engine import Engine
 from fusion.training.quantization_aware import AnyQuantizer
@@ -148,7 +149,15 @@ def round_config(config: Config, rounds: Rounds, number: int, start: Path) -> Co
         "strategies": ["unified"],
         "rounds": None,
     }
+    if rounds.learn_from == "pairwise":
+        update["sources"] = [_pairwise_model(config, source.name) for source in config.sources]
     return config.model_copy(update=update)
+
+
+def _pairwise_model(config: Config, name: str) -> SourceSettings:
+    """The model of a pairwise training in its source's place: it reads and ends as the pivot does."""
+    path = str(config.folder / "train" / pairwise_name(name) / "model")
+    return SourceSettings(**config.pivot.model_dump() | {"name": name, "path": path, "revision": None})
 
 
 def plain_fine_tuning() -> list[AnyObjective]:

@@ -119,8 +119,10 @@ class BatchTargets:
         return BatchTargets(self.hidden_index.to(device), self.positions.to(device), sources, self.examples, rollouts)
 
     def counts(self) -> dict[str, int]:
-        """How many rows and, by source, pairs there are: what logged rates are divided by."""
-        return {"rows": len(self.positions)} | {f"pairs/{name}": len(s.pairs) for name, s in self.sources.items()}
+        """How many rows, rows that sources have read and, by source, pairs there are: what logged rates are divided by."""
+        rows = len(self.positions)
+        read = rows if self.rollouts is None else int((~self.rollouts.old_logprobs.isnan()).sum())
+        return {"rows": rows, "read_rows": read} | {f"pairs/{name}": len(s.pairs) for name, s in self.sources.items()}
 
     def is_row_of(self, kind: Callable[[ExampleInfo], bool]) -> Bool[Tensor, " N"]:
         """Whether each row of the pivot belongs to an example of that kind."""

@@ -124,8 +124,8 @@ class FusionTrainer(Trainer):
         self._add_predictions(hidden.detach(), targets, counts)
         for name, source in targets.sources.items():
             # shares of the whole step: those of its micro-batches and processes add up in `log`
-            self._add_metric(f"match/{name}", len(source.pairs) / counts["rows"])
-            self._add_metric(f"mapped/{name}", len(source.mapped) / counts["rows"])
+            self._add_metric(f"match/{name}", len(source.pairs) / max(1, counts["read_rows"]))
+            self._add_metric(f"mapped/{name}", len(source.mapped) / max(1, counts["read_rows"]))
             self._add_metric(f"weight/{name}", source.weight.sum() / max(1, counts[f"pairs/{name}"]))
         # gradients are averaged over processes, and the denominators above already count all of them
         loss = total * self.accelerator.num_processes

@@ -109,7 +109,7 @@ class RoundContext(RunContext):
     @override
     def encoded(self, name: str) -> EncodedTexts:
         if name != "pivot":
-            return EncodedTexts.from_texts(encode_for_source(self, name, [text.example for text in self.written]))
+            return EncodedTexts.from_texts(encode_for_source(self, name, self.written))
         limit = self.config.data.max_length
         own = [truncate_rows(each, limit - each.start) for each in encode_written(self)]
         replayed = self.run.encoded("pivot").select(self.replayed) if self.with_replay else []
@@ -150,24 +150,30 @@ class RoundContext(RunContext):
     @functools.cached_property
     @override
     def models(self) -> dict[str, ModelSettings]:
+        if self.rounds.learn_from == "pairwise":
+            return {"pivot": self.config.pivot, **{source.name: source for source in self.config.sources}}
         return self.run.models | {"pivot": self.config.pivot}
 
     @override
     def fine_tunings(self, source: SourceSettings) -> dict[str, RunContext]:
-        return self.run.fine_tunings(source)
+        return self.run.fine_tunings(source) if self.rounds.learn_from == "sources" else {}
 
     @override
     def fold_models(self, source: SourceSettings) -> list[SourceSettings]:
-        return self.run.fold_models(source)
+        return self.run.fold_models(source) if self.rounds.learn_from == "sources" else [source]
 
     @functools.cached_property
     @override
     def fingerprints(self) -> dict[str, str]:
-        return self.run.fingerprints | {"pivot": loading.model_fingerprint(self.config.pivot.ref)}
+        known = self.run.fingerprints if self.rounds.learn_from == "sources" else {}
+        new = {name: model for name, model in self.models.items() if name == "pivot" or name not in known}
+        return known | {name: loading.model_fingerprint(model.ref) for name, model in new.items()}
 
     @functools.cached_property
     @override
     def tokenizers(self) -> dict[str, Any]:
+        if self.rounds.learn_from == "pairwise":
+            return dict.fromkeys(self.models, self.run.tokenizers["pivot"])
         return self.run.tokenizers  # the pivot's does not change as it learns
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from fusion.data.chat_tokens import Prompt, response_ids
 from fusion.data.encode import Encoded
 from fusion.data.encoding import Conversation, encode_prompt_batch
 from fusion.data.example import Example
+from fusion.models.generate import Completion, cut_at_stop
 from fusion.responses import Response, ResponseStore, example_from_json, example_to_json
 from fusion.responses.checks import AgreementCheck, Check, FinalAnswerCheck
 from fusion.responses.rollouts import Rollout, read_rollout
@@ -25,7 +26,7 @@ from fusion.runtime.artifacts import claim_artifact, mark_complete, write_text
 from fusion.runtime.console import bar, console
 from fusion.stages.prompts import prompt_format, prompt_formats
 from fusion.stages.respond import REDO, answering_key, encoded_prompts, write_answers
-from fusion.tokenizers import byte_prefixes
+from fusion.tokenizers import byte_prefixes, vocabulary_bytes
 
 if TYPE_CHECKING:
     from fusion.stages.rounds.context import RoundContext
@@ -106,26 +107,26 @@ def encode_written(context: RoundContext) -> list[Encoded]:
     return [first[text.example.id] for text in context.written]
 
 
-def encode_for_source(context: RoundContext, name: str, examples: Sequence[Example]) -> list[Encoded]:
+def encode_for_source(context: RoundContext, name: str, texts: Sequence[WrittenText]) -> list[Encoded]:
     """Return texts in the tokens of a source, each up to where an answer of this source would be over.
 
-    Nothing is asked of how the source's chat template would write the text in a conversation: it follows the prompt as it is.
+    A source with the pivot's own vocabulary reads the tokens that the pivot wrote. Nothing is asked of how the source's chat
+    template would write the text in a conversation: it follows the prompt as it is. Raises ValueError for a text that cannot be
+    put into the source's tokens.
     """
-    return [encoded for _, encoded in _encode_one_by_one(context, name, examples)]
-
-
-def _encode_one_by_one(
-    context: RoundContext, name: str, examples: Sequence[Example]
-) -> Iterable[tuple[Example, Encoded]]:
     tokenizer, formats = context.tokenizers[name], prompt_formats(context, name)
-    for example, prompt in zip(examples, _prompts(context, name, examples), strict=True):
-        form = formats(example, example.messages)
-        places = [at for text in form.stop_texts if (at := example.response.find(text)) >= 0]
-        text = example.response[: min(places)] if places else example.response
-        ids, end = response_ids(tokenizer, prompt, text), end_of_turn(tokenizer, form)
+    alike = vocabulary_bytes(tokenizer) == vocabulary_bytes(context.tokenizers[WRITER])
+    found = []
+    for text, prompt in zip(texts, _prompts(context, name, [text.example for text in texts]), strict=True):
+        form = formats(text.example, text.example.messages)
+        response = cut_at_stop(Completion(text.example.response, True), form.stop_texts).text
+        as_written = alike and response == text.example.response
+        ids = list(text.rollout.ids) if as_written else response_ids(tokenizer, prompt, response)
+        end = end_of_turn(tokenizer, form)
         tokens = prompt.ids + ids + ([] if end is None else [end])
-        prefix = byte_prefixes(tokenizer, ids, text)[: len(tokens) - len(prompt.ids)]
-        yield example, Encoded(tokens, len(prompt.ids), prefix, truncated=end is None)
+        prefix = byte_prefixes(tokenizer, ids, response)[: len(tokens) - len(prompt.ids)]
+        found.append(Encoded(tokens, len(prompt.ids), prefix, truncated=end is None))
+    return found
 
 
 def _prompts(context: RoundContext, name: str, examples: Sequence[Example]) -> list[Prompt]:
@@ -182,15 +183,15 @@ def _readable(context: RoundContext, texts: Sequence[WrittenText]) -> list[Writt
     kept = list(texts)
     for name in context.models:
         if name != WRITER:
-            before, kept = len(kept), [text for text in kept if _can_read(context, name, text.example)]
+            before, kept = len(kept), [text for text in kept if _can_read(context, name, text)]
             if len(kept) < before:
                 console.print(f"  {before - len(kept)} of {before} texts cannot be put into tokens of {name}: left out")
     return kept
 
 
-def _can_read(context: RoundContext, name: str, example: Example) -> bool:
+def _can_read(context: RoundContext, name: str, text: WrittenText) -> bool:
     try:
-        return bool(list(_encode_one_by_one(context, name, [example])))
+        return bool(encode_for_source(context, name, [text]))
     except ValueError:
         return False
 

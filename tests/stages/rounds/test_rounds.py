@@ -11,7 +11,7 @@ from fusion import pipeline
 from fusion.cache import Cache
 from fusion.config import loading
 from fusion.models.head import Head, hidden_states
-from fusion.models.loading import ModelRef, load_model
+from fusion.models.loading import ModelRef, load_model, model_fingerprint
 from fusion.stages.context import RunContext
 from fusion.stages.rounds.context import RoundContext
 from fusion.stages.rounds.kept import round_folder
@@ -126,3 +126,21 @@ def test_a_finished_run_does_nothing_again_and_is_what_the_record_says(run):
     fused = load_file(run.config.folder / "fused/model.safetensors")
     kept = load_file(round_folder(run.config, record["rounds"]["kept"]) / "model/model.safetensors")
     assert all(torch.equal(fused[name], kept[name]) for name in kept)
+
+
+def test_after_a_merge_the_pairwise_models_read_what_the_merged_one_writes(tmp_path):
+    repair = {**ROUNDS, "count": 1, "learn_from": "pairwise", "objectives": [{"kind": "forward_kl"}]}
+    raw = runs.raw(tmp_path, strategies=["pairwise"], baseline=False, merge={"kind": "linear"}, rounds=repair)
+    pipeline.run(loading.parse(raw, "test"), "rounds")
+    folder = tmp_path / "runs/small"
+    fused, merged = (
+        load_file(file)
+        for file in (folder / "fused/model.safetensors", folder / "train/pairwise/merged/model/model.safetensors")
+    )
+    assert any(not torch.equal(fused[name], merged[name]) for name in merged)
+    key = json.loads((folder / "rounds/1/cache/neox/key.json").read_text())
+    assert key["model"] == model_fingerprint(ModelRef(str(folder / "train/pairwise/neox/model")))
+    (log,) = [
+        entry for entry in json.loads((folder / "rounds/1/train/unified/log.json").read_text()) if entry["step"] == 1
+    ]
+    assert log["match/neox"] == log["match/qwen"] == 1, "with one vocabulary every token that was written is compared"
