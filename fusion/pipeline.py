@@ -208,6 +208,7 @@ def learn_in_rounds(context: RunContext, _caches: dict[str, Cache]) -> None:
     """
     if (rounds := context.config.rounds) is None:
         return
+    prepare_checks(context)
     distributed.barrier()  # the main process has merged what rounds may begin from
     scores = [score(context, 0)]
     for number in range(1, rounds.count + 1):

@@ -13,7 +13,7 @@ from fusion.data.answer_end import trained_ends
 from fusion.data.example import Example
 from fusion.models import loading
 from fusion.responses import EndedCheck, ResponseStore
-from fusion.responses.checks import Check
+from fusion.responses.base import Check
 from fusion.responses.rollouts import read_rollout
 from fusion.stages.context import RunContext
 from fusion.stages.prompts import prompt_formats

@@ -19,7 +19,8 @@ from fusion.data.encoding import Conversation, encode_prompt_batch
 from fusion.data.example import Example
 from fusion.models.generate import Completion, cut_at_stop
 from fusion.responses import Response, ResponseStore, example_from_json, example_to_json
-from fusion.responses.checks import AgreementCheck, Check, FinalAnswerCheck
+from fusion.responses.base import Check
+from fusion.responses.checks import AgreementCheck, FinalAnswerCheck
 from fusion.responses.rollouts import Rollout, read_rollout
 from fusion.runtime import distributed
 from fusion.runtime.artifacts import claim_artifact, mark_complete, write_text
@@ -73,7 +74,7 @@ def judge_texts(context: RoundContext) -> bool:
     """Check what the pivot wrote and keep what all sources can read; whether there was something to do."""
     folder, store = context.config.folder / "texts", text_store(context)
     readers = {name: prompt_format(context, name).key() for name in context.models}
-    checks = [check.model_dump() for check in context.checks]
+    checks = [check.key() for check in context.checks]
     key = {"answers": store.key, "checks": checks, "readers": readers}
     with distributed.main_process_first():
         if claim_artifact(folder, key, "fusion rounds"):
@@ -165,16 +166,16 @@ def comparison(example: Example, check: Check, chosen: Mapping[str, str]) -> tup
 
 
 def judge(example: Example, compared: Example, check: Check, rollouts: Sequence[Rollout]) -> list[WrittenText]:
-    """Return the texts with what a check says of them; one that did not end by itself never passes."""
+    """Return the texts with what a check says of them; one that did not end by itself never passes nor is rewarded."""
     if not rollouts:
         return []
     responses = [Response(WRITER, each.text, each.end is not None) for each in rollouts]
-    passes = check(compared, responses)
+    passes, rewards = check(compared, responses), check.rewards(compared, responses)
     found = []
-    for rollout, response, passed in zip(rollouts, responses, passes, strict=True):
-        right = passed and response.ended and bool(response.text.strip())
+    for rollout, response, passed, reward in zip(rollouts, responses, passes, rewards, strict=True):
+        whole = response.ended and bool(response.text.strip())
         text = dataclasses.replace(example, response=response.text)
-        found.append(WrittenText(text, rollout, right, float(right)))
+        found.append(WrittenText(text, rollout, passed and whole, reward if whole or reward < 0 else 0.0))
     return found
 
 
