@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fusion.objectives import BatchTargets, RolloutTargets, SourceTargets
+from fusion.objectives.policy.signal import span_signal
 
 WIDEST_FACTOR = 4.0
 
@@ -80,9 +81,12 @@ def _add(
 ) -> None:
     examples, spans = targets.positions.example.long(), source.spans
     weaker = rollouts.weaker_gold.get(name)
-    pivot = spans.sum_rows(rollouts.old_logprobs.double(), spans.pivot_span)
-    other = pivot if weaker is None else spans.sum_rows(weaker.double(), spans.source_span)
-    signal = spans.sum_rows(source.rows.gold.double(), spans.source_span) - other
+    signal = span_signal(
+        spans,
+        source.rows.gold.double(),
+        rollouts.old_logprobs.double(),
+        None if weaker is None else weaker.double(),
+    )
     span_example = examples[source.pairs.pivot[spans.pair]]
     known = ~rollouts.old_logprobs.isnan()
     for number, info in enumerate(targets.examples):

@@ -47,7 +47,10 @@ def one(tmp_path_factory):
         "training": {"learning_rate": 0.0, "max_steps": 1, "save_strategy": "no"},
         "rounds": {
             "count": 1, "prompts": 12, "num_generations": 2, "max_completion_length": 16, "replay": 0.25,
-            "objectives": [{"kind": "forward_kl"}, {"kind": "reverse_kl"}],
+            "objectives": [
+                {"kind": "forward_kl"}, {"kind": "reverse_kl"}, {"kind": "policy_gradient"}, {"kind": "group_reward"},
+                {"kind": "cross_entropy", "on": "replay"},
+            ],
         },
     }  # fmt: skip
     chosen = loading.parse(raw, "test")
@@ -83,9 +86,21 @@ def test_a_source_that_is_the_pivot_has_nothing_to_say(one):
     alike = written_alike(one)
     assert len(alike) > 0.8 * len(one.written)
     found = losses(one, ["itself", "lumi"], alike)
-    for kind in ("forward_kl", "reverse_kl"):
-        assert found[f"{kind}/itself"] == pytest.approx(0, abs=1e-6)
-        assert found[f"{kind}/lumi"] > 1e-3
+    for kind in ("forward_kl", "reverse_kl", "policy_gradient"):
+        assert found[f"{kind}/itself"] == pytest.approx(0, abs=1e-4 if kind == "policy_gradient" else 1e-6)
+        assert abs(found[f"{kind}/lumi"]) > 1e-3
+
+
+def test_signals_of_a_domain_have_no_mean_and_tell_how_much_can_be_compared(one):
+    sources = [training_source(one, "lumi", Cache(one.config.folder / "cache/lumi"))]
+    scales = one.rollout_data(sources, one.objectives(learns_from_sources=True)).scales["lumi"]
+    assert scales.domains.keys() == {"sums", "sort"}
+    for signal in scales.domains.values():
+        assert signal.mean < 0  # minus a KL divergence
+        assert 0.9 < signal.comparable <= 1  # one tokenizer of both
+        assert signal.spans > 30
+    assert all(1 / 4 <= factor <= 4 for factor in scales.factors(["sums", "sort"]).tolist())
+    assert scales.means(["no such domain"]).tolist() == [0]
 
 
 def test_the_order_of_sources_changes_nothing(one):
