@@ -86,6 +86,18 @@ class FineTune(Settings):
     """The run's if not said; say it where runs with several seeds are to learn from the same source."""
 
 
+class WeakerModel(Settings):
+    """A weaker relative of a source: what it finds likely too is the style of the family, and taken off what the source says.
+
+    It reads texts in the source's own tokens, without its worked examples. Source: CompassOPD, arXiv:2609.10154.
+    """
+
+    path: str | None = Field(default=None, min_length=1)
+    """A smaller or earlier model with the source's tokenizer; if not said, the source itself, without its worked examples."""
+    revision: str | None = None
+    """Commit, tag or branch of a hub model."""
+
+
 class SourceSettings(ModelSettings):
     """A model to learn from."""
 
@@ -102,6 +114,26 @@ class SourceSettings(ModelSettings):
     that a source knows only with examples. The same when it answers, reads and is evaluated; one for all, or one by domain."""
     look_ahead: bool = False
     """Whether it reads the prompts that data sets give under `look_ahead`, instead of those the pivot reads."""
+
+    weaker: WeakerModel | None = None
+    """What `policy_gradient` takes off this source's signal in rounds, not what the pivot says; for all sources or none."""
+
+    @model_validator(mode="after")
+    def _a_weaker_relative_differs(self) -> SourceSettings:
+        if self.weaker is not None and self.weaker.path is None and not self.shots:
+            raise ValueError(
+                f"weaker of source {self.name} names no path, and without shots it would be the source itself; name a smaller "
+                "or earlier model with the same tokenizer"
+            )
+        return self
+
+    @property
+    def weaker_model(self) -> SourceSettings:
+        """The weaker relative in the source's place. Raises ValueError where there is none."""
+        if self.weaker is None:
+            raise ValueError(f"source {self.name} has no weaker relative")
+        new = {} if self.weaker.path is None else {"path": self.weaker.path, "revision": self.weaker.revision}
+        return self.model_copy(update={**new, "shots": "", "transforms": [], "weaker": None, "fine_tune": None})
 
     @model_validator(mode="after")
     def _what_is_fine_tuned_needs_no_shots(self) -> SourceSettings:

@@ -140,7 +140,9 @@ def test_a_server_and_vllm_are_asked_for_as_many_samples_each_prompt_with_a_seed
 def test_a_penalty_that_a_server_has_by_default_is_turned_off(tiny_source, prompts, greedy, kind, settings):
     folder, wanted, _, _ = tiny_source
     with serving.serve(serving.Server(folder, kind=kind, penalises=True)) as url:
-        assert OpenAI(url=url, model="tiny", **settings).open_generator(wanted).generate(prompts, GREEDY) == texts(greedy)
+        assert OpenAI(url=url, model="tiny", **settings).open_generator(wanted).generate(prompts, GREEDY) == texts(
+            greedy
+        )
 
 
 def test_a_server_is_told_where_answers_end_by_text_and_by_id_and_is_cut_there_in_any_case(

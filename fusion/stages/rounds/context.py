@@ -19,9 +19,9 @@ from fusion.data.example import Example
 from fusion.models import loading
 from fusion.objectives import AnyObjective
 from fusion.responses import PASSES, AnyCheck, read_eligibility
-from fusion.runtime.artifacts import fingerprint
+from fusion.runtime.artifacts import artifact_key, fingerprint
 from fusion.stages.context import CHOSEN, RunContext
-from fusion.stages.rounds.learn import rollout_data
+from fusion.stages.rounds.learn import WEAKER, rollout_data, weaker_relatives
 from fusion.stages.rounds.prompts import draw_prompts
 from fusion.stages.rounds.texts import WrittenText, encode_for_source, encode_written, read_texts
 from fusion.training import TrainingSource
@@ -126,7 +126,9 @@ class RoundContext(RunContext):
     @property
     @override
     def training_key(self) -> dict[str, Any]:
-        how = {"rewards": [text.reward for text in self.written], "scaled": self.rounds.scale_rewards}
+        caches = ["pivot", *(name + WEAKER for name in weaker_relatives(self))]
+        read = [artifact_key(self.config.folder / "cache" / name) for name in caches]
+        how = {"read": read, "rewards": [text.reward for text in self.written], "scaled": self.rounds.scale_rewards}
         return {"rollouts": fingerprint({"passed": [text.passed for text in self.written], **how})}
 
     @functools.cached_property
@@ -154,13 +156,22 @@ class RoundContext(RunContext):
             return {"pivot": self.config.pivot, **{source.name: source for source in self.config.sources}}
         return self.run.models | {"pivot": self.config.pivot}
 
+    @functools.cached_property
+    def reads_alone(self) -> dict[str, SourceSettings]:
+        """Models that read in a source's place, whatever the run made of it: none, but where its weaker relative does."""
+        return {}
+
     @override
     def fine_tunings(self, source: SourceSettings) -> dict[str, RunContext]:
-        return self.run.fine_tunings(source) if self.rounds.learn_from == "sources" else {}
+        if source.name in self.reads_alone or self.rounds.learn_from == "pairwise":
+            return {}
+        return self.run.fine_tunings(source)
 
     @override
     def fold_models(self, source: SourceSettings) -> list[SourceSettings]:
-        return self.run.fold_models(source) if self.rounds.learn_from == "sources" else [source]
+        if source.name in self.reads_alone:
+            return [self.reads_alone[source.name]]
+        return [source] if self.rounds.learn_from == "pairwise" else self.run.fold_models(source)
 
     @functools.cached_property
     @override

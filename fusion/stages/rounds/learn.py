@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 from fusion.cache import Cache
 from fusion.objectives import AnyObjective, BatchTargets
 from fusion.training import TrainingCollator, TrainingSource
-from fusion.training.rollouts import RolloutData, signal_scales
+from fusion.training.rollouts import RolloutData, WeakerRelative, signal_scales
 
 if TYPE_CHECKING:
     from fusion.stages.rounds.context import RoundContext
 
+WEAKER = "-weaker"
+"""What the name of a source's weaker relative ends in, in folders."""
 AT_ONCE = 64
 """Texts whose cached rows are looked at together."""
 LEAST_SPREAD = 1e-4
@@ -34,10 +36,24 @@ def rollout_data(
         advantages=advantages(context),
         written_by=Cache(context.config.folder / "cache" / "pivot"),
         reference=Cache(context.config.folder / "cache" / "reference") if reads_reference else None,
+        weaker={
+            source.name: WeakerRelative(
+                Cache(context.config.folder / "cache" / f"{source.name}{WEAKER}"), source.stop_ids
+            )
+            for source in sources
+            if source.name in weaker_relatives(context)
+        },
     )
     if any(objective.requirements.rollouts and objective.requirements.sources for objective in counted):
         return dataclasses.replace(data, scales=signal_scales(_batches(context, data, sources)))
     return data
+
+
+def weaker_relatives(context: RoundContext) -> list[str]:
+    """Return the sources whose weaker relatives are read too, for objectives on their signal."""
+    counted = [objective.requirements for objective in context.rounds.objectives if objective.weight]
+    asked_for = any(each.rollouts and each.sources for each in counted)
+    return [source.name for source in context.config.sources if source.weaker is not None] if asked_for else []
 
 
 def _batches(context: RoundContext, data: RolloutData, sources: Sequence[TrainingSource]) -> Iterator[BatchTargets]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 from fusion.cache import Cache, CacheWriter
+from fusion.models import loading
 from fusion.stages.extract import cache_writer, checked_cache, extract_one
 from fusion.stages.rounds.context import RoundContext
+from fusion.stages.rounds.learn import WEAKER, weaker_relatives
 
 REFERENCE = "reference"
 
@@ -16,7 +18,7 @@ def readers(context: RoundContext) -> list[str]:
     counted = [objective.requirements for objective in context.rounds.objectives if objective.weight]
     sources = [source.name for source in context.config.sources] if any(each.sources for each in counted) else []
     reference = [REFERENCE] if any(each.reference_pivot for each in counted) else []
-    return ["pivot", *reference, *sources]
+    return ["pivot", *reference, *sources, *(name + WEAKER for name in weaker_relatives(context) if name in sources)]
 
 
 def read_one(context: RoundContext, name: str) -> tuple[Cache, bool]:
@@ -24,10 +26,12 @@ def read_one(context: RoundContext, name: str) -> tuple[Cache, bool]:
     reader, writer = _reader(context, name)
     if writer.is_complete:
         return checked_cache(writer), False
-    return extract_one(reader, "pivot" if name == REFERENCE else name, writer), True
+    return extract_one(reader, "pivot" if name == REFERENCE else name.removesuffix(WEAKER), writer), True
 
 
 def _reader(context: RoundContext, name: str) -> tuple[RoundContext, CacheWriter]:
+    if name.endswith(WEAKER) and name.removesuffix(WEAKER) in weaker_relatives(context):
+        return _weaker_reader(context, name.removesuffix(WEAKER))
     if name not in ("pivot", REFERENCE):
         return context, cache_writer(context, name)
     # as it is trained, and unrounded: a ratio of two probabilities of the pivot is 1 before the first step
@@ -37,3 +41,27 @@ def _reader(context: RoundContext, name: str) -> tuple[RoundContext, CacheWriter
     update = {"extract": extract} | ({"pivot": context.run.config.pivot} if name == REFERENCE else {})
     alike = dataclasses.replace(context, config=context.config.model_copy(update=update))
     return alike, cache_writer(alike, "pivot", context.config.folder / "cache" / name)
+
+
+def _weaker_reader(context: RoundContext, name: str) -> tuple[RoundContext, CacheWriter]:
+    source = next(each for each in context.config.sources if each.name == name).weaker_model
+    alike = dataclasses.replace(context)
+    known = {each: mark for each, mark in context.fingerprints.items() if each != name}
+    vars(alike).update(
+        models={**context.models, name: source},
+        fingerprints={**known, name: loading.model_fingerprint(source.ref)},
+        tokenizers={**context.tokenizers, name: loading.load_tokenizer(source.ref)},
+        reads_alone={name: source},
+    )
+    _refuse_other_tokens(context, alike, name)
+    return alike, cache_writer(alike, name, context.config.folder / "cache" / f"{name}{WEAKER}")
+
+
+def _refuse_other_tokens(context: RoundContext, alike: RoundContext, name: str) -> None:
+    """Raise ValueError where a weaker relative reads an answer in other tokens than its source."""
+    for text, own, other in zip(context.written, context.encoded(name), alike.encoded(name), strict=True):
+        if own.input_ids[own.start :] != other.input_ids[other.start :]:
+            raise ValueError(
+                f"weaker of source {name} ({alike.models[name].path}) reads {text.example.response[:40]!r} in other tokens "
+                "than the source, and cannot be compared with it; name a model with its tokenizer, or leave weaker out."
+            )

@@ -4,7 +4,7 @@ data     which examples the pivot wrote, how they did, and what it said when it 
 signal   means and spreads of what sources say of them, by domain
 """
 
-from fusion.training.rollouts.data import RolloutData
+from fusion.training.rollouts.data import RolloutData, WeakerRelative
 from fusion.training.rollouts.signal import Signal, SignalScales, signal_scales
 
-__all__ = ["RolloutData", "Signal", "SignalScales", "signal_scales"]
+__all__ = ["RolloutData", "Signal", "SignalScales", "WeakerRelative", "signal_scales"]

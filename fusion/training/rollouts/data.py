@@ -5,16 +5,25 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fusion.alignment import gold_of_stop
 from fusion.cache import Cache
 from fusion.core.example import ExampleInfo
 from fusion.core.rows import LogitRows, Positions
 from fusion.objectives import RolloutTargets
 from fusion.training.rollouts.signal import SignalScales
+
+
+class WeakerRelative(NamedTuple):
+    """The rows of a source's weaker relative, and the ids with which it says that an answer is over."""
+
+    cache: Cache
+    stop_ids: Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -31,6 +40,8 @@ class RolloutData:
     """What the pivot that wrote them says of each, one row a token."""
     reference: Cache | None = None
     """What the pivot before the first round says of each, where an objective reads it."""
+    weaker: Mapping[str, WeakerRelative] = field(default_factory=dict)
+    """By source: what its weaker relative says of each, row for row beside the source's own."""
     scales: Mapping[str, SignalScales] = field(default_factory=dict)
     """By source: how its signal is centred and scaled."""
 
@@ -59,6 +70,10 @@ class RolloutData:
             old_logprobs=self.gold(self.written_by, positions, numbers),
             advantages=torch.tensor(advantages),
             reference_logprobs=None if self.reference is None else self.gold(self.reference, positions, numbers),
+            weaker_gold={
+                name: gold_of_stop(self.rows(each.cache, numbers), each.stop_ids).gold
+                for name, each in self.weaker.items()
+            },
             signal_means={name: each.means(domains) for name, each in self.scales.items()},
             signal_factors={name: each.factors(domains) for name, each in self.scales.items()},
         )

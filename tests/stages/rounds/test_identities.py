@@ -36,7 +36,10 @@ def one(tmp_path_factory):
     raw = {
         "name": "identities", "runs": str(folder), "seed": 3,
         "pivot": {"path": f"{BUILTIN}pivot"},
-        "sources": [{"name": "itself", "path": str(folder / "itself")}, {"name": "lumi", "path": f"{BUILTIN}lumi"}],
+        "sources": [{"name": "itself", "path": str(folder / "itself")}, 
+            {"name": "lumi", "path": f"{BUILTIN}lumi"},
+            {"name": "sums", "path": f"{BUILTIN}sums", "weaker": {"path": f"{BUILTIN}sums"}},
+        ],
         "data": {
             "train": [data | {"split": "fusion", "limit": 12} for data in (SUMS, SORT)],
             "heldout": [{"path": "builtin:sums", "domain": "sums", "split": "heldout", "limit": 2}],
@@ -89,6 +92,13 @@ def test_a_source_that_is_the_pivot_has_nothing_to_say(one):
     for kind in ("forward_kl", "reverse_kl", "policy_gradient"):
         assert found[f"{kind}/itself"] == pytest.approx(0, abs=1e-4 if kind == "policy_gradient" else 1e-6)
         assert abs(found[f"{kind}/lumi"]) > 1e-3
+
+
+def test_a_source_that_is_its_own_weaker_relative_has_no_signal(one):
+    found = losses(one, ["sums", "lumi"])
+    assert found["policy_gradient/sums"] == 0
+    assert found["forward_kl/sums"] > 1e-3
+    assert abs(found["policy_gradient/lumi"]) > 1e-3
 
 
 def test_signals_of_a_domain_have_no_mean_and_tell_how_much_can_be_compared(one):
