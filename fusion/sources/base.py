@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from fusion.core.rows import LogitRows
 from fusion.core.settings import Settings
@@ -66,6 +66,8 @@ class SourceRequest:
     device: str = "cpu"
     batch_tokens: int = 4096
     compile: bool = False
+    autocast: Literal["bfloat16", "float16"] | None = None
+    """What it multiplies in although its weights are of `dtype`, as a trainer with mixed precision does."""
     sampling: RandomSampling | None = None
     """Sample entries at random instead of keeping the `k` largest."""
     hidden: bool = False

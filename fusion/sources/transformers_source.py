@@ -39,10 +39,9 @@ class Transformers(Backend):
         if request.compile:  # the forward alone: hooks stay outside, where `hidden_states` puts one for each call
             below = module_below_head(model)
             below.forward = torch.compile(below.forward, dynamic=True)
-        k = min(request.k, head.vocabulary)
-        return TransformersSource(
-            model, head.for_frozen_model(), k, request.batch_tokens, request.sampling, request.hidden
-        )
+        k, autocast = min(request.k, head.vocabulary), getattr(torch, request.autocast) if request.autocast else None
+        head = dataclasses.replace(head.for_frozen_model(), autocast=autocast)
+        return TransformersSource(model, head, k, request.batch_tokens, request.sampling, request.hidden)
 
     @override
     def open_generator(self, request: SourceRequest) -> TransformersGenerator:
@@ -99,7 +98,8 @@ class TransformersSource:
         for batch in length_grouped_batches([len(text.input_ids) for text in texts], self.batch_tokens):
             chosen = [texts[i] for i in batch]
             inputs, hidden_index, positions = pad_texts(chosen, self.model.device)
-            hidden = hidden_states(self.model, **inputs).flatten(0, 1)[hidden_index]
+            with torch.autocast(self.model.device.type, self.head.autocast, enabled=self.head.autocast is not None):
+                hidden = hidden_states(self.model, **inputs).flatten(0, 1)[hidden_index]
             rows = self._head_rows(hidden, positions, chosen)
             rows = dataclasses.replace(rows, hidden=hidden.half() if self.keep_hidden else None).to("cpu")
             rows = impossible_ids_left_out(rows)

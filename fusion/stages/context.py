@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from fusion.cache import Cache
 from fusion.config import Config, ModelSettings, SourceSettings, fine_tuning, plain_fine_tuning
@@ -310,6 +310,11 @@ class RunContext:
     def validation_texts(self) -> EncodedTexts:
         """The validation examples as tokens of the pivot, which reads them while it is trained, cut at data.max_length."""
         return encode_examples(self, "pivot", self.validation_examples)
+
+    @functools.cached_property
+    def autocast(self) -> Literal["bfloat16", "float16"] | None:
+        """What models multiply in as they read, if not in the type of their weights: in rounds alone."""
+        return None
 
     def objectives(self, *, learns_from_sources: bool) -> Sequence[AnyObjective]:
         """The terms of a training: cross-entropy alone where it learns from no source."""

@@ -40,6 +40,8 @@ def cache_writer(context: RunContext, name: str, folder: Path | None = None) -> 
     }
     if extract.sampling is not None and name != "pivot":
         key |= {"top_k": extract.sampling.draws, "sampling": extract.sampling.model_dump()}
+    if context.autocast is not None:
+        key["autocast"] = context.autocast
     key["backend"] = context.backend(name).identity()
     if others := _refs(context, name)[1:]:
         key["parts"] = [loading.model_fingerprint(other) for other in others]
@@ -58,6 +60,7 @@ def open_source(context: RunContext, name: str, ref: ModelRef | None = None) -> 
     wanted = SourceRequest(
         ref or context.models[name].ref, context.tokenizers[name], k, extract.resolved_dtype, device(), extract.batch_tokens,
         extract.compile,
+        context.autocast,
         sampling=None if name == "pivot" else extract.sampling,
         hidden=extract.hidden_states and name != "pivot",
     )  # fmt: skip

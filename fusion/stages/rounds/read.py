@@ -40,6 +40,8 @@ def _reader(context: RoundContext, name: str) -> tuple[RoundContext, CacheWriter
     )
     update = {"extract": extract} | ({"pivot": context.run.config.pivot} if name == REFERENCE else {})
     alike = dataclasses.replace(context, config=context.config.model_copy(update=update))
+    training = context.config.training
+    vars(alike).update(autocast="bfloat16" if training.get("bf16") else "float16" if training.get("fp16") else None)
     return alike, cache_writer(alike, "pivot", context.config.folder / "cache" / name)
 
 
