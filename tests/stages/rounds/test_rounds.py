@@ -144,3 +144,20 @@ def test_after_a_merge_the_pairwise_models_read_what_the_merged_one_writes(tmp_p
         entry for entry in json.loads((folder / "rounds/1/train/unified/log.json").read_text()) if entry["step"] == 1
     ]
     assert log["match/neox"] == log["match/qwen"] == 1, "with one vocabulary every token that was written is compared"
+
+
+@pytest.mark.parametrize("training", [{}, {"bf16": True}], ids=["float32", "mixed"])
+def test_policy_objectives_begin_at_the_pivot_that_wrote(tmp_path, training):
+    """With an adapter, whose start is the merged model of the round before; in the precision in which it is trained."""
+    terms = [
+        {"kind": "policy_gradient", "beta": 0.1},
+        {"kind": "group_reward"},
+        {"kind": "cross_entropy", "on": "replay"},
+    ]
+    rounds = {**ROUNDS, "count": 1, "objectives": terms, "training": {"max_steps": 1, "learning_rate": 1e-3} | training}
+    raw = runs.raw(tmp_path, strategies=["unified"], baseline=False, rounds=rounds, adapter={"kind": "lora"})
+    pipeline.run(loading.parse(raw, "test"), "rounds")
+    (entry,) = json.loads((tmp_path / "runs/small/rounds/1/train/unified/log.json").read_text())
+    assert entry["policy_gradient/ratio"] == pytest.approx(1, abs=1e-4)
+    assert entry["group_reward/kl_old"] == pytest.approx(0, abs=1e-6)
+    assert entry["policy_gradient/kl"] > 0, "the first training moved the pivot from where the run began"
