@@ -166,6 +166,24 @@ def interrupted(config, at_step):
         pipeline.run(config, until="train")
 
 
+def test_a_training_that_was_killed_behind_its_last_step_makes_no_further_one(tmp_path):
+    """In the middle of an epoch, and at a learning rate that does not fall to 0, where a further step would show."""
+    schedule = {"lr_scheduler_type": "constant", "max_steps": 3, "save_strategy": "steps", "save_steps": 1}
+    chosen = runs.config(
+        tmp_path, strategies=["unified"], baseline=False, training=schedule | {"per_device_train_batch_size": 4}
+    )
+    training = pipeline.run(chosen, "train") / "train/unified"
+    whole, log = load_file(training / "model/model.safetensors"), json.loads((training / "log.json").read_text())
+    (training / "done.json").unlink()
+    shutil.rmtree(training / "model")
+    pipeline.run(chosen, "train")
+    again = load_file(training / "model/model.safetensors")
+    assert all(torch.equal(again[name], weights) for name, weights in whole.items())
+    assert [entry["step"] for entry in json.loads((training / "log.json").read_text())] == [
+        entry["step"] for entry in log
+    ]
+
+
 def test_a_killed_extraction_goes_on_where_it_stopped(folder, tmp_path, monkeypatch):
     config, done = runs.config(folder, runs=str(tmp_path)), []
     rows = sources.TransformersSource.rows

@@ -27,7 +27,7 @@ from fusion.training.engine import Engine, engine_arguments
 from fusion.training.engine_checks import device_problems, running
 from fusion.training.packing import max_line_length
 from fusion.training.quantization_aware import AnyQuantizer, export_codes, finalize_weights, quantize_layers
-from fusion.training.trainer import FusionTrainer
+from fusion.training.trainer import FusionTrainer, NothingLeftToTrain
 from fusion.training.validation import EVAL_PREFIX, ValidationTexts
 
 DDP_WITH_MODULES = {"ddp_find_unused_parameters": False, "ddp_broadcast_buffers": False}
@@ -78,7 +78,10 @@ def train(spec: TrainingSpec, folder: Path, callbacks: Sequence[TrainerCallback]
         trainer = _trainer(spec, folder, checkpoint)
         for callback in callbacks:
             trainer.add_callback(callback)
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        try:
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        except NothingLeftToTrain:
+            trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
         detach_modules(trainer.model)
         layers, parameters = finalize_weights(trainer.model), sum(p.numel() for p in trainer.model.parameters())  # type: ignore[union-attr]
         trainer.refuse_broken_weights()

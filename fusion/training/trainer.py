@@ -259,8 +259,12 @@ class FusionTrainer(Trainer):
         super().log(logs, start_time)
 
 
+class NothingLeftToTrain(Exception):  # noqa: N818  (no error: the model is what it should become)
+    """A training goes on from the checkpoint of its last step."""
+
+
 class _Ready(TrainerCallback):
-    """Tells the trainer that its model is wrapped."""
+    """Tells the trainer that its model is wrapped, and ends a training that goes on from its last step."""
 
     def __init__(self, trainer: FusionTrainer):
         self.trainer = trainer
@@ -268,3 +272,8 @@ class _Ready(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Before the first step."""
         self.trainer.ready()
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Before the first step too, when everybody has heard of the beginning."""
+        if state.global_step >= state.max_steps:  # Trainer looks at that behind a step, and would make one more
+            raise NothingLeftToTrain
