@@ -27,10 +27,12 @@ from fusion.config import Config, loading
 from fusion.plan import plan, plan_tables
 from fusion.report.console_tables import responses_table
 from fusion.report.model_card import model_card
+from fusion.report.rounds import rounds_table
 from fusion.report.score_table import helping_table, terminal_tables
 from fusion.runtime import distributed
 from fusion.runtime.artifacts import write_json, write_text
 from fusion.runtime.console import console, show
+from fusion.runtime.run_file import RoundScore, RoundsFacts
 from fusion.runtime.unfinished import remove_abandoned_below
 from fusion.stages.context import RunContext
 from fusion.stages.data_sets import describe_data
@@ -50,7 +52,7 @@ from fusion.stages.lineage import lineage
 from fusion.stages.merge import fuse_chosen, merge_all
 from fusion.stages.respond import choose_responses, generate_answers, prepare_checks, response_counts, score_answers
 from fusion.stages.rounds.context import RoundContext
-from fusion.stages.rounds.guard import RoundScore, best_round, score_round
+from fusion.stages.rounds.guard import best_round, score_round
 from fusion.stages.rounds.kept import keep_round, round_folder
 from fusion.stages.rounds.read import read_one, readers
 from fusion.stages.rounds.texts import judge_texts, write_texts
@@ -216,7 +218,10 @@ def learn_in_rounds(context: RunContext, _caches: dict[str, Cache]) -> None:
         scores.append(score(context, number))
     kept = best_round(scores) if rounds.keep == "best" and context.validation_examples else rounds.count
     if distributed.is_main_process():
-        context.record.update(rounds={"kept": kept, "scores": [[asdict(each) for each in one] for one in scores]})
+        facts = {"kept": kept, "keep": rounds.keep, "start": context.config.chosen, "scores": scores}
+        found = RoundsFacts.model_validate(facts)
+        context.record.update(rounds=found.model_dump())
+        console.print(rounds_table(found))
         keep_round(context.config, kept)
         fuse(context)
     distributed.barrier()

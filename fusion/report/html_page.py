@@ -16,6 +16,8 @@ from fusion.report.figures.drawing import colours, png, svg
 from fusion.report.figures.run_figures import CURVES, ReportFigure, RunFigures, run_figures
 from fusion.report.figures.validation_curves import VALIDATION_CURVES
 from fusion.report.model_roles import evaluated_models, explanations, role
+from fusion.report.rounds.scores import INTERVALS, generations, kept_sentence, round_rows, share
+from fusion.report.rounds.section import round_samples
 from fusion.report.run_contents import RunContents, read_run
 from fusion.report.samples import JUST_FIRST, chosen_samples
 from fusion.report.score_table import HELPING_CAPTION, helping_cells
@@ -27,6 +29,7 @@ from fusion.report.sections import (
     summary_tiles,
 )
 from fusion.report.token_blocks import token_blocks
+from fusion.runtime.run_file import RoundsFacts
 from fusion_eval.results import write_atomically
 from fusion_eval.statistics.bootstrap import RESAMPLES
 
@@ -80,6 +83,7 @@ def render_page(contents: RunContents, *, resamples: int = RESAMPLES) -> tuple[s
             data_domains=list(domains),
             overlays=[(one, {source: token_blocks(one, source) for source in one.pairs}) for one in contents.overlays],
             overlay_data=[asdict(one) for one in contents.overlays],
+            **_rounds(contents.run.rounds),
             cost=cost_rows(contents.run),
             caches=cache_rows(contents.run),
             answers={suite: chosen_samples(contents, suite) for suite in contents.results},
@@ -97,6 +101,20 @@ def _validation_examples(contents: RunContents) -> str:
     counts = contents.run.data.validation if contents.run.data else {}
     by_domain = f" ({', '.join(f'{count} of {domain}' for domain, count in counts.items())})" if len(counts) > 1 else ""
     return f"{sum(counts.values())} validation examples{by_domain}" if counts else "validation examples"
+
+
+def _rounds(facts: RoundsFacts | None) -> dict[str, object]:
+    """What the section on rounds shows; nothing where there were none."""
+    if facts is None:
+        return {}
+    return {
+        "kept_sentence": kept_sentence(facts),
+        "round_rows": round_rows(facts),
+        "round_samples": round_samples(facts),
+        "round_intervals": INTERVALS,
+        "generations": generations(facts),
+        "share": share,
+    }
 
 
 def _both_widths(name: str, one: ReportFigure) -> Markup:

@@ -16,12 +16,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from fusion.core.markdown import code, fence, plain, without_home
 from fusion.report.differences import MetricDifferences, SuiteDifferences, all_differences, bounded
 from fusion.report.model_roles import evaluated_models, explanations
+from fusion.report.rounds.scores import kept_sentence
 from fusion.report.run_contents import RunContents, read_run
 from fusion.report.score_table import markdown
 from fusion.report.units import percent
 from fusion.report.verdict import ComparisonLabel, suite_verdict
 from fusion.runtime.card_metadata import License, base_model_metadata, common_license, license_metadata
-from fusion.runtime.run_file import ModelFacts
+from fusion.runtime.run_file import ModelFacts, RunFile
 from fusion_eval.results import MEAN
 from fusion_eval.statistics.bootstrap import RESAMPLES
 from fusion_eval.statistics.comparison import summarise
@@ -47,7 +48,9 @@ def model_card(run: Path, *, resamples: int = RESAMPLES) -> str:
         run=facts,
         pivot=pivot,
         sources=[model for model in facts.models.values() if model.role == "source"],
-        merged=facts.result == "pairwise",
+        merged=_is_merged(facts),
+        rounds=facts.rounds,
+        kept_sentence=None if facts.rounds is None else kept_sentence(facts.rounds),
         license=_license(facts.models),
         suites=[_suite(contents, suite, compared, resamples) for suite in contents.results],
         conclusion=CONCLUSION,
@@ -60,7 +63,7 @@ def model_card(run: Path, *, resamples: int = RESAMPLES) -> str:
 
 def front_matter(contents: RunContents) -> dict[str, Any]:
     """What the hub reads. Base models and data sets are those of the hub; a license stands there only if all share it."""
-    models, merged = contents.run.models, contents.run.result == "pairwise"
+    models, merged = contents.run.models, _is_merged(contents.run)
     base = [model.id for model in models.values() if model.hub and _HUB_ID.fullmatch(model.id)]
     front: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
     front |= license_metadata(_license(models)) | base_model_metadata(base, "merge" if merged else "finetune")
@@ -72,6 +75,11 @@ def front_matter(contents: RunContents) -> dict[str, Any]:
     if results := eval_results(contents):
         front["model-index"] = eval_results_to_model_index(" ".join(contents.run.name.split()), results)
     return front
+
+
+def _is_merged(run: RunFile) -> bool:
+    """Whether the fused model is a merge, or went on from one in rounds."""
+    return run.result == "pairwise" or (run.rounds is not None and run.rounds.start == "pairwise")
 
 
 def eval_results(contents: RunContents) -> list[EvalResult]:

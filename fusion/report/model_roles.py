@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from fusion.report.run_contents import RunContents
-from fusion.runtime.run_file import RunFile
+from fusion.runtime.run_file import RoundsFacts, RunFile
 
 STRATEGIES = {
     "unified": "the pivot after one training on the texts and on the predictions of all sources at once",
     "pairwise": "the pivot trained once for each source, and the weights of these trainings merged into one model",
 }
 """What each way to fuse makes."""
+ROUNDS = "rounds"
+"""What goes on from one of them in rounds."""
 LABEL_LENGTH, NARROW_LABEL = 24, 13
 """Letters of a model's name in a figure, on a page and on a phone."""
 
@@ -51,7 +53,22 @@ def explanations(models: list[str], run: RunFile) -> list[tuple[str, str]]:
 
 def _fused(model: str, run: RunFile) -> str:
     words = STRATEGIES.get(model, "the fused model, made of the pivot and its sources")
+    if model == ROUNDS and run.rounds is not None:
+        words = _rounds(run.rounds)
     return f"{words}{'; it is the result of this run, in fused/' if model == run.result else ''}."
+
+
+def _rounds(rounds: RoundsFacts) -> str:
+    if rounds.kept == 0:
+        return f"{STRATEGIES[rounds.start]}; {_many(rounds.count)} followed, of which none was kept"
+    return (
+        f"{STRATEGIES[rounds.start]}, and then {_many(rounds.kept)} in which it wrote, its sources read that, and it learned "
+        "from it"
+    )
+
+
+def _many(rounds: int) -> str:
+    return "one round" if rounds == 1 else f"{rounds} rounds"
 
 
 def _sources(count: int) -> str:

@@ -27,7 +27,7 @@ class RunContents:
     config: str | None
     """`config.yaml` as it stands."""
     logs: dict[str, Log]
-    """Training log of each run of the trainer: `unified`, `pairwise/<source>`."""
+    """Training log of each run of the trainer: `unified`, `pairwise/<source>`, `round <number>`."""
     results: dict[str, list[Result]]
     """Results of each suite: the fused model first, then the baseline, the pivot, the sources, the others by name."""
     overlays: list[Overlay]
@@ -66,7 +66,7 @@ def read_run(run: Path) -> RunContents:
     return RunContents(
         run=facts,
         config=config.read_text(encoding="utf-8") if config.is_file() else None,
-        logs=_logs(run / "train", facts),
+        logs=_logs(run / "train", facts) | _logs_of_rounds(run / "rounds", facts),
         results=_results(run / "eval", facts),
         overlays=_read(alignment, list[Overlay]) if (alignment := run / "alignment.json").is_file() else [],
     )
@@ -78,6 +78,13 @@ def _logs(folder: Path, facts: RunFile) -> dict[str, Log]:
     found = {file.parent.relative_to(folder).as_posix(): file for file in files}
     order = sorted(found, key=lambda name: (name != facts.baseline, name.count("/"), name))
     return {name: _read(found[name], Log) for name in order}
+
+
+def _logs_of_rounds(folder: Path, facts: RunFile) -> dict[str, Log]:
+    """Logs of the trainings of rounds, in their order; one that is not done has none yet."""
+    count = facts.rounds.count if facts.rounds else 0
+    files = {f"round {n}": folder / str(n) / "train" / "unified" / "log.json" for n in range(1, count + 1)}
+    return {name: _read(file, Log) for name, file in files.items() if file.is_file()}
 
 
 def _results(folder: Path, facts: RunFile) -> dict[str, list[Result]]:

@@ -63,9 +63,14 @@ def summary_tiles(contents: RunContents, suites: Sequence[dict[str, Any]]) -> li
         found.append(("sources", str(len(sources)), f"{size(sum(known))} parameters in all" if known else ""))
     if contents.run.stages:
         seconds = sum(stage.seconds for stage in contents.run.stages)
-        trained = sum(stage.seconds for stage in contents.run.stages if stage.name.startswith("train"))
+        trained = sum(stage.seconds for stage in contents.run.stages if _is_training(stage.name))
         found.append(("wall time", duration(seconds), f"{percent(trained / seconds) if seconds else '–'} training"))
     return found
+
+
+def _is_training(stage: str) -> bool:
+    """Whether a stage trains the pivot: `train unified`, `round 2: train`."""
+    return stage.startswith("train") or stage.endswith(": train")
 
 
 def _suite_tiles(contents: RunContents, suite: dict[str, Any]) -> list[tuple[str, str, str]]:

@@ -72,6 +72,53 @@ class ResponseCounts:
     """Examples to train on."""
 
 
+@dataclass(frozen=True)
+class RoundScore:
+    """How the answers of one model to the validation prompts of a domain did."""
+
+    domain: str
+    prompts: int
+    generations: int
+    """Answers to each prompt."""
+    pass_at_1: float
+    """Share of all answers that pass."""
+    pass_at_n: float
+    """Share of prompts of which an answer passes."""
+    ended: float
+    """Share of answers that end by themselves."""
+    tokens: float
+    """Mean length, in tokens of the pivot."""
+    sample: str
+    """The first answer to the first prompt."""
+    prompt: str = ""
+    """The first prompt."""
+    sample_passed: bool | None = None
+    """Whether the first answer to it passes; None where that was not kept."""
+
+
+class RoundsFacts(_RunFilePart):
+    """How the pivot did after each round, and which round became the result."""
+
+    kept: int = Field(ge=0)
+    """Number of the round; 0 is the first training."""
+    keep: Literal["best", "last"] = "best"
+    """What was asked for; where nothing was validated, the last round is kept all the same."""
+    start: Literal["unified", "pairwise"] = "unified"
+    """How the model was made that rounds began from."""
+    scores: list[list[RoundScore]]
+    """Of each round from 0 on, a score for each domain of the validation examples; none where there are no such examples."""
+
+    @property
+    def count(self) -> int:
+        """Number of rounds."""
+        return len(self.scores) - 1
+
+    @property
+    def is_validated(self) -> bool:
+        """Whether there were validation prompts to compare rounds by."""
+        return any(self.scores)
+
+
 class LeftOutRows(_RunFilePart):
     """Rows of a data set that make no example."""
 
@@ -139,6 +186,8 @@ class RunFile(_RunFilePart):
     helping: list[Helping] = []
     responses: list[ResponseCounts] = []
     """Of responses that sources wrote; empty where those of the data were learned from."""
+    rounds: RoundsFacts | None = None
+    """None where the run has no rounds, or they are not done."""
     data: DataCounts | None = None
     result: str | None = None
     """Name of the fused model among the evaluated ones."""

@@ -15,6 +15,7 @@ from fusion.report.figures import scores
 from fusion.report.figures.bars import bars, helping
 from fusion.report.figures.curves import curves
 from fusion.report.figures.drawing import Colours, Look
+from fusion.report.figures.round_curves import round_curves
 from fusion.report.figures.validation_curves import VALIDATION_CURVES, validation_curves
 from fusion.report.model_roles import LABEL_LENGTH, NARROW_LABEL, label
 from fusion.report.run_contents import RunContents
@@ -61,6 +62,9 @@ def run_figures(
     if contents.run.helping:
         alt = "Match rate and weight of each source by domain"
         found["helping"] = _twice(looks, alt, lambda look: helping(contents.run.helping, look))
+    if (rounds := contents.run.rounds) is not None and rounds.is_validated:
+        alt = "Share of answers to validation prompts that pass, after each round"
+        found["rounds-pass_at_1"] = _twice(looks, alt, partial(round_curves, rounds.scores, rounds.kept))
     for key, curve in VALIDATION_CURVES.items():
         if any(key in entry for log in contents.logs.values() for entry in log):
             draw = partial(validation_curves, contents.logs, key)

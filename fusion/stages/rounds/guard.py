@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,31 +15,12 @@ from fusion.models import loading
 from fusion.responses import EndedCheck, ResponseStore
 from fusion.responses.base import Check
 from fusion.responses.rollouts import read_rollout
+from fusion.runtime.run_file import RoundScore
 from fusion.stages.context import RunContext
 from fusion.stages.prompts import prompt_formats
 from fusion.stages.respond import REDO, answering_key, encoded_prompts, write_answers
 from fusion.stages.rounds.context import rounds_of
 from fusion.stages.rounds.texts import PROMPTS_AT_ONCE, WRITER, comparison, judge
-
-
-@dataclass(frozen=True)
-class RoundScore:
-    """How the answers of one model to the validation prompts of a domain did."""
-
-    domain: str
-    prompts: int
-    generations: int
-    """Answers to each prompt."""
-    pass_at_1: float
-    """Share of all answers that pass."""
-    pass_at_n: float
-    """Share of prompts of which an answer passes."""
-    ended: float
-    """Share of answers that end by themselves."""
-    tokens: float
-    """Mean length, in tokens of the pivot."""
-    sample: str
-    """The first answer to the first prompt."""
 
 
 def score_round(run: RunContext, number: int, model: Path) -> tuple[list[RoundScore], bool]:
@@ -83,6 +64,8 @@ def _score(context: RunContext, domain: str, answers: Mapping[str, Any]) -> Roun
         ended=statistics.fmean(text.rollout.end is not None for text in texts),
         tokens=statistics.fmean(len(text.rollout.ids) for text in texts),
         sample=texts[0].rollout.text,
+        prompt=examples[0].prompt,
+        sample_passed=texts[0].passed,
     )
 
 
