@@ -27,14 +27,7 @@ def training_counts(context: RunContext, name: str, from_settings: bool, *, once
     if once:
         return count_tokens(texts, list({id: number for number, id in enumerate(context.ids)}.values()))
     every = count_tokens(texts, slice(len(context.train_examples)))
-    return every if share == 1 else _scaled(every, sum(easiest_counts(context.train_examples, share).values()))
-
-
-def _scaled(counts: Counts, examples: int) -> Counts:
-    """The counts of so many of the examples; which ones is not known yet, so they are as long as all on average."""
-    share = examples / counts.examples
-    sizes = [round(share * each) for each in (counts.tokens, counts.squared_lengths, counts.rows)]
-    return Counts(examples, sizes[0], sizes[1], sizes[2], counts.longest)
+    return every if share == 1 else every.scaled(sum(easiest_counts(context.train_examples, share).values()))
 
 
 def validation_counts(context: RunContext, from_settings: bool) -> Counts:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from fusion.config import Config
 from fusion.models import loading
@@ -38,6 +39,8 @@ class StageEstimate:
     """What that is of `flops`."""
     parallel: bool = True
     """Whether all processes divide the work; else one does it while the others wait."""
+    round: int | None = None
+    """Number of the round that it belongs to, if to any."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,29 @@ class RunPlan:
     """Whether counts come from settings (`plan.tokens`) instead of the data."""
     bundled: list[str]
     """Models whose sizes came from architectures.json."""
+
+
+def rounds_as_one(stages: Sequence[StageEstimate]) -> list[StageEstimate]:
+    """Return the stages with those of several rounds that do the same summed up, as `rounds 1-3: train`."""
+    kinds: dict[str, list[StageEstimate]] = {}
+    for each in stages:
+        kind = each.stage if each.round is None else each.stage.removeprefix(f"round {each.round}: ")
+        kinds.setdefault(kind if each.round is None else f"rounds: {kind}", []).append(each)
+    return [found[0] if len(found) == 1 else _summed(kind, found) for kind, found in kinds.items()]
+
+
+def _summed(kind: str, stages: Sequence[StageEstimate]) -> StageEstimate:
+    first, last = stages[0], stages[-1]
+    steps = None if first.steps is None else sum(each.steps or 0 for each in stages)
+    return replace(
+        first,
+        stage=kind.replace("rounds:", f"rounds {first.round}-{last.round}:"),
+        examples=sum(each.examples for each in stages),
+        tokens=sum(each.tokens for each in stages),
+        steps=steps,
+        disk=sum(each.disk for each in stages),
+        flops=sum(each.flops for each in stages),
+    )
 
 
 @dataclass(frozen=True)

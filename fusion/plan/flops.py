@@ -20,6 +20,22 @@ class Counts:
     longest: int
     """Tokens of the longest example."""
 
+    def scaled(self, examples: int) -> Counts:
+        """Return the counts of so many of the examples; which ones is not known, so they are as long as all on average."""
+        share = examples / self.examples
+        sizes = [round(share * each) for each in (self.tokens, self.squared_lengths, self.rows)]
+        return Counts(examples, sizes[0], sizes[1], sizes[2], self.longest)
+
+    def __add__(self, other: Counts) -> Counts:
+        """Return the counts of both data sets together."""
+        return Counts(
+            self.examples + other.examples,
+            self.tokens + other.tokens,
+            self.squared_lengths + other.squared_lengths,
+            self.rows + other.rows,
+            max(self.longest, other.longest),
+        )
+
 
 def forward_flops(model: Architecture, counts: Counts) -> float:
     """One pass with logits on the rows, and on one more position an example, which the model computes by itself."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from fusion.config import Plan as PlanSettings
 from fusion.config.gpus import GPUS
-from fusion.plan.estimates import RunPlan
+from fusion.plan.estimates import RunPlan, rounds_as_one
 from fusion.plan.memory import HEADROOM, Bytes, EngineOption
 from fusion.plan.units import size
 
@@ -16,7 +16,7 @@ def misfits(plan: RunPlan, given: PlanSettings) -> Iterator[str]:
     if given.gpu is None:
         return
     have = GPUS[given.gpu].memory
-    too_large = [e for e in plan.stages if not e.memory.fits(have)]
+    too_large = [e for e in rounds_as_one(plan.stages) if not e.memory.fits(have)]
     trainings = [e for e in too_large if e.steps is not None]
     has = f"{given.gpu} has {size(have)}, of which {HEADROOM:.0%} is left free"
     if trainings:

@@ -1,4 +1,4 @@
-"""What it takes at most to let sources answer the training prompts: every answer becomes as long as it may."""
+"""What it takes at most to let models answer prompts, and read answers: every answer becomes as long as it may."""
 
 from __future__ import annotations
 
@@ -10,17 +10,14 @@ from fusion.plan.flops import Counts
 from fusion.plan.memory import Bytes, Memory
 
 
-def generation_counts(texts: Counts, copies: int, samples: int, longest: int) -> Counts:
-    """Counts of a source that writes so many samples of `longest` tokens to each prompt, which `texts` holds `copies` times."""
-    prompts = texts.examples // copies
-    prompt = (texts.tokens - texts.rows) / texts.examples
-    return _counts(prompts, prompt, samples, longest)
+def generation_counts(texts: Counts, prompts: int, samples: int, longest: int) -> Counts:
+    """Counts of a model that writes samples of `longest` tokens to each of so many prompts, as long as those of `texts`."""
+    return _counts(prompts, _prompt(texts), samples, longest)
 
 
-def scoring_counts(texts: Counts, copies: int, samples: int, longest: int, others: int) -> Counts:
-    """Counts of a source that scores all that the others wrote, each text with its prompt."""
-    prompt = (texts.tokens - texts.rows) / texts.examples
-    return _counts(texts.examples // copies * samples * others, prompt, 1, longest)
+def reading_counts(texts: Counts, answers: int, longest: int) -> Counts:
+    """Counts of a model that reads so many answers of `longest` tokens, each with a prompt as long as those of `texts`."""
+    return _counts(answers, _prompt(texts), 1, longest)
 
 
 def generation_memory(size: Architecture, tokens: int, width: int, chunk: Bytes) -> Memory:
@@ -29,6 +26,11 @@ def generation_memory(size: Architecture, tokens: int, width: int, chunk: Bytes)
     return replace(
         memory_estimate, activations=memory_estimate.activations + tokens * width * 2 * size.key_size * size.layers
     )
+
+
+def _prompt(texts: Counts) -> float:
+    """Tokens of a prompt, on average."""
+    return (texts.tokens - texts.rows) / texts.examples
 
 
 def _counts(examples: int, prompt: float, samples: int, longest: int) -> Counts:

@@ -9,7 +9,7 @@ from rich.console import RenderableType
 
 from fusion.config import Plan as PlanSettings
 from fusion.config.gpus import GPUS
-from fusion.plan.estimates import RunPlan, StageEstimate
+from fusion.plan.estimates import RunPlan, StageEstimate, rounds_as_one
 from fusion.plan.flops import seconds
 from fusion.plan.memory import Memory
 from fusion.plan.misfits import misfits
@@ -36,7 +36,7 @@ def stages_table(plan: RunPlan, given: PlanSettings) -> ConsoleTable:
     table.add_column("stage")
     for name in ("examples", "tokens", "steps", "disk", "memory", "FLOPs", *(["time"] if given.gpu else [])):
         table.add_column(name, justify="right")
-    for e in plan.stages:
+    for e in rounds_as_one(plan.stages):
         steps = "" if e.steps is None else f"{e.steps:,}"
         cells = (count(e.examples), count(e.tokens), steps, size(e.disk), size(e.memory.total), format_flops(e.flops))
         table.add_row(e.stage, *cells, *_time([e], given))
@@ -98,10 +98,15 @@ def _caption(plan: RunPlan, given: PlanSettings) -> str:
         )
     if watched := [stage for stage in plan.stages if stage.validation_points]:
         share = sum(stage.validation_flops for stage in watched) / sum(stage.flops for stage in watched)
+        points = sorted({stage.validation_points for stage in watched})
+        times = f"{points[0]}" if len(points) == 1 else f"{points[0]} to {points[-1]}"
         notes.append(
-            f"Trainings are read on the validation examples {watched[-1].validation_points} times each, {share:.1%} of what "
-            "they take."
+            f"Trainings are read on the validation examples {times} times each, {share:.1%} of what they take."
         )
+    if rounds := [stage for stage in plan.stages if stage.round is not None]:
+        share = sum(stage.flops for stage in rounds) / sum(stage.flops for stage in plan.stages)
+        disk = size(sum(stage.disk for stage in rounds))
+        notes.append(f"All rounds together: {share:.1%} of the FLOPs, {disk} of disk; texts as long as they may get.")
     if plan.from_settings:
         notes.append("Examples and tokens from plan.tokens and limits, not counted.")
     if plan.bundled:

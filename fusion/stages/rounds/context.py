@@ -126,7 +126,7 @@ class RoundContext(RunContext):
     @property
     @override
     def training_key(self) -> dict[str, Any]:
-        caches = ["pivot", *(name + WEAKER for name in weaker_relatives(self))]
+        caches = ["pivot", *(name + WEAKER for name in weaker_relatives(self.config, self.rounds))]
         read = [artifact_key(self.config.folder / "cache" / name) for name in caches]
         how = {"read": read, "rewards": [text.reward for text in self.written], "scaled": self.rounds.scale_rewards}
         return {"rollouts": fingerprint({"passed": [text.passed for text in self.written], **how})}

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from fusion.cache import Cache
+from fusion.config import Config, Rounds
 from fusion.objectives import AnyObjective, BatchTargets
 from fusion.training import TrainingCollator, TrainingSource
 from fusion.training.rollouts import RolloutData, WeakerRelative, signal_scales
@@ -41,7 +42,7 @@ def rollout_data(
                 Cache(context.config.folder / "cache" / f"{source.name}{WEAKER}"), source.stop_ids
             )
             for source in sources
-            if source.name in weaker_relatives(context)
+            if source.name in weaker_relatives(context.config, context.rounds)
         },
     )
     if any(objective.requirements.rollouts and objective.requirements.sources for objective in counted):
@@ -49,11 +50,11 @@ def rollout_data(
     return data
 
 
-def weaker_relatives(context: RoundContext) -> list[str]:
+def weaker_relatives(config: Config, rounds: Rounds) -> list[str]:
     """Return the sources whose weaker relatives are read too, for objectives on their signal."""
-    counted = [objective.requirements for objective in context.rounds.objectives if objective.weight]
+    counted = [objective.requirements for objective in rounds.objectives if objective.weight]
     asked_for = any(each.rollouts and each.sources for each in counted)
-    return [source.name for source in context.config.sources if source.weaker is not None] if asked_for else []
+    return [source.name for source in config.sources if source.weaker is not None] if asked_for else []
 
 
 def _batches(context: RoundContext, data: RolloutData, sources: Sequence[TrainingSource]) -> Iterator[BatchTargets]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from fusion.cache import Cache, CacheWriter
+from fusion.config import Config, Extract, Rounds
 from fusion.models import loading
 from fusion.stages.extract import cache_writer, checked_cache, extract_one
 from fusion.stages.rounds.context import RoundContext
@@ -15,10 +16,15 @@ REFERENCE = "reference"
 
 def readers(context: RoundContext) -> list[str]:
     """Names of the caches of a round: the pivot that wrote the texts, then whoever its objectives learn from."""
-    counted = [objective.requirements for objective in context.rounds.objectives if objective.weight]
-    sources = [source.name for source in context.config.sources] if any(each.sources for each in counted) else []
+    return reader_names(context.config, context.rounds)
+
+
+def reader_names(config: Config, rounds: Rounds) -> list[str]:
+    """The same, from settings alone."""
+    counted = [objective.requirements for objective in rounds.objectives if objective.weight]
+    sources = [source.name for source in config.sources] if any(each.sources for each in counted) else []
     reference = [REFERENCE] if any(each.reference_pivot for each in counted) else []
-    return ["pivot", *reference, *sources, *(name + WEAKER for name in weaker_relatives(context) if name in sources)]
+    return ["pivot", *reference, *sources, *(name + WEAKER for name in weaker_relatives(config, rounds) if name in sources)]
 
 
 def read_one(context: RoundContext, name: str) -> tuple[Cache, bool]:
@@ -30,15 +36,13 @@ def read_one(context: RoundContext, name: str) -> tuple[Cache, bool]:
 
 
 def _reader(context: RoundContext, name: str) -> tuple[RoundContext, CacheWriter]:
-    if name.endswith(WEAKER) and name.removesuffix(WEAKER) in weaker_relatives(context):
+    if name.endswith(WEAKER) and name.removesuffix(WEAKER) in weaker_relatives(context.config, context.rounds):
         return _weaker_reader(context, name.removesuffix(WEAKER))
     if name not in ("pivot", REFERENCE):
         return context, cache_writer(context, name)
-    # as it is trained, and unrounded: a ratio of two probabilities of the pivot is 1 before the first step
-    extract = context.config.extract.model_copy(
-        update={"dtype": context.config.dtype, "value_format": "float32", "top_k": 1, "sampling": None}
+    update = {"extract": as_trained(context.config)} | (
+        {"pivot": context.run.config.pivot} if name == REFERENCE else {}
     )
-    update = {"extract": extract} | ({"pivot": context.run.config.pivot} if name == REFERENCE else {})
     alike = dataclasses.replace(context, config=context.config.model_copy(update=update))
     training = context.config.training
     vars(alike).update(autocast="bfloat16" if training.get("bf16") else "float16" if training.get("fp16") else None)
@@ -67,3 +71,9 @@ def _refuse_other_tokens(context: RoundContext, alike: RoundContext, name: str) 
                 f"weaker of source {name} ({alike.models[name].path}) reads {text.example.response[:40]!r} in other tokens "
                 "than the source, and cannot be compared with it; name a model with its tokenizer, or leave weaker out."
             )
+
+
+def as_trained(config: Config) -> Extract:
+    """How the pivot reads: as it is trained, and unrounded, so that a ratio of its probabilities is 1 before the first step."""
+    update = {"dtype": config.dtype, "value_format": "float32", "top_k": 1, "sampling": None}
+    return config.extract.model_copy(update=update)
