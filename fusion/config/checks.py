@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from fusion.config.conflicts import Choices, conflicts
 from fusion.config.data import Data, DataSettings
 from fusion.config.models import SourceSettings
+from fusion.config.round_checks import as_a_run, placed, round_mistakes
 from fusion.config.stages import Extract
 from fusion.config.without_effect import without_effect
 from fusion.objectives import AnyObjective, CrossEntropy
@@ -37,25 +38,19 @@ def check(config: Config) -> None:
 
 def _rounds(config: Config) -> Iterator[str]:
     """What objectives of rounds read is there, as for those of the first training; and texts can be written and checked."""
-    if config.rounds is None:
+    if (rounds := config.rounds) is None:
         return
-    update = {"objectives": config.rounds.objectives, "weighting": config.rounds.weighting or config.weighting}
-    alike = config.model_copy(update={**update, "strategies": ["unified"], "rounds": None})
-    found = [_mistake(_rows_hold_what_is_read, alike), *conflicts(_choices(alike))]
-    yield from (f"rounds.{mistake}" for mistake in found if mistake and mistake.startswith("objectives["))
-    if config.rounds.learn_from == "pairwise" and "pairwise" not in config.strategies:
-        yield "rounds.learn_from is pairwise, and strategies make no pairwise models; add pairwise there"
-    for number, data in enumerate(config.data.train):
-        place = f"data.train[{number}]"
-        if data.as_raw_text or not (data.messages or data.prompt):
-            yield f"{place} has no prompts, which the pivot would answer in rounds; leave it out, or rounds"
-        if data.check.needs_likelihood:
-            yield (
-                f"{place}.check {data.check.kind} compares answers of several sources, and in rounds the pivot answers alone; "
-                "choose another check, such as final_answer"
-            )
-    if config.rounds.weighting is not None and config.rounds.weighting.missing_shares is not None:
-        yield "rounds.weighting: learned finds its shares before the first training; set it as the run's weighting"
+    alike = as_a_run(config, rounds)
+    found = [_mistake(rule, alike) for rule in (_rows_hold_what_is_read, _engine, _whole)]
+    said = {_mistake(rule, config) for rule in (_engine, _whole)}  # about what is not of rounds, and said already
+    for mistake in [*found, *conflicts(_choices(alike)), *without_effect(alike)]:
+        if mistake is not None and mistake not in said and (sentence := placed(mistake, rounds)):
+            yield sentence
+    if not isinstance(config.data.responses, GeneratedResponses):
+        for number, data in enumerate(config.data.train):
+            if not data.as_raw_text and (mistake := _checked_alone(f"data.train[{number}]", data)):
+                yield mistake
+    yield from round_mistakes(config, rounds)
 
 
 def _mistake(rule: Callable[[Config], None], config: Config) -> str | None:
@@ -197,6 +192,7 @@ def _choices(config: Config) -> Choices:
         engine=config.engine.kind,
         adapter=config.adapter.kind if config.adapter else None,
         weightless=[source.name for source in config.sources if not source.backend.has_weights],
+        later_objectives=config.rounds.objectives if config.rounds else (),
     )
 
 
@@ -246,17 +242,25 @@ def _checked(place: str, data: DataSettings, sources: int) -> None:
         raise ValueError(
             f"{place} is as_raw_text: it has no prompts that could be answered; leave out as_raw_text, or data.responses"
         )
+    if mistake := _checked_alone(place, data):
+        raise ValueError(mistake)
+    if check.needs_likelihood and sources < 2:
+        raise ValueError(f"{place}.check {check.kind} asks the other sources, and there is one source only")
+
+
+def _checked_alone(place: str, data: DataSettings) -> str | None:
+    """What a check lacks of its data set, whoever writes the answers."""
+    check = data.check
     if check.needs_reference and data.response is None:
-        raise ValueError(f"{place}.check {check.kind} compares with the response, which is null; choose another check")
+        return f"{place}.check {check.kind} compares with the response, which is null; choose another check"
     if isinstance(check, TestsCheck) and data.tests is None:
-        raise ValueError(f'{place}.check tests runs {place}.tests, which is not set, such as "{{test_list}}"')
+        return f'{place}.check tests runs {place}.tests, which is not set, such as "{{test_list}}"'
     if isinstance(check, TestsCheck) and not check.allow_code_execution:
-        raise ValueError(
+        return (
             f"{place}.check tests runs programs that models wrote, in a sandbox; set allow_code_execution: true there to "
             "let it"
         )
-    if check.needs_likelihood and sources < 2:
-        raise ValueError(f"{place}.check {check.kind} asks the other sources, and there is one source only")
+    return None
 
 
 def _looked_at(config: Config) -> None:
@@ -296,6 +300,7 @@ def _validated(config: Config) -> None:
             "its shares are to be found; take out data.validation, or eval_strategy"
         )
     given = {"training": config.training}
+    given |= {"rounds.training": config.rounds.training} if config.rounds else {}
     given |= {f"sources.{s.name}.fine_tune.training": s.fine_tune.training for s in config.sources if s.fine_tune}
     for place, arguments in given.items() if not data.validation else ():
         if named := [name for name in EVAL_ARGUMENTS if name in arguments and arguments[name] != "no"]:

@@ -37,6 +37,8 @@ class Choices:
     adapter: str | None = None
     weightless: Sequence[str] = ()
     """Names of sources whose weights are not here."""
+    later_objectives: Sequence[AnyObjective] = ()
+    """Those of rounds, which see the same transforms."""
 
     def placed(self) -> Iterator[tuple[str, AnyTransform]]:
         """Each transform with the place where it stands in the configuration."""
@@ -115,7 +117,7 @@ def named_sources_both_count(chosen: Choices) -> Iterator[str]:
 
 def a_change_of_mapped_rows_is_seen(chosen: Choices) -> Iterator[str]:
     """A transform of mapped rows is a mistake where no objective reads mapped rows."""
-    if any(objective.requirements.mapped_rows for objective in chosen.objectives):
+    if any(objective.requirements.mapped_rows for objective in (*chosen.objectives, *chosen.later_objectives)):
         return
     for place, transform in chosen.placed():
         if isinstance(transform, MappedTransform):
@@ -127,7 +129,7 @@ def a_change_of_mapped_rows_is_seen(chosen: Choices) -> Iterator[str]:
 
 def a_temperature_is_seen(chosen: Choices) -> Iterator[str]:
     """Standardising, or looking at directions or hidden states alone, takes a factor on the logits out again."""
-    fusing = [objective for objective in chosen.objectives if objective.requirements.sources]
+    fusing = [o for o in (*chosen.objectives, *chosen.later_objectives) if o.requirements.sources]
     if not fusing or any(objective.requirements.logit_scale for objective in fusing):
         return
     for place, transform in chosen.placed():

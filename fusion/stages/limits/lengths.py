@@ -71,6 +71,10 @@ def long_answers(context: RunContext) -> Iterator[str]:
             room = context.response_settings.max_new_tokens
             asked = context.original_examples
             yield from _no_room(context, name, limit, asked, "training", "data.responses.max_new_tokens", room)
+        if (rounds := context.config.rounds) is not None and name == "pivot":
+            room, key = rounds.max_completion_length, "rounds.max_completion_length"
+            yield from _no_room(context, name, limit, context.original_examples, "training", key, room)
+            yield from _no_room(context, name, limit, context.validation_examples, "validation", key, room)
 
 
 def where_read(example: Example) -> str:

@@ -1,0 +1,149 @@
+"""What the settings of rounds must be besides right one by one; each mistake says its way out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from fusion.config.data import DataSettings
+from fusion.config.rounds import Rounds
+from fusion.responses import DatasetResponses, TestsCheck
+from fusion.responses.checks import AgreementCheck
+from fusion.sources import Imported
+
+if TYPE_CHECKING:
+    from fusion.config.run import Config
+
+
+def as_a_run(config: Config, rounds: Rounds) -> Config:
+    """Return a configuration whose objectives, weighting and training are those of a round, for rules about these."""
+    update = {
+        "objectives": rounds.objectives,
+        "weighting": rounds.weighting or config.weighting,
+        "training": config.training | rounds.training,
+        "strategies": ["unified"],
+        "result": None,
+        "rounds": None,
+    }
+    return config.model_copy(update=update)
+
+
+def placed(sentence: str, rounds: Rounds) -> str | None:
+    """Return what is wrong with such a run, with the places that are those of `rounds`; None where it is about none of them."""
+    own = [r"objectives(?=[\[:])"]
+    own += [r"weighting(?=[ :])"] if rounds.weighting is not None else []
+    own += [rf"training\.(?={re.escape(name)}\b)" for name in rounds.training]
+    found, changes = re.subn(rf"(?<![\w.])({'|'.join(own)})", r"rounds.\1", sentence)
+    return found if changes else None
+
+
+def round_mistakes(config: Config, rounds: Rounds) -> Iterator[str]:
+    """Yield a sentence for each mistake that is about rounds alone."""
+    yield from _objectives(config, rounds)
+    yield from _replay(rounds)
+    yield from _lengths_and_counts(config, rounds)
+    yield from _models(config, rounds)
+    for number, data in enumerate(config.data.train):
+        yield from _prompts(f"data.train[{number}]", data, config)
+    for number, data in enumerate(config.data.validation):
+        yield from _validated(f"data.validation[{number}]", data, config.data.train)
+
+
+def _objectives(config: Config, rounds: Rounds) -> Iterator[str]:
+    counted = [objective.requirements for objective in rounds.objectives if objective.weight]
+    for number, objective in enumerate(rounds.objectives):
+        if objective.requirements.other_answers:
+            yield (
+                f"rounds.objectives[{number}] ({objective.kind}) with other_answers looks at other answers to a prompt, and in "
+                "rounds sources read what the pivot wrote alone; set other_answers to false there"
+            )
+    if rounds.weighting is not None and rounds.weighting.missing_shares is not None:
+        yield "rounds.weighting: learned finds its shares before the first training; set it as the run's weighting"
+    if rounds.weighting is not None and not any(each.sources for each in counted):
+        yield (
+            f"rounds.weighting ({rounds.weighting.kind}) says how much sources count, and none of rounds.objectives reads "
+            "them; leave it out, or add one that does, such as forward_kl"
+        )
+    if not rounds.scale_rewards and not any(each.rollouts for each in counted):
+        yield (
+            "rounds.scale_rewards is for objectives that read rewards, and none of rounds.objectives does; leave it out, or "
+            "add one that does"
+        )
+
+
+def _replay(rounds: Rounds) -> Iterator[str]:
+    """Sources have not read in a round what is replayed, so that only the text itself can be learned from there."""
+    counted = [objective.requirements for objective in rounds.objectives if objective.weight]
+    if rounds.replay and counted and not any(not each.sources and not each.rollouts for each in counted):
+        yield (
+            f"rounds.replay is {rounds.replay:g}, and of examples that are replayed none of rounds.objectives learns: set it "
+            "to 0, or add cross_entropy, such as {kind: cross_entropy, weight: 0.1}"
+        )
+
+
+def _lengths_and_counts(config: Config, rounds: Rounds) -> Iterator[str]:
+    if rounds.max_completion_length > config.data.max_length:
+        yield (
+            f"rounds.max_completion_length is {rounds.max_completion_length}, and of a text, prompt included, at most "
+            f"data.max_length = {config.data.max_length} tokens are learned from; lower it, or raise data.max_length"
+        )
+    unvalidated = rounds.validation_generations != Rounds.model_fields["validation_generations"].default
+    if unvalidated and not config.data.validation:
+        yield (
+            "rounds.validation_generations is for validation prompts, and data.validation has none; leave it out, or give it "
+            "data sets"
+        )
+
+
+def _models(config: Config, rounds: Rounds) -> Iterator[str]:
+    if config.quantization_aware_training is not None:
+        yield (
+            f"quantization_aware_training.kind {config.quantization_aware_training.kind}: every round would begin with weights "
+            "of few bits, without the full ones that were trained behind them; leave it out here, and train the result with it "
+            "in a run of its own (pivot.path: the folder fused/ of this one)"
+        )
+    if any(objective.requirements.sources for objective in rounds.objectives if objective.weight):
+        for source in config.sources:
+            if isinstance(source.backend, Imported):
+                yield (
+                    f"source {source.name} has backend imported: its rows are those of texts that are there, and in rounds it "
+                    "would read what the pivot writes; give it a backend that reads, such as transformers, or leave out rounds"
+                )
+
+
+def _prompts(place: str, data: DataSettings, config: Config) -> Iterator[str]:
+    if data.as_raw_text or not (data.messages or data.prompt):
+        yield f"{place} has no prompts, which the pivot would answer in rounds; leave it out, or rounds"
+    if data.check.needs_likelihood:
+        yield (
+            f"{place}.check {data.check.kind} compares answers of several sources, and in rounds the pivot answers alone; "
+            "choose another check, such as final_answer"
+        )
+    elif isinstance(data.check, AgreementCheck) and isinstance(config.data.responses, DatasetResponses):
+        yield (
+            f"{place}.check agreement goes by what most sources answer, and data.responses is {config.data.responses.kind}: "
+            "none answers. Choose another check, such as final_answer, or set data.responses: best_source"
+        )
+
+
+def _validated(place: str, data: DataSettings, train: Sequence[DataSettings]) -> Iterator[str]:
+    """Rounds are compared by answers to validation prompts, which must pass what answers of their domain must in training."""
+    checks = [each.check for each in train if each.domain == data.domain]
+    if not checks:
+        there = ", ".join(dict.fromkeys(each.domain for each in train))
+        yield (
+            f"{place}.domain is {data.domain}, and rounds are compared by answers that pass the check of their domain in "
+            f"data.train, whose domains are {there}; name one of these, or leave {place} out"
+        )
+    elif any(check != checks[0] for check in checks):
+        kinds = " and ".join(dict.fromkeys(check.kind for check in checks))
+        yield (
+            f"{place}: answers to its prompts must pass what those of domain {data.domain} must in data.train, and there are "
+            f"different checks ({kinds}); give that domain one check, or its data sets domains of their own"
+        )
+    elif isinstance(checks[0], TestsCheck) and data.tests is None:
+        yield (
+            f"{place}: answers of domain {data.domain} are checked by running tests, and {place}.tests is not set, such as "
+            '"{test_list}"'
+        )
