@@ -32,7 +32,8 @@ class Verified:
 
 
 def verify(path: Path) -> list[Verified]:
-    """Check everything below `path` that is marked as finished: trainings, responses, caches, checkpoints, merges, results.
+    """Check everything below `path` that is marked as finished: trainings, responses, caches, checkpoints, merges, results,
+    those of rounds too.
 
     What is not finished has no mark and is not looked at. Raises FileNotFoundError for no such folder, and ValueError where
     nothing below it is marked.
@@ -116,5 +117,6 @@ CHECKS: list[tuple[str, str, Callable[[Path], Iterator[str]]]] = [
     ("merged model", merge_record.FILE_NAME, _merge),
     ("fused model", FUSED, _fused),
     ("result", "heldout.json", _result),
+    ("kept round", "rounds/kept.json", _record),
 ]
 """What is verified: its kind, the file that marks it, and how."""

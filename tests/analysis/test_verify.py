@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from fusion import pipeline
 from fusion.analysis.verify import verify
 from fusion.config import loading
+from fusion.runtime.artifacts import mark_complete
 from fusion_eval.results import Result
 from tests.helpers import runs
 
@@ -197,3 +198,15 @@ def test_a_fact_in_a_mark_that_was_changed_is_named_and_the_mark_is_made_again(w
     assert problems(run.folder) == {"train/unified": ("done.json is not as it was written",)}
     pipeline.run(run, "train")
     assert problems(run.folder) == {}
+
+
+def test_what_rounds_left_is_verified_too(tmp_path):
+    texts = tmp_path / "rounds" / "1" / "texts"
+    texts.mkdir(parents=True)
+    (texts / "texts.jsonl").write_text('{"passed": true}\n')
+    mark_complete(texts)
+    (tmp_path / "rounds" / "kept.json").write_text('{"round": 1}')
+    assert problems(tmp_path) == {}
+    flip(texts / "texts.jsonl")
+    cut(tmp_path / "rounds" / "kept.json")
+    assert set(problems(tmp_path)) == {"rounds/1/texts", "rounds"}

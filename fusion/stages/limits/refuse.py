@@ -82,13 +82,44 @@ def _of_texts(context: RunContext) -> Iterator[str]:
     yield from lengths.long_texts(context)
     yield from lengths.long_answers(context)
     yield from no_whole_batch(context)
+    yield from no_prompts(context)
+
+
+def no_prompts(context: RunContext) -> Iterator[str]:
+    """A sentence where the pivot would answer prompts in rounds, and texts have none."""
+    if context.config.rounds is None:
+        return
+    for part, examples in (("train", context.original_examples), ("validation", context.validation_examples)):
+        if bare := [example for example in examples if not example.prompt.strip()]:
+            yield (
+                f"rounds: the pivot answers prompts of data.{part}, and {len(bare)} of {len(examples)} examples have none: the "
+                f"first ({lengths.where_read(bare[0])}). Say which columns are the prompt (data.{part}[...].prompt), leave the "
+                "data set out, or leave out rounds."
+            )
 
 
 def no_whole_batch(context: RunContext) -> Iterator[str]:
     """A sentence where a training would drop every example."""
     batch, examples = int(context.config.training.get(*BATCH_SIZE)), len(context.train_examples)
+    yield from _no_whole_batch_in_rounds(context)
     if context.config.training.get("dataloader_drop_last") and examples < batch:
         yield (
             f"training.dataloader_drop_last leaves nothing to learn from: there are {examples} examples, and a batch has "
             f"{batch} (per_device_train_batch_size). Leave it out, or lower the batch size."
+        )
+
+
+def _no_whole_batch_in_rounds(context: RunContext) -> Iterator[str]:
+    if (rounds := context.config.rounds) is None:
+        return
+    training = context.config.training | rounds.training
+    prompts = min(rounds.prompts, len({example.prompt_id for example in context.original_examples}))
+    batch, texts = int(training.get(*BATCH_SIZE)), prompts * rounds.num_generations
+    examples = texts + min(len(context.train_examples), round(rounds.replay * texts))
+    if training.get("dataloader_drop_last") and examples < batch:
+        yield (
+            f"dataloader_drop_last leaves nothing to learn from in rounds: to {prompts} prompts the pivot writes {texts} "
+            f"texts, {examples} examples with those that are replayed, and a batch has {batch} "
+            "(per_device_train_batch_size). Leave it out, raise rounds.prompts or rounds.num_generations, or lower the batch "
+            "size in rounds.training."
         )

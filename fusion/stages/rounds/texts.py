@@ -131,8 +131,8 @@ def encode_for_source(context: RoundContext, name: str, texts: Sequence[WrittenT
 
 
 def _prompts(context: RoundContext, name: str, examples: Sequence[Example]) -> list[Prompt]:
-    ahead, formats = context.look_ahead_prompts(name), prompt_formats(context, name)
-    read = [ahead.get(each.id, each.messages) for each in examples]
+    looks_ahead, formats = getattr(context.models[name], "look_ahead", False), prompt_formats(context, name)
+    read = [each.look_ahead if looks_ahead and each.look_ahead is not None else each.messages for each in examples]
     conversations = [Conversation(said, "", formats(e, said), e.origin) for e, said in zip(examples, read, strict=True)]
     return encode_prompt_batch(context.tokenizers[name], conversations)
 

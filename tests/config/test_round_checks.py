@@ -1,0 +1,147 @@
+"""Settings of rounds that cannot work, or would do nothing, are refused with place, value, what is allowed and the way out."""
+
+import re
+
+import pytest
+
+from fusion.config import loading
+from tests.helpers import runs
+
+KL, TEXT = {"kind": "forward_kl"}, {"kind": "cross_entropy", "weight": 0.1}
+ROUNDS = {"objectives": [KL, TEXT], "prompts": 4, "max_completion_length": 16}
+TESTS = {"check": {"kind": "tests", "allow_code_execution": True}, "tests": "{response}"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("checks")
+
+
+def raw(folder, rounds=None, train=None, validation=None, sources=None, **changes):
+    """A configuration with rounds, in which parts of rounds, data sets and the first source are changed."""
+    found = runs.raw(folder, rounds=ROUNDS | (rounds or {}), **changes)
+    for number, more in enumerate(train or ()):
+        found["data"]["train"][number] |= more
+    if validation is not None:
+        held = found["data"]["heldout"][0]["path"]
+        found["data"]["validation"] = [{"path": held, "domain": "d0", **each} for each in validation]
+    found["sources"][0] |= sources or {}
+    return found
+
+
+MISTAKES = {
+    "no round": ({"rounds": {"count": 0}}, r"rounds.count: .* greater than or equal to 1, got 0"),
+    "no prompt": ({"rounds": {"prompts": 0}}, r"rounds.prompts: .* greater than 0"),
+    "no answer": ({"rounds": {"num_generations": 0}}, r"rounds.num_generations: .* equal to 1, got 0"),
+    "no token": ({"rounds": {"max_completion_length": 0}}, r"rounds.max_completion_length: .* greater than 0"),
+    "no answer to validate": ({"rounds": {"validation_generations": 0}}, r"rounds.validation_generations: .* got 0"),
+    "less than none replayed": ({"rounds": {"replay": -1}}, r"rounds.replay: .* equal to 0, got -1"),
+    "no term": ({"rounds": {"objectives": []}}, r"rounds.objectives: List should have at least 1 item"),
+    "no such choice": ({"rounds": {"keep": "worst"}}, r"rounds.keep: Input should be 'best' or 'last', got 'worst'"),
+    "a key of another program": ({"rounds": {"max_new_tokens": 9}}, r"unknown key rounds.max_new_tokens; allowed are count"),
+    "no such argument": ({"rounds": {"training": {"learning_rat": 1}}}, r"rounds.training: learning_rat .* learning_rate\?"),
+    "a source is called rounds": ({"sources": {"name": "rounds"}}, r"no source may be called rounds"),
+    "nothing counts": (
+        {"rounds": {"objectives": [KL | {"weight": 0}]}}, r"rounds.objectives: every weight is 0.* give one more than 0"),
+    "nobody learns what is replayed": (
+        {"rounds": {"objectives": [KL]}}, r"rounds.replay is 0.25, .* set it to 0, or add cross_entropy"),
+    "weights of sources that are not read": (
+        {"rounds": {"objectives": [TEXT], "weighting": {"kind": "mean"}}}, r"rounds.weighting \(mean\) .* leave it out"),
+    "shares that are yet to be found": (
+        {"rounds": {"weighting": {"kind": "learned"}}}, r"rounds.weighting: learned .* set it as the run's weighting"),
+    "shares of too many": (
+        {"rounds": {"weighting": {"kind": "learned", "shares": {"*": [1, 2, 3]}}}},
+        r"rounds.weighting \(learned\).shares.\* has 3 numbers, one is needed for each of neox, qwen"),
+    "sums that are not known": (
+        {"rounds": {"weighting": {"kind": "power_sum", "gamma": 0.5}}}, r"rounds.weighting \(power_sum\) .* set tail"),
+    "scaled rewards that nothing reads": (
+        {"rounds": {"scale_rewards": False}}, r"rounds.scale_rewards is for objectives that read rewards.* leave it out"),
+    "validated on nothing": (
+        {"rounds": {"validation_generations": 2}}, r"rounds.validation_generations .* data.validation has none; leave it out"),
+    "watched on nothing": (
+        {"rounds": {"training": {"eval_strategy": "epoch"}}}, r"rounds.training.eval_strategy .* leave out eval_strategy"),
+    "longer than is read": (
+        {"rounds": {"max_completion_length": 5000}}, r"max_completion_length is 5000, .* 1024 tokens .* lower it"),
+    "more entries than are kept": (
+        {"rounds": {"objectives": [{"kind": "gld", "top_k": 50}, TEXT]}}, r"rounds.objectives\[0\] \(gld\) reads 50 entries"),
+    "whole rows": ({"rounds": {"objectives": [{"kind": "uld"}, TEXT]}}, r"rounds.objectives\[0\] \(uld\) needs whole rows"),
+    "hidden states": (
+        {"rounds": {"objectives": [TEXT, {"kind": "affinity"}]}}, r"rounds.objectives\[1\] \(affinity\) .*hidden_states to"),
+    "other answers": (
+        {"rounds": {"objectives": [TEXT, {"kind": "optimal_transport", "other_answers": True}]},
+         "extract": {"hidden_states": True}},
+        r"rounds.objectives\[1\] \(optimal_transport\) with other_answers .* set other_answers to false"),
+    "a source that is not there": (
+        {"rounds": {"objectives": [TEXT, {"kind": "aligndistil", "expert": "neox", "opposite": "lumi"}]}},
+        r"rounds.objectives\[1\] \(aligndistil\) names source lumi; the sources are neox, qwen"),
+    "spans without bytes": (
+        {"rounds": {"objectives": [TEXT, {"kind": "span_likelihood"}]}, "objectives": [TEXT], "alignment": "dtw"},
+        r"rounds.objectives\[1\] \(span_likelihood\) .* use alignment: prefix"),
+    "entries that a transform does not leave": (
+        {"rounds": {"objectives": [TEXT, {"kind": "infifusion"}]}, "objectives": [KL | {"top_k": 5}],
+         "sources": {"transforms": [{"kind": "topk_uniform", "top_k": 5}]}},
+        r"\(topk_uniform\) leaves 5 entries of each row, rounds.objectives\[1\] \(infifusion\) reads 10"),
+    "two precisions": (
+        {"rounds": {"training": {"fp16": True}}, "dtype": "bfloat16"}, r"rounds.training.fp16 .* set one of the two"),
+    "two ways to accumulate": (
+        {"rounds": {"training": {"gradient_accumulation_steps": 2}}, "engine": {"global_batch_size": 8}},
+        r"leave out rounds.training.gradient_accumulation_steps"),
+    "weights of few bits": (
+        {"quantization_aware_training": {"kind": "int4"}}, r"kind int4: every round .* a run of its own"),
+    "a module beside an adapter": (
+        {"rounds": {"objectives": [TEXT, {"kind": "dual_head"}]}, "adapter": {"kind": "lora"}},
+        r"rounds.objectives\[1\] \(dual_head\) trains a module .* leave out the adapter or the term"),
+    "rows of another program": (
+        {"sources": {"backend": {"kind": "imported"}}}, r"neox has backend imported: .* transformers, or leave out"),
+    "no prompts": ({"train": [{"as_raw_text": True}]}, r"data.train\[0\] has no prompts, .* leave it out, or rounds"),
+    "an empty prompt": ({"train": [{"prompt": ""}]}, r"data.train\[0\] has no prompts, .* leave it out, or rounds"),
+    "what sources find likely": (
+        {"train": [{"check": {"kind": "likelihood", "min_logprob_per_byte": -1}}]}, r"check likelihood .* final_answer"),
+    "a majority of nobody": (
+        {"train": [{"check": {"kind": "agreement"}}]}, r"check agreement .* or set data.responses: best_source"),
+    "tests that are not there": (
+        {"train": [{"check": {"kind": "tests"}}]}, r"data.train\[0\].check tests runs data.train\[0\].tests, which is not set"),
+    "tests that may not run": (
+        {"train": [{"check": {"kind": "tests"}, "tests": "{response}"}]}, r"set allow_code_execution: true there"),
+    "validation without tests": (
+        {"train": [TESTS], "validation": [{}]}, r"of domain d0 .* data.validation\[0\].tests is not set"),
+    "validation in another domain": (
+        {"validation": [{"domain": "d7"}]}, r"data.validation\[0\].domain is d7, .* are d0, d1; name one of these, or leave"),
+    "validation by two checks": (
+        {"train": [{}, {"domain": "d0", "check": {"kind": "final_answer"}}], "validation": [{}], "evaluation": {}},
+        r"data.validation\[0\]: .* different checks \(ended and final_answer\); give that domain one check"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_refused_at_its_place_with_the_way_out(folder, name):
+    changes, sentence = MISTAKES[name]
+    with pytest.raises(ValueError, match="test: ") as refused:
+        loading.parse(raw(folder, **changes), "test")
+    lines = [line for line in str(refused.value).splitlines() if re.search(sentence, line)]
+    assert len(lines) == 1, refused.value
+
+
+RIGHT = {
+    "as they are": {},
+    "no source": {"rounds": {"objectives": [TEXT]}},
+    "no replay": {"rounds": {"objectives": [KL], "replay": 0}},
+    "a transform that rounds alone see": {"objectives": [TEXT], "sources": {"transforms": [{"kind": "logit_swap"}]}},
+    "a map that rounds alone read": {"objectives": [TEXT], "vocabulary_map": "exact"},
+    "tests of validation prompts": {"train": [TESTS], "validation": [{"tests": "{response}"}]},
+    "an adapter": {"adapter": {"kind": "lora"}},
+    "rows that nobody reads": {
+        "rounds": {"objectives": [TEXT]}, "sources": {"backend": {"kind": "imported"}},
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_what_works_is_let_through(folder, name):
+    assert loading.parse(raw(folder, **RIGHT[name]), "test").rounds is not None
+
+
+def test_a_mistake_of_the_first_training_is_not_said_of_rounds_too(folder):
+    with pytest.raises(ValueError, match="test: ") as refused:
+        loading.parse(raw(folder, dtype="bfloat16", training={"fp16": True}), "test")
+    assert "rounds" not in str(refused.value)
