@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fusion.config.conflicts import Choices, conflicts
 from fusion.config.data import Data, DataSettings
 from fusion.config.models import SourceSettings
-from fusion.config.round_checks import as_a_run, placed, round_mistakes
+from fusion.config.rounds.checks import as_a_run, placed, round_mistakes
 from fusion.config.stages import Extract
 from fusion.config.without_effect import without_effect
 from fusion.objectives import AnyObjective, CrossEntropy

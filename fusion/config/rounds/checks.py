@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from fusion.config.data import DataSettings
-from fusion.config.rounds import Rounds
+from fusion.config.rounds.settings import Rounds
 from fusion.responses import DatasetResponses, TestsCheck
 from fusion.responses.checks import AgreementCheck
 from fusion.sources import Imported
