@@ -32,12 +32,17 @@ class RoundPlanner(Planner):
         config = round_config(run.config, rounds, 1, Path(run.config.pivot.path))
         config = config.model_copy(update={"pivot": run.config.pivot})  # as large as what the round before leaves
         context = RunContext(config, for_plan=run.context.for_plan, data=run.context.data)
+        alike = rounds.learn_from == "pairwise"  # models like the pivot in the sources' places
+        sizes = dict.fromkeys(run.context.models, run.sizes["pivot"]) if alike else run.sizes
         if not run.from_settings:
-            vars(context).update(tokenizers=run.context.tokenizers)
-        return RoundPlanner(context, run.sizes, run.from_settings, run, rounds)
+            known = run.context.tokenizers
+            vars(context).update(tokenizers=dict.fromkeys(known, known["pivot"]) if alike else known)
+        return RoundPlanner(context, sizes, run.from_settings, run, rounds)
 
     @override
     def counts(self, name: str, once: bool = False) -> Counts:
+        if self.rounds.learn_from == "pairwise":
+            name = "pivot"
         written = reading_counts(
             self.run.counts(name, once=True), self.prompts * self.rounds.num_generations, self.longest(name)
         )

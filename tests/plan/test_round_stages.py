@@ -107,6 +107,13 @@ def test_rounds_on_their_own_rewards_need_no_source_to_read(folder):
     assert "round 1: neox reads" not in names
 
 
+def test_pairwise_models_read_as_the_pivot_does(folder):
+    merged = {"strategies": ["pairwise"], "rounds": {**ROUNDS, "learn_from": "pairwise"}}
+    found = plan(RunContext(config(folder, **merged)))
+    read, pivot = stage(found, "round 1: neox reads"), stage(found, "round 1: pivot reads")
+    assert (read.tokens, read.flops) == (pivot.tokens, pivot.flops)
+
+
 def test_without_validation_examples_nothing_is_validated(folder):
     rounds = {name: value for name, value in ROUNDS.items() if name != "validation_generations"}
     names = [each.stage for each in plan(RunContext(config(folder, validation=False, rounds=rounds))).stages]

@@ -10,7 +10,7 @@ from fusion.config.data import DataSettings
 from fusion.config.rounds.settings import Rounds
 from fusion.responses import DatasetResponses, TestsCheck
 from fusion.responses.checks import AgreementCheck
-from fusion.sources import Imported
+from fusion.sources import Imported, Transformers
 
 if TYPE_CHECKING:
     from fusion.config.run import Config
@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 def as_a_run(config: Config, rounds: Rounds) -> Config:
     """Return a configuration whose objectives, weighting and training are those of a round, for rules about these."""
+    sources = config.sources
+    if rounds.learn_from == "pairwise":  # models like the pivot in the sources' places
+        plain = {"backend": Transformers(), "transforms": [], "look_ahead": False, "fine_tune": None}
+        sources = [source.model_copy(update=plain) for source in sources]
     update = {
+        "sources": sources,
         "objectives": rounds.objectives,
         "weighting": rounds.weighting or config.weighting,
         "training": config.training | rounds.training,
@@ -103,7 +108,18 @@ def _models(config: Config, rounds: Rounds) -> Iterator[str]:
             "of few bits, without the full ones that were trained behind them; leave it out here, and train the result with it "
             "in a run of its own (pivot.path: the folder fused/ of this one)"
         )
-    if any(objective.requirements.sources for objective in rounds.objectives if objective.weight):
+    if rounds.learn_from == "pairwise" and "pairwise" not in config.strategies:
+        yield (
+            f"rounds.learn_from is pairwise, and strategies ({', '.join(config.strategies)}) make no pairwise models; add "
+            "pairwise there, or set it to sources"
+        )
+    reads = any(objective.requirements.sources for objective in rounds.objectives if objective.weight)
+    if rounds.learn_from == "pairwise" and not reads:
+        yield (
+            "rounds.learn_from is pairwise, and none of rounds.objectives reads these models; leave it out, or add one that "
+            "does, such as forward_kl"
+        )
+    if reads and rounds.learn_from == "sources":
         for source in config.sources:
             if isinstance(source.backend, Imported):
                 yield (

@@ -93,6 +93,10 @@ MISTAKES = {
         r"rounds.objectives\[1\] \(dual_head\) trains a module .* leave out the adapter or the term"),
     "rows of another program": (
         {"sources": {"backend": {"kind": "imported"}}}, r"neox has backend imported: .* transformers, or leave out"),
+    "pairwise models that are not made": (
+        {"rounds": {"learn_from": "pairwise"}, "strategies": ["unified"]}, r"learn_from is pairwise, .* add pairwise there"),
+    "pairwise models that nothing reads": (
+        {"rounds": {"learn_from": "pairwise", "objectives": [TEXT]}}, r"learn_from is pairwise, and none .* leave it out"),
     "no prompts": ({"train": [{"as_raw_text": True}]}, r"data.train\[0\] has no prompts, .* leave it out, or rounds"),
     "an empty prompt": ({"train": [{"prompt": ""}]}, r"data.train\[0\] has no prompts, .* leave it out, or rounds"),
     "what sources find likely": (
@@ -129,6 +133,9 @@ RIGHT = {
     "a transform that rounds alone see": {"objectives": [TEXT], "sources": {"transforms": [{"kind": "logit_swap"}]}},
     "a map that rounds alone read": {"objectives": [TEXT], "vocabulary_map": "exact"},
     "tests of validation prompts": {"train": [TESTS], "validation": [{"tests": "{response}"}]},
+    "pairwise models": {
+        "rounds": {"learn_from": "pairwise"}, "strategies": ["pairwise"], "sources": {"backend": {"kind": "imported"}},
+    },
     "an adapter": {"adapter": {"kind": "lora"}},
     "rows that nobody reads": {
         "rounds": {"objectives": [TEXT]}, "sources": {"backend": {"kind": "imported"}},

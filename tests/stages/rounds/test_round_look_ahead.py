@@ -4,9 +4,10 @@ import dataclasses
 from pathlib import Path
 
 from fusion.config import loading
+from fusion.responses.rollouts import Rollout
 from fusion.stages.context import RunContext
 from fusion.stages.rounds.context import RoundContext
-from fusion.stages.rounds.texts import encode_for_source
+from fusion.stages.rounds.texts import WrittenText, encode_for_source
 from tests.helpers import runs
 
 
@@ -18,6 +19,8 @@ def test_a_source_that_looks_ahead_does_so_before_texts_of_the_pivot(tmp_path):
     one = RoundContext.of(run, 1, Path(run.config.pivot.path))
     example = run.original_examples[0]
     for name, looks in {"neox": True, "qwen": False}.items():
-        ahead, ordinary = encode_for_source(one, name, [example, dataclasses.replace(example, look_ahead=None)])
+        both = [example, dataclasses.replace(example, look_ahead=None)]
+        texts = [WrittenText(each, Rollout((), each.response, None), True, 1.0) for each in both]
+        ahead, ordinary = encode_for_source(one, name, texts)
         assert ahead.input_ids[ahead.start :] == ordinary.input_ids[ordinary.start :]
         assert (ahead.start > ordinary.start) == looks

@@ -129,7 +129,7 @@ def test_a_finished_run_does_nothing_again_and_is_what_the_record_says(run):
 
 
 def test_after_a_merge_the_pairwise_models_read_what_the_merged_one_writes(tmp_path):
-    repair = {**ROUNDS, "count": 1, "learn_from": "pairwise", "objectives": [{"kind": "forward_kl"}]}
+    repair = {**ROUNDS, "count": 1, "learn_from": "pairwise", "replay": 0, "objectives": [{"kind": "forward_kl"}]}
     raw = runs.raw(tmp_path, strategies=["pairwise"], baseline=False, merge={"kind": "linear"}, rounds=repair)
     pipeline.run(loading.parse(raw, "test"), "rounds")
     folder = tmp_path / "runs/small"
