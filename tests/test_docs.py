@@ -124,6 +124,16 @@ def test_the_example_of_a_function_as_a_check_judges_as_the_page_says(tmp_path):
     assert check(fusion.Example((), "", "sums", columns={"answer": "42"}), given) == [True, False]
 
 
+def test_the_example_of_rounds_is_a_configuration(tmp_path):
+    page = (DOCS / "rounds.md").read_text()
+    raw, given = runs.raw(tmp_path), yaml.safe_load(page.split("```yaml\n")[1].split("```")[0])
+    rounds = runs.config(tmp_path, rounds=given["rounds"], data=raw["data"] | given["data"], evaluation={}).rounds
+    assert (rounds.count, rounds.prompts, rounds.training["learning_rate"]) == (3, 256, 1e-5)
+    table = page.split("| setting |")[1].split("\n\n")[0]
+    named = set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) | given["rounds"].keys()
+    assert named == type(rounds).model_fields.keys()
+
+
 def test_the_examples_of_eligibility_and_of_soft_labels_are_configurations(tmp_path):
     raw = runs.raw(tmp_path)
     (eligible,) = re.findall(r"```yaml\n(weighting:.*?)```", PAGE, re.DOTALL)

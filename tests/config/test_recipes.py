@@ -27,6 +27,7 @@ LONGER = [
 MORE = {
     "easiest": LONGER,
     "infigfusion": LONGER,
+    "rounds": ["rounds.prompts=6", "rounds.num_generations=2", "data.validation=[]", "rounds.max_completion_length=8"],
     # a width is found from two rows for each of its dimensions
     "clone": [*(f"data.train.{i}.limit=24" for i in range(3)), "training.per_device_train_batch_size=72"],
 }
@@ -49,7 +50,7 @@ def folder(tmp_path_factory):
 )
 def test_the_loss_of_every_methods_recipe_falls_and_its_model_loads(name, folder):
     where = [f"runs={folder}", f"store={folder / 'store'}"]
-    place = pipeline.run(loading.load(name, [*SMALL, *MORE.get(name, []), *where]), until="merge")
+    place = pipeline.run(loading.load(name, [*SMALL, *MORE.get(name, []), *where]), until="rounds")
     logs = [*place.glob("train/*/log.json"), *place.glob("train/pairwise/*/log.json")]
     assert logs
     for log in logs:
