@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from fusion.config.data import DataSettings
 from fusion.config.rounds.settings import Rounds
-from fusion.responses import DatasetResponses, TestsCheck
-from fusion.responses.checks import AgreementCheck
+from fusion.responses import AgreementCheck, AnyCheck, DatasetResponses, FunctionCheck, TestsCheck
 from fusion.sources import Imported, Transformers
 
 if TYPE_CHECKING:
@@ -158,8 +157,21 @@ def _validated(place: str, data: DataSettings, train: Sequence[DataSettings]) ->
             f"{place}: answers to its prompts must pass what those of domain {data.domain} must in data.train, and there are "
             f"different checks ({kinds}); give that domain one check, or its data sets domains of their own"
         )
-    elif isinstance(checks[0], TestsCheck) and data.tests is None:
+    else:
+        yield from _checked_as_in_training(place, data, checks[0])
+
+
+def _checked_as_in_training(place: str, data: DataSettings, check: AnyCheck) -> Iterator[str]:
+    """What a check needs of validation prompts stands with them, and nothing else does."""
+    whose = f"{place}: answers of domain {data.domain} are checked by {check.kind}"
+    if data.check not in (DataSettings.model_fields["check"].default, check):
+        yield f"{whose}, as data.train says, and {place}.check is {data.check.kind}; leave it out"
+    if isinstance(check, TestsCheck) and data.tests is None:
+        yield f'{whose}, and {place}.tests is not set, such as "{{test_list}}"'
+    if data.tests is not None and not isinstance(check, TestsCheck):
+        yield f"{whose}, which runs no tests; leave out {place}.tests"
+    if isinstance(check, FunctionCheck) and check.columns and data.check != check:
         yield (
-            f"{place}: answers of domain {data.domain} are checked by running tests, and {place}.tests is not set, such as "
-            '"{test_list}"'
+            f"{whose}, which gets the columns {', '.join(check.columns)}; set {place}.check to the same, so that they are read "
+            "there too"
         )

@@ -11,6 +11,8 @@ KL, TEXT = {"kind": "forward_kl"}, {"kind": "cross_entropy", "weight": 0.1}
 ROUNDS = {"objectives": [KL, TEXT], "prompts": 4, "max_completion_length": 16}
 TESTS = {"check": {"kind": "tests", "allow_code_execution": True}, "tests": "{response}"}
 
+FUNCTION = {"check": {"kind": "function", "path": "reward.py", "name": "reward", "columns": ["domain"]}}
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -109,6 +111,12 @@ MISTAKES = {
         {"train": [{"check": {"kind": "tests"}, "tests": "{response}"}]}, r"set allow_code_execution: true there"),
     "validation without tests": (
         {"train": [TESTS], "validation": [{}]}, r"of domain d0 .* data.validation\[0\].tests is not set"),
+    "validation by a function without its columns": (
+        {"train": [FUNCTION], "validation": [{}]}, r"which gets the columns domain; set .*check to the same"),
+    "validation by a check of its own": (
+        {"validation": [{"check": {"kind": "final_answer"}}]}, r"data.validation\[0\].check is final_answer; leave it out"),
+    "tests that are never run": (
+        {"validation": [{"tests": "{response}"}]}, r"ended, which runs no tests; leave out data.validation\[0\].tests"),
     "validation in another domain": (
         {"validation": [{"domain": "d7"}]}, r"data.validation\[0\].domain is d7, .* are d0, d1; name one of these, or leave"),
     "validation by two checks": (
@@ -133,6 +141,7 @@ RIGHT = {
     "a transform that rounds alone see": {"objectives": [TEXT], "sources": {"transforms": [{"kind": "logit_swap"}]}},
     "a map that rounds alone read": {"objectives": [TEXT], "vocabulary_map": "exact"},
     "tests of validation prompts": {"train": [TESTS], "validation": [{"tests": "{response}"}]},
+    "validation by a function": {"train": [FUNCTION], "validation": [FUNCTION]},
     "pairwise models": {
         "rounds": {"learn_from": "pairwise"}, "strategies": ["pairwise"], "sources": {"backend": {"kind": "imported"}},
     },
