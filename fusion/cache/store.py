@@ -30,6 +30,9 @@ from fusion.runtime.artifacts import fingerprint
 INDEX_TENSORS = ("rows", "entries", "known")
 """Tensors of a shard that describe it: rows of each example, entries of a row, and `count_known_fields`."""
 
+REDO = "`fusion extract` again (for a cache of rounds: `fusion rounds`)"
+"""The command that makes a cache again."""
+
 
 class Cache:
     """The rows of one model on some examples, read from a folder example by example. Safe in forked data workers.
@@ -99,7 +102,7 @@ class Cache:
             rows = dataclasses.replace(rows, logprobs=logprobs, ids=token_ids, sample_counts=counts)
         if (fault := row_fault(rows)) is not None:
             raise ValueError(
-                f"{self.folder}: in example {ids[fault.example]} {fault}. Delete {self.folder} and run `fusion extract` again, "
+                f"{self.folder}: in example {ids[fault.example]} {fault}. Delete {self.folder} and run {REDO}, "
                 "which says where the model goes wrong."
             )
         return rows
@@ -109,7 +112,7 @@ class Cache:
         for shard in self._shards:
             file = self.folder / shard["file"]
             if not file.exists() or sha256_of(file) != shard["sha256"]:
-                raise ValueError(f"{file} is damaged or missing. Delete {self.folder} and run `fusion extract` again.")
+                raise ValueError(f"{file} is damaged or missing. Delete {self.folder} and run {REDO}.")
 
     def _decode(self, parts: Sequence[tuple[int, dict[str, Tensor]]]) -> LogitRows:
         """Decode examples whose shards have the same tensors; `parts` are number and tensors of each."""
@@ -149,14 +152,12 @@ def open_shard(file: Path) -> Any:
     try:
         return safe_open(file, "pt")
     except (SafetensorError, FileNotFoundError) as error:
-        raise ValueError(
-            f"{file} is absent or damaged ({error}). Delete {file.parent} and run `fusion extract` again."
-        ) from error
+        raise ValueError(f"{file} is absent or damaged ({error}). Delete {file.parent} and run {REDO}.") from error
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
     """What manifest.json says of a cache. Raises ValueError for one that is not as it was written."""
-    way_out = f"delete {folder} and run `fusion extract` again"
+    way_out = f"delete {folder} and run {REDO}"
     manifest = read_object(folder / "manifest.json", way_out)
     if manifest.pop("checksum", None) != manifest_checksum(manifest):
         raise ValueError(f"{folder / 'manifest.json'} is not as it was written; {way_out}.")

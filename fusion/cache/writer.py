@@ -14,7 +14,7 @@ from torch import Tensor
 from fusion.cache.codec import encode
 from fusion.cache.known_fields import count_known_fields
 from fusion.cache.shard_claims import remove_claims
-from fusion.cache.store import INDEX_TENSORS, Cache, manifest_checksum, open_shard, sha256_of
+from fusion.cache.store import INDEX_TENSORS, REDO, Cache, manifest_checksum, open_shard, sha256_of
 from fusion.core.finite import row_fault
 from fusion.core.rows import LogitRows
 from fusion.runtime.artifacts import claim_artifact, fingerprint, write_json
@@ -116,8 +116,7 @@ class CacheWriter:
         if shard.metadata() != self._mark(tensors):
             self._file(number).unlink()
             raise ValueError(
-                f"{self._file(number)} was damaged after it was written, and is deleted. Run `fusion extract` again: it is "
-                "read anew."
+                f"{self._file(number)} was damaged after it was written, and is deleted. Run {REDO}: it is read anew."
             )
 
     def _mark(self, tensors: Mapping[str, Tensor]) -> dict[str, str]:

@@ -325,6 +325,11 @@ class RunContext:
         return None
 
     @property
+    def redo_training(self) -> str:
+        """The command that makes a training again."""
+        return "fusion train"
+
+    @property
     def training_key(self) -> dict[str, Any]:
         """What a training depends on besides its examples, sources and settings: nothing outside rounds."""
         return {}

@@ -18,7 +18,7 @@ from fusion.runtime.syncing import sync, sync_folder
 from fusion.runtime.unfinished import unfinished_path
 from fusion.stages.context import RunContext
 from fusion.stages.prompts import prompt_format
-from fusion.stages.rounds.kept import result_folder
+from fusion.stages.rounds.kept import REDO, result_folder
 from fusion.stages.train import pivot_ends
 from fusion.training import MERGED, pairwise_name
 
@@ -48,7 +48,7 @@ def fuse_chosen(context: RunContext) -> bool:
     chosen = result_folder(context.config, context.config.fused)
     folder = context.config.folder / "fused"
     lineage = {"from": context.config.fused, "made": artifact_key(chosen), "models": context.fingerprints}
-    if _is_fused(folder, lineage):
+    if _is_fused(folder, lineage, REDO if context.config.rounds else "fusion merge"):
         return False
     with unfinished_path(folder) as aside:
         shutil.copytree(
@@ -67,7 +67,7 @@ def fuse_chosen(context: RunContext) -> bool:
     return True
 
 
-def _is_fused(folder: Path, lineage: dict[str, Any]) -> bool:
+def _is_fused(folder: Path, lineage: dict[str, Any], redo: str) -> bool:
     """Whether fused/ holds this model, with its weights as they were written; raises ValueError where it holds another."""
     try:
         existing = read_object(folder / "fusion.json") if (folder / "fusion.json").exists() else None
@@ -76,7 +76,7 @@ def _is_fused(folder: Path, lineage: dict[str, Any]) -> bool:
     if existing is None:
         return False
     states = existing.pop("files", None)
-    refuse_other_key(folder, existing, lineage, "fusion merge")
+    refuse_other_key(folder, existing, lineage, redo)
     damage = damaged_files(folder, states, contents=True)
     for problem in damage.values():
         show([f"{folder}: {problem}; it is made again"])

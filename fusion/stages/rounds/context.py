@@ -21,6 +21,7 @@ from fusion.objectives import AnyObjective
 from fusion.responses import PASSES, AnyCheck, read_eligibility
 from fusion.runtime.artifacts import artifact_key, fingerprint
 from fusion.stages.context import CHOSEN, RunContext
+from fusion.stages.rounds.kept import REDO
 from fusion.stages.rounds.learn import WEAKER, rollout_data, weaker_relatives
 from fusion.stages.rounds.prompts import draw_prompts
 from fusion.stages.rounds.texts import WrittenText, encode_for_source, encode_written, read_texts
@@ -122,6 +123,11 @@ class RoundContext(RunContext):
     @override
     def rollout_data(self, sources: Sequence[TrainingSource], objectives: Sequence[AnyObjective]) -> RolloutData:
         return rollout_data(self, sources, objectives)
+
+    @property
+    @override
+    def redo_training(self) -> str:
+        return REDO
 
     @property
     @override

@@ -18,8 +18,9 @@ from fusion.responses.rollouts import read_rollout
 from fusion.runtime.run_file import RoundScore
 from fusion.stages.context import RunContext
 from fusion.stages.prompts import prompt_formats
-from fusion.stages.respond import REDO, answering_key, encoded_prompts, write_answers
+from fusion.stages.respond import answering_key, encoded_prompts, write_answers
 from fusion.stages.rounds.context import rounds_of
+from fusion.stages.rounds.kept import REDO
 from fusion.stages.rounds.texts import PROMPTS_AT_ONCE, WRITER, comparison, judge
 
 

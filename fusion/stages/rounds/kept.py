@@ -9,6 +9,8 @@ from fusion.core.text_files import read_object
 from fusion.runtime.artifacts import write_json
 from fusion.training import MERGED
 
+REDO = "fusion rounds"
+"""The command that makes again what belongs to rounds."""
 ROUNDS = "rounds"
 """Name of the result of rounds, in tables and folders."""
 

@@ -26,7 +26,8 @@ from fusion.runtime import distributed
 from fusion.runtime.artifacts import claim_artifact, mark_complete, write_text
 from fusion.runtime.console import bar, console
 from fusion.stages.prompts import prompt_format, prompt_formats
-from fusion.stages.respond import REDO, answering_key, encoded_prompts, write_answers
+from fusion.stages.respond import answering_key, encoded_prompts, write_answers
+from fusion.stages.rounds.kept import REDO
 from fusion.tokenizers import byte_prefixes, vocabulary_bytes
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def judge_texts(context: RoundContext) -> bool:
     checks = [check.key() for check in context.checks]
     key = {"answers": store.key, "checks": checks, "readers": readers}
     with distributed.main_process_first():
-        if claim_artifact(folder, key, "fusion rounds"):
+        if claim_artifact(folder, key, REDO):
             return False
         written = _readable(context, _written(context, store))
         if not written:

@@ -128,6 +128,22 @@ def test_a_finished_run_does_nothing_again_and_is_what_the_record_says(run):
     assert all(torch.equal(fused[name], kept[name]) for name in kept)
 
 
+@pytest.mark.parametrize(
+    ("changed", "place"),
+    [
+        ({"max_completion_length": 11}, "rounds/validation/0"),
+        ({"num_generations": 2}, "rounds/1/responses/pivot"),
+        ({"training": {"max_steps": 3, "save_strategy": "no"}}, "rounds/1/train/unified"),
+    ],
+)
+def test_what_was_made_with_other_settings_is_named_with_the_command_that_makes_it_again(run, changed, place):
+    other = loading.parse(run.config.model_dump(mode="json") | {"rounds": {**ROUNDS, **changed}}, "test")
+    with pytest.raises(ValueError, match="made from something else") as refused:
+        pipeline.run(other, "rounds")
+    assert f"{place} was made from something else" in str(refused.value)
+    assert "run `fusion rounds` again" in str(refused.value)
+
+
 def test_after_a_merge_the_pairwise_models_read_what_the_merged_one_writes(tmp_path):
     repair = {**ROUNDS, "count": 1, "learn_from": "pairwise", "replay": 0, "objectives": [{"kind": "forward_kl"}]}
     raw = runs.raw(tmp_path, strategies=["pairwise"], baseline=False, merge={"kind": "linear"}, rounds=repair)
