@@ -12,6 +12,7 @@ import yaml
 import fusion
 from fusion import objectives, responses, transforms, weighting
 from fusion.api import pages
+from fusion.core.yaml_files import parse_yaml
 from fusion.study import StudyGrid, load
 from tests.helpers import runs
 
@@ -126,7 +127,7 @@ def test_the_example_of_a_function_as_a_check_judges_as_the_page_says(tmp_path):
 
 def test_the_example_of_rounds_is_a_configuration(tmp_path):
     page = (DOCS / "rounds.md").read_text()
-    raw, given = runs.raw(tmp_path), yaml.safe_load(page.split("```yaml\n")[1].split("```")[0])
+    raw, given = runs.raw(tmp_path), parse_yaml(page.split("```yaml\n")[1].split("```")[0])
     rounds = runs.config(tmp_path, rounds=given["rounds"], data=raw["data"] | given["data"], evaluation={}).rounds
     assert (rounds.count, rounds.prompts, rounds.training["learning_rate"]) == (3, 256, 1e-5)
     table = page.split("| setting |")[1].split("\n\n")[0]

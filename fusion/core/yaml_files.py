@@ -1,4 +1,4 @@
-"""YAML as configurations, studies, suites and merge recipes read it: 1e-4 is a number, and no key stands twice."""
+"""YAML as configurations, studies, suites and merge recipes read it: 1e-4 is a number, `on` a key, and no key stands twice."""
 
 from __future__ import annotations
 
@@ -16,13 +16,20 @@ NO_TEXT = re.compile("[\x00\ud800-\udfff]")
 """What neither a name of a file nor a text in UTF-8 can hold: NUL, and halves of a character."""
 
 
+BOOLEAN = "tag:yaml.org,2002:bool"
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML in which 1e-4 is a number, and a key that stands twice is a mistake."""
+    """YAML in which 1e-4 is a number, the key `on` a text, and a key that stands twice a mistake."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Return a mapping. Raises ConstructorError, with the line, for a key that stands in it twice."""
         seen: dict[Any, yaml.Node] = {}
         for key_node, _ in node.value:
+            if key_node.tag == BOOLEAN and key_node.value.lower() not in ("true", "false"):
+                key_node.tag = (
+                    "tag:yaml.org,2002:str"  # `on: replay`: YAML 1.1 takes on, off, yes and no for truth values
+                )
             if key_node.tag == "tag:yaml.org,2002:merge" or not isinstance(key_node, yaml.ScalarNode):
                 continue
             if key_node.value in seen:

@@ -21,6 +21,10 @@ def test_a_key_that_stands_twice_is_refused_with_both_lines(tmp_path, text, line
         read_yaml(tmp_path / "run.yaml")
 
 
+def test_a_key_that_older_yaml_takes_for_a_truth_value_is_a_text():
+    assert parse_yaml("{on: replay, no: 1, Yes: on, true: 2}") == {"on": "replay", "no": 1, "Yes": True, True: 2}
+
+
 def test_a_merge_key_may_be_overridden():
     assert parse_yaml("base: &b {x: 1, y: 2}\nmine: {<<: *b, y: 3}")["mine"] == {"x": 1, "y": 3}
 

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 from fusion.config.data import DataSettings
 from fusion.config.rounds.settings import Rounds
+from fusion.objectives import AnyObjective, CrossEntropy, GroupReward, PolicyObjective
 from fusion.responses import AgreementCheck, AnyCheck, DatasetResponses, FunctionCheck, TestsCheck
 from fusion.sources import Imported, Transformers
+from fusion.training.adapter import QLoRA
 
 if TYPE_CHECKING:
     from fusion.config.run import Config
@@ -69,21 +71,39 @@ def _objectives(config: Config, rounds: Rounds) -> Iterator[str]:
             f"rounds.weighting ({rounds.weighting.kind}) says how much sources count, and none of rounds.objectives reads "
             "them; leave it out, or add one that does, such as forward_kl"
         )
-    if not rounds.scale_rewards and not any(each.rollouts for each in counted):
+    rewarded = any(isinstance(each, GroupReward) and each.weight for each in rounds.objectives)
+    if not rounds.scale_rewards and not rewarded:
         yield (
             "rounds.scale_rewards is for objectives that read rewards, and none of rounds.objectives does; leave it out, or "
-            "add one that does"
+            "add group_reward"
+        )
+    if rounds.num_generations == 1 and rewarded:
+        yield (
+            "rounds.num_generations is 1, and group_reward compares the answers to a prompt with each other: all its "
+            "advantages would be 0. Raise it, or leave out group_reward"
         )
 
 
 def _replay(rounds: Rounds) -> Iterator[str]:
     """Sources have not read in a round what is replayed, so that only the text itself can be learned from there."""
-    counted = [objective.requirements for objective in rounds.objectives if objective.weight]
-    if rounds.replay and counted and not any(not each.sources and not each.rollouts for each in counted):
+    counted = [objective for objective in rounds.objectives if objective.weight]
+    if rounds.replay and counted and not any(_learns_from_replay(each) for each in counted):
         yield (
             f"rounds.replay is {rounds.replay:g}, and of examples that are replayed none of rounds.objectives learns: set it "
-            "to 0, or add cross_entropy, such as {kind: cross_entropy, weight: 0.1}"
+            "to 0, or add cross_entropy, such as {kind: cross_entropy, on: replay, weight: 0.1}"
         )
+    for number, objective in enumerate(rounds.objectives):
+        if not rounds.replay and isinstance(objective, CrossEntropy) and objective.on == "replay":
+            yield (
+                f"rounds.objectives[{number}] (cross_entropy) is on: replay, and rounds.replay is 0, so that none is; raise "
+                "it, or leave the objective out"
+            )
+
+
+def _learns_from_replay(objective: AnyObjective) -> bool:
+    if isinstance(objective, CrossEntropy):
+        return objective.on in ("all", "replay")
+    return not objective.requirements.sources and not objective.requirements.rollouts
 
 
 def _lengths_and_counts(config: Config, rounds: Rounds) -> Iterator[str]:
@@ -106,6 +126,13 @@ def _models(config: Config, rounds: Rounds) -> Iterator[str]:
             f"quantization_aware_training.kind {config.quantization_aware_training.kind}: every round would begin with weights "
             "of few bits, without the full ones that were trained behind them; leave it out here, and train the result with it "
             "in a run of its own (pivot.path: the folder fused/ of this one)"
+        )
+    policy = [objective.kind for objective in rounds.objectives if isinstance(objective, PolicyObjective)]
+    if policy and isinstance(config.adapter, QLoRA):
+        yield (
+            f"rounds.objectives have {policy[0]}, which compares the pivot that is trained with the one that wrote, and "
+            "adapter.kind qlora trains on weights of 4 bits while it writes with whole ones; use lora, or objectives that read "
+            "sources alone, such as forward_kl"
         )
     if rounds.learn_from == "pairwise" and "pairwise" not in config.strategies:
         yield (
