@@ -9,12 +9,14 @@ from pathlib import Path
 from typing_extensions import override
 
 from fusion.config import Rounds, round_config
+from fusion.plan.architecture import load_architecture
 from fusion.plan.estimates import Planner, StageEstimate
 from fusion.plan.flops import Counts
 from fusion.plan.inference import extraction_stage, writing_stage
 from fusion.plan.response_costs import generation_counts, reading_counts
 from fusion.plan.trainings import checkpoints_activations, configured_engine, training_memory, training_stage
 from fusion.stages.context import RunContext
+from fusion.stages.rounds.learn import WEAKER
 from fusion.stages.rounds.read import REFERENCE, as_trained, reader_names
 
 
@@ -86,7 +88,7 @@ def round_stages(planner: Planner) -> list[StageEstimate]:
     if (rounds := planner.config.rounds) is None:
         return []
     one = RoundPlanner.of(planner, rounds)
-    every = [_write(one), *(_read(one, name) for name in reader_names(planner.config, rounds)), _train(one)]
+    every = [_write(one), *(_read(one, name) for name in reader_names(one.config, rounds)), _train(one)]
     validate = [_validate(one)] if planner.config.data.validation else []
     stages = [_named(0, each) for each in validate]
     for number in range(1, rounds.count + 1):
@@ -114,8 +116,17 @@ def _answers(planner: RoundPlanner, stage: str, prompts: int, samples: int) -> S
 
 
 def _read(planner: RoundPlanner, name: str) -> StageEstimate:
+    if name.endswith(WEAKER):
+        return _weaker_reads(planner, name, name.removesuffix(WEAKER))
     model = "pivot" if name == REFERENCE else name
     return extraction_stage(planner.as_it_reads(model), f"{name} reads", model)
+
+
+def _weaker_reads(planner: RoundPlanner, name: str, source: str) -> StageEstimate:
+    """The weaker relative of a source reads what the source reads; it may be of another size."""
+    model = next(each for each in planner.config.sources if each.name == source).weaker_model
+    known = {source: load_architecture(model.ref)} if model.backend.has_weights else {}
+    return extraction_stage(dataclasses.replace(planner, sizes={**planner.sizes, **known}), f"{name} reads", source)
 
 
 def _train(planner: RoundPlanner) -> StageEstimate:

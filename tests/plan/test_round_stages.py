@@ -114,6 +114,17 @@ def test_pairwise_models_read_as_the_pivot_does(folder):
     assert (read.tokens, read.flops) == (pivot.tokens, pivot.flops)
 
 
+def test_relatives_of_sources_read_with_the_size_that_they_have(folder):
+    policy = {**ROUNDS, "objectives": [{"kind": "policy_gradient", "beta": 0.5}, {"kind": "cross_entropy"}]}
+    sources = runs.raw(folder)["sources"]
+    sources[0]["weaker"] = {"path": sources[1]["path"]}  # of another size
+    found = plan(RunContext(config(folder, rounds=policy, sources=sources)))
+    read, its = stage(found, "round 1: neox-weaker reads"), stage(found, "round 1: neox reads")
+    assert (read.tokens, read.disk) == (its.tokens, its.disk)
+    assert read.memory.weights == stage(found, "round 1: qwen reads").memory.weights != its.memory.weights
+    assert stage(found, "round 2: reference reads").tokens == stage(found, "round 2: pivot reads").tokens
+
+
 def test_without_validation_examples_nothing_is_validated(folder):
     rounds = {name: value for name, value in ROUNDS.items() if name != "validation_generations"}
     names = [each.stage for each in plan(RunContext(config(folder, validation=False, rounds=rounds))).stages]

@@ -24,7 +24,12 @@ def reader_names(config: Config, rounds: Rounds) -> list[str]:
     counted = [objective.requirements for objective in rounds.objectives if objective.weight]
     sources = [source.name for source in config.sources] if any(each.sources for each in counted) else []
     reference = [REFERENCE] if any(each.reference_pivot for each in counted) else []
-    return ["pivot", *reference, *sources, *(name + WEAKER for name in weaker_relatives(config, rounds) if name in sources)]
+    return [
+        "pivot",
+        *reference,
+        *sources,
+        *(name + WEAKER for name in weaker_relatives(config, rounds) if name in sources),
+    ]
 
 
 def read_one(context: RoundContext, name: str) -> tuple[Cache, bool]:
