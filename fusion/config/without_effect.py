@@ -24,6 +24,8 @@ def without_effect(config: Config) -> Iterator[str]:
     yield from _plan(config)
     yield from _models(config)
     yield from _decoding(config)
+    if config.rounds is None and (having := [source.name for source in config.sources if source.weaker is not None]):
+        yield f"sources.{having[0]}.weaker is read in rounds, and there are none; leave it out, or add rounds"
     for each in factors(config.weighting):
         if isinstance(each, Eligibility):
             yield from _eligibility(config, each)

@@ -50,6 +50,7 @@ def round_mistakes(config: Config, rounds: Rounds) -> Iterator[str]:
     yield from _replay(rounds)
     yield from _lengths_and_counts(config, rounds)
     yield from _models(config, rounds)
+    yield from _relatives(config, rounds)
     for number, data in enumerate(config.data.train):
         yield from _prompts(f"data.train[{number}]", data, config)
     for number, data in enumerate(config.data.validation):
@@ -152,6 +153,32 @@ def _models(config: Config, rounds: Rounds) -> Iterator[str]:
                     f"source {source.name} has backend imported: its rows are those of texts that are there, and in rounds it "
                     "would read what the pivot writes; give it a backend that reads, such as transformers, or leave out rounds"
                 )
+
+
+def _relatives(config: Config, rounds: Rounds) -> Iterator[str]:
+    """Weaker relatives are those of all sources or of none, somebody reads them, and their folders are no other source's."""
+    names = {source.name.casefold() for source in config.sources}
+    taken = {"reference"} | {f"{source.name.casefold()}-weaker" for source in config.sources if source.weaker}
+    if clash := sorted(names & taken):
+        yield f"no source may be called {clash[0]} in a run with rounds, which keep rows under that name; give it another name"
+    having = [source.name for source in config.sources if source.weaker is not None]
+    lacking = [source.name for source in config.sources if source.weaker is None]
+    counted = [objective.requirements for objective in rounds.objectives if objective.weight]
+    if having and rounds.learn_from == "pairwise":
+        yield (
+            f"sources.{having[0]}.weaker is read beside the source, and with rounds.learn_from: pairwise no source reads; "
+            "leave one of them out"
+        )
+    elif having and not any(each.sources and each.rollouts for each in counted):
+        yield (
+            f"sources.{having[0]}.weaker is for objectives on a source's signal, and rounds.objectives have none; leave it "
+            "out, or add policy_gradient"
+        )
+    elif having and lacking:
+        yield (
+            f"sources.{having[0]} has weaker, and {', '.join(lacking)} has none: signals of both kinds cannot be compared; set "
+            "it for all sources, or for none"
+        )
 
 
 def _prompts(place: str, data: DataSettings, config: Config) -> Iterator[str]:

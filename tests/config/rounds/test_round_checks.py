@@ -13,6 +13,8 @@ TESTS = {"check": {"kind": "tests", "allow_code_execution": True}, "tests": "{re
 
 FUNCTION = {"check": {"kind": "function", "path": "reward.py", "name": "reward", "columns": ["domain"]}}
 
+WEAKER = {"weaker": {"path": "another/model"}}
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -109,6 +111,13 @@ MISTAKES = {
         {"rounds": {"learn_from": "pairwise"}, "strategies": ["unified"]}, r"learn_from is pairwise, .* add pairwise there"),
     "pairwise models that nothing reads": (
         {"rounds": {"learn_from": "pairwise", "objectives": [TEXT]}}, r"learn_from is pairwise, and none .* leave it out"),
+    "a source where rounds keep the pivot's rows": ({"sources": {"name": "reference"}}, r"called reference in a run"),
+    "a relative that nothing reads": (
+        {"sources": WEAKER}, r"sources.neox.weaker is for objectives .* leave it out, or add policy_gradient"),
+    "a relative of one source alone": (
+        {"sources": WEAKER, "rounds": {"objectives": [{"kind": "policy_gradient"}, TEXT]}}, r"neox has weaker, and qwen"),
+    "a relative of who does not read": (
+        {"sources": WEAKER, "rounds": {"learn_from": "pairwise"}}, r"weaker is read beside .* leave one of them out"),
     "no prompts": ({"train": [{"as_raw_text": True}]}, r"data.train\[0\] has no prompts, .* leave it out, or rounds"),
     "an empty prompt": ({"train": [{"prompt": ""}]}, r"data.train\[0\] has no prompts, .* leave it out, or rounds"),
     "what sources find likely": (
@@ -172,3 +181,10 @@ def test_a_mistake_of_the_first_training_is_not_said_of_rounds_too(folder):
     with pytest.raises(ValueError, match="test: ") as refused:
         loading.parse(raw(folder, dtype="bfloat16", training={"fp16": True}), "test")
     assert "rounds" not in str(refused.value)
+
+
+def test_a_relative_without_rounds_is_refused(folder):
+    without = raw(folder, sources=WEAKER)
+    del without["rounds"]
+    with pytest.raises(ValueError, match=r"sources.neox.weaker is read in rounds, and there are none; leave it out"):
+        loading.parse(without, "test")
