@@ -156,13 +156,12 @@ def _models(config: Config, rounds: Rounds) -> Iterator[str]:
 
 
 def _relatives(config: Config, rounds: Rounds) -> Iterator[str]:
-    """Weaker relatives are those of all sources or of none, somebody reads them, and their folders are no other source's."""
+    """Weaker relatives are read by somebody, and their folders are no other source's."""
     names = {source.name.casefold() for source in config.sources}
     taken = {"reference"} | {f"{source.name.casefold()}-weaker" for source in config.sources if source.weaker}
     if clash := sorted(names & taken):
         yield f"no source may be called {clash[0]} in a run with rounds, which keep rows under that name; give it another name"
     having = [source.name for source in config.sources if source.weaker is not None]
-    lacking = [source.name for source in config.sources if source.weaker is None]
     counted = [objective.requirements for objective in rounds.objectives if objective.weight]
     if having and rounds.learn_from == "pairwise":
         yield (
@@ -173,11 +172,6 @@ def _relatives(config: Config, rounds: Rounds) -> Iterator[str]:
         yield (
             f"sources.{having[0]}.weaker is for objectives on a source's signal, and rounds.objectives have none; leave it "
             "out, or add policy_gradient"
-        )
-    elif having and lacking:
-        yield (
-            f"sources.{having[0]} has weaker, and {', '.join(lacking)} has none: signals of both kinds cannot be compared; set "
-            "it for all sources, or for none"
         )
 
 

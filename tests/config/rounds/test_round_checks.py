@@ -114,8 +114,6 @@ MISTAKES = {
     "a source where rounds keep the pivot's rows": ({"sources": {"name": "reference"}}, r"called reference in a run"),
     "a relative that nothing reads": (
         {"sources": WEAKER}, r"sources.neox.weaker is for objectives .* leave it out, or add policy_gradient"),
-    "a relative of one source alone": (
-        {"sources": WEAKER, "rounds": {"objectives": [{"kind": "policy_gradient"}, TEXT]}}, r"neox has weaker, and qwen"),
     "a relative of who does not read": (
         {"sources": WEAKER, "rounds": {"learn_from": "pairwise"}}, r"weaker is read beside .* leave one of them out"),
     "no prompts": ({"train": [{"as_raw_text": True}]}, r"data.train\[0\] has no prompts, .* leave it out, or rounds"),
