@@ -243,7 +243,9 @@ def go_round(context: RunContext, number: int) -> None:
     sources = [training_source(one, name, caches[name]) for name in caches if name in names]
     with context.record.stage(f"round {number}: train") as note:
         learn_from = [source.name for source in sources]
-        note["skipped"] = not train_one(one.learning, "unified", sources, learn_from, caches["pivot"])
+        note["skipped"] = not train_one(
+            one.learning, "unified", sources, learn_from, caches["pivot"], title=f"round {number}"
+        )
 
 
 def score(context: RunContext, number: int) -> list[RoundScore]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fusion.models.head import Head
 from fusion.objectives import BatchTargets, Objective
-from fusion.training.loss import Counts, Loss
+from fusion.training.loss import Counts, Loss, LossTerm
 
 
 @dataclass(frozen=True)
@@ -36,19 +36,21 @@ class FusionLoss:
     `output.terms` has the mean of each term. Cross-entropy is an objective like any other: add it, or the model's own loss.
     """
 
-    def __init__(self, objectives: Sequence[Objective], vocabulary: int):
+    def __init__(self, objectives: Sequence[Objective], vocabulary: int, *, check_finite: bool = True):
         """Take what is compared.
 
         Args:
             objectives: Terms of the loss; one whose `weight` is 0 is not computed.
             vocabulary: Number of tokens of the pivot's tokenizer, `len(tokenizer)`: logits beyond it (padded heads) do not
                 count.
+            check_finite: Raise ValueError, with the term, where a loss is NaN or infinite, before it reaches the weights; on a
+                GPU this waits for each loss.
 
         Raises:
             ValueError: For an objective that needs more than logits: hidden states, a module that is trained beside the pivot,
                 projected gradients, another answer to the same prompt or texts that the pivot wrote. `fusion.run` has these.
         """
-        self._loss = loss_of_logits(objectives, Head(nn.Identity(), vocabulary))
+        self._loss, self.check_finite = loss_of_logits(objectives, Head(nn.Identity(), vocabulary)), check_finite
 
     def __call__(
         self, logits: Float[Tensor, "B T V"], targets: BatchTargets, counts: Counts | None = None, step: int = 0
@@ -72,11 +74,21 @@ class FusionLoss:
         )  # a sum in bfloat16 would drop the small terms
         for term in terms:
             total = total + term.weight * term.mean
+        if self.check_finite and not bool(total.detach().isfinite()):
+            raise ValueError(_fault(terms))
         return LossOutput(total, {term.name: term.mean.detach() for term in terms})
 
     def counts(self, targets: BatchTargets) -> dict[str, int]:
         """Count what the means over this batch divide by; counts of several batches add up, name by name."""
         return self._loss.counts(targets)
+
+
+def _fault(terms: Sequence[LossTerm]) -> str:
+    wrong = [f"{term.name} is {term.mean.item()}" for term in terms if not bool(term.mean.isfinite())]
+    return (
+        f"The loss is no finite number: {', '.join(wrong) or 'its terms overflow together'}. Is an empty entry (id -1, or a "
+        "log-probability of -inf) not masked in an objective of your own, or has the learning rate made the weights too large?"
+    )
 
 
 def loss_of_logits(objectives: Sequence[Objective], head: Head) -> Loss:

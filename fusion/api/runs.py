@@ -71,7 +71,7 @@ def run(config: AnyConfig, overrides: Mapping[str, Any] | None = None, *, until:
     Args:
         config: A YAML file, the name of a recipe (`fusion recipes` lists them), its keys as a dictionary, or a `Config`.
         overrides: Values by place, see `load_config`.
-        until: The last stage: respond, extract, train, merge, evaluate or report.
+        until: The last stage: respond, extract, train, merge, rounds, evaluate or report.
 
     Raises:
         ConfigError: With every mistake of the configuration.

@@ -110,7 +110,7 @@ def _learned_from_the_data(config: Config) -> None:
     """What is about texts that the pivot writes has none to look at outside rounds."""
     for number, objective in enumerate(config.objectives):
         if objective.requirements.rollouts:
-            setting = f" with on: {objective.on}" if isinstance(objective, CrossEntropy) else ""
+            setting = f" with part: {objective.part}" if isinstance(objective, CrossEntropy) else ""
             raise ValueError(
                 f"objectives[{number}] ({objective.kind}){setting} is about texts that the pivot writes in rounds, and these "
                 "objectives are learned from the data; it belongs under rounds.objectives"

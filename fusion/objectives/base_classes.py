@@ -59,7 +59,7 @@ class RowObjective(Objective):
         pivot, weight, rows = inputs.pivot, inputs.remaining_weight, self.counted_rows(inputs.targets)
         if rows is not None:
             pivot, weight = pivot.select(rows), weight[rows]
-        values = self(pivot)
+        values = _one_for_each(self, self(pivot), len(pivot))
         yield Term(self.kind, (values * weight.clamp(min=0) if self.use_remaining_weight else values).sum())
 
     @abstractmethod
@@ -78,6 +78,7 @@ class SourcewiseObjective(Objective):
     def terms(self, inputs: ObjectiveInputs) -> Iterator[Term]:
         for name, source in inputs.targets.sources.items():
             values, weight, row_weight = self.compare(inputs, name, source)
+            values = _one_for_each(self, values, weight.numel())
             yield Term(f"{self.kind}/{name}", (weight * values).sum(), row_weight)
 
     @abstractmethod
@@ -213,7 +214,8 @@ class AllSourcesObjective(Objective):
         ids = torch.cat([each.ids for each in rows.values()], dim=1)
         asked = torch.cat(list(inputs.query_logprobs.values()), dim=1)[index]
         sums = weights[:, index].sum(0)
-        values = self(dataclasses.replace(pivot.select(index), logprobs=asked, ids=ids), rows, weights[:, index] / sums)
+        asked_rows = dataclasses.replace(pivot.select(index), logprobs=asked, ids=ids)
+        values = _one_for_each(self, self(asked_rows, rows, weights[:, index] / sums), len(index))
         yield Term(self.kind, (values * sums).sum(), sums.new_zeros(len(pivot)).index_put((index,), sums))
 
     @abstractmethod
@@ -310,3 +312,13 @@ def mean_weight_by_example(inputs: ObjectiveInputs, source: SourceTargets) -> Fl
     example, examples = inputs.pivot.example[source.pairs.pivot], len(inputs.targets.examples)
     sums = source.weight.new_zeros(examples).index_add(0, example, source.weight)
     return sums / torch.bincount(example, minlength=examples).clamp(min=1)
+
+
+def _one_for_each(objective: Objective, values: Tensor, count: int) -> Tensor:
+    """Return the values of a formula. Raises ValueError where their shape is not [count]: it would be broadcast, and summed."""
+    if values.shape != (count,):
+        raise ValueError(
+            f"The objective {objective.kind} returned a value of shape {list(values.shape)}; it must return one number for "
+            f"each of {count}, shape [{count}]: sum or average over the entries of a row."
+        )
+    return values

@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from fusion.cache import Cache
 from fusion.config import Config, ModelSettings, SourceSettings, fine_tuning, plain_fine_tuning
@@ -45,6 +45,9 @@ from fusion.training import TrainingSource, fine_tuning_name
 from fusion.training.rollouts import RolloutData
 from fusion.training.validation import validation_arguments
 from fusion.weighting import AnyWeighting
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
 
 CHOSEN = Path("responses", "chosen")
 """Where in a run's folder the examples lie that are learned from, when sources write their responses."""
@@ -328,6 +331,11 @@ class RunContext:
     def redo_training(self) -> str:
         """The command that makes a training again."""
         return "fusion train"
+
+    @property
+    def training_callbacks(self) -> list[TrainerCallback]:
+        """What listens to a training besides its bar: nothing outside rounds."""
+        return []
 
     @property
     def training_key(self) -> dict[str, Any]:

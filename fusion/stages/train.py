@@ -51,11 +51,16 @@ def training_source(context: RunContext, name: str, cache: Cache) -> TrainingSou
 
 
 def train_one(
-    context: RunContext, name: str, sources: list[TrainingSource], learn_from: list[str], pivot: Cache | None = None
+    context: RunContext,
+    name: str,
+    sources: list[TrainingSource],
+    learn_from: list[str],
+    pivot: Cache | None = None,
+    title: str | None = None,
 ) -> bool:
     """Train the pivot once, if that is not done; whether there was something to do.
 
-    `pivot` holds what the pivot said before training.
+    `pivot` holds what the pivot said before training; `title` is what the bar calls it, `name` if not said.
     """
     objectives = context.objectives(learns_from_sources=bool(sources))
     key = _training_key(context, sources, learn_from, objectives)
@@ -67,7 +72,7 @@ def train_one(
             from fusion.training import fit  # with it comes Trainer: seconds, which what is done already need not pay
 
             spec = _training_spec(context, sources, learn_from, objectives, pivot)
-            fit.train(spec, folder, training_bar(name))
+            fit.train(spec, folder, [*training_bar(title or name), *context.training_callbacks])
             if spec.quantizer:
                 console.print(_sizes(folder / "model"))
             if distributed.is_main_process():

@@ -91,8 +91,8 @@ def test_a_good_configuration_is_read():
         ),
         (
             ["objectives", 1],
-            {"kind": "cross_entropy", "on": "replay"},
-            r"objectives\[1\] \(cross_entropy\) with on: replay is about .* under rounds.objectives",
+            {"kind": "cross_entropy", "part": "replay"},
+            r"objectives\[1\] \(cross_entropy\) with part: replay is about .* under rounds.objectives",
         ),
         (["objectives", 1], {"kind": "infifuson"}, r"objectives\[1\].*did you mean infifusion\?"),
         (["objectives", 1], {"kind": "gld", "input": "z_scored"}, r"objectives\[1\].input: .*zero"),

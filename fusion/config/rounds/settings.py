@@ -35,14 +35,18 @@ class Rounds(Settings):
     weighting: AnyWeighting | None = None
     """How much each source counts in a round; the run's `weighting` if not said."""
     replay: float = Field(default=0.25, ge=0)
-    """Examples of the first training among those of a round, for each text that the pivot wrote: what `on: replay` is about."""
+    """Examples of the first training among those of a round, for each text that the pivot wrote; see `part: replay`."""
     training: Arguments = Field(default={})
-    """TrainingArguments of a round, where they are not the run's `training`."""
+    """TrainingArguments of a round, where they are not the run's `training`. The run's warmup and max_steps are not taken over: a
+    round has few steps, so it begins at its learning rate and takes num_train_epochs, unless they are said here."""
     keep: Literal["best", "last"] = "best"
     """Which round becomes the result: the one whose answers to the validation prompts pass most often (the first training is
     round 0), or the last."""
     validation_generations: int = Field(default=4, ge=1)
     """Answers to each validation prompt, by which rounds are compared."""
+    max_clip_ratio: float | None = Field(default=0.2, ge=0, le=1)
+    """Share of tokens that policy objectives clip above which a round ends early: the pivot has then moved too far from the one
+    that wrote its texts for them to tell it more. null: never."""
     scale_rewards: bool = True
     """Divide how much better a text is than the others for its prompt by the spread of these, as GRPO does; for objectives that
     read rewards."""

@@ -19,28 +19,28 @@ from fusion.objectives.targets import BatchTargets
 class CrossEntropy(RowObjective):
     """Negative log-probability of the token that really follows, in nats.
 
-    On the texts that the pivot wrote and that passed their check (`on: right_rollouts`) it is rejection sampling; see Yuan et
+    On the texts that the pivot wrote and that passed their check (`part: right_rollouts`) it is rejection sampling; see Yuan et
     al. 2023, arXiv:2308.01825.
     """
 
     kind: Literal["cross_entropy"] = "cross_entropy"
-    on: Literal["all", "rollouts", "right_rollouts", "replay"] = "all"
+    part: Literal["all", "rollouts", "right_rollouts", "replay"] = "all"
     """Which texts count. In rounds: what the pivot wrote (rollouts), what of it passed its check (right_rollouts), or the
     answers that it learned from before (replay). Elsewhere all is the only choice."""
 
     @property
     @override
     def requirements(self) -> Requirements:
-        return dataclasses.replace(super().requirements, rollouts=self.on != "all")
+        return dataclasses.replace(super().requirements, rollouts=self.part != "all")
 
     @override
     def counted_rows(self, targets: BatchTargets) -> Bool[Tensor, " N"] | None:
-        return None if self.on == "all" else targets.is_row_of(self._is_counted)
+        return None if self.part == "all" else targets.is_row_of(self._is_counted)
 
     def _is_counted(self, info: ExampleInfo) -> bool:
-        if self.on == "right_rollouts":
+        if self.part == "right_rollouts":
             return info.part == "rollouts" and info.passed
-        return info.part == self.on
+        return info.part == self.part
 
     @property
     @override

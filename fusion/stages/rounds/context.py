@@ -8,7 +8,7 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from typing_extensions import override
 
@@ -28,6 +28,9 @@ from fusion.stages.rounds.texts import WrittenText, encode_for_source, encode_wr
 from fusion.training import TrainingSource
 from fusion.training.rollouts import RolloutData
 from fusion.weighting import AnyWeighting
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,10 +134,23 @@ class RoundContext(RunContext):
 
     @property
     @override
+    def training_callbacks(self) -> list[TrainerCallback]:
+        from fusion.training.rollouts.early_stop import StopAtClipRatio  # with it comes Trainer, which takes seconds
+
+        limit = self.rounds.max_clip_ratio
+        return [] if limit is None else [StopAtClipRatio(limit)]
+
+    @property
+    @override
     def training_key(self) -> dict[str, Any]:
         caches = ["pivot", *(name + WEAKER for name in weaker_relatives(self.config, self.rounds))]
         read = [artifact_key(self.config.folder / "cache" / name) for name in caches]
-        how = {"read": read, "rewards": [text.reward for text in self.written], "scaled": self.rounds.scale_rewards}
+        how = {
+            "read": read,
+            "rewards": [text.reward for text in self.written],
+            "scaled": self.rounds.scale_rewards,
+            "max_clip_ratio": self.rounds.max_clip_ratio,
+        }
         return {"rollouts": fingerprint({"passed": [text.passed for text in self.written], **how})}
 
     @functools.cached_property

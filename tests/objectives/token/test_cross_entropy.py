@@ -31,25 +31,25 @@ REPLAY = ExampleInfo("d", "e2", "replay")
 
 
 @pytest.mark.parametrize(
-    ("on", "counted"), [("all", [0, 1, 2]), ("rollouts", [0, 1]), ("right_rollouts", [0]), ("replay", [2])]
+    ("part", "counted"), [("all", [0, 1, 2]), ("rollouts", [0, 1]), ("right_rollouts", [0]), ("replay", [2])]
 )
-def test_only_the_texts_that_are_asked_for_are_in_the_mean(on, counted):
+def test_only_the_texts_that_are_asked_for_are_in_the_mean(part, counted):
     pivot = random_rows(9, 2, 17, torch.float64, examples=3)
     inputs = inputs_of(pivot, {}, 3)
     targets = dataclasses.replace(inputs.targets, examples=[RIGHT, WRONG, REPLAY])
     inputs = dataclasses.replace(inputs, targets=targets, remaining_weight=torch.linspace(-0.2, 1, 9))
     rows = torch.isin(pivot.example, torch.tensor(counted))
-    (term,) = CrossEntropy(on=on).terms(inputs)
+    (term,) = CrossEntropy(part=part).terms(inputs)
     assert term.total.item() == pytest.approx(-pivot.gold[rows].sum().item())
-    assert CrossEntropy(on=on).counts(targets) == {"cross_entropy": int(rows.sum())}
-    (rest,) = CrossEntropy(on=on, use_remaining_weight=True).terms(inputs)
+    assert CrossEntropy(part=part).counts(targets) == {"cross_entropy": int(rows.sum())}
+    (rest,) = CrossEntropy(part=part, use_remaining_weight=True).terms(inputs)
     expected = -(pivot.gold * inputs.remaining_weight.clamp(min=0))[rows].sum()
     assert rest.total.item() == pytest.approx(expected.item())
-    assert CrossEntropy(on=on).requirements.rollouts == (on != "all")
+    assert CrossEntropy(part=part).requirements.rollouts == (part != "all")
 
 
 def test_a_part_that_no_text_of_the_batch_belongs_to_is_nothing():
     inputs = inputs_of(random_rows(9, 2, 17, examples=3), {}, 3)
-    (term,) = CrossEntropy(on="replay").terms(inputs)
+    (term,) = CrossEntropy(part="replay").terms(inputs)
     assert term.total == 0
-    assert CrossEntropy(on="replay").counts(inputs.targets) == {"cross_entropy": 0}
+    assert CrossEntropy(part="replay").counts(inputs.targets) == {"cross_entropy": 0}

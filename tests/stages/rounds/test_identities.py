@@ -52,7 +52,7 @@ def one(tmp_path_factory):
             "count": 1, "prompts": 12, "num_generations": 2, "max_completion_length": 16, "replay": 0.25,
             "objectives": [
                 {"kind": "forward_kl"}, {"kind": "reverse_kl"}, {"kind": "policy_gradient"}, {"kind": "group_reward"},
-                {"kind": "cross_entropy", "on": "replay"},
+                {"kind": "cross_entropy", "part": "replay"},
             ],
         },
     }  # fmt: skip

@@ -168,7 +168,7 @@ def test_policy_objectives_begin_at_the_pivot_that_wrote(tmp_path, training):
     terms = [
         {"kind": "policy_gradient", "beta": 0.1},
         {"kind": "group_reward"},
-        {"kind": "cross_entropy", "on": "replay"},
+        {"kind": "cross_entropy", "part": "replay"},
     ]
     rounds = {**ROUNDS, "count": 1, "objectives": terms, "training": {"max_steps": 1, "learning_rate": 1e-3} | training}
     raw = runs.raw(tmp_path, strategies=["unified"], baseline=False, rounds=rounds, adapter={"kind": "lora"})
@@ -177,3 +177,25 @@ def test_policy_objectives_begin_at_the_pivot_that_wrote(tmp_path, training):
     assert entry["policy_gradient/ratio"] == pytest.approx(1, abs=1e-4)
     assert entry["group_reward/kl_old"] == pytest.approx(0, abs=1e-6)
     assert entry["policy_gradient/kl"] > 0, "the first training moved the pivot from where the run began"
+
+
+def test_a_round_ends_when_the_pivot_has_moved_too_far(tmp_path):
+    steps = {
+        "max_steps": 6,
+        "learning_rate": 0.3,
+        "lr_scheduler_type": "constant",
+        "save_strategy": "steps",
+        "save_steps": 1,
+    }
+    rounds = {**ROUNDS, "count": 1, "replay": 0, "objectives": [{"kind": "least_likely"}], "training": steps}
+    raw = runs.raw(tmp_path, strategies=["unified"], baseline=False, rounds=rounds)
+    pipeline.run(loading.parse(raw, "test"), "rounds")
+    training = tmp_path / "runs/small/rounds/1/train/unified"
+    log, whole = json.loads((training / "log.json").read_text()), load_file(training / "model/model.safetensors")
+    ratios = [entry["least_likely/clip_ratio"] for entry in log]
+    assert len(log) < 6
+    assert ratios[-1] > 0.2 >= max(ratios[:-1])
+    (training / "done.json").unlink()
+    pipeline.run(loading.parse(raw, "test"), "rounds")
+    assert all(torch.equal(load_file(training / "model/model.safetensors")[name], whole[name]) for name in whole)
+    assert len(json.loads((training / "log.json").read_text())) == len(log)
