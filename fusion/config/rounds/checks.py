@@ -91,19 +91,19 @@ def _replay(rounds: Rounds) -> Iterator[str]:
     if rounds.replay and counted and not any(_learns_from_replay(each) for each in counted):
         yield (
             f"rounds.replay is {rounds.replay:g}, and of examples that are replayed none of rounds.objectives learns: set it "
-            "to 0, or add cross_entropy, such as {kind: cross_entropy, on: replay, weight: 0.1}"
+            "to 0, or add cross_entropy, such as {kind: cross_entropy, part: replay, weight: 0.1}"
         )
     for number, objective in enumerate(rounds.objectives):
-        if not rounds.replay and isinstance(objective, CrossEntropy) and objective.on == "replay":
+        if not rounds.replay and isinstance(objective, CrossEntropy) and objective.part == "replay":
             yield (
-                f"rounds.objectives[{number}] (cross_entropy) is on: replay, and rounds.replay is 0, so that none is; raise "
+                f"rounds.objectives[{number}] (cross_entropy) is part: replay, and rounds.replay is 0, so that none is; raise "
                 "it, or leave the objective out"
             )
 
 
 def _learns_from_replay(objective: AnyObjective) -> bool:
     if isinstance(objective, CrossEntropy):
-        return objective.on in ("all", "replay")
+        return objective.part in ("all", "replay")
     return not objective.requirements.sources and not objective.requirements.rollouts
 
 

@@ -37,8 +37,8 @@ class Rounds(Settings):
     replay: float = Field(default=0.25, ge=0)
     """Examples of the first training among those of a round, for each text that the pivot wrote; see `part: replay`."""
     training: Arguments = Field(default={})
-    """TrainingArguments of a round, where they are not the run's `training`. The run's warmup and max_steps are not taken over: a
-    round has few steps, so it begins at its learning rate and takes num_train_epochs, unless they are said here."""
+    """TrainingArguments of a round, where they are not the run's `training`. The run's warmup and max_steps are not a
+    round's, which has few steps: it begins at its learning rate and takes num_train_epochs, unless they are said here."""
     keep: Literal["best", "last"] = "best"
     """Which round becomes the result: the one whose answers to the validation prompts pass most often (the first training is
     round 0), or the last."""

@@ -63,10 +63,10 @@ MISTAKES = {
     "a group of one": (
         {"rounds": {"objectives": [{"kind": "group_reward"}, TEXT], "num_generations": 1}}, r"generations is 1, .* Raise it"),
     "replay of nothing": (
-        {"rounds": {"objectives": [KL, TEXT | {"on": "replay"}], "replay": 0}},
-        r"rounds.objectives\[1\] \(cross_entropy\) is on: replay, and rounds.replay is 0, .* leave the objective out"),
+        {"rounds": {"objectives": [KL, TEXT | {"part": "replay"}], "replay": 0}},
+        r"rounds.objectives\[1\] \(cross_entropy\) is part: replay, and rounds.replay is 0, .* leave the objective out"),
     "replay that no term is on": (
-        {"rounds": {"objectives": [KL, TEXT | {"on": "right_rollouts"}]}}, r"rounds.replay is 0.25, .* set it to 0, or add"),
+        {"rounds": {"objectives": [KL, TEXT | {"part": "right_rollouts"}]}}, r"rounds.replay is 0.25, .* set it to 0, or add"),
     "a ratio of two precisions": (
         {"rounds": {"objectives": [{"kind": "policy_gradient"}, TEXT]}, "adapter": {"kind": "qlora"}},
         r"rounds.objectives have policy_gradient, .* adapter.kind qlora .* use lora, or objectives"),
@@ -154,7 +154,7 @@ def test_a_mistake_is_refused_at_its_place_with_the_way_out(folder, name):
 RIGHT = {
     "as they are": {},
     "no source": {"rounds": {"objectives": [TEXT]}},
-    "rewards": {"rounds": {"objectives": [{"kind": "group_reward"}, TEXT | {"on": "replay"}], "scale_rewards": False}},
+    "rewards": {"rounds": {"objectives": [{"kind": "group_reward"}, TEXT | {"part": "replay"}], "scale_rewards": False}},
     "no replay": {"rounds": {"objectives": [KL], "replay": 0}},
     "a transform that rounds alone see": {"objectives": [TEXT], "sources": {"transforms": [{"kind": "logit_swap"}]}},
     "a map that rounds alone read": {"objectives": [TEXT], "vocabulary_map": "exact"},
