@@ -100,6 +100,14 @@ def test_a_radar_has_a_spoke_for_each_domain_a_line_for_each_model_and_one_for_t
     assert [label.get_text() for label in axes.get_xticklabels()] == list(DOMAINS)
 
 
+@pytest.mark.parametrize("narrow", [False, True])
+def test_the_title_of_a_radar_stands_over_the_label_of_its_topmost_spoke(narrow):
+    axes = _laid_out(draw("radar", Look(narrow=narrow))).axes[0]
+    renderer = axes.figure.canvas.get_renderer()
+    title, label = (text.get_window_extent(renderer) for text in (axes._left_title, axes.get_xticklabels()[0]))
+    assert title.y0 >= label.y1
+
+
 def marks(axes) -> list[list[float]]:
     return [line.get_xydata()[0].tolist() for line in axes.lines if line.get_marker() not in ("None", None, "")]
 
