@@ -31,9 +31,12 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: order.get("/".join(item.path.parts[item.path.parts.index("tests") + 1 :]), len(order)))
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True, scope="module")
 def _what_is_imported_is_never_looked_through_again():
-    """Each stage collects garbage when it ends; without this it would go through all of torch and transformers each time."""
+    """Each stage and trainer collects garbage when it ends; without this it would go through all of torch each time.
+
+    For each file, since much of transformers is imported when it is first used.
+    """
     gc.collect()
     gc.freeze()
 
