@@ -44,7 +44,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(folder):
-    return pipeline.run(config(folder))
+    return pipeline.run(config(folder), until="evaluate")
 
 
 @torch.no_grad()
@@ -86,7 +86,7 @@ def test_the_other_source_stays_as_it_came(folder, run):
 
 
 def test_a_second_run_has_nothing_to_do(folder, run):
-    pipeline.run(config(folder))
+    pipeline.run(config(folder), until="extract")
     stages = {stage["name"]: stage for stage in json.loads((run / "run.json").read_text())["stages"]}
     assert stages["fine-tune neox"]["skipped"]
     assert stages["extract neox"]["skipped"]
@@ -139,7 +139,7 @@ def test_the_card_says_so(run):
 def crossed(folder):
     """Two models, each trained without one half, and the run they teach in."""
     given = config(folder, name="crossed", how={"folds": 2})
-    return given, pipeline.run(given)
+    return given, pipeline.run(given, until="train")
 
 
 def test_each_part_is_left_out_of_one_training(crossed):
@@ -179,7 +179,7 @@ def test_the_other_parts_are_in_the_key_of_the_cache_and_a_second_run_has_nothin
     given, run = crossed
     first, second = (model_fingerprint(model.ref) for model in RunContext(given).fold_models(given.sources[0]))
     assert (Cache(run / "cache" / "neox").key["model"], Cache(run / "cache" / "neox").key["parts"]) == (first, [second])
-    pipeline.run(given)
+    pipeline.run(given, until="train")
     stages = {stage["name"]: stage for stage in json.loads((run / "run.json").read_text())["stages"]}
     tuned = [name for name in stages if name.startswith("fine-tune ")]
     assert tuned == ["fine-tune neox/without-0", "fine-tune neox/without-1"]
