@@ -23,33 +23,36 @@ SLOW = {
     "transformers.trainer",
     "transformers.training_args",
 }
-RUN = """
+COMMANDS = ["recipes", "schema", "plan quickstart"]
+RUN = f"""
 import sys
 from fusion.cli import run
-sys.argv = ["fusion", *{arguments}]
-status = run()
-print("IMPORTED", *sorted({slow} & sys.modules.keys()))
-sys.exit(status)
+for words in {COMMANDS}:
+    sys.argv = ["fusion", *words.split()]
+    assert run() == 0
+    print("IMPORTED", words, *sorted({SLOW} & sys.modules.keys()), sep="|")
+import fusion.pipeline
+print("IMPORTED", "pipeline", *sorted({SLOW} & sys.modules.keys()), sep="|")
 """
 
 
-def imported(folder, *arguments: str) -> list[str]:
-    """The slow modules that a command loaded, in a process of its own."""
-    code = RUN.format(arguments=arguments, slow=SLOW)
-    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
-    return done.stdout.rpartition("IMPORTED")[2].split()
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory) -> dict[str, list[str]]:
+    """The slow modules that were loaded after each command and the import of the pipeline, one after another in one process."""
+    folder = tmp_path_factory.mktemp("imports")
+    done = subprocess.run([sys.executable, "-c", RUN], cwd=folder, capture_output=True, text=True, check=True)
+    lines = [line.split("|")[1:] for line in done.stdout.splitlines() if line.startswith("IMPORTED|")]
+    return {what: modules for what, *modules in lines}
 
 
-def test_a_plan_imports_no_trainer_no_model_and_no_library_of_data_or_figures(tmp_path):
-    assert imported(tmp_path, "plan", "quickstart") == []
+def test_a_plan_imports_no_trainer_no_model_and_no_library_of_data_or_figures(imported):
+    assert imported["plan quickstart"] == []
 
 
 @pytest.mark.parametrize("command", ["recipes", "schema"])
-def test_commands_without_a_run_import_none_of_these(command, tmp_path):
-    assert imported(tmp_path, command) == []
+def test_commands_without_a_run_import_none_of_these(command, imported):
+    assert imported[command] == []
 
 
-def test_the_stages_before_training_import_no_trainer_and_no_figures(tmp_path):
-    code = "import sys, fusion.pipeline; print(*{'transformers.trainer', 'matplotlib', 'peft', 'lm_eval'} & sys.modules.keys())"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == []
+def test_the_stages_before_training_import_no_trainer_and_no_figures(imported):
+    assert not {"transformers.trainer", "matplotlib", "peft", "lm_eval"} & set(imported["pipeline"])
