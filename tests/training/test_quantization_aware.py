@@ -43,7 +43,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def finished(folder):
     """A whole run with ternary weights."""
-    return pipeline.run(config(folder))
+    return pipeline.run(config(folder), "evaluate")
 
 
 @pytest.fixture
