@@ -57,7 +57,7 @@ def context(tmp_path_factory):
     config = runs.loading.parse(raw, "test")
     config.folder.mkdir(parents=True)
     (config.folder / "run.json").write_text(json.dumps({"date": "2020-01-02"}))
-    pipeline.run(config)
+    pipeline.run(config, "evaluate")
     return RunContext(config)
 
 
