@@ -122,7 +122,7 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(family, 
     assert no_output_in(tmp_path)
 
 
-@pytest.mark.parametrize("after", [1, 8, 12, 20, 21])
+@pytest.mark.parametrize("after", [1, 8, *(pytest.param(after, marks=pytest.mark.slow) for after in (12, 20)), 21])
 def test_a_kill_anywhere_leaves_no_result_and_the_next_merge_is_whole(family, tmp_path, after):
     base, models = family
     script = (
