@@ -6,6 +6,7 @@ as if it were killed; `copy_to` then keeps what it left. All of one call share o
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -108,3 +109,4 @@ def train(folder: Path, place: str, stop_at: int | None = None, copy_to: str | N
 if __name__ == "__main__":
     for training in json.loads(sys.argv[2]):
         train(Path(sys.argv[1]), **training)
+        gc.freeze()  # trainers collect garbage, and need not look through all of torch and DeepSpeed each time

@@ -23,7 +23,7 @@ SMOOTH = [
 ]
 PLAIN = {"objectives": SMOOTH, "logits_chunk": 7}
 LORA = {"objectives": [SMOOTH[0], SMOOTH[2]], "adapter": {"kind": "lora", "r": 4}}
-SHORT = {"max_steps": 6}
+SHORT = {"max_steps": 6, "save_steps": 6}
 SAMPLED = ("entropy", "calibration/confidence", "calibration/accuracy")
 """Logged of some rows of each process's batch, so not the same ones in two processes as in one."""
 
