@@ -10,6 +10,8 @@ import psutil
 import pytest
 import yaml
 
+from fusion.config import loading
+from fusion.stages.context import RunContext
 from tests.helpers import runs
 
 COMMAND = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "fusion"]
@@ -19,7 +21,7 @@ COMMAND = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--npr
 def config(tmp_path_factory):
     folder = tmp_path_factory.mktemp("torchrun")
     engine = {"kind": "zero2", "global_batch_size": 4}
-    training = {"max_steps": 40, "learning_rate": 1e-3, "save_strategy": "steps", "save_steps": 4}
+    training = {"max_steps": 24, "learning_rate": 1e-3, "save_strategy": "steps", "save_steps": 4}
     raw = runs.raw(folder, strategies=["unified"], baseline=False, engine=engine, training=training)
     raw["sources"][0]["fine_tune"] = {"training": {"max_steps": 4, "save_strategy": "no"}}
     file = folder / "config.yaml"
@@ -60,8 +62,8 @@ def test_one_process_tells_the_story(output):
 
 def test_it_goes_on_where_it_was_killed(output, folder):
     log = json.loads((folder / "train/unified/log.json").read_text())
-    assert [entry["step"] for entry in log] == list(range(1, 41))
-    (last,) = (folder / "train/unified").glob("checkpoint-40")
+    assert [entry["step"] for entry in log] == list(range(1, 25))
+    (last,) = (folder / "train/unified").glob("checkpoint-24")
     assert json.loads((last / "engine.json").read_text()) == {"engine": "zero2", "processes": 2}
 
 
@@ -80,6 +82,14 @@ def test_another_number_of_processes_finds_it_done(output, config):
     assert "done before, nothing to do" in again.stdout
 
 
+def test_a_batch_that_the_processes_cannot_share_is_a_mistake(config, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    wrong = loading.load(config, ["engine.global_batch_size=3"])
+    with pytest.raises(ValueError, match="engine.global_batch_size is 3, which 2 processes cannot share equally"):
+        RunContext(wrong).training  # noqa: B018
+
+
+@pytest.mark.slow
 def test_a_mistake_is_named_once_for_each_process(config):
     done = subprocess.run(
         [*COMMAND, "train", str(config), "--set", "engine.global_batch_size=3"],
