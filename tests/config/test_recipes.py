@@ -14,7 +14,7 @@ from fusion.study import load
 METHODS = [name for name, file in recipes().items() if file.parent.name == "methods"]
 SMALL = [
     *(f"data.train.{i}.limit=4" for i in range(3)),
-    *(f"data.heldout.{i}.limit=2" for i in range(3)),
+    *(f"data.{part}.{i}.limit=2" for part in ("heldout", "validation") for i in range(3)),
     # all examples in every batch, so that losses are those of one text
     *("training.per_device_train_batch_size=12", "training.max_steps=6", "training.warmup_steps=1"),
     *("training.save_strategy=no", "training.report_to=[]", "baseline=false"),
