@@ -56,8 +56,9 @@ def _positions(name: str, rows: LogitRows, spell: Spell, texts: Mapping[int, byt
         if start is not None and start >= BYTES:
             break
         kept = zip(rows.ids[row].tolist(), rows.logprobs[row].tolist(), strict=True)
-        top = sorted(((spell(id), _probability(value)) for id, value in kept if id >= 0), key=lambda pair: -pair[1])
-        found.append(OverlayPosition(start, end, spell(token), _probability(rows.gold[row].item()), top[:ENTRIES]))
+        likeliest = sorted(((id, _probability(value)) for id, value in kept if id >= 0), key=lambda pair: -pair[1])
+        top = [(spell(id), probability) for id, probability in likeliest[:ENTRIES]]
+        found.append(OverlayPosition(start, end, spell(token), _probability(rows.gold[row].item()), top))
     return found
 
 
