@@ -67,16 +67,17 @@ class TinyRun:
         if self.before(stage).exists():
             shutil.copytree(self.before(stage), self.run, symlinks=True)
 
-    def prepare(self, **changes: Any) -> dict[str, int]:
-        """Run every stage undisturbed, keep the states between them, and return the number of file events of each."""
-        events = {}
+    def prepare(self, last: str = "evaluate", **changes: Any) -> dict[str, int]:
+        """Run every stage up to `last` undisturbed, keep the states between them, and return the file events of each."""
+        events, states = {}, [*self.stages, "done"]
+        number = states.index(last) + 1
         in_child(self.folder, lambda: write_config(self.folder / self.config, rounds=self.rounds, **changes))
-        for stage in self.stages:
+        for stage in states[:number]:
             self.keep(stage)
             whole = self.call(stage)
             assert whole.get("status") == 0, whole
             events[stage] = whole["count"]
-        self.keep("done")
+        self.keep(states[number])
         return events
 
     def keep(self, stage: str) -> None:
