@@ -1,12 +1,11 @@
 """Processes that fill one cache together: real ones, killed and started again in another number."""
 
 import errno
+import multiprocessing
 import os
-import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import torch
 
@@ -51,11 +50,25 @@ def work(folder, log, hang):
     write_missing_shards(writer, make, pause=0.05)
 
 
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload([__name__])
+"""One process imports torch for all that are started here; it has no threads, as this one may."""
+
+
+def started(target, *arguments):
+    process = FORKS.Process(target=target, args=arguments, daemon=True)
+    process.start()
+    return process
+
+
 def start(folder, log, hang=-1):
-    here = str(Path(__file__).parent)
-    code = f"import sys; sys.path.insert(0, {here!r}); from pathlib import Path; import test_shard_claims; "
-    call = f"test_shard_claims.work(Path({str(folder)!r}), Path({str(log)!r}), {hang})"
-    return subprocess.Popen([sys.executable, "-c", code + call])
+    return started(work, folder, log, hang)
+
+
+def ended(process, seconds=120):
+    """Its exit code, once it ends."""
+    process.join(seconds)
+    return process.exitcode
 
 
 def begun(log):
@@ -90,12 +103,12 @@ def test_a_killed_process_loses_its_shard_alone_and_any_number_of_others_go_on(t
     until(lambda: 7 in begun(logs[1]))  # it has passed over the shard that the first is at
     assert 1 not in begun(logs[1])
     for process in (first, second):
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
     (folder / f"shard-00001-of-00012.safetensors.{unfinished.host()}-00000000.part").write_bytes(b"half")
     assert writer_of(folder).missing() == [1, 7, 8, 9, 10, 11]
     others = [start(folder, log) for log in logs[2:]]
-    assert [process.wait(timeout=120) for process in others] == [0, 0, 0]
+    assert [ended(process) for process in others] == [0, 0, 0]
     assert sorted(number for log in logs[2:] for number in begun(log)) == [1, 7, 8, 9, 10, 11]
     assert files(folder) == files(tmp_path / "alone")
 
@@ -121,9 +134,9 @@ def test_the_last_one_waits_for_a_shard_and_takes_it_up_when_its_process_dies(tm
     other = start(tmp_path / "c", tmp_path / "other")
     until(lambda: len(begun(tmp_path / "other")) == 11)
     time.sleep(0.5)
-    assert other.poll() is None, "it went away although shard 0 is not written"
+    assert other.is_alive(), "it went away although shard 0 is not written"
     slow.kill()
-    assert other.wait(timeout=60) == 0
+    assert ended(other) == 0
     assert begun(tmp_path / "other")[-1] == 0
     assert Cache(tmp_path / "c").known_fields.rows == 48
 
@@ -150,17 +163,19 @@ def test_a_file_system_without_locks_costs_work_twice_and_nothing_else(tmp_path,
     assert write_missing_shards(writer, lambda number: rows_of(writer.examples(number))).known_fields.rows == 48
 
 
+CLAIMED, REFUSED = 10, 20
+
+
+def ask(folder):
+    sys.exit(CLAIMED if shard_claims.ShardClaims(folder).claim(3) else REFUSED)
+
+
 def test_a_claim_ends_when_it_is_given_back(tmp_path):
     claims = shard_claims.ShardClaims(tmp_path)
     assert claims.claim(3)
-    folder = str(tmp_path)
-    code = f"""from pathlib import Path
-from fusion.cache.shard_claims import ShardClaims
-print(ShardClaims(Path({folder!r})).claim(3))"""
-    ask = [sys.executable, "-c", code]
-    assert subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip() == "False"
+    assert ended(started(ask, tmp_path)) == REFUSED
     claims.release(3)
-    assert subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip() == "True"
+    assert ended(started(ask, tmp_path)) == CLAIMED
 
 
 def test_an_extraction_that_raises_gives_its_claims_back_while_its_traceback_lives(tmp_path):
@@ -172,7 +187,7 @@ def test_an_extraction_that_raises_gives_its_claims_back_while_its_traceback_liv
     except ValueError as error:
         kept = error  # as a Python session does
     other = start(tmp_path, tmp_path / "log")
-    assert other.wait(timeout=60) == 0
+    assert ended(other) == 0
     assert str(kept) == "no such model"
 
 
@@ -186,18 +201,23 @@ def test_whoever_waits_says_for_whom(tmp_path, monkeypatch, capsys):
     assert f"waiting for shard 0, claimed by process {slow.pid} on " in said[0]
 
 
+def hold(folder, holds, ends):
+    claims = shard_claims.ShardClaims(folder)
+    assert claims.claim(3)
+    holds.set()
+    ends.wait(60)
+
+
 def test_claims_that_a_process_left_behind_the_last_shard_are_removed_unless_one_is_held(tmp_path):
     writer = writer_of(tmp_path)
     write_missing_shards(writer, lambda number: rows_of(writer.examples(number)))
     (tmp_path / "claims").touch()
     writer_of(tmp_path)
     assert not (tmp_path / "claims").exists()
-    code = f"""from pathlib import Path
-from fusion.cache.shard_claims import ShardClaims
-ShardClaims(Path({str(tmp_path)!r})).claim(3)
-print(flush=True), input()"""
-    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
-        holder.stdout.readline()
-        writer_of(tmp_path)
-        assert (tmp_path / "claims").exists()
-        holder.communicate(b"\n")
+    holds, ends = FORKS.Event(), FORKS.Event()
+    holder = started(hold, tmp_path, holds, ends)
+    assert holds.wait(60)
+    writer_of(tmp_path)
+    assert (tmp_path / "claims").exists()
+    ends.set()
+    assert ended(holder) == 0
