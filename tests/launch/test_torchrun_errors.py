@@ -40,9 +40,10 @@ def test_a_program_that_fails_is_named_by_its_process_and_code(program, code, st
     assert f"Error on {socket.gethostname()}: {message}" in done.stderr
 
 
-def test_a_program_that_ends_well_is_followed_by_nothing(program):
-    done = subprocess.run(program("print('done')"), capture_output=True, text=True, check=True)
-    assert (done.stdout, "Error" in done.stderr) == ("done\n", False)
+def test_a_program_that_ends_well_is_followed_by_nothing_and_what_torch_logs_in_it_is_as_ever(program):
+    code = "import os; print('TORCH_CPP_LOG_LEVEL' in os.environ)"
+    done = subprocess.run(program(code), capture_output=True, text=True, check=True)
+    assert (done.stdout, "Error" in done.stderr) == ("False\n", False)
 
 
 def test_one_that_is_stopped_says_by_what(program):
@@ -115,10 +116,3 @@ def test_nodes_that_do_not_meet_are_told_where_they_were_to(how, reason):
     assert reason in done.stderr
     assert "look at what the other nodes said" in done.stderr
     assert not re.search("Traceback|frame #", done.stderr), done.stderr
-
-
-def test_what_torch_logs_in_the_program_is_as_ever(program):
-    said = subprocess.run(
-        program("import os; print('TORCH_CPP_LOG_LEVEL' in os.environ)"), capture_output=True, text=True
-    )
-    assert said.stdout == "False\n"
