@@ -127,7 +127,9 @@ def test_a_second_run_does_nothing_and_says_so(folder, finished, capsys):
         *finished.glob("eval/*/*"),
     ]
     before = {file: file.stat().st_mtime_ns for file in outputs if file.is_file() and file.name != "README.md"}
-    pipeline.run(runs.config(folder, strategies=["unified", "pairwise"]), until="evaluate")  # a report is made each time
+    pipeline.run(
+        runs.config(folder, strategies=["unified", "pairwise"]), until="evaluate"
+    )  # a report is made each time
     assert {file: file.stat().st_mtime_ns for file in before} == before
     assert (
         capsys.readouterr().out.count("done before, nothing to do") == 15
