@@ -1,6 +1,7 @@
 """Packed rows against the rows they were made from: errors within what is stated, ids and places exact."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -18,8 +19,15 @@ from tests.helpers.rows import as_mapped
 V = 152_064
 
 
-def random_rows(count=500, k=10, vocabulary=V, spread=4.0, seed=0):
+def random_rows(*sizes, **more):
     """Rows as models give them: from nearly certain to nearly even, in examples of 50 rows with tokens of 1 to 20 bytes."""
+    made = vars(drawn(*sizes, **more))
+    return LogitRows(**{name: values if values is None else values.clone() for name, values in made.items()})
+
+
+@functools.cache
+def drawn(count=500, k=10, vocabulary=V, spread=4.0, seed=0):
+    """Rows that no test may change."""
     generator = torch.Generator().manual_seed(seed)
     temperature = torch.rand(count, 1, generator=generator) * spread + 0.05
     logits = torch.randn(count, 3000, generator=generator).double() / temperature * 2
@@ -98,7 +106,7 @@ def test_probabilities_near_one_keep_their_remainder():
     ("k", "vocabulary", "size"), [(10, V, 39), (10, 2**18, 39), (10, 2**18 + 1, 41), (1, 49_152, 9)]
 )
 def test_a_row_takes_the_bytes_that_are_said(k, vocabulary, size):
-    rows = random_rows(k=k, vocabulary=vocabulary)
+    rows = random_rows(50, k=k, vocabulary=vocabulary)
     (packed,) = encode(rows, "packed", vocabulary).values()
     assert packed.shape[1] == bytes_per_row(k, "packed", vocabulary) == size
     assert torch.equal(there_and_back(rows, vocabulary).ids, rows.ids)
