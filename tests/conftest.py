@@ -4,6 +4,8 @@ import pytest
 import torch
 import transformers  # noqa: F401  (before the freeze below)
 
+import tests.helpers.type_checks  # noqa: F401  (before anything of fusion, which it checks; see pyproject.toml)
+
 LONGEST = [
     *(
         "training/test_spread.py",
