@@ -1,6 +1,7 @@
 """The base of everything a user may set: frozen, and strict about names."""
 
 import difflib
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any, get_args
 
@@ -55,14 +56,14 @@ def suggest(key: str, allowed: set[str]) -> str:
 
 def allowed_keys(settings: type[BaseModel], location: Sequence[str | int]) -> set[str]:
     """The keys that `settings` knows at a location, as pydantic gives it in a mistake; empty where it knows no such place."""
-    schema = settings.model_json_schema()
+    schema = _schema(settings)
     *_, (_, node) = _walk(schema, location)
     return set(_resolved(node, schema).get("properties", {}))
 
 
 def is_kind(settings: type[BaseModel], location: Sequence[str | int]) -> bool:
     """Whether the last part of a location is the kind of a method, which pydantic adds, rather than a key of the file."""
-    schema = settings.model_json_schema()
+    schema = _schema(settings)
     *_, (_, node) = _walk(schema, location[:-1])
     return location[-1] in _resolved(node, schema).get("discriminator", {}).get("mapping", {})
 
@@ -76,6 +77,12 @@ def place_of(settings: type[BaseModel], location: Sequence[str | int]) -> str:
         elif not part.startswith("(") and not is_kind(settings, location[:depth]):  # (forms of a number by tensor)
             text += f".{part}" if text else part
     return text
+
+
+@functools.lru_cache(maxsize=32)
+def _schema(settings: type[BaseModel]) -> dict[str, Any]:
+    """The schema, which takes pydantic a while to write and is asked for again by each part of each mistake."""
+    return settings.model_json_schema()
 
 
 def _walk(schema: dict[str, Any], location: Sequence[str | int]) -> Iterator[tuple[str | int | None, dict[str, Any]]]:
