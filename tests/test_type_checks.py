@@ -1,9 +1,12 @@
 """Types are checked in every function of the package while tests run, also in one that is made anew by each call of another."""
 
 import pytest
+import torch
+from beartype.roar import BeartypeCallHintParamViolation
 from jaxtyping import TypeCheckError, jaxtyped
 
 from fusion.core.markdown import plain
+from fusion.core.tail import with_other
 from tests.helpers import type_checks
 
 
@@ -32,6 +35,8 @@ def test_the_checks_of_one_that_is_made_again_are_not_written_again(monkeypatch)
         made(float)
 
 
-def test_a_function_of_the_package_is_checked():
-    with pytest.raises(TypeCheckError):
+def test_functions_of_the_package_are_checked_with_and_without_arrays():
+    with pytest.raises(BeartypeCallHintParamViolation):
         plain(3)
+    with pytest.raises(TypeCheckError, match="logprobs"):
+        with_other(torch.zeros(3))

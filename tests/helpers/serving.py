@@ -228,7 +228,9 @@ def serve(server: Server):
             pass
 
     http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True)  # seconds until it sees that it is to end
+    thread = threading.Thread(
+        target=http.serve_forever, args=(0.01,), daemon=True
+    )  # seconds until it sees that it is to end
     thread.start()
     try:
         yield f"http://127.0.0.1:{http.server_address[1]}/v1"
