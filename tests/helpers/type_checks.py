@@ -1,8 +1,8 @@
 """The type checker of the tests: beartype, with shapes where a signature has any, and without what costs more than it tells.
 
-jaxtyping binds the arguments of each call, and has two stubs with the signature checked by the type checker. Where no annotation
-is an array, beartype checks the function itself, to the same effect and several times faster. A function inside another one is
-made anew by each call of that one; equal stubs have equal checks, which are written once.
+jaxtyping binds the arguments of each call, and has two stubs with the signature checked by the type checker. Where no
+annotation is an array, beartype checks the function itself, to the same effect and several times faster. A function inside
+another one is made anew by each call of that one; equal stubs have equal checks, which are written once.
 """
 
 import functools
