@@ -24,7 +24,7 @@ SEEN = (-200.0, 300.0)
 """Percent of the gap that its figure shows: a source hardly better than fine-tuning makes shares without measure."""
 
 
-@rc_context(STYLE | {"axes.titley": None})  # the title has to give way to the label of the topmost spoke
+@rc_context({**STYLE, "axes.titley": None})  # the title has to give way to the label of the topmost spoke
 def radar(
     results: Sequence[Result],
     metric: str,
