@@ -9,20 +9,24 @@ import tests.helpers.type_checks  # noqa: F401  (before anything of fusion, whic
 LONGEST = [
     *(
         "training/test_spread.py",
-        "config/test_recipes.py",
-        "runtime/test_torchrun.py",
         "objectives/test_objective_contract.py",
+        "report/test_html_page.py",
+        "report/test_browser.py",
+        "config/test_recipes.py",
     ),
     *(
-        "extras/draft/test_train_and_measure.py",
-        "study/test_study.py",
+        "runtime/test_torchrun.py",
+        "grading/test_sandbox.py",
+        "test_wheel.py",
+        "training/test_loss.py",
+        "faults/test_faults.py",
+        "faults/test_kills.py",
+    ),
+    *(
         "merging/files/test_resume.py",
         "cli/test_cli.py",
-    ),
-    *(
-        "training/test_spread_quantization_aware.py",
-        "field/test_precision_of_large_logits.py",
         "training/test_hidden.py",
+        "test_pipeline.py",
     ),
 ]
 
