@@ -196,9 +196,7 @@ def test_an_answer_whose_likelihood_is_none_is_not_chosen(folder):
     spoil(folder / "neox", NAN, "number")  # which stands in every prompt
     context = RunContext(runs.config(folder))
     with pytest.raises(ValueError, match=r"^source neox \(.*\): in example \w+"):
-        respond._likelihoods(
-            context, "neox", extract.open_source(context, "neox"), [(context.train_examples[0], "a dog")]
-        )
+        respond._scores(context, "neox", extract.open_source(context, "neox"), [(context.train_examples[0], "a dog")])
 
 
 def test_a_draft_that_breaks_is_not_written(folder, tmp_path):
