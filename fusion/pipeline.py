@@ -48,7 +48,7 @@ from fusion.stages.extract import (
 from fusion.stages.fine_tune import fine_tune_one
 from fusion.stages.helping import helping
 from fusion.stages.limits.refuse import refuse_limits, refuse_long_texts, refuse_machine
-from fusion.stages.lineage import lineage
+from fusion.stages.lineage import lineage, same_models
 from fusion.stages.merge import fuse_chosen, merge_all
 from fusion.stages.respond import choose_responses, generate_answers, prepare_checks, response_counts, score_answers
 from fusion.stages.rounds.context import RoundContext
@@ -113,7 +113,7 @@ def introduce(context: RunContext) -> None:
         estimate = plan(context, count=True)
         console.print(*plan_tables(estimate, context.config.plan), sep="\n")
         write_text(folder / "config.yaml", loading.dump(context.config))
-        show(describe_data(context))
+        show([*describe_data(context), *same_models(context.planned)])
         context.record.update(plan=[asdict(stage) for stage in estimate.stages])
 
 

@@ -12,12 +12,20 @@ from fusion.cli.app import app
 
 
 @app.command()
-def recipes() -> None:
-    """List the configurations that come with the package."""
+def recipes(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Print this one instead, as it stands.")] = None,
+) -> None:
+    """List the configurations that come with the package, or print one."""
     from fusion.config.recipes import recipes as known
+    from fusion.core.settings import suggest
 
-    for name, file in known().items():
-        typer.echo(f"{name:<24} {file.read_text().splitlines()[0].removeprefix('# ')}")
+    if name is not None:
+        if name not in known():
+            raise ValueError(f"There is no recipe {name}{suggest(name, set(known()))}")
+        typer.echo(known()[name].read_text(), nl=False)
+        return
+    for each, file in known().items():
+        typer.echo(f"{each:<24} {file.read_text().splitlines()[0].removeprefix('# ')}")
 
 
 @app.command()

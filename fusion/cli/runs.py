@@ -36,6 +36,7 @@ def plan(
     from fusion.stages.context import RunContext
     from fusion.stages.data_sets import describe_data
     from fusion.stages.limits.refuse import refuse_plan
+    from fusion.stages.lineage import same_models
 
     quiet()
     given = {"plan.gpus": gpus, "plan.gpu": gpu, "plan.mfu": mfu}
@@ -46,7 +47,7 @@ def plan(
     console.print(*plan_tables(planned, context.config.plan), sep="\n")
     if not planned.from_settings:
         console.print(describe_domains(context))
-        show(describe_data(context))
+        show([*describe_data(context), *same_models(context)])
     show(f"On this machine the run would stop: {note}" for note in notes)
 
 

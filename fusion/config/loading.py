@@ -165,7 +165,8 @@ def _explain(mistake: Any, settings: type[BaseModel]) -> str:
         return f"{place} is missing"
     if mistake["type"] == "union_tag_invalid":
         tag, known = mistake["ctx"]["tag"], set(re.findall(r"'(\w+)'", mistake["ctx"]["expected_tags"]))
-        return f"{place}.kind: there is no {tag}{suggest(tag, known)}"
+        own = "; one of your own trains in fusion.FusionLoss and FusionMixin" if "cross_entropy" in known else ""
+        return f"{place}.kind: there is no {tag}{suggest(tag, known)}{own}"
     message = mistake["msg"].removeprefix("Value error, ")
     if mistake["type"] == "string_type" and isinstance(mistake.get("input"), dict):
         return (

@@ -44,6 +44,10 @@ class Settings(BaseModel):
         return {name for name, kind in kinds.items() if kind[0] in (int, float) and bool not in kind}
 
 
+LISTED = 40
+"""Names that are listed where none is close: as many as there are kinds of objectives."""
+
+
 def suggest(key: str, allowed: set[str]) -> str:
     """`; did you mean ...?` for a misspelt key, its new name for one that was renamed, or what is allowed."""
     if renamed := new_name(key, allowed):
@@ -51,7 +55,7 @@ def suggest(key: str, allowed: set[str]) -> str:
     close = difflib.get_close_matches(key, allowed, n=1, cutoff=0.6)
     if close:
         return f"; did you mean {close[0]}?"
-    return f"; allowed are {', '.join(sorted(allowed))}" if 0 < len(allowed) <= 20 else ""
+    return f"; allowed are {', '.join(sorted(allowed))}" if 0 < len(allowed) <= LISTED else ""
 
 
 def allowed_keys(settings: type[BaseModel], location: Sequence[str | int]) -> set[str]:

@@ -110,17 +110,19 @@ def describe_data(context: RunContext) -> Iterator[str]:
     """Yield, for people, how each data set was read, and the first example of each as the pivot reads it."""
     context = replace(context, for_plan=True)
     for part, sets in context.data.parts.items():
+        # where sources answer, the response of the data, if there is one, is compared with and not learned from
+        learned = part != "training" or not context.has_generated_responses
         for each in sets:
             yield f"{part}: {each.describe()}"
             if each.examples:
-                yield f"    the first, as the pivot reads it: {_as_read(context, each.examples[0])}"
+                yield f"    the first, as the pivot reads it: {_as_read(context, each.examples[0], learned)}"
 
 
-def _as_read(context: RunContext, example: Example) -> str:
+def _as_read(context: RunContext, example: Example, learned: bool) -> str:
     tokenizer = context.tokenizers["pivot"]
     text = encode_example(context, "pivot", example, example.messages, context.config.data.max_length)
     prompt, response = tokenizer.decode(text.input_ids[: text.start]), tokenizer.decode(text.input_ids[text.start :])
-    return f"{_shortened(prompt)} -> {_shortened(response)}"
+    return f"{_shortened(prompt)} -> {_shortened(response) if learned else '(what sources answer)'}"
 
 
 def _shortened(text: str) -> str:

@@ -42,6 +42,20 @@ def lineage(context: RunContext) -> dict[str, Any]:
     }
 
 
+def same_models(context: RunContext) -> list[str]:
+    """Return a sentence for each source that is the same as one before it: it would say the same again."""
+    seen: dict[tuple[str, str], str] = {}
+    found = []
+    for source in context.config.sources:
+        settings = source.model_dump(mode="json", exclude={"name", "path", "revision", "license"})
+        before = seen.setdefault((context.fingerprints[source.name], repr(settings)), source.name)
+        if before != source.name:
+            found.append(
+                f"Source {source.name} is the same model as {before}, read alike: it teaches nothing that {before} does not."
+            )
+    return found
+
+
 def _model(context: RunContext, name: str) -> dict[str, Any]:
     model, backend, given = context.models[name], context.backend(name), replace(context, for_plan=True).models[name]
     return {

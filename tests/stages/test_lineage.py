@@ -1,0 +1,20 @@
+"""What is said of models before a run begins."""
+
+import shutil
+
+from fusion.stages.context import RunContext
+from fusion.stages.lineage import same_models
+from tests.helpers import runs
+
+
+def test_a_source_that_is_another_again_is_told(tmp_path):
+    raw = runs.raw(tmp_path)
+    copy = shutil.copytree(raw["sources"][0]["path"], tmp_path / "copy")
+    raw["sources"] += [
+        {"name": "again", "path": str(copy)},
+        {"name": "shown", "path": str(copy), "shots": "1 + 1 = 2\n"},
+    ]
+    context = RunContext(runs.loading.parse(raw, "test"))
+    assert same_models(context) == [
+        "Source again is the same model as neox, read alike: it teaches nothing that neox does not."
+    ]
