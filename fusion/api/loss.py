@@ -75,7 +75,7 @@ class FusionLoss:
         for term in terms:
             total = total + term.weight * term.mean
         if self.check_finite and not bool(total.detach().isfinite()):
-            raise ValueError(_fault(terms))
+            raise ValueError(fault_of(terms))
         return LossOutput(total, {term.name: term.mean.detach() for term in terms})
 
     def counts(self, targets: BatchTargets) -> dict[str, int]:
@@ -83,7 +83,8 @@ class FusionLoss:
         return self._loss.counts(targets)
 
 
-def _fault(terms: Sequence[LossTerm]) -> str:
+def fault_of(terms: Sequence[LossTerm]) -> str:
+    """Return which terms of a loss are no finite numbers, and what to look at."""
     wrong = [f"{term.name} is {term.mean.item()}" for term in terms if not bool(term.mean.isfinite())]
     return (
         f"The loss is no finite number: {', '.join(wrong) or 'its terms overflow together'}. Is an empty entry (id -1, or a "

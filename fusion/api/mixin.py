@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fusion.api.loss import loss_of_logits
+from fusion.api.loss import fault_of, loss_of_logits
 from fusion.models.head import Head, capture_states, unwrap_model
 from fusion.models.loading import vocabulary_size
 from fusion.models.precision import mixed_precision
@@ -98,6 +98,8 @@ class FusionMixin(Trainer):
             total = total + term.weight * term.mean
             if model.training:
                 self._fusion_sums[term.name] = self._fusion_sums.get(term.name, 0) + term.mean.detach()
+        if not self.args.fp16 and not bool(total.detach().isfinite()):  # a scaler of float16 skips such steps itself
+            raise ValueError(f"Step {self.state.global_step + 1}: {fault_of(terms)}")
         # gradients are averaged over processes, and Trainer may divide by micro-batches; our denominators count both already
         return total * self.accelerator.num_processes * self._divided_by() if model.training else total
 

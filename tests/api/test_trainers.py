@@ -1,12 +1,14 @@
 """FusionMixin in transformers' Trainer and TRL's SFTTrainer: the loss is that of a run, whatever the batches are split into."""
 
+from typing import Literal
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
 
 import fusion
 from fusion.models.head import Head
-from fusion.objectives import CrossEntropy, ForwardKL, GroupReward, HiddenProjector, InfiFusion
+from fusion.objectives import CrossEntropy, ForwardKL, GroupReward, HiddenProjector, InfiFusion, MappedObjective
 from fusion.training.fit import training_arguments
 from fusion.training.trainer import FusionTrainer
 from fusion.weighting import Eligibility, GoldPosterior, MaxMargin, Product
@@ -153,3 +155,20 @@ def test_arguments_that_would_drop_the_number_of_an_example_are_refused(place, c
     args = arguments(TrainingArguments, tmp_path, remove_unused_columns=True)
     with pytest.raises(ValueError, match="remove_unused_columns=False"):
         mixed(Trainer, place, collator, args, TERMS)
+
+
+def test_a_loss_that_is_no_number_stops_before_it_reaches_the_weights(place, collator, tmp_path):
+    class Endless(MappedObjective):
+        """Infinite, as where an empty entry is not masked."""
+
+        kind: Literal["endless"] = "endless"
+
+        def __call__(self, pivot, source):
+            return pivot.logprobs.sum(-1) + torch.inf
+
+    args = arguments(TrainingArguments, tmp_path)
+    trainer = mixed(Trainer, place, collator, args, [Endless()])
+    before = {name: weights.clone() for name, weights in trainer.model.state_dict().items()}
+    with pytest.raises(ValueError, match=r"^Step 1: The loss is no finite number: endless/\w+ is inf"):
+        trainer.train()
+    assert all(torch.equal(weights, before[name]) for name, weights in trainer.model.state_dict().items())
