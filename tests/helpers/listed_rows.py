@@ -7,7 +7,7 @@ import torch
 
 from fusion.data.encode import encode
 from fusion.models.loading import ModelRef, load_model, load_tokenizer, vocabulary_size
-from fusion.quickstart import skills
+from fusion.quickstart import SOURCES, skills
 from fusion.sources.listed import ListedRows
 from tests.helpers import dump_writers
 
@@ -60,9 +60,7 @@ def said(folder, pairs):
 
 
 def questions(count=12):
-    return [
-        (row["prompt"], row["response"]) for skill in skills.SKILLS for row in skills.make_questions(skill, count, 5)
-    ]
+    return [(row["prompt"], row["response"]) for skill in SOURCES for row in skills.make_questions(skill, count, 5)]
 
 
 def constant(whole):

@@ -144,7 +144,7 @@ class OwnTexts(TrainingCollator):
 
 def test_what_objectives_log_are_means_over_the_whole_step(context, sources, tmp_path):
     """Micro-batches hold different numbers of rollouts; what each adds to the log counts by its tokens."""
-    objectives, logs = [PolicyGradient(beta=0.1), CrossEntropy(on="replay")], []
+    objectives, logs = [PolicyGradient(beta=0.1), CrossEntropy(part="replay")], []
     for size, steps in ((16, 1), (3, 6)):
         made = trainer(
             context, sources, objectives, tmp_path,
