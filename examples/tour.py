@@ -112,7 +112,7 @@ plt.show()
 
 # %%
 model = AutoModelForCausalLM.from_pretrained(MODELS["pivot"], dtype=torch.float32)
-vocabulary_map = fusion.vocabulary_map(tokenizers["sums"], tokenizers["pivot"])
+vocabulary_map = fusion.vocabulary_map(tokenizers["sums"], tokenizers["pivot"], kind="exact")
 print(f"{int((vocabulary_map >= 0).sum())} of the source's {len(vocabulary_map)} tokens are tokens of the pivot, too")
 
 collator = fusion.FusionCollator(tokenizers["pivot"], [example], {}, {})  # the pivot's tokens, and where they stand

@@ -41,7 +41,7 @@ class FusionCollator:
         *,
         weighting: AnyWeighting | None = None,
         alignment: Alignment = "prefix",
-        vocabulary_map_kind: str = "exact",
+        vocabulary_map_kind: str = "first_piece",
         max_length: int | None = None,
     ):
         """Encode the examples for the pivot and map each source's tokens to its own.
@@ -51,10 +51,10 @@ class FusionCollator:
             examples: What `read_examples` takes; the very examples that the caches hold.
             caches: By name of the source: its rows, from `extract` or `Cache(folder)` of a run.
             tokenizers: By name of the source: its tokenizer, in either form.
-            weighting: How much each source counts at each row, such as `fusion.weighting.GoldPosterior()`; 1 everywhere, if not
-                said.
+            weighting: How much each source counts at each row, such as `fusion.weighting.GoldPosterior()`. If not given, 1
+                everywhere (`sum`, the default of a run too), which did harm in the quickstart: docs/which_objective.md.
             alignment: `prefix`, `truncate` or `dtw`: which rows are compared; see `align`.
-            vocabulary_map_kind: `exact` or `first_piece`: how a source's tokens become the pivot's; see `vocabulary_map`.
+            vocabulary_map_kind: `first_piece` or `exact`: how a source's tokens become the pivot's; see `vocabulary_map`.
             max_length: Tokens at which prompt and response together are cut; never, if not said.
 
         Raises:

@@ -35,7 +35,7 @@ def evaluate(
         exact_match: Domains in which the model also answers, greedily; its answer is right where it is the response.
         max_new_tokens: Tokens at which an answer ends.
         batch_tokens: Tokens of a batch, padding included.
-        dtype: bfloat16 on a GPU and float32 elsewhere, if not said.
+        dtype: Type that the model computes in. If not given, bfloat16 on a GPU that has it and on a CPU with AMX, else float32.
         device: `cuda` where there is one, if not said.
         trust_remote_code: Whether code that comes with the model may run.
 

@@ -22,8 +22,8 @@ def read_examples(source: AnyExamples, *, domain: str = "data", **settings: Any)
     Args:
         source: A file, a folder, a hub id, `builtin:SKILL`, or rows: `[{"prompt": "1 + 1", "response": "2"}]`.
         domain: A name of your own for these examples, by which results are shown.
-        settings: Of a data set in a configuration: `prompt="{question}"`, `where={"level": 5}`, `limit=100`; all are in
-            docs/data.md.
+        settings: Those of a data set in a configuration: `prompt="{question}"`, `where={"level": 5}`, `limit=100`; docs/data.md
+            says how columns are read, and `fusion schema` lists all settings.
 
     Raises:
         ValueError: With the columns there are, where they do not tell; and where no row makes an example.

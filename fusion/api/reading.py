@@ -50,7 +50,7 @@ def extract(
             cache lies in a temporary one, which is deleted when the returned object is.
         max_length: Tokens at which prompt and response are cut.
         hidden_states: Whether rows also hold the hidden state that the output layer reads, which takes much room.
-        dtype: Type that the model computes in: bfloat16 on a GPU and float32 elsewhere, if not said.
+        dtype: Type that the model computes in. If not given, bfloat16 on a GPU that has it and on a CPU with AMX, else float32.
         device: `cuda` where there is one, if not said.
         batch_tokens: Tokens of a batch, padding included.
         trust_remote_code: Whether code that comes with the model may run.

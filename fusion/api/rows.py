@@ -38,7 +38,7 @@ def align(
     return alignment.align(kind, pivot, source, texts or {})
 
 
-def vocabulary_map(source_tokenizer: Any, pivot_tokenizer: Any, *, kind: str = "exact") -> Int[Tensor, " V"]:
+def vocabulary_map(source_tokenizer: Any, pivot_tokenizer: Any, *, kind: str = "first_piece") -> Int[Tensor, " V"]:
     """Return the pivot's id of each id of a source, -1 for none.
 
     What ends an answer of one model is mapped to what ends an answer of the other.
@@ -46,8 +46,8 @@ def vocabulary_map(source_tokenizer: Any, pivot_tokenizer: Any, *, kind: str = "
     Args:
         source_tokenizer: A tokenizer of transformers, with V tokens.
         pivot_tokenizer: Another.
-        kind: `exact` maps tokens that stand for the same bytes, `first_piece` every token to the first piece of what the
-            pivot's tokenizer makes of it.
+        kind: `first_piece`, the default of a run too, maps every token to the first piece of what the pivot's tokenizer makes
+            of it; `exact` maps only tokens that stand for the same bytes.
 
     Returns:
         Ids of shape [V], for `map_to_pivot`.

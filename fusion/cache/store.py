@@ -35,10 +35,12 @@ REDO = "`fusion extract` again (for a cache of rounds: `fusion rounds`)"
 
 
 class Cache:
-    """The rows of one model on some examples, read from a folder example by example. Safe in forked data workers.
+    """The rows of one model on some examples, read from a folder example by example.
 
-    cache = fusion.Cache(Path("runs/mine/cache/coder"))
-    rows = cache.rows([example.id])
+        cache = fusion.Cache(Path("runs/mine/cache/coder"))
+        rows = cache.rows([example.id])
+
+    Several data workers (forked processes) may read one cache.
     """
 
     def __init__(self, folder: Path):

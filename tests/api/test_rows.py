@@ -1,6 +1,7 @@
 """Examples, rows and losses from Python, against what a run makes of the same models and texts."""
 
 import gc
+import inspect
 import json
 
 import pytest
@@ -32,6 +33,12 @@ def test_rows_a_file_and_a_dataset_give_the_same_examples(tmp_path):
     assert fusion.read_examples(file) == fusion.read_examples(Dataset.from_list(ROWS)) == found
     assert fusion.read_examples(found) == found
     assert [example.response for example in found] == ["it is 42", "brown 🙂 fox"]
+
+
+def test_the_vocabulary_map_from_python_is_the_one_of_a_run():
+    of_a_run = fusion.Config.model_fields["vocabulary_map"].default
+    assert inspect.signature(fusion.vocabulary_map).parameters["kind"].default == of_a_run
+    assert inspect.signature(fusion.FusionCollator).parameters["vocabulary_map_kind"].default == of_a_run
 
 
 def test_rows_that_make_no_example_are_refused_with_their_columns():
