@@ -11,6 +11,7 @@ from typing import Any
 from fusion import pipeline
 from fusion.config import Config, loading
 from fusion.core.text_files import read_object
+from fusion.data.example import Example
 from fusion.stages.context import RunContext
 from fusion_eval.results import Result
 from fusion_eval.statistics.comparison import summarise
@@ -45,6 +46,14 @@ class Run:
     def record(self) -> dict[str, Any]:
         """What the run notes of itself in run.json: plan, lineage, times of its stages, what each source knows."""
         return read_object(self.folder / "run.json")
+
+    @property
+    def examples(self) -> list[Example]:
+        """What was learned from, for a `FusionCollator` with the run's caches: the data, or the answers that sources wrote.
+
+        Raises ValueError where sources are yet to write them.
+        """
+        return RunContext(self.config).train_examples
 
     @property
     def results(self) -> dict[str, Result]:

@@ -3,6 +3,8 @@
 import gc
 import inspect
 import json
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -39,6 +41,28 @@ def test_the_vocabulary_map_from_python_is_the_one_of_a_run():
     of_a_run = fusion.Config.model_fields["vocabulary_map"].default
     assert inspect.signature(fusion.vocabulary_map).parameters["kind"].default == of_a_run
     assert inspect.signature(fusion.FusionCollator).parameters["vocabulary_map_kind"].default == of_a_run
+
+
+def test_the_loop_of_the_page_runs_as_it_stands(place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [{"prompt": f"{i} + 1 =", "response": f" {i + 1}"} for i in range(10, 26)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page = (Path(__file__).parents[2] / "docs/python.md").read_text()
+    _, *snippets, _ = re.findall(r"```python\n(.*?)```", page, re.DOTALL)  # all but a whole run and merging
+    given = {
+        "HuggingFaceTB/SmolLM2-135M-Instruct": str(place / "pivot"),
+        "Qwen/Qwen2.5-Coder-0.5B-Instruct": str(place / "source"),
+        'TrainingArguments("out",': 'TrainingArguments("out", max_steps=1, use_cpu=True, report_to=[],',
+    }
+    code = "\n".join(snippets)
+    for name, value in given.items():
+        assert name in code
+        code = code.replace(name, value)
+    after: dict = {}
+    exec(compile(code, "docs/python.md", "exec"), after)
+    assert set(after["output"].terms) == {"cross_entropy", "forward_kl/coder"}
+    assert after["trainer"].state.global_step == 1
+    assert len(after["mapped"]) == len(after["numbers"]) > 0
 
 
 def test_rows_that_make_no_example_are_refused_with_their_columns():

@@ -30,6 +30,12 @@ def test_a_run_gives_its_folder_its_results_and_rows_for_pandas(finished):
     assert all(row["low"] <= row["value"] <= row["high"] for row in rows)
 
 
+def test_the_examples_of_a_run_are_those_of_its_caches(finished):
+    cache = fusion.Cache(finished.folder / "cache/pivot")
+    assert {example.id for example in finished.examples} == set(cache.ids)
+    assert finished.examples[0].response
+
+
 def test_it_runs_twice_in_one_process_and_does_nothing_again(finished, capsys):
     again = fusion.run(finished.config, until="evaluate")  # a report is made each time
     assert again.table() == finished.table()
