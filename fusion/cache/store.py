@@ -87,6 +87,10 @@ class Cache:
         file, _ = self._shard(0)
         return file.get_slice("hidden").get_shape()[1] if "hidden" in file.keys() else None  # noqa: SIM118 (no mapping)
 
+    def __contains__(self, id: str) -> bool:
+        """Return whether it has rows of an example."""
+        return id in self._location
+
     def rows(self, ids: Sequence[str], hidden: bool = False) -> LogitRows:
         """Return the rows of these examples, one example after another, numbered from 0 in `example`.
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from typing_extensions import override
 
 from fusion.config import ModelSettings, Rounds, SourceSettings, round_config
+from fusion.core.example import ExampleInfo
 from fusion.data.encode import truncate_rows
 from fusion.data.encoding import EncodedTexts
 from fusion.data.example import Example
@@ -41,6 +42,8 @@ class RoundContext(RunContext):
     """The run that it is a round of."""
     number: int = 1
     """1 for the first."""
+    reader: str | None = None
+    """The source whose reading it is, which reads only texts that it may teach; None for everybody else."""
     with_replay: bool = False
     """Whether examples of the first training stand behind the texts that the pivot wrote; sources have not read them here."""
 
@@ -85,6 +88,25 @@ class RoundContext(RunContext):
         """The texts that the pivot wrote, in the order of the prompts."""
         return read_texts(self)
 
+    def may_teach(self, name: str) -> list[bool]:
+        """Return, for each text, whether the weighting lets a source count there at all, whatever its rows say."""
+        infos = [self._info(text.example) for text in self.written]
+        names = [source.name for source in self.config.sources]
+        priors = self.weighting.source_priors(infos, len(names))
+        return [True] * len(infos) if priors is None else (priors[names.index(name)] > 0).tolist()
+
+    def _info(self, example: Example) -> ExampleInfo:
+        known = None if self.eligibility is None else self.eligibility.get(example.prompt_id)
+        return ExampleInfo(example.domain, example.id, eligibility=known)
+
+    @functools.cached_property
+    def read(self) -> list[WrittenText]:
+        """The texts that are read: all, or those that the source `reader` may teach; the first where it may teach none."""
+        if self.reader is None:
+            return self.written
+        pairs = zip(self.written, self.may_teach(self.reader), strict=True)
+        return [text for text, may in pairs if may] or self.written[:1]
+
     @functools.cached_property
     def replayed(self) -> list[int]:
         """Numbers of the run's training examples that are learned from again, drawn anew for each round."""
@@ -96,7 +118,7 @@ class RoundContext(RunContext):
     @functools.cached_property
     @override
     def train_examples(self) -> list[Example]:
-        written = [text.example for text in self.written]
+        written = [text.example for text in self.read]
         return [*written, *(self.run.train_examples[at] for at in self.replayed)] if self.with_replay else written
 
     @functools.cached_property
@@ -113,7 +135,7 @@ class RoundContext(RunContext):
     @override
     def encoded(self, name: str) -> EncodedTexts:
         if name != "pivot":
-            return EncodedTexts.from_texts(encode_for_source(self, name, self.written))
+            return EncodedTexts.from_texts(encode_for_source(self, name, self.read))
         limit = self.config.data.max_length
         own = [truncate_rows(each, limit - each.start) for each in encode_written(self)]
         replayed = self.run.encoded("pivot").select(self.replayed) if self.with_replay else []

@@ -44,7 +44,8 @@ def _reader(context: RoundContext, name: str) -> tuple[RoundContext, CacheWriter
     if name.endswith(WEAKER) and name.removesuffix(WEAKER) in weaker_relatives(context.config, context.rounds):
         return _weaker_reader(context, name.removesuffix(WEAKER))
     if name not in ("pivot", REFERENCE):
-        return context, cache_writer(context, name)
+        alone = dataclasses.replace(context, reader=name)
+        return alone, cache_writer(alone, name)
     update = {"extract": as_trained(context.config)} | (
         {"pivot": context.run.config.pivot} if name == REFERENCE else {}
     )
@@ -56,7 +57,7 @@ def _reader(context: RoundContext, name: str) -> tuple[RoundContext, CacheWriter
 
 def _weaker_reader(context: RoundContext, name: str) -> tuple[RoundContext, CacheWriter]:
     source = next(each for each in context.config.sources if each.name == name).weaker_model
-    alike = dataclasses.replace(context)
+    alike = dataclasses.replace(context, reader=name)
     known = {each: mark for each, mark in context.fingerprints.items() if each != name}
     vars(alike).update(
         models={**context.models, name: source},
@@ -64,13 +65,13 @@ def _weaker_reader(context: RoundContext, name: str) -> tuple[RoundContext, Cach
         tokenizers={**context.tokenizers, name: loading.load_tokenizer(source.ref)},
         reads_alone={name: source},
     )
-    _refuse_other_tokens(context, alike, name)
+    _refuse_other_tokens(dataclasses.replace(context, reader=name), alike, name)
     return alike, cache_writer(alike, name, context.config.folder / "cache" / f"{name}{WEAKER}")
 
 
 def _refuse_other_tokens(context: RoundContext, alike: RoundContext, name: str) -> None:
     """Raise ValueError where a weaker relative reads an answer in other tokens than its source."""
-    for text, own, other in zip(context.written, context.encoded(name), alike.encoded(name), strict=True):
+    for text, own, other in zip(context.read, context.encoded(name), alike.encoded(name), strict=True):
         if own.input_ids[own.start :] != other.input_ids[other.start :]:
             raise ValueError(
                 f"weaker of source {name} ({alike.models[name].path}) reads {text.example.response[:40]!r} in other tokens "

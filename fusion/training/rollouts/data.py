@@ -50,10 +50,13 @@ class RolloutData:
         return number < len(self.passed)
 
     def rows(self, cache: Cache, numbers: Sequence[int], hidden: bool = False) -> LogitRows:
-        """Return the cached rows of those examples of a batch that the pivot wrote, numbered by their place in the batch."""
-        places = [place for place, number in enumerate(numbers) if self.is_written(number)]
+        """Return the cached rows of those examples of a batch that the pivot wrote, numbered by their place in the batch.
+
+        A source has none of texts that it may not teach.
+        """
+        places = [place for place, n in enumerate(numbers) if self.is_written(n) and self.ids[n] in cache]
         if not places:
-            return cache.rows([self.ids[0]], hidden).select(slice(0, 0))
+            return cache.rows(cache.ids[:1], hidden).select(slice(0, 0))
         rows = cache.rows([self.ids[numbers[place]] for place in places], hidden)
         return dataclasses.replace(rows, example=torch.tensor(places)[rows.example.long()])
 
