@@ -7,6 +7,7 @@
     train      the pivot on the text alone (the baseline), then on the text and its sources (unified, pairwise)
     merge      pairwise models become one
     rounds     where the run has them: the pivot writes, its sources read that, and it learns from it
+    preferences  where the run has them: right answers against wrong ones to the same prompts, of those at hand
     fuse       the chosen model becomes fused/, an ordinary Hugging Face folder
     evaluate   pivot, sources, baseline and fused models on the held-out examples
     report     a table, report.html with its figures, and the model card of fused/
@@ -50,6 +51,9 @@ from fusion.stages.helping import helping
 from fusion.stages.limits.refuse import refuse_limits, refuse_long_texts, refuse_machine
 from fusion.stages.lineage import lineage, same_models
 from fusion.stages.merge import fuse_chosen, merge_all
+from fusion.stages.preferences.context import PreferenceContext
+from fusion.stages.preferences.learn import read_answers
+from fusion.stages.preferences.pairs import make_pairs
 from fusion.stages.respond import choose_responses, generate_answers, prepare_checks, response_counts, score_answers
 from fusion.stages.rounds.context import RoundContext
 from fusion.stages.rounds.guard import best_round, score_round
@@ -61,7 +65,7 @@ from fusion.training import BASELINE, trainings_of
 from fusion_eval.results import Result
 from fusion_eval.runners import heldout
 
-STAGES = ("respond", "extract", "train", "merge", "rounds", "evaluate", "report")
+STAGES = ("respond", "extract", "train", "merge", "rounds", "preferences", "evaluate", "report")
 SHARED = ("respond", "extract")
 """Stages that several starts may do at once: each claims what it works on."""
 
@@ -92,14 +96,15 @@ def run_stages(context: RunContext, until: str) -> None:
 
 
 def learn(context: RunContext, stages: int) -> None:
-    """Extract, then do `stages` of what follows: train, merge, rounds, evaluate, report."""
+    """Extract, then do `stages` of what follows: train, merge, rounds, preferences, evaluate, report."""
     context.record.update(**lineage(context))
     caches = extract(context)
     if distributed.is_main_process():
         record_caches(context, caches)
         show_helping(context, caches)
-    for stage in (train_all, merge_pairwise, learn_in_rounds, evaluate, report)[:stages]:
-        if stage in (train_all, learn_in_rounds) or distributed.is_main_process():  # the other processes only train
+    training = (train_all, learn_in_rounds, learn_preferences)
+    for stage in (train_all, merge_pairwise, *training[1:], evaluate, report)[:stages]:
+        if stage in training or distributed.is_main_process():  # the other processes only train
             stage(context, caches)
 
 
@@ -189,11 +194,11 @@ def train_all(context: RunContext, caches: dict[str, Cache]) -> None:
 
 
 def merge_pairwise(context: RunContext, _caches: dict[str, Cache]) -> None:
-    """Merge the pairwise models, if there are any, and put the chosen model into fused/, unless rounds go on from it."""
+    """Merge the pairwise models, if there are any, and put the chosen model into fused/, unless something goes on from it."""
     if "pairwise" in context.config.strategies:
         with context.record.stage("merge") as note:
             note["skipped"] = not merge_all(context)
-    if context.config.rounds is None:
+    if context.config.fused == context.config.chosen:
         fuse(context)
 
 
@@ -223,7 +228,8 @@ def learn_in_rounds(context: RunContext, _caches: dict[str, Cache]) -> None:
         context.record.update(rounds=found.model_dump())
         console.print(rounds_table(found))
         keep_round(context.config, kept)
-        fuse(context)
+        if context.config.preferences is None:
+            fuse(context)
     distributed.barrier()
 
 
@@ -246,6 +252,28 @@ def go_round(context: RunContext, number: int) -> None:
         note["skipped"] = not train_one(
             one.learning, "unified", sources, learn_from, caches["pivot"], title=f"round {number}"
         )
+
+
+def learn_preferences(context: RunContext, _caches: dict[str, Cache]) -> None:
+    """Pair right and wrong answers, let those read them who are asked, and train the pivot on them.
+
+    Nothing where the run has no preferences.
+    """
+    if context.config.preferences is None:
+        return
+    prepare_checks(context)
+    distributed.barrier()  # the main process has made what this begins from
+    last = PreferenceContext.of(context)
+    with context.record.stage("preferences: pair") as note:
+        note["skipped"] = not make_pairs(last)
+    for name in last.readers:
+        with context.record.stage(f"preferences: {name} reads") as note:
+            note["skipped"] = not read_answers(last, name)
+    with context.record.stage("preferences: train") as note:
+        note["skipped"] = not train_one(last, "unified", [], [])
+    if distributed.is_main_process():
+        fuse(context)
+    distributed.barrier()
 
 
 def score(context: RunContext, number: int) -> list[RoundScore]:

@@ -76,6 +76,12 @@ def rounds(config: ConfigFile, override: Set = []) -> None:  # noqa: B006
 
 
 @app.command()
+def preferences(config: ConfigFile, override: Set = []) -> None:  # noqa: B006
+    """Do the run up to its preferences and through them: right answers against wrong ones to the same prompts."""
+    until(config, override, "preferences")
+
+
+@app.command()
 def launch(
     config: ConfigFile,
     on: Annotated[str, typer.Option("--on", help="local, torchrun, deepspeed, slurm or kubernetes.")],

@@ -2,11 +2,12 @@
 
 from fusion.config.data import Data, DataSettings
 from fusion.config.models import BUILTIN, ModelSettings, SourceSettings
+from fusion.config.preferences import Preferences
 from fusion.config.rounds import Rounds
-from fusion.config.run import Config, fine_tuning, plain_fine_tuning, round_config
+from fusion.config.run import Config, fine_tuning, plain_fine_tuning, preference_config, round_config
 from fusion.config.stages import Evaluation, Extract, Plan
 
 __all__ = [
-    "BUILTIN", "Config", "Data", "DataSettings", "Evaluation", "Extract", "ModelSettings", "Plan", "Rounds",
-    "SourceSettings", "fine_tuning", "plain_fine_tuning", "round_config",
+    "BUILTIN", "Config", "Data", "DataSettings", "Evaluation", "Extract", "ModelSettings", "Plan", "Preferences", "Rounds",
+    "SourceSettings", "fine_tuning", "plain_fine_tuning", "preference_config", "round_config",
 ]  # fmt: skip

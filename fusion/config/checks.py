@@ -9,6 +9,7 @@ from fusion.config.conflicts import Choices, conflicts
 from fusion.config.data import Data, DataSettings
 from fusion.config.models import SourceSettings
 from fusion.config.rounds.checks import as_a_run, placed, round_mistakes
+from fusion.config.preferences.checks import preference_mistakes
 from fusion.config.stages import Extract
 from fusion.config.without_effect import without_effect
 from fusion.objectives import AnyObjective, CrossEntropy
@@ -20,7 +21,19 @@ from fusion.training.validation import EVAL_ARGUMENTS, validation_arguments
 if TYPE_CHECKING:
     from fusion.config.run import Config
 
-RESERVED = {"pivot", "fine-tuned", "baseline", "unified", "pairwise", "merged", "fused", "mean", "chosen", "rounds"}
+RESERVED = {
+    "pivot",
+    "fine-tuned",
+    "baseline",
+    "unified",
+    "pairwise",
+    "merged",
+    "fused",
+    "mean",
+    "chosen",
+    "rounds",
+    "preferences",
+}
 """Names that a run uses itself, in its folders and tables."""
 
 
@@ -32,6 +45,7 @@ def check(config: Config) -> None:
     )  # fmt: skip
     mistakes = [mistake for rule in (*rules, _rows_hold_what_is_read) if (mistake := _mistake(rule, config))]
     mistakes += [*conflicts(_choices(config)), *without_effect(config), *_rounds(config)]
+    mistakes += preference_mistakes(config)
     if mistakes:
         raise ValueError("\n".join(mistakes))
 

@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field, model_validator
 from fusion.config.checks import check
 from fusion.config.data import Data
 from fusion.config.models import FineTune, ModelSettings, SourceSettings
+from fusion.config.preferences import Preferences
 from fusion.config.rounds import Rounds
 from fusion.config.stages import Evaluation, Extract, Plan
 from fusion.config.training import Arguments
@@ -67,6 +68,8 @@ class Config(Settings):
     """Which becomes the fused model; the first of `strategies` if not said."""
     rounds: Rounds | None = None
     """What follows the first training: the pivot writes, its sources read that, and it learns from it; nothing if not said."""
+    preferences: Preferences | None = None
+    """What comes last: the pivot learns to find right answers likelier than wrong ones; nothing if not said."""
     merge: AnyMethod = TaskArithmetic()
     """How pairwise models are merged."""
     baseline: bool = True
@@ -104,12 +107,18 @@ class Config(Settings):
 
     @property
     def results(self) -> list[str]:
-        """Models that are made of sources, in the order of tables: one for each strategy, and that of rounds."""
-        return [*self.strategies, *(["rounds"] if self.rounds else [])]
+        """Models that are made of sources, in the order of tables: one for each strategy, those of rounds and preferences."""
+        later = {"rounds": self.rounds, "preferences": self.preferences}
+        return [*self.strategies, *(name for name, settings in later.items() if settings is not None)]
 
     @property
     def fused(self) -> str:
         """Which of `results` becomes the fused model."""
+        return "preferences" if self.preferences else self.before_preferences
+
+    @property
+    def before_preferences(self) -> str:
+        """Which of `results` preferences begin from."""
         return "rounds" if self.rounds else self.chosen
 
     @model_validator(mode="after")
@@ -153,9 +162,32 @@ def round_config(config: Config, rounds: Rounds, number: int, start: Path) -> Co
         "training": {n: v for n, v in config.training.items() if n not in FIRST_TRAINING_ALONE} | rounds.training,
         "strategies": ["unified"],
         "rounds": None,
+        "preferences": None,
     }
     if rounds.learn_from == "pairwise":
         update["sources"] = [_pairwise_model(config, source.name) for source in config.sources]
+    return config.model_copy(update=update)
+
+
+READ_WHOLE = {"value_format": "float32", "top_k": 10, "sampling": None, "hidden_states": False}
+"""How answers are read of which only the sums matter: unrounded, with the entries among which an answer may end."""
+
+
+def preference_config(config: Config, preferences: Preferences, start: Path) -> Config:
+    """The run that learns from preferences: it trains the model in the folder `start`, in a folder of its own."""
+    update = {
+        "name": "preferences",
+        "runs": str(config.folder),
+        "pivot": config.pivot.model_copy(update={"path": str(start), "revision": None}),
+        "data": config.data.model_copy(update={"responses": DatasetResponses(), "easiest_fraction": None}),
+        "objectives": preferences.objectives,
+        "weighting": Sum(),
+        "extract": config.extract.model_copy(update=READ_WHOLE),
+        "training": config.training | preferences.training,
+        "strategies": ["unified"],
+        "rounds": None,
+        "preferences": None,
+    }
     return config.model_copy(update=update)
 
 

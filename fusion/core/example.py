@@ -2,17 +2,18 @@
 
 from typing import Literal, NamedTuple
 
-Part = Literal["rollouts", "replay"]
-"""What an example of a round is: a text that the pivot wrote, or one of those that it learned from before."""
+Part = Literal["rollouts", "replay", "chosen", "rejected"]
+"""What an example of a round is: a text that the pivot wrote, or one of those that it learned from before. Of preferences: a
+right or a wrong answer."""
 
 
 class ExampleInfo(NamedTuple):
-    """The domain and the content id of an example, and in rounds what it is."""
+    """The domain and the content id of an example, and in rounds and preferences what it is."""
 
     domain: str
     id: str = ""
     part: Part | None = None
-    """None outside rounds."""
+    """None outside rounds and preferences."""
     passed: bool = True
     """Of a text that the pivot wrote: whether it passed the check of its data set."""
     eligibility: tuple[float, ...] | None = None

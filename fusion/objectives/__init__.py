@@ -5,7 +5,7 @@ selection  which matched rows count                 base_classes  what a formula
 token/     matched tokens, by identity              rank/      the largest logits, by rank
 graph/     graphs over the logits of an example     span/      likelihoods of spans of text
 hidden/    hidden states                            spelling/  tokens, by probability and spelling
-policy/    texts that the pivot wrote itself
+policy/    texts that the pivot wrote itself        preference/ a right answer and a wrong one
 modules/   through a module of the objective's own  checks     complaints about rows that lack something
 
 A term on hidden states of the pivot and its sources: `class Mine(HiddenObjective, PairObjective)`, the first from
@@ -43,12 +43,21 @@ from fusion.objectives.policy.base import PolicyObjective, RolloutObjective
 from fusion.objectives.policy.group_reward import GroupReward
 from fusion.objectives.policy.no_source import OPSA, LeastLikely
 from fusion.objectives.policy.policy_gradient import PolicyGradient
+from fusion.objectives.preference.base import PreferenceObjective
+from fusion.objectives.preference.dpo import DPO, WRPO
+from fusion.objectives.preference.infifpo import InfiFPO
 from fusion.objectives.rank.infifusion import InfiFusion
 from fusion.objectives.rank.uld import ULD
 from fusion.objectives.selection import Confident, KnowsMore, Selection
 from fusion.objectives.span.span_likelihood import SpanLikelihood
 from fusion.objectives.spelling.hungarian import Hungarian
-from fusion.objectives.targets import BatchTargets, ObjectiveInputs, RolloutTargets, SourceTargets
+from fusion.objectives.targets import (
+    BatchTargets,
+    ObjectiveInputs,
+    PreferenceTargets,
+    RolloutTargets,
+    SourceTargets,
+)
 from fusion.objectives.token.aligndistil import AlignDistil
 from fusion.objectives.token.cross_entropy import CrossEntropy
 from fusion.objectives.token.divergences import L1, ForwardKL, JensenShannon, ReverseKL, SkewedKL
@@ -97,6 +106,9 @@ OBJECTIVES: tuple[type[Objective], ...] = (
     GroupReward,
     LeastLikely,
     OPSA,
+    DPO,
+    WRPO,
+    InfiFPO,
 )
 """Every objective that a configuration may name. A new one is listed here, and for its tests in contract.py."""
 
@@ -106,6 +118,7 @@ else:
     AnyObjective = Annotated[Union[OBJECTIVES], Field(discriminator="kind")]  # noqa: UP007  (a union of a tuple)
 
 __all__ = [
+    "DPO",
     "GLD",
     "L1",
     "LLP",
@@ -115,6 +128,7 @@ __all__ = [
     "OPSA",
     "ULD",
     "USKD",
+    "WRPO",
     "Affinity",
     "AlignDistil",
     "AllSourcesObjective",
@@ -129,6 +143,7 @@ __all__ = [
     "GroupReward",
     "HiddenProjector",
     "Hungarian",
+    "InfiFPO",
     "InfiFusion",
     "JensenShannon",
     "KnowsMore",
@@ -150,6 +165,8 @@ __all__ = [
     "PlackettLuce",
     "PolicyGradient",
     "PolicyObjective",
+    "PreferenceObjective",
+    "PreferenceTargets",
     "RelationObjective",
     "Requirements",
     "ReverseKL",

@@ -61,6 +61,10 @@ class Requirements:
     """Whether it is about texts that the pivot wrote itself (`BatchTargets.rollouts`), which only rounds have."""
     reference_pivot: bool = False
     """Whether the pivot before the first round is to read these texts too."""
+    preferences: bool = False
+    """Whether it compares right and wrong answers to one prompt (`BatchTargets.preferences`), which only preferences have."""
+    own_answers: bool = False
+    """Whether both answers of a pair are to be the pivot's own, beside a right one of a source."""
     extras: frozenset[str] = frozenset()
     """Extras of the package that it needs: `gw` for pip install 'logit-fusion[gw]'."""
     files: tuple[Path, ...] = ()

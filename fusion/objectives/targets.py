@@ -90,13 +90,41 @@ class RolloutTargets:
 
     def to(self, device: Any) -> RolloutTargets:
         """Return the same on another device."""
+        return RolloutTargets(*(_moved(getattr(self, f.name), device) for f in dataclasses.fields(self)))
 
-        def moved(value: Any) -> Any:
-            if isinstance(value, Mapping):
-                return {name: each.to(device) for name, each in value.items()}
-            return None if value is None else value.to(device)
 
-        return RolloutTargets(*(moved(getattr(self, f.name)) for f in dataclasses.fields(self)))
+@dataclass(frozen=True)
+class PreferenceTargets:
+    """Which examples of a batch are right and wrong answers to one prompt, and what models say of each as a whole.
+
+    P pairs of the E examples. Log-probabilities are those of an answer and its end, in nats, summed over the tokens of the
+    model that says so: numbers that can be compared whatever the tokens are.
+    """
+
+    chosen: Int[Tensor, " P"]
+    """Number of the right answer of each pair among the examples of the batch."""
+    rejected: Int[Tensor, " P"]
+    """Number of the wrong one."""
+    reference_logprobs: Float[Tensor, " E"]
+    """Of each answer under the pivot before it learned from preferences."""
+    num_bytes: Int[Tensor, " E"]
+    """Length of each answer in bytes."""
+    source_chosen: Int[Tensor, " P"] | None = None
+    """Number of a right answer of a source to the same prompt, where the answers of the pairs are the pivot's own."""
+    source_logprobs: Mapping[str, Float[Tensor, " E"]] = field(default_factory=dict)
+    """By source, of each answer, where an objective reads it."""
+    source_tokens: Mapping[str, Int[Tensor, " E"]] = field(default_factory=dict)
+    """By source, how many of its tokens each answer and its end take."""
+
+    def to(self, device: Any) -> PreferenceTargets:
+        """Return the same on another device."""
+        return PreferenceTargets(*(_moved(getattr(self, f.name), device) for f in dataclasses.fields(self)))
+
+
+def _moved(value: Any, device: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: each.to(device) for name, each in value.items()}
+    return None if value is None else value.to(device)
 
 
 @dataclass(frozen=True)
@@ -111,12 +139,20 @@ class BatchTargets:
     examples: Sequence[ExampleInfo]
     rollouts: RolloutTargets | None = None
     """In rounds, what is known of the texts that the pivot wrote."""
+    preferences: PreferenceTargets | None = None
+    """Where right and wrong answers are compared, which these are."""
 
     def to(self, device: Any, **_: Any) -> BatchTargets:
         """Return the same on another device."""
         sources = {name: source.to(device) for name, source in self.sources.items()}
-        rollouts = None if self.rollouts is None else self.rollouts.to(device)
-        return BatchTargets(self.hidden_index.to(device), self.positions.to(device), sources, self.examples, rollouts)
+        return BatchTargets(
+            self.hidden_index.to(device),
+            self.positions.to(device),
+            sources,
+            self.examples,
+            _moved(self.rollouts, device),
+            _moved(self.preferences, device),
+        )
 
     def counts(self) -> dict[str, int]:
         """How many rows, rows that sources have read and, by source, pairs there are: what logged rates are divided by."""

@@ -42,6 +42,7 @@ from fusion.stages.helping import batches
 from fusion.stages.limits.overlong import without_overlong
 from fusion.stages.mixture_weights import find_shares
 from fusion.training import TrainingSource, fine_tuning_name
+from fusion.training.preferences import PreferenceData
 from fusion.training.rollouts import RolloutData
 from fusion.training.validation import validation_arguments
 from fusion.weighting import AnyWeighting
@@ -325,6 +326,10 @@ class RunContext:
 
     def rollout_data(self, sources: Sequence[TrainingSource], objectives: Sequence[AnyObjective]) -> RolloutData | None:
         """What is known of the texts that the pivot wrote, in a round; None outside rounds."""
+        return None
+
+    def preference_data(self) -> PreferenceData | None:
+        """What is known of right and wrong answers, where a training compares them; None where it does not."""
         return None
 
     @property

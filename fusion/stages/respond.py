@@ -187,7 +187,7 @@ def choose_responses(context: RunContext) -> bool:
             (folder / "key.json").unlink(missing_ok=True)
         if claim_artifact(folder, key, REDO):
             return False
-        questions = _checked(context)
+        questions = judged_responses(context)
         if checks != _check_keys(context):
             raise ValueError("A file of a check was changed while it was judging answers. Run `fusion respond` again.")
         found = choose_examples(questions, context.response_settings, context.responding_sources)
@@ -228,7 +228,7 @@ def response_counts(context: RunContext) -> list[ResponseCounts]:
     return [ResponseCounts(**each) for each in read_object(context.config.folder / CHOSEN / "done.json")["counts"]]
 
 
-def _checked(context: RunContext) -> list[PromptResponses]:
+def judged_responses(context: RunContext) -> list[PromptResponses]:
     """Every prompt of the data with its answers, and which of them pass the check of its data set."""
     written = {name: answer_store(context, name).read() for name in context.responding_sources}
     read_by = {name: score_store(context, name).read() for name in context.answer_readers}

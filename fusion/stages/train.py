@@ -104,6 +104,7 @@ def _training_spec(
         other_answers=_other_answers(context, objectives),
         eligibility=context.eligibility if sources else None,
         rollouts=context.rollout_data(sources, objectives),
+        preferences=context.preference_data(),
     )
     return TrainingSpec(
         config.pivot.ref,

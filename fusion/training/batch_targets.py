@@ -29,6 +29,7 @@ from fusion.data.encode import Encoded
 from fusion.data.example import Example
 from fusion.models.loading import ModelRef
 from fusion.objectives import BatchTargets, SourceTargets
+from fusion.training.preferences import PreferenceData
 from fusion.training.rollouts import RolloutData
 from fusion.transforms import AnyTransform
 from fusion.weighting import AnyWeighting, scale_by_example
@@ -77,11 +78,19 @@ class TrainingCollator:
     """By prompt id: of each source, the share of its answers to the prompt that passed, for weightings that ask for it."""
     rollouts: RolloutData | None = None
     """In rounds, what is known of the examples that the pivot wrote; sources have read these alone."""
+    preferences: PreferenceData | None = None
+    """Where right and wrong answers are compared: which examples are pairs. A number is then that of a pair, and its answers
+    stand in one batch, each once."""
     line_length: int | None = None
     """Tokens of a line in which several texts are packed; None gives each text a line of its own, with padding."""
 
+    def __len__(self) -> int:
+        """Return how many examples there are to learn from, or pairs of them."""
+        return len(self.examples) if self.preferences is None else len(self.preferences.pairs)
+
     def __call__(self, numbers: Sequence[int]) -> dict[str, Any]:
         """Return `input_ids` and `attention_mask` (or, packed, `position_ids`) of shape [lines, T], and `targets`."""
+        units, numbers = numbers, numbers if self.preferences is None else self.preferences.answers(numbers)
         encoded, examples = [self.encoded[n] for n in numbers], [self.examples[n] for n in numbers]
         inputs, hidden_index, positions = self.lay_out(encoded)
         texts = {number: example.response.encode() for number, example in enumerate(examples)}
@@ -98,7 +107,8 @@ class TrainingCollator:
         rollouts = None
         if self.rollouts is not None:
             rollouts = self.rollouts.targets(positions, numbers, [info.domain for info in infos])
-        return {**inputs, "targets": BatchTargets(hidden_index, positions, targets, infos, rollouts)}
+        preferences = None if self.preferences is None else self.preferences.targets(units, numbers)
+        return {**inputs, "targets": BatchTargets(hidden_index, positions, targets, infos, rollouts, preferences)}
 
     def lay_out(self, texts: Sequence[Encoded]) -> tuple[dict[str, Tensor], Tensor, Positions]:
         """Return the model inputs of texts, padded or packed, the index of each row's hidden state, and the positions."""
@@ -120,8 +130,9 @@ class TrainingCollator:
 
     def _info(self, number: int) -> ExampleInfo:
         example = self.examples[number]
+        part = None if self.preferences is None else self.preferences.part(number)
         found = (
-            ExampleInfo(example.domain, example.id)
+            ExampleInfo(example.domain, example.id, part)
             if self.rollouts is None
             else self.rollouts.info(number, example.domain)
         )

@@ -135,7 +135,7 @@ def _trainer(spec: TrainingSpec, folder: Path, checkpoint: Path | None) -> Fusio
         modules=modules,
         validation=spec.validation,
         args=args,
-        train_dataset=range(len(collator.examples)),  # type: ignore[arg-type]
+        train_dataset=range(len(collator)),  # type: ignore[arg-type]
         data_collator=collator,  # type: ignore[arg-type]
         processing_class=spec.tokenizer,
     )

@@ -24,14 +24,15 @@ class CrossEntropy(RowObjective):
     """
 
     kind: Literal["cross_entropy"] = "cross_entropy"
-    part: Literal["all", "rollouts", "right_rollouts", "replay"] = "all"
+    part: Literal["all", "rollouts", "right_rollouts", "replay", "chosen"] = "all"
     """Which texts count. In rounds: what the pivot wrote (rollouts), what of it passed its check (right_rollouts), or the
-    answers that it learned from before (replay). Elsewhere all is the only choice."""
+    answers that it learned from before (replay). In preferences: right answers (chosen). Elsewhere all is the only choice."""
 
     @property
     @override
     def requirements(self) -> Requirements:
-        return dataclasses.replace(super().requirements, rollouts=self.part != "all")
+        in_rounds = self.part not in ("all", "chosen")
+        return dataclasses.replace(super().requirements, rollouts=in_rounds, preferences=self.part == "chosen")
 
     @override
     def counted_rows(self, targets: BatchTargets) -> Bool[Tensor, " N"] | None:

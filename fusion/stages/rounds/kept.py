@@ -13,6 +13,8 @@ REDO = "fusion rounds"
 """The command that makes again what belongs to rounds."""
 ROUNDS = "rounds"
 """Name of the result of rounds, in tables and folders."""
+PREFERENCES = "preferences"
+"""Name of the result of preferences."""
 
 
 def round_folder(config: Config, number: int) -> Path:
@@ -36,7 +38,9 @@ def kept_round(config: Config) -> int:
 
 
 def result_folder(config: Config, name: str) -> Path:
-    """Return the folder of the training that is the result `name`: a strategy, rounds, or the baseline."""
+    """Return the folder of the training that is the result `name`: a strategy, rounds, preferences, or the baseline."""
+    if name == PREFERENCES:
+        return config.folder / PREFERENCES / "train" / "unified"
     if name == ROUNDS:
         return round_folder(config, kept_round(config))
     return config.folder / "train" / (MERGED if name == "pairwise" else name)

@@ -1,0 +1,127 @@
+"""The training on preferences as a run of its own: its pivot is the model that the run made, its examples are the answers."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from typing_extensions import override
+
+from fusion.config import ModelSettings, Preferences, SourceSettings, preference_config
+from fusion.data.example import Example
+from fusion.models import loading
+from fusion.objectives import AnyObjective
+from fusion.runtime.artifacts import artifact_key, fingerprint
+from fusion.stages.context import RunContext
+from fusion.stages.preferences.learn import preference_data
+from fusion.stages.preferences.pairs import read_pairs
+from fusion.stages.rounds.kept import result_folder
+from fusion.training.preferences import PreferenceData, PreferencePair
+
+
+@dataclass(frozen=True, eq=False)
+class PreferenceContext(RunContext):
+    """The same stages on right and wrong answers: who reads them is extracted, and one training follows."""
+
+    run: RunContext = field(default=cast(RunContext, None))
+    """The run that it is the last step of."""
+
+    @staticmethod
+    def of(run: RunContext) -> PreferenceContext:
+        """The last step of a run, when all before it is done."""
+        start = result_folder(run.config, run.config.before_preferences) / "model"
+        return PreferenceContext(preference_config(run.config, preferences_of(run), start), data=run.data, run=run)
+
+    @property
+    def preferences(self) -> Preferences:
+        """The settings."""
+        return preferences_of(self.run)
+
+    @property
+    def own_answers(self) -> bool:
+        """Whether pairs are of the pivot's own answers, with a right one of a source beside them."""
+        return any(each.weight and each.requirements.own_answers for each in self.preferences.objectives)
+
+    @property
+    def readers(self) -> list[str]:
+        """Names of the models that read the answers: the pivot, and the sources where an objective asks."""
+        asks = any(each.weight and each.requirements.sources for each in self.preferences.objectives)
+        return ["pivot", *([source.name for source in self.config.sources] if asks else [])]
+
+    @functools.cached_property
+    def _kept(self) -> tuple[list[Example], list[PreferencePair]]:
+        return read_pairs(self)
+
+    @property
+    def pairs(self) -> list[PreferencePair]:
+        """The pairs, by numbers of the answers in `train_examples`."""
+        return self._kept[1]
+
+    @functools.cached_property
+    @override
+    def train_examples(self) -> list[Example]:
+        return self._kept[0]
+
+    @functools.cached_property
+    @override
+    def extracted_examples(self) -> list[Example]:
+        return self.train_examples
+
+    @functools.cached_property
+    @override
+    def training_indices(self) -> list[int]:
+        return list(range(len(self.train_examples)))
+
+    @override
+    def objectives(self, *, learns_from_sources: bool) -> Sequence[AnyObjective]:
+        return self.preferences.objectives
+
+    @override
+    def preference_data(self) -> PreferenceData:
+        return preference_data(self)
+
+    @property
+    @override
+    def training_key(self) -> dict[str, Any]:
+        read = {name: artifact_key(self.config.folder / "cache" / name) for name in self.readers}
+        pairs = [dataclasses.astuple(pair) for pair in self.pairs]
+        return {"preferences": fingerprint({"pairs": pairs, "read": read})}
+
+    @functools.cached_property
+    @override
+    def date(self) -> datetime.date:
+        return self.run.date
+
+    @functools.cached_property
+    @override
+    def models(self) -> dict[str, ModelSettings]:
+        return self.run.models | {"pivot": self.config.pivot}
+
+    @override
+    def fine_tunings(self, source: SourceSettings) -> dict[str, RunContext]:
+        return self.run.fine_tunings(source)
+
+    @override
+    def fold_models(self, source: SourceSettings) -> list[SourceSettings]:
+        return self.run.fold_models(source)
+
+    @functools.cached_property
+    @override
+    def fingerprints(self) -> dict[str, str]:
+        return self.run.fingerprints | {"pivot": loading.model_fingerprint(self.config.pivot.ref)}
+
+    @functools.cached_property
+    @override
+    def tokenizers(self) -> dict[str, Any]:
+        return self.run.tokenizers  # the pivot's does not change as it learns
+
+
+def preferences_of(run: RunContext) -> Preferences:
+    """Return the settings of a run's preferences. Raises TypeError where it has none."""
+    if run.config.preferences is None:
+        raise TypeError(f"run {run.config.name} has no preferences")
+    return run.config.preferences

@@ -1,0 +1,156 @@
+"""Which answers are compared: pairs of a right and a wrong one to one prompt, drawn by the seed and kept in `pairs`."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from fusion.data.example import Example
+from fusion.responses import example_from_json, example_to_json
+from fusion.runtime import distributed
+from fusion.runtime.artifacts import artifact_key, claim_artifact, fingerprint, mark_complete, write_text
+from fusion.stages.context import CHOSEN
+from fusion.stages.encodings import encode_examples
+from fusion.stages.preferences.answers import JudgedAnswer, judged_answers
+from fusion.stages.prompts import prompt_format
+from fusion.stages.rounds.texts import WRITER
+from fusion.training.preferences import PreferencePair
+
+if TYPE_CHECKING:
+    from fusion.stages.preferences.context import PreferenceContext
+
+REDO = "fusion preferences"
+"""The command that makes again what belongs to preferences."""
+
+Answers = tuple[JudgedAnswer, ...]
+"""The right and the wrong answer of a pair, in this order; behind them a right one of a source, where one is asked for."""
+
+
+def make_pairs(context: PreferenceContext) -> bool:
+    """Choose the pairs and keep their answers; whether there was something to do.
+
+    Raises ValueError where there is none, with how many answers of each domain are right and wrong.
+    """
+    folder, settings, run = context.config.folder / "pairs", context.preferences, context.run
+    rounds = range(1, run.config.rounds.count + 1) if run.config.rounds else ()
+    key = {
+        "answers": artifact_key(run.config.folder / CHOSEN) if run.has_generated_responses else None,
+        "texts": [artifact_key(run.config.folder / "rounds" / str(number) / "texts") for number in rounds],
+        "pairs_per_prompt": settings.pairs_per_prompt,
+        "same_writer": settings.same_writer,
+        "own_answers": context.own_answers,
+        "readers": {name: prompt_format(context, name).key() for name in context.readers},
+        "max_length": context.config.data.max_length,
+        "seed": context.config.seed,
+    }
+    with distributed.main_process_first():
+        if claim_artifact(folder, key, REDO):
+            return False
+        answers = judged_answers(run)
+        pairs = [pair for _, of in _by_prompt(_readable(context, answers)) for pair in _drawn(context, of)]
+        counts = _counts(answers, pairs)
+        if not pairs:
+            said = ", ".join(f"{each['domain']} has {each['right']} right and {each['wrong']}" for each in counts)
+            three = " of the pivot, with a right one of a source," if context.own_answers else ""
+            raise ValueError(
+                f"There is no pair of a right and a wrong answer{three} to one prompt that all can read: {said} wrong "
+                "answers. More of them come from a higher data.responses.samples (with a temperature) or "
+                "rounds.num_generations, or more prompts; or leave preferences out."
+            )
+        write_text(folder / "pairs.json", json.dumps(_to_json(pairs)))
+        mark_complete(folder, counts=counts)
+    return True
+
+
+def read_pairs(context: PreferenceContext) -> tuple[list[Example], list[PreferencePair]]:
+    """Return the answers that `make_pairs` kept, and which of them are pairs."""
+    stored = json.loads((context.config.folder / "pairs" / "pairs.json").read_text())
+    return [example_from_json(each) for each in stored["answers"]], [PreferencePair(*each) for each in stored["pairs"]]
+
+
+def draw_pairs(
+    answers: Sequence[JudgedAnswer], count: int, seed: int, *, same_writer: bool, own_answers: bool
+) -> list[Answers]:
+    """Draw up to `count` pairs among the answers to one prompt; the one first whose answers have been drawn least often.
+
+    With `own_answers` both are the pivot's own, and a right one of a source stands behind them.
+    """
+    ranked = sorted(_possible(answers, same_writer, own_answers), key=lambda pair: _rank(pair, seed))
+    drawn: list[Answers] = []
+    used: Counter[str] = Counter()
+    while ranked and len(drawn) < count:
+        pair = min(ranked, key=lambda each: sum(used[answer.example.id] for answer in each))
+        ranked.remove(pair)
+        used.update(answer.example.id for answer in pair)
+        drawn.append(pair)
+    return drawn
+
+
+def _possible(answers: Sequence[JudgedAnswer], same_writer: bool, own_answers: bool) -> Iterator[Answers]:
+    right, wrong = ([each for each in answers if each.passed == passed] for passed in (True, False))
+    if not own_answers:
+        yield from (pair for pair in itertools.product(right, wrong) if not same_writer or _writer_in_common(pair))
+        return
+    own_right, own_wrong = ([each for each in some if WRITER in each.writers] for some in (right, wrong))
+    of_sources = [each for each in right if each.writers - {WRITER}]
+    yield from (pair for pair in itertools.product(own_right, own_wrong, of_sources) if pair[0] is not pair[2])
+
+
+def _writer_in_common(pair: Answers) -> bool:
+    return bool(pair[0].writers & pair[1].writers)
+
+
+def _rank(pair: Answers, seed: int) -> str:
+    return fingerprint({"pair": [seed, *(answer.example.id for answer in pair)]})
+
+
+def _drawn(context: PreferenceContext, answers: Sequence[JudgedAnswer]) -> list[Answers]:
+    settings = context.preferences
+    how = {"same_writer": settings.same_writer, "own_answers": context.own_answers}
+    return draw_pairs(answers, settings.pairs_per_prompt, context.config.seed, **how)
+
+
+def _by_prompt(answers: Sequence[JudgedAnswer]) -> list[tuple[str, list[JudgedAnswer]]]:
+    found: dict[str, list[JudgedAnswer]] = {}
+    for answer in answers:
+        found.setdefault(answer.example.prompt_id, []).append(answer)
+    return list(found.items())
+
+
+def _readable(context: PreferenceContext, answers: Sequence[JudgedAnswer]) -> list[JudgedAnswer]:
+    """The answers to prompts that have right and wrong ones, as far as every reader can read them whole."""
+    mixed = [each for _, of in _by_prompt(answers) if len({a.passed for a in of}) == 2 for each in of]
+    alike = dataclasses.replace(context)
+    vars(alike).update(
+        train_examples=[each.example for each in mixed]
+    )  # what prompts of sources that look ahead are made of
+    return [each for each in mixed if all(_reads(alike, name, each.example) for name in context.readers)]
+
+
+def _reads(context: PreferenceContext, name: str, example: Example) -> bool:
+    """Whether a model has tokens for an answer and room for all of it: half of one has another probability."""
+    try:
+        return not encode_examples(context, name, [example]).truncated.any()
+    except ValueError:
+        return False
+
+
+def _counts(answers: Sequence[JudgedAnswer], pairs: Sequence[Answers]) -> list[dict[str, Any]]:
+    domains = dict.fromkeys(answer.example.domain for answer in answers)
+    passed = Counter((answer.example.domain, answer.passed) for answer in answers)
+    chosen = Counter(pair[0].example.domain for pair in pairs)
+    return [
+        {"domain": each, "right": passed[each, True], "wrong": passed[each, False], "pairs": chosen[each]}
+        for each in domains
+    ]
+
+
+def _to_json(pairs: Sequence[Answers]) -> dict[str, Any]:
+    answers = {answer.example.id: answer for pair in pairs for answer in pair}
+    place = {id: number for number, id in enumerate(answers)}
+    lines = [example_to_json(each.example, "+".join(sorted(each.writers))) for each in answers.values()]
+    return {"answers": lines, "pairs": [[place[answer.example.id] for answer in pair] for pair in pairs]}
