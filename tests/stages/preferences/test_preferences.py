@@ -148,5 +148,3 @@ def test_where_nothing_is_wrong_the_run_stops_with_how_many_are_right(folder, re
         ValueError, match=r"no pair .* to one prompt that all can read: d0 has \d+ right and \d+, d1 has"
     ):
         pipeline.run(alone, "preferences")
-
-
