@@ -53,7 +53,7 @@ from fusion.stages.lineage import lineage, same_models
 from fusion.stages.merge import fuse_chosen, merge_all
 from fusion.stages.preferences.context import PreferenceContext
 from fusion.stages.preferences.learn import read_answers
-from fusion.stages.preferences.pairs import make_pairs
+from fusion.stages.preferences.pairs import make_pairs, refuse_without_pairs
 from fusion.stages.respond import choose_responses, generate_answers, prepare_checks, response_counts, score_answers
 from fusion.stages.rounds.context import RoundContext
 from fusion.stages.rounds.guard import best_round, score_round
@@ -146,6 +146,7 @@ def respond(context: RunContext) -> None:
         note["skipped"] = not choose_responses(context)
     context.record.update(responses=[asdict(count) for count in response_counts(context)])
     console.print(responses_table(response_counts(context)))
+    refuse_without_pairs(context)
 
 
 def extract(context: RunContext) -> dict[str, Cache]:

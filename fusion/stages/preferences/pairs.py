@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fusion.data.example import Example
-from fusion.responses import example_from_json, example_to_json
+from fusion.responses import PASSES, example_from_json, example_to_json, read_eligibility
 from fusion.runtime import distributed
 from fusion.runtime.artifacts import artifact_key, claim_artifact, fingerprint, mark_complete, write_text
-from fusion.stages.context import CHOSEN
+from fusion.stages.context import CHOSEN, RunContext
 from fusion.stages.encodings import encode_examples
 from fusion.stages.preferences.answers import JudgedAnswer, judged_answers
 from fusion.stages.prompts import prompt_format
@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 
 REDO = "fusion preferences"
 """The command that makes again what belongs to preferences."""
+
+MORE = (
+    "More of both come from a higher data.responses.samples (with a temperature) or rounds.num_generations, or from more "
+    "prompts; or leave preferences out."
+)
+"""The way out where there are no pairs."""
 
 Answers = tuple[JudgedAnswer, ...]
 """The right and the wrong answer of a pair, in this order; behind them a right one of a source, where one is asked for."""
@@ -54,16 +60,28 @@ def make_pairs(context: PreferenceContext) -> bool:
         pairs = [pair for _, of in _by_prompt(_readable(context, answers)) for pair in _drawn(context, of)]
         counts = _counts(answers, pairs)
         if not pairs:
-            said = ", ".join(f"{each['domain']} has {each['right']} right and {each['wrong']}" for each in counts)
+            said = ", ".join(f"{each['right']} and {each['wrong']} in {each['domain']}" for each in counts)
             three = " of the pivot, with a right one of a source," if context.own_answers else ""
             raise ValueError(
-                f"There is no pair of a right and a wrong answer{three} to one prompt that all can read: {said} wrong "
-                "answers. More of them come from a higher data.responses.samples (with a temperature) or "
-                "rounds.num_generations, or more prompts; or leave preferences out."
+                f"There is no pair of a right and a wrong answer{three} to one prompt that all can read. Right and wrong "
+                f"answers: {said}. {MORE}"
             )
         write_text(folder / "pairs.json", json.dumps(_to_json(pairs)))
         mark_complete(folder, counts=counts)
     return True
+
+
+def refuse_without_pairs(run: RunContext) -> None:
+    """Raise ValueError where sources' answers, which are all there will be, can give no pair: before anything is trained."""
+    if run.config.preferences is None or run.config.rounds is not None:
+        return
+    shares = read_eligibility(run.config.folder / CHOSEN / PASSES, run.responding_sources).values()
+    if not any(max(each) > 0 and min(each) < 1 for each in shares):
+        right = sum(min(each) == 1 for each in shares)
+        raise ValueError(
+            f"preferences compares right with wrong answers to one prompt, and no prompt has both: of {len(shares)} prompts "
+            f"all answers to {right} pass their check, and none to the others. {MORE}"
+        )
 
 
 def read_pairs(context: PreferenceContext) -> tuple[list[Example], list[PreferencePair]]:
@@ -77,7 +95,7 @@ def draw_pairs(
 ) -> list[Answers]:
     """Draw up to `count` pairs among the answers to one prompt; the one first whose answers have been drawn least often.
 
-    With `own_answers` both are the pivot's own, and a right one of a source stands behind them.
+    With `own_answers` both are the pivot's own, and a right one of a source stands behind them: another text if there is one.
     """
     ranked = sorted(_possible(answers, same_writer, own_answers), key=lambda pair: _rank(pair, seed))
     drawn: list[Answers] = []
@@ -97,15 +115,15 @@ def _possible(answers: Sequence[JudgedAnswer], same_writer: bool, own_answers: b
         return
     own_right, own_wrong = ([each for each in some if WRITER in each.writers] for some in (right, wrong))
     of_sources = [each for each in right if each.writers - {WRITER}]
-    yield from (pair for pair in itertools.product(own_right, own_wrong, of_sources) if pair[0] is not pair[2])
+    yield from itertools.product(own_right, own_wrong, of_sources)
 
 
 def _writer_in_common(pair: Answers) -> bool:
     return bool(pair[0].writers & pair[1].writers)
 
 
-def _rank(pair: Answers, seed: int) -> str:
-    return fingerprint({"pair": [seed, *(answer.example.id for answer in pair)]})
+def _rank(pair: Answers, seed: int) -> tuple[bool, str]:
+    return pair[0] is pair[-1], fingerprint({"pair": [seed, *(answer.example.id for answer in pair)]})
 
 
 def _drawn(context: PreferenceContext, answers: Sequence[JudgedAnswer]) -> list[Answers]:

@@ -118,7 +118,7 @@ def test_the_order_of_pairs_answers_and_sources_changes_nothing(objective):
     pivot, known = answers(), preferences()
     found, order = values(objective, pivot, known), torch.tensor([2, 0, 1])
     pairs = {name: getattr(known, name)[order] for name in ("chosen", "rejected", "source_chosen")}
-    sources = dict(reversed(known.source_logprobs.items()))
+    sources = dict(reversed(list(known.source_logprobs.items())))
     moved = dataclasses.replace(known, **pairs, source_logprobs=sources)
     torch.testing.assert_close(values(objective, pivot, moved), found[order])
 

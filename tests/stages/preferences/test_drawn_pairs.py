@@ -64,8 +64,10 @@ def test_with_one_writer_both_answers_are_one_models():
 def test_of_three_answers_two_are_the_pivots_and_the_last_a_right_one_of_a_source():
     triples = drawn(100, own_answers=True)
     own_right, own_wrong, of_sources = ["2", "2."], ["5", "11"], ["two", "2"]
-    expected = {t for t in itertools.product(own_right, own_wrong, of_sources) if t[0] != t[2]}
-    assert set(triples) == expected
+    assert set(triples) == set(itertools.product(own_right, own_wrong, of_sources))
+    for seed in range(5):
+        chosen, _, of_source = drawn(1, seed=seed, own_answers=True)[0]
+        assert chosen != of_source
 
 
 @pytest.mark.parametrize("answers", [ANSWERS[:3], ANSWERS[3:], []])

@@ -145,6 +145,6 @@ def test_where_nothing_is_wrong_the_run_stops_with_how_many_are_right(folder, re
         training={"max_steps": 1, "save_strategy": "no"},
     )  # fmt: skip
     with pytest.raises(
-        ValueError, match=r"no pair .* to one prompt that all can read: d0 has \d+ right and \d+, d1 has"
+        ValueError, match=r"no pair .* that all can read. Right and wrong answers: \d+ and \d+ in d0, \d+ and \d+ in d1"
     ):
         pipeline.run(alone, "preferences")
