@@ -9,6 +9,7 @@ from fusion.plan.estimates import BYTES_PER_NUMBER, Planner, RunPlan, StageEstim
 from fusion.plan.flops import forward_flops
 from fusion.plan.inference import extraction_stage, writing_stage
 from fusion.plan.memory import Memory
+from fusion.plan.preferences import preference_stages
 from fusion.plan.response_costs import generation_counts, reading_counts
 from fusion.plan.rounds import round_stages
 from fusion.plan.trainings import (
@@ -50,6 +51,7 @@ def plan(context: RunContext, count: bool = False) -> RunPlan:
         *(training_stage(planner, name, engines[chosen]) for name in names),
         *_merges(planner),
         *round_stages(planner),
+        *preference_stages(planner),
         StageEstimate("fuse", disk=model_bytes(sizes["pivot"], context.config)),
         *_evaluations(planner, names),
     ]

@@ -8,6 +8,7 @@ from fusion.runtime.run_file import RoundsFacts, RunFile
 STRATEGIES = {
     "unified": "the pivot after one training on the texts and on the predictions of all sources at once",
     "pairwise": "the pivot trained once for each source, and the weights of these trainings merged into one model",
+    "preferences": "the model of the step before, which then learned to find right answers likelier than wrong ones",
 }
 """What each way to fuse makes."""
 ROUNDS = "rounds"

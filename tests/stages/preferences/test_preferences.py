@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 
 import pytest
 import torch
@@ -21,11 +22,12 @@ from fusion.training.loss import Loss
 from tests.helpers import runs
 
 ANSWERED = {"kind": "best_source", "max_new_tokens": 5, "truncated": "keep", "fallback": "reference"}
+FINAL = {"kind": "final_answer", "compare": "text"}
 PREFERENCES = {
     "objectives": [
         {"kind": "dpo", "beta": 1.0}, {"kind": "infifpo"}, {"kind": "cross_entropy", "on": "chosen", "weight": 0.1},
     ],
-    "training": {"max_steps": 8, "per_device_train_batch_size": 6, "learning_rate": 1e-3, "save_strategy": "no"},
+    "training": {"max_steps": 8, "per_device_train_batch_size": 6, "learning_rate": 1e-3, "save_steps": 3},
 }  # fmt: skip
 
 
@@ -61,9 +63,7 @@ def references(folder):
 @pytest.fixture(scope="module")
 def run(folder, references):
     """A finished run, up to its preferences."""
-    chosen = config(
-        folder, "small", {"kind": "final_answer", "compare": "text"}, references[0], preferences=PREFERENCES
-    )
+    chosen = config(folder, "small", FINAL, references[0], preferences=PREFERENCES)
     pipeline.run(chosen, "preferences")
     return RunContext(chosen)
 
@@ -138,9 +138,42 @@ def test_a_finished_run_does_nothing_again(run):
     assert [stages[f"preferences: {name}"] for name in ("pair", "pivot reads", "neox reads", "train")] == [True] * 4
 
 
-def test_where_nothing_is_wrong_the_run_stops_with_how_many_are_right(folder, references):
+def test_a_killed_training_ends_with_the_same_weights(run, monkeypatch):
+    from transformers import TrainerCallback
+
+    class Stop(TrainerCallback):
+        def on_step_begin(self, args, state, control, **_):
+            if state.global_step == 4:
+                raise KeyboardInterrupt
+
+    place = run.config.folder / "preferences/train/unified"
+    straight = load_file(place / "model/model.safetensors")
+    for made in place.iterdir():
+        if made.name not in ("key.json", "lock"):
+            shutil.rmtree(made) if made.is_dir() else made.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "training_bar", lambda title: [Stop()])
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.run(run.config, "preferences")
+    assert (place / "checkpoint-3").exists()
+    assert not (place / "model").exists()
+    pipeline.run(run.config, "preferences")
+    again = load_file(place / "model/model.safetensors")
+    assert all(torch.equal(again[name], weight) for name, weight in straight.items())
+
+
+def test_where_nobody_is_right_the_run_stops_before_it_trains(folder):
+    never = [{"prompt": f"number {i}: ", "response": "nobody's", "domain": i % 2} for i in range(16)]
+    write_text(folder / "never.jsonl", "\n".join(map(json.dumps, never)))
+    nobody = config(folder, "nobody", FINAL, str(folder / "never.jsonl"), preferences=PREFERENCES)
+    with pytest.raises(ValueError, match="no prompt has both: of 16 prompts all answers to 0 pass their check"):
+        pipeline.run(nobody, "preferences")
+    assert not (nobody.folder / "train").exists()
+
+
+def test_where_no_writer_is_both_right_and_wrong_the_run_stops_with_how_many_are_right(folder, references):
     alone = config(
-        folder, "alone", {"kind": "final_answer", "compare": "text"}, references[0],
+        folder, "alone", FINAL, references[0],
         preferences={"objectives": [{"kind": "dpo"}], "same_writer": True},
         training={"max_steps": 1, "save_strategy": "no"},
     )  # fmt: skip
