@@ -150,6 +150,14 @@ def test_the_examples_of_eligibility_and_of_soft_labels_are_configurations(tmp_p
     assert (config.weighting, config.objectives) == (recipe.weighting, recipe.objectives)
 
 
+def test_the_example_of_preferences_is_a_configuration(tmp_path):
+    (example,) = re.findall(r"```yaml\n(.*?)```", (DOCS / "preferences.md").read_text(), re.DOTALL)
+    given = yaml.safe_load(example)
+    config = runs.config(tmp_path, data=runs.raw(tmp_path)["data"] | given["data"], preferences=given["preferences"])
+    assert [objective.kind for objective in config.preferences.objectives] == ["dpo", "cross_entropy"]
+    assert config.preferences.training == {"learning_rate": 5e-7, "num_train_epochs": 1}
+
+
 def test_the_example_of_two_answers_to_each_prompt_is_a_configuration(tmp_path):
     (example,) = re.findall(r"```yaml\n(extract: {hidden.*?)```", PAGE, re.DOTALL)
     raw, given = runs.raw(tmp_path), yaml.safe_load(example)
