@@ -52,7 +52,7 @@ from fusion.stages.limits.refuse import refuse_limits, refuse_long_texts, refuse
 from fusion.stages.lineage import lineage, same_models
 from fusion.stages.merge import fuse_chosen, merge_all
 from fusion.stages.preferences.context import PreferenceContext
-from fusion.stages.preferences.learn import read_answers
+from fusion.stages.preferences.learn import read_answers, refuse_unread
 from fusion.stages.preferences.pairs import make_pairs, refuse_without_pairs
 from fusion.stages.respond import choose_responses, generate_answers, prepare_checks, response_counts, score_answers
 from fusion.stages.rounds.context import RoundContext
@@ -270,6 +270,7 @@ def learn_preferences(context: RunContext, _caches: dict[str, Cache]) -> None:
     for name in last.readers:
         with context.record.stage(f"preferences: {name} reads") as note:
             note["skipped"] = not read_answers(last, name)
+    refuse_unread(last)
     with context.record.stage("preferences: train") as note:
         note["skipped"] = not train_one(last, "unified", [], [])
     if distributed.is_main_process():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from fusion.data.example import Example
@@ -26,15 +26,20 @@ class JudgedAnswer:
 
 
 def judged_answers(run: RunContext) -> list[JudgedAnswer]:
-    """Return all answers of a run, each text once. One that was judged differently at different times is left out."""
-    found: dict[str, JudgedAnswer | None] = {}
-    for answer in (*_of_sources(run), *_of_rounds(run)):
+    """Return all answers of a run, each text once."""
+    return each_text_once([*_of_sources(run), *_of_rounds(run)])
+
+
+def each_text_once(answers: Iterable[JudgedAnswer]) -> list[JudgedAnswer]:
+    """Return answers with all who wrote each; a text that was judged differently at different times is left out."""
+    found: dict[str, JudgedAnswer] = {}
+    disputed: set[str] = set()
+    for answer in answers:
         before = found.setdefault(answer.example.id, answer)
-        if before is not None:
-            same = before.passed == answer.passed
-            writers = before.writers | answer.writers
-            found[answer.example.id] = dataclasses.replace(before, writers=writers) if same else None
-    return [answer for answer in found.values() if answer is not None]
+        found[answer.example.id] = dataclasses.replace(before, writers=before.writers | answer.writers)
+        if before.passed != answer.passed:
+            disputed.add(answer.example.id)
+    return [answer for id, answer in found.items() if id not in disputed]
 
 
 def _of_sources(run: RunContext) -> Iterator[JudgedAnswer]:

@@ -9,6 +9,7 @@ from fusion.cache import Cache
 from fusion.data.answer_end import stop_event
 from fusion.stages.extract import cache_writer, checked_cache, extract_one
 from fusion.stages.prompts import prompt_format
+from fusion.stages.requirements import lacking
 from fusion.training.preferences import AnswerSums, PreferenceData, read_answer_sums
 
 if TYPE_CHECKING:
@@ -32,6 +33,15 @@ def _reader(context: PreferenceContext, name: str) -> PreferenceContext:
         return context
     extract = context.config.extract.model_copy(update={"dtype": context.config.dtype})
     return dataclasses.replace(context, config=context.config.model_copy(update={"extract": extract}))
+
+
+def refuse_unread(context: PreferenceContext) -> None:
+    """Raise ValueError where an objective reads what a source did not say of the answers, before anything is trained."""
+    known = {
+        name: Cache(context.config.folder / "cache" / name).known_fields for name in context.readers if name != "pivot"
+    }
+    if missing := lacking(context.config.objectives, context.config.weighting, known):
+        raise ValueError("\n".join(f"preferences.{sentence}" for sentence in missing))
 
 
 def preference_data(context: PreferenceContext) -> PreferenceData:

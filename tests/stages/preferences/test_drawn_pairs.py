@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 
 from fusion.data.example import Example
-from fusion.stages.preferences.answers import JudgedAnswer
+from fusion.stages.preferences.answers import JudgedAnswer, each_text_once
 from fusion.stages.preferences.pairs import draw_pairs
 
 PROMPT = Example(({"role": "user", "content": "1 + 1"},), "", "sums")
@@ -68,6 +68,14 @@ def test_of_three_answers_two_are_the_pivots_and_the_last_a_right_one_of_a_sourc
     for seed in range(5):
         chosen, _, of_source = drawn(1, seed=seed, own_answers=True)[0]
         assert chosen != of_source
+
+
+def test_a_text_has_all_its_writers_and_one_that_was_judged_differently_is_left_out():
+    again = [answer("two", True, "pivot"), answer("5", True, "writer"), answer("7", False, "writer")]
+    found = {each.example.response: each for each in each_text_once([*ANSWERS, *again])}
+    assert found.keys() == {each.example.response for each in ANSWERS} - {"5"}
+    assert found["two"].writers == {"coder", "pivot"}
+    assert found["7"].writers == {"writer"}
 
 
 @pytest.mark.parametrize("answers", [ANSWERS[:3], ANSWERS[3:], []])

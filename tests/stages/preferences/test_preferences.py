@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import shutil
@@ -11,11 +12,14 @@ import torch
 from safetensors.torch import load_file
 
 from fusion import pipeline
+from fusion.cache import Cache
 from fusion.models.head import Head, hidden_states
 from fusion.models.loading import ModelRef, load_model
 from fusion.runtime.artifacts import write_text
 from fusion.stages import respond, train
 from fusion.stages.context import RunContext
+from fusion.stages.preferences import learn, pairs
+from fusion.stages.preferences.answers import JudgedAnswer
 from fusion.stages.preferences.context import PreferenceContext
 from fusion.tokenizers import vocabulary_bytes
 from fusion.training.loss import Loss
@@ -112,6 +116,26 @@ def test_before_the_first_step_nothing_has_moved_and_sources_say_what_their_cach
             *before, end = said[encoded.start - 1 :].tolist()
             assert logprob >= sum(before) + end - 1e-3
             assert known.source_tokens[name][number] == len(encoded.input_ids) - encoded.start
+
+
+def test_an_answer_that_does_not_fit_in_a_readers_tokens_is_in_no_pair(last):
+    example = last.train_examples[0]
+    half = dataclasses.replace(example, response=" ".join([example.response] * 2000))
+    assert pairs._reads(last, "neox", example)
+    assert not pairs._reads(last, "neox", half)
+    prompt = JudgedAnswer(example, frozenset({"neox"}), True), JudgedAnswer(half, frozenset({"neox"}), False)
+    assert [each.example for each in pairs._readable(last, prompt)] == [example]
+    assert pairs._readable(last, prompt[:1]) == [], "with nothing wrong there is nothing to read"
+
+
+def test_a_source_that_does_not_know_every_token_is_refused_before_the_pivot_trains(last, monkeypatch):
+    known = Cache(last.config.folder / "cache" / "neox").known_fields
+    blind = dataclasses.replace(known, gold=known.gold - 3)
+    monkeypatch.setattr(Cache, "known_fields", property(lambda _: blind))
+    with pytest.raises(
+        ValueError, match=r"preferences.objectives\[1\] \(infifpo\) needs .* which 3 of \d+ rows of source neox"
+    ):
+        learn.refuse_unread(last)
 
 
 def test_the_pivot_learns_which_answers_are_right_and_is_the_result(run):
