@@ -58,6 +58,17 @@ def test_a_step_is_of_pairs_and_holds_their_answers(planned, folder):
     assert "evaluate preferences" in planned
 
 
+def test_three_answers_that_stand_together_take_half_as_much_again_as_two(folder):
+    rounds = {"objectives": [{"kind": "group_reward"}], "max_completion_length": 20, "count": 1, "prompts": 4}
+    pair, three = (
+        stages(folder, PREFERENCES | {"objectives": [{"kind": kind}]}, rounds=rounds)["preferences: train"]
+        for kind in ("dpo", "wrpo")
+    )
+    assert three.memory.activations == pytest.approx(1.5 * pair.memory.activations)
+    assert three.tokens == pytest.approx(1.5 * pair.tokens)
+    assert three.steps == pair.steps
+
+
 def test_without_a_source_that_is_asked_the_pivot_alone_reads(folder):
     found = stages(folder, PREFERENCES | {"objectives": [{"kind": "dpo"}]})
     assert [name for name in found if name.endswith(" reads")] == ["preferences: pivot reads"]
