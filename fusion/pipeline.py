@@ -272,7 +272,7 @@ def learn_preferences(context: RunContext, _caches: dict[str, Cache]) -> None:
             note["skipped"] = not read_answers(last, name)
     refuse_unread(last)
     with context.record.stage("preferences: train") as note:
-        note["skipped"] = not train_one(last, "unified", [], [])
+        note["skipped"] = not train_one(last, "unified", [], [], title="preferences")
     if distributed.is_main_process():
         fuse(context)
     distributed.barrier()

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from fusion.config.conflicts import Choices, conflicts
 from fusion.config.data import Data, DataSettings
 from fusion.config.models import SourceSettings
-from fusion.config.rounds.checks import as_a_run, placed, round_mistakes
 from fusion.config.preferences.checks import preference_mistakes
+from fusion.config.rounds.checks import as_a_run, placed, round_mistakes
 from fusion.config.stages import Extract
 from fusion.config.without_effect import without_effect
 from fusion.objectives import AnyObjective, CrossEntropy
@@ -45,7 +45,7 @@ def check(config: Config) -> None:
     )  # fmt: skip
     mistakes = [mistake for rule in (*rules, _rows_hold_what_is_read) if (mistake := _mistake(rule, config))]
     mistakes += [*conflicts(_choices(config)), *without_effect(config), *_rounds(config)]
-    mistakes += preference_mistakes(config)
+    mistakes += [*preference_mistakes(config), *_preferences(config)]
     if mistakes:
         raise ValueError("\n".join(mistakes))
 
@@ -65,6 +65,16 @@ def _rounds(config: Config) -> Iterator[str]:
             if not data.as_raw_text and (mistake := _checked_alone(f"data.train[{number}]", data)):
                 yield mistake
     yield from round_mistakes(config, rounds)
+
+
+def _preferences(config: Config) -> Iterator[str]:
+    """What is right for the run's training is right for that of preferences."""
+    if config.preferences is None or not config.preferences.training:
+        return
+    alike = config.model_copy(update={"training": config.training | config.preferences.training})
+    for rule in (_engine, _whole):
+        if (mistake := _mistake(rule, alike)) is not None and mistake != _mistake(rule, config):
+            yield mistake.replace("training.", "preferences.training.")
 
 
 def _mistake(rule: Callable[[Config], None], config: Config) -> str | None:
@@ -315,6 +325,7 @@ def _validated(config: Config) -> None:
         )
     given = {"training": config.training}
     given |= {"rounds.training": config.rounds.training} if config.rounds else {}
+    given |= {"preferences.training": config.preferences.training} if config.preferences else {}
     given |= {f"sources.{s.name}.fine_tune.training": s.fine_tune.training for s in config.sources if s.fine_tune}
     for place, arguments in given.items() if not data.validation else ():
         if named := [name for name in EVAL_ARGUMENTS if name in arguments and arguments[name] != "no"]:

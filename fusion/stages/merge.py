@@ -18,7 +18,7 @@ from fusion.runtime.syncing import sync, sync_folder
 from fusion.runtime.unfinished import unfinished_path
 from fusion.stages.context import RunContext
 from fusion.stages.prompts import prompt_format
-from fusion.stages.rounds.kept import REDO, result_folder
+from fusion.stages.rounds.kept import PREFERENCES, REDO, ROUNDS, result_folder
 from fusion.stages.train import pivot_ends
 from fusion.training import MERGED, pairwise_name
 
@@ -48,7 +48,7 @@ def fuse_chosen(context: RunContext) -> bool:
     chosen = result_folder(context.config, context.config.fused)
     folder = context.config.folder / "fused"
     lineage = {"from": context.config.fused, "made": artifact_key(chosen), "models": context.fingerprints}
-    if _is_fused(folder, lineage, REDO if context.config.rounds else "fusion merge"):
+    if _is_fused(folder, lineage, _redo(context.config.fused)):
         return False
     with unfinished_path(folder) as aside:
         shutil.copytree(
@@ -65,6 +65,11 @@ def fuse_chosen(context: RunContext) -> bool:
         aside.replace(folder)
         sync(folder.parent)
     return True
+
+
+def _redo(fused: str) -> str:
+    """The command that makes the fused model again."""
+    return {ROUNDS: REDO, PREFERENCES: "fusion preferences"}.get(fused, "fusion merge")
 
 
 def _is_fused(folder: Path, lineage: dict[str, Any], redo: str) -> bool:

@@ -10,7 +10,7 @@ from tests.helpers import runs
 DPO = {"objectives": [{"kind": "dpo"}]}
 ANSWERED = {"kind": "best_source", "max_new_tokens": 5}
 FINAL = {"kind": "final_answer", "compare": "text"}
-ROUNDS = {"objectives": [{"kind": "group_reward"}]}
+ROUNDS = {"objectives": [{"kind": "group_reward"}], "replay": 0.0}
 
 
 def config(folder, preferences=DPO, responses=ANSWERED, check=FINAL, **changes):
@@ -38,9 +38,9 @@ MISTAKES = {
     "nobody writes any; let sources answer": {"responses": None, "check": {"kind": "ended"}},
     "no answer that ended is wrong; choose a check": {"check": {"kind": "ended"}},
     "nothing that compares two answers; add dpo": {
-        "preferences": {"objectives": [{"kind": "dpo", "weight": 0}, {"kind": "cross_entropy", "on": "chosen"}]}
+        "preferences": {"objectives": [{"kind": "dpo", "weight": 0}, {"kind": "cross_entropy", "part": "chosen"}]}
     },
-    r"preferences.objectives\[1\] \(cross_entropy\) would teach wrong answers as well as right ones; set on: chosen": {
+    r"preferences.objectives\[1\] \(cross_entropy\) would teach wrong answers as well as right ones; set part: chosen": {
         "preferences": {"objectives": [{"kind": "dpo"}, {"kind": "cross_entropy"}]}
     },
     r"preferences.objectives\[0\] \(forward_kl\) would teach wrong answers as well as right ones; leave it out": {
@@ -50,14 +50,20 @@ MISTAKES = {
     "wrpo's pairs are the pivot's own anyway; leave it out": {
         "preferences": {"objectives": [{"kind": "wrpo"}], "same_writer": True}, "rounds": ROUNDS,
     },
+    "leave out preferences.training.gradient_accumulation_steps": {
+        "preferences": DPO | {"training": {"gradient_accumulation_steps": 2}}, "engine": {"global_batch_size": 8},
+    },
+    "preferences.training.eval_strategy says when validation examples are read": {
+        "preferences": DPO | {"training": {"eval_strategy": "epoch"}},
+    },
     r"objectives\[0\] \(dpo\) is about right and wrong answers .* belongs under preferences.objectives": {
         "preferences": None, "objectives": [{"kind": "dpo"}],
     },
-    r"objectives\[0\] \(cross_entropy\) with on: chosen is about right and wrong answers": {
-        "preferences": None, "objectives": [{"kind": "cross_entropy", "on": "chosen"}],
+    r"objectives\[0\] \(cross_entropy\) with part: chosen is about right and wrong answers": {
+        "preferences": None, "objectives": [{"kind": "cross_entropy", "part": "chosen"}],
     },
     r"rounds.objectives\[0\] \(infifpo\) is about right and wrong answers": {
-        "preferences": None, "rounds": {"objectives": [{"kind": "infifpo"}]},
+        "preferences": None, "rounds": {"objectives": [{"kind": "infifpo"}], "replay": 0.0},
     },
 }  # fmt: skip
 

@@ -59,7 +59,13 @@ def test_a_step_is_of_pairs_and_holds_their_answers(planned, folder):
 
 
 def test_three_answers_that_stand_together_take_half_as_much_again_as_two(folder):
-    rounds = {"objectives": [{"kind": "group_reward"}], "max_completion_length": 20, "count": 1, "prompts": 4}
+    rounds = {
+        "objectives": [{"kind": "group_reward"}],
+        "max_completion_length": 20,
+        "count": 1,
+        "prompts": 4,
+        "replay": 0.0,
+    }
     pair, three = (
         stages(folder, PREFERENCES | {"objectives": [{"kind": kind}]}, rounds=rounds)["preferences: train"]
         for kind in ("dpo", "wrpo")

@@ -18,7 +18,7 @@ from fusion.objectives import AnyObjective
 from fusion.runtime.artifacts import artifact_key, fingerprint
 from fusion.stages.context import RunContext
 from fusion.stages.preferences.learn import preference_data
-from fusion.stages.preferences.pairs import read_pairs
+from fusion.stages.preferences.pairs import REDO, read_pairs
 from fusion.stages.rounds.kept import result_folder
 from fusion.training.preferences import PreferenceData, PreferencePair
 
@@ -83,6 +83,11 @@ class PreferenceContext(RunContext):
     @override
     def preference_data(self) -> PreferenceData:
         return preference_data(self)
+
+    @property
+    @override
+    def redo_training(self) -> str:
+        return REDO
 
     @property
     @override

@@ -13,6 +13,7 @@ from fusion.data.example import Example
 from fusion.responses import PASSES, example_from_json, example_to_json, read_eligibility
 from fusion.runtime import distributed
 from fusion.runtime.artifacts import artifact_key, claim_artifact, fingerprint, mark_complete, write_text
+from fusion.runtime.console import console
 from fusion.stages.context import CHOSEN, RunContext
 from fusion.stages.encodings import encode_examples
 from fusion.stages.preferences.answers import JudgedAnswer, judged_answers
@@ -68,6 +69,8 @@ def make_pairs(context: PreferenceContext) -> bool:
             )
         write_text(folder / "pairs.json", json.dumps(_to_json(pairs)))
         mark_complete(folder, counts=counts)
+        for each in counts:
+            console.print("  {domain}: {pairs} pairs of {right} right and {wrong} wrong answers".format(**each))
     return True
 
 

@@ -30,7 +30,7 @@ ANSWERED = {"kind": "best_source", "max_new_tokens": 5, "truncated": "keep", "fa
 FINAL = {"kind": "final_answer", "compare": "text"}
 PREFERENCES = {
     "objectives": [
-        {"kind": "dpo", "beta": 1.0}, {"kind": "infifpo"}, {"kind": "cross_entropy", "on": "chosen", "weight": 0.1},
+        {"kind": "dpo", "beta": 1.0}, {"kind": "infifpo"}, {"kind": "cross_entropy", "part": "chosen", "weight": 0.1},
     ],
     "training": {"max_steps": 8, "per_device_train_batch_size": 6, "learning_rate": 1e-3, "save_steps": 3},
 }  # fmt: skip

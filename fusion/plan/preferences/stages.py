@@ -8,11 +8,10 @@ from pathlib import Path
 
 from typing_extensions import override
 
-from fusion.cache.codec import bytes_per_row
 from fusion.config import Preferences, preference_config
-from fusion.plan import memory
-from fusion.plan.estimates import BYTES_PER_NUMBER, Planner, StageEstimate
-from fusion.plan.flops import Counts, forward_flops
+from fusion.plan.estimates import Planner, StageEstimate
+from fusion.plan.flops import Counts
+from fusion.plan.inference import extraction_stage
 from fusion.plan.trainings import checkpoints_activations, configured_engine, training_memory, training_stage
 from fusion.stages.context import RunContext
 
@@ -94,16 +93,14 @@ def preference_stages(planner: Planner) -> list[StageEstimate]:
 
 
 def _read(planner: PreferencePlanner, name: str) -> StageEstimate:
-    extract, counts, vocabulary = planner.config.extract, planner.counts(name, once=True), planner.vocabulary(name)
-    k = 1 if name == "pivot" else min(int(extract.top_k), vocabulary)
-    disk = round(counts.rows * bytes_per_row(k, extract.resolved_value_format, vocabulary, 0))
-    found = StageEstimate(f"preferences: {name} reads", counts.examples, counts.tokens, disk=disk)
-    if name not in planner.sizes:  # runs behind a server, not here
-        return found
-    size, dtype = planner.sizes[name], planner.config.dtype if name == "pivot" else extract.resolved_dtype
-    at_once = max(extract.batch_tokens, counts.longest)
-    process = memory.extraction(size, at_once, BYTES_PER_NUMBER[dtype], planner.read_logits(name))
-    return dataclasses.replace(found, memory=process, flops=forward_flops(size, counts))
+    reader = planner
+    if name == "pivot":  # it reads as it is trained
+        extract = planner.config.extract.model_copy(update={"dtype": planner.config.dtype})
+        context = dataclasses.replace(planner.context, config=planner.config.model_copy(update={"extract": extract}))
+        if not planner.from_settings:
+            vars(context).update(tokenizers=planner.context.tokenizers)
+        reader = dataclasses.replace(planner, context=context)
+    return extraction_stage(reader, f"preferences: {name} reads", name)
 
 
 def _train(planner: PreferencePlanner) -> StageEstimate:
