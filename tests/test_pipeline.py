@@ -309,3 +309,13 @@ def test_untouched_models_need_not_be_measured(folder, tmp_path):
     )
     finished = pipeline.run(config, "evaluate")
     assert [place.name for place in (finished / "eval").iterdir()] == ["unified"]
+
+
+@pytest.mark.parametrize(
+    "name", ["fused/config.json", "fused/tokenizer.json", "train/pairwise/merged/base/tokenizer.json"]
+)
+def test_files_that_were_emptied_are_made_again(folder, finished, name):
+    whole = (finished / name).read_bytes()
+    (finished / name).write_bytes(b"")
+    pipeline.run(runs.config(folder, strategies=["unified", "pairwise"]), "merge")
+    assert (finished / name).read_bytes() == whole

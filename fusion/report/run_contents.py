@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from fusion.core.overlay import Overlay
 from fusion.runtime.run_file import Helping, RunFile
+from fusion.runtime.run_record import RunRecord
 from fusion_eval.results import Result, format_mistakes
 
 Log = list[dict[str, int | float | None]]
@@ -61,6 +62,7 @@ def read_run(run: Path) -> RunContents:
     path = run / "run.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing, so {run} is not the folder of a run. Give the folder of a run.")
+    RunRecord(run).read()  # refuses one that is not as it was written
     facts = _read(path, RunFile)
     config = run / "config.yaml"
     return RunContents(
@@ -113,6 +115,10 @@ def _read(path: Path, kind: Any) -> Any:
     try:
         return TypeAdapter(kind).validate_python(json.loads(path.read_text(encoding="utf-8")))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON ({error}). It may be half written; run the stage again.") from error
+        raise ValueError(f"{path} is not JSON ({error}). {_again(path)}") from error
     except ValidationError as error:
-        raise ValueError(f"{path} cannot be used:{format_mistakes(error)}") from error
+        raise ValueError(f"{path} cannot be used:{format_mistakes(error)}\n{_again(path)}") from error
+
+
+def _again(path: Path) -> str:
+    return f"Delete {path} and run the same command again: what is finished is kept."

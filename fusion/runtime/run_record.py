@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from typing import Any
 from fusion.core.system_errors import naming
 from fusion.core.text_files import read_object
 from fusion.runtime import distributed
-from fusion.runtime.artifacts import write_json
+from fusion.runtime.artifacts import CHECKSUM, fingerprint, write_json
 from fusion.runtime.console import console
 from fusion.runtime.locks import exclusive
 
@@ -38,16 +39,25 @@ class RunRecord:
             yield
 
     def read(self) -> dict[str, Any]:
-        """The contents of run.json; empty before the first stage has run."""
+        """The contents of run.json; empty before the first stage. Raises ValueError where it is not as it was written."""
         file = self.folder / "run.json"
-        return read_object(file) if file.exists() else {}
+        if not file.exists():
+            return {}
+        way_out = f"delete {file} and run the same command again: what is finished is kept"
+        found = read_object(file, way_out)
+        if (mark := found.pop(CHECKSUM, None)) is not None and mark != fingerprint(found):
+            raise ValueError(f"{file} is not as it was written, it was damaged or edited; {way_out}.")
+        return found
 
     def update(self, **entries: Any) -> None:
         """Set entries of run.json and keep all others; the main process writes, the others do nothing."""
         if not distributed.is_main_process():
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(self.folder / "run.json", self.read() | entries)
+        whole = json.loads(
+            json.dumps(self.read() | entries)
+        )  # as it will be read: a tuple is a list, a number a key's text
+        write_json(self.folder / "run.json", whole | {CHECKSUM: fingerprint(whole)})
 
     @contextmanager
     def stage(self, name: str) -> Iterator[dict[str, Any]]:

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from fusion.core.text_files import read_object
+from fusion.core.text_files import read_json, read_object
 from fusion.data.exported_template import exported_template, write_template
 from fusion.merging.files.stream import merge
 from fusion.models.export import complete_export, save_weights
@@ -39,7 +39,7 @@ def merge_all(context: RunContext) -> bool:
         models = [part / "model" for part in parts]
         shutil.rmtree(folder / "model", ignore_errors=True)  # it is damaged, or the folder would be marked as complete
         merge(folder / "base", models, context.config.merge, folder / "model", progress=progress)
-    mark_complete(folder, ["model"])
+    mark_complete(folder, ["base", "model"])
     return True
 
 
@@ -82,7 +82,18 @@ def _is_fused(folder: Path, lineage: dict[str, Any], redo: str) -> bool:
         return False
     states = existing.pop("files", None)
     refuse_other_key(folder, existing, lineage, redo)
-    damage = damaged_files(folder, states, contents=True)
+    damage = damaged_files(folder, states, contents=True) | _broken_json(folder)
     for problem in damage.values():
         show([f"{folder}: {problem}; it is made again"])
     return not damage
+
+
+def _broken_json(folder: Path) -> dict[str, str]:
+    """What is wrong with the JSON files that people may edit, by name: one that was emptied or cut off is no edit."""
+    found: dict[str, str] = {}
+    for file in sorted(folder.glob("*.json")):
+        try:
+            read_json(file)
+        except ValueError:
+            found[file.name] = f"{file.name} is not JSON"
+    return found

@@ -146,7 +146,7 @@ def write_config(file: Path, *, rounds: bool = False, **changes: Any) -> dict[st
     if rounds:
         raw["rounds"] = {
             "count": 2, "prompts": 4, "num_generations": 2, "max_completion_length": 6, "replay": 0.5,
-            "objectives": [{"kind": "forward_kl"}], "training": {"max_steps": 2},
+            "objectives": [{"kind": "forward_kl"}, {"kind": "cross_entropy", "part": "replay"}], "training": {"max_steps": 2},
         }  # fmt: skip
         validation = runs.write_data(file.parent, "validation.jsonl", 2, start=300)
         raw["data"]["validation"] = [{"path": validation, "domain": "d0", "where": {"domain": 0}}]
