@@ -30,7 +30,7 @@ lost. It is generated (the last line says how), and holds what was run once by h
 every build.
 
 **How it is tried.** A run of three tiny models goes through all stages: respond, extract, train (three trainings), merge,
-fuse, evaluate, report. In a copy of it one fault is made at a seeded moment, and the same command is given again. A try is
+rounds where it has them, fuse, evaluate, report. In a copy of it one fault is made at a seeded moment, and the same command is given again. A try is
 right if the command then ends well, every weight, cached row, answer and result is *byte for byte* that of a run nothing
 happened to, and no unfinished file is left. Where damage is refused, the sentence must name what to delete, and after
 deleting it the same must hold. A *file event* is any call that opens a file for writing, renames, syncs, makes a folder or
@@ -38,8 +38,7 @@ deletes.
 
 Not compared are times and what holds them, pictures, checkpoints (their number is limited) and the order of keys in logs.
 
-The series ran while faults that it found were being mended, so not over one state of the code; a try that had found one was run
-again afterwards, and its second outcome is counted.
+All tries ran over one state of the code. Some of the runs go on in two rounds, in which the pivot writes and its sources read.
 
 | fault | where (tries) | tries | lost or wrong | ended with a sentence first, such as | command |
 | --- | --- | ---: | ---: | --- | --- |
