@@ -113,10 +113,15 @@ def main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults.reliability")
     parser.add_argument("logs", nargs="+", type=Path)
     parser.add_argument("--write", type=Path)
+    parser.add_argument("--rounds", type=Path, action="append", default=[], help="A log of kills --rounds.")
     given = parser.parse_args(words)
-    tries = read(given.logs)
+    tries, in_rounds = read(given.logs), read(given.rounds)
     counts = Counter(COMMANDS.get(one["kind"], "tests.faults.kills") for one in tries)
     commands = [f"    python -m {name} {count} --log FILE" for name, count in sorted(counts.items())]
+    if in_rounds:
+        first = min(one["number"] for one in in_rounds)
+        commands.append(f"    python -m tests.faults.kills {len(in_rounds)} --rounds --from {first} --log FILE")
+    tries += in_rounds
     commands += ["    python -m tests.faults.reliability FILE --write docs/reliability.md"]
     text = page(tries, commands)
     given.write.write_text(text) if given.write else print(text)
