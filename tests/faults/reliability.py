@@ -30,11 +30,11 @@ lost. It is generated (the last line says how), and holds what was run once by h
 every build.
 
 **How it is tried.** A run of three tiny models goes through all stages: respond, extract, train (three trainings), merge,
-rounds where it has them, fuse, evaluate, report. In a copy of it one fault is made at a seeded moment, and the same command is given again. A try is
-right if the command then ends well, every weight, cached row, answer and result is *byte for byte* that of a run nothing
-happened to, and no unfinished file is left. Where damage is refused, the sentence must name what to delete, and after
-deleting it the same must hold. A *file event* is any call that opens a file for writing, renames, syncs, makes a folder or
-deletes.
+rounds where it has them, fuse, evaluate, report. In a copy of it one fault is made at a seeded moment, and the same command
+is given again. A try is right if the command then ends well, every weight, cached row, answer and result is *byte for byte*
+that of a run nothing happened to, and no unfinished file is left. Where damage is refused, the sentence must name what to
+delete, and after deleting it the same must hold. A *file event* is any call that opens a file for writing, renames, syncs,
+makes a folder or deletes.
 
 Not compared are times and what holds them, pictures, checkpoints (their number is limited) and the order of keys in logs.
 
