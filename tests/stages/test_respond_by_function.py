@@ -43,7 +43,7 @@ def test_the_function_decides_by_columns_of_the_data(judged):
 
 
 def test_a_run_that_is_started_again_judges_nothing(folder, judged, monkeypatch):
-    monkeypatch.setattr(respond, "_checked", None)
+    monkeypatch.setattr(respond, "judged_responses", None)
     pipeline.run(config(folder), "respond")
 
 
