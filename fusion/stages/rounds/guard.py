@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from fusion.data.answer_end import trained_ends
+from fusion.data.chat_tokens import Prompt
 from fusion.data.example import Example
 from fusion.models import loading
 from fusion.responses import EndedCheck, ResponseStore
 from fusion.responses.base import Check
-from fusion.responses.rollouts import read_rollout
+from fusion.responses.rollouts import Rollout, read_rollout
 from fusion.runtime.run_file import RoundScore
 from fusion.stages.context import RunContext
 from fusion.stages.prompts import prompt_formats
@@ -34,7 +35,7 @@ def score_round(run: RunContext, number: int, model: Path) -> tuple[list[RoundSc
     key = {**answering_key(context, WRITER, encoded), "decoding": asdict(decoding)}
     store = ResponseStore(folder, key, list(prompts), shard_size=PROMPTS_AT_ONCE, redo=REDO)
     did = write_answers(context, WRITER, store, encoded, decoding, lambda _, completion: list(completion.ids))
-    return _scores(context, store.read()), did
+    return _scores(context, store.read(), encoded), did
 
 
 def _with_pivot(run: RunContext, model: Path) -> RunContext:
@@ -45,16 +46,15 @@ def _with_pivot(run: RunContext, model: Path) -> RunContext:
     return context
 
 
-def _scores(context: RunContext, answers: Mapping[str, Any]) -> list[RoundScore]:
+def _scores(context: RunContext, answers: Mapping[str, Any], prompts: Mapping[str, Prompt]) -> list[RoundScore]:
     domains = list(dict.fromkeys(example.domain for example in context.validation_examples))
-    return [_score(context, domain, answers) for domain in domains]
+    rollouts = {id: _rollouts(context, id, answers[id], prompts[id]) for id in answers}
+    return [_score(context, domain, rollouts) for domain in domains]
 
 
-def _score(context: RunContext, domain: str, answers: Mapping[str, Any]) -> RoundScore:
+def _score(context: RunContext, domain: str, rollouts: Mapping[str, list[Rollout]]) -> RoundScore:
     examples = [example for example in context.validation_examples if example.domain == domain]
-    judged = [
-        judge(example, *_compared(context, example), _rollouts(context, example, answers)) for example in examples
-    ]
+    judged = [judge(each, *_compared(context, each), rollouts[each.prompt_id]) for each in examples]
     texts = [text for each in judged for text in each]
     return RoundScore(
         domain,
@@ -70,10 +70,12 @@ def _score(context: RunContext, domain: str, answers: Mapping[str, Any]) -> Roun
     )
 
 
-def _rollouts(context: RunContext, example: Example, answers: Mapping[str, Any]) -> list[Any]:
+def _rollouts(context: RunContext, id: str, written: Sequence[Sequence[int]], prompt: Prompt) -> list[Rollout]:
+    """Read answers as those to training prompts are read: without the space that belongs to the prompt."""
+    example = next(each for each in context.validation_examples if each.prompt_id == id)
     tokenizer, form = context.tokenizers[WRITER], prompt_formats(context, WRITER)(example, example.messages)
     ends = trained_ends(tokenizer, form)
-    return [read_rollout(tokenizer, ids, ends, form.stop_texts, "") for ids in answers[example.prompt_id]]
+    return [read_rollout(tokenizer, ids, ends, form.stop_texts, prompt.lead) for ids in written]
 
 
 def _compared(context: RunContext, example: Example) -> tuple[Example, Check]:
