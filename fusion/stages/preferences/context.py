@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any
 
 from typing_extensions import override
 
-from fusion.config import ModelSettings, Preferences, SourceSettings, preference_config
+from fusion.config import Preferences, preference_config
 from fusion.data.example import Example
-from fusion.models import loading
 from fusion.objectives import AnyObjective
 from fusion.runtime.artifacts import artifact_key, fingerprint
 from fusion.stages.context import RunContext
 from fusion.stages.preferences.learn import preference_data
 from fusion.stages.preferences.pairs import REDO, read_pairs
 from fusion.stages.rounds.kept import result_folder
+from fusion.stages.rounds.later_step import LaterStep
 from fusion.training.preferences import PreferenceData, PreferencePair
 
 
 @dataclass(frozen=True, eq=False)
-class PreferenceContext(RunContext):
+class PreferenceContext(LaterStep):
     """The same stages on right and wrong answers: who reads them is extracted, and one training follows."""
-
-    run: RunContext = field(default=cast(RunContext, None))
-    """The run that it is the last step of."""
 
     @staticmethod
     def of(run: RunContext) -> PreferenceContext:
@@ -66,16 +62,6 @@ class PreferenceContext(RunContext):
     def train_examples(self) -> list[Example]:
         return self._kept[0]
 
-    @functools.cached_property
-    @override
-    def extracted_examples(self) -> list[Example]:
-        return self.train_examples
-
-    @functools.cached_property
-    @override
-    def training_indices(self) -> list[int]:
-        return list(range(len(self.train_examples)))
-
     @override
     def objectives(self, *, learns_from_sources: bool) -> Sequence[AnyObjective]:
         return self.preferences.objectives
@@ -95,34 +81,6 @@ class PreferenceContext(RunContext):
         read = {name: artifact_key(self.config.folder / "cache" / name) for name in self.readers}
         pairs = [dataclasses.astuple(pair) for pair in self.pairs]
         return {"preferences": fingerprint({"pairs": pairs, "read": read})}
-
-    @functools.cached_property
-    @override
-    def date(self) -> datetime.date:
-        return self.run.date
-
-    @functools.cached_property
-    @override
-    def models(self) -> dict[str, ModelSettings]:
-        return self.run.models | {"pivot": self.config.pivot}
-
-    @override
-    def fine_tunings(self, source: SourceSettings) -> dict[str, RunContext]:
-        return self.run.fine_tunings(source)
-
-    @override
-    def fold_models(self, source: SourceSettings) -> list[SourceSettings]:
-        return self.run.fold_models(source)
-
-    @functools.cached_property
-    @override
-    def fingerprints(self) -> dict[str, str]:
-        return self.run.fingerprints | {"pivot": loading.model_fingerprint(self.config.pivot.ref)}
-
-    @functools.cached_property
-    @override
-    def tokenizers(self) -> dict[str, Any]:
-        return self.run.tokenizers  # the pivot's does not change as it learns
 
 
 def preferences_of(run: RunContext) -> Preferences:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
@@ -23,6 +22,7 @@ from fusion.responses import PASSES, AnyCheck, read_eligibility
 from fusion.runtime.artifacts import artifact_key, fingerprint
 from fusion.stages.context import CHOSEN, RunContext
 from fusion.stages.rounds.kept import REDO
+from fusion.stages.rounds.later_step import LaterStep
 from fusion.stages.rounds.learn import WEAKER, rollout_data, weaker_relatives
 from fusion.stages.rounds.prompts import draw_prompts
 from fusion.stages.rounds.texts import WrittenText, encode_for_source, encode_written, read_texts
@@ -35,11 +35,9 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class RoundContext(RunContext):
+class RoundContext(LaterStep):
     """A round: its pivot is the model that the round before left, its examples are what that model wrote."""
 
-    run: RunContext = field(default=cast(RunContext, None))
-    """The run that it is a round of."""
     number: int = 1
     """1 for the first."""
     reader: str | None = None
@@ -121,16 +119,6 @@ class RoundContext(RunContext):
         written = [text.example for text in self.read]
         return [*written, *(self.run.train_examples[at] for at in self.replayed)] if self.with_replay else written
 
-    @functools.cached_property
-    @override
-    def extracted_examples(self) -> list[Example]:
-        return self.train_examples
-
-    @functools.cached_property
-    @override
-    def training_indices(self) -> list[int]:
-        return list(range(len(self.train_examples)))
-
     @functools.cache  # noqa: B019  (a context lives as long as its run)
     @override
     def encoded(self, name: str) -> EncodedTexts:
@@ -190,15 +178,10 @@ class RoundContext(RunContext):
 
     @functools.cached_property
     @override
-    def date(self) -> datetime.date:
-        return self.run.date
-
-    @functools.cached_property
-    @override
     def models(self) -> dict[str, ModelSettings]:
         if self.rounds.learn_from == "pairwise":
             return {"pivot": self.config.pivot, **{source.name: source for source in self.config.sources}}
-        return self.run.models | {"pivot": self.config.pivot}
+        return {**self.run.models, "pivot": self.config.pivot}
 
     @functools.cached_property
     def reads_alone(self) -> dict[str, SourceSettings]:
@@ -229,7 +212,7 @@ class RoundContext(RunContext):
     def tokenizers(self) -> dict[str, Any]:
         if self.rounds.learn_from == "pairwise":
             return dict.fromkeys(self.models, self.run.tokenizers["pivot"])
-        return self.run.tokenizers  # the pivot's does not change as it learns
+        return self.run.tokenizers
 
 
 def rounds_of(run: RunContext) -> Rounds:
