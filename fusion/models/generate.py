@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from fusion.data.batching import length_grouped_batches
 from fusion.data.prompt_format import PromptFormat
 from fusion.models.head.forward import without_router_loss
 from fusion.models.neutral_generation import neutral_generation_config
+from fusion.models.shared_prefix import SharedPrefix, prefix_groups
 from fusion.tokenizers import decode_text
 
 
@@ -73,12 +74,12 @@ def generate(
     stopping = {"stop_strings": list(stop), "tokenizer": tokenizer} if stop else {}
     with neutral_generation_config(model), torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
         torch.manual_seed(settings.seed_for(prompts))
-        for batch in length_grouped_batches([count * (len(prompt) + room) for prompt in prompts], batch_tokens):
-            ids, mask = _pad_left([prompts[i] for i in batch], pad, model.device)
+        for batch, shared in _batches(model, prompts, count, room, batch_tokens):
+            ids, mask = _pad_left([prompts[i] for i in batch for _ in range(count)], pad, model.device)
             out = model.generate(
-                input_ids=ids, attention_mask=mask, max_new_tokens=room, num_return_sequences=count,
+                input_ids=ids, attention_mask=mask, max_new_tokens=room,
                 eos_token_id=list(eos_token_id) or None, pad_token_id=pad, **mode, **stopping,
-                **without_router_loss(model),
+                **without_router_loss(model), **(shared.inputs((mask == 0).sum(1)) if shared else {}),
             )[:, ids.shape[1] :]  # fmt: skip
             for number, written in enumerate(out.tolist()):
                 ids, ended = _until_end(written, eos_token_id)
@@ -86,6 +87,15 @@ def generate(
                 completions[batch[number // count]].append(cut_at_stop(whole, stop))
             progress(len(batch))
     return completions
+
+
+def _batches(
+    model: Any, prompts: Sequence[Sequence[int]], count: int, room: int, tokens: int
+) -> Iterator[tuple[list[int], SharedPrefix | None]]:
+    """Yield the numbers of prompts that are answered together, and what they begin with where that has been read."""
+    for group, shared in prefix_groups(model, prompts, [len(prompt) - 1 for prompt in prompts]):
+        for batch in length_grouped_batches([count * (len(prompts[i]) + room) for i in group], tokens):
+            yield [group[i] for i in batch], shared
 
 
 def cut_at_stop(completion: Completion, stop: Sequence[str]) -> Completion:

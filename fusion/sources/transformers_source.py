@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -18,6 +18,7 @@ from fusion.data.encode import Encoded
 from fusion.models.generate import Completion, GenerationSettings, eos_token_ids, generate
 from fusion.models.head import Head, hidden_states, module_below_head
 from fusion.models.loading import load_model, vocabulary_size
+from fusion.models.shared_prefix import SharedPrefix, prefix_groups
 from fusion.sources.base import Backend, Progress, SourceRequest
 from fusion.sources.sampling import RandomSampling
 
@@ -40,7 +41,7 @@ class Transformers(Backend):
             below = module_below_head(model)
             below.forward = torch.compile(below.forward, dynamic=True)
         k, autocast = min(request.k, head.vocabulary), getattr(torch, request.autocast) if request.autocast else None
-        head = dataclasses.replace(head.for_frozen_model(), autocast=autocast)
+        head = replace(head.for_frozen_model(), autocast=autocast)
         return TransformersSource(model, head, k, request.batch_tokens, request.sampling, request.hidden)
 
     @override
@@ -95,23 +96,48 @@ class TransformersSource:
     def rows(self, texts: Sequence[Encoded], progress: Progress | None = None) -> LogitRows:
         """See `Source.rows`; numbers are float32, on the CPU."""
         done: dict[int, LogitRows] = {}
-        for batch in length_grouped_batches([len(text.input_ids) for text in texts], self.batch_tokens):
-            chosen = [texts[i] for i in batch]
-            inputs, hidden_index, positions = pad_texts(chosen, self.model.device)
-            with torch.autocast(self.model.device.type, self.head.autocast, enabled=self.head.autocast is not None):
-                hidden = hidden_states(self.model, **inputs).flatten(0, 1)[hidden_index]
-            rows = self._head_rows(hidden, positions, chosen)
-            rows = dataclasses.replace(rows, hidden=hidden.half() if self.keep_hidden else None).to("cpu")
-            rows = impossible_ids_left_out(rows)
-            for number, i in enumerate(batch):
-                text_rows = rows.select(rows.example == number)
-                done[i] = dataclasses.replace(text_rows, example=torch.full_like(text_rows.example, i))
-            if progress is not None:
-                progress(sum(len(text.input_ids) for text in chosen))
+        with self._autocast():
+            for group, shared in prefix_groups(self.model, [t.input_ids for t in texts], [t.start - 1 for t in texts]):
+                for batch in length_grouped_batches([len(texts[i].input_ids) for i in group], self.batch_tokens):
+                    numbers = [group[i] for i in batch]
+                    done |= self._rows_of([texts[i] for i in numbers], numbers, shared)
+                    if progress is not None:
+                        progress(sum(len(texts[i].input_ids) for i in numbers))
         return LogitRows.cat([done[i] for i in range(len(texts))])
+
+    def _rows_of(
+        self, texts: Sequence[Encoded], numbers: Sequence[int], shared: SharedPrefix | None
+    ) -> dict[int, LogitRows]:
+        """Return the rows of each text by the number that it has among all, read in one forward pass."""
+        inputs, hidden_index, positions = _inputs(texts, shared, self.model.device)
+        hidden = hidden_states(self.model, **inputs).flatten(0, 1)[hidden_index]
+        with torch.autocast(self.model.device.type, enabled=False):  # the head knows its own precision
+            rows = self._head_rows(hidden, positions, texts)
+        rows = replace(rows, hidden=hidden.half() if self.keep_hidden else None).to("cpu")
+        rows = impossible_ids_left_out(rows)
+        parts = {i: rows.select(rows.example == place) for place, i in enumerate(numbers)}
+        return {i: replace(part, example=torch.full_like(part.example, i)) for i, part in parts.items()}
+
+    def _autocast(self) -> AbstractContextManager:
+        return torch.autocast(self.model.device.type, self.head.autocast, enabled=self.head.autocast is not None)
 
     def _head_rows(self, hidden: Tensor, positions: Positions, texts: Sequence[Encoded]) -> LogitRows:
         if self.sampling is None:
             return self.head.rows(hidden, positions, self.k, moments=self.k > 0)[0]
         uniform = self.sampling.uniform(texts).to(hidden.device)
         return self.head.sampled_rows(hidden, positions, uniform, self.sampling.tau)
+
+
+def _inputs(
+    texts: Sequence[Encoded], shared: SharedPrefix | None, device: Any
+) -> tuple[dict[str, Any], Tensor, Positions]:
+    """Return what `pad_texts` does, of the part of each text that is still to be read."""
+    if shared is None:
+        return pad_texts(texts, device)
+    rests = [
+        replace(text, input_ids=text.input_ids[shared.length :], start=text.start - shared.length) for text in texts
+    ]
+    inputs, hidden_index, positions = pad_texts(rests, device)
+    read = inputs["attention_mask"].new_ones(len(texts), shared.length)
+    mask = torch.cat([read, inputs["attention_mask"]], dim=1)
+    return inputs | {"attention_mask": mask} | shared.inputs(mask.new_zeros(len(texts))), hidden_index, positions

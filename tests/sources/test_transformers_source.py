@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from fusion.data.encode import encode
+from fusion.models import shared_prefix
+from fusion.models.head import forward
 from fusion.models.loading import ModelRef, load_tokenizer
 from fusion.sources import RandomSampling, SourceRequest, Transformers
 from tests.helpers import tiny
@@ -68,6 +70,45 @@ def test_the_size_of_batches_changes_only_rounding(wanted):
         Transformers().open(open_(batch_tokens=1)).rows(texts),
         tolerance=1e-5,
     )
+
+
+LONG = "a long beginning that all of the texts have in common, such as worked examples; "
+COMPILED = pytest.param({"compile": True}, marks=pytest.mark.slow)
+SAMPLED = {"sampling": RandomSampling(draws=20)}
+
+
+@pytest.mark.parametrize("how", [{}, {"hidden": True}, {"autocast": "bfloat16"}, SAMPLED, COMPILED])
+def test_what_texts_begin_with_is_read_once(wanted, how, monkeypatch):
+    open_, _ = wanted
+    compiler = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, **given: compiler(f, backend="eager", **given))
+    tokenizer = open_().tokenizer
+    texts = [
+        encode(tokenizer, [{"role": "user", "content": LONG + "ab" * i}], "the lazy dog " * (i % 3 + 1))
+        for i in range(8)
+    ]
+    read = count_tokens(monkeypatch)
+    together = Transformers().open(open_(**how)).rows(texts)
+    once = sum(read)
+    monkeypatch.setattr(shared_prefix, "MIN_PREFIX", 10_000)
+    whole = Transformers().open(open_(**how)).rows(texts)
+    assert once < 0.6 * (sum(read) - once)
+    compare(together, whole, tolerance=0.15 if "autocast" in how else 1e-4)
+    if "hidden" in how:
+        torch.testing.assert_close(together.hidden, whole.hidden, atol=2e-3, rtol=0)  # float16
+
+
+def count_tokens(monkeypatch):
+    """How many tokens each forward pass reads."""
+    counts, run = [], forward.run_to_head
+
+    def counting(model, **inputs):
+        counts.append(inputs["input_ids"].numel())
+        return run(model, **inputs)
+
+    monkeypatch.setattr(forward, "run_to_head", counting)
+    monkeypatch.setattr(shared_prefix, "run_to_head", counting)
+    return counts
 
 
 def sampled(open_, texts, **sampling):

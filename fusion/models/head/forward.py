@@ -23,7 +23,7 @@ class HeadInputs(NamedTuple):
     """transformers' cache of keys and values, where `use_cache=True` was asked for."""
 
 
-def hidden_states(model: Any, **inputs: Tensor) -> Float[Tensor, "B T D"]:
+def hidden_states(model: Any, **inputs: Any) -> Float[Tensor, "B T D"]:
     """Return what the output layer reads at every position; see `run_to_head`."""
     return run_to_head(model, **without_router_loss(model), **inputs).hidden
 
