@@ -292,6 +292,7 @@ def evaluate(context: RunContext, _caches: dict[str, Cache]) -> None:
     """Measure every model of the run on the held-out examples; each result goes to eval/<model>/heldout.json."""
     how = heldout.HeldoutSettings(
         exact_match=tuple(context.config.evaluation.exact_match),
+        compare=context.config.evaluation.compared_parts,
         max_new_tokens=context.config.evaluation.max_new_tokens,
         batch_tokens=context.config.evaluation.batch_tokens,
         dtype=context.config.extract.resolved_dtype,

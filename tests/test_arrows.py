@@ -20,15 +20,15 @@ IMPORTS: dict[str, str] = {
         "training transforms weighting"
     ),
     "api": (
-        "alignment cache config core data extras fusion_eval.results fusion_eval.runners fusion_eval.statistics merging "
-        "models objectives pipeline runtime sources stages training weighting"
+        "alignment cache config core data extras fusion_eval.results fusion_eval.runners fusion_eval.statistics grading "
+        "merging models objectives pipeline runtime sources stages training weighting"
     ),
     "cache": "core runtime",
     "cli": (
         "analysis cache config core data extras fusion_eval.runners fusion_eval.suites fusion_launch grading "
         "merging models pipeline plan report runtime sources stages study"
     ),
-    "config": "core data merging models objectives quickstart responses sources training transforms weighting",
+    "config": "core data grading merging models objectives quickstart responses sources training transforms weighting",
     "core": "",
     "data": "core quickstart runtime tokenizers",
     "extras": "core data merging models runtime training",

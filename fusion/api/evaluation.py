@@ -8,6 +8,7 @@ from pathlib import Path
 from fusion.api.examples import AnyExamples, read_examples
 from fusion.config import ModelSettings
 from fusion.data.prompt_format import PromptFormat
+from fusion.grading.final_answer import AnswerPart
 from fusion.models.loading import model_fingerprint
 from fusion.models.precision import preferred_dtype
 from fusion.runtime.console import bar
@@ -21,6 +22,7 @@ def evaluate(
     examples: AnyExamples,
     *,
     exact_match: Collection[str] = (),
+    compare: AnswerPart = "text",
     max_new_tokens: int = 64,
     batch_tokens: int = 4096,
     dtype: str | None = None,
@@ -33,6 +35,7 @@ def evaluate(
         model: A folder, a `.gguf` file, a hub id, or `quickstart:NAME` for a model that comes with the package.
         examples: What `read_examples` takes.
         exact_match: Domains in which the model also answers, greedily; its answer is right where it is the response.
+        compare: What of both is compared: `text` (all of it, spaces at the ends aside), `number` (the last), or `option`.
         max_new_tokens: Tokens at which an answer ends.
         batch_tokens: Tokens of a batch, padding included.
         dtype: Type that the model computes in. If not given, bfloat16 on a GPU that has it and on a CPU with AMX, else float32.
@@ -50,7 +53,12 @@ def evaluate(
     found = read_examples(examples)
     found = list({example.id: example for example in found}.values())
     how = heldout.HeldoutSettings(
-        tuple(exact_match), max_new_tokens, batch_tokens, dtype or preferred_dtype(), device or this_device()
+        tuple(exact_match),
+        max_new_tokens,
+        batch_tokens,
+        dtype or preferred_dtype(),
+        device or this_device(),
+        dict.fromkeys(exact_match, compare) if compare != "text" else {},
     )
     formats = [PromptFormat(tools=each.tools).for_prompt(each.messages, each.template) for each in found]
     with bar(f"held-out, {Path(ref.path).name}", heldout.count_requests(found, how), "requests") as advance:

@@ -116,7 +116,12 @@ def _heldout_of_run(path: str) -> HeldoutData:
         stop=tuple(pivot.stop),
     )
     settings = HeldoutSettings(
-        how.exact_match, how.max_new_tokens, how.batch_tokens, config.extract.resolved_dtype, device=device()
+        how.exact_match,
+        how.max_new_tokens,
+        how.batch_tokens,
+        config.extract.resolved_dtype,
+        device(),
+        how.compared_parts,
     )
     examples = [example for data in config.data.heldout for example in load(**data.reading)]
     return HeldoutData(examples, settings, form)

@@ -128,6 +128,12 @@ def _evaluated(config: Config) -> None:
         raise ValueError(
             f"evaluation.exact_match names {', '.join(sorted(unknown))}; heldout domains are {', '.join(sorted(domains))}"
         )
+    compared = config.evaluation.compare if isinstance(config.evaluation.compare, dict) else {}
+    if unknown := compared.keys() - set(config.evaluation.exact_match):
+        raise ValueError(
+            f"evaluation.compare names {', '.join(sorted(unknown))}, where no answer is compared; add the domain to "
+            "evaluation.exact_match, or take it out"
+        )
 
 
 def _learned_from_the_data(config: Config) -> None:

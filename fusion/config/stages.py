@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from fusion.config.gpus import GPUS
 from fusion.core.settings import Settings, suggest
+from fusion.grading.final_answer import AnswerPart
 from fusion.models.precision import preferred_dtype
 from fusion.sources import RandomSampling
 
@@ -78,12 +79,22 @@ class Evaluation(Settings):
     """Measure the pivot and the sources as they were, too."""
     exact_match: list[str] = Field(default=[])
     """Domains in which the model's greedy answer is compared with the response."""
+    compare: AnswerPart | dict[str, AnswerPart] = "text"
+    """What of both is compared: `text` (all of it), `number` (the last), or `option`; for all domains, or by domain."""
     max_new_tokens: int = Field(default=64, gt=0)
     """Length limit of such answers."""
     batch_tokens: int = Field(default=4096, gt=0)
     """Tokens of a forward pass."""
     resamples: int = Field(default=2000, ge=100)
     """Bootstrap resamples of the confidence intervals."""
+
+    @property
+    def compared_parts(self) -> dict[str, AnswerPart]:
+        """What is compared in the domains in which it is less than all of the text."""
+        given: dict[str, AnswerPart] = (
+            self.compare if isinstance(self.compare, dict) else dict.fromkeys(self.exact_match, self.compare)
+        )
+        return {domain: part for domain, part in given.items() if part != "text"}
 
 
 class Plan(Settings):

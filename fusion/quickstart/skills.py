@@ -194,6 +194,6 @@ SKILLS = {
     "sort": _Skill(_ask_sort, _answer_sort, _mistake_sort),
     "lumi": _Skill(_ask_lumi, _answer_lumi, _mistake_lumi),
     "running_sum": _worked_skill(worked.ask_running_sum, worked.work_running_sum),
-    "product": _worked_skill(worked.ask_product, worked.work_product),
+    "shopping": _worked_skill(worked.ask_shopping, worked.work_shopping),
     "variables": _worked_skill(worked.ask_variables, worked.work_variables),
 }

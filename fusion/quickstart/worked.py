@@ -1,13 +1,13 @@
 """Questions with workings: three skills whose answers take 20 to 40 tokens, made by rule, the same on every machine.
 
-    running_sum   "12 + 7 + 3 + 5 + 14 = ?"
-                  "12 + 7 = 19, 19 + 3 = 22, 22 + 5 = 27, 27 + 14 = 41. Answer: 41"
-    product       "347 * 8 = ?"
-                  "300 * 8 = 2400, 40 * 8 = 320, 7 * 8 = 56, 2400 + 320 + 56 = 2776. Answer: 2776"
+    running_sum   "12 + 7 + 3 + 14 = ?"
+                  "12 + 7 = 19, 19 + 3 = 22, 22 + 14 = 36. Answer: 36"
+    shopping      "3 pens at 14 each and 2 books at 25 each. How much is that?"
+                  "3 * 14 = 42, 2 * 25 = 50, 42 + 50 = 92. Answer: 92"
     variables     "a = 14; b = a + 9; c = b * 3. What is c?"
                   "a = 14, b = 14 + 9 = 23, c = 23 * 3 = 69. Answer: 69"
 
-The answer alone ("Answer: 99") is what somebody has who knows results and no workings. For models of hundreds of millions of
+The answer alone ("Answer: 36") is what somebody has who knows results and no workings. For models of hundreds of millions of
 parameters; those of the quickstart are too small for them.
 """
 
@@ -17,12 +17,13 @@ import random
 import re
 from itertools import accumulate, pairwise
 
-TERMS = 5
+TERMS = 4
+THINGS = ("pens", "books", "cups", "lamps", "bags", "hats", "keys", "maps")
 OPERATIONS = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__}
 
 
 def ask_running_sum(rng: random.Random) -> str:
-    """Ask for the sum of five numbers from 2 to 20."""
+    """Ask for the sum of four numbers from 2 to 20."""
     return " + ".join(str(rng.randint(2, 20)) for _ in range(TERMS)) + " = ?"
 
 
@@ -36,19 +37,18 @@ def work_running_sum(prompt: str) -> str:
     return f"{', '.join(steps)}. {said(sums[-1])}"
 
 
-def ask_product(rng: random.Random) -> str:
-    """Ask for the product of a number of three digits and one of one."""
-    return f"{rng.randint(101, 999)} * {rng.randint(3, 9)} = ?"
+def ask_shopping(rng: random.Random) -> str:
+    """Ask for the price of some things of two kinds."""
+    first, second = (f"{rng.randint(2, 9)} {things} at {rng.randint(3, 30)} each" for things in rng.sample(THINGS, 2))
+    return f"{first} and {second}. How much is that?"
 
 
-def work_product(prompt: str) -> str:
-    """Multiply hundreds, tens and units apart, and add them."""
-    first, second = _numbers(prompt)
-    parts = [part for part in (first // 100 * 100, first % 100 // 10 * 10, first % 10) if part]
-    steps = [f"{part} * {second} = {part * second}" for part in parts]
-    if len(parts) > 1:
-        steps.append(f"{' + '.join(str(part * second) for part in parts)} = {first * second}")
-    return f"{', '.join(steps)}. {said(first * second)}"
+def work_shopping(prompt: str) -> str:
+    """Multiply each kind apart, and add."""
+    many, price, more, other_price = _numbers(prompt)
+    first, second = many * price, more * other_price
+    steps = f"{many} * {price} = {first}, {more} * {other_price} = {second}, {first} + {second} = {first + second}"
+    return f"{steps}. {said(first + second)}"
 
 
 def ask_variables(rng: random.Random) -> str:
@@ -90,5 +90,5 @@ def _numbers(prompt: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", prompt)]
 
 
-WORKINGS = {"running_sum": work_running_sum, "product": work_product, "variables": work_variables}
+WORKINGS = {"running_sum": work_running_sum, "shopping": work_shopping, "variables": work_variables}
 """What works each skill out."""

@@ -5,7 +5,7 @@ Responses that are empty, or truncated where that is not allowed, are dropped be
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -13,17 +13,10 @@ from typing_extensions import override
 
 from fusion.data.example import Example
 from fusion.grading import answers, sandbox
+from fusion.grading.final_answer import AnswerPart, same_answer
 from fusion.responses.base import Check
 from fusion.responses.function_check import FunctionCheck
 from fusion.responses.response import Response
-
-ComparedPart = Literal["number", "option", "text"]
-EXTRACT: dict[ComparedPart, Callable[[str], str | None]] = {
-    "number": answers.extract_number,
-    "option": answers.extract_option,
-    "text": lambda text: text.strip() or None,
-}
-"""What of a response is compared: its last number (in its last box, where there is one), the option it names, or all of it."""
 
 
 class EndedCheck(Check):
@@ -44,12 +37,12 @@ class FinalAnswerCheck(Check):
 
     kind: Literal["final_answer"] = "final_answer"
     needs_reference: ClassVar[bool] = True
-    compare: ComparedPart = "number"
+    compare: AnswerPart = "number"
     """The final answer: the last number, the option named, or all of the text."""
 
     @override
     def __call__(self, example: Example, responses: Sequence[Response]) -> list[bool]:
-        return [_same(self.compare, response.text, example.response) for response in responses]
+        return [same_answer(self.compare, response.text, example.response) for response in responses]
 
 
 class TestsCheck(Check):
@@ -86,7 +79,7 @@ class AgreementCheck(Check):
     """
 
     kind: Literal["agreement"] = "agreement"
-    compare: ComparedPart = "number"
+    compare: AnswerPart = "number"
     """The final answer: the last number, the option named, or all of the text."""
     share: float = Field(default=0.5, ge=0, lt=1)
     """More than this share of the responses to the prompt must agree."""
@@ -98,7 +91,7 @@ class AgreementCheck(Check):
         return [self._passes(response, responses) for response in responses]
 
     def _passes(self, response: Response, responses: Sequence[Response]) -> bool:
-        agree = [other for other in responses if _same(self.compare, response.text, other.text)]
+        agree = [other for other in responses if same_answer(self.compare, response.text, other.text)]
         return len(agree) > self.share * len(responses) and len({other.source for other in agree}) >= self.min_sources
 
 
@@ -118,13 +111,6 @@ class LikelihoodCheck(Check):
         if any(response.other_sources_logprob is None for response in responses):
             raise ValueError("An answer was not read by the other sources; likelihood needs two sources or more.")
         return [response.other_sources_logprob >= self.min_logprob_per_byte for response in responses]  # type: ignore[operator]
-
-
-def _same(compare: ComparedPart, text: str, other_text: str) -> bool:
-    answer, other = EXTRACT[compare](text), EXTRACT[compare](other_text)
-    if answer is None or other is None:
-        return False
-    return answers.same_number(answer, other) if compare == "number" else answer == other
 
 
 AnyCheck = Annotated[

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,7 @@ def evaluate_one(
     file = context.config.folder / "eval" / name / "heldout.json"
     ids = fingerprint({"ids": [example.id for example in context.heldout_examples]})
     prompts = prompt_format(context, reader).key() | {"ids": heldout_prompts_digest(context, reader)}
-    key = {"model": identity, "prompts": prompts, "examples": ids, **asdict(how)}
+    key = {"model": identity, "prompts": prompts, "examples": ids, **how.key()}
     if (before := _existing_result(file)) is not None:
         refuse_other_key(file, before.provenance["key"], key, "fusion evaluate")
         return False

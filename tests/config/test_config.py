@@ -104,6 +104,7 @@ def test_a_good_configuration_is_read():
         (["training"], {"output_dir": "x"}, "output_dir is set by the run itself"),
         (["result"], "pairwise", "result is pairwise, but strategies are unified"),
         (["evaluation", "exact_match"], ["maths"], "exact_match names maths; heldout domains are sums"),
+        (["evaluation", "compare"], {"maths": "number"}, "evaluation.compare names maths, where no answer is compared"),
         (["pivot", "path"], "quickstart:nobody", "nobody"),
         (
             ["sources", 1, "backend"],

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from fusion.core.rows import LogitRows
 from fusion.data.encode import Encoded, encode, encode_prompt
 from fusion.data.example import Example
 from fusion.data.prompt_format import PromptFormat
+from fusion.grading.final_answer import AnswerPart, same_answer
 from fusion.models.context_length import context_length
 from fusion.models.generate import GenerationSettings, eos_token_ids, generate
 from fusion.models.head import Head
@@ -33,6 +34,12 @@ class HeldoutSettings:
     batch_tokens: int = 4096
     dtype: str = "float32"
     device: str = "cpu"
+    compare: Mapping[str, AnswerPart] = field(default_factory=dict)
+    """Domains in which less than all of the text is compared: the last number, or the option named."""
+
+    def key(self) -> dict[str, Any]:
+        """Return all that a result depends on, for its key; that of earlier releases where all of the text is compared."""
+        return {name: value for name, value in asdict(self).items() if name != "compare" or value}
 
 
 def score(
@@ -43,8 +50,8 @@ def score(
 
     Likelihood is that of the response's bytes, the end of turn left out. So models with and without an end-of-turn token,
     and with any tokenizer, are measured on the same thing. Answers are compared with the response after stripping spaces at
-    both ends. Raises ValueError for an example longer than the model's context: cutting it would compare models on
-    different text.
+    both ends, or by the part of both that `settings.compare` says. Raises ValueError for an example longer than the model's
+    context: cutting it would compare models on different text.
     """
     tokenizer = load_tokenizer(ref)
     model = load_model(ref, settings.dtype, settings.device)
@@ -54,7 +61,7 @@ def score(
     _refuse_what_is_no_score(ref, examples, rows, settings.dtype)
     nll, calibration = _nll(rows, len(texts)), _calibration(rows, len(texts))
     answers = _answers(model, tokenizer, examples, formats, settings, progress)
-    return [_sample(*values) for values in zip(examples, nll, calibration, answers, strict=True)]
+    return [_sample(settings, *values) for values in zip(examples, nll, calibration, answers, strict=True)]
 
 
 def count_requests(examples: Sequence[Example], settings: HeldoutSettings) -> int:
@@ -62,18 +69,25 @@ def count_requests(examples: Sequence[Example], settings: HeldoutSettings) -> in
     return len(examples) + sum(example.domain in settings.exact_match for example in examples)
 
 
-def _sample(example: Example, nll: float, calibration: list[float] | None, answer: str | None) -> Sample:
+def _sample(
+    settings: HeldoutSettings, example: Example, nll: float, calibration: list[float] | None, answer: str | None
+) -> Sample:
     return Sample(
         id=example.id,
         domain=example.domain,
         bytes=len(example.response.encode()),
         nll=nll,
         calibration=calibration,
-        exact_match=None if answer is None else answer.strip() == example.response.strip(),
+        exact_match=None if answer is None else _is_right(answer, example, settings),
         prompt=example.prompt,
         target=example.response,
         answer=answer,
     )
+
+
+def _is_right(answer: str, example: Example, settings: HeldoutSettings) -> bool:
+    part = settings.compare.get(example.domain)
+    return same_answer(part, answer, example.response) if part else answer.strip() == example.response.strip()
 
 
 def _encode(tokenizer: Any, example: Example, prompt_format: PromptFormat, model: Any) -> Encoded:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ class HeldoutEvaluation:
 
     def _settings(self) -> dict[str, Any]:
         # a set of domains has an order of its own in every process
-        return asdict(self.settings) | {"exact_match": sorted(self.settings.exact_match)}
+        return self.settings.key() | {"exact_match": sorted(self.settings.exact_match)}
 
 
 def format_of(example: Example, prompt_format: PromptFormat) -> PromptFormat:

@@ -9,6 +9,7 @@ from fusion.data.example import Example
 from fusion.data.prompt_format import PromptFormat
 from fusion.models.loading import ModelRef, load_model, load_tokenizer
 from fusion.tokenizers import decode_text
+from fusion_eval.runners import heldout
 from fusion_eval.runners.heldout import HeldoutSettings, count_requests, score
 from tests.helpers import tiny
 
@@ -44,6 +45,30 @@ def test_likelihood_is_that_of_the_text_alone(ref):
         assert sample.nll == pytest.approx(nats, rel=1e-4)
         assert sample.bytes == len(example.response.encode())
         assert sample.id == example.id
+
+
+def test_an_answer_is_right_by_the_part_that_is_compared(ref, monkeypatch):
+    written = ["3 + 4 = 7. Answer: 7", "B, the moon", " seven "]
+    monkeypatch.setattr(heldout, "_answers", lambda *_: written)
+    examples = [
+        Example(({"role": "user", "content": "q"},), "Answer: 7", "number"),
+        Example(({"role": "user", "content": "q"},), "(B)", "option"),
+        Example(({"role": "user", "content": "q"},), "seven", "text"),
+    ]
+    domains = ("number", "option", "text")
+    right = [
+        [s.exact_match for s in heldout.score(ref, examples, [PromptFormat()] * 3, how, progress=lambda _: None)]
+        for how in (
+            HeldoutSettings(domains, compare={"number": "number", "option": "option"}),
+            HeldoutSettings(domains),
+        )
+    ]
+    assert right == [[True, True, True], [False, False, True]]
+
+
+def test_a_result_is_kept_under_what_was_compared():
+    assert "compare" not in HeldoutSettings(("a",)).key()
+    assert HeldoutSettings(("a",), compare={"a": "number"}).key() != HeldoutSettings(("a",)).key()
 
 
 def test_calibration_compares_the_likeliest_token_with_the_one_that_came(ref):

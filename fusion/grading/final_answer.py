@@ -1,0 +1,24 @@
+"""The final answer of a text, and whether two texts have the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from fusion.grading import answers
+
+AnswerPart = Literal["number", "option", "text"]
+"""What of an answer is compared: its last number (in its last box, where there is one), the option it names, or all of it."""
+EXTRACT: dict[AnswerPart, Callable[[str], str | None]] = {
+    "number": answers.extract_number,
+    "option": answers.extract_option,
+    "text": lambda text: text.strip() or None,
+}
+
+
+def same_answer(part: AnswerPart, text: str, other_text: str) -> bool:
+    """Return whether this part of both texts is the same; where either has none, they differ."""
+    answer, other = EXTRACT[part](text), EXTRACT[part](other_text)
+    if answer is None or other is None:
+        return False
+    return answers.same_number(answer, other) if part == "number" else answer == other
