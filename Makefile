@@ -3,7 +3,8 @@
 #   make quickstart   fuse three tiny models on this machine and print what came of it
 #   make test         run the tests
 #
-# and, by hand on a quiet machine: make benchmarks, make architectures, make notebook, make slow, make faults.
+# and, by hand on a quiet machine: make benchmarks, make architectures, make notebook, make terminal, make slow, make
+# faults.
 #
 # Without an NVIDIA GPU, constraints.txt names a torch release whose CPU build a package index or PIP_FIND_LINKS may offer.
 # The tests run with the releases of requirements.lock (all but torch and what belongs to CUDA): make LOCK= test takes the
@@ -20,7 +21,7 @@ INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python $(FIND_LINKS) $(
 BYTECODE := env -u PYTHONDONTWRITEBYTECODE
 TEST_ENV := $(BYTECODE) OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 DS_ACCELERATOR=cpu
 
-.PHONY: quickstart test slow faults benchmarks architectures notebook lint lock clean
+.PHONY: quickstart test slow faults benchmarks architectures notebook terminal lint lock clean
 
 quickstart: $(VENV)/.core
 	$(BYTECODE) OMP_NUM_THREADS=1 $(BIN)/fusion run configs/quickstart.yaml  # models this small gain nothing from more
@@ -42,6 +43,11 @@ architectures: $(VENV)/.dev
 
 notebook: $(VENV)/.dev
 	$(TEST_ENV) $(BIN)/python -m tests.helpers.notebook --write
+
+# docs/images/terminal.svg: what the quickstart prints
+terminal: $(VENV)/.core
+	cd "$$(mktemp -d)" && PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 $(abspath $(BIN))/python \
+		$(CURDIR)/docs/terminal.py "fusion run quickstart" $(CURDIR)/docs/images/terminal.svg
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
