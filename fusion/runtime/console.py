@@ -17,6 +17,8 @@ from fusion.runtime import distributed
 from fusion.runtime.progress_lines import ProgressLines
 
 console = Console()
+_listeners: list[Callable[[str], None]] = []
+"""Who is told how far silent work is; the last one."""
 _training_bars: list[Callable[[], None]] = []
 """What stops the bars of trainings that have begun and not ended; an error ends a training without telling its callbacks."""
 
@@ -46,6 +48,31 @@ def show(lines: Iterable[str]) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
+@contextmanager
+def silence(listener: Callable[[str], None]) -> Iterator[None]:
+    """Print nothing while the block runs, and tell a listener how far its work is: `training unified, 40 of 96 steps`."""
+    before, console.quiet = console.quiet, True
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        console.quiet = before
+        _listeners.pop()
+
+
+def _silent_bar(title: str, known_total: int, unit: str, done: int = 0) -> Callable[..., None]:
+    """What a bar is of which nothing is shown: a function of units done, and of a new total, that tells the listener."""
+
+    def advance(units: int, total: int | None = None) -> None:
+        nonlocal done, known_total
+        done, known_total = done + units, known_total if total is None else total
+        if _listeners:
+            _listeners[-1](f"{title}, {done:,}{f' of {known_total:,}' if known_total else ''} {unit}".rstrip())
+
+    advance(0)
+    return advance
+
+
 def end_bars() -> None:
     """Stop the bars that an error left on the terminal, and show the cursor again."""
     while _training_bars:
@@ -65,7 +92,7 @@ def bar(title: str, total: int, unit: str = "") -> Iterator[Callable[..., None]]
     `unit` is the plural of what is counted, such as tokens.
     """
     if console.quiet:
-        yield lambda units, total=None: None
+        yield _silent_bar(title, total, unit)
     elif not draws_bars():
         with ProgressLines(title, total, unit, console=console) as lines:
             yield lines.advance
@@ -125,8 +152,10 @@ def training_bar(title: str) -> list[Any]:
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self.shown, self.note, self.stop = ExitStack(), lambda note: None, lambda: None
             self.done, self.said = state.global_step, {}
-            if not state.is_world_process_zero or console.quiet:
+            if not state.is_world_process_zero:
                 self.advance = lambda steps: None
+            elif console.quiet:
+                self.advance = _silent_bar(f"training {title}", state.max_steps, "steps", self.done)
             elif draws_bars():
                 self.progress = progress = self.shown.enter_context(_moving_bar())
                 task = progress.add_task(title, total=state.max_steps, completed=self.done, note="")

@@ -33,7 +33,7 @@ class ProgressLines:
     ) -> None:  # fmt: skip
         self.title, self.total, self.unit, self.done, self.note = title, total, unit, initial, note
         self._console, self._clock = console, clock
-        self._start = self._printed = clock()
+        self._start = self._printed = self._moved = clock()
         self._snapshots = deque([(self._start, initial)], maxlen=WINDOW)
         self._lock, self._stop = threading.Lock(), threading.Event()
 
@@ -56,6 +56,7 @@ class ProgressLines:
         """Report that so many more units are done, and a new total where it changed."""
         with self._lock:
             self.done += units
+            self._moved = self._clock() if units else self._moved
             self.total = self.total if total is None else total
             if self._clock() - self._start <= SETTLED:
                 self._snapshots[0] = self._clock(), self.done
@@ -75,7 +76,7 @@ class ProgressLines:
         since, before = self._snapshots[0]
         rate = (self.done - before) / (now - since) if now > since else 0.0
         if rate <= 0:
-            return [f"nothing done for {time_in_words(now - since)}"]
+            return [f"nothing done for {time_in_words(now - self._moved)}"]
         left = max(0, self.total - self.done) / rate
         return [rate_in_words(rate), *([f"{time_in_words(left)} left"] if self.total else [])]
 

@@ -13,9 +13,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +22,7 @@ from rich.console import Console
 
 from fusion import pipeline
 from fusion.config import Config, loading
-from fusion.runtime.console import console, quiet
+from fusion.runtime.console import console, quiet, silence
 from fusion.runtime.progress_lines import ProgressLines, time_in_words
 from fusion.stages.context import RunContext
 from fusion.study.grid import Setting, StudyGrid
@@ -50,8 +49,7 @@ def run(grid: StudyGrid, jobs: int = 1) -> StudyResults:
     with ProgressLines(grid.study.name, total, "runs", console=Console()) as lines:
         executor = RunExecutor(lines, jobs)
         chosen = tune(grid, executor)
-        lines.note = "now pivot and sources"
-        original = measure_original_models(grid)  # also fills the caches that most arms share
+        original = measure_original_models(grid, executor)  # also fills the caches that most arms share
         found = executor.measure(
             [(f"{arm}, seed {seed}", grid.run(arm, chosen[arm], seed)) for seed in seeds for arm in arms]
         )
@@ -103,20 +101,23 @@ def _score(found: Sequence[Result], name: str) -> float:
     return mean[name].value if METRICS[name].lower_is_better else -mean[name].value
 
 
-def measure(config: Config) -> Result:
-    """Result of the fused model of a run on its held-out data; the run is made first, if it is not there."""
+def measure(config: Config, listener: Callable[[str], None] = lambda _: None) -> Result:
+    """Result of the fused model of a run on its held-out data; the run is made first, if it is not there.
+
+    Nothing is printed: `listener` is told how far it is.
+    """
     result, used = config.folder / "eval" / config.chosen / "heldout.json", config.folder / "config.yaml"
     done = result.exists() and used.exists() and used.read_text() == loading.dump(config)
     if not done:
-        with _silence():
+        with silence(listener):
             pipeline.run(config, until="evaluate")
     return Result.load(result)
 
 
-def measure_original_models(grid: StudyGrid) -> list[Result]:
+def measure_original_models(grid: StudyGrid, executor: RunExecutor) -> list[Result]:
     """Results of the pivot, then of every source that can be run, before any training."""
     config = grid.original_models()
-    measure(config)
+    measure(config, executor.note_of("pivot and sources"))
     files = [config.folder / "eval" / name / "heldout.json" for name in ("pivot", *(s.name for s in config.sources))]
     return [Result.load(file) for file in files if file.exists()]
 
@@ -141,8 +142,12 @@ class RunExecutor:
         return [found[number] for number in range(len(named_runs))]
 
     def _measure_here(self, label: str, config: Config) -> Result:
+        return self._report_progress(label, *_timed(config, self.note_of(label)))
+
+    def note_of(self, label: str) -> Callable[[str], None]:
+        """What is told how far a run is, and puts it behind the progress line."""
         self.lines.note = f"now {label}"
-        return self._report_progress(label, *_timed(config))
+        return lambda what: setattr(self.lines, "note", f"now {label}: {what}")
 
     def _report_progress(self, label: str, result: Result, seconds: float) -> Result:
         self.lines.advance(1)
@@ -153,9 +158,9 @@ class RunExecutor:
         return result
 
 
-def _timed(config: Config) -> tuple[Result, float]:
+def _timed(config: Config, listener: Callable[[str], None] = lambda _: None) -> tuple[Result, float]:
     start = time.perf_counter()
-    return measure(config), time.perf_counter() - start
+    return measure(config, listener), time.perf_counter() - start
 
 
 def _worker(jobs: int) -> None:
@@ -172,12 +177,3 @@ def _numbers(result: Result) -> str:
 
 def _words(setting: Setting) -> str:
     return ", ".join(f"{place.rsplit('.', 1)[-1]} {value}" for place, value in setting.items())
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    before, console.quiet = console.quiet, True
-    try:
-        yield
-    finally:
-        console.quiet = before

@@ -185,3 +185,22 @@ def test_a_training_that_an_error_ended_is_said_to_have_stopped(output):
     shown.on_step_end(None, TrainerState(max_steps=30, global_step=3), TrainerControl())
     module.end_bars()
     assert output.getvalue() == "  training unified: 3 of 30 steps, stopped after 0 seconds\n"
+
+
+def test_a_listener_hears_how_far_silent_work_is():
+    heard = []
+    with module.silence(heard.append), module.bar("rows of coder", 12_000, "tokens") as advance:
+        advance(3_000)
+        advance(0, total=9_000)
+    assert heard == [
+        f"rows of coder, {so_far} tokens" for so_far in ("0 of 12,000", "3,000 of 12,000", "3,000 of 9,000")
+    ]
+    assert not module.console.quiet
+
+
+def test_what_is_said_of_a_standstill_is_its_whole_length():
+    now, output = [0.0], io.StringIO()
+    lines = ProgressLines("study", 4, "runs", console=Console(file=output), clock=lambda: now[0])
+    for now[0] in map(float, range(0, 3600, 60)):
+        lines.print_if_due()
+    assert output.getvalue().endswith("nothing done for 59 minutes\n")
