@@ -21,6 +21,7 @@ from fusion.report.figures.drawing import BLUE, GREY, INK, ORANGE, STYLE, WIDTH,
 from fusion.runtime.artifacts import write_json, write_text
 from fusion.runtime.console import console
 from fusion.runtime.console_table import ConsoleTable
+from fusion.study.growth import growth, numbered_arms
 from fusion.study.results import ArmResult, StudyResults
 from fusion_eval.results import MEAN
 from fusion_eval.statistics.intervals import Interval
@@ -33,7 +34,7 @@ def write_results(results: StudyResults, folder: Path, name: str) -> None:
     """Print the means, and write everything into the study's folder."""
     for metric in results.metrics:
         console.print(_table(results.rows(metric), metric))
-        (folder / f"{metric}.png").write_bytes(png(differences(results.rows(metric), metric, results.baseline)))
+        (folder / f"{metric}.png").write_bytes(_figure(results, metric))
     rows = [(m, d, row) for m in results.metrics for d in results.domains for row in results.rows(m, d)]
     write_json(folder / "results.json", [{"metric": m, "domain": d} | asdict(row) for m, d, row in rows])
     write_text(folder / "results.csv", csv_table(rows))
@@ -105,7 +106,7 @@ def insert_into_page(page: Path, name: str, results: StudyResults) -> None:
     found, first = find_markers(page, name), _first(results)
     images = page.parent / "images"
     images.mkdir(exist_ok=True)
-    (images / f"{name}.png").write_bytes(png(differences(results.rows(first), first, results.baseline)))
+    (images / f"{name}.png").write_bytes(_figure(results, first))
     text = f"{summary(results)}\n![{METRICS[first].label}, by arm](images/{name}.png)\n"
     whole = read_text(page)
     write_text(page, whole[: found.start(1)] + text + whole[found.end(1) :])
@@ -120,6 +121,13 @@ def find_markers(page: Path, name: str) -> re.Match[str]:
     if not found:
         raise ValueError(f"{page} has no place for it: write the lines <!-- study {name} --> and <!-- end --> there.")
     return found
+
+
+def _figure(results: StudyResults, metric: str) -> bytes:
+    """The PNG of a metric: over the number, where arms differ in one, else differences from the baseline."""
+    if numbered_arms(list(results.by_arm)):
+        return png(growth(results, metric))
+    return png(differences(results.rows(metric), metric, results.baseline))
 
 
 @rc_context(STYLE)
