@@ -13,6 +13,9 @@ from fusion.config import Config, loading
 from fusion.core.text_files import read_object
 from fusion.data.example import Example
 from fusion.stages.context import RunContext
+from fusion.stages.rounds.context import RoundContext
+from fusion.stages.rounds.kept import round_folder
+from fusion.stages.rounds.taken_out import texts_with_reads
 from fusion_eval.results import Result
 from fusion_eval.statistics.comparison import summarise
 
@@ -59,6 +62,30 @@ class Run:
     def results(self) -> dict[str, Result]:
         """Each evaluated model's samples on the held-out examples, by its name, in the order of the report's table."""
         return {result.model: result for result in pipeline.results(RunContext(self.config))}
+
+    def round_reads(self, number: int, reader: str) -> Iterator[dict[str, Any]]:
+        """Return what a model said of each text that the pivot wrote in a round, one by one, as values that JSON can hold.
+
+        A text has `id`, `prompt_id`, `domain`, `messages`, `text`, `ended`, `passed`, `reward`, `reader` and `tokens`. Each of
+        `tokens`, of the reader's own, has `token_id`, `token` (as text), `bytes_before` (bytes of the text before it),
+        `logprob` in nats (None where its server does not tell) and `top`: pairs of token id and log-probability, the likeliest
+        first. The last token is the reader's own end of an answer, if it has one.
+
+        Args:
+            number: The round, from 1.
+            reader: The name of a source, or `pivot` for the one that wrote.
+
+        Raises:
+            ValueError: Where the run has no such round or reader, or the round was not read yet.
+        """
+        rounds, names = self.config.rounds, ["pivot", *(source.name for source in self.config.sources)]
+        if rounds is None or not 1 <= number <= rounds.count:
+            raise ValueError(f"{self.config.name} has no round {number}; it has {rounds.count if rounds else 0}.")
+        if reader not in names:
+            raise ValueError(f"{self.config.name} has no reader {reader}; choose one of {', '.join(names)}.")
+        context = RunContext(self.config)
+        start = round_folder(self.config, number - 1) / "model"
+        return texts_with_reads(RoundContext.of(context, number, start), reader)
 
     def table(self) -> list[dict[str, Any]]:
         """Return the results, a row for each model, domain and metric, as `pandas.DataFrame` takes them.

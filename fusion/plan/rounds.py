@@ -88,7 +88,8 @@ def round_stages(planner: Planner) -> list[StageEstimate]:
     if (rounds := planner.config.rounds) is None:
         return []
     one = RoundPlanner.of(planner, rounds)
-    every = [_write(one), *(_read(one, name) for name in reader_names(one.config, rounds)), _train(one)]
+    writing = [_write(one)] if rounds.rollouts is None else []  # else another program writes
+    every = [*writing, *(_read(one, name) for name in reader_names(one.config, rounds)), _train(one)]
     validate = [_validate(one)] if planner.config.data.validation else []
     stages = [_named(0, each) for each in validate]
     for number in range(1, rounds.count + 1):

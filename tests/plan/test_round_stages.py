@@ -107,6 +107,13 @@ def test_rounds_on_their_own_rewards_need_no_source_to_read(folder):
     assert "round 1: neox reads" not in names
 
 
+def test_what_another_program_writes_is_not_counted(folder, planned):
+    names = [each.stage for each in planned.stages]
+    elsewhere = plan(RunContext(config(folder, rounds=ROUNDS | {"rollouts": "{round}.jsonl"})))
+    left = [each.stage for each in elsewhere.stages]
+    assert left == [name for name in names if name not in ("round 1: write", "round 2: write")]
+
+
 def test_pairwise_models_read_as_the_pivot_does(folder):
     merged = {"strategies": ["pairwise"], "rounds": {**ROUNDS, "learn_from": "pairwise"}}
     found = plan(RunContext(config(folder, **merged)))

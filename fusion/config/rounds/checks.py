@@ -49,6 +49,7 @@ def round_mistakes(config: Config, rounds: Rounds) -> Iterator[str]:
     yield from _objectives(config, rounds)
     yield from _replay(rounds)
     yield from _lengths_and_counts(config, rounds)
+    yield from _rollouts(rounds)
     yield from _models(config, rounds)
     yield from _relatives(config, rounds)
     for number, data in enumerate(config.data.train):
@@ -118,6 +119,15 @@ def _lengths_and_counts(config: Config, rounds: Rounds) -> Iterator[str]:
         yield (
             "rounds.validation_generations is for validation prompts, and data.validation has none; leave it out, or give it "
             "data sets"
+        )
+
+
+def _rollouts(rounds: Rounds) -> Iterator[str]:
+    """Each round has a file of its own."""
+    if rounds.rollouts is not None and rounds.count > 1 and "{round}" not in rounds.rollouts:
+        yield (
+            f"rounds.rollouts is {rounds.rollouts}, one file for {rounds.count} rounds; write {{round}} where its number "
+            "stands, as in rollouts/{round}.jsonl"
         )
 
 

@@ -27,6 +27,10 @@ class Rounds(Settings):
     """Answers to each of them."""
     max_completion_length: int = Field(default=256, gt=0)
     """Longest answer in tokens; what does not end by then is learned from up to there, and does not pass its check."""
+    rollouts: str | None = Field(default=None, min_length=1)
+    """File with the pivot's answers of a round, where another program or machine writes them: {round} is its number, as in
+    rollouts/{round}.jsonl. The run stops at each that is not there and says who has to answer what. If not said, the pivot
+    writes here."""
     objectives: list[AnyObjective] = Field(min_length=1)
     """Terms of the loss of a round; the run's own `objectives` are those of the first training."""
     learn_from: Literal["sources", "pairwise"] = "sources"

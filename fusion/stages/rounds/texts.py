@@ -27,6 +27,7 @@ from fusion.runtime.artifacts import claim_artifact, mark_complete, write_text
 from fusion.runtime.console import bar, console
 from fusion.stages.prompts import prompt_format, prompt_formats
 from fusion.stages.respond import answering_key, encoded_prompts, write_answers
+from fusion.stages.rounds.elsewhere import bring_texts, brought_key
 from fusion.stages.rounds.kept import REDO
 from fusion.tokenizers import byte_prefixes, vocabulary_bytes
 
@@ -51,24 +52,29 @@ class WrittenText:
 
 def text_store(context: RoundContext) -> ResponseStore:
     """The folder of what the pivot writes in this round: by prompt, the ids of each text."""
-    prompts = {example.prompt_id: example for example in context.original_examples}
-    key = answering_key(context, WRITER, encoded_prompts(context, WRITER, prompts))
-    decoding = context.rounds.decoding(context.number, context.run.config.seed)
+    encoded = _asked(context)
+    key = answering_key(context, WRITER, encoded)
+    if context.rounds.rollouts is None:
+        decoding = context.rounds.decoding(context.number, context.run.config.seed)
+        key |= {"decoding": dataclasses.asdict(decoding)}
+    else:  # how they were written is not known here
+        key = {"model": key["model"], "prompts": key["prompts"], **brought_key(context, encoded)}
     size = min(context.config.extract.shard_size, PROMPTS_AT_ONCE)
-    folder = context.config.folder / "responses" / WRITER
-    return ResponseStore(
-        folder, {**key, "decoding": dataclasses.asdict(decoding)}, list(prompts), shard_size=size, redo=REDO
-    )
+    return ResponseStore(context.config.folder / "responses" / WRITER, key, list(encoded), shard_size=size, redo=REDO)
 
 
 def write_texts(context: RoundContext) -> bool:
-    """Let the pivot answer the prompts of the round; whether there was something to do."""
-    prompts = {example.prompt_id: example for example in context.original_examples}
+    """Let the pivot answer the prompts of the round, or take what it answered elsewhere; whether there was something to do."""
+    encoded, store = _asked(context), text_store(context)
+    if context.rounds.rollouts is not None:
+        return bring_texts(context, store, encoded)
     decoding = context.rounds.decoding(context.number, context.run.config.seed)
-    encoded = encoded_prompts(context, WRITER, prompts)
-    return write_answers(
-        context, WRITER, text_store(context), encoded, decoding, lambda _, completion: list(completion.ids)
-    )
+    return write_answers(context, WRITER, store, encoded, decoding, lambda _, completion: list(completion.ids))
+
+
+def _asked(context: RoundContext) -> dict[str, Prompt]:
+    """The prompts of the round as the pivot reads them, by their ids."""
+    return encoded_prompts(context, WRITER, {each.prompt_id: each for each in context.original_examples})
 
 
 def judge_texts(context: RoundContext) -> bool:
@@ -141,7 +147,7 @@ def _prompts(context: RoundContext, name: str, examples: Sequence[Example]) -> l
 def _written(context: RoundContext, store: ResponseStore) -> list[WrittenText]:
     """Every text of the round with what its check says; texts without a token and an end are none."""
     tokenizer, formats, answers = context.tokenizers[WRITER], prompt_formats(context, WRITER), store.read()
-    prompts = encoded_prompts(context, WRITER, {e.prompt_id: e for e in context.original_examples})
+    prompts = _asked(context)
     found: list[WrittenText] = []
     with bar("texts checked", len(context.original_examples), "prompts") as advance:
         for example, check in zip(context.original_examples, context.checks, strict=True):

@@ -45,6 +45,8 @@ MISTAKES = {
     "a key of another program": ({"rounds": {"max_new_tokens": 9}}, r"unknown key rounds.max_new_tokens; allowed are count"),
     "no such argument": ({"rounds": {"training": {"learning_rat": 1}}}, r"rounds.training: learning_rat .* learning_rate\?"),
     "a source is called rounds": ({"sources": {"name": "rounds"}}, r"no source may be called rounds"),
+    "one file for all rounds": (
+        {"rounds": {"rollouts": "rollouts.jsonl"}}, r"rounds.rollouts is rollouts.jsonl, one file for 3 .* write \{round\}"),
     "nothing counts": (
         {"rounds": {"objectives": [KL | {"weight": 0}]}}, r"rounds.objectives: every weight is 0.* give one more than 0"),
     "nobody learns what is replayed": (
@@ -155,6 +157,8 @@ RIGHT = {
     "as they are": {},
     "no source": {"rounds": {"objectives": [TEXT]}},
     "rewards": {"rounds": {"objectives": [{"kind": "group_reward"}, TEXT | {"part": "replay"}], "scale_rewards": False}},
+    "texts of another program": {"rounds": {"rollouts": "rollouts/{round}.jsonl"}},
+    "one file of one round": {"rounds": {"rollouts": "rollouts.jsonl", "count": 1}},
     "no replay": {"rounds": {"objectives": [KL], "replay": 0}},
     "a transform that rounds alone see": {"objectives": [TEXT], "sources": {"transforms": [{"kind": "logit_swap"}]}},
     "a map that rounds alone read": {"objectives": [TEXT], "vocabulary_map": "exact"},
