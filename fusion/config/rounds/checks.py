@@ -50,6 +50,7 @@ def round_mistakes(config: Config, rounds: Rounds) -> Iterator[str]:
     yield from _replay(rounds)
     yield from _lengths_and_counts(config, rounds)
     yield from _rollouts(rounds)
+    yield from _domain_shares(config, rounds)
     yield from _models(config, rounds)
     yield from _relatives(config, rounds)
     for number, data in enumerate(config.data.train):
@@ -119,6 +120,25 @@ def _lengths_and_counts(config: Config, rounds: Rounds) -> Iterator[str]:
         yield (
             "rounds.validation_generations is for validation prompts, and data.validation has none; leave it out, or give it "
             "data sets"
+        )
+
+
+def _domain_shares(config: Config, rounds: Rounds) -> Iterator[str]:
+    """A gap is one of several domains, between answers of sources and those of the pivot."""
+    domains = list(dict.fromkeys(data.domain for data in config.data.train))
+    if rounds.domain_shares == "proportional":
+        if rounds.gap_floor != Rounds.model_fields["gap_floor"].default:
+            yield "rounds.gap_floor is for domain_shares: gap; leave it out, or set that"
+    elif isinstance(config.data.responses, DatasetResponses):
+        yield (
+            "rounds.domain_shares is gap, which compares how often answers of sources pass with how often the pivot's do, and "
+            f"data.responses is {config.data.responses.kind}: no source answers. Set it to proportional, or data.responses to "
+            "best_source"
+        )
+    elif len(domains) == 1:
+        yield (
+            f"rounds.domain_shares is gap, which divides prompts among domains, and data.train has one, {domains[0]}; leave it "
+            "out, or give data sets domains of their own"
         )
 
 

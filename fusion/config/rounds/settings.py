@@ -22,7 +22,12 @@ class Rounds(Settings):
     count: int = Field(default=3, ge=1)
     """Number of rounds."""
     prompts: int = Field(default=256, gt=0)
-    """Training prompts that the pivot answers in a round, of each domain in proportion; each comes again when all have come."""
+    """Training prompts that the pivot answers in a round; in a domain each comes again when all have come."""
+    domain_shares: Literal["proportional", "gap"] = "proportional"
+    """How these are divided among domains. `proportional`: by how many prompts they have. `gap`: by what is left to gain, the
+    share of right answers of the best source less that of the pivot as it is before the round."""
+    gap_floor: float = Field(default=0.25, ge=0, le=1)
+    """Least that a domain gets with `gap`, as a share of what it gets with `proportional`."""
     num_generations: int = Field(default=4, ge=1)
     """Answers to each of them."""
     max_completion_length: int = Field(default=256, gt=0)

@@ -21,10 +21,11 @@ from fusion.objectives import AnyObjective
 from fusion.responses import PASSES, AnyCheck, read_eligibility
 from fusion.runtime.artifacts import artifact_key, fingerprint
 from fusion.stages.context import CHOSEN, RunContext
+from fusion.stages.rounds.gap import pass_gaps
 from fusion.stages.rounds.kept import REDO
 from fusion.stages.rounds.later_step import LaterStep
 from fusion.stages.rounds.learn import WEAKER, rollout_data, weaker_relatives
-from fusion.stages.rounds.prompts import draw_prompts
+from fusion.stages.rounds.prompts import count_prompts, draw_prompts, gap_counts, proportional_counts
 from fusion.stages.rounds.texts import WrittenText, encode_for_source, encode_written, read_texts
 from fusion.training import TrainingSource
 from fusion.training.rollouts import RolloutData
@@ -64,7 +65,8 @@ class RoundContext(LaterStep):
     @functools.cached_property
     def asked(self) -> list[int]:
         """Numbers of the run's training examples whose prompts the pivot answers in this round."""
-        return draw_prompts(self.run.original_examples, self.rounds.prompts, self.number, self.run.config.seed)
+        examples, numbers = self.run.original_examples, range(1, self.number + 1)
+        return draw_prompts(examples, [prompt_counts(self.run, n) for n in numbers], self.run.config.seed)
 
     @functools.cached_property
     @override
@@ -213,6 +215,15 @@ class RoundContext(LaterStep):
         if self.rounds.learn_from == "pairwise":
             return dict.fromkeys(self.models, self.run.tokenizers["pivot"])
         return self.run.tokenizers
+
+
+def prompt_counts(run: RunContext, number: int) -> dict[str, int]:
+    """Return how many prompts of each domain are answered in round `number`."""
+    rounds, sizes = rounds_of(run), count_prompts(run.original_examples)
+    gaps = pass_gaps(run, number) if rounds.domain_shares == "gap" else None
+    if gaps is None:
+        return proportional_counts(sizes, rounds.prompts)
+    return gap_counts(sizes, rounds.prompts, gaps, rounds.gap_floor)
 
 
 def rounds_of(run: RunContext) -> Rounds:

@@ -16,11 +16,13 @@ from fusion.models import loading
 from fusion.responses import EndedCheck, ResponseStore
 from fusion.responses.base import Check
 from fusion.responses.rollouts import Rollout, read_rollout
+from fusion.runtime import distributed
 from fusion.runtime.run_file import RoundScore
 from fusion.stages.context import RunContext
 from fusion.stages.prompts import prompt_formats
 from fusion.stages.respond import answering_key, encoded_prompts, write_answers
 from fusion.stages.rounds.context import rounds_of
+from fusion.stages.rounds.gap import keep_pass_rates
 from fusion.stages.rounds.kept import REDO
 from fusion.stages.rounds.texts import PROMPTS_AT_ONCE, WRITER, comparison, judge
 
@@ -35,7 +37,11 @@ def score_round(run: RunContext, number: int, model: Path) -> tuple[list[RoundSc
     key = {**answering_key(context, WRITER, encoded), "decoding": asdict(decoding)}
     store = ResponseStore(folder, key, list(prompts), shard_size=PROMPTS_AT_ONCE, redo=REDO)
     did = write_answers(context, WRITER, store, encoded, decoding, lambda _, completion: list(completion.ids))
-    return _scores(context, store.read(), encoded), did
+    scores = _scores(context, store.read(), encoded)
+    with distributed.main_process_first():
+        if distributed.is_main_process():
+            keep_pass_rates(run, number, scores)
+    return scores, did
 
 
 def _with_pivot(run: RunContext, model: Path) -> RunContext:

@@ -21,7 +21,7 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("checks")
 
 
-def raw(folder, rounds=None, train=None, validation=None, sources=None, **changes):
+def raw(folder, rounds=None, train=None, validation=None, sources=None, responses=None, **changes):
     """A configuration with rounds, in which parts of rounds, data sets and the first source are changed."""
     found = runs.raw(folder, rounds=ROUNDS | (rounds or {}), **changes)
     for number, more in enumerate(train or ()):
@@ -30,6 +30,7 @@ def raw(folder, rounds=None, train=None, validation=None, sources=None, **change
         held = found["data"]["heldout"][0]["path"]
         found["data"]["validation"] = [{"path": held, "domain": "d0", **each} for each in validation]
     found["sources"][0] |= sources or {}
+    found["data"] |= {"responses": responses} if responses else {}
     return found
 
 
@@ -47,6 +48,12 @@ MISTAKES = {
     "a source is called rounds": ({"sources": {"name": "rounds"}}, r"no source may be called rounds"),
     "one file for all rounds": (
         {"rounds": {"rollouts": "rollouts.jsonl"}}, r"rounds.rollouts is rollouts.jsonl, one file for 3 .* write \{round\}"),
+    "a floor of nothing": ({"rounds": {"gap_floor": 0.5}}, r"rounds.gap_floor is for domain_shares: gap; leave it out"),
+    "a gap to nobody": (
+        {"rounds": {"domain_shares": "gap"}}, r"domain_shares is gap, .* data.responses is reference: no source answers. Set"),
+    "a gap of one domain": (
+        {"rounds": {"domain_shares": "gap"}, "train": [{}, {"domain": "d0"}], "evaluation": {}, "responses": "best_source"},
+        r"domain_shares is gap, .* data.train has one, d0; leave it out"),
     "nothing counts": (
         {"rounds": {"objectives": [KL | {"weight": 0}]}}, r"rounds.objectives: every weight is 0.* give one more than 0"),
     "nobody learns what is replayed": (
@@ -159,6 +166,7 @@ RIGHT = {
     "rewards": {"rounds": {"objectives": [{"kind": "group_reward"}, TEXT | {"part": "replay"}], "scale_rewards": False}},
     "texts of another program": {"rounds": {"rollouts": "rollouts/{round}.jsonl"}},
     "one file of one round": {"rounds": {"rollouts": "rollouts.jsonl", "count": 1}},
+    "prompts by gap": {"rounds": {"domain_shares": "gap", "gap_floor": 0}, "responses": "best_source"},
     "no replay": {"rounds": {"objectives": [KL], "replay": 0}},
     "a transform that rounds alone see": {"objectives": [TEXT], "sources": {"transforms": [{"kind": "logit_swap"}]}},
     "a map that rounds alone read": {"objectives": [TEXT], "vocabulary_map": "exact"},

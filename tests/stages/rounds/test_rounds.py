@@ -123,6 +123,9 @@ def test_a_finished_run_does_nothing_again_and_is_what_the_record_says(run):
     assert all(stage["skipped"] for stage in record["stages"] if stage["name"].startswith("round "))
     scores = [[each["pass_at_1"] for each in one] for one in record["rounds"]["scores"]]
     assert record["rounds"]["kept"] == scores.index(max(scores))
+    for number, (rate,) in enumerate(scores):
+        kept = json.loads((run.config.folder / f"rounds/validation/{number}/pass_rates.json").read_text())
+        assert kept == {"d0": rate}
     fused = load_file(run.config.folder / "fused/model.safetensors")
     kept = load_file(round_folder(run.config, record["rounds"]["kept"]) / "model/model.safetensors")
     assert all(torch.equal(fused[name], kept[name]) for name in kept)
