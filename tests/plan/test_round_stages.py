@@ -125,6 +125,7 @@ def test_relatives_of_sources_read_with_the_size_that_they_have(folder):
     policy = {**ROUNDS, "objectives": [{"kind": "policy_gradient", "beta": 0.5}, {"kind": "cross_entropy"}]}
     sources = runs.raw(folder)["sources"]
     sources[0]["weaker"] = {"path": sources[1]["path"]}  # of another size
+    sources[1]["weaker"] = {"path": sources[0]["path"]}
     found = plan(RunContext(config(folder, rounds=policy, sources=sources)))
     read, its = stage(found, "round 1: neox-weaker reads"), stage(found, "round 1: neox reads")
     assert (read.tokens, read.disk) == (its.tokens, its.disk)

@@ -203,6 +203,12 @@ def _relatives(config: Config, rounds: Rounds) -> Iterator[str]:
             f"sources.{having[0]}.weaker is for objectives on a source's signal, and rounds.objectives have none; leave it "
             "out, or add policy_gradient"
         )
+    elif lacking := [source.name for source in config.sources if having and source.weaker is None]:
+        yield (
+            f"sources.{having[0]}.weaker is set, and there is none for {', '.join(lacking)}: a signal over a weaker relative and "
+            "one over the pivot are of different sizes, and are not added up. Name a relative for "
+            "every source (of one with shots the same model without them: weaker: {}), or for none"
+        )
 
 
 def _prompts(place: str, data: DataSettings, config: Config) -> Iterator[str]:

@@ -125,6 +125,9 @@ MISTAKES = {
         {"sources": WEAKER}, r"sources.neox.weaker is for objectives .* leave it out, or add policy_gradient"),
     "a relative of who does not read": (
         {"sources": WEAKER, "rounds": {"learn_from": "pairwise"}}, r"weaker is read beside .* leave one of them out"),
+    "relatives of some": (
+        {"sources": WEAKER, "rounds": {"objectives": [{"kind": "policy_gradient"}, TEXT]}},
+        r"sources.neox.weaker is set, and there is none for qwen: .* Name a relative for every source .*, or for none"),
     "no prompts": ({"train": [{"as_raw_text": True}]}, r"data.train\[0\] has no prompts, .* leave it out, or rounds"),
     "an empty prompt": ({"train": [{"prompt": ""}]}, r"data.train\[0\] has no prompts, .* leave it out, or rounds"),
     "what sources find likely": (

@@ -10,7 +10,7 @@ import torch
 from fusion import pipeline
 from fusion.cache import Cache
 from fusion.config import loading
-from fusion.config.models import BUILTIN
+from fusion.config.models import BUILTIN, WeakerModel
 from fusion.models.head import Head
 from fusion.models.loading import ModelRef, load_model
 from fusion.quickstart import MODELS
@@ -38,7 +38,7 @@ def one(tmp_path_factory):
         "pivot": {"path": f"{BUILTIN}pivot"},
         "sources": [{"name": "itself", "path": str(folder / "itself")}, 
             {"name": "lumi", "path": f"{BUILTIN}lumi"},
-            {"name": "sums", "path": f"{BUILTIN}sums", "weaker": {"path": f"{BUILTIN}sums"}},
+            {"name": "sums", "path": f"{BUILTIN}sums"},
         ],
         "data": {
             "train": [data | {"split": "fusion", "limit": 12} for data in (SUMS, SORT)],
@@ -57,6 +57,10 @@ def one(tmp_path_factory):
         },
     }  # fmt: skip
     chosen = loading.parse(raw, "test")
+    relative = WeakerModel(path=f"{BUILTIN}sums")
+    # refused in a configuration, where it is for all sources or for none; here each signal is looked at by itself
+    *others, last = chosen.sources
+    chosen = chosen.model_copy(update={"sources": [*others, last.model_copy(update={"weaker": relative})]})
     pipeline.run(chosen, "rounds")
     run = RunContext(chosen)
     return RoundContext.of(run, 1, round_folder(chosen, 0) / "model").learning
