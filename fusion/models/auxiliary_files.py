@@ -97,11 +97,12 @@ def common_ends(folders: Sequence[Path]) -> list[int]:
     """Return the eos ids that all these model folders have, in generation_config.json or, without that file, in config.json."""
     if not folders:
         return []
-    first, *others = map(_ends, folders)
+    first, *others = map(eos_ids_of, folders)
     return [id for id in first if all(id in ends for ends in others)]
 
 
-def _ends(folder: Path) -> list[int]:
+def eos_ids_of(folder: Path) -> list[int]:
+    """Return the ids at which the model in a folder stops: of generation_config.json or, without that file, of config.json."""
     files = [folder / GENERATION_CONFIG, folder / "config.json"]
     stated = next((read_object(file) for file in files if file.is_file()), {})
     return as_list(stated.get("eos_token_id"))

@@ -72,6 +72,8 @@ class SourceRequest:
     """Sample entries at random instead of keeping the `k` largest."""
     hidden: bool = False
     """Whether rows hold the last hidden state, which the output layer reads."""
+    stop_ids: Sequence[int] = ()
+    """Ids that are one event in its rows, see `Head.with_stop_ids`: of the pivot, when it reads what it wrote."""
     prompt_format: PromptFormat = field(default_factory=PromptFormat)
     """How its prompts are written, which decides where a completion ends."""
 

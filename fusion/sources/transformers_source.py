@@ -35,7 +35,7 @@ class Transformers(Backend):
     @override
     def open(self, request: SourceRequest) -> TransformersSource:
         model = load_model(request.ref, request.dtype, request.device)
-        head = Head.from_model(model, vocabulary_size(request.tokenizer))
+        head = Head.from_model(model, vocabulary_size(request.tokenizer)).with_stop_ids(request.stop_ids)
         head.check_against_model(model)
         if request.compile:  # the forward alone: hooks stay outside, where `hidden_states` puts one for each call
             below = module_below_head(model)

@@ -320,6 +320,11 @@ class RunContext:
         """What models multiply in as they read, if not in the type of their weights: in rounds alone."""
         return None
 
+    @functools.cached_property
+    def pivot_stop_ids(self) -> tuple[int, ...]:
+        """Ids of the pivot that are one event where it reads and is trained, that an answer is over: in rounds alone."""
+        return ()
+
     def objectives(self, *, learns_from_sources: bool) -> Sequence[AnyObjective]:
         """The terms of a training: cross-entropy alone where it learns from no source."""
         return self.config.objectives if learns_from_sources else plain_fine_tuning()

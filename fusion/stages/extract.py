@@ -40,6 +40,8 @@ def cache_writer(context: RunContext, name: str, folder: Path | None = None) -> 
     }
     if extract.sampling is not None and name != "pivot":
         key |= {"top_k": extract.sampling.draws, "sampling": extract.sampling.model_dump()}
+    if name == "pivot" and len(context.pivot_stop_ids) > 1:
+        key["stop_ids"] = list(context.pivot_stop_ids)
     if context.autocast is not None:
         key["autocast"] = context.autocast
     key["backend"] = context.backend(name).identity()
@@ -63,6 +65,7 @@ def open_source(context: RunContext, name: str, ref: ModelRef | None = None) -> 
         context.autocast,
         sampling=None if name == "pivot" else extract.sampling,
         hidden=extract.hidden_states and name != "pivot",
+        stop_ids=context.pivot_stop_ids if name == "pivot" else (),
     )  # fmt: skip
     return context.backend(name).open(wanted)
 

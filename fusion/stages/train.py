@@ -14,6 +14,7 @@ from fusion.data.answer_end import stop_event, token_of_text, trained_ends
 from fusion.data.encode import tokens_digest
 from fusion.data.example import other_answers
 from fusion.data.exported_template import exported_template
+from fusion.models.head import first_of_event
 from fusion.objectives import AnyObjective
 from fusion.runtime import distributed
 from fusion.runtime.artifacts import claim_artifact, fingerprint, mark_complete
@@ -41,7 +42,7 @@ def training_source(context: RunContext, name: str, cache: Cache) -> TrainingSou
     return TrainingSource(
         name,
         cache,
-        vocabulary_map(context.config.vocabulary_map, *tokenizers, formats),
+        first_of_event(vocabulary_map(context.config.vocabulary_map, *tokenizers, formats), context.pivot_stop_ids),
         getattr(context.models[name], "transforms", ()),
         spelling_distance=functools.partial(spelling_distance, *tokenizers, formats),
         read_hidden=any("hidden" in objective.requirements.source_fields for objective in context.config.objectives),
@@ -122,6 +123,7 @@ def _training_spec(
         validation=_validation(context),
         quantizer=config.quantization_aware_training,
         eos_token_ids=pivot_ends(context),
+        stop_ids=context.pivot_stop_ids,
     )
 
 

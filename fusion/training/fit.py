@@ -58,6 +58,8 @@ class TrainingSpec:
     adapter: LoRA | None = None
     eos_token_ids: Sequence[int] = ()
     """Ids that answers end with in training; plain `generate` of the trained model stops at them."""
+    stop_ids: Sequence[int] = ()
+    """Ids that are one event to the objectives; see `Head.with_stop_ids`."""
     validation: ValidationTexts | None = None
     """What the model is read on while it trains, as `arguments` say (`validation_arguments`); None for nothing."""
     quantizer: AnyQuantizer | None = None
@@ -121,6 +123,7 @@ def _trainer(spec: TrainingSpec, folder: Path, checkpoint: Path | None) -> Fusio
         spec.collator,
         Head.from_model(model, vocabulary_size(spec.tokenizer), spec.logits_chunk, spec.logits_budget),
     )
+    head = head.with_stop_ids(spec.stop_ids)
     learned = [s for s in collator.sources if collator.learn_from is None or s.name in collator.learn_from]
     width = model.get_output_embeddings().weight.shape[-1]
     modules = build_modules(objectives, learned, width, dtype=spec.dtype, seed=spec.seed)

@@ -205,8 +205,8 @@ def _relatives(config: Config, rounds: Rounds) -> Iterator[str]:
         )
     elif lacking := [source.name for source in config.sources if having and source.weaker is None]:
         yield (
-            f"sources.{having[0]}.weaker is set, and there is none for {', '.join(lacking)}: a signal over a weaker relative and "
-            "one over the pivot are of different sizes, and are not added up. Name a relative for "
+            f"sources.{having[0]}.weaker is set, and there is none for {', '.join(lacking)}: a signal over a weaker relative "
+            "and one over the pivot are of different sizes, and are not added up. Name a relative for "
             "every source (of one with shots the same model without them: weaker: {}), or for none"
         )
 

@@ -11,6 +11,7 @@ from fusion.models.head.forward import (
     without_router_loss,
 )
 from fusion.models.head.head import LOGITS_BUDGET, MAX_LOGITS_PER_CHUNK, Head
+from fusion.models.head.stop_event import first_of_event
 
 __all__ = [
     "LOGITS_BUDGET",
@@ -19,6 +20,7 @@ __all__ = [
     "Head",
     "HeadInputs",
     "capture_states",
+    "first_of_event",
     "hidden_states",
     "module_below_head",
     "output_layer",

@@ -7,6 +7,7 @@ scaling applied, ids beyond the tokenizer left out, log-probabilities over what 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ from fusion.models.head.logits import LogitStatistics, summarize_logits
 from fusion.models.head.moments import LogitMoments
 from fusion.models.head.sampling import sample_ids
 from fusion.models.head.self_check import check_against_model
+from fusion.models.head.stop_event import events, first_of_event, merge_events
 
 MAX_LOGITS_PER_CHUNK = 2**25  # 128 MiB of float32
 LOGITS_BUDGET = 2**28  # logits that a training step keeps for its backward pass: 1 GiB of float32
@@ -50,6 +52,8 @@ class Head:
     """Logits kept for the backward pass at most; where there are more, each chunk is recomputed (checkpointing)."""
     autocast: torch.dtype | None = None
     """Type that the layer computes in, in mixed precision, where it is not that of its weights."""
+    stop_ids: tuple[int, ...] = ()
+    """Ids that say the same, that an answer is over: the first has the probability of all. See `with_stop_ids`."""
     logit_moments: LogitMoments | None = None
     """Mean and std of the logits from the hidden state, for a frozen model; see `for_frozen_model`."""
 
@@ -64,24 +68,33 @@ class Head:
         )  # Inkling cuts its logits there
         return cls(module, min(vocabulary, rows, own), *scale_and_softcap(model), chunk, budget)
 
+    def with_stop_ids(self, ids: Sequence[int]) -> Head:
+        """Return the head of a model of which each of these ids says that an answer is over: one event, under the first id.
+
+        Rows then hold what they would if the model had this one id for it: a token that is another of them is read as the
+        first, and mean and std are over events. Ids beyond the vocabulary are left out.
+        """
+        return dataclasses.replace(self, stop_ids=tuple(dict.fromkeys(id for id in ids if id < self.vocabulary)))
+
     def for_frozen_model(self) -> Head:
         """Return the head for a model that is not trained: mean and std come from its weights' Gram matrix, computed here once.
 
-        Unchanged with soft-capping, which is not linear, and where the output layer is more than a matrix and a bias.
+        Unchanged with soft-capping, which is not linear, where the output layer is more than a matrix and a bias, and where
+        several ids are one event.
         """
-        if self.softcap is not None or type(self.module) is not nn.Linear:
+        if self.softcap is not None or type(self.module) is not nn.Linear or len(self.stop_ids) > 1:
             return self
         return dataclasses.replace(
             self, logit_moments=LogitMoments.from_layer(self.module, self.vocabulary, self.scale)
         )
 
     def logits(self, hidden: Float[Tensor, "N D"]) -> Float[Tensor, "N V"]:
-        """Return the logits in float32 or better, as the model itself would, without padded ids."""
+        """Return the logits in float32 or better, as the model itself would, without padded ids; `stop_ids` are one event."""
         # not a call of the module: sharding hooks would gather its weights for every chunk, and processes have different
         # numbers of chunks
         with torch.autocast(hidden.device.type, self.autocast, enabled=self.autocast is not None):
             output = self.module.forward(hidden)
-        return self.from_layer(output)
+        return merge_events(self.from_layer(output), self.stop_ids)
 
     def from_layer(self, output: Float[Tensor, "N W"]) -> Float[Tensor, "N V"]:
         """Return the logits from what the output layer gives; W is the vocabulary with padding."""
@@ -151,7 +164,8 @@ class Head:
         step = self.chunk or max(16, MAX_LOGITS_PER_CHUNK // 4 // self.vocabulary)
         parts = []
         for i in range(0, max(len(positions), 1), step):
-            logits, token = self.logits(hidden[i : i + step]), positions.token[i : i + step]
+            logits = self.logits(hidden[i : i + step])
+            token = first_of_event(positions.token[i : i + step], self.stop_ids)
             found = summarize_logits(logits, token, token.new_empty(len(token), 0), 1, moments=False)
             entropy = torch.special.entr(logits.log_softmax(-1).exp_()).sum(-1)
             parts.append((found.logprobs, found.ids, found.gold, found.mean, found.std, entropy))
@@ -164,10 +178,17 @@ class Head:
     def _statistics(
         self, logits: Tensor, hidden: Tensor, token: Tensor, ask: Tensor, k: int, moments: bool
     ) -> LogitStatistics:
-        if not moments or self.logit_moments is None:
+        token, ask = first_of_event(token, self.stop_ids), first_of_event(ask, self.stop_ids)
+        several = len(self.stop_ids) > 1
+        if not moments or (self.logit_moments is None and not several):
             return summarize_logits(logits, token, ask, k, moments)
         statistics = summarize_logits(logits, token, ask, k, moments=False)
-        mean, std = self.logit_moments(hidden)
+        if several:
+            own = events(logits, self.stop_ids)
+            mean, std = own.mean(-1), own.std(-1, correction=0)
+        else:
+            assert self.logit_moments is not None
+            mean, std = self.logit_moments(hidden)
         lse = logits.gather(1, token[:, None])[:, 0] - statistics.gold
         return statistics._replace(mean=mean - lse, std=std)
 

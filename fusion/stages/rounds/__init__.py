@@ -5,5 +5,6 @@ texts    what the pivot wrote, checked      read     who reads it, and how exact
 learn    what the training knows of it      guard    how good the pivot is after it, and which round is kept
 elsewhere  what another program writes      taken_out  what was said of the texts, for other programs
 gap      what is left to gain in a domain
+stop     ids with which the pivot ends
 kept     the training that became the result          later_step  what rounds and preferences have in common
 """

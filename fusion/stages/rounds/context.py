@@ -22,10 +22,11 @@ from fusion.responses import PASSES, AnyCheck, read_eligibility
 from fusion.runtime.artifacts import artifact_key, fingerprint
 from fusion.stages.context import CHOSEN, RunContext
 from fusion.stages.rounds.gap import pass_gaps
-from fusion.stages.rounds.kept import REDO
+from fusion.stages.rounds.kept import REDO, round_folder
 from fusion.stages.rounds.later_step import LaterStep
 from fusion.stages.rounds.learn import WEAKER, rollout_data, weaker_relatives
 from fusion.stages.rounds.prompts import count_prompts, draw_prompts, gap_counts, proportional_counts
+from fusion.stages.rounds.stop import stop_ids
 from fusion.stages.rounds.texts import WrittenText, encode_for_source, encode_written, read_texts
 from fusion.training import TrainingSource
 from fusion.training.rollouts import RolloutData
@@ -131,6 +132,12 @@ class RoundContext(LaterStep):
         replayed = self.run.encoded("pivot").select(self.replayed) if self.with_replay else []
         return EncodedTexts.from_texts([*own, *replayed])
 
+    @functools.cached_property
+    @override
+    def pivot_stop_ids(self) -> tuple[int, ...]:
+        # of the pivot that wrote, also where another one reads (`reference`): what is compared has the same events
+        return stop_ids(self, round_folder(self.run.config, self.number - 1) / "model")
+
     @override
     def objectives(self, *, learns_from_sources: bool) -> Sequence[AnyObjective]:
         return self.rounds.objectives
@@ -163,6 +170,8 @@ class RoundContext(LaterStep):
             "scaled": self.rounds.scale_rewards,
             "max_clip_ratio": self.rounds.max_clip_ratio,
         }
+        if len(self.pivot_stop_ids) > 1:
+            how["stop_ids"] = list(self.pivot_stop_ids)
         return {"rollouts": fingerprint({"passed": [text.passed for text in self.written], **how})}
 
     @functools.cached_property

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fusion.core.text_files import hash_of
-from fusion.data.answer_end import end_of_turn, trained_ends
+from fusion.data.answer_end import end_of_turn
 from fusion.data.chat_tokens import Prompt
 from fusion.responses import ResponseStore
 from fusion.responses.rollout_file import LINE, AskedPrompt, RolloutFile
 from fusion.runtime import distributed
 from fusion.runtime.artifacts import fingerprint, write_text
 from fusion.stages.prompts import prompt_formats
+from fusion.stages.rounds.stop import declared_ends
 
 if TYPE_CHECKING:
     from fusion.stages.rounds.context import RoundContext
@@ -76,7 +77,7 @@ def asked_prompts(context: RoundContext, prompts: Mapping[str, Prompt]) -> dict[
     found = {}
     for example in context.original_examples:
         form, prompt = formats(example, example.messages), prompts[example.prompt_id]
-        ends, end = trained_ends(tokenizer, form), end_of_turn(tokenizer, form)
+        ends, end = declared_ends(context, form), end_of_turn(tokenizer, form)
         found[asked_id(context, example.prompt_id)] = AskedPrompt(prompt, ends, end, form.stop_texts)
     return found
 

@@ -9,7 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fusion.data.answer_end import trained_ends
 from fusion.data.chat_tokens import Prompt
 from fusion.data.example import Example
 from fusion.models import loading
@@ -24,6 +23,7 @@ from fusion.stages.respond import answering_key, encoded_prompts, write_answers
 from fusion.stages.rounds.context import rounds_of
 from fusion.stages.rounds.gap import keep_pass_rates
 from fusion.stages.rounds.kept import REDO
+from fusion.stages.rounds.stop import declared_ends
 from fusion.stages.rounds.texts import PROMPTS_AT_ONCE, WRITER, comparison, judge
 
 
@@ -80,7 +80,7 @@ def _rollouts(context: RunContext, id: str, written: Sequence[Sequence[int]], pr
     """Read answers as those to training prompts are read: without the space that belongs to the prompt."""
     example = next(each for each in context.validation_examples if each.prompt_id == id)
     tokenizer, form = context.tokenizers[WRITER], prompt_formats(context, WRITER)(example, example.messages)
-    ends = trained_ends(tokenizer, form)
+    ends = declared_ends(context, form)
     return [read_rollout(tokenizer, ids, ends, form.stop_texts, prompt.lead) for ids in written]
 
 

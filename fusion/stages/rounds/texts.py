@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fusion.data.answer_end import end_of_turn, trained_ends
+from fusion.data.answer_end import end_of_turn
 from fusion.data.chat_tokens import Prompt, response_ids
 from fusion.data.encode import Encoded
 from fusion.data.encoding import Conversation, encode_prompt_batch
@@ -29,6 +29,7 @@ from fusion.stages.prompts import prompt_format, prompt_formats
 from fusion.stages.respond import answering_key, encoded_prompts, write_answers
 from fusion.stages.rounds.elsewhere import bring_texts, brought_key
 from fusion.stages.rounds.kept import REDO
+from fusion.stages.rounds.stop import declared_ends
 from fusion.tokenizers import byte_prefixes, vocabulary_bytes
 
 if TYPE_CHECKING:
@@ -111,7 +112,10 @@ def encode_written(context: RoundContext) -> list[Encoded]:
         str, Encoded
     ] = {}  # texts that are equal have equal rows, whatever tokens the later ones were written in
     for text, prompt in zip(context.written, prompts, strict=True):
-        first.setdefault(text.example.id, text.rollout.encoded(tokenizer, prompt))
+        rollout, ends = text.rollout, context.pivot_stop_ids
+        if rollout.end in ends:  # whichever it wrote, it said the same
+            rollout = dataclasses.replace(rollout, end=ends[0])
+        first.setdefault(text.example.id, rollout.encoded(tokenizer, prompt))
     return [first[text.example.id] for text in context.written]
 
 
@@ -152,7 +156,7 @@ def _written(context: RoundContext, store: ResponseStore) -> list[WrittenText]:
     with bar("texts checked", len(context.original_examples), "prompts") as advance:
         for example, check in zip(context.original_examples, context.checks, strict=True):
             form, lead = formats(example, example.messages), prompts[example.prompt_id].lead
-            ends = trained_ends(tokenizer, form)
+            ends = declared_ends(context, form)
             rollouts = [read_rollout(tokenizer, ids, ends, form.stop_texts, lead) for ids in answers[example.prompt_id]]
             compared, check = comparison(example, check, context.chosen_responses)
             found += judge(example, compared, check, [each for each in rollouts if each.ids or each.end is not None])

@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoTokenizer
 
 from fusion import pipeline
 from fusion.cache import Cache
@@ -165,6 +166,35 @@ def test_after_a_merge_the_pairwise_models_read_what_the_merged_one_writes(tmp_p
     assert log["match/neox"] == log["match/qwen"] == 1, "with one vocabulary every token that was written is compared"
 
 
+OTHER_ENDS = range(300, 340)  # many, for a model with random weights seldom writes a certain one
+
+
+def ends_with_other_tokens_too(folder):
+    """Let a model declare more tokens at which it ends, as chat models do with their eos and their end of turn."""
+    tokenizer, file = AutoTokenizer.from_pretrained(folder), folder / "generation_config.json"
+    ends = [tokenizer.eos_token_id, *OTHER_ENDS]
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"eos_token_id": ends}))
+    return tokenizer
+
+
+def check_ends_are_one_event(one, tokenizer):
+    """What the pivot said of the end of its texts is what it gives to all of its ends together, whichever it wrote."""
+    stop = list(one.pivot_stop_ids)
+    assert stop == [tokenizer.eos_token_id, *OTHER_ENDS]
+    ended = [n for n, text in enumerate(one.written) if text.rollout.end is not None]
+    encoded = [one.encoded("pivot")[n] for n in ended]
+    assert len({one.written[n].rollout.end for n in ended}) > 2, "hardly a text ended"
+    assert {text.input_ids[-1] for text in encoded} == {stop[0]}
+    if one.config.training.get("bf16"):
+        return
+    model = load_model(ModelRef(one.config.pivot.path), "float32", "cpu")
+    gold = Cache(one.config.folder / "cache/pivot").rows([one.ids[n] for n in ended])
+    for text, last in zip(encoded, gold.gold[gold.is_last], strict=True):
+        with torch.inference_mode():
+            logits = model(torch.tensor([text.input_ids[:-1]])).logits[0, -1, : len(tokenizer)]
+        assert float(logits.log_softmax(-1)[stop].logsumexp(0)) == pytest.approx(float(last), abs=1e-4)
+
+
 @pytest.mark.parametrize("training", [{}, {"bf16": True}], ids=["float32", "mixed"])
 def test_policy_objectives_begin_at_the_pivot_that_wrote(tmp_path, training):
     """With an adapter, whose start is the merged model of the round before; in the precision in which it is trained."""
@@ -175,7 +205,10 @@ def test_policy_objectives_begin_at_the_pivot_that_wrote(tmp_path, training):
     ]
     rounds = {**ROUNDS, "count": 1, "objectives": terms, "training": {"max_steps": 1, "learning_rate": 1e-3} | training}
     raw = runs.raw(tmp_path, strategies=["unified"], baseline=False, rounds=rounds, adapter={"kind": "lora"})
-    pipeline.run(loading.parse(raw, "test"), "rounds")
+    tokenizer = ends_with_other_tokens_too(tmp_path / "pivot")
+    chosen = loading.parse(raw, "test")
+    pipeline.run(chosen, "rounds")
+    check_ends_are_one_event(RoundContext.of(RunContext(chosen), 1, round_folder(chosen, 0) / "model"), tokenizer)
     (entry,) = json.loads((tmp_path / "runs/small/rounds/1/train/unified/log.json").read_text())
     assert entry["policy_gradient/ratio"] == pytest.approx(1, abs=1e-4)
     assert entry["group_reward/kl_old"] == pytest.approx(0, abs=1e-6)

@@ -10,7 +10,7 @@ from fusion.stages.rounds import guard
 def test_the_space_of_the_prompt_is_no_part_of_an_answer(monkeypatch):
     read = []
     monkeypatch.setattr(guard, "read_rollout", lambda tokenizer, ids, ends, stop, lead: read.append((ids, lead)))
-    monkeypatch.setattr(guard, "trained_ends", lambda *_: [0])
+    monkeypatch.setattr(guard, "declared_ends", lambda *_: [0])
     monkeypatch.setattr(guard, "prompt_formats", lambda *_: lambda *_: SimpleNamespace(stop_texts=()))
     example = Example(({"role": "user", "content": "?"},), "yes", "d")
     context = SimpleNamespace(validation_examples=[example], tokenizers={"pivot": None})
