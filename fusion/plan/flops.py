@@ -13,18 +13,29 @@ class Counts:
 
     examples: int
     tokens: int
+    """Tokens that are read. What several examples begin with may be read once for all of them: see `shared_tokens`."""
     squared_lengths: int
-    """Sum over examples of tokens squared: attention compares each token with each."""
+    """Sum over examples of tokens that are read times tokens that they look at: attention compares each with each."""
     rows: int
     """Response positions, for which logits are made."""
     longest: int
-    """Tokens of the longest example."""
+    """Tokens of the longest example, with what it begins with."""
+    shared_tokens: int = 0
+    """Tokens at the beginnings of examples that are not read again, for another example begins with them."""
+    shared_squares: int = 0
+    """What reading them again would add to `squared_lengths`."""
 
     def scaled(self, examples: int) -> Counts:
         """Return the counts of so many of the examples; which ones is not known, so they are as long as all on average."""
         share = examples / self.examples
-        sizes = [round(share * each) for each in (self.tokens, self.squared_lengths, self.rows)]
-        return Counts(examples, sizes[0], sizes[1], sizes[2], self.longest)
+        sizes = (self.tokens, self.squared_lengths, self.rows, self.shared_tokens, self.shared_squares)
+        tokens, squares, rows, *shared = (round(share * each) for each in sizes)
+        return Counts(examples, tokens, squares, rows, self.longest, *shared)
+
+    def whole(self) -> Counts:
+        """Return the counts of the same examples where each is read from its beginning, as in training."""
+        squares = self.squared_lengths + self.shared_squares
+        return Counts(self.examples, self.tokens + self.shared_tokens, squares, self.rows, self.longest)
 
     def __add__(self, other: Counts) -> Counts:
         """Return the counts of both data sets together."""
@@ -34,6 +45,8 @@ class Counts:
             self.squared_lengths + other.squared_lengths,
             self.rows + other.rows,
             max(self.longest, other.longest),
+            self.shared_tokens + other.shared_tokens,
+            self.shared_squares + other.shared_squares,
         )
 
 

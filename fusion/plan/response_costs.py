@@ -12,12 +12,12 @@ from fusion.plan.memory import Bytes, Memory
 
 def generation_counts(texts: Counts, prompts: int, samples: int, longest: int) -> Counts:
     """Counts of a model that writes samples of `longest` tokens to each of so many prompts, as long as those of `texts`."""
-    return _counts(prompts, _prompt(texts), samples, longest)
+    return _counts(texts, prompts, samples, longest)
 
 
 def reading_counts(texts: Counts, answers: int, longest: int) -> Counts:
     """Counts of a model that reads so many answers of `longest` tokens, each with a prompt as long as those of `texts`."""
-    return _counts(answers, _prompt(texts), 1, longest)
+    return _counts(texts, answers, 1, longest)
 
 
 def generation_memory(size: Architecture, tokens: int, width: int, chunk: Bytes) -> Memory:
@@ -28,12 +28,13 @@ def generation_memory(size: Architecture, tokens: int, width: int, chunk: Bytes)
     )
 
 
-def _prompt(texts: Counts) -> float:
-    """Tokens of a prompt, on average."""
-    return (texts.tokens - texts.rows) / texts.examples
-
-
-def _counts(examples: int, prompt: float, samples: int, longest: int) -> Counts:
+def _counts(texts: Counts, examples: int, samples: int, longest: int) -> Counts:
+    """Prompts are as long as those of `texts` on average, and as much of them is read once for all."""
+    shared = texts.shared_tokens / texts.examples
+    prompt = (texts.tokens - texts.rows) / texts.examples + shared
     whole = round(prompt + longest)
-    tokens, rows = round(examples * (prompt + samples * longest)), examples * samples * longest
-    return Counts(examples, tokens, examples * samples * whole**2, rows, whole)
+    tokens = round(examples * (prompt - shared + samples * longest))
+    squares, saved = examples * samples * whole**2, round(examples * samples * shared * whole)
+    return Counts(
+        examples, tokens, squares - saved, examples * samples * longest, whole, round(examples * shared), saved
+    )

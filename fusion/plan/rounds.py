@@ -49,7 +49,7 @@ class RoundPlanner(Planner):
             self.run.counts(name, once=True), self.prompts * self.rounds.num_generations, self.longest(name)
         )
         texts = self.run.counts(name)
-        return written if once else written + texts.scaled(self.replayed(written.examples, texts.examples))
+        return written if once else written.whole() + texts.scaled(self.replayed(written.examples, texts.examples))
 
     @override
     def validation_counts(self) -> Counts:

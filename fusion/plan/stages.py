@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fusion.plan import memory
 from fusion.plan.architecture import load_architecture
-from fusion.plan.counts import heldout_counts
+from fusion.plan.counts import answered_counts, heldout_counts
 from fusion.plan.estimates import BYTES_PER_NUMBER, Planner, RunPlan, StageEstimate
 from fusion.plan.flops import forward_flops
 from fusion.plan.inference import extraction_stage, writing_stage
 from fusion.plan.memory import Memory
 from fusion.plan.preferences import preference_stages
-from fusion.plan.response_costs import generation_counts, reading_counts
+from fusion.plan.response_costs import generation_counts, generation_memory, reading_counts
 from fusion.plan.rounds import round_stages
 from fusion.plan.trainings import (
     checkpoints_activations,
@@ -90,7 +92,7 @@ def _merges(planner: Planner) -> list[StageEstimate]:
 
 
 def _evaluations(planner: Planner, trained: list[str]) -> list[StageEstimate]:
-    """Every model of the run on the held-out examples; answers that are generated are not counted."""
+    """Every model of the run on the held-out examples; answers are as long as they may get, where it gives any."""
     like = {name: name for name in planner.sizes if planner.config.evaluation.original_models}
     like |= {name: "pivot" for name in trained if not name.startswith("pairwise/")}
     like |= {name: "pivot" for name in planner.config.results if name not in like}
@@ -99,18 +101,23 @@ def _evaluations(planner: Planner, trained: list[str]) -> list[StageEstimate]:
 
 def _evaluate(planner: Planner, name: str, kind: str) -> StageEstimate:
     size, counts = planner.sizes[kind], heldout_counts(planner.context, kind, planner.from_settings)
-    at_once = max(planner.config.evaluation.batch_tokens, counts.longest)
-    memory_estimate = memory.extraction(
-        size, at_once, BYTES_PER_NUMBER[planner.config.extract.resolved_dtype], planner.read_logits(kind)
-    )
-    disk = 1000 * counts.examples
-    flops = forward_flops(size, counts)
-    return StageEstimate(
+    how, width = planner.config.evaluation, BYTES_PER_NUMBER[planner.config.extract.resolved_dtype]
+    at_once = max(how.batch_tokens, counts.longest)
+    found = StageEstimate(
         f"evaluate {name}",
         counts.examples,
         counts.tokens,
-        disk=disk,
-        memory=memory_estimate,
-        flops=flops,
+        disk=1000 * counts.examples,
+        memory=memory.extraction(size, at_once, width, planner.read_logits(kind)),
+        flops=forward_flops(size, counts),
         parallel=False,
+    )
+    if (prompts := answered_counts(planner.context, kind, planner.from_settings)) is None:
+        return found
+    answers = generation_counts(prompts, prompts.examples, 1, how.max_new_tokens)
+    return replace(
+        found,
+        tokens=found.tokens + answers.tokens,
+        flops=found.flops + forward_flops(size, answers),
+        memory=generation_memory(size, max(at_once, answers.longest), width, planner.read_logits(kind)),
     )

@@ -89,6 +89,8 @@ class Backend(Settings, ABC):
     """Whether it can sample entries at random from the whole distribution (`extract.sampling`)."""
     can_generate: ClassVar[bool] = False
     """Whether it can generate completions."""
+    shares_prefixes: ClassVar[bool] = False
+    """Whether it reads what the texts of one call begin with once for all of them, which a plan then counts once."""
     runtime_settings: ClassVar[frozenset[str]] = frozenset()
     """Settings that change no number, only how it is computed; they are left out of the cache key."""
 

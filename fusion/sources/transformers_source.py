@@ -31,6 +31,7 @@ class Transformers(Backend):
     unknown_fields: ClassVar[frozenset[str]] = frozenset()
     can_sample: ClassVar[bool] = True
     can_generate: ClassVar[bool] = True
+    shares_prefixes: ClassVar[bool] = True
 
     @override
     def open(self, request: SourceRequest) -> TransformersSource:

@@ -12,6 +12,7 @@ from fusion.config import Preferences, preference_config
 from fusion.plan.estimates import Planner, StageEstimate
 from fusion.plan.flops import Counts
 from fusion.plan.inference import extraction_stage
+from fusion.plan.response_costs import reading_counts
 from fusion.plan.trainings import checkpoints_activations, configured_engine, training_memory, training_stage
 from fusion.stages.context import RunContext
 
@@ -37,12 +38,9 @@ class PreferencePlanner(Planner):
     @override
     def counts(self, name: str, once: bool = False) -> Counts:
         """What a model reads of the answers; without `once`, `examples` are the pairs that they make."""
-        texts, longest = self.run.counts(name, once=True), self.longest(name)
-        whole = round((texts.tokens - texts.rows) / texts.examples + longest)
         answers = self.pairs * self.answers_per_pair
-        return Counts(
-            answers if once else self.pairs, answers * whole, answers * whole**2, answers * longest, longest=whole
-        )
+        read = reading_counts(self.run.counts(name, once=True), answers, self.longest(name))
+        return read if once else dataclasses.replace(read.whole(), examples=self.pairs)
 
     @override
     def validation_counts(self) -> Counts:
