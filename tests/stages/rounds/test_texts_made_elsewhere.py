@@ -3,8 +3,10 @@
 import json
 import re
 import shutil
+import sys
 from itertools import starmap
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -60,9 +62,40 @@ def made(tmp_path_factory):
     with pytest.raises(ValueError, match="is not there") as request:
         pipeline.run(elsewhere, "rounds")
     (folder / "rollouts").mkdir()
-    (folder / "rollouts/1.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    writes_as_the_page_says(folder, elsewhere, lines)
     pipeline.run(elsewhere, "rounds")
     return folder, elsewhere, str(request.value), lines
+
+
+def writes_as_the_page_says(folder, elsewhere, lines):
+    """Run the example of the page on a stand-in of vLLM that gives these answers."""
+    file = elsewhere.folder / "rounds/1/prompts.jsonl"
+    prompts = {tuple(p["prompt_token_ids"]): p["prompt_id"] for p in map(json.loads, file.read_text().splitlines())}
+
+    class Engine:
+        def __init__(self, model):
+            assert model == f"{elsewhere.folder}/train/unified/model"
+
+        def generate(self, asked, how):
+            assert how == {"n": 4, "temperature": 1.0, "max_tokens": 256, "stop_token_ids": [2]}
+            return [SimpleNamespace(outputs=[*outputs(prompts[tuple(p["prompt_token_ids"])])]) for p in asked]
+
+    def outputs(id):
+        for line in (line for line in lines if line["prompt_id"] == id):
+            reason = "stop" if line["ended"] else "length"
+            yield SimpleNamespace(text=line["text"], token_ids=tuple(line["token_ids"]), finish_reason=reason)
+
+    example = examples_of_the_page(elsewhere)[0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "vllm", SimpleNamespace(LLM=Engine, SamplingParams=dict))
+        patch.chdir(folder)
+        exec(compile(example, "docs/rounds.md", "exec"), {})
+
+
+def examples_of_the_page(elsewhere):
+    page = (Path(fusion.__file__).parent.parent / "docs/rounds.md").read_text()
+    found = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    return [example.replace("runs/mine", str(elsewhere.folder)).replace('"coder"', '"neox"') for example in found]
 
 
 def test_where_the_file_is_missing_the_run_says_who_has_to_answer_what(made):
@@ -109,10 +142,8 @@ def test_texts_of_another_model_or_round_are_refused(made):
 
 def test_the_example_of_reads_writes_what_each_reader_says_of_each_token(made, tmp_path, monkeypatch):
     _, elsewhere, *_ = made
-    page = (Path(fusion.__file__).parent.parent / "docs/rounds.md").read_text()
-    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    _, example = examples_of_the_page(elsewhere)
     monkeypatch.chdir(tmp_path)
-    example = example.replace("runs/mine", str(elsewhere.folder)).replace('"coder"', '"neox"')
     exec(compile(example, "docs/rounds.md", "exec"), {})
     lines = [json.loads(line) for line in (tmp_path / "reads.jsonl").read_text().splitlines()]
     assert {line["reader"] for line in lines} == {"neox", "pivot"}
