@@ -8,7 +8,6 @@ with torch itself, and one or two more that go on.
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import random
 import re
@@ -23,6 +22,7 @@ from typing import Any
 
 import fusion.report.html_page
 import fusion.training.fit  # noqa: F401  (before the forks, each of which would load torch)
+from tests.faults.merges import Disturbance
 from tests.faults.tiny_run import TinyRun, unfinished_in
 
 KINDS = ("SIGKILL", "SIGTERM", "full", "cut", "empty", "flip", "gone")
@@ -80,9 +80,14 @@ def _stop(tiny: TinyRun, one: Try, event: int, reader: str) -> Try:
     """Kill a stage at an event, or let the disk be full from then on; look at the run; go on."""
     tiny.restore(one.stage)
     one.what = f"event {event}"
-    disturbed = tiny.call(one.stage, one.kind, event)
+    disturbed = tiny.call(one.stage, lambda: Disturbance(one.kind, event))
     if one.kind == "full" and disturbed.get("status") != 0:
         one.said, one.wrong = sentence(disturbed, one.wrong)
+    return go_on(tiny, one, reader)
+
+
+def go_on(tiny: TinyRun, one: Try, reader: str) -> Try:
+    """Look at a run that was disturbed, and give the command of its stage again."""
     if (read := tiny.look(reader)).get("status") != 0:
         one.wrong = sentence(read, one.wrong)[1]  # it may be that there is nothing to look at yet
     again = tiny.call(one.stage)
@@ -151,6 +156,13 @@ def differences(tiny: TinyRun, state: str) -> list[str]:
     return [f"different: {different}"] * bool(different) + [f"left: {left}"] * bool(left)
 
 
+def keep(one: Try, log: Path | None) -> None:
+    """Append a try to the log, if there is one, as a line of JSON."""
+    if log:
+        with log.open("a") as file:
+            file.write(json.dumps(asdict(one)) + "\n")
+
+
 def main(words: Sequence[str]) -> int:
     """Try so many; return how many went wrong."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults.kills")
@@ -163,7 +175,6 @@ def main(words: Sequence[str]) -> int:
     given = parser.parse_args(words)
     folder, wrong = Path(tempfile.mkdtemp(prefix="kills-")), 0
     tiny = TinyRun(folder, rounds=given.rounds)
-    gc.freeze()  # what is imported: no child looks through it, which would also copy its memory
     numbers = range(given.first, given.first + given.number)
     events = tiny.prepare(last_stage(numbers, list(tiny.stages), given.only, given.stage))
     print(f"file events by stage: {events}", flush=True)
@@ -171,9 +182,7 @@ def main(words: Sequence[str]) -> int:
         found = try_one(tiny, events, number, given.only, given.stage)
         wrong += bool(found.wrong)
         print(found, flush=True)
-        if given.log:
-            with given.log.open("a") as log:
-                log.write(json.dumps(asdict(found)) + "\n")
+        keep(found, given.log)
     print(f"{given.number} tries, {wrong} wrong")
     shutil.rmtree(folder, ignore_errors=True)
     return wrong

@@ -34,8 +34,9 @@ Fault = tuple[str, bool, int]
 class Disturbance:
     """Counts what is done with files from its making on, and disturbs from the n-th event on."""
 
-    def __init__(self, kind: str, number: int):
+    def __init__(self, kind: str = "", number: int = 0):
         self.kind, self.number, self.count, self.ended = kind, number, 0, False
+        self.names: list[str] = []
         self.pid = os.getpid()
         for name in ("pwrite", "fsync"):  # which are not audited
             setattr(os, name, self.counted(f"os.{name}", getattr(os, name)))
@@ -45,7 +46,7 @@ class Disturbance:
         """The call, counted."""
 
         def counted_call(*arguments: Any) -> Any:
-            self.count_event(name)
+            self.count_event(name, arguments)
             return call(*arguments)
 
         return counted_call
@@ -54,9 +55,9 @@ class Disturbance:
         """Count writes, and what changes the names of files."""
         flags = arguments[2] if event == "open" else 0
         if event in AUDITED or (isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR)):
-            self.count_event(event)
+            self.count_event(event, arguments)
 
-    def count_event(self, event: str) -> None:
+    def count_event(self, event: str, arguments: tuple[Any, ...]) -> None:
         """Disturb, where it is time."""
         if self.ended:
             return

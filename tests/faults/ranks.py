@@ -7,7 +7,6 @@ tests.faults.ranks rank WORDS` is what torchrun starts: `fusion WORDS`, disturbe
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import shutil
@@ -16,7 +15,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from tests.faults.tiny_run import TinyRun, in_child, results_in, unfinished_in, write_config
@@ -48,7 +46,7 @@ def be_rank(words: Sequence[str]) -> int:
 
 def main(words: Sequence[str]) -> int:
     """Try so many; return how many went wrong."""
-    from tests.faults.kills import Try
+    from tests.faults.kills import Try, keep
 
     parser = argparse.ArgumentParser(prog="python -m tests.faults.ranks")
     parser.add_argument("number", nargs="?", type=int, default=3)
@@ -78,9 +76,7 @@ def main(words: Sequence[str]) -> int:
             one.wrong += [f"different: {different}"] * bool(different) + [f"left: {left}"] * bool(left)
         one.seconds, wrong = time.perf_counter() - start, wrong + bool(one.wrong)
         print(one, flush=True)
-        if given.log:
-            with given.log.open("a") as log:
-                log.write(json.dumps(asdict(one)) + "\n")
+        keep(one, given.log)
     shutil.rmtree(tiny.folder, ignore_errors=True)
     return wrong
 

@@ -18,14 +18,13 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from tests.faults.kills import Try, sentence
+from tests.faults.kills import Try, keep, sentence
 from tests.faults.runner import run
 from tests.faults.tiny_run import TinyRun, in_child, results_in, unfinished_in
 
@@ -151,9 +150,7 @@ def main(words: Sequence[str]) -> int:
             one = try_one(tiny, number, expected)
             wrong += bool(one.wrong)
             print(one, flush=True)
-            if given.log:
-                with given.log.open("a") as log:
-                    log.write(json.dumps(asdict(one)) + "\n")
+            keep(one, given.log)
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)

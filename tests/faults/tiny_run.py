@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
+import importlib
 import json
 import os
 import shutil
+import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,7 +72,10 @@ class TinyRun:
             shutil.copytree(self.before(stage), self.run, symlinks=True)
 
     def prepare(self, last: str = "evaluate", **changes: Any) -> dict[str, int]:
-        """Run every stage up to `last` undisturbed, keep the states between them, and return the file events of each."""
+        """Run every stage up to `last` undisturbed, keep the states between them, and return the file events of each.
+
+        What they import is imported here, too, so that none of the tries, which are forked, takes its time.
+        """
         events, states = {}, [*self.stages, "done"]
         number = states.index(last) + 1
         in_child(self.folder, lambda: write_config(self.folder / self.config, rounds=self.rounds, **changes))
@@ -77,6 +84,7 @@ class TinyRun:
             whole = self.call(stage)
             assert whole.get("status") == 0, whole
             events[stage] = whole["count"]
+            load(whole["modules"])
         self.keep(states[number])
         return events
 
@@ -85,14 +93,19 @@ class TinyRun:
         if self.run.exists():
             shutil.copytree(self.run, self.before(stage), symlinks=True)
 
-    def call(self, stage: str, kind: str = "", number: int = 0) -> dict[str, Any]:
-        """Run a stage's command in a child, disturbed at an event; status, what it said, events; empty where it was killed."""
+    def call(self, stage: str, disturb: Callable[[], Disturbance] = Disturbance) -> dict[str, Any]:
+        """Run a stage's command in a child with what `disturb` makes there; empty where it was killed.
+
+        Else its status, what it said, how many file events there were, their names where they were wanted, and the modules
+        that it imported.
+        """
 
         def body() -> dict[str, Any]:
-            disturbance = Disturbance(kind, number)
+            before, disturbance = set(sys.modules), disturb()
             status, printed, said, escaped = run([self.stages[stage], str(self.folder / self.config)])
             disturbance.ended = True
-            return {"status": status, "said": said + printed, "escaped": repr(escaped), "count": disturbance.count}
+            found = {"status": status, "said": said + printed, "escaped": repr(escaped), "count": disturbance.count}
+            return found | {"names": disturbance.names, "modules": [name for name in sys.modules if name not in before]}
 
         return in_child(self.folder, body)
 
@@ -110,6 +123,15 @@ class TinyRun:
     def results(self, state: Path | None = None) -> dict[str, str]:
         """A hash of every file that must be equal whatever happened, by path."""
         return results_in(state or self.run)
+
+
+def load(modules: Sequence[str]) -> None:
+    """Import modules that a child has imported; some were made there and cannot be found."""
+    for name in modules:
+        if name not in sys.modules:
+            with suppress(ImportError):
+                importlib.import_module(name)
+    gc.freeze()  # no child looks through what is imported, which would also copy its memory
 
 
 def results_in(run: Path) -> dict[str, str]:
