@@ -11,8 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-COMMANDS = {"server": "tests.faults.servers", "SIGKILL, torchrun": "tests.faults.ranks"}
+COMMANDS = {
+    "server": "tests.faults.servers",
+    "SIGKILL, torchrun": "tests.faults.ranks",
+    "SIGKILL, every event": "tests.faults.every_event",
+}
 FAULTS = {
+    "SIGKILL, every event": "the process is killed (SIGKILL) at every distinct file event, once",
     "SIGKILL": "the process is killed (SIGKILL) at a file event",
     "SIGTERM": "the process is ended (SIGTERM) at a file event",
     "full": "the disk is full from a file event on",
@@ -35,6 +40,11 @@ is given again. A try is right if the command then ends well, every weight, cach
 that of a run nothing happened to, and no unfinished file is left. Where damage is refused, the sentence must name what to
 delete, and after deleting it the same must hold. A *file event* is any call that opens a file for writing, renames, syncs,
 makes a folder or deletes.
+
+**Every distinct event.** Kills do not rest on chance alone: one series walks through each stage and kills it once right before
+every distinct event. Two events are the same where one operation changes files of one name; numbers, hashes, the names of
+the models and the four trainings do not count, nor do making a folder that is there, opening a file that is open, and one
+sync directly after another, which change nothing. Of an event that comes again the first and the last are tried.
 
 Not compared are times and what holds them, pictures, checkpoints (their number is limited) and the order of keys in logs.
 
@@ -105,6 +115,7 @@ OTHERS = """## What is promised, and what is not
 ## Again
 
 Try *n* is the same in every call: `--from` goes on where a series was stopped, and `--log FILE` keeps a line for each try.
+`every_event` goes on where its log ends, and a run with rounds tries what the log does not hold yet.
 """
 
 
@@ -117,7 +128,10 @@ def main(words: Sequence[str]) -> int:
     given = parser.parse_args(words)
     tries, in_rounds = read(given.logs), read(given.rounds)
     counts = Counter(COMMANDS.get(one["kind"], "tests.faults.kills") for one in tries)
-    commands = [f"    python -m {name} {count} --log FILE" for name, count in sorted(counts.items())]
+    # the number of events is not chosen; the second time those that only a run with rounds has
+    every = ["", " --rounds"] if counts.pop("tests.faults.every_event", 0) else []
+    commands = [f"    python -m tests.faults.every_event{rounds} --log FILE" for rounds in every]
+    commands += [f"    python -m {name} {count} --log FILE" for name, count in sorted(counts.items())]
     if in_rounds:
         first = min(one["number"] for one in in_rounds)
         commands.append(f"    python -m tests.faults.kills {len(in_rounds)} --rounds --from {first} --log FILE")

@@ -1,14 +1,16 @@
 """Kills, full disks, damage and misbehaving servers at a few seeded moments; the long series are run by hand."""
 
+import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 
 import pytest
 
-from tests.faults import kills, reliability
-from tests.faults.tiny_run import TinyRun, unfinished_in
+from tests.faults import every_event, kills, reliability
+from tests.faults.tiny_run import TinyRun, in_child, unfinished_in
 
 
 def series(module, *words):
@@ -22,6 +24,16 @@ def test_a_run_that_is_killed_or_damaged_or_has_no_disk_left_goes_on_to_the_same
     done = series("kills", "3", "--from", "3")  # a kill in extract, an end in merge, a kill in extract
     assert "3 tries, 0 wrong" in done.stdout, done.stdout[-3000:] + done.stderr[-2000:]
     assert done.returncode == 0
+
+
+def test_distinct_events_are_tried_in_order_where_the_log_ends(tmp_path):
+    log = tmp_path / "log.jsonl"
+    first = kills.Try(0, every_event.KIND, "respond", "first open .")
+    kills.keep(first, log)
+    done = series("every_event", "3", "--stage", "respond", "--log", str(log))
+    assert "3 tries, 0 wrong" in done.stdout, done.stdout[-3000:] + done.stderr[-2000:]
+    tried = [json.loads(line)["what"] for line in log.read_text().splitlines()]
+    assert tried == ["first open .", "first mkdir runs/small", "first mkdir runs", "first open config.yaml.#-#.part"]
 
 
 @pytest.mark.slow
@@ -96,8 +108,76 @@ def test_a_traceback_and_silence_are_wrong_and_a_sentence_is_not():
     assert kills.sentence({}, [])[1]
 
 
+def test_events_of_one_name_differ_in_numbers_hashes_models_and_trainings_alone(tmp_path):
+    def name(event, *paths, at=-1):
+        absolute = [tmp_path / "runs/small" / path for path in paths]
+        return every_event.event_name(event, (*absolute, at, -1), tmp_path)
+
+    assert (
+        name("open", "cache/neox/shard-1-of-4")
+        == name("open", "cache/qwen/shard-3-of-4")
+        == "open cache/MODEL/shard-#-of-#"
+    )
+    assert name("os.mkdir", "train/unified/checkpoint-1") == name("os.mkdir", "train/pairwise/neox/checkpoint-12")
+    assert name("os.rename", "run.json.0a1b2c3d-ffffffff.part", "run.json") == "rename run.json.#-#.part to run.json"
+    assert name("os.rename", "a", "b") != name("os.rename", "a", "c")
+    assert name("os.remove", "a") != name("os.rmdir", "a")
+
+
+def writes(root, name="", number=0):
+    """Do a few things with files in a child that keeps their names, or is killed at one; return what it kept."""
+
+    def body():
+        events = every_event.NamedEvents(root, name, number)
+        root.mkdir(exist_ok=True)  # it is there
+        (root / "new").mkdir()
+        for _ in range(2):
+            with (root / "file").open("a") as file, os.fdopen(os.dup(file.fileno()), "a"):
+                file.write("x")
+                file.flush()
+                os.fsync(file.fileno())
+                os.fsync(file.fileno())
+        shutil.rmtree(root / "new")
+        events.ended = True
+        return {"names": events.names}
+
+    return in_child(root, body)
+
+
+def test_what_changes_nothing_is_no_event(tmp_path):
+    writing = ["open file", "fsync file"]
+    assert writes(tmp_path)["names"] == ["mkdir new", *writing, *writing, "rmdir new"]
+
+
+def test_a_process_is_killed_right_before_an_event_of_a_name_and_number(tmp_path):
+    assert writes(tmp_path, "open file", 2) == {}
+    assert (tmp_path / "file").read_text() == "x"
+    assert (tmp_path / "new").exists()
+
+
+def test_of_an_event_that_comes_again_the_first_and_the_last_are_tried():
+    found = every_event.distinct("train", ["open a", "open b", "open a", "open a"])
+    assert [(event.what, event.number) for event in found] == [
+        ("first open a", 1),
+        ("first open b", 1),
+        ("last open a", 3),
+    ]
+
+
 def test_the_page_counts_what_went_wrong():
     one = {"number": 1, "kind": "full", "stage": "train", "what": "event 3", "said": "", "wrong": [], "seconds": 1}
     text = reliability.page([one, one | {"wrong": ["different: ['fused']"]}], [])
     assert "| train (2) | 2 | 1 | none | kills |" in text
     assert "**2 tries, 1 wrong.**" in text
+
+
+def test_the_page_has_a_row_for_every_event_and_the_command_that_goes_on(tmp_path):
+    log, file = tmp_path / "log.jsonl", tmp_path / "page.md"
+    for number, stage in enumerate(("respond", "rounds", "rounds")):
+        kills.keep(kills.Try(number, every_event.KIND, stage, "first open a"), log)
+    reliability.main([str(log), "--write", str(file)])
+    assert (
+        "at every distinct file event, once | respond (1), rounds (2) | 3 | 0 | none | every_event |"
+        in file.read_text()
+    )
+    assert "    python -m tests.faults.every_event --rounds --log FILE\n" in file.read_text()
