@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import http.client
+import io
 import json
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -29,6 +31,7 @@ class Endpoint:
     url: str
     key: str | None = field(repr=False)
     timeout: float
+    """Seconds to wait for a connection, and then for the whole answer."""
     max_retries: int
     backoff: float
 
@@ -45,7 +48,7 @@ class Endpoint:
             try:
                 return self._once(body)
             except urllib.error.HTTPError as error:
-                message = self._without_key(error.read(600).decode(errors="replace").strip())
+                message = self._without_key(_beginning(error))
                 if (error.code not in RETRIED_STATUS and error.code < 500) or REFUSAL in message:
                     raise ValueError(f"{self.url} refused the request with status {error.code}: {message}") from None
                 reason, pause = f"status {error.code}: {message}", _seconds(error.headers.get("Retry-After"))
@@ -63,7 +66,7 @@ class Endpoint:
         request = urllib.request.Request(self.url, json.dumps(body).encode(), {"Content-Type": "application/json"})
         if self.key:
             request.add_unredirected_header("Authorization", f"Bearer {self.key}")
-        opener = urllib.request.build_opener(_RefuseRedirects)
+        opener = urllib.request.build_opener(_RefuseRedirects, _Http, _Https)
         with opener.open(request, timeout=self.timeout) as response:
             answer = response.read().decode()
         self._refuse_key_in(answer)
@@ -91,6 +94,66 @@ class _RefuseRedirects(urllib.request.HTTPRedirectHandler):
             f"{req.full_url} sends requests on to {there}{unencrypted} (status {code}), and none is followed, for your texts "
             f"and the key are meant for {here} alone. If that is where the server is, set backend.url to its address there."
         )
+
+
+class _TimedReader(io.RawIOBase):
+    """Reads from a socket until its timeout is over, counted from now on; the socket itself would wait anew for each byte."""
+
+    def __init__(self, raw: io.RawIOBase, connection: socket.socket):
+        self._raw, self._connection = raw, connection
+        self._end = None if (timeout := connection.gettimeout()) is None else time.monotonic() + timeout
+
+    @override
+    def readable(self) -> bool:
+        return True
+
+    @override
+    def readinto(self, buffer: Any, /) -> int | None:
+        if self._end is not None:
+            if (seconds := self._end - time.monotonic()) <= 0:
+                raise TimeoutError("timed out before the answer was whole")
+            self._connection.settimeout(seconds)
+        return self._raw.readinto(buffer)
+
+    @override
+    def close(self) -> None:
+        self._raw.close()  # which holds the socket
+        super().close()
+
+
+class _TimedResponse(http.client.HTTPResponse):
+    """An answer whose head and body together must come within the timeout of the connection."""
+
+    def __init__(self, sock: socket.socket, *arguments: Any, **more: Any):
+        super().__init__(sock, *arguments, **more)
+        self.fp = io.BufferedReader(_TimedReader(self.fp.detach(), sock))
+
+
+class _TimedHandler(urllib.request.AbstractHTTPHandler):
+    @override
+    def do_open(self, http_class: Any, req: urllib.request.Request, **http_conn_args: Any) -> http.client.HTTPResponse:
+        def connect(host: str, **more: Any) -> http.client.HTTPConnection:
+            connection = http_class(host, **more)
+            connection.response_class = _TimedResponse
+            return connection
+
+        return super().do_open(connect, req, **http_conn_args)
+
+
+class _Http(_TimedHandler, urllib.request.HTTPHandler):
+    pass
+
+
+class _Https(_TimedHandler, urllib.request.HTTPSHandler):
+    pass
+
+
+def _beginning(error: urllib.error.HTTPError) -> str:
+    """What a server says of an error, as far as it says it."""
+    try:
+        return error.read(600).decode(errors="replace").strip()
+    except (OSError, http.client.HTTPException):
+        return "(and the rest of the answer did not come)"
 
 
 def _address(url: str) -> str:

@@ -66,7 +66,7 @@ class OpenAI(Backend):
     concurrency: int = Field(default=8, ge=1)
     """Number of concurrent requests."""
     timeout: float = Field(default=120.0, gt=0)
-    """Seconds to wait for an answer."""
+    """Seconds to wait for a whole answer."""
     max_retries: int = Field(default=5, ge=0)
     """How often a request is sent again that failed for the moment: no answer, or status 408, 429 or 500 and above."""
     backoff: float = Field(default=1.0, gt=0)

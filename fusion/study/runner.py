@@ -23,6 +23,7 @@ from rich.console import Console
 from fusion import pipeline
 from fusion.config import Config, loading
 from fusion.runtime.console import console, quiet, silence
+from fusion.runtime.locks import exclusive
 from fusion.runtime.progress_lines import ProgressLines, time_in_words
 from fusion.stages.context import RunContext
 from fusion.study.grid import Setting, StudyGrid
@@ -39,10 +40,16 @@ NamedRun = tuple[str, Config]
 def run(grid: StudyGrid, jobs: int = 1) -> StudyResults:
     """Run the whole study in `jobs` processes; safe to stop and to call again.
 
-    Raises ValueError where settings would be chosen on what is reported.
+    Raises ValueError where settings would be chosen on what is reported, and BlockingIOError, naming the process, where
+    another is running a study in its folder.
     """
     total = grid.check()
     refuse_shared_examples(grid)
+    with exclusive(grid.folder / ".lock", f"The study in {grid.folder}"):  # no arm's name begins with a dot
+        return _run(grid, jobs, total)
+
+
+def _run(grid: StudyGrid, jobs: int, total: int) -> StudyResults:
     console.print(f"[bold]{grid.study.name}[/]: {len(grid.study.arms)} arms, {total} runs, in {grid.folder}")
     seeds, arms = grid.study.seeds, grid.study.arms
     # a console of its own, which is not silent while a run is

@@ -103,8 +103,9 @@ def page(tries: Sequence[dict[str, Any]], commands: Sequence[str]) -> str:
 
 OTHERS = """## What is promised, and what is not
 
-- A run is worked on by one start at a time, an output of a merge too; the second start names the process that holds it.
-  Caches and answers are shared on purpose: each process claims shards, and whoever waits says once a minute for whom.
+- A run is worked on by one start at a time, a study and an output of a merge too; the second start names the process that
+  holds it. Caches and answers are shared on purpose: each process claims shards, and whoever waits says once a minute for
+  whom.
 - What a dead process left unfinished is removed at the next start on the same machine. Dead is a process whose lock can be
   had; neither age nor a process number counts, and what another machine left is never touched.
 - A full disk is simulated by errors of Python's own calls; what libraries in other languages write is tried with limits on

@@ -30,11 +30,14 @@ from tests.faults.tiny_run import TinyRun, in_child, results_in, unfinished_in
 
 MISDEEDS = (
     "hang up", "half an answer", "500", "slow", "no JSON", "a list", "an empty object", "null", "other keys", "cut numbers",
+    "drip",
 )  # fmt: skip
 LENGTHS = (1, 2, 1000)
 """Requests that go wrong in a row: with two retries the first two get through."""
 SLOW = 1.5
 """Seconds, and the client waits one."""
+DROPS = 15
+"""In so many pieces an answer drips, each in much less than what the client waits."""
 
 
 def serve(folder: Path, port: int) -> None:
@@ -68,7 +71,15 @@ def serve(folder: Path, port: int) -> None:
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             with suppress(ConnectionError):  # the client has had enough of waiting
+                if kind == "drip":
+                    return self.drip(data)
                 self.wfile.write(data[: len(data) // 2] if kind == "half an answer" else data)
+
+        def drip(self, data: bytes) -> None:
+            size = len(data) // DROPS + 1
+            for start in range(0, len(data), size):
+                time.sleep(SLOW / DROPS)
+                self.wfile.write(data[start : start + size])
 
         def log_message(self, *_: Any) -> None:
             pass

@@ -51,9 +51,9 @@ def test_two_rounds_that_are_killed_at_ten_moments_end_with_the_same_weights():
 
 @pytest.mark.slow
 def test_whatever_a_server_does_the_cache_is_the_same_in_the_end():
-    done = series("servers", "20")
+    done = series("servers", "22")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
-    assert done.stdout.count(" server ") == 20
+    assert done.stdout.count(" server ") == 22
 
 
 @pytest.mark.slow

@@ -1,11 +1,14 @@
 """A whole study on tiny models: what is made, that nothing is made twice, and that the choice never sees what is reported."""
 
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pandas
 import pytest
 import yaml
 
+from fusion.runtime.locks import exclusive
 from fusion.study import Study, StudyGrid, run, runner
 from fusion.study.results_page import find_markers, insert_into_page
 from fusion.training import fit
@@ -55,6 +58,15 @@ def test_a_second_call_makes_nothing(results, folder, monkeypatch):
     monkeypatch.setattr(runner.pipeline, "run", None)
     again = run(study(folder))
     assert again.rows("bits_per_byte") == results.rows("bits_per_byte")
+
+
+def test_a_study_that_is_being_run_is_refused_with_the_name_of_the_process(results, folder, monkeypatch):
+    monkeypatch.setattr(runner.pipeline, "run", None)
+    lock = exclusive(folder / "runs/s/.lock", "it")
+    refused = pytest.raises(BlockingIOError, match=rf"The study in .*s is being written by process {os.getpid()} on ")
+    with lock, ThreadPoolExecutor() as pool, refused:
+        pool.submit(run, study(folder)).result()
+    assert not (folder / "runs/s/.lock").exists()
 
 
 def test_rows_tell_the_difference_from_the_baseline_and_the_share_of_the_gap(results):
