@@ -1,4 +1,7 @@
-"""Write docs/reliability.md from the logs of faults: `python -m tests.faults.reliability LOG ... --write FILE`."""
+"""Write docs/reliability.md from the logs of faults: `python -m tests.faults.reliability LOG ... --write FILE`.
+
+The page gives the plain command of each log; `--series "kills 60 --rounds --from 500" LOG` says another one.
+"""
 
 from __future__ import annotations
 
@@ -125,19 +128,19 @@ def main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults.reliability")
     parser.add_argument("logs", nargs="+", type=Path)
     parser.add_argument("--write", type=Path)
-    parser.add_argument("--rounds", type=Path, action="append", default=[], help="A log of kills --rounds.")
+    parser.add_argument(
+        "--series", nargs=2, action="append", default=[], metavar=("WORDS", "LOG"), help="The command of a log, and it."
+    )
     given = parser.parse_args(words)
-    tries, in_rounds = read(given.logs), read(given.rounds)
+    tries = read(given.logs)
     counts = Counter(COMMANDS.get(one["kind"], "tests.faults.kills") for one in tries)
     # the number of events is not chosen; the second time those that only a run with rounds has
     every = ["", " --rounds"] if counts.pop("tests.faults.every_event", 0) else []
     commands = [f"    python -m tests.faults.every_event{rounds} --log FILE" for rounds in every]
     commands += [f"    python -m {name} {count} --log FILE" for name, count in sorted(counts.items())]
-    if in_rounds:
-        first = min(one["number"] for one in in_rounds)
-        commands.append(f"    python -m tests.faults.kills {len(in_rounds)} --rounds --from {first} --log FILE")
-    tries += in_rounds
-    commands += ["    python -m tests.faults.reliability FILE --write docs/reliability.md"]
+    commands += [f"    python -m tests.faults.{series} --log FILE" for series, _ in given.series]
+    tries += read([Path(log) for _, log in given.series])
+    commands += ["    python -m tests.faults.reliability FILE ... --series WORDS FILE ... --write docs/reliability.md"]
     text = page(tries, commands)
     given.write.write_text(text) if given.write else print(text)
     return 0

@@ -181,3 +181,13 @@ def test_the_page_has_a_row_for_every_event_and_the_command_that_goes_on(tmp_pat
         in file.read_text()
     )
     assert "    python -m tests.faults.every_event --rounds --log FILE\n" in file.read_text()
+
+
+def test_the_page_counts_a_series_and_gives_its_command(tmp_path, capsys):
+    for number, name in enumerate(("plain", "series")):
+        kills.keep(kills.Try(number, "SIGKILL", "rounds", "event 3"), tmp_path / name)
+    reliability.main([str(tmp_path / "plain"), "--series", "kills 1 --rounds --from 7", str(tmp_path / "series")])
+    text = capsys.readouterr().out
+    assert "at a file event | rounds (2) | 2 | 0 | none | kills |" in text
+    assert "    python -m tests.faults.kills 1 --log FILE\n" in text
+    assert "    python -m tests.faults.kills 1 --rounds --from 7 --log FILE\n" in text
