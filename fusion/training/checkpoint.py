@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -29,19 +32,24 @@ def last_checkpoint(folder: Path) -> Path | None:
     Every process calls it.
     """
     with distributed.main_process_first():
-        newest_first = sorted(folder.glob("checkpoint-*"), key=_step, reverse=True)
+        newest_first = _newest_first(folder)
         if distributed.is_main_process():
             for place in newest_first:
                 if problem := _problem(place):
                     show([f"{place} is left out: {problem}"])
                     place.rename(place.with_name(f"damaged-{place.name}-{uuid4().hex[:4]}"))
                 else:
+                    _finish_removals(newest_first)
                     return place  # older ones may be needed one day, and are not read now
         return next((place for place in newest_first if (place / FILES).is_file()), None)
 
 
 class CheckpointMarks(TrainerCallback):
-    """Writes size and checksum of all its files into each checkpoint, when they are on the disk: it is whole from then on."""
+    """Writes size and checksum of all its files into each checkpoint, when they are on the disk: it is whole from then on.
+
+    Only then the oldest go, so that there are `save_total_limit`. Trainer's own rotation comes too early, goes by the times of
+    the folders, and leaves a checkpoint half removed with its mark where it is stopped: save within `without_rotation`.
+    """
 
     @override
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -50,6 +58,43 @@ class CheckpointMarks(TrainerCallback):
             checkpoint = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
             files = [file for file in checkpoint.rglob("*") if file.is_file() and file.name != FILES]
             write_json(checkpoint / FILES, file_states(checkpoint, files))
+        _remove_oldest(args)
+
+    @override
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        _remove_oldest(args)  # a process may have been killed before it did
+
+
+@contextmanager
+def without_rotation(args: TrainingArguments) -> Iterator[None]:
+    """Let Trainer remove no checkpoint while the body saves one."""
+    limit, args.save_total_limit = args.save_total_limit, None
+    try:
+        yield
+    finally:
+        args.save_total_limit = limit
+
+
+def _remove_oldest(args: TrainingArguments) -> None:
+    if args.should_save and (args.save_total_limit or 0) > 0:
+        for old in _newest_first(Path(str(args.output_dir)))[args.save_total_limit :]:
+            _remove(old)
+
+
+def _remove(checkpoint: Path) -> None:
+    (checkpoint / FILES).unlink(missing_ok=True)  # first: what is half removed must not pass for a damaged one
+    shutil.rmtree(checkpoint, ignore_errors=True)
+
+
+def _finish_removals(newest_first: Sequence[Path]) -> None:
+    """Remove what is older than the newest whole checkpoint and has no mark: a process was killed while it removed it."""
+    for place in newest_first:
+        if place.exists() and not (place / FILES).is_file():
+            _remove(place)
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted((place for place in folder.glob("checkpoint-*") if _step(place) >= 0), key=_step, reverse=True)
 
 
 def _step(checkpoint: Path) -> int:

@@ -17,7 +17,7 @@ from fusion.models.head import Head, run_to_head, unwrap_model
 from fusion.models.precision import mixed_precision
 from fusion.objectives import BatchTargets, Objective
 from fusion.runtime import distributed
-from fusion.training.checkpoint import CheckpointMarks, write_engine_file
+from fusion.training.checkpoint import CheckpointMarks, without_rotation, write_engine_file
 from fusion.training.engine import Engine
 from fusion.training.engine_checks import check, keep_whole, restore_param_groups, shard_on_cpu
 from fusion.training.gradient_projection import GradientProjection
@@ -162,7 +162,8 @@ class FusionTrainer(Trainer):
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         """Write Trainer's checkpoint. Raises ValueError, in all processes, where weights are no numbers."""
         self.refuse_broken_weights()
-        super()._save_checkpoint(*args, **kwargs)
+        with without_rotation(self.args):
+            super()._save_checkpoint(*args, **kwargs)
 
     @torch.no_grad()
     def _add_predictions(self, hidden: Float[Tensor, "B T D"], targets: BatchTargets, counts: Counts) -> None:

@@ -93,8 +93,10 @@ def go_on(tiny: TinyRun, one: Try, reader: str) -> Try:
     again = tiny.call(one.stage)
     if again.get("status") != 0:
         one.wrong.append(f"does not go on: {again}")
-    else:
-        one.wrong += differences(tiny, after(tiny, one.stage))
+        return one
+    one.wrong += differences(tiny, after(tiny, one.stage))
+    if (verified := tiny.look("verify")).get("status") != 0:
+        one.wrong.append(f"verify finds damage: {verified}")
     return one
 
 

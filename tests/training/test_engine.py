@@ -168,11 +168,11 @@ def test_a_checkpoint_that_cannot_be_converted_names_the_command(tmp_path):
         checkpoint.make_universal(place, Engine(kind="zero2"))
 
 
-def marked(folder, step):
-    """A checkpoint as `CheckpointMarks` leaves it."""
+def marked(folder, step, limit=None):
+    """A checkpoint as `CheckpointMarks` leaves it, which then removes the oldest."""
     place = a_checkpoint(folder / f"checkpoint-{step}", "single", 1)
     (place / "optimizer.pt").write_bytes(b"moments")
-    arguments = TrainingArguments(output_dir=str(folder), use_cpu=True)
+    arguments = TrainingArguments(output_dir=str(folder), use_cpu=True, save_total_limit=limit)
     checkpoint.CheckpointMarks().on_save(arguments, TrainerState(global_step=step), TrainerControl())
     return place
 
@@ -194,6 +194,38 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_is_taken(tmp_pa
     assert said in capsys.readouterr().out
     assert not newest.exists()
     assert list(tmp_path.glob("damaged-checkpoint-10-*"))
+
+
+def names(folder):
+    return sorted(place.name for place in folder.iterdir())
+
+
+def test_the_checkpoints_of_the_fewest_steps_go_whatever_the_times_of_their_folders(tmp_path):
+    marked(tmp_path, 5), marked(tmp_path, 10)
+    (tmp_path / "checkpoint-5/copied").touch()  # so it is the newest folder
+    marked(tmp_path, 15, limit=2)
+    assert names(tmp_path) == ["checkpoint-10", "checkpoint-15"]
+    marked(tmp_path, 20, limit=None)
+    assert len(names(tmp_path)) == 3
+    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, save_total_limit=2)
+    checkpoint.CheckpointMarks().on_train_begin(arguments, TrainerState(), TrainerControl())
+    assert names(tmp_path) == ["checkpoint-15", "checkpoint-20"]
+
+
+def test_a_checkpoint_loses_its_mark_before_it_is_removed_and_goes_at_the_next_start(tmp_path, monkeypatch, capsys):
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    marked(tmp_path, 5)
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            marked(tmp_path, 10, limit=1)
+    assert names(tmp_path) == ["checkpoint-10", "checkpoint-5"]
+    assert not (tmp_path / "checkpoint-5/files.json").exists()
+    assert checkpoint.last_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
+    assert names(tmp_path) == ["checkpoint-10"]
+    assert capsys.readouterr().out == ""
 
 
 def test_without_a_whole_checkpoint_there_is_none(tmp_path):

@@ -268,3 +268,13 @@ def test_mixed_precision_is_that_of_the_models_own_loss_also_in_the_output_layer
 def test_fp16_without_a_gpu_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"training\.fp16 needs a GPU.*Set training\.bf16"):
         training_arguments({"fp16": True}, tmp_path, 0)
+
+
+def test_trainer_itself_removes_no_checkpoint_and_two_are_left(context, sources, tmp_path, monkeypatch):
+    limits = []
+    monkeypatch.setattr(
+        "transformers.trainer.rotate_checkpoints", lambda **given: limits.append(given["save_total_limit"])
+    )
+    trainer(context, sources, [CrossEntropy()], tmp_path, save_strategy="steps", save_steps=1).train()
+    assert limits == [None] * 3
+    assert sorted(place.name for place in tmp_path.glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-3"]

@@ -25,7 +25,7 @@ from fusion.data.batching import pad_texts
 from fusion.data.encode import Encoded
 from fusion.extras.draft.model import Draft, DraftShape, save
 from fusion.models.head import MAX_LOGITS_PER_CHUNK, Head, hidden_states
-from fusion.training.checkpoint import CheckpointMarks, last_checkpoint
+from fusion.training.checkpoint import CheckpointMarks, last_checkpoint, without_rotation
 from fusion.training.fit import training_arguments
 
 
@@ -92,6 +92,11 @@ class DraftTrainer(Trainer):
         super().__init__(**kwargs)
         self.target, self.head, self.settings = target, head, settings
         self._parts: dict[str, float] = {}
+
+    @override
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        with without_rotation(self.args):
+            super()._save_checkpoint(*args, **kwargs)
 
     @override
     def compute_loss(
