@@ -37,7 +37,7 @@ Runs are stopped, disks fill, files are damaged and servers fail. This page says
 lost. It is generated (the last line says how), and holds what was run once by hand; tests repeat a small part of it in
 every build.
 
-**How it is tried.** A run of three tiny models goes through all stages: respond, extract, train (three trainings), merge,
+**How it is tried.** A run of three tiny models goes through all stages: respond, extract, train (four trainings), merge,
 rounds where it has them, fuse, evaluate, report. In a copy of it one fault is made at a seeded moment, and the same command
 is given again. A try is right if the command then ends well, every weight, cached row, answer and result is *byte for byte*
 that of a run nothing happened to, and no unfinished file is left. Where damage is refused, the sentence must name what to
@@ -52,8 +52,8 @@ sync directly after another, which change nothing. Of an event that comes again 
 Not compared are times and what holds them, pictures, checkpoints (their number is limited) and the order of keys in logs.
 
 Some of the runs go on in two rounds, in which the pivot writes and its sources read. The tries ran on one day over three states
-of the code: first kills at random, full disks and damage, then the walk through respond, extract, merge and evaluate, then the
-walk through train and rounds, 20 random kills of each stage, and servers. Between the last two one fault was mended that the
+of the code: first kills at random, full disks and damage, then the walk through respond, extract, merge and most of evaluate,
+then the walk through the rest, 20 random kills of each stage, and servers. Between the last two one fault was mended that the
 walk had found, in 5 of 153 tries in train: a process that was killed while it removed an old checkpoint left a part of it, the
 next one removed a whole one instead, and `fusion verify` called the run damaged. No weight was lost by it.
 
