@@ -142,11 +142,15 @@ class RunContext:
         found = {name: self._fingerprint(name) for name in self.models}
         for name, fingerprint in found.items():
             itself = name != "pivot" and fingerprint == found["pivot"]
-            if itself and not getattr(self.models[name], "differs_from_pivot", False):
+            if (
+                itself
+                and not self.has_generated_responses
+                and not getattr(self.models[name], "differs_from_pivot", False)
+            ):
                 raise ValueError(
                     f"Source {name} ({self.models[name].path}) has the same files as the pivot ({self.config.pivot.path}). "
                     "It would teach the pivot what it says already; remove it from sources, name another model, or give it "
-                    "transforms or look_ahead."
+                    "transforms or look_ahead, or let it answer prompts (data.responses)."
                 )
         return found
 

@@ -193,7 +193,7 @@ def test_a_configuration_says_all_its_conflicts_at_once(tmp_path):
         )
 
 
-def test_the_pivot_may_be_a_source_of_itself_where_transforms_change_what_it_says(tmp_path):
+def test_the_pivot_may_be_a_source_of_itself_where_it_answers_or_says_something_else(tmp_path):
     raw = runs.raw(tmp_path)
     itself = {"name": "itself", "path": raw["pivot"]["path"]}
     with pytest.raises(ValueError, match="source itself is the pivot itself"):
@@ -202,6 +202,8 @@ def test_the_pivot_may_be_a_source_of_itself_where_transforms_change_what_it_say
     assert config.sources[0].transforms == [LogitSwap()]
     config = runs.config(tmp_path, sources=[itself | {"backend": {"kind": "similarity"}}])
     assert config.sources[0].differs_from_pivot
+    data = raw["data"] | {"responses": {"kind": "best_source"}}
+    assert runs.config(tmp_path, sources=[itself], data=data).sources[0].name == "itself"
 
 
 def in_power(power: Power, rows: LogitRows | MappedRows) -> LogitRows | MappedRows:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from fusion.config.data import Data
 from fusion.config.models import SourceSettings
+from fusion.responses import GeneratedResponses
 
 if TYPE_CHECKING:
     from fusion.config.run import Config
@@ -35,10 +36,11 @@ def check_sources(config: Config) -> None:
         if source.fine_tune is not None:
             _trainable(source, config.data)
         same = (source.path, source.revision) == (config.pivot.path, config.pivot.revision)
-        if same and source.backend.has_weights and not source.differs_from_pivot:
+        answers = isinstance(config.data.responses, GeneratedResponses)  # its own keep what no other source knows
+        if same and source.backend.has_weights and not source.differs_from_pivot and not answers:
             raise ValueError(
-                f"source {source.name} is the pivot itself ({source.path}); it has nothing to teach unless transforms "
-                "or look_ahead change what it says"
+                f"source {source.name} is the pivot itself ({source.path}); it has nothing to teach unless it answers prompts "
+                "(data.responses), or transforms or look_ahead change what it says"
             )
 
 
