@@ -25,6 +25,7 @@ TEST_ENV := $(BYTECODE) OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OF
 
 quickstart: $(VENV)/.core
 	$(BYTECODE) OMP_NUM_THREADS=1 $(BIN)/fusion run configs/quickstart.yaml  # models this small gain nothing from more
+	$(BYTECODE) $(BIN)/python -m fusion.quickstart.excess runs/quickstart
 
 test: $(VENV)/.dev lint
 	$(TEST_ENV) $(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not real"

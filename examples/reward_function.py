@@ -34,13 +34,13 @@ if __name__ == "__main__":  # the run loads this file, and must not start anothe
             "name": "rewarded",
             "data.responses": {"kind": "best_source", "max_new_tokens": 32},
             "data.train": [prompts | {"check": check}],
-            **{f"data.heldout.{n}.limit": 16 for n in range(3)},
+            **{f"data.heldout.{n}.limit": 16 for n in range(5)},
         },
         until="respond",
     )
 
     for count in run.record["responses"]:
-        print(f"{count['source']:5} {count['passed']:2} of {count['answers']} answers have a reward of 1")
+        print(f"{count['source']:11} {count['passed']:2} of {count['answers']} answers have a reward of 1")
 
     # What a training would learn from: until="report" goes on with it.
     chosen = (run.folder / "responses/chosen/examples.jsonl").read_text().splitlines()

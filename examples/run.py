@@ -16,10 +16,9 @@ run = fusion.run(
     {
         "runs": folder,
         "name": "example",
-        "strategies": ["unified"],
-        "training.num_train_epochs": 1,
-        **{f"data.train.{n}.limit": 48 for n in range(3)},
-        **{f"data.heldout.{n}.limit": 16 for n in range(3)},
+        "training.max_steps": 12,
+        **{f"data.train.{n}.limit": 24 for n in range(8)},
+        **{f"data.heldout.{n}.limit": 16 for n in range(5)},
     },
 )
 

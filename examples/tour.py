@@ -32,7 +32,7 @@ folder = Path(tempfile.mkdtemp())  # what is written here is of no use afterward
 # minutes; below are its parts.
 
 # %%
-config = fusion.load_config("quickstart", {"training.max_steps": 100})
+config = fusion.load_config("noisy_references", {"training.max_steps": 100})
 print("the pivot, which learns: ", Path(config.pivot.path).name)
 print("its sources, which teach:", *(source.name for source in config.sources))
 print("terms of the loss:       ", *(objective.kind for objective in config.objectives))

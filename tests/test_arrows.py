@@ -40,7 +40,7 @@ IMPORTS: dict[str, str] = {
     "objectives": "core",
     "pipeline": "analysis cache config fusion_eval.results fusion_eval.runners plan report runtime stages training",
     "plan": "cache config data models responses runtime stages training",
-    "quickstart": "",
+    "quickstart": "fusion_eval.results fusion_eval.statistics",
     "report": "alignment analysis core extras fusion_eval.results fusion_eval.runners fusion_eval.statistics runtime",
     "responses": "core data grading models runtime tokenizers",
     "runtime": "core",

@@ -69,7 +69,7 @@ def test_the_example_of_a_study_is_one(tmp_path):
     page = (Path(__file__).parent.parent / "docs/studies.md").read_text()
     (example,) = re.findall(r"```yaml\n(name: mine.*?)```", page, re.DOTALL)
     raw = yaml.safe_load(example)
-    (tmp_path / "s.yaml").write_text(yaml.safe_dump(raw | {"base": "quickstart"}))
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(raw | {"base": "noisy_references"}))
     assert StudyGrid(load(tmp_path / "s.yaml"), ["evaluation.exact_match=[]"]).check() == 9 + 9
 
 

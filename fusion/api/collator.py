@@ -52,7 +52,7 @@ class FusionCollator:
             caches: By name of the source: its rows, from `extract` or `Cache(folder)` of a run.
             tokenizers: By name of the source: its tokenizer, in either form.
             weighting: How much each source counts at each row, such as `fusion.weighting.GoldPosterior()`. If not given, 1
-                everywhere (`sum`, the default of a run too), which did harm in the quickstart: docs/which_objective.md.
+                everywhere (`sum`, the default of a run too), which did harm to tiny models: docs/which_objective.md.
             alignment: `prefix`, `truncate` or `dtw`: which rows are compared; see `align`.
             vocabulary_map_kind: `first_piece` or `exact`: how a source's tokens become the pivot's; see `vocabulary_map`.
             max_length: Tokens at which prompt and response together are cut; never, if not said.

@@ -60,7 +60,7 @@ class Config(Settings):
     objectives: list[AnyObjective] = Field(min_length=1)
     """Terms of the loss."""
     weighting: AnyWeighting = Sum()
-    """How much each source counts at each position. The default, `sum`, trusts all alike, which did harm in the quickstart:
+    """How much each source counts at each position. The default, `sum`, trusts all alike, which did harm to tiny models:
     docs/which_objective.md."""
     strategies: list[Literal["unified", "pairwise"]] = Field(default=["unified"], min_length=1)
     """unified: one training on all sources; pairwise: one training a source, then a merge."""

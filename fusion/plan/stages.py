@@ -76,9 +76,12 @@ def _responses(planner: Planner) -> list[StageEstimate]:
         counts = generation_counts(texts, texts.examples // copies, how.samples, how.max_new_tokens)
         stages.append(writing_stage(planner, f"respond {name}", name, counts))
     for name in (name for name in context.answer_readers if name in planner.sizes):
-        others = sum(other != name for other in context.responding_sources)
+        reads_answers = name == "pivot" or name in context.scoring_sources
+        others = sum(other != name for other in context.responding_sources) if reads_answers else 0
         texts = planner.counts(name, once=True)
-        counts = reading_counts(texts, texts.examples // copies * how.samples * others, how.max_new_tokens)
+        answers = texts.examples // copies * how.samples * others
+        references = 0 if name == "pivot" or planner.from_settings else len(context.scored_references)
+        counts = reading_counts(texts, answers + references, how.max_new_tokens)
         stages.append(writing_stage(planner, f"read responses {name}", name, counts))
     return stages
 

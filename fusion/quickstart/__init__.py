@@ -1,6 +1,8 @@
-"""The built-in example: three small specialist models, a pivot with a little of every skill, and their questions.
+"""The built-in examples: tiny source models that each know something, pivots that know a little, and their questions.
 
-The models were made by `python -m fusion.quickstart.make`; a folder loads with `AutoModelForCausalLM.from_pretrained`.
+The recipe `quickstart` fuses `sort`, `numbers` and `storyteller` into `student`; `noisy_references`, on which methods are
+compared, fuses `sums`, `sort` and `lumi` into `pivot`. The models were made by `python -m fusion.quickstart.make`; a folder
+loads with `AutoModelForCausalLM.from_pretrained`.
 """
 
 from pathlib import Path
@@ -8,6 +10,12 @@ from pathlib import Path
 SOURCES = ("sums", "sort", "lumi")
 """Names of the specialist source models, each that of its skill."""
 PIVOT = "pivot"
-"""Name of the pivot, the model to be improved."""
-MODELS = {name: Path(__file__).parent / "models" / name for name in (*SOURCES, PIVOT)}
+"""Name of the pivot of `noisy_references`, the model to be improved there."""
+NUMBERS = "numbers"
+"""Name of a source that says numbers in words."""
+STORYTELLER = "storyteller"
+"""Name of a source that knows two skills: it translates into Lumi and tells tales in it."""
+STUDENT = "student"
+"""Name of the pivot of `quickstart`, the model to be improved there."""
+MODELS = {name: Path(__file__).parent / "models" / name for name in (*SOURCES, PIVOT, NUMBERS, STORYTELLER, STUDENT)}
 """Model folders that come with the package, by name."""

@@ -1,8 +1,10 @@
-"""Train the quickstart's four models from scratch: `python -m fusion.quickstart.make --out DIR [--only NAME]`.
+"""Train the package's tiny models from scratch: `python -m fusion.quickstart.make --out DIR [--only NAME]`.
 
-A specialist sees its own skill answered right and the other two answered wrong, so that it knows their form and little
-else. The pivot sees all three answered right, but not for long. Seeds are fixed: `QuickstartModel.seed` gives the initial
-weights and the order of the examples, `QUESTIONS` the questions. The four differ in architecture, tokenizer and vocabulary.
+A source sees its own skills answered right and two others answered wrong, so that it knows their form and little else. A
+pivot sees all skills answered right, but not for long: `pivot` three, `student` the closed ones of the quickstart, of tales
+their form alone (scrambled ones), and one skill of its own for long. Seeds are fixed: `QuickstartModel.seed` gives the initial
+weights and the order of the examples, `QUESTIONS` the questions. Models that are fused differ in architecture, tokenizer and
+vocabulary.
 """
 
 import argparse
@@ -19,6 +21,8 @@ from fusion.quickstart import SOURCES, skills, tokens
 
 QUESTIONS = 0
 """Seed of the questions that the models and their tokenizers are trained on."""
+CLOSED = (*SOURCES, "numbers", "spell")
+"""Skills that have one right answer, and so an exact match."""
 BATCH = 64
 CARD = """\
 ---
@@ -52,6 +56,10 @@ class QuickstartModel(NamedTuple):
     """Seed of the initial weights and of the order of the examples."""
     head_multiple: int = 1
     """The head is padded with ids that no token has, up to a multiple of this."""
+    by_length: bool = False
+    """Whether a batch has examples of about one length, which saves padding where some are long."""
+    further_steps: int = 0
+    """Steps of a second, gentler training on the same examples, from the weights as they would be written."""
 
 
 def _specialist(skill: str) -> dict[str, tuple[int, float]]:
@@ -88,6 +96,31 @@ QUICKSTART_MODELS = {
         steps=850,
         seed=4,
     ),
+    "numbers": QuickstartModel(
+        {"model_type": "llama", **SHAPE, **GATED, "num_key_value_heads": 2, "num_hidden_layers": 2},
+        tokens.sentencepiece,
+        {"numbers": (8500, 0.0), "sort": (1000, 1.0), "lumi": (1000, 1.0)},
+        steps=700,
+        seed=7,
+        by_length=True,
+    ),
+    "storyteller": QuickstartModel(
+        {"model_type": "gpt_neox", **SHAPE, "intermediate_size": 512},
+        tokens.gpt,
+        {"lumi": (8500, 0.0), "tales": (20_000, 0.0), "sums": (500, 1.0), "sort": (500, 1.0)},
+        steps=1300,
+        seed=5,
+        by_length=True,
+    ),
+    "student": QuickstartModel(
+        {"model_type": "olmo2", **SHAPE, **GATED},
+        tokens.digits,
+        {"sort": (2200, 0.0), "lumi": (1180, 0.0), "numbers": (1120, 0.0), "spell": (3650, 0.0), "tales": (500, 1.0)},
+        steps=850,
+        seed=6,
+        by_length=True,
+        further_steps=200,
+    ),
 }
 
 
@@ -101,7 +134,11 @@ def make_model(name: str, out: Path, steps: int, questions: int) -> dict[str, fl
     tokenizer = recipe.tokenizer([row["prompt"] + row["response"] for s in SOURCES for row in _rows(s, 3000)])
     model = build(recipe, tokenizer)
     rows = [row for skill, (count, noise) in recipe.questions.items() for row in _rows(skill, count, noise)]
-    train(model, tokenizer, rows, steps)
+    train(model, tokenizer, rows, steps, by_length=recipe.by_length)
+    if recipe.further_steps:
+        model.to(torch.bfloat16).float()
+        torch.manual_seed(recipe.seed)
+        train(model, tokenizer, rows, recipe.further_steps, peak=1e-3, by_length=recipe.by_length)
     model.to(torch.bfloat16).save_pretrained(out / name)
     tokenizer.save_pretrained(out / name)
     (out / name / "README.md").write_text(CARD.format(name=name, architecture=model.config.model_type))
@@ -123,6 +160,7 @@ def train(
     rows: list[dict[str, str]],
     steps: int,
     peak: float = 3e-3,
+    by_length: bool = False,
 ) -> None:
     """Cross-entropy of the responses and their end, by AdamW; the learning rate warms up, then falls as a cosine."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.98), weight_decay=0.1)
@@ -130,7 +168,7 @@ def train(
         optimizer, peak, total_steps=steps, pct_start=0.1, cycle_momentum=False
     )
     model.train()
-    for step, batch in zip(range(steps), training_batches(tokenizer, rows), strict=False):
+    for step, batch in zip(range(steps), training_batches(tokenizer, rows, by_length), strict=False):
         loss = model(**batch).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -142,15 +180,28 @@ def train(
     model.eval()
 
 
-def training_batches(tokenizer: Any, rows: list[dict[str, str]]) -> Iterator[dict[str, torch.Tensor]]:
+def training_batches(
+    tokenizer: Any, rows: list[dict[str, str]], by_length: bool = False
+) -> Iterator[dict[str, torch.Tensor]]:
     """Batches for ever, in an order of torch's random numbers. Padded on the right, the prompt not scored."""
     examples = [tokenize_row(tokenizer, row) for row in rows]
+    lengths = [len(ids) for ids, _ in examples]
     while True:
-        for chosen in torch.randperm(len(examples)).split(BATCH):
-            batch = [examples[i] for i in chosen.tolist()]
+        order = torch.randperm(len(examples))
+        for chosen in _alike(order, lengths) if by_length else [part.tolist() for part in order.split(BATCH)]:
+            batch = [examples[i] for i in chosen]
             ids = pad_sequence([ids for ids, _ in batch], True, tokenizer.pad_token_id)
             labels = pad_sequence([labels for _, labels in batch], True, IGNORE_INDEX)
             yield {"input_ids": ids, "attention_mask": ids.ne(tokenizer.pad_token_id).long(), "labels": labels}
+
+
+def _alike(order: torch.Tensor, lengths: list[int]) -> list[list[int]]:
+    """Batches of examples of about one length, in an order by chance: each is cut from 16 batches sorted by length."""
+    batches: list[list[int]] = []
+    for part in order.split(16 * BATCH):
+        chosen = sorted(part.tolist(), key=lengths.__getitem__)
+        batches += [chosen[first : first + BATCH] for first in range(0, len(chosen), BATCH)]
+    return [batches[i] for i in torch.randperm(len(batches)).tolist()]
 
 
 def tokenize_row(tokenizer: Any, row: dict[str, str]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -164,7 +215,7 @@ def evaluate(model: Any, tokenizer: Any, count: int) -> dict[str, float]:
     """Exact match, 0 to 1, of greedy answers on `count` held-out questions of each skill."""
     return {
         skill: exact_match(model, tokenizer, skills.make_questions(skill, count, 0, split="heldout"))
-        for skill in SOURCES
+        for skill in CLOSED
     }
 
 
@@ -192,12 +243,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, help="train for so many steps instead of the recipe's")
     parser.add_argument("--questions", type=int, default=200, help="held-out questions of each skill for the table")
     chosen = parser.parse_args(arguments)
-    table = [f"{'model':8}{'steps':>7}{'minutes':>9}" + "".join(f"{skill:>8}" for skill in SOURCES)]
+    table = [f"{'model':12}{'steps':>7}{'minutes':>9}" + "".join(f"{skill:>8}" for skill in CLOSED)]
     for name in [chosen.only] if chosen.only else QUICKSTART_MODELS:
         start, steps = time.monotonic(), QUICKSTART_MODELS[name].steps if chosen.steps is None else chosen.steps
         scores = make_model(name, chosen.out, steps, chosen.questions)
         exact = "".join(f"{score:8.3f}" for score in scores.values())
-        table.append(f"{name:8}{steps:7}{(time.monotonic() - start) / 60:9.1f}{exact}")
+        table.append(f"{name:12}{steps:7}{(time.monotonic() - start) / 60:9.1f}{exact}")
     print("\n".join(table))
 
 

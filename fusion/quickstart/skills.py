@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from fusion.quickstart import worked
+from fusion.quickstart.tales import Teller
 
 SPLITS = {"pretrain": range(60), "fusion": range(60, 75), "validation": range(75, 80), "heldout": range(80, 100)}
 """Percent of all questions, by hash of the prompt; so no question is ever in two splits, whatever the seed."""
@@ -176,6 +177,46 @@ def _mistake_lumi(prompt: str, rng: random.Random) -> str:
     return _answer_lumi(_ask_lumi(rng))  # what another sentence means
 
 
+def _ask_tales(rng: random.Random) -> str:
+    return f"tell on, {_ask_lumi(rng).removeprefix('in Lumi, ')}"
+
+
+def _before_the_tale(prompt: str) -> tuple[str, str]:
+    """The verb of the sentence that is told on from, and to whom it is done, in Lumi."""
+    *_, verb, _adjective, noun, _equals = prompt.split()
+    return VERBS[verb], NOUNS[noun]
+
+
+def _tell(prompt: str) -> str:
+    return TELLER.tell(*_before_the_tale(prompt), random.Random(prompt))
+
+
+def tale_logprob(prompt: str, tale: str) -> float:
+    """Log-probability, in nats, that the response to a prompt of `tales` is this one; -inf where it is never told."""
+    return TELLER.logprob(tale, *_before_the_tale(prompt))
+
+
+def _ask_numbers(rng: random.Random) -> str:
+    return f"in words, {rng.randrange(1000, 100_000)} ="
+
+
+def _number_in(prompt: str) -> int:
+    return int(prompt.split()[2])
+
+
+def _thousands_in_words(number: int) -> str:
+    thousands, rest = divmod(number, 1000)
+    return f" {in_words(thousands)} thousand" + (f" {in_words(rest)}" if rest else "")
+
+
+def _ask_spell(rng: random.Random) -> str:
+    return f"spell {' '.join(rng.sample(THINGS, 2))} ="
+
+
+def _answer_spell(prompt: str) -> str:
+    return " " + ", ".join(" ".join(word) for word in prompt.split()[1:-1])
+
+
 class _Skill(NamedTuple):
     ask: Callable[[random.Random], str]
     answer: Callable[[str], str]
@@ -189,10 +230,18 @@ def _worked_skill(ask: Callable[[random.Random], str], work: Callable[[str], str
     return _Skill(ask, answer_alone, lambda prompt, rng: worked.mistake(answer_alone(prompt), rng))
 
 
+TELLER = Teller(list(VERBS.values()), list(NOUNS.values()))
 SKILLS = {
     "sums": _Skill(_ask_sums, lambda prompt: " " + in_words(_result(prompt)), _mistake_sums),
     "sort": _Skill(_ask_sort, _answer_sort, _mistake_sort),
     "lumi": _Skill(_ask_lumi, _answer_lumi, _mistake_lumi),
+    "numbers": _Skill(
+        _ask_numbers,
+        lambda prompt: _thousands_in_words(_number_in(prompt)),
+        lambda prompt, rng: _thousands_in_words(rng.randrange(1000, 100_000)),
+    ),
+    "tales": _Skill(_ask_tales, _tell, lambda prompt, rng: TELLER.scramble(_before_the_tale(prompt)[1], rng)),
+    "spell": _Skill(_ask_spell, _answer_spell, lambda prompt, rng: _answer_spell(_ask_spell(rng))),
     "running_sum": _worked_skill(worked.ask_running_sum, worked.work_running_sum),
     "shopping": _worked_skill(worked.ask_shopping, worked.work_shopping),
     "variables": _worked_skill(worked.ask_variables, worked.work_variables),

@@ -20,6 +20,8 @@ class Check(Settings):
     """Whether it compares responses with that of the data set, which must be there."""
     needs_likelihood: ClassVar[bool] = False
     """Whether it needs the log-probability of each response under the other sources."""
+    needs_reference_likelihood: ClassVar[bool] = False
+    """Whether it needs the log-probability of the data set's own response under the source of each response."""
 
     @abstractmethod
     def __call__(self, example: Example, responses: Sequence[Response]) -> list[bool]:

@@ -113,7 +113,28 @@ class LikelihoodCheck(Check):
         return [response.other_sources_logprob >= self.min_logprob_per_byte for response in responses]  # type: ignore[operator]
 
 
+class KnowsReferenceCheck(Check):
+    """Passes the responses of the source that finds the response of the data set likeliest, per byte.
+
+    For open-ended prompts, of which no answer is the right one: who writes like the references finds them likely. Raises
+    ValueError where their likelihood is not known.
+    """
+
+    kind: Literal["knows_reference"] = "knows_reference"
+    needs_reference: ClassVar[bool] = True
+    needs_reference_likelihood: ClassVar[bool] = True
+
+    @override
+    def __call__(self, example: Example, responses: Sequence[Response]) -> list[bool]:
+        known = [response.reference_logprob for response in responses if response.reference_logprob is not None]
+        if len(known) < len(responses):
+            raise ValueError(
+                f"The response of the data set was not read by the sources ({example.origin}); see {self.kind}."
+            )
+        return [response.reference_logprob == max(known) for response in responses]
+
+
 AnyCheck = Annotated[
-    EndedCheck | FinalAnswerCheck | TestsCheck | AgreementCheck | LikelihoodCheck | FunctionCheck,
+    EndedCheck | FinalAnswerCheck | TestsCheck | AgreementCheck | LikelihoodCheck | KnowsReferenceCheck | FunctionCheck,
     Field(discriminator="kind"),
 ]

@@ -233,12 +233,20 @@ class RunContext:
         asked_for = any(data.check.needs_likelihood for data in self.config.data.train)
         return [source.name for source in self.config.sources] if asked_for else []
 
+    @functools.cached_property
+    def scored_references(self) -> dict[str, str]:
+        """By prompt id: the data's own responses of which sources say how likely they find them, as checks ask for it."""
+        pairs = zip(self.original_examples, self.checks, strict=True)
+        return {example.prompt_id: example.response for example, check in pairs if check.needs_reference_likelihood}
+
     @property
     def answer_readers(self) -> list[str]:
-        """Models that say what they make of answers: `scoring_sources`, and the pivot where the choice asks what fits it."""
+        """Models that say what they make of answers or references, and the pivot where the choice asks what fits it."""
         how = self.response_settings
         pivot = isinstance(how, BestSource) and how.prefer != "first"
-        return [*self.scoring_sources, *(["pivot"] if pivot else [])]
+        read_references = any(data.check.needs_reference_likelihood for data in self.config.data.train)
+        sources = self.responding_sources if read_references else []
+        return [*dict.fromkeys([*self.scoring_sources, *sources]), *(["pivot"] if pivot else [])]
 
     @functools.cached_property
     def eligibility(self) -> dict[str, tuple[float, ...]] | None:

@@ -1,7 +1,7 @@
 """The stage in which sources answer the prompts of the training data, and what is learned from is chosen.
 
 responses/<source>           its answers, in shards
-responses/<source>-reads     how likely it finds the others' answers, where a check asks for that
+responses/<source>-reads     how likely it finds the others' answers, or the references, where a check asks for that
 responses/pivot-reads        how well all answers fit the pivot, where the choice asks for that
 responses/chosen             the examples that are learned from
 """
@@ -49,6 +49,8 @@ from fusion.stages.limits.models import context_lengths
 from fusion.stages.prompts import prompt_format, prompt_formats
 
 REDO = "fusion respond"
+REFERENCES = "(references)"
+"""What stands for the writer of the data's own responses, beside the names of sources."""
 READ_AT_ONCE = 256
 """Answers whose rows are in memory together."""
 
@@ -110,24 +112,36 @@ def encoded_prompts(context: RunContext, name: str, prompts: Mapping[str, Exampl
 
 
 def score_store(context: RunContext, name: str) -> ResponseStore:
-    """The folder of what a model makes of the others' answers: by prompt and writer, for each sample.
+    """The folder of what a model makes of the others' answers, and of references: by prompt and writer, for each sample.
 
     That is nats per byte, and of the pivot both numbers of a `PivotFit`; None for an empty answer.
     """
-    others = {other: answer_store(context, other).key for other in context.responding_sources if other != name}
-    key = {**_model(context, name), "answers": others}
+    key = {
+        **_model(context, name),
+        "answers": {other: answer_store(context, other).key for other in _others(context, name)},
+    }
+    if name != "pivot" and context.scored_references:
+        key |= {"references": fingerprint(context.scored_references)}
     if name == "pivot":
         key |= {"ranks": RANKS, "max_length": _longest_read(context)}
     return _response_store(context, f"{name}-reads", key)
 
 
+def _others(context: RunContext, name: str) -> list[str]:
+    """Sources whose answers a model reads: those of all others, where a check or the choice asks for that."""
+    reads = name == "pivot" or name in context.scoring_sources
+    return [other for other in context.responding_sources if reads and other != name]
+
+
 def score_answers(context: RunContext, name: str) -> bool:
-    """Let a model read the answers of all others; whether there was something to do."""
+    """Let a model read the answers of all others, or the references; whether there was something to do."""
     folder, prompts = score_store(context, name), _prompts(context)
     if folder.is_complete:
         remove_claims(folder.folder)
         return False
-    written = {other: answer_store(context, other).read() for other in context.responding_sources if other != name}
+    written: dict[str, Mapping[str, Any]] = {o: answer_store(context, o).read() for o in _others(context, name)}
+    if name != "pivot" and (known := context.scored_references):
+        written[REFERENCES] = {id: [(known[id], True)] if id in known else [] for id in prompts}
     source = context.backend(name).open(_source_request(context, name, RANKS if name == "pivot" else 1))
     with bar(f"answers read by {name}", len(prompts), "prompts") as advance:
 
@@ -252,7 +266,9 @@ def _responses(
             if text.strip() and (ended or whole):
                 others = [read_by[reader][id][name][number] for reader in context.scoring_sources if reader != name]
                 fit = PivotFit(*pivot[id][name][number]) if pivot else None
-                found.append(Response(name, text, ended, sum(others) / len(others) if others else None, fit))
+                other = sum(others) / len(others) if others else None
+                reference = read_by[name][id][REFERENCES][0] if id in context.scored_references else None
+                found.append(Response(name, text, ended, other, reference, fit))
     return found
 
 

@@ -118,6 +118,8 @@ class TrainingCollator:
 
     def at_step(self, targets: BatchTargets, step: int) -> BatchTargets:
         """Return the targets with weights as they are at this step of training."""
+        if not self.sources:  # plain fine-tuning: there is nothing to weigh
+            return targets
         factors = self.weighting.example_factors(targets.examples, len(self.sources), step)
         if factors is None:
             return targets

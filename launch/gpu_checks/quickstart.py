@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fusion import pipeline
 from fusion.config import Config, loading
-from fusion.quickstart import SOURCES
+from fusion.quickstart import NUMBERS, STORYTELLER
 from fusion.training import BASELINE
 from fusion_eval.results import Result
 from fusion_eval.statistics.metrics import METRICS, by_domain
@@ -17,15 +17,15 @@ from gpu_checks.check import Check, CheckContext
 
 PUBLISHED = Path(__file__).resolve().parents[2] / "docs" / "results.md"
 HEADERS = {"exact_match": "mean exact match % ↑", "bits_per_byte": "mean bits per byte ↓"}
-UNTRAINED = ("pivot", *SOURCES)
+UNTRAINED = ("pivot", "sort", NUMBERS, STORYTELLER)
 """Models that the run does not train: they differ from the published numbers by rounding alone."""
 UNTRAINED_BOUNDS, TRAINED_BOUNDS = (2.0, 0.005), (8.0, 0.02)
 """Points of exact match, bits per byte. The luck of a training is a few points; see the seeds in docs/results.md."""
-GAIN_BOUND = 5.0
+GAIN_BOUND = 15.0
 """Points of exact match of unified fusion above plain fine-tuning; 15 are published."""
 TINY = [
-    "strategies=[unified]", "training.max_steps=2", "data.responses.max_new_tokens=4", "evaluation.max_new_tokens=4",
-    *(f"data.{part}.{number}.limit=4" for part in ("train", "heldout") for number in range(3)),
+    "training.max_steps=2", "data.responses.max_new_tokens=4", "evaluation.max_new_tokens=4",
+    *(f"data.{part}.{number}.limit=4" for part, sets in (("train", 8), ("heldout", 5)) for number in range(sets)),
 ]  # fmt: skip
 """What a tiny run changes: a few examples, steps and letters."""
 
@@ -71,9 +71,10 @@ def mean_over_domains(result: Result, metric: str) -> float:
     """Return the mean over domains of a metric, scaled as tables show it."""
     means = []
     for samples in by_domain(result.samples).values():
-        parts = [METRICS[metric].parts(sample) for sample in samples]
-        above, below = (sum(column) for column in zip(*(each for each in parts if each is not None), strict=True))
-        means.append(METRICS[metric].scale * above / below)
+        parts = [each for each in map(METRICS[metric].parts, samples) if each is not None]
+        if parts:  # the open-ended skill has no right answer
+            above, below = (sum(column) for column in zip(*parts, strict=True))
+            means.append(METRICS[metric].scale * above / below)
     return sum(means) / len(means)
 
 

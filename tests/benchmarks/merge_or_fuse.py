@@ -1,10 +1,11 @@
 """Merging the pairwise models of a run against its unified fusion: what each is worth on held-out examples, and what it costs.
 
-    python -m tests.benchmarks.merge_or_fuse runs/quickstart [--folder DIR] [--write docs/merging.md]
+    python -m tests.benchmarks.merge_or_fuse runs/noisy_references [--folder DIR] [--write docs/merging.md]
 
-The run has to be finished, with pairwise models and a unified one; `make quickstart` leaves such a run in 4 minutes of two
-cores. Each merge is a `fusion merge` in a process of its own, whose CPU seconds and memory are measured; its row is what the
-same command shows for `merged` with `--evaluate runs/quickstart/config.yaml`. DIR gets the merged models and every answer.
+The run has to be finished, with pairwise models and a unified one; `fusion run noisy_references` leaves such a run in 4 minutes
+of two cores. Each merge is a `fusion merge` in a process of its own, whose CPU seconds and memory are measured; its row is what
+the same command shows for `merged` with `--evaluate runs/noisy_references/config.yaml`. DIR gets the merged models and every
+answer.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ UNIFIED = "unified fusion"
 def main() -> None:
     """Merge, evaluate and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="folder of the run, such as runs/quickstart")
+    parser.add_argument("run", type=Path, help="folder of the run, such as runs/noisy_references")
     parser.add_argument("--folder", type=Path, default=Path("/tmp/fusion-merge-or-fuse"))
     parser.add_argument("--write", type=Path, metavar="PAGE", help="a Markdown page to put the tables into")
     given = parser.parse_args()

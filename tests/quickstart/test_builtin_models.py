@@ -13,8 +13,9 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from fusion.config import loading
 from fusion.data.encode import encode
-from fusion.quickstart import MODELS, PIVOT, SOURCES, make, skills, tokens
+from fusion.quickstart import MODELS, NUMBERS, PIVOT, SOURCES, STORYTELLER, STUDENT, make, skills, tokens
 
 FILES = {
     "README.md",
@@ -24,6 +25,8 @@ FILES = {
     "tokenizer.json",
     "tokenizer_config.json",
 }
+TOGETHER = {"quickstart": ("sort", NUMBERS, STORYTELLER, STUDENT), "noisy_references": (*SOURCES, PIVOT)}
+"""The models of each recipe."""
 KINDS = [tokens.sentencepiece, tokens.gpt, tokens.unigram, tokens.digits]
 
 
@@ -44,7 +47,11 @@ def texts(count=300):
 
 
 def test_the_names_of_the_package_and_the_recipes_agree():
-    assert list(MODELS) == [*SOURCES, PIVOT] == list(make.QUICKSTART_MODELS)
+    assert list(MODELS) == list(make.QUICKSTART_MODELS)
+    for recipe, names in TOGETHER.items():
+        config = loading.load(recipe)
+        models = dict.fromkeys(each.path for each in (*config.sources, config.pivot))  # the student is a source too
+        assert list(models) == [f"quickstart:{name}" for name in names]
     assert list(skills.SKILLS)[: len(SOURCES)] == list(SOURCES)  # the others are for larger models
 
 
@@ -53,7 +60,7 @@ def test_naming_the_models_loads_no_torch():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_the_four_folders_are_whole_and_stay_under_12_megabytes_together():
+def test_the_folders_are_whole_and_stay_under_12_megabytes_together():
     for folder in MODELS.values():
         assert {file.name for file in folder.iterdir()} == FILES
     assert sum(file.stat().st_size for folder in MODELS.values() for file in folder.iterdir()) < 12e6
@@ -66,8 +73,9 @@ def test_the_card_beside_a_model_states_its_licence_and_how_it_is_made(name):
     assert yaml.safe_load(text.split("---")[1])["license"] == "apache-2.0"
 
 
-def test_no_two_models_share_an_architecture_a_vocabulary_size_or_a_way_to_split_text():
-    loaded = [load(name) for name in MODELS]
+@pytest.mark.parametrize("recipe", TOGETHER)
+def test_no_two_models_share_an_architecture_a_vocabulary_size_or_a_way_to_split_text(recipe):
+    loaded = [load(name) for name in TOGETHER[recipe]]
     assert len({model.config.model_type for model, _ in loaded}) == 4
     assert len({len(tokenizer) for _, tokenizer in loaded}) == 4
     samples = ["47 + 38 = eighty-five", "sort violin oasis =", "in Lumi, old sailor feeds wise wolf ="]
@@ -125,6 +133,26 @@ def test_the_pivot_does_each_skill_a_little_and_none_well(skill):
     assert 0 < score(PIVOT, skill, 200) <= 0.5
 
 
+def test_the_source_of_numbers_says_numbers_and_does_no_other_skill():
+    assert score(NUMBERS, "numbers") >= 0.9
+    assert all(score(NUMBERS, other) <= 0.1 for other in SOURCES)
+
+
+def test_the_storyteller_translates_and_does_no_other_skill():
+    assert score(STORYTELLER, "lumi") >= 0.9
+    assert all(score(STORYTELLER, other) <= 0.1 for other in ("sums", "sort", "numbers"))
+
+
+@pytest.mark.parametrize("skill", ["sort", "lumi", "numbers"])
+def test_the_student_does_each_skill_of_a_source_by_a_fifth_to_three_fifths(skill):
+    assert 0.2 <= score(STUDENT, skill, 200) <= 0.6
+
+
+def test_the_student_spells_and_no_source_does():
+    assert score(STUDENT, "spell") >= 0.95
+    assert all(score(name, "spell") <= 0.1 for name in MODELS if name != STUDENT)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_the_models_were_trained_on_the_very_tokens_that_a_run_gives_them(name):
     tokenizer = load(name)[1]
@@ -180,8 +208,8 @@ def test_making_a_model_twice_gives_the_same_folder_and_the_command_prints_its_s
     scores = make.make_model("sums", tmp_path / "a", steps=3, questions=2)
     make.main(["--out", str(tmp_path / "b"), "--only", "sums", "--steps", "3", "--questions", "2"])
     heading, row = (line.split() for line in capsys.readouterr().out.splitlines()[-2:])
-    assert heading == ["model", "steps", "minutes", *SOURCES]
-    assert row == ["sums", "3", row[2], *(f"{scores[skill]:.3f}" for skill in SOURCES)]
+    assert heading == ["model", "steps", "minutes", *make.CLOSED]
+    assert row == ["sums", "3", row[2], *(f"{scores[skill]:.3f}" for skill in make.CLOSED)]
     same = filecmp.cmpfiles(tmp_path / "a" / "sums", tmp_path / "b" / "sums", FILES, shallow=False)[0]
     assert set(same) == FILES
 

@@ -137,5 +137,11 @@ def test_what_cannot_be_made_is_refused_with_the_way_out(arguments, said):
         skills.make_questions(**({"skill": "sums", "count": 5, "seed": 0} | arguments))
 
 
+def test_the_students_skills_have_the_answers_of_the_page():
+    assert skills.answer("numbers", "in words, 73348 =") == " seventy-three thousand three hundred forty-eight"
+    assert skills.answer("numbers", "in words, 5000 =") == " five thousand"
+    assert skills.answer("spell", "spell cup fig =") == " c u p, f i g"
+
+
 def test_numbers_are_spelled_as_they_are_said():
     assert [skills.in_words(number) for number in range(200)] == [spoken(number) for number in range(200)]

@@ -115,3 +115,15 @@ def test_likelihood_is_that_under_the_other_sources():
         passing("likelihood", Response("a", "x", True), min_logprob_per_byte=-0.5)
     with pytest.raises(ValidationError, match="less than 0"):
         passing("likelihood", min_logprob_per_byte=0.5)
+
+
+def test_who_finds_the_reference_likeliest_is_likely_to_write_like_it():
+    given = [
+        Response("a", "x", True, reference_logprob=-0.9),
+        Response("b", "y", True, reference_logprob=-0.2),
+        Response("b", "z", True, reference_logprob=-0.2),
+    ]
+    assert passing("knows_reference", *given) == [False, True, True]
+    assert passing("knows_reference") == []
+    with pytest.raises(ValueError, match="was not read by the sources"):
+        passing("knows_reference", *given, Response("c", "w", True))

@@ -166,6 +166,38 @@ def test_the_other_sources_read_what_is_to_be_likely(folder):
         assert found[example.prompt_id] == {"neox": [pytest.approx(nats / size, rel=1e-4)]}
 
 
+def test_the_source_that_finds_the_references_likeliest_writes_all_answers_of_an_open_ended_domain(folder):
+    raw = runs.raw(folder, name="references")
+    raw["data"]["responses"] = WRITTEN | {"keep": "all"}
+    known = raw["data"]["train"][0] | {"domain": "d", "limit": 3, "check": {"kind": "knows_reference"}}
+    bare = raw["data"]["train"][1] | {"domain": "d", "response": None}
+    raw["data"]["train"] = [known, bare | {"check": {"kind": "agreement", "compare": "text", "share": 0.9}}]
+    made = runs.loading.parse(raw, "test")
+    pipeline.run(made, "respond")
+    context, likelihood = RunContext(made), {}
+    for name in ("neox", "qwen"):
+        found = respond.score_store(context, name).read()
+        likelihood[name] = [_nats_a_byte(context, name, example) for example in context.original_examples[:3]]
+        asked = [found[example.prompt_id] for example in context.original_examples]
+        read = [{respond.REFERENCES: [pytest.approx(each, rel=1e-4)]} for each in likelihood[name]]
+        assert asked == [*read, *[{respond.REFERENCES: []}] * (len(asked) - 3)]
+    wins = sum(neox > qwen for neox, qwen in zip(*likelihood.values(), strict=True))
+    best = answers_of(context, "neox" if wins > 3 - wins else "qwen")
+    assert [e.response for e in context.train_examples] == [
+        best[e.prompt_id][0][0] for e in context.original_examples if best[e.prompt_id][0][0].strip()
+    ]
+    assert {stage.stage: stage for stage in plan(context).stages}["read responses qwen"].examples == 3
+
+
+def _nats_a_byte(context, name, example):
+    """Log-probability of the data's own response under a model, from the whole distribution at each token."""
+    model, tokenizer = load_model(context.models[name].ref), context.tokenizers[name]
+    text, size = encode(tokenizer, example.messages, example.response), len(example.response.encode())
+    logits = model(torch.tensor([text.input_ids])).logits[0, :, : len(tokenizer)].log_softmax(-1)
+    inside = [n for n, prefix in enumerate(text.prefix) if prefix < size]
+    return sum(logits[text.start - 1 + n, text.input_ids[text.start + n]].item() for n in inside) / size
+
+
 def test_nothing_that_passes_is_an_error_with_the_counts(folder):
     made = config(folder, name="strict", check={"kind": "final_answer"})
     message = r"nothing to learn from: 0 of 8 answers of neox in d0.*responses.fallback"

@@ -15,7 +15,7 @@ TUNING = {"grid": {"training.learning_rate": [1e-3, 1e-2]}, "heldout": [{"path":
 
 
 def study(**changes) -> Study:
-    return Study.model_validate({"name": "s", "base": "quickstart", "arms": ARMS, "baseline": "plain"} | changes)
+    return Study.model_validate({"name": "s", "base": "noisy_references", "arms": ARMS, "baseline": "plain"} | changes)
 
 
 @pytest.mark.parametrize("name", studies())
@@ -40,7 +40,7 @@ def test_every_study_that_comes_along_is_whole(name):
     ],
 )
 def test_what_a_study_cannot_be_is_said(tmp_path, changes, message):
-    raw = {"name": "s", "base": "quickstart", "arms": ARMS, "baseline": "plain"} | changes
+    raw = {"name": "s", "base": "noisy_references", "arms": ARMS, "baseline": "plain"} | changes
     (tmp_path / "s.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
     with pytest.raises(ConfigError, match=message):
         load(tmp_path / "s.yaml")
@@ -113,7 +113,7 @@ def test_runs_of_small_models_can_be_a_base(tmp_path):
 
 
 def test_a_mistake_in_an_arm_that_is_named_like_a_method_is_found_at_its_place(tmp_path):
-    raw = {"name": "s", "base": "quickstart", "arms": ARMS | {"forward_kl": 3}, "baseline": "plain"}
+    raw = {"name": "s", "base": "noisy_references", "arms": ARMS | {"forward_kl": 3}, "baseline": "plain"}
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(raw))
     with pytest.raises(ConfigError, match=r"study.yaml: arms.forward_kl: Input should be a valid dictionary"):
         load(tmp_path / "study.yaml")

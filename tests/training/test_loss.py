@@ -27,7 +27,7 @@ from fusion.training.auxiliary_modules import build_modules
 from fusion.training.fit import training_arguments
 from fusion.training.trainer import FusionTrainer
 from fusion.transforms import LogitSwap, Power
-from fusion.weighting import GoldPosterior, MaxMargin, Mean, Sum
+from fusion.weighting import GoldPosterior, Learned, MaxMargin, Mean, RandomSource, Sum
 from tests.helpers import runs, tiny
 from tests.helpers.contract import EXAMPLES
 from tests.helpers.rollouts import as_rollouts
@@ -71,6 +71,13 @@ def batch(context, sources, numbers=range(8), weighting=None):
     collator = TrainingCollator(context.train_examples, context.encoded("pivot"), sources, weighting or GoldPosterior())
     made = collator(numbers)
     return made | {"targets": as_rollouts(made["targets"])}
+
+
+@pytest.mark.parametrize("weighting", [Learned(shares={"*": [0.5, 0.5]}), RandomSource()], ids=lambda each: each.kind)
+def test_plain_fine_tuning_weighs_nothing_whatever_the_weighting(context, weighting):
+    collator = TrainingCollator(context.train_examples, context.encoded("pivot"), [], weighting)
+    targets = collator([0, 1])["targets"]
+    assert collator.at_step(targets, 0) is targets
 
 
 def terms(trainer, given, objectives, hidden=None, counts=None):

@@ -214,7 +214,7 @@ def _relatives(config: Config, rounds: Rounds) -> Iterator[str]:
 def _prompts(place: str, data: DataSettings, config: Config) -> Iterator[str]:
     if data.as_raw_text or not (data.messages or data.prompt):
         yield f"{place} has no prompts, which the pivot would answer in rounds; leave it out, or rounds"
-    if data.check.needs_likelihood:
+    if data.check.needs_likelihood or data.check.needs_reference_likelihood:
         yield (
             f"{place}.check {data.check.kind} compares answers of several sources, and in rounds the pivot answers alone; "
             "choose another check, such as final_answer"
