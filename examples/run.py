@@ -17,7 +17,7 @@ run = fusion.run(
         "runs": folder,
         "name": "example",
         "training.max_steps": 12,
-        **{f"data.train.{n}.limit": 24 for n in range(8)},
+        **{f"data.train.{n}.limit": 24 for n in range(10)},
         **{f"data.heldout.{n}.limit": 16 for n in range(5)},
     },
 )

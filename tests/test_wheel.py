@@ -106,7 +106,7 @@ def test_the_quick_examples_run_from_the_wheel(place, tmp_path):
 def test_every_example_runs_from_the_wheel(place, tmp_path):
     said = said_by(EXAMPLES, place, tmp_path)
     assert "hellinger 0.0" in said["own_objective"]
-    assert "sort  23 of 24 answers have a reward of 1" in said["reward_function"]
+    assert "sort        23 of 24 answers have a reward of 1" in said["reward_function"]
     assert "POT finds a better matching than the sorted one in 12 of 12 examples" in said["exact_graphs"]
     assert "merged minus pivot" in said["merge"]
     assert "unified" in said["run"]

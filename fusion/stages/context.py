@@ -315,7 +315,8 @@ class RunContext:
     def encoded(self, name: str) -> EncodedTexts:
         """The examples in `extracted_examples` as tokens of one model, cut at data.max_length; see `encode_example`."""
         texts = encoded_examples(self, name)
-        if cut := int(texts.truncated.sum()):
+        placeholders = self.for_plan and self.has_generated_responses  # as long as answers may get, and nobody's text
+        if (cut := int(texts.truncated.sum())) and not placeholders:
             console.print(
                 f"  {name}: {cut} of {len(texts)} responses are longer than data.max_length = "
                 f"{self.config.data.max_length} and were cut."
