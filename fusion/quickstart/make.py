@@ -136,7 +136,8 @@ def make_model(name: str, out: Path, steps: int, questions: int) -> dict[str, fl
     rows = [row for skill, (count, noise) in recipe.questions.items() for row in _rows(skill, count, noise)]
     train(model, tokenizer, rows, steps, by_length=recipe.by_length)
     if recipe.further_steps:
-        model.to(torch.bfloat16).float()
+        for parameter in model.parameters():  # and no buffer: those are made anew where a folder is loaded
+            parameter.data = parameter.data.to(torch.bfloat16).float()
         torch.manual_seed(recipe.seed)
         train(model, tokenizer, rows, recipe.further_steps, peak=1e-3, by_length=recipe.by_length)
     model.to(torch.bfloat16).save_pretrained(out / name)
