@@ -268,7 +268,7 @@ def test_a_plan_of_a_file_that_cannot_be_read_names_the_place(raw, tmp_path):
     with pytest.raises(ValueError, match="mine.jsonl, line 2, column 15"):
         _ = RunContext(parse(raw, "test")).train_examples
     with pytest.raises(ConfigError, match="label_noise is for built-in data only"):
-        load("quickstart", ["data.train.0.path=x.jsonl"])
+        load("noisy_references", ["data.train.0.path=x.jsonl"])
 
 
 def test_a_hub_data_set_that_cannot_be_reached_is_said_in_a_sentence(monkeypatch):

@@ -140,7 +140,7 @@ FILES = {
     "part-*.jsonl": in_folder("part-*.jsonl"),
     "saved/": saved,
 }
-ELSEWHERE = {"builtin:sums", "org/name"}
+ELSEWHERE = {"builtin:sort", "org/name"}
 """Of the quickstart and of the hub: tests/quickstart, and a hub that is not there in tests."""
 
 
