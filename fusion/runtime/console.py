@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
 from typing_extensions import override
 
 from fusion.runtime import distributed
@@ -112,9 +113,15 @@ def pending_bar(title: str, unit: str = "") -> Iterator[Callable[[int], Callable
 def _moving_bar() -> Progress:
     # a notebook flushes stderr to draw; were that our bar's own, it would draw what it holds, which flushes it, without end
     redirect = not console.is_jupyter
+    numbers = [
+        column(table_column=Column(no_wrap=True))
+        for column in (MofNCompleteColumn, TimeElapsedColumn, TimeRemainingColumn)
+    ]
+    note = TextColumn(
+        "{task.fields[note]}", table_column=Column(overflow="fold")
+    )  # wraps where it is narrow, numbers never
     return Progress(
-        TextColumn("  {task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=console, redirect_stdout=redirect,
+        TextColumn("  {task.description:<28}"), BarColumn(), *numbers, note, console=console, redirect_stdout=redirect,
         redirect_stderr=redirect,
     )  # fmt: skip
 
