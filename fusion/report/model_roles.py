@@ -44,8 +44,10 @@ def explanations(models: list[str], run: RunFile) -> list[tuple[str, str]]:
     """Name and one sentence for each model that the reader has to know: fused ones, fine-tuned, pivot and sources."""
     found = [(model, _fused(model, run)) for model in models if role(model, run) == "fused"]
     if run.baseline in models:
-        texts = "the pivot after the same training on the same texts, without any source: what fusing has to beat."
-        found.append((str(run.baseline), texts))
+        # where sources answered, it learns the data's own responses and not their answers
+        texts = "the responses that the data have" if run.responses else "the same texts"
+        words = f"the pivot after the same training on {texts}, without any source: what fusing has to beat."
+        found.append((str(run.baseline), words))
     found += [(m, "the model that is trained, as it was before: untouched.") for m in run.names_by_role("pivot")]
     if sources := run.names_by_role("source"):
         found.append((", ".join(sources), f"the {_sources(len(sources))} from; fusing leaves them as they are."))

@@ -3,7 +3,7 @@
 import pytest
 
 from fusion.report.model_roles import LABEL_LENGTH, explanations, label, role
-from fusion.runtime.run_file import RunFile
+from fusion.runtime.run_file import ResponseCounts, RunFile
 from tests.helpers.report_runs import run_json
 
 RUN = RunFile.model_validate(run_json())
@@ -44,3 +44,11 @@ def test_each_evaluated_model_is_explained_in_a_sentence_and_the_result_is_named
 
 def test_a_strategy_that_was_not_evaluated_is_not_explained():
     assert "pairwise" not in dict(explanations(["unified", "finetune"], RUN))
+
+
+def test_where_sources_answered_plain_fine_tuning_learned_what_the_data_had():
+    asked = RUN.model_copy(update={"responses": []})
+    answered = RUN.model_copy(update={"responses": [ResponseCounts("a", "d", 3, 3, 2, 2)]})
+    words = {run: dict(explanations(NAMES, each))[RUN.baseline] for run, each in (("text", asked), ("answers", answered))}
+    assert "on the same texts" in words["text"]
+    assert "on the responses that the data have" in words["answers"]
