@@ -49,6 +49,8 @@ def test_a_strategy_that_was_not_evaluated_is_not_explained():
 def test_where_sources_answered_plain_fine_tuning_learned_what_the_data_had():
     asked = RUN.model_copy(update={"responses": []})
     answered = RUN.model_copy(update={"responses": [ResponseCounts("a", "d", 3, 3, 2, 2)]})
-    words = {run: dict(explanations(NAMES, each))[RUN.baseline] for run, each in (("text", asked), ("answers", answered))}
+    words = {
+        run: dict(explanations(NAMES, each))[RUN.baseline] for run, each in (("text", asked), ("answers", answered))
+    }
     assert "on the same texts" in words["text"]
     assert "on the responses that the data have" in words["answers"]
