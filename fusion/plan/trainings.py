@@ -12,7 +12,7 @@ from fusion.config.conflicts import WHOLE
 from fusion.plan import memory
 from fusion.plan.architecture import Architecture
 from fusion.plan.estimates import BYTES_PER_NUMBER, Planner, StageEstimate
-from fusion.plan.flops import forward_flops, training_flops
+from fusion.plan.flops import Counts, forward_flops, training_flops
 from fusion.plan.memory import EngineOption, Memory, Precision
 from fusion.training import BASELINE, auxiliary_modules
 from fusion.training.validation import validation_points
@@ -99,7 +99,7 @@ def _auxiliary_parameters(planner: Planner) -> tuple[int, int]:
 
 def training_stage(planner: Planner, name: str, process_memory: Memory) -> StageEstimate:
     """The training `name` of the pivot, of which one process takes `process_memory`."""
-    config, size, counts = planner.config, planner.sizes["pivot"], planner.counts("pivot")
+    config, size, counts = planner.config, planner.sizes["pivot"], _counts(planner, name)
     batch, accumulated = planner.micro_batch()
     each = batch * accumulated * config.plan.gpus
     steps_an_epoch = math.ceil(counts.examples / each)
@@ -126,6 +126,14 @@ def training_stage(planner: Planner, name: str, process_memory: Memory) -> Stage
         validation_points=points,
         validation_flops=read,
     )
+
+
+def _counts(planner: Planner, name: str) -> Counts:
+    """What a training reads in an epoch: plain fine-tuning the data's own responses, also where the others learn answers."""
+    counts, context = planner.counts("pivot"), planner.context
+    if name != BASELINE or planner.from_settings or context.baseline_context is context:
+        return counts
+    return counts.scaled(len(context.baseline_context.train_examples))
 
 
 def _validation(planner: Planner, steps: int, epochs: float) -> tuple[int, float]:

@@ -108,6 +108,20 @@ def test_gradients_that_are_kept_apart_are_counted_and_so_is_their_backward_pass
     assert stage(apart, "train fine-tuned").flops == stage(plain, "train fine-tuned").flops
 
 
+def test_where_sources_answer_plain_fine_tuning_learns_what_the_data_have(folder):
+    how = {"max_steps": -1, "num_train_epochs": 2, "per_device_train_batch_size": 4}
+    raw = runs.raw(folder, strategies=["unified"], training=how)
+    answered, alone = raw["data"]["train"]
+    raw["data"] |= {
+        "responses": {"kind": "best_source", "max_new_tokens": 8},
+        "train": [answered, alone | {"response": None}],
+    }
+    found = plan(RunContext(runs.loading.parse(raw, "test")).planned)
+    plain, fused = (stage(found, f"train {name}") for name in ("fine-tuned", "unified"))
+    assert (plain.examples, plain.steps) == (8, 4)
+    assert (fused.examples, fused.steps) == (16, 8)
+
+
 def test_more_gpus_make_fewer_steps_of_more_examples(folder):
     epoch = {"num_train_epochs": 3, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
     steps = {}
