@@ -89,10 +89,8 @@ def read_shared_prefix(model: Any, texts: Sequence[Sequence[int]], longest: int)
 
 def common_prefix(texts: Sequence[Sequence[int]]) -> int:
     """Return how many ids all of the texts begin with."""
-    first, last = (
-        min(map(tuple, texts), default=()),
-        max(map(tuple, texts), default=()),
-    )  # in dictionary order: what these two share, all do
+    ordered = sorted(map(tuple, texts))  # what the first and the last of these share, all do
+    first, last = (ordered[0], ordered[-1]) if ordered else ((), ())
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False)))
 
 
