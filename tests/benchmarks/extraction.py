@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
+from unittest import mock
 
 import torch
 
 from fusion.data.batching import pad_texts
+from fusion.models import shared_prefix
 from fusion.models.head import Head, hidden_states
 from fusion.sources import TransformersSource
 from tests.benchmarks import bodies
@@ -39,3 +42,20 @@ def measure() -> Iterable[Figure]:
         if prompt > 1:
             ratio = paired(whole, lambda texts=texts: source.rows(texts))
             yield Figure(f"speed of extraction / forward pass over the whole sequence, {name}", str(ratio), "> 1", how)
+    yield _shared_beginning(source)
+
+
+def _shared_beginning(source: TransformersSource) -> Figure:
+    """Texts behind the same worked examples, read as they are and as if these were too short to be shared."""
+    _, texts = bodies.texts(8, 330, 300, VOCABULARY)
+    alike = [replace(text, input_ids=texts[0].input_ids[:280] + text.input_ids[280:]) for text in texts]
+
+    def whole() -> None:
+        with mock.patch.object(shared_prefix, "MIN_PREFIX", 10_000):
+            source.rows(alike)
+
+    ratio = paired(whole, lambda: source.rows(alike), runs=3)
+    how = f"8 texts of 330 tokens, {ratio.b:.2f} s"
+    return Figure(
+        "speed of extraction where 280 tokens are shared / where each text is read whole", str(ratio), "> 2", how
+    )
