@@ -54,7 +54,17 @@ from fusion.stages.merge import fuse_chosen, merge_all
 from fusion.stages.preferences.context import PreferenceContext
 from fusion.stages.preferences.learn import read_answers, refuse_unread
 from fusion.stages.preferences.pairs import make_pairs, refuse_without_pairs
-from fusion.stages.respond import choose_responses, generate_answers, prepare_checks, response_counts, score_answers
+from fusion.stages.respond.answers import generate_answers
+from fusion.stages.respond.choose import choose_responses, response_counts
+from fusion.stages.respond.judge import prepare_checks
+from fusion.stages.respond.reads import score_answers
+from fusion.stages.respond.unlabelled import (
+    answer_unlabelled,
+    best_sources,
+    find_best_sources,
+    refuse_unranked,
+    show_best_sources,
+)
 from fusion.stages.rounds.context import RoundContext
 from fusion.stages.rounds.guard import best_round, score_round
 from fusion.stages.rounds.kept import keep_round, round_folder
@@ -136,17 +146,32 @@ def respond(context: RunContext) -> None:
     if not context.has_generated_responses:
         return
     prepare_checks(context)
+    if context.best_answers_unlabelled:
+        refuse_unranked(context)
     for name in context.responding_sources:
         with context.record.stage(f"respond {name}") as note:
             note["skipped"] = not generate_answers(context, name)
     for name in context.answer_readers:
         with context.record.stage(f"read responses {name}") as note:
             note["skipped"] = not score_answers(context, name)
+    if context.best_answers_unlabelled:
+        respond_unlabelled(context)
     with context.record.stage("choose responses") as note:
         note["skipped"] = not choose_responses(context)
     context.record.update(responses=[asdict(count) for count in response_counts(context)])
     console.print(responses_table(response_counts(context)))
     refuse_without_pairs(context)
+
+
+def respond_unlabelled(context: RunContext) -> None:
+    """Let the best source of each domain, as its answers to prompts with a reference tell, answer those without one."""
+    with context.record.stage("rank sources") as note:
+        note["skipped"] = not find_best_sources(context)
+    show_best_sources(context)
+    for name in context.responding_sources:
+        if name in best_sources(context).values():
+            with context.record.stage(f"respond {name}, unlabelled") as note:
+                note["skipped"] = not answer_unlabelled(context, name)
 
 
 def extract(context: RunContext) -> dict[str, Cache]:

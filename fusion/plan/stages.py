@@ -25,6 +25,7 @@ from fusion.plan.trainings import (
 )
 from fusion.responses import EverySource
 from fusion.stages.context import RunContext
+from fusion.stages.respond.answers import first_prompts
 from fusion.training import trainings_of
 
 
@@ -66,14 +67,13 @@ def _responses(planner: Planner) -> list[StageEstimate]:
     context = planner.context
     if not context.has_generated_responses:
         return []
-    how, copies = (
-        context.response_settings,
-        len(context.responding_sources) if isinstance(context.response_settings, EverySource) else 1,
-    )
-    stages = []
+    how = context.response_settings
+    copies = len(context.responding_sources) if isinstance(how, EverySource) else 1
+    stages, share, largest = [], _answered_by_all(planner), _largest_responding(planner)
     for name in (name for name in context.responding_sources if name in planner.sizes):
         texts = planner.counts(name, once=True)
-        counts = generation_counts(texts, texts.examples // copies, how.samples, how.max_new_tokens)
+        prompts = texts.examples // copies if name == largest else round(share * texts.examples) // copies
+        counts = generation_counts(texts, prompts, how.samples, how.max_new_tokens)
         stages.append(writing_stage(planner, f"respond {name}", name, counts))
     for name in (name for name in context.answer_readers if name in planner.sizes):
         reads_answers = name == "pivot" or name in context.scoring_sources
@@ -84,6 +84,23 @@ def _responses(planner: Planner) -> list[StageEstimate]:
         counts = reading_counts(texts, answers + references, how.max_new_tokens)
         stages.append(writing_stage(planner, f"read responses {name}", name, counts))
     return stages
+
+
+def _answered_by_all(planner: Planner) -> float:
+    """The share of the prompts that every source answers; the rest are answered by one of them (`responses.unlabelled`)."""
+    context = planner.context
+    if not context.best_answers_unlabelled:
+        return 1.0
+    if planner.from_settings:
+        sizes = [(data.limit or 0, data.response is not None) for data in planner.config.data.train]
+        return sum(size for size, labelled in sizes if labelled) / max(1, sum(size for size, _ in sizes))
+    return len(first_prompts(context)) / len({example.prompt_id for example in context.original_examples})
+
+
+def _largest_responding(planner: Planner) -> str | None:
+    """Who is counted for the prompts that one source answers: it is not known yet which, so the largest."""
+    names = [name for name in planner.context.responding_sources if name in planner.sizes]
+    return max(names, key=lambda name: planner.sizes[name].parameters, default=None)
 
 
 def _merges(planner: Planner) -> list[StageEstimate]:

@@ -9,6 +9,7 @@ from fusion.responses.choose import (
     example_from_json,
     example_to_json,
     placeholder_examples,
+    rank_sources,
 )
 from fusion.responses.eligibility import PASSES, passes_to_jsonl, read_eligibility
 from fusion.responses.fit import RANKS, TOO_LONG, PivotFit, logprobs_per_byte, rank_surprisal_ratios
@@ -43,6 +44,7 @@ __all__ = [
     "logprobs_per_byte",
     "passes_to_jsonl",
     "placeholder_examples",
+    "rank_sources",
     "rank_surprisal_ratios",
     "read_eligibility",
 ]

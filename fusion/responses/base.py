@@ -18,6 +18,8 @@ class Check(Settings):
 
     needs_reference: ClassVar[bool] = False
     """Whether it compares responses with that of the data set, which must be there."""
+    compares_sources: ClassVar[bool] = False
+    """Whether it compares the responses of several sources to one prompt."""
     needs_likelihood: ClassVar[bool] = False
     """Whether it needs the log-probability of each response under the other sources."""
     needs_reference_likelihood: ClassVar[bool] = False

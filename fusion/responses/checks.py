@@ -79,6 +79,7 @@ class AgreementCheck(Check):
     """
 
     kind: Literal["agreement"] = "agreement"
+    compares_sources: ClassVar[bool] = True
     compare: AnswerPart = "number"
     """The final answer: the last number, the option named, or all of the text."""
     share: float = Field(default=0.5, ge=0, lt=1)
@@ -102,6 +103,7 @@ class LikelihoodCheck(Check):
     """
 
     kind: Literal["likelihood"] = "likelihood"
+    compares_sources: ClassVar[bool] = True
     needs_likelihood: ClassVar[bool] = True
     min_logprob_per_byte: float = Field(lt=0)
     """In nats, below 0: models give each byte of ordinary text about -0.6."""

@@ -65,6 +65,19 @@ class BestSource(GeneratedResponses):
     the one that fits it best is trained on, whichever source wrote it: `likeliest`, the one with the highest log-probability
     per byte (GRAPE, 2502.04194), or `least_rsr`, the one with the least rank-surprisal ratio (2601.14249). With `keep: all` it
     is chosen among those of the best source."""
+    unlabelled: Literal["all", "best"] = "all"
+    """Who answers prompts without a reference (`response: null`). `all`: every source. `best`: first all sources answer the
+    prompts with a reference, then the one whose answers passed most often in a domain answers the rest of it alone. That
+    spares the others most of their writing."""
+
+    @model_validator(mode="after")
+    def _one_answer_has_no_rival(self) -> BestSource:
+        if self.unlabelled == "best" and self.prefer != "first":
+            raise ValueError(
+                f"prefer: {self.prefer} chooses among answers of several sources, and with unlabelled: best one source "
+                "answers; leave out one of them"
+            )
+        return self
 
 
 class EverySource(GeneratedResponses):

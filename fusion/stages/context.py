@@ -221,6 +221,12 @@ class RunContext:
         """Sources that write responses."""
         return self.response_settings.sources or [source.name for source in self.config.sources]
 
+    @property
+    def best_answers_unlabelled(self) -> bool:
+        """Whether prompts without a reference are answered by one source, the best of their domain."""
+        how = self.response_settings
+        return isinstance(how, BestSource) and how.unlabelled == "best"
+
     @functools.cached_property
     def checks(self) -> list[AnyCheck]:
         """Of each example in `original_examples`, what an answer to it must pass."""

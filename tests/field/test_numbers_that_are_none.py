@@ -16,8 +16,9 @@ from fusion.extras.draft.train_and_measure import DraftData, train_and_measure
 from fusion.models.head import Head
 from fusion.models.loading import ModelRef, load_model, load_tokenizer, vocabulary_size
 from fusion.sources import TransformersSource
-from fusion.stages import extract, respond
+from fusion.stages import extract
 from fusion.stages.context import RunContext
+from fusion.stages.respond import reads
 from fusion.training import fit
 from fusion_eval.runners import heldout
 from fusion_eval.runners.heldout import HeldoutSettings, score
@@ -196,7 +197,7 @@ def test_an_answer_whose_likelihood_is_none_is_not_chosen(folder):
     spoil(folder / "neox", NAN, "number")  # which stands in every prompt
     context = RunContext(runs.config(folder))
     with pytest.raises(ValueError, match=r"^source neox \(.*\): in example \w+"):
-        respond._scores(context, "neox", extract.open_source(context, "neox"), [(context.train_examples[0], "a dog")])
+        reads._scores(context, "neox", extract.open_source(context, "neox"), [(context.train_examples[0], "a dog")])
 
 
 def test_a_draft_that_breaks_is_not_written(folder, tmp_path):

@@ -10,9 +10,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from fusion import pipeline
 from fusion.data.encode import encode_prompt
-from fusion.stages import respond
 from fusion.stages.context import RunContext
 from fusion.stages.prompts import prompt_format
+from fusion.stages.respond import answers
 from fusion.stages.train import pivot_ends
 from tests.field.chat_templates import FAMILIES
 from tests.helpers import runs, tiny
@@ -63,7 +63,7 @@ def context(tmp_path_factory):
 
 @pytest.mark.parametrize("name", ["pivot", "base", "thinks"])
 def test_training_reading_answering_and_evaluation_have_one_prompt(context, name):
-    asked = respond.encoded_prompts(context, name, {e.prompt_id: e for e in context.original_examples})
+    asked = answers.encoded_prompts(context, name, {e.prompt_id: e for e in context.original_examples})
     for example, text in zip(context.extracted_examples, context.encoded(name), strict=True):
         form = prompt_format(context, name, example)
         prompt = encode_prompt(context.tokenizers[name], example.messages, prompt_format=form)

@@ -11,8 +11,9 @@ from fusion.config.loading import ConfigError
 from fusion.plan import plan
 from fusion.responses import PASSES
 from fusion.runtime.artifacts import write_text
-from fusion.stages import respond, train
+from fusion.stages import train
 from fusion.stages.context import CHOSEN, RunContext
+from fusion.stages.respond import answers
 from tests.helpers import runs
 
 ANSWERED = {"kind": "best_source", "max_new_tokens": 5, "truncated": "keep", "fallback": "reference"}
@@ -42,7 +43,7 @@ def references(folder):
     """Training data of which neox answers a third rightly, qwen another, and nobody the last, by prompt id; and their file."""
     context = RunContext(config(folder, "plain", check={"kind": "ended"}, weighting={"kind": "sum"}))
     pipeline.run(context.config, "respond")
-    neox, qwen = (respond.answer_store(context, name).read() for name in ("neox", "qwen"))
+    neox, qwen = (answers.answer_store(context, name).read() for name in ("neox", "qwen"))
     rows, right = [], {}
     for number, example in enumerate(context.original_examples):
         id, who = example.prompt_id, number % 3

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from fusion.config.data import DataSettings
 from fusion.config.models import SourceSettings
-from fusion.responses import GeneratedResponses, TestsCheck
+from fusion.responses import BestSource, GeneratedResponses, TestsCheck
 
 if TYPE_CHECKING:
     from fusion.config.run import Config
@@ -30,6 +30,8 @@ def check_answers(config: Config) -> None:
         _writers(how, {source.name: source for source in sources})
         for number, each in enumerate(data.train):
             _checked(f"data.train[{number}]", each, len(sources))
+            if isinstance(how, BestSource) and how.unlabelled == "best":
+                _judged_alone(f"data.train[{number}]", each)
 
 
 def _writers(how: GeneratedResponses, sources: Mapping[str, SourceSettings]) -> None:
@@ -53,6 +55,20 @@ def _checked(place: str, data: DataSettings, sources: int) -> None:
         raise ValueError(mistake)
     if check.needs_likelihood and sources < 2:
         raise ValueError(f"{place}.check {check.kind} asks the other sources, and there is one source only")
+
+
+def _judged_alone(place: str, data: DataSettings) -> None:
+    """A prompt without a reference gets the answers of one source alone."""
+    if data.response is None and data.check.compares_sources:
+        raise ValueError(
+            f"{place}.check {data.check.kind} compares answers of several sources, and with data.responses.unlabelled: best "
+            "one source answers; choose another check, such as ended, or leave out unlabelled"
+        )
+    if data.check.needs_likelihood:
+        raise ValueError(
+            f"{place}.check {data.check.kind} has every source read every answer; with data.responses.unlabelled: best choose "
+            "another check, such as final_answer or knows_reference"
+        )
 
 
 def mistaken_check(place: str, data: DataSettings) -> str | None:

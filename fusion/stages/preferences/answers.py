@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from fusion.data.example import Example
 from fusion.stages.context import RunContext
-from fusion.stages.respond import judged_responses
+from fusion.stages.respond.choose import judged_responses
 from fusion.stages.rounds.context import RoundContext
 from fusion.stages.rounds.kept import round_folder
 from fusion.stages.rounds.texts import WRITER

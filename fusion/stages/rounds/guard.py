@@ -19,7 +19,7 @@ from fusion.runtime import distributed
 from fusion.runtime.run_file import RoundScore
 from fusion.stages.context import RunContext
 from fusion.stages.prompts import prompt_formats
-from fusion.stages.respond import answering_key, encoded_prompts, write_answers
+from fusion.stages.respond.answers import answering_key, encoded_prompts, write_answers
 from fusion.stages.rounds.context import rounds_of
 from fusion.stages.rounds.gap import keep_pass_rates
 from fusion.stages.rounds.kept import REDO

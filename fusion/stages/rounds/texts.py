@@ -26,7 +26,7 @@ from fusion.runtime import distributed
 from fusion.runtime.artifacts import claim_artifact, mark_complete, write_text
 from fusion.runtime.console import bar, console
 from fusion.stages.prompts import prompt_format, prompt_formats
-from fusion.stages.respond import answering_key, encoded_prompts, write_answers
+from fusion.stages.respond.answers import answering_key, encoded_prompts, write_answers
 from fusion.stages.rounds.elsewhere import bring_texts, brought_key
 from fusion.stages.rounds.kept import REDO
 from fusion.stages.rounds.stop import declared_ends

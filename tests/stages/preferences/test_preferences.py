@@ -17,11 +17,12 @@ from fusion.cache import Cache
 from fusion.models.head import Head, hidden_states
 from fusion.models.loading import ModelRef, load_model
 from fusion.runtime.artifacts import write_text
-from fusion.stages import respond, train
+from fusion.stages import train
 from fusion.stages.context import RunContext
 from fusion.stages.preferences import learn, pairs
 from fusion.stages.preferences.answers import JudgedAnswer
 from fusion.stages.preferences.context import PreferenceContext
+from fusion.stages.respond import answers
 from fusion.tokenizers import vocabulary_bytes
 from fusion.training.loss import Loss
 from tests.helpers import runs
@@ -54,7 +55,7 @@ def references(folder):
     """Training data of which neox answers a third rightly, qwen another, and nobody the last: their file, and who was right."""
     context = RunContext(config(folder, "plain", {"kind": "ended"}))
     pipeline.run(context.config, "respond")
-    written = {name: respond.answer_store(context, name).read() for name in ("neox", "qwen")}
+    written = {name: answers.answer_store(context, name).read() for name in ("neox", "qwen")}
     rows, right = [], {}
     for number, example in enumerate(context.original_examples):
         who = ("neox", "qwen", "nobody")[number % 3]
@@ -79,7 +80,7 @@ def last(run):
 
 
 def test_each_pair_is_a_right_and_a_wrong_answer_to_one_prompt(run, last, references):
-    written = {name: respond.answer_store(run, name).read() for name in ("neox", "qwen")}
+    written = {name: answers.answer_store(run, name).read() for name in ("neox", "qwen")}
     others = {"neox": "qwen", "qwen": "neox"}
     assert len(last.pairs) == sum(who in others for who in references[1].values())
     for pair in last.pairs:

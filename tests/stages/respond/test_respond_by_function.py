@@ -7,9 +7,9 @@ import pytest
 
 from fusion import pipeline
 from fusion.plan import plan
-from fusion.stages import respond
 from fusion.stages.context import CHOSEN, RunContext
 from fusion.stages.limits.refuse import refuse_plan
+from fusion.stages.respond import answers, choose
 from tests.helpers import runs
 
 EVEN = "def right(prompts, completions, domain):\n    return [each == 0 for each in domain]\n"
@@ -43,7 +43,7 @@ def test_the_function_decides_by_columns_of_the_data(judged):
 
 
 def test_a_run_that_is_started_again_judges_nothing(folder, judged, monkeypatch):
-    monkeypatch.setattr(respond, "judged_responses", None)
+    monkeypatch.setattr(choose, "judged_responses", None)
     pipeline.run(config(folder), "respond")
 
 
@@ -85,7 +85,7 @@ def test_a_file_that_changes_while_it_judges_chooses_nothing(folder):
     ("def other(): pass", "absent.py has no function right; it has other"),
 ])  # fmt: skip
 def test_a_function_that_is_not_there_is_said_before_any_source_writes(folder, monkeypatch, source, message):
-    monkeypatch.setattr(respond, "_source_request", None)
+    monkeypatch.setattr(answers, "source_request", None)
     with pytest.raises(ValueError, match=message):
         pipeline.run(config(folder, source, name="absent"), "respond")
 

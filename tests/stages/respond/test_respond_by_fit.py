@@ -13,8 +13,8 @@ from fusion.models.loading import load_model
 from fusion.plan import plan
 from fusion.responses import TOO_LONG
 from fusion.sources.transformers_source import TransformersSource
-from fusion.stages import respond
 from fusion.stages.context import RunContext
+from fusion.stages.respond import answers, reads
 from tests.helpers import runs
 
 SAMPLED = {"kind": "best_source", "max_new_tokens": 5, "truncated": "keep", "samples": 2, "temperature": 1.0}
@@ -39,9 +39,9 @@ def fitting(folder):
 
 def fits_of(context):
     """What the pivot made of each answer, with its prompt, writer and text."""
-    prompts, fits = {e.prompt_id: e for e in context.original_examples}, respond.score_store(context, "pivot").read()
+    prompts, fits = {e.prompt_id: e for e in context.original_examples}, reads.score_store(context, "pivot").read()
     for name in context.responding_sources:
-        for id, samples in respond.answer_store(context, name).read().items():
+        for id, samples in answers.answer_store(context, name).read().items():
             for (text, _), fit in zip(samples, fits[id][name], strict=True):
                 yield prompts[id], name, text, fit
 
@@ -83,7 +83,7 @@ def test_what_is_learned_from_fits_best_whichever_source_wrote_it(folder, fittin
 
 
 def test_answers_and_reads_serve_either_preference_and_nothing_is_read_twice(folder, fitting, monkeypatch):
-    monkeypatch.setattr(respond, "_source_request", None)
+    monkeypatch.setattr(answers, "source_request", None)
     made = config(folder, name="shared", prefer="likeliest")
     pipeline.run(made, "respond")
     stages = {s["name"]: s["skipped"] for s in json.loads((made.folder / "run.json").read_text())["stages"]}
@@ -93,7 +93,7 @@ def test_answers_and_reads_serve_either_preference_and_nothing_is_read_twice(fol
 
 
 def test_a_reading_that_was_stopped_goes_on_where_it_was(folder, fitting, monkeypatch):
-    store = respond.score_store(fitting, "pivot")
+    store = reads.score_store(fitting, "pivot")
     first, whole, read, rows = store.missing(), store.read(), [], TransformersSource.rows
     (store.folder / "done.json").unlink()
     next(store.folder.glob("shard-00001-*")).unlink()
@@ -103,17 +103,17 @@ def test_a_reading_that_was_stopped_goes_on_where_it_was(folder, fitting, monkey
         return rows(self, texts, *rest)
 
     monkeypatch.setattr(TransformersSource, "rows", counted)
-    assert respond.score_answers(fitting, "pivot")
+    assert reads.score_answers(fitting, "pivot")
     assert first == []
     assert 0 < len(read) <= len(store.shard_ids(1)) * 4
-    assert respond.score_store(fitting, "pivot").read() == whole
+    assert reads.score_store(fitting, "pivot").read() == whole
 
 
 def test_few_answers_at_once_change_nothing(folder, fitting, monkeypatch):
-    monkeypatch.setattr(respond, "READ_AT_ONCE", 3)
+    monkeypatch.setattr(reads, "READ_AT_ONCE", 3)
     texts = [(e, text) for e, name, text, _ in fits_of(fitting) if name == "neox"]
-    source = fitting.backend("pivot").open(respond._source_request(fitting, "pivot", 100))
-    found = respond._scores(fitting, "pivot", source, texts)
+    source = fitting.backend("pivot").open(answers.source_request(fitting, "pivot", 100))
+    found = reads._scores(fitting, "pivot", source, texts)
     for fit, (_, _, _, expected) in zip(found, fits_of(fitting), strict=False):
         assert list(fit) == pytest.approx(expected, rel=1e-5)
 

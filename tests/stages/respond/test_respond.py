@@ -12,8 +12,9 @@ from fusion.data.encode import encode, encode_prompt
 from fusion.models.loading import load_model
 from fusion.plan import plan
 from fusion.sources.transformers_source import TransformersGenerator
-from fusion.stages import extract, respond
+from fusion.stages import extract
 from fusion.stages.context import CHOSEN, RunContext
+from fusion.stages.respond import answers, choose, reads
 from fusion.tokenizers import decode_text
 from tests.helpers import runs
 
@@ -39,7 +40,7 @@ def answered(folder):
 
 
 def answers_of(context, name):
-    return respond.answer_store(context, name).read()
+    return answers.answer_store(context, name).read()
 
 
 def test_every_prompt_is_answered_by_every_source(folder, answered):
@@ -73,24 +74,24 @@ def test_what_is_learned_from_is_what_the_best_source_wrote(folder, answered):
 def test_two_starts_that_answer_together_choose_one_after_the_other(folder, answered, monkeypatch):
     chosen, waits = answered / "responses/chosen", []
     (chosen / "done.json").unlink()
-    context, choose, claim = RunContext(config(folder)), respond.choose_responses, respond.claim_artifact
+    context, claim = RunContext(config(folder)), choose.claim_artifact
 
     def slow_claim(*arguments):
         if not waits:
-            waits.append(pool.submit(choose, RunContext(config(folder))))
+            waits.append(pool.submit(choose.choose_responses, RunContext(config(folder))))
             assert not wait(waits, timeout=1).done
         return claim(*arguments)
 
-    monkeypatch.setattr(respond, "claim_artifact", slow_claim)
+    monkeypatch.setattr(choose, "claim_artifact", slow_claim)
     with ThreadPoolExecutor() as pool:
-        assert choose(context)
+        assert choose.choose_responses(context)
         assert not waits[0].result()
     assert (chosen / "key.json").exists()
     assert (chosen / "done.json").exists()
 
 
 def test_a_second_time_nothing_is_asked(folder, answered, monkeypatch):
-    monkeypatch.setattr(respond, "_source_request", None)
+    monkeypatch.setattr(answers, "source_request", None)
     pipeline.run(config(folder), "respond")
     stages = {s["name"]: s["skipped"] for s in json.loads((answered / "run.json").read_text())["stages"]}
     assert stages == {"respond neox": True, "respond qwen": True, "choose responses": True}
@@ -98,7 +99,7 @@ def test_a_second_time_nothing_is_asked(folder, answered, monkeypatch):
 
 def test_a_run_that_was_stopped_asks_only_what_is_missing(folder, answered, monkeypatch):
     context = RunContext(config(folder, name="stopped"))
-    kept = respond.answer_store(context, "neox")
+    kept = answers.answer_store(context, "neox")
     for number in range(kept.shards - 1):
         kept.write(number, [[["kept", True]] for _ in kept.shard_ids(number)])
     asked, whole = [], TransformersGenerator.generate
@@ -108,7 +109,7 @@ def test_a_run_that_was_stopped_asks_only_what_is_missing(folder, answered, monk
         return whole(self, prompts, *rest)
 
     monkeypatch.setattr(TransformersGenerator, "generate", counted)
-    respond.generate_answers(context, "neox")
+    answers.generate_answers(context, "neox")
     assert len(asked) == len(kept.shard_ids(kept.shards - 1))
     assert [["kept", True]] in answers_of(context, "neox").values()
 
@@ -155,7 +156,7 @@ def test_the_other_sources_read_what_is_to_be_likely(folder):
     made = config(folder, name="read", check=check)
     pipeline.run(made, "respond")
     context = RunContext(made)
-    found = respond.score_store(context, "qwen").read()
+    found = reads.score_store(context, "qwen").read()
     model, tokenizer = load_model(context.models["qwen"].ref), context.tokenizers["qwen"]
     for example in context.train_examples[:4]:
         text = encode(tokenizer, example.messages, example.response)
@@ -176,11 +177,11 @@ def test_the_source_that_finds_the_references_likeliest_writes_all_answers_of_an
     pipeline.run(made, "respond")
     context, likelihood = RunContext(made), {}
     for name in ("neox", "qwen"):
-        found = respond.score_store(context, name).read()
+        found = reads.score_store(context, name).read()
         likelihood[name] = [_nats_a_byte(context, name, example) for example in context.original_examples[:3]]
         asked = [found[example.prompt_id] for example in context.original_examples]
-        read = [{respond.REFERENCES: [pytest.approx(each, rel=1e-4)]} for each in likelihood[name]]
-        assert asked == [*read, *[{respond.REFERENCES: []}] * (len(asked) - 3)]
+        read = [{reads.REFERENCES: [pytest.approx(each, rel=1e-4)]} for each in likelihood[name]]
+        assert asked == [*read, *[{reads.REFERENCES: []}] * (len(asked) - 3)]
     wins = sum(neox > qwen for neox, qwen in zip(*likelihood.values(), strict=True))
     best = answers_of(context, "neox" if wins > 3 - wins else "qwen")
     assert [e.response for e in context.train_examples] == [

@@ -1,0 +1,70 @@
+"""The choice of what is learned from, among all answers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+from fusion.core.text_files import read_object
+from fusion.responses import (
+    PASSES,
+    PromptResponses,
+    choose_examples,
+    count_responses,
+    example_to_json,
+    passes_to_jsonl,
+)
+from fusion.runtime import distributed
+from fusion.runtime.artifacts import claim_artifact, mark_complete, write_text
+from fusion.runtime.run_file import ResponseCounts
+from fusion.stages.context import CHOSEN, RunContext
+from fusion.stages.respond.answers import REDO, answer_store
+from fusion.stages.respond.judge import deciding, judge_answers, judged_by, refuse_changed_checks
+from fusion.stages.respond.unlabelled import all_answers, best_sources, unlabelled_store
+
+
+def choose_responses(context: RunContext) -> bool:
+    """Check all answers and keep the examples to learn from; whether there was something to do.
+
+    Raises ValueError where no example is left, or a check lacks what it compares with.
+    """
+    folder, sources = context.config.folder / CHOSEN, context.responding_sources
+    with distributed.main_process_first(), deciding(folder, "The choice of responses"):
+        judged = judged_by(context)
+        if not (folder / "done.json").exists():  # nothing was left to learn from: another choice is no contradiction
+            (folder / "key.json").unlink(missing_ok=True)
+        if claim_artifact(folder, {"answers": _answer_keys(context), **judged}, REDO):
+            return False
+        prompts = judged_responses(context)
+        refuse_changed_checks(context, judged)
+        found = choose_examples(prompts, context.response_settings, sources)
+        how_well = count_responses(prompts, found, sources)
+        if not found:
+            said = ", ".join(f"{c.passed} of {c.answers} answers of {c.source} in {c.domain}" for c in how_well)
+            raise ValueError(
+                f"There is nothing to learn from: {said} passed. See data.train[...].check and responses.fallback."
+            )
+        lines = [json.dumps(example_to_json(example, source)) for example, source in found]
+        write_text(folder / "examples.jsonl", "".join(f"{line}\n" for line in lines))
+        write_text(folder / PASSES, passes_to_jsonl(prompts, sources, context.response_settings.samples))
+        mark_complete(folder, counts=[asdict(each) for each in how_well])
+    return True
+
+
+def judged_responses(context: RunContext) -> list[PromptResponses]:
+    """Every prompt of the data with all its answers, and which of them pass the check of its data set."""
+    return judge_answers(context, all_answers(context))
+
+
+def response_counts(context: RunContext) -> list[ResponseCounts]:
+    """How every source did in every domain, once the examples are chosen."""
+    return [ResponseCounts(**each) for each in read_object(context.config.folder / CHOSEN / "done.json")["counts"]]
+
+
+def _answer_keys(context: RunContext) -> dict[str, object]:
+    """What the answers depend on, by source; of those that it alone wrote, too."""
+    keys: dict[str, object] = {name: answer_store(context, name).key for name in context.responding_sources}
+    if context.best_answers_unlabelled:
+        alone = set(best_sources(context).values())
+        keys |= {f"{name}, unlabelled": unlabelled_store(context, name).key for name in sorted(alone)}
+    return keys
