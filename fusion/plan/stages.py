@@ -25,6 +25,7 @@ from fusion.plan.trainings import (
 )
 from fusion.responses import EverySource
 from fusion.stages.context import RunContext
+from fusion.stages.evaluate import original_models
 from fusion.stages.respond.answers import first_prompts
 from fusion.training import trainings_of
 
@@ -69,38 +70,36 @@ def _responses(planner: Planner) -> list[StageEstimate]:
         return []
     how = context.response_settings
     copies = len(context.responding_sources) if isinstance(how, EverySource) else 1
-    stages, share, largest = [], _answered_by_all(planner), _largest_responding(planner)
-    for name in (name for name in context.responding_sources if name in planner.sizes):
-        texts = planner.counts(name, once=True)
-        prompts = texts.examples // copies if name == largest else round(share * texts.examples) // copies
-        counts = generation_counts(texts, prompts, how.samples, how.max_new_tokens)
+    names, stages = [name for name in context.responding_sources if name in planner.sizes], []
+    asked, rest = _prompts(planner, copies)
+    for name in names:
+        counts = generation_counts(planner.counts(name, once=True), asked, how.samples, how.max_new_tokens)
         stages.append(writing_stage(planner, f"respond {name}", name, counts))
+    if rest and names:  # by whom is not known yet: at most by the largest
+        largest = max(names, key=lambda name: planner.sizes[name].parameters)
+        counts = generation_counts(planner.counts(largest, once=True), rest, how.samples, how.max_new_tokens)
+        stages.append(writing_stage(planner, "respond, unlabelled", largest, counts))
     for name in (name for name in context.answer_readers if name in planner.sizes):
         reads_answers = name == "pivot" or name in context.scoring_sources
         others = sum(other != name for other in context.responding_sources) if reads_answers else 0
         texts = planner.counts(name, once=True)
-        answers = texts.examples // copies * how.samples * others
+        answers = asked * how.samples * others
         references = 0 if name == "pivot" or planner.from_settings else len(context.scored_references)
         counts = reading_counts(texts, answers + references, how.max_new_tokens)
         stages.append(writing_stage(planner, f"read responses {name}", name, counts))
     return stages
 
 
-def _answered_by_all(planner: Planner) -> float:
-    """The share of the prompts that every source answers; the rest are answered by one of them (`responses.unlabelled`)."""
-    context = planner.context
-    if not context.best_answers_unlabelled:
-        return 1.0
+def _prompts(planner: Planner, copies: int) -> tuple[int, int]:
+    """How many prompts each source answers, and how many one of them does (`responses.unlabelled`)."""
+    context, data = planner.context, planner.config.data.train
     if planner.from_settings:
-        sizes = [(data.limit or 0, data.response is not None) for data in planner.config.data.train]
-        return sum(size for size, labelled in sizes if labelled) / max(1, sum(size for size, _ in sizes))
-    return len(first_prompts(context)) / len({example.prompt_id for example in context.original_examples})
-
-
-def _largest_responding(planner: Planner) -> str | None:
-    """Who is counted for the prompts that one source answers: it is not known yet which, so the largest."""
-    names = [name for name in planner.context.responding_sources if name in planner.sizes]
-    return max(names, key=lambda name: planner.sizes[name].parameters, default=None)
+        every = planner.counts(context.responding_sources[0]).examples // copies
+        bare = sum(each.limit or 0 for each in data if each.response is None)
+    else:
+        every = len({example.prompt_id for example in context.original_examples})
+        bare = every - len(first_prompts(context))
+    return (every - bare, bare) if context.best_answers_unlabelled else (every, 0)
 
 
 def _merges(planner: Planner) -> list[StageEstimate]:
@@ -113,7 +112,7 @@ def _merges(planner: Planner) -> list[StageEstimate]:
 
 def _evaluations(planner: Planner, trained: list[str]) -> list[StageEstimate]:
     """Every model of the run on the held-out examples; answers are as long as they may get, where it gives any."""
-    like = {name: name for name in planner.sizes if planner.config.evaluation.original_models}
+    like = {name: name for name in original_models(planner.context) if name in planner.sizes}
     like |= {name: "pivot" for name in trained if not name.startswith("pairwise/")}
     like |= {name: "pivot" for name in planner.config.results if name not in like}
     return [_evaluate(planner, name, kind) for name, kind in like.items()]

@@ -105,11 +105,12 @@ QUICKSTART_MODELS = {
         by_length=True,
     ),
     "storyteller": QuickstartModel(
-        {"model_type": "gpt_neox", **SHAPE, "intermediate_size": 512},
-        tokens.gpt,
-        {"lumi": (8500, 0.0), "tales": (20_000, 0.0), "sums": (500, 1.0), "sort": (500, 1.0)},
+        {"model_type": "qwen3", **SHAPE, **GATED, "num_key_value_heads": 2, "head_dim": 32},
+        tokens.unigram,
+        {"tales": (20_000, 0.0), "sums": (500, 1.0), "sort": (500, 1.0), "lumi": (500, 1.0)},
         steps=1300,
         seed=5,
+        head_multiple=128,
         by_length=True,
     ),
     "student": QuickstartModel(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from fusion.config import SourceSettings
 from fusion.models.loading import ModelRef
 from fusion.runtime.artifacts import artifact_key, fingerprint, refuse_other_key
 from fusion.runtime.console import bar, show
@@ -18,16 +19,28 @@ from fusion_eval.runners import heldout
 
 def candidates(context: RunContext) -> dict[str, tuple[ModelRef, str, str]]:
     """All models of the run in the order of the table: where each is, whose prompts it reads, and what it was made from."""
-    found: dict[str, tuple[ModelRef, str, str]] = {
-        name: (model.ref, name, context.fingerprints[name])
-        for name, model in context.models.items()
-        if context.config.evaluation.original_models and context.backend(name).has_weights
-    }
+    models = context.models
+    found = {name: (models[name].ref, name, context.fingerprints[name]) for name in original_models(context)}
     trained = [BASELINE] if context.config.baseline else []
     for name in [*trained, *context.config.results]:
         folder = result_folder(context.config, name)
         found[name] = (ModelRef(str(folder / "model")), "pivot", artifact_key(folder))
     return found
+
+
+def original_models(context: RunContext) -> list[str]:
+    """The untrained models that are measured: pivot and sources with weights, but no source that is the pivot itself."""
+    if not context.config.evaluation.original_models:
+        return []
+    with_weights = [name for name in context.models if context.backend(name).has_weights]
+    return [name for name in with_weights if name == "pivot" or not _is_the_pivot(context, name)]
+
+
+def _is_the_pivot(context: RunContext, name: str) -> bool:
+    """Whether a source is the same model as the pivot, and reads the same prompts."""
+    source, pivot = context.models[name], context.models["pivot"]
+    alike = prompt_format(context, name).key() == prompt_format(context, "pivot").key()
+    return source.ref == pivot.ref and alike and not (isinstance(source, SourceSettings) and source.shots)
 
 
 def evaluate_one(

@@ -25,7 +25,7 @@ FILES = {
     "tokenizer.json",
     "tokenizer_config.json",
 }
-TOGETHER = {"quickstart": ("sort", NUMBERS, STORYTELLER, STUDENT), "noisy_references": (*SOURCES, PIVOT)}
+TOGETHER = {"quickstart": (NUMBERS, "lumi", STORYTELLER, STUDENT), "noisy_references": (*SOURCES, PIVOT)}
 """The models of each recipe."""
 KINDS = [tokens.sentencepiece, tokens.gpt, tokens.unigram, tokens.digits]
 
@@ -104,8 +104,9 @@ def test_the_weights_are_finite_bfloat16_and_the_head_holds_every_token(name):
     assert model.get_output_embeddings().weight.shape[0] == model.config.vocab_size >= len(load(name)[1])
 
 
-def test_one_model_has_a_head_padded_beyond_its_tokenizer():
-    assert [name for name in MODELS if load(name)[0].config.vocab_size > len(load(name)[1])] == ["sort"]
+def test_two_models_have_a_head_padded_beyond_their_tokenizers():
+    padded = [name for name in MODELS if load(name)[0].config.vocab_size > len(load(name)[1])]
+    assert padded == ["sort", STORYTELLER]
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -138,9 +139,8 @@ def test_the_source_of_numbers_says_numbers_and_does_no_other_skill():
     assert all(score(NUMBERS, other) <= 0.1 for other in SOURCES)
 
 
-def test_the_storyteller_translates_and_does_no_other_skill():
-    assert score(STORYTELLER, "lumi") >= 0.9
-    assert all(score(STORYTELLER, other) <= 0.1 for other in ("sums", "sort", "numbers"))
+def test_the_storyteller_does_no_skill_that_has_a_right_answer():
+    assert all(score(STORYTELLER, other) <= 0.1 for other in make.CLOSED)
 
 
 @pytest.mark.parametrize("skill", ["sort", "lumi", "numbers"])

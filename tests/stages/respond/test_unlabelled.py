@@ -93,13 +93,25 @@ def test_where_no_answer_passes_the_rest_of_a_domain_is_left_out_and_that_is_sai
     assert {example.domain for example in RunContext(made).train_examples} == {"d0"}
 
 
-def test_the_plan_counts_the_rest_once_for_the_largest_source(folder):
-    alone = {s.stage: s for s in plan(RunContext(config(folder, name="planned"))).stages}
+def test_the_plan_counts_the_rest_once(folder):
+    values = raw(folder, name="planned")
+    values["data"]["validation"] = [values["data"]["heldout"][0] | {"limit": 1}]
+    values["data"]["heldout"][0]["skip"] = 1
+    alone = {s.stage: s for s in plan(RunContext(runs.loading.parse(values, "test"))).stages}
     every = {s.stage: s for s in plan(RunContext(config(folder, name="planned", unlabelled="all"))).stages}
-    prompts = [alone[f"respond {name}"].examples for name in WRITERS.values()]
-    assert sorted(prompts) == [2 * LABELLED, 16]
+    assert [alone[f"respond {name}"].examples for name in WRITERS.values()] == [2 * LABELLED] * 2
+    assert alone["respond, unlabelled"].examples == 16 - 2 * LABELLED
     assert every["respond neox"].examples == every["respond qwen"].examples == 16
+    assert "respond, unlabelled" not in every
     assert alone["train unified"].examples == every["train unified"].examples == 16
+
+
+def test_a_plan_from_settings_alone_counts_the_same(folder):
+    values = raw(folder, name="planned") | {"plan": {"tokens": 20, "heldout": 12}}
+    for data in values["data"]["train"][2:]:
+        data["limit"] = 5
+    found = {s.stage: s.examples for s in plan(RunContext(runs.loading.parse(values, "test"))).stages}
+    assert (found["respond neox"], found["respond, unlabelled"]) == (6, 10)
 
 
 @pytest.mark.parametrize(("changes", "message"), [
