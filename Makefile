@@ -24,7 +24,7 @@ TEST_ENV := $(BYTECODE) OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OF
 .PHONY: quickstart test slow faults benchmarks architectures notebook terminal lint lock clean
 
 quickstart: $(VENV)/.core
-	$(BYTECODE) OMP_NUM_THREADS=1 $(BIN)/fusion run configs/quickstart.yaml  # models this small gain nothing from more
+	$(BYTECODE) OMP_NUM_THREADS=2 $(BIN)/fusion run configs/quickstart.yaml  # models this small gain little from more
 	$(BYTECODE) $(BIN)/python -m fusion.quickstart.excess runs/quickstart
 
 test: $(VENV)/.dev lint
@@ -47,7 +47,7 @@ notebook: $(VENV)/.dev
 
 # docs/images/terminal.svg: what the quickstart prints
 terminal: $(VENV)/.core
-	cd "$$(mktemp -d)" && PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 $(abspath $(BIN))/python \
+	cd "$$(mktemp -d)" && PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=2 $(abspath $(BIN))/python \
 		$(CURDIR)/docs/terminal.py "fusion run quickstart" $(CURDIR)/docs/images/terminal.svg
 
 lint: $(VENV)/.dev

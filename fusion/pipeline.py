@@ -213,7 +213,7 @@ def train_all(context: RunContext, caches: dict[str, Cache]) -> None:
     """
     sources = [training_source(context, name, cache) for name, cache in caches.items() if name != "pivot"]
     names = [source.name for source in context.config.sources]
-    for name, learn_from in trainings_of(context.config.strategies, context.config.baseline, names).items():
+    for name, learn_from in trainings_of(context.config.strategies, bool(context.config.baseline), names).items():
         with context.record.stage(f"train {name}") as note:
             which, teachers = (context, sources) if learn_from else (context.baseline_context, [])
             note["skipped"] = not train_one(which, name, teachers, learn_from, caches["pivot"])

@@ -4,10 +4,25 @@ from fusion.config.data import Data, DataSettings
 from fusion.config.models import BUILTIN, ModelSettings, SourceSettings
 from fusion.config.preferences import Preferences
 from fusion.config.rounds import Rounds
-from fusion.config.run import Config, fine_tuning, plain_fine_tuning, preference_config, round_config
-from fusion.config.stages import Evaluation, Extract, Plan
+from fusion.config.run import Config, baseline_training, fine_tuning, plain_fine_tuning, preference_config, round_config
+from fusion.config.stages import Baseline, Evaluation, Extract, Plan
 
 __all__ = [
-    "BUILTIN", "Config", "Data", "DataSettings", "Evaluation", "Extract", "ModelSettings", "Plan", "Preferences", "Rounds",
-    "SourceSettings", "fine_tuning", "plain_fine_tuning", "preference_config", "round_config",
+    "BUILTIN",
+    "Baseline",
+    "Config",
+    "Data",
+    "DataSettings",
+    "Evaluation",
+    "Extract",
+    "ModelSettings",
+    "Plan",
+    "Preferences",
+    "Rounds",
+    "SourceSettings",
+    "baseline_training",
+    "fine_tuning",
+    "plain_fine_tuning",
+    "preference_config",
+    "round_config",
 ]  # fmt: skip

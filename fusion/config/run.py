@@ -12,7 +12,7 @@ from fusion.config.data import Data
 from fusion.config.models import FineTune, ModelSettings, SourceSettings
 from fusion.config.preferences import Preferences
 from fusion.config.rounds import Rounds
-from fusion.config.stages import Evaluation, Extract, Plan
+from fusion.config.stages import Baseline, Evaluation, Extract, Plan
 from fusion.config.training import Arguments
 from fusion.core.settings import Settings
 from fusion.merging.methods.registry import AnyMethod, TaskArithmetic
@@ -72,8 +72,9 @@ class Config(Settings):
     """What comes last: the pivot learns to find right answers likelier than wrong ones; nothing if not said."""
     merge: AnyMethod = TaskArithmetic()
     """How pairwise models are merged."""
-    baseline: bool = True
-    """Also train the pivot on the same data and steps with cross-entropy alone, to compare with."""
+    baseline: bool | Baseline = True
+    """Also train the pivot on the data's own responses with cross-entropy alone, to compare with; `{training: {...}}` for
+    settings of its own."""
     training: Arguments = Field(default={})
     """Any of transformers' TrainingArguments."""
     dtype: str = Field(default="float32", pattern="^(float32|bfloat16)$")
@@ -127,6 +128,13 @@ class Config(Settings):
         return self
 
 
+def baseline_training(config: Config) -> dict[str, Any]:
+    """TrainingArguments of the baseline: the run's, and its own on top."""
+    own = config.baseline.training if isinstance(config.baseline, Baseline) else {}
+    left_out = {"max_steps"} if "num_train_epochs" in own else set()
+    return {name: value for name, value in config.training.items() if name not in left_out} | own
+
+
 def fine_tuning(config: Config, source: SourceSettings) -> Config:
     """The run that fine-tunes a source: with it in the pivot's place, nobody to learn from, and the data's own responses."""
     how = source.fine_tune or FineTune()
@@ -139,6 +147,7 @@ def fine_tuning(config: Config, source: SourceSettings) -> Config:
         ),
         "objectives": plain_fine_tuning(),
         "training": config.training | how.training,
+        "baseline": True,
         "adapter": how.adapter,
         "quantization_aware_training": None,
         "seed": config.seed if how.seed is None else how.seed,

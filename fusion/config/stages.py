@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from fusion.config.gpus import GPUS
+from fusion.config.training import Arguments
 from fusion.core.settings import Settings, suggest
 from fusion.grading.final_answer import AnswerPart
 from fusion.models.precision import preferred_dtype
@@ -70,6 +71,14 @@ class Extract(Settings):
     def resolved_value_format(self) -> str:
         """How cached numbers are kept."""
         return self.value_format or ("float16" if self.top_k == "all" else "packed")
+
+
+class Baseline(Settings):
+    """Plain fine-tuning of the pivot on the data's own responses, which every result is compared with."""
+
+    training: Arguments = Field(default={})
+    """TrainingArguments of the baseline, where they are not the run's `training`: what suits fine-tuning best, so that nothing
+    is compared with a weak one. num_train_epochs here counts, whatever the run's max_steps."""
 
 
 class Evaluation(Settings):

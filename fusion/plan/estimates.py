@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from fusion.config import Config
 from fusion.models import loading
@@ -128,7 +129,7 @@ class Planner:
         )
         return memory.logits(vocabulary, min(rows * vocabulary, most), copies=1)
 
-    def micro_batch(self) -> tuple[int, int]:
-        """Examples that one process takes at once, and how many times in a step."""
-        given = self.config.engine.batch_arguments(self.config.training, self.config.plan.gpus)
+    def micro_batch(self, training: Mapping[str, Any] | None = None) -> tuple[int, int]:
+        """Examples that one process takes at once, and how many times in a step, by the run's TrainingArguments or others."""
+        given = self.config.engine.batch_arguments(dict(training or self.config.training), self.config.plan.gpus)
         return int(given.get(*BATCH_SIZE)), int(given.get(*ACCUMULATION))

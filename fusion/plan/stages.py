@@ -41,7 +41,7 @@ def plan(context: RunContext, count: bool = False) -> RunPlan:
     planner = Planner(context, sizes, context.config.plan.tokens is not None and not count)
     names = list(
         trainings_of(
-            context.config.strategies, context.config.baseline, [source.name for source in context.config.sources]
+            context.config.strategies, bool(context.config.baseline), [source.name for source in context.config.sources]
         )
     )
     own = checkpoints_activations(context.config.training)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from fusion.config import Config
+from fusion.config import Config, baseline_training
 from fusion.config.conflicts import WHOLE
 from fusion.plan import memory
 from fusion.plan.architecture import Architecture
@@ -100,7 +100,9 @@ def _auxiliary_parameters(planner: Planner) -> tuple[int, int]:
 def training_stage(planner: Planner, name: str, process_memory: Memory) -> StageEstimate:
     """The training `name` of the pivot, of which one process takes `process_memory`."""
     config, size, counts = planner.config, planner.sizes["pivot"], _counts(planner, name)
-    batch, accumulated = planner.micro_batch()
+    if name == BASELINE:
+        config = config.model_copy(update={"training": baseline_training(config)})
+    batch, accumulated = planner.micro_batch(config.training)
     each = batch * accumulated * config.plan.gpus
     steps_an_epoch = math.ceil(counts.examples / each)
     steps = int(config.training.get("max_steps", -1))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from fusion.cache import Cache
-from fusion.config import Config, ModelSettings, SourceSettings, fine_tuning, plain_fine_tuning
+from fusion.config import Config, ModelSettings, SourceSettings, baseline_training, fine_tuning, plain_fine_tuning
 from fusion.data.datasets import DataSet
 from fusion.data.easiest import select_easiest
 from fusion.data.encoding import EncodedTexts
@@ -175,12 +175,15 @@ class RunContext:
 
     @functools.cached_property
     def baseline_context(self) -> RunContext:
-        """The same run on the data's own responses, for plain fine-tuning; itself where there are none but answers."""
+        """The same run as plain fine-tuning does it: on the data's own responses, if there are any, with its own training."""
         own = [data for data in self.config.data.train if data.response is not None]
-        if not self.has_generated_responses or not own:
+        training, data = baseline_training(self.config), self.config.data
+        if self.has_generated_responses and own:
+            data = data.model_copy(update={"responses": DatasetResponses(), "train": own})
+        elif training == self.config.training:
             return self
-        data = self.config.data.model_copy(update={"responses": DatasetResponses(), "train": own})
-        plain = self._with_config(self.config.model_copy(update={"data": data}))
+        config = self.config.model_copy(update={"data": data, "training": training})
+        plain = RunContext(config, data=self.data) if data is self.config.data else self._with_config(config)
         vars(plain).update(fingerprints=self.fingerprints, tokenizers=self.tokenizers)  # of large models long to read
         return plain
 

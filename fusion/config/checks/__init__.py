@@ -13,6 +13,7 @@ from fusion.config.checks.training import check_engine, check_objectives, check_
 from fusion.config.conflicts import conflicts
 from fusion.config.preferences.checks import preference_mistakes
 from fusion.config.rounds.checks import as_a_run, placed, round_mistakes
+from fusion.config.stages import Baseline
 from fusion.config.without_effect import without_effect
 from fusion.responses import GeneratedResponses
 
@@ -28,7 +29,7 @@ def check(config: Config) -> None:
     )  # fmt: skip
     mistakes = [mistake for rule in (*rules, check_rows) if (mistake := _mistake(rule, config))]
     mistakes += [*conflicts(choices(config)), *without_effect(config), *_rounds(config)]
-    mistakes += [*preference_mistakes(config), *_preferences(config)]
+    mistakes += [*preference_mistakes(config), *_other_trainings(config)]
     if mistakes:
         raise ValueError("\n".join(mistakes))
 
@@ -51,14 +52,15 @@ def _rounds(config: Config) -> Iterator[str]:
     yield from round_mistakes(config, rounds)
 
 
-def _preferences(config: Config) -> Iterator[str]:
-    """What is right for the run's training is right for that of preferences."""
-    if config.preferences is None or not config.preferences.training:
-        return
-    alike = config.model_copy(update={"training": config.training | config.preferences.training})
-    for rule in (check_engine, check_result):
-        if (mistake := _mistake(rule, alike)) is not None and mistake != _mistake(rule, config):
-            yield mistake.replace("training.", "preferences.training.")
+def _other_trainings(config: Config) -> Iterator[str]:
+    """What is right for the run's training is right for that of preferences and of the baseline."""
+    preferences = config.preferences.training if config.preferences else {}
+    baseline = config.baseline.training if isinstance(config.baseline, Baseline) else {}
+    for place, changed in {"preferences": preferences, "baseline": baseline}.items():
+        alike = config.model_copy(update={"training": config.training | changed})
+        for rule in (check_engine, check_result) if changed else ():
+            if (mistake := _mistake(rule, alike)) is not None and mistake != _mistake(rule, config):
+                yield mistake.replace("training.", f"{place}.training.")
 
 
 def _mistake(rule: Callable[[Config], None], config: Config) -> str | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from typing_extensions import override
 
@@ -75,8 +77,8 @@ class _AnswersAtOnce(PreferencePlanner):
     """The same for the memory of a step, which holds the answers of all its pairs."""
 
     @override
-    def micro_batch(self) -> tuple[int, int]:
-        pairs, accumulated = super().micro_batch()
+    def micro_batch(self, training: Mapping[str, Any] | None = None) -> tuple[int, int]:
+        pairs, accumulated = super().micro_batch(training)
         return pairs * self.answers_per_pair, accumulated
 
 

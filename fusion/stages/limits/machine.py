@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from fusion.config import Baseline, baseline_training
 from fusion.config.training_rules import LOGGERS
 from fusion.models.loading import check_checkpoint
 from fusion.models.quantized_checkpoints import (
@@ -166,6 +167,8 @@ def _trainings(context: RunContext) -> dict[str, Mapping[str, Any]]:
         for source in context.config.sources
         if source.fine_tune is not None and source.fine_tune.training
     }
+    if isinstance(context.config.baseline, Baseline):
+        tuned["baseline.training"] = baseline_training(context.config)
     return {"training": context.config.training, **tuned}
 
 
