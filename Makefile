@@ -48,7 +48,8 @@ notebook: $(VENV)/.dev
 # docs/images/terminal.svg: what the quickstart prints
 terminal: $(VENV)/.core
 	cd "$$(mktemp -d)" && PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=2 $(abspath $(BIN))/python \
-		$(CURDIR)/docs/terminal.py "fusion run quickstart" $(CURDIR)/docs/images/terminal.svg
+		$(CURDIR)/docs/terminal.py "fusion run quickstart" $(CURDIR)/docs/images/terminal.svg \
+		--tail-from "exact match"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -79,11 +79,13 @@ def picture(command: str, lines: list[str], columns: int, title: str) -> str:
     return console.export_svg(title=title, code_format=FONT_FROM_THE_NETWORK.sub("", CONSOLE_SVG_FORMAT))
 
 
-def cut(lines: list[str], head: int, tail: int) -> list[str]:
-    """Return the first and the last of the lines, empty ones at the end left out."""
+def cut(lines: list[str], head: int, tail: int, begins: str = "") -> list[str]:
+    """Return the first and the last of the lines, empty ones at the end left out; the last from the one that `begins` so on."""
     while lines and not COLOUR.sub("", lines[-1]).strip():
         lines = lines[:-1]
-    return lines if len(lines) <= head + tail else [*lines[:head], "⋮", *lines[len(lines) - tail :]]
+    found = [n for n, line in enumerate(lines) if begins and COLOUR.sub("", line).startswith(begins)]
+    first = found[-1] if found else len(lines) - tail
+    return lines if first <= head else [*lines[:head], "⋮", *lines[first : first + tail]]
 
 
 def main() -> None:
@@ -94,8 +96,9 @@ def main() -> None:
     parser.add_argument("--columns", type=int, default=110)
     parser.add_argument("--head", type=int, default=16, help="lines kept of the beginning")
     parser.add_argument("--tail", type=int, default=40, help="lines kept of the end")
+    parser.add_argument("--tail-from", default="", help="where the end begins: the last line that begins with this")
     given = parser.parse_args()
-    lines = cut(lines_of(output_of(given.command, given.columns)), given.head, given.tail)
+    lines = cut(lines_of(output_of(given.command, given.columns)), given.head, given.tail, given.tail_from)
     given.file.write_text(picture(given.command, lines, given.columns, given.command.split()[0]))
 
 
