@@ -46,7 +46,7 @@ def explanations(models: list[str], run: RunFile) -> list[tuple[str, str]]:
     if run.baseline in models:
         # where sources answered, it learns the data's own responses and not their answers
         texts = "the responses that the data have" if run.responses else "the same texts"
-        words = f"the pivot after the same training on {texts}, without any source: what fusing has to beat."
+        words = f"the pivot after plain training on {texts}, without any source: what fusing has to beat."
         found.append((str(run.baseline), words))
     found += [(m, "the model that is trained, as it was before: untouched.") for m in run.names_by_role("pivot")]
     if sources := run.names_by_role("source"):

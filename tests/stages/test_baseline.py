@@ -36,7 +36,10 @@ def test_the_baseline_trains_as_a_run_would_with_its_settings_and_the_result_wit
     changed = {"max_steps": -1, **OWN["training"]}
     pipeline.run(config(folder), "train")
     pipeline.run(config(folder, "other", baseline=True, training=runs.raw(folder)["training"] | changed), "train")
-    assert [len(log(folder, "own", training)) for training in ("fine-tuned", "unified")] == [4, 4]  # 16 examples, 4 a step
+    assert [len(log(folder, "own", training)) for training in ("fine-tuned", "unified")] == [
+        4,
+        4,
+    ]  # 16 examples, 4 a step
     assert log(folder, "own", "fine-tuned")[0]["learning_rate"] == 3e-3
     assert log(folder, "own", "unified")[0]["learning_rate"] == 1e-2
     mine, theirs = weights(folder, "own", "fine-tuned"), weights(folder, "other", "fine-tuned")
@@ -47,7 +50,9 @@ def test_the_baseline_trains_as_a_run_would_with_its_settings_and_the_result_wit
 
 
 def test_the_plan_counts_its_steps_and_not_the_runs(folder):
-    changed = config(folder, "planned", baseline={"training": {"num_train_epochs": 3, "per_device_train_batch_size": 8}})
+    changed = config(
+        folder, "planned", baseline={"training": {"num_train_epochs": 3, "per_device_train_batch_size": 8}}
+    )
     found = {stage.stage: stage.steps for stage in plan(RunContext(changed)).stages}
     assert (found["train fine-tuned"], found["train unified"]) == (6, 4)
 

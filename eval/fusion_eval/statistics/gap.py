@@ -2,7 +2,8 @@
 
     (fused - fine-tuned) / (best source - fine-tuned)
 
-1 is as good as the best source of each task, 0 as fine-tuning; below 0 fusion lost, above 1 it beat every source.
+1 is as good as the best source of each task, 0 as fine-tuning; below 0 fusion lost, above 1 it beat every source. Where no source
+is better than fine-tuning there is no gap, and such a task does not count in the mean.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Gap:
     fused: float
     baseline: float
     source: float
-    """Value of the best source; in the mean, of the best of each domain."""
+    """Value of the best source; in the mean, as all three values, over the domains that have a gap, of the best of each."""
     best_source: str
     """Name of the best source; empty in the mean."""
     closed: Interval | None
@@ -109,14 +110,21 @@ def gap_closed(
             by_domain.append(values.keep([0, 1, best]))
             gaps.append(_gap(domain, metric, by_domain[-1], best_source=sources[best - 2].model))
         if by_domain:
-            means.append(_gap(MEAN, metric, GapValues.mean(by_domain)))
+            with_gap = [each for each in by_domain if _has_gap(metric, each)]
+            means.append(_gap(MEAN, metric, GapValues.mean(with_gap or by_domain)))
     return gaps + means
 
 
 def _gap(domain: str, metric: str, values: GapValues, *, best_source: str = "") -> Gap:
     fused, baseline, source = map(float, values.measured)
-    closed = _share(values) if METRICS[metric].better(source - baseline) else None
+    closed = _share(values) if _has_gap(metric, values) else None
     return Gap(domain, metric, fused, baseline, source, best_source, closed)
+
+
+def _has_gap(metric: str, values: GapValues) -> bool:
+    """Whether the best source is better than the baseline."""
+    _fused, baseline, source = map(float, values.measured)
+    return METRICS[metric].better(source - baseline)
 
 
 def _share(values: GapValues) -> Interval:

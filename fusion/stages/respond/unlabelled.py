@@ -74,7 +74,7 @@ def show_best_sources(context: RunContext) -> None:
             if domain in best
             else "left out, for no answer of any source passes in this domain"
         )
-        for domain in counts
+        for domain in dict.fromkeys(example.domain for example in _unlabelled(context))
     )
 
 

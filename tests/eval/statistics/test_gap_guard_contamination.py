@@ -46,6 +46,21 @@ def test_the_gap_is_the_share_of_the_way_to_the_best_source():
     assert sums.closed.low < 0.5 < sums.closed.high
 
 
+def test_a_domain_in_which_no_source_is_better_does_not_count_in_the_mean():
+    fused, tuned = both("f", scores(50), scores(95)), both("t", scores(40), scores(94))
+    sums, words, mean = gap_closed(fused, tuned, [both("a", scores(60), scores(0))])
+    assert words.closed is None
+    assert (mean.closed.value, mean.closed.low) == (sums.closed.value, sums.closed.low)
+    assert (mean.fused, mean.baseline, mean.source) == (0.5, 0.4, 0.6)
+
+
+def test_without_a_gap_anywhere_the_mean_has_none():
+    found = gap_closed(
+        both("f", scores(50), scores(95)), both("t", scores(40), scores(94)), [both("a", scores(9), scores(0))]
+    )
+    assert [gap.closed for gap in found] == [None] * 3
+
+
 def test_a_fused_model_as_good_as_the_best_source_has_closed_it_in_every_draw():
     (found, _) = gap_closed(result("f", scores(60)), result("t", scores(20)), [result("s", scores(60))])
     assert (found.closed.value, found.closed.low, found.closed.high) == (1.0, 1.0, 1.0)
