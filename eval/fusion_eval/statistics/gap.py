@@ -2,8 +2,8 @@
 
     (fused - fine-tuned) / (best source - fine-tuned)
 
-1 is as good as the best source of each task, 0 as fine-tuning; below 0 fusion lost, above 1 it beat every source. Where no source
-is better than fine-tuning there is no gap, and such a task does not count in the mean.
+1 is as good as the best source of each task, 0 as fine-tuning; below 0 fusion lost, above 1 it beat every source. Where no
+source is better than fine-tuning there is no gap, and such a task does not count in the mean.
 """
 
 from __future__ import annotations
