@@ -31,11 +31,21 @@ class ProgressLines:
         self, title: str, total: int, unit: str = "", *, console: Console, initial: int = 0, note: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
-        self.title, self.total, self.unit, self.done, self.note = title, total, unit, initial, note
+        self.title, self.total, self.unit, self.done, self._note = title, total, unit, initial, note
         self._console, self._clock = console, clock
-        self._start = self._printed = self._moved = clock()
+        self._start = self._printed = self._moved = self._noted = clock()
         self._snapshots = deque([(self._start, initial)], maxlen=WINDOW)
         self._lock, self._stop = threading.Lock(), threading.Event()
+
+    @property
+    def note(self) -> str:
+        """What is said in brackets: one that changes shows that something is being done."""
+        return self._note
+
+    @note.setter
+    def note(self, note: str) -> None:
+        self._noted = self._noted if note == self._note else self._clock()
+        self._note = note
 
     def __enter__(self) -> ProgressLines:
         self._thread = threading.Thread(target=self._print_regularly, daemon=True)
@@ -76,14 +86,15 @@ class ProgressLines:
         since, before = self._snapshots[0]
         rate = (self.done - before) / (now - since) if now > since else 0.0
         if rate <= 0:
-            return [f"nothing done for {time_in_words(now - self._moved)}"]
+            still = now - max(self._moved, self._noted)
+            return [f"nothing done for {time_in_words(still)}"] if still >= EVERY else []
         left = max(0, self.total - self.done) / rate
         return [rate_in_words(rate), *([f"{time_in_words(left)} left"] if self.total else [])]
 
     def _print(self, rest: str) -> None:
         of = f" of {self.total:,}" if self.total else ""
         unit, note = f" {self.unit}" if self.unit else "", f" ({self.note})" if self.note else ""
-        line = f"  {self.title}: {self.done:,}{of}{unit}, {rest}{note}"
+        line = f"  {self.title}: {self.done:,}{of}{unit}{', ' if rest else ''}{rest}{note}"
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _print_regularly(self) -> None:

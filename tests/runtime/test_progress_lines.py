@@ -207,6 +207,17 @@ def test_what_is_said_of_a_standstill_is_its_whole_length():
     assert output.getvalue().endswith("nothing done for 59 minutes\n")
 
 
+def test_while_its_note_changes_nothing_is_said_of_a_standstill_and_after_that_from_the_last_change():
+    now, output = [0.0], io.StringIO()
+    lines = ProgressLines("study", 4, "runs", console=Console(file=output), clock=lambda: now[0])
+    for now[0], lines.note in ((60.0, "rows, 3 of 9"), (120.0, "rows, 5 of 9"), (180.0, "rows, 5 of 9")):
+        lines.print_if_due()
+    assert output.getvalue().splitlines() == [
+        "  study: 0 of 4 runs (rows, 3 of 9)", "  study: 0 of 4 runs (rows, 5 of 9)",
+        "  study: 0 of 4 runs, nothing done for 60 seconds (rows, 5 of 9)",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("columns", [80, 100, 140])
 def test_a_moving_bar_cuts_no_number_whatever_is_said_behind_it(columns, monkeypatch):
     output = io.StringIO()
