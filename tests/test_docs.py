@@ -180,7 +180,8 @@ def test_the_examples_of_the_readme_are_configurations():
     raw = yaml.safe_load(first)
     assert runs.loading.parse(raw, "README.md").data.responses.kind == "best_source"
     data = {"train": [{"path": "my/questions.jsonl", "domain": "facts"}], "heldout": raw["data"]["heldout"]}
-    config = runs.loading.parse(raw | {"data": data} | yaml.safe_load(second), "README.md")
+    sources = [each for each in raw["sources"] if each["name"] != "itself"]
+    config = runs.loading.parse(raw | {"data": data, "sources": sources} | yaml.safe_load(second), "README.md")
     assert [each.kind for each in config.objectives] == ["cross_entropy", "forward_kl"]
 
 

@@ -26,12 +26,15 @@ def responses_table(counts: Sequence[ResponseCounts]) -> ConsoleTable:
         "source",
         "domain",
         title="Responses",
-        caption="answers: neither empty nor cut off; pass: the check of their data set",
+        caption="prompts: asked of the source; answers: neither empty nor cut off; pass: the check of their data set"
+        + ("" if all(c.judged is None for c in counts) else ", of prompts with a reference"),
     )
     for name in ("prompts", "answers", "pass", "learned from"):
         table.add_column(name, justify="right")
     for c in counts:
-        share = f"{c.passed:,} ({c.passed / c.answers:.0%})" if c.answers else "0"
+        judged = c.answers if c.judged is None else c.judged
+        share = f"{c.passed:,}" + (f" of {judged:,}" if c.judged is not None else "")
+        share += f" ({c.passed / judged:.0%})" if judged else ""
         table.add_row(c.source, c.domain, f"{c.prompts:,}", f"{c.answers:,}", share, f"{c.chosen:,}")
     return table
 

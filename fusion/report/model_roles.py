@@ -43,6 +43,8 @@ def evaluated_models(contents: RunContents) -> list[str]:
 def explanations(models: list[str], run: RunFile) -> list[tuple[str, str]]:
     """Name and one sentence for each model that the reader has to know: fused ones, fine-tuned, pivot and sources."""
     found = [(model, _fused(model, run)) for model in models if role(model, run) == "fused"]
+    if run.responses and found:
+        found[0] = found[0][0], found[0][1] + _answered(run)
     if run.baseline in models:
         # where sources answered, it learns the data's own responses and not their answers
         texts = "the responses that the data have" if run.responses else "the same texts"
@@ -59,6 +61,15 @@ def _fused(model: str, run: RunFile) -> str:
     if model == ROUNDS and run.rounds is not None:
         words = _rounds(run.rounds)
     return f"{words}{'; it is the result of this run, in fused/' if model == run.result else ''}."
+
+
+def _answered(run: RunFile) -> str:
+    """What a gain over plain fine-tuning is due to that did not see sources' answers."""
+    count = sum(each.chosen for each in run.responses)
+    return (
+        f" It learned {count:,} answers that sources wrote: how much of a gain is due to these, and how much to predictions, "
+        "one run does not tell."
+    )
 
 
 def _rounds(rounds: RoundsFacts) -> str:

@@ -134,8 +134,8 @@ def helping_table(rows: Iterable[Any]) -> ConsoleTable:
 
 
 HELPING_CAPTION = (
-    "gold: mean log-probability of the true text, in nats per byte, nearer 0 is better; difference: source less pivot. "
-    "match: share of the pivot's rows that meet a row of the source."
+    "gold: mean log-probability of the text that is learned from, in nats per byte, nearer 0 is better; a source finds likely "
+    "what it wrote itself. difference: source less pivot. match: share of the pivot's rows that meet a row of the source."
 )
 
 

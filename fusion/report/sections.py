@@ -84,7 +84,7 @@ def _suite_tiles(contents: RunContents, suite: dict[str, Any]) -> list[tuple[str
         difference, spread, mark = difference_cell(numbers.metric, mean.differences[baseline])
         label = METRICS[numbers.metric].label
         tiles.append(
-            (f"{label}, mean of {suite['name']}", cells[-1].value, f"{difference} {spread}{mark} on {baseline}")
+            (f"{label}, mean of {suite['name']}", cells[-1].value, f"{difference} {spread}{mark} against {baseline}")
         )
         if bounded(mean.gap_closed):
             tiles.append(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -62,7 +62,7 @@ def rank_sources(prompts: Sequence[PromptResponses], domain: str, sources: Seque
     return sorted((source for source in sources if passed[source]), key=lambda source: -passed[source])
 
 
-def _passes(prompts: Sequence[PromptResponses], source: str, domain: str) -> list[bool]:
+def _passes(prompts: Iterable[PromptResponses], source: str, domain: str) -> list[bool]:
     """Whether each response of a source in a domain passes."""
     in_domain = [prompt for prompt in prompts if prompt.example.domain == domain]
     return [passed for prompt in in_domain for _, passed in prompt.of_source(source)]
@@ -93,16 +93,27 @@ def _every(prompt: PromptResponses, sources: Sequence[str]) -> list[Response]:
 
 
 def count_responses(
-    prompts: Sequence[PromptResponses], examples: Sequence[tuple[Example, str | None]], sources: Sequence[str]
+    prompts: Sequence[PromptResponses],
+    examples: Sequence[tuple[Example, str | None]],
+    asked: Mapping[str, Collection[str]],
+    judged: Collection[str] | None = None,
 ) -> list[ResponseCounts]:
-    """Count responses by source and domain, in the order of both; `examples` are those of `choose_examples`."""
-    domains = Counter(prompt.example.domain for prompt in prompts)
+    """Count responses by source and domain, in the order of both.
+
+    `examples` are those of `choose_examples`; `asked` has the ids of the prompts that each source was asked, `judged` of those
+    whose check tells who is right, if not of all.
+    """
     chosen = Counter((source, example.domain) for example, source in examples)
     counts: list[ResponseCounts] = []
-    for source in sources:
-        for domain, of_domain in domains.items():
-            passes = _passes(prompts, source, domain)
-            counts.append(ResponseCounts(source, domain, of_domain, len(passes), sum(passes), chosen[source, domain]))
+    for source, ids in asked.items():
+        for domain in dict.fromkeys(prompt.example.domain for prompt in prompts):
+            of_domain = [p for p in prompts if p.example.domain == domain and p.example.prompt_id in ids]
+            told = of_domain if judged is None else [p for p in of_domain if p.example.prompt_id in judged]
+            answers, passes = (_passes(of, source, domain) for of in (of_domain, told))
+            known = None if judged is None else len(passes)
+            counts.append(
+                ResponseCounts(source, domain, len(of_domain), len(answers), sum(passes), chosen[source, domain], known)
+            )
     return counts
 
 

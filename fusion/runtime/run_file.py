@@ -50,7 +50,7 @@ class Helping:
     match_rate: float
     """Share of those rows that are matched with a row of the source, 0 to 1."""
     gold_source: float | None
-    """Mean log-probability of the true text under the source, in nats per byte; None where some of its rows do not know it."""
+    """Mean log-probability of the text that is learned from under the source, nats per byte; None where some rows lack it."""
     gold_pivot: float | None
     """The same under the pivot, on the same text."""
     weight: float | None = None
@@ -64,12 +64,15 @@ class ResponseCounts:
     source: str
     domain: str
     prompts: int
+    """Those that the source was asked."""
     answers: int
     """Responses that are neither empty nor, unless that is allowed, truncated."""
     passed: int
     """Of those, responses that pass the check of their data set."""
     chosen: int
     """Examples to train on."""
+    judged: int | None = None
+    """Answers to prompts with a reference, where these alone count as passed (`responses.unlabelled`); None where all do."""
 
 
 @dataclass(frozen=True)

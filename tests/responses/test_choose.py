@@ -122,12 +122,20 @@ def test_all_but_the_response_stays():
 
 
 def test_counts_add_up():
-    found = count_responses(QUESTIONS, choose_examples(QUESTIONS, BestSource(), SOURCES), SOURCES)
+    ids = [question.example.prompt_id for question in QUESTIONS]
+    chosen = choose_examples(QUESTIONS, BestSource(), SOURCES)
+    found = count_responses(QUESTIONS, chosen, dict.fromkeys(SOURCES, ids))
     assert [(c.source, c.domain, c.prompts, c.answers, c.passed, c.chosen) for c in found] == [
         ("a", "sums", 5, 4, 2, 1),
         ("a", "prose", 2, 2, 2, 2),
         ("b", "sums", 5, 6, 3, 3),
         ("b", "prose", 2, 1, 1, 0),
+    ]
+    some = count_responses(QUESTIONS, chosen, {"a": ids[:3], "b": ids}, judged=ids[:1])
+    first = {source: QUESTIONS[0].of_source(source) for source in SOURCES}
+    assert [(c.source, c.prompts, c.passed, c.judged) for c in some if c.domain == "sums"] == [
+        ("a", 3, sum(passed for _, passed in first["a"]), len(first["a"])),
+        ("b", 5, sum(passed for _, passed in first["b"]), len(first["b"])),
     ]
 
 

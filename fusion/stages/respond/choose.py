@@ -18,7 +18,7 @@ from fusion.runtime import distributed
 from fusion.runtime.artifacts import claim_artifact, mark_complete, write_text
 from fusion.runtime.run_file import ResponseCounts
 from fusion.stages.context import CHOSEN, RunContext
-from fusion.stages.respond.answers import REDO, answer_store
+from fusion.stages.respond.answers import REDO, answer_store, first_prompts
 from fusion.stages.respond.judge import deciding, judge_answers, judged_by, refuse_changed_checks
 from fusion.stages.respond.unlabelled import all_answers, best_sources, unlabelled_store
 
@@ -35,12 +35,17 @@ def choose_responses(context: RunContext) -> bool:
             (folder / "key.json").unlink(missing_ok=True)
         if claim_artifact(folder, {"answers": _answer_keys(context), **judged}, REDO):
             return False
-        prompts = judged_responses(context)
+        written = all_answers(context)
+        prompts = judge_answers(context, written)
         refuse_changed_checks(context, judged)
         found = choose_examples(prompts, context.response_settings, sources)
-        how_well = count_responses(prompts, found, sources)
+        judged_ids = first_prompts(context) if context.best_answers_unlabelled else None
+        how_well = count_responses(prompts, found, {name: written[name] for name in sources}, judged_ids)
         if not found:
-            said = ", ".join(f"{c.passed} of {c.answers} answers of {c.source} in {c.domain}" for c in how_well)
+            said = ", ".join(
+                f"{c.passed} of {c.answers if c.judged is None else c.judged} answers of {c.source} in {c.domain}"
+                for c in how_well
+            )
             raise ValueError(
                 f"There is nothing to learn from: {said} passed. See data.train[...].check and responses.fallback."
             )

@@ -64,9 +64,10 @@ def test_the_best_source_of_a_domain_answers_the_rest_alone_and_as_if_all_had(fo
     pipeline.run(every, "respond")
     assert context.train_examples == RunContext(every).train_examples
     counts = json.loads((made / "run.json").read_text())["responses"]
-    assert [(c["source"], c["domain"], c["prompts"], c["answers"], c["chosen"]) for c in counts] == [
-        ("neox", "d0", 8, 8, 8), ("neox", "d1", 8, 3, 0), ("qwen", "d0", 8, 3, 0), ("qwen", "d1", 8, 8, 8),
+    assert [(c["source"], c["domain"], c["prompts"], c["answers"], c["judged"], c["chosen"]) for c in counts] == [
+        ("neox", "d0", 8, 8, 3, 8), ("neox", "d1", 3, 3, 3, 0), ("qwen", "d0", 3, 3, 3, 0), ("qwen", "d1", 8, 8, 3, 8),
     ]  # fmt: skip
+    assert [c["passed"] for c in counts if c["chosen"]] == [3, 3]
 
 
 def test_a_second_time_nothing_is_asked_and_nothing_ranked(folder, monkeypatch):
