@@ -99,7 +99,8 @@ def _prompts(planner: Planner, copies: int) -> tuple[int, int]:
     else:
         every = len({example.prompt_id for example in context.original_examples})
         bare = every - len(first_prompts(context))
-    return (every - bare, bare) if context.best_answers_unlabelled else (every, 0)
+    bare = min(bare, every) if context.best_answers_unlabelled else 0
+    return every - bare, bare
 
 
 def _merges(planner: Planner) -> list[StageEstimate]:
