@@ -33,7 +33,6 @@ from fusion.report.score_table import helping_table, terminal_tables
 from fusion.runtime import distributed
 from fusion.runtime.artifacts import write_json, write_text
 from fusion.runtime.console import console, show
-from fusion.runtime.run_file import RoundScore, RoundsFacts
 from fusion.runtime.unfinished import remove_abandoned_below
 from fusion.stages.context import RunContext
 from fusion.stages.data_sets import describe_data
@@ -51,25 +50,13 @@ from fusion.stages.helping import helping
 from fusion.stages.limits.refuse import refuse_limits, refuse_long_texts, refuse_machine
 from fusion.stages.lineage import lineage, same_models
 from fusion.stages.merge import fuse_chosen, merge_all
-from fusion.stages.preferences.context import PreferenceContext
-from fusion.stages.preferences.learn import read_answers, refuse_unread
-from fusion.stages.preferences.pairs import make_pairs, refuse_without_pairs
-from fusion.stages.respond.answers import generate_answers
+from fusion.stages.preferences.pairs import refuse_without_pairs
+from fusion.stages.preferences.sequence import learn_from_pairs
 from fusion.stages.respond.choose import choose_responses, response_counts
 from fusion.stages.respond.judge import prepare_checks
-from fusion.stages.respond.reads import score_answers
-from fusion.stages.respond.unlabelled import (
-    answer_unlabelled,
-    best_sources,
-    find_best_sources,
-    refuse_unranked,
-    show_best_sources,
-)
-from fusion.stages.rounds.context import RoundContext
-from fusion.stages.rounds.guard import best_round, score_round
-from fusion.stages.rounds.kept import keep_round, round_folder
-from fusion.stages.rounds.read import read_one, readers
-from fusion.stages.rounds.texts import judge_texts, write_texts
+from fusion.stages.respond.sequence import answer_all
+from fusion.stages.rounds.kept import keep_round
+from fusion.stages.rounds.sequence import go_all_rounds
 from fusion.stages.train import train_one, training_source
 from fusion.training import BASELINE, trainings_of
 from fusion_eval.results import Result
@@ -146,32 +133,12 @@ def respond(context: RunContext) -> None:
     if not context.has_generated_responses:
         return
     prepare_checks(context)
-    if context.best_answers_unlabelled:
-        refuse_unranked(context)
-    for name in context.responding_sources:
-        with context.record.stage(f"respond {name}") as note:
-            note["skipped"] = not generate_answers(context, name)
-    for name in context.answer_readers:
-        with context.record.stage(f"read responses {name}") as note:
-            note["skipped"] = not score_answers(context, name)
-    if context.best_answers_unlabelled:
-        respond_unlabelled(context)
+    answer_all(context)
     with context.record.stage("choose responses") as note:
         note["skipped"] = not choose_responses(context)
     context.record.update(responses=[asdict(count) for count in response_counts(context)])
     console.print(responses_table(response_counts(context)))
     refuse_without_pairs(context)
-
-
-def respond_unlabelled(context: RunContext) -> None:
-    """Let the best source of each domain, as its answers to prompts with a reference tell, answer those without one."""
-    with context.record.stage("rank sources") as note:
-        note["skipped"] = not find_best_sources(context)
-    show_best_sources(context)
-    for name in context.responding_sources:
-        if name in best_sources(context).values():
-            with context.record.stage(f"respond {name}, unlabelled") as note:
-                note["skipped"] = not answer_unlabelled(context, name)
 
 
 def extract(context: RunContext) -> dict[str, Cache]:
@@ -239,45 +206,18 @@ def learn_in_rounds(context: RunContext, _caches: dict[str, Cache]) -> None:
 
     Nothing where the run has no rounds.
     """
-    if (rounds := context.config.rounds) is None:
+    if context.config.rounds is None:
         return
     prepare_checks(context)
     distributed.barrier()  # the main process has merged what rounds may begin from
-    scores = [score(context, 0)]
-    for number in range(1, rounds.count + 1):
-        go_round(context, number)
-        scores.append(score(context, number))
-    kept = best_round(scores) if rounds.keep == "best" and context.validation_examples else rounds.count
+    found = go_all_rounds(context)
     if distributed.is_main_process():
-        facts = {"kept": kept, "keep": rounds.keep, "start": context.config.chosen, "scores": scores}
-        found = RoundsFacts.model_validate(facts)
         context.record.update(rounds=found.model_dump())
         console.print(rounds_table(found))
-        keep_round(context.config, kept)
+        keep_round(context.config, found.kept)
         if context.config.preferences is None:
             fuse(context)
     distributed.barrier()
-
-
-def go_round(context: RunContext, number: int) -> None:
-    """Do one round: write, check, read, train; it begins with the model of the round before."""
-    one = RoundContext.of(context, number, round_folder(context.config, number - 1) / "model")
-    with context.record.stage(f"round {number}: write") as note:
-        note["skipped"] = not write_texts(one)
-    with context.record.stage(f"round {number}: check") as note:
-        note["skipped"] = not judge_texts(one)
-    caches: dict[str, Cache] = {}
-    for name in readers(one):
-        with context.record.stage(f"round {number}: {name} reads") as note:
-            caches[name], did = read_one(one, name)
-            note["skipped"] = not did
-    names = {source.name for source in context.config.sources}
-    sources = [training_source(one, name, caches[name]) for name in caches if name in names]
-    with context.record.stage(f"round {number}: train") as note:
-        learn_from = [source.name for source in sources]
-        note["skipped"] = not train_one(
-            one.learning, "unified", sources, learn_from, caches["pivot"], title=f"round {number}"
-        )
 
 
 def learn_preferences(context: RunContext, _caches: dict[str, Cache]) -> None:
@@ -289,28 +229,10 @@ def learn_preferences(context: RunContext, _caches: dict[str, Cache]) -> None:
         return
     prepare_checks(context)
     distributed.barrier()  # the main process has made what this begins from
-    last = PreferenceContext.of(context)
-    with context.record.stage("preferences: pair") as note:
-        note["skipped"] = not make_pairs(last)
-    for name in last.readers:
-        with context.record.stage(f"preferences: {name} reads") as note:
-            note["skipped"] = not read_answers(last, name)
-    refuse_unread(last)
-    with context.record.stage("preferences: train") as note:
-        note["skipped"] = not train_one(last, "unified", [], [], title="preferences")
+    learn_from_pairs(context)
     if distributed.is_main_process():
         fuse(context)
     distributed.barrier()
-
-
-def score(context: RunContext, number: int) -> list[RoundScore]:
-    """Let the model after a round answer the validation prompts; nothing where there are none."""
-    if not context.validation_examples:
-        return []
-    with context.record.stage(f"round {number}: validate") as note:
-        found, did = score_round(context, number, round_folder(context.config, number) / "model")
-        note["skipped"] = not did
-    return found
 
 
 def evaluate(context: RunContext, _caches: dict[str, Cache]) -> None:

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from fusion import pipeline
+from fusion.cache import Cache
 from fusion.cache.codec import bytes_per_row
 from fusion.config import loading
 from fusion.models.loading import vocabulary_size
@@ -15,6 +15,7 @@ from fusion.runtime.artifacts import write_json
 from fusion.runtime.console import console
 from fusion.runtime.run_file import RunFile
 from fusion.stages.context import RunContext
+from fusion.stages.rounds import sequence
 from fusion.stages.rounds.read import reader_names
 from tests.helpers import runs
 
@@ -53,18 +54,18 @@ def stage(found, name):
 
 
 def test_stages_have_the_names_that_the_record_gives_them(context, planned, monkeypatch):
-    monkeypatch.setattr(pipeline, "readers", lambda one: reader_names(one.config, one.rounds))
-    monkeypatch.setattr(pipeline, "read_one", lambda one, name: (None, False))
-    monkeypatch.setattr(pipeline, "score_round", lambda *_: ([], False))
+    monkeypatch.setattr(sequence, "readers", lambda one: reader_names(one.config, one.rounds))
+    monkeypatch.setattr(sequence, "read_one", lambda one, name: (Cache.__new__(Cache), False))
+    monkeypatch.setattr(sequence, "score_round", lambda *_: ([], False))
     for name in ("write_texts", "judge_texts", "train_one", "training_source"):
-        monkeypatch.setattr(pipeline, name, lambda *_, **__: False)
-    monkeypatch.setattr(pipeline.RoundContext, "learning", None)
-    monkeypatch.setattr(pipeline, "training_source", lambda one, name, cache: next(iter(one.config.sources)))
+        monkeypatch.setattr(sequence, name, lambda *_, **__: False)
+    monkeypatch.setattr(sequence.RoundContext, "learning", None)
+    monkeypatch.setattr(sequence, "training_source", lambda one, name, cache: next(iter(one.config.sources)))
     write_json(context.config.folder / "run.json", {"name": "small", "created": "2026"})
-    pipeline.score(context, 0)
+    sequence.validate(context, 0)
     for number in (1, 2):
-        pipeline.go_round(context, number)
-        pipeline.score(context, number)
+        sequence.go_round(context, number)
+        sequence.validate(context, number)
     recorded = [each.name for each in RunFile.model_validate(context.record.read()).stages]
     estimated = [each.stage for each in planned.stages if each.round is not None]
     assert len(estimated) == 1 + 2 * 6

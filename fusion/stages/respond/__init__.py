@@ -1,5 +1,7 @@
 """The stage in which sources answer the prompts of the training data, and what is learned from is chosen.
 
+`sequence` tells it in order.
+
 responses/<source>             its answers, in shards (`answers`)
 responses/<source>-reads       how likely it finds the others' answers, or the references, where a check asks for that (`reads`)
 responses/pivot-reads          how well all answers fit the pivot, where the choice asks for that

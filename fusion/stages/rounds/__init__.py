@@ -1,5 +1,6 @@
 """Rounds: the pivot writes, its sources read what it wrote, and it learns from that.
 
+sequence  one round after the other
 context  a round as a run of its own        prompts  which prompts are answered in it
 texts    what the pivot wrote, checked      read     who reads it, and how exactly
 learn    what the training knows of it      guard    how good the pivot is after it, and which round is kept
