@@ -182,6 +182,8 @@ class RunFile(_RunFilePart):
     name: str
     created: str
     versions: dict[str, str] = {}
+    hardware: str = ""
+    """The machine of the last start, in words; empty where it was not recorded."""
     models: dict[str, ModelFacts] = {}
     stages: list[Stage] = []
     plan: list[PlannedStage] = []

@@ -14,6 +14,7 @@ from fusion.data.example import count_by_domain
 from fusion.models import loading
 from fusion.stages.context import RunContext
 from fusion.stages.data_sets import data_facts
+from fusion.stages.hardware import hardware
 
 PACKAGES = ("logit-fusion", "torch", "transformers", "accelerate", "tokenizers", "safetensors", "datasets")
 
@@ -25,6 +26,7 @@ def lineage(context: RunContext) -> dict[str, Any]:
         "name": config.name,
         "created": context.record.read().get("created") or datetime.now(UTC).isoformat(timespec="seconds"),
         "date": context.date.isoformat(),
+        "hardware": hardware(),
         "versions": {package: _version(package) for package in PACKAGES},
         "seed": config.seed,
         "models": {name: _model(context, name) for name in context.models},

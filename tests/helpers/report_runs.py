@@ -43,6 +43,7 @@ def run_json() -> dict:
         "name": "three-skills",
         "created": "2026-01-02T03:04:05+00:00",
         "versions": {"torch": "2.13.0", "logit-fusion": "0.1.0"},
+        "hardware": "2 cores of Some CPU",
         "models": {
             "pivot": {"id": "org/pivot-1m", "role": "pivot", "fingerprint": "4f1c9a02bd77e810", **facts},
             "smol": {"id": "org/smol", "role": "source", "fingerprint": "9a02bd77e8104f1c", **facts},

@@ -111,6 +111,7 @@ def test_the_page_holds_models_data_times_settings_and_versions(full):
     assert ["smol source", "29,000", "10", "1.13 MB", "39.0"] in full.rows
     assert "{kind: forward_kl, weight: 0.5}" in full.text
     assert "logit-fusion 0.1.0" in full.text
+    assert "what a stage took when it was done, on 2 cores of Some CPU." in full.text
 
 
 def test_the_headline_is_the_verdict(full):

@@ -147,6 +147,8 @@ def test_the_card_holds_the_table_the_verdict_and_the_lineage(tmp_path):
     assert "- {kind: forward_kl, weight: 0.5}" in card
     assert "Held-out examples: dates 40, lists 40, sums 40." in card
     assert "Measured on heldout (dates, lists, sums)." in card
+    assert "Made 2026-01-02T03:04:05+00:00 with" in card
+    assert "on 2 cores of Some CPU." in card
 
 
 @pytest.mark.parametrize(("skill", "outcome"), [(0.9, "better"), (0.2, "worse")])

@@ -2,8 +2,10 @@
 
 import shutil
 
+from fusion.runtime.run_file import RunFile
 from fusion.stages.context import RunContext
-from fusion.stages.lineage import same_models
+from fusion.stages.hardware import hardware
+from fusion.stages.lineage import lineage, same_models
 from tests.helpers import runs
 
 
@@ -18,3 +20,8 @@ def test_a_source_that_is_another_again_is_told(tmp_path):
     assert same_models(context) == [
         "Source again is the same model as neox, read alike: it teaches nothing that neox does not."
     ]
+
+
+def test_what_a_run_computes_on_is_kept(tmp_path):
+    facts = lineage(RunContext(runs.loading.parse(runs.raw(tmp_path), "test")))
+    assert RunFile.model_validate(facts).hardware == hardware()
