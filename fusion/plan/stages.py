@@ -68,9 +68,9 @@ def _responses(planner: Planner) -> list[StageEstimate]:
     context = planner.context
     if not context.has_generated_responses:
         return []
-    how = context.response_settings
-    copies = len(context.responding_sources) if isinstance(how, EverySource) else 1
-    names, stages = [name for name in context.responding_sources if name in planner.sizes], []
+    how = context.responding.settings
+    copies = len(context.responding.sources) if isinstance(how, EverySource) else 1
+    names, stages = [name for name in context.responding.sources if name in planner.sizes], []
     asked, rest = _prompts(planner, copies)
     for name in names:
         counts = generation_counts(planner.counts(name, once=True), asked, how.samples, how.max_new_tokens)
@@ -79,12 +79,12 @@ def _responses(planner: Planner) -> list[StageEstimate]:
         largest = max(names, key=lambda name: planner.sizes[name].parameters)
         counts = generation_counts(planner.counts(largest, once=True), rest, how.samples, how.max_new_tokens)
         stages.append(writing_stage(planner, "respond, unlabelled", largest, counts))
-    for name in (name for name in context.answer_readers if name in planner.sizes):
-        reads_answers = name == "pivot" or name in context.scoring_sources
-        others = sum(other != name for other in context.responding_sources) if reads_answers else 0
+    for name in (name for name in context.responding.readers if name in planner.sizes):
+        reads_answers = name == "pivot" or name in context.responding.scoring_sources
+        others = sum(other != name for other in context.responding.sources) if reads_answers else 0
         texts = planner.counts(name, once=True)
         answers = asked * how.samples * others
-        references = 0 if name == "pivot" or planner.from_settings else len(context.scored_references)
+        references = 0 if name == "pivot" or planner.from_settings else len(context.responding.scored_references)
         counts = reading_counts(texts, answers + references, how.max_new_tokens)
         stages.append(writing_stage(planner, f"read responses {name}", name, counts))
     return stages
@@ -94,12 +94,12 @@ def _prompts(planner: Planner, copies: int) -> tuple[int, int]:
     """How many prompts each source answers, and how many one of them does (`responses.unlabelled`)."""
     context, data = planner.context, planner.config.data.train
     if planner.from_settings:
-        every = planner.counts(context.responding_sources[0]).examples // copies
+        every = planner.counts(context.responding.sources[0]).examples // copies
         bare = sum(each.limit or 0 for each in data if each.response is None)
     else:
         every = len({example.prompt_id for example in context.original_examples})
         bare = every - len(first_prompts(context))
-    bare = min(bare, every) if context.best_answers_unlabelled else 0
+    bare = min(bare, every) if context.responding.best_answers_unlabelled else 0
     return every - bare, bare
 
 

@@ -65,7 +65,7 @@ class PreferencePlanner(Planner):
     def longest(self, name: str) -> int:
         """Tokens of a model for the longest answer: as many for each of its writer's as in the training examples."""
         run, context = self.run.config, self.run.context
-        by_sources = context.response_settings.max_new_tokens if context.has_generated_responses else 0
+        by_sources = context.responding.settings.max_new_tokens if context.has_generated_responses else 0
         by_pivot = run.rounds.max_completion_length if run.rounds else 0
         most = min(max(by_sources, by_pivot), run.data.max_length)
         own, pivot = self.run.counts(name, once=True), self.run.counts("pivot", once=True)

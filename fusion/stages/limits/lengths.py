@@ -67,8 +67,8 @@ def long_answers(context: RunContext) -> Iterator[str]:
             asked = [example for example in context.heldout_examples if example.domain in domains]
             room = context.config.evaluation.max_new_tokens
             yield from _no_room(context, name, limit, asked, "held-out", "evaluation.max_new_tokens", room)
-        if context.has_generated_responses and name in context.responding_sources:
-            room = context.response_settings.max_new_tokens
+        if context.has_generated_responses and name in context.responding.sources:
+            room = context.responding.settings.max_new_tokens
             asked = context.original_examples
             yield from _no_room(context, name, limit, asked, "training", "data.responses.max_new_tokens", room)
         if (rounds := context.config.rounds) is not None and name == "pivot":

@@ -99,8 +99,8 @@ def _training_measures(context: RunContext, name: str) -> list[Measure]:
     measures = [Measure(own, context.config.data.max_length, 1)]
     if (read := context_lengths(context).get(name)) is not None:
         measures.append(Measure(whole, read.tokens, 1))
-        if context.has_generated_responses and name in context.responding_sources:
-            measures.append(_answered(context, name, read.tokens, context.response_settings.max_new_tokens))
+        if context.has_generated_responses and name in context.responding.sources:
+            measures.append(_answered(context, name, read.tokens, context.responding.settings.max_new_tokens))
     return measures
 
 

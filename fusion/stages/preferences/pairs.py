@@ -78,7 +78,7 @@ def refuse_without_pairs(run: RunContext) -> None:
     """Raise ValueError where sources' answers, which are all there will be, can give no pair: before anything is trained."""
     if run.config.preferences is None or run.config.rounds is not None:
         return
-    shares = read_eligibility(run.config.folder / CHOSEN / PASSES, run.responding_sources).values()
+    shares = read_eligibility(run.config.folder / CHOSEN / PASSES, run.responding.sources).values()
     if not any(max(each) > 0 and min(each) < 1 for each in shares):
         right = sum(min(each) == 1 for each in shares)
         raise ValueError(

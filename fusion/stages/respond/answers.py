@@ -37,14 +37,14 @@ def prompt_answer_store(context: RunContext, name: str, folder: str, prompts: Ma
     """The folder of a source's answers to these prompts."""
     key = {
         **answering_key(context, name, encoded_prompts(context, name, prompts)),
-        "decoding": asdict(context.response_settings.decoding),
+        "decoding": asdict(context.responding.settings.decoding),
     }
     return kept_by_prompt(context, folder, key, list(prompts))
 
 
 def answer_prompts(context: RunContext, name: str, folder: ResponseStore, prompts: Mapping[str, Example]) -> bool:
     """Let a source answer these prompts into their folder; whether there was something to do."""
-    decoding = context.response_settings.decoding
+    decoding = context.responding.settings.decoding
     return write_answers(context, name, folder, encoded_prompts(context, name, prompts), decoding, _text_and_end)
 
 
@@ -55,7 +55,7 @@ def _text_and_end(prompt: Prompt, completion: Completion) -> list[Any]:
 def first_prompts(context: RunContext) -> dict[str, Example]:
     """One example of each prompt that all sources answer, by what is asked: of those with a reference, or of all."""
     examples = context.original_examples
-    return by_prompt([e for e in examples if e.response] if context.best_answers_unlabelled else examples)
+    return by_prompt([e for e in examples if e.response] if context.responding.best_answers_unlabelled else examples)
 
 
 def by_prompt(examples: Iterable[Example]) -> dict[str, Example]:

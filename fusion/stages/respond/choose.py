@@ -28,7 +28,7 @@ def choose_responses(context: RunContext) -> bool:
 
     Raises ValueError where no example is left, or a check lacks what it compares with.
     """
-    folder, sources = context.config.folder / CHOSEN, context.responding_sources
+    folder, sources = context.config.folder / CHOSEN, context.responding.sources
     with distributed.main_process_first(), deciding(folder, "The choice of responses"):
         judged = judged_by(context)
         if not (folder / "done.json").exists():  # nothing was left to learn from: another choice is no contradiction
@@ -38,8 +38,8 @@ def choose_responses(context: RunContext) -> bool:
         written = all_answers(context)
         prompts = judge_answers(context, written)
         refuse_changed_checks(context, judged)
-        found = choose_examples(prompts, context.response_settings, sources)
-        judged_ids = first_prompts(context) if context.best_answers_unlabelled else None
+        found = choose_examples(prompts, context.responding.settings, sources)
+        judged_ids = first_prompts(context) if context.responding.best_answers_unlabelled else None
         how_well = count_responses(prompts, found, {name: written[name] for name in sources}, judged_ids)
         if not found:
             said = ", ".join(
@@ -51,7 +51,7 @@ def choose_responses(context: RunContext) -> bool:
             )
         lines = [json.dumps(example_to_json(example, source)) for example, source in found]
         write_text(folder / "examples.jsonl", "".join(f"{line}\n" for line in lines))
-        write_text(folder / PASSES, passes_to_jsonl(prompts, sources, context.response_settings.samples))
+        write_text(folder / PASSES, passes_to_jsonl(prompts, sources, context.responding.settings.samples))
         mark_complete(folder, counts=[asdict(each) for each in how_well])
     return True
 
@@ -68,8 +68,8 @@ def response_counts(context: RunContext) -> list[ResponseCounts]:
 
 def _answer_keys(context: RunContext) -> dict[str, object]:
     """What the answers depend on, by source; of those that it alone wrote, too."""
-    keys: dict[str, object] = {name: answer_store(context, name).key for name in context.responding_sources}
-    if context.best_answers_unlabelled:
+    keys: dict[str, object] = {name: answer_store(context, name).key for name in context.responding.sources}
+    if context.responding.best_answers_unlabelled:
         alone = set(best_sources(context).values())
         keys |= {f"{name}, unlabelled": unlabelled_store(context, name).key for name in sorted(alone)}
     return keys

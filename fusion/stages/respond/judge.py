@@ -29,7 +29,7 @@ def prepare_checks(context: RunContext) -> None:
 
 def answers_to_all(context: RunContext) -> Written:
     """What each source wrote to the prompts that all answer."""
-    return {name: answer_store(context, name).read() for name in context.responding_sources}
+    return {name: answer_store(context, name).read() for name in context.responding.sources}
 
 
 def judge_answers(
@@ -41,7 +41,7 @@ def judge_answers(
     """
     pairs = zip(context.original_examples, context.checks, strict=True)
     chosen = [(example, check) for example, check in pairs if prompts is None or example.prompt_id in prompts]
-    read_by = {name: score_store(context, name).read() for name in context.answer_readers}
+    read_by = {name: score_store(context, name).read() for name in context.responding.readers}
     found = []
     with bar("answers checked", len(chosen), "prompts") as advance:
         for example, check in chosen:
@@ -53,15 +53,17 @@ def judge_answers(
 
 def _responses(context: RunContext, id: str, written: Written, read_by: Written) -> list[Response]:
     """The answers to a prompt that may be learned from at all."""
-    whole, pivot = context.response_settings.truncated == "keep", read_by.get("pivot")
+    whole, pivot = context.responding.settings.truncated == "keep", read_by.get("pivot")
     found = []
     for name, of in written.items():
         for number, (text, ended) in enumerate(of.get(id, ())):
             if text.strip() and (ended or whole):
-                others = [read_by[reader][id][name][number] for reader in context.scoring_sources if reader != name]
+                others = [
+                    read_by[reader][id][name][number] for reader in context.responding.scoring_sources if reader != name
+                ]
                 fit = PivotFit(*pivot[id][name][number]) if pivot else None
                 other = sum(others) / len(others) if others else None
-                reference = read_by[name][id][REFERENCES][0] if id in context.scored_references else None
+                reference = read_by[name][id][REFERENCES][0] if id in context.responding.scored_references else None
                 found.append(Response(name, text, ended, other, reference, fit))
     return found
 
@@ -69,8 +71,8 @@ def _responses(context: RunContext, id: str, written: Written, read_by: Written)
 def judged_by(context: RunContext) -> dict[str, Any]:
     """All that decides which answers pass, besides the answers: what is read of them, the checks, what these compare with."""
     return {
-        "reads": {name: score_store(context, name).key for name in context.answer_readers},
-        "responses": context.response_settings.model_dump(),
+        "reads": {name: score_store(context, name).key for name in context.responding.readers},
+        "responses": context.responding.settings.model_dump(),
         "checks": [data.check.key() for data in context.config.data.train],
         "examples": fingerprint({"ids": [_compared(example) for example in context.original_examples]}),
     }

@@ -40,8 +40,8 @@ def score_store(context: RunContext, name: str) -> ResponseStore:
         **answering_key(context, name, encoded_prompts(context, name, first_prompts(context))),
         "answers": {other: answer_store(context, other).key for other in _others(context, name)},
     }
-    if name != "pivot" and context.scored_references:
-        key |= {"references": fingerprint(context.scored_references)}
+    if name != "pivot" and context.responding.scored_references:
+        key |= {"references": fingerprint(context.responding.scored_references)}
     if name == "pivot":
         key |= {"ranks": RANKS, "max_length": _longest_read(context)}
     return kept_by_prompt(context, f"{name}-reads", key, list(first_prompts(context)))
@@ -49,8 +49,8 @@ def score_store(context: RunContext, name: str) -> ResponseStore:
 
 def _others(context: RunContext, name: str) -> list[str]:
     """Sources whose answers a model reads: those of all others, where a check or the choice asks for that."""
-    reads = name == "pivot" or name in context.scoring_sources
-    return [other for other in context.responding_sources if reads and other != name]
+    reads = name == "pivot" or name in context.responding.scoring_sources
+    return [other for other in context.responding.sources if reads and other != name]
 
 
 def score_answers(context: RunContext, name: str) -> bool:
@@ -60,7 +60,7 @@ def score_answers(context: RunContext, name: str) -> bool:
         remove_claims(folder.folder)
         return False
     written: dict[str, Mapping[str, Any]] = {o: answer_store(context, o).read() for o in _others(context, name)}
-    if name != "pivot" and (known := context.scored_references):
+    if name != "pivot" and (known := context.responding.scored_references):
         written[REFERENCES] = {id: [(known[id], True)] if id in known else [] for id in prompts}
     source = context.backend(name).open(source_request(context, name, RANKS if name == "pivot" else 1))
     with bar(f"answers read by {name}", len(prompts), "prompts") as advance:

@@ -16,15 +16,15 @@ from fusion.stages.respond.unlabelled import (
 
 def answer_all(context: RunContext) -> None:
     """Let every source answer the prompts, and models read the answers where checks or the choice ask for it."""
-    if context.best_answers_unlabelled:
+    if context.responding.best_answers_unlabelled:
         refuse_unranked(context)
-    for name in context.responding_sources:
+    for name in context.responding.sources:
         with context.record.stage(f"respond {name}") as note:
             note["skipped"] = not generate_answers(context, name)
-    for name in context.answer_readers:
+    for name in context.responding.readers:
         with context.record.stage(f"read responses {name}") as note:
             note["skipped"] = not score_answers(context, name)
-    if context.best_answers_unlabelled:
+    if context.responding.best_answers_unlabelled:
         _answer_unlabelled(context)
 
 
@@ -33,7 +33,7 @@ def _answer_unlabelled(context: RunContext) -> None:
     with context.record.stage("rank sources") as note:
         note["skipped"] = not find_best_sources(context)
     show_best_sources(context)
-    for name in context.responding_sources:
+    for name in context.responding.sources:
         if name in best_sources(context).values():
             with context.record.stage(f"respond {name}, unlabelled") as note:
                 note["skipped"] = not answer_unlabelled(context, name)

@@ -47,13 +47,13 @@ def find_best_sources(context: RunContext) -> bool:
     folder = context.config.folder / BEST_SOURCES
     with distributed.main_process_first(), deciding(folder, "The ranking of sources"):
         judged = judged_by(context)
-        answers = {name: answer_store(context, name).key for name in context.responding_sources}
+        answers = {name: answer_store(context, name).key for name in context.responding.sources}
         if claim_artifact(folder, {"answers": answers, **judged}, REDO):
             return False
         prompts = judge_answers(context, answers_to_all(context), first_prompts(context))
         refuse_changed_checks(context, judged)
         domains = dict.fromkeys(example.domain for example in _unlabelled(context))
-        ranking = {domain: rank_sources(prompts, domain, context.responding_sources) for domain in domains}
+        ranking = {domain: rank_sources(prompts, domain, context.responding.sources) for domain in domains}
         mark_complete(folder, best={domain: ranked[0] for domain, ranked in ranking.items() if ranked})
     return True
 
@@ -91,7 +91,7 @@ def answer_unlabelled(context: RunContext, name: str) -> bool:
 def all_answers(context: RunContext) -> Written:
     """Everything that each source wrote."""
     written = dict(answers_to_all(context))
-    if context.best_answers_unlabelled:
+    if context.responding.best_answers_unlabelled:
         for name in set(best_sources(context).values()):
             written[name] = {**written[name], **unlabelled_store(context, name).read()}
     return written

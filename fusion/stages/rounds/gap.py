@@ -34,7 +34,7 @@ def pass_gaps(run: RunContext, number: int) -> dict[str, float] | None:
 
 def best_source_rates(run: RunContext) -> dict[str, float]:
     """Return, by domain, the share of the best source's answers to training prompts that passed their check."""
-    shares = read_eligibility(run.config.folder / CHOSEN / PASSES, run.responding_sources)
+    shares = read_eligibility(run.config.folder / CHOSEN / PASSES, run.responding.sources)
     by_domain: dict[str, list[tuple[float, ...]]] = defaultdict(list)
     for example in {example.prompt_id: example for example in run.original_examples}.values():
         by_domain[example.domain].append(shares[example.prompt_id])

@@ -40,7 +40,7 @@ def fitting(folder):
 def fits_of(context):
     """What the pivot made of each answer, with its prompt, writer and text."""
     prompts, fits = {e.prompt_id: e for e in context.original_examples}, reads.score_store(context, "pivot").read()
-    for name in context.responding_sources:
+    for name in context.responding.sources:
         for id, samples in answers.answer_store(context, name).read().items():
             for (text, _), fit in zip(samples, fits[id][name], strict=True):
                 yield prompts[id], name, text, fit

@@ -2,53 +2,40 @@
 
 from __future__ import annotations
 
-import datetime
 import functools
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, cast
 
 from fusion.cache import Cache
-from fusion.config import Config, ModelSettings, SourceSettings, baseline_training, fine_tuning, plain_fine_tuning
+from fusion.config import Config, SourceSettings, baseline_training, fine_tuning
 from fusion.data.datasets import DataSet
 from fusion.data.easiest import select_easiest
 from fusion.data.encoding import EncodedTexts
 from fusion.data.example import Example
 from fusion.data.folds import assign_folds, prompt_key
 from fusion.data.prompt_format import Message
-from fusion.models import loading
-from fusion.models.stored_config import read_config
-from fusion.objectives import AnyObjective
 from fusion.responses import (
     PASSES,
     AnyCheck,
-    BestSource,
     DatasetResponses,
     GeneratedResponses,
     example_from_json,
     placeholder_examples,
     read_eligibility,
 )
-from fusion.runtime import artifacts
 from fusion.runtime.console import console
-from fusion.runtime.run_record import RunRecord
-from fusion.runtime.store import ArtifactStore
-from fusion.sources import AnyBackend, Transformers
+from fusion.stages.context.models import RunModels
+from fusion.stages.context.step import OrdinaryStep
 from fusion.stages.data_sets import RunData, refuse_shared, unique_of
 from fusion.stages.encodings import encode_examples, encoded_examples
 from fusion.stages.helping import batches
 from fusion.stages.limits.overlong import without_overlong
 from fusion.stages.mixture_weights import find_shares
-from fusion.training import TrainingSource, fine_tuning_name
-from fusion.training.preferences import PreferenceData
-from fusion.training.rollouts import RolloutData
+from fusion.stages.respond.who import Responding
 from fusion.training.validation import validation_arguments
 from fusion.weighting import AnyWeighting
-
-if TYPE_CHECKING:
-    from transformers import TrainerCallback
 
 CHOSEN = Path("responses", "chosen")
 """Where in a run's folder the examples lie that are learned from, when sources write their responses."""
@@ -57,14 +44,9 @@ BATCH = 64
 
 
 @dataclass(frozen=True, eq=False)
-class RunContext:
+class RunContext(RunModels, OrdinaryStep):
     """One run of one configuration: its examples, tokenizers, token ids and fingerprints, each computed when first read."""
 
-    config: Config
-    for_plan: bool = False
-    """Whether what sources are yet to do counts as done, for a plan: their answers are as long as they may get."""
-    left_out_fold: tuple[int, int] | None = None
-    """The part of the training data that is left out, and of how many: `fine_tune.folds`."""
     data: RunData = field(default=cast(RunData, None))
     """The data sets as they were read; contexts that are made from this one share them."""
 
@@ -87,86 +69,12 @@ class RunContext:
         first = self.has_generated_responses or any(source.fine_tune is not None for source in self.config.sources)
         return replace(self, for_plan=True) if first and not self.for_plan else self
 
-    @property
-    def record(self) -> RunRecord:
-        """run.json of the run."""
-        return RunRecord(self.config.folder)
-
-    @functools.cached_property
-    def date(self) -> datetime.date:
-        """The day that chat templates take for today: that of the first stage of the run, also when it goes on later."""
-        recorded = self.record.read().get("date")
-        return datetime.date.today() if recorded is None else datetime.date.fromisoformat(recorded)
-
-    @property
-    def store(self) -> ArtifactStore:
-        """Where what the run makes lies on disk."""
-        return ArtifactStore(self.config.folder, Path(self.config.store) if self.config.store else None)
-
-    @functools.cached_property
-    def models(self) -> dict[str, ModelSettings]:
-        """The pivot and the sources by name, each as it teaches. Raises ValueError where one is yet to be fine-tuned."""
-        return {
-            "pivot": self.config.pivot,
-            **{source.name: self.fold_models(source)[0] for source in self.config.sources},
-        }
-
     def fine_tunings(self, source: SourceSettings) -> dict[str, RunContext]:
-        """The trainings of a source before it teaches, by name: one on everything, or one for each part that is left out."""
-        if source.fine_tune is None:
-            return {}
-        alone, count = self._with_config(fine_tuning(self.config, source)), source.fine_tune.folds
-        if count == 1:
-            return {fine_tuning_name(source.name): alone}
-        return {
-            fine_tuning_name(source.name, part): replace(alone, left_out_fold=(part, count)) for part in range(count)
-        }
-
-    def fold_models(self, source: SourceSettings) -> list[SourceSettings]:
-        """The source as it teaches: one model, or one for each part of the data, which was not trained on that part.
-
-        Raises ValueError where one is yet to be fine-tuned.
-        """
-        if source.fine_tune is None or self.for_plan:
-            return [source]
-        folders = [self.config.folder / "train" / name for name in self.fine_tunings(source)]
-        if not all(artifacts.is_complete(folder) for folder in folders):
-            raise ValueError(
-                f"Source {source.name} has fine_tune and was not fine-tuned yet. Run `fusion extract` first."
-            )
-        return [source.model_copy(update={"path": str(folder / "model"), "revision": None}) for folder in folders]
-
-    @functools.cached_property
-    def fingerprints(self) -> dict[str, str]:
-        """What each model is; of one without weights here, what is said of it. Raises ValueError for the pivot as a source."""
-        found = {name: self._fingerprint(name) for name in self.models}
-        for name, fingerprint in found.items():
-            itself = name != "pivot" and fingerprint == found["pivot"]
-            if (
-                itself
-                and not self.has_generated_responses
-                and not getattr(self.models[name], "differs_from_pivot", False)
-            ):
-                raise ValueError(
-                    f"Source {name} ({self.models[name].path}) has the same files as the pivot ({self.config.pivot.path}). "
-                    "It would teach the pivot what it says already; remove it from sources, name another model, or give it "
-                    "transforms or look_ahead, or let it answer prompts (data.responses)."
-                )
-        return found
-
-    def backend(self, name: str) -> AnyBackend:
-        """The backend that runs a model."""
-        return getattr(self.models[name], "backend", Transformers())
-
-    @functools.cached_property
-    def tokenizers(self) -> dict[str, Any]:
-        """Each model's tokenizer."""
-        return {name: loading.load_tokenizer(model.ref) for name, model in self.models.items()}
-
-    @functools.cache  # noqa: B019  (a context lives as long as its run)
-    def stored_config(self, name: str) -> Any:
-        """What config.json says of a model; see `read_config`."""
-        return read_config(self.models[name].ref)
+        """The trainings of a source before it teaches, by name, each as a run of its own."""
+        names = self.fine_tuning_names(source)
+        alone = self._with_config(fine_tuning(self.config, source)) if names else self
+        parts = [(part, len(names)) for part in range(len(names))] if len(names) > 1 else [None]
+        return {name: replace(alone, left_out_fold=part) for name, part in zip(names, parts, strict=False)}
 
     @functools.cached_property
     def original_examples(self) -> list[Example]:
@@ -201,34 +109,10 @@ class RunContext:
         if not isinstance(how, GeneratedResponses):
             return self.original_examples
         if self.for_plan:
-            return placeholder_examples(self.original_examples, how, self.responding_sources)
+            return placeholder_examples(self.original_examples, how, self.responding.sources)
         if not file.exists():
             raise ValueError(f"{file} is not there: sources are to write the responses. Run `fusion respond` first.")
         return [example_from_json(json.loads(line)) for line in file.read_text().split("\n") if line]
-
-    @property
-    def has_generated_responses(self) -> bool:
-        """Whether examples are the same that ask the same: their responses are not those of the data."""
-        return isinstance(self.config.data.responses, GeneratedResponses)
-
-    @property
-    def response_settings(self) -> GeneratedResponses:
-        """How sources write responses. Raises TypeError where they do not."""
-        how = self.config.data.responses
-        if not isinstance(how, GeneratedResponses):
-            raise TypeError(f"data.responses is {how.kind}: no source writes any")
-        return how
-
-    @property
-    def responding_sources(self) -> list[str]:
-        """Sources that write responses."""
-        return self.response_settings.sources or [source.name for source in self.config.sources]
-
-    @property
-    def best_answers_unlabelled(self) -> bool:
-        """Whether prompts without a reference are answered by one source, the best of their domain."""
-        how = self.response_settings
-        return isinstance(how, BestSource) and how.unlabelled == "best"
 
     @functools.cached_property
     def checks(self) -> list[AnyCheck]:
@@ -236,26 +120,10 @@ class RunContext:
         sets = zip(self.config.data.train, self.data.training, strict=True)
         return [data.check for data, each in sets for _ in each.examples]
 
-    @property
-    def scoring_sources(self) -> list[str]:
-        """Sources that say how likely they find the answers of the others; none where no check asks for it."""
-        asked_for = any(data.check.needs_likelihood for data in self.config.data.train)
-        return [source.name for source in self.config.sources] if asked_for else []
-
     @functools.cached_property
-    def scored_references(self) -> dict[str, str]:
-        """By prompt id: the data's own responses of which sources say how likely they find them, as checks ask for it."""
-        pairs = zip(self.original_examples, self.checks, strict=True)
-        return {example.prompt_id: example.response for example, check in pairs if check.needs_reference_likelihood}
-
-    @property
-    def answer_readers(self) -> list[str]:
-        """Models that say what they make of answers or references, and the pivot where the choice asks what fits it."""
-        how = self.response_settings
-        pivot = isinstance(how, BestSource) and how.prefer != "first"
-        read_references = any(data.check.needs_reference_likelihood for data in self.config.data.train)
-        sources = self.responding_sources if read_references else []
-        return [*dict.fromkeys([*self.scoring_sources, *sources]), *(["pivot"] if pivot else [])]
+    def responding(self) -> Responding:
+        """Who answers the prompts, where sources do."""
+        return Responding(self)
 
     @functools.cached_property
     def eligibility(self) -> dict[str, tuple[float, ...]] | None:
@@ -337,43 +205,6 @@ class RunContext:
         """The validation examples as tokens of the pivot, which reads them while it is trained, cut at data.max_length."""
         return encode_examples(self, "pivot", self.validation_examples)
 
-    @functools.cached_property
-    def autocast(self) -> Literal["bfloat16", "float16"] | None:
-        """What models multiply in as they read, if not in the type of their weights: in rounds alone."""
-        return None
-
-    @functools.cached_property
-    def pivot_stop_ids(self) -> tuple[int, ...]:
-        """Ids of the pivot that are one event where it reads and is trained, that an answer is over: in rounds alone."""
-        return ()
-
-    def objectives(self, *, learns_from_sources: bool) -> Sequence[AnyObjective]:
-        """The terms of a training: cross-entropy alone where it learns from no source."""
-        return self.config.objectives if learns_from_sources else plain_fine_tuning()
-
-    def rollout_data(self, sources: Sequence[TrainingSource], objectives: Sequence[AnyObjective]) -> RolloutData | None:
-        """What is known of the texts that the pivot wrote, in a round; None outside rounds."""
-        return None
-
-    def preference_data(self) -> PreferenceData | None:
-        """What is known of right and wrong answers, where a training compares them; None where it does not."""
-        return None
-
-    @property
-    def redo_training(self) -> str:
-        """The command that makes a training again."""
-        return "fusion train"
-
-    @property
-    def training_callbacks(self) -> list[TrainerCallback]:
-        """What listens to a training besides its bar: nothing outside rounds."""
-        return []
-
-    @property
-    def training_key(self) -> dict[str, Any]:
-        """What a training depends on besides its examples, sources and settings: nothing outside rounds."""
-        return {}
-
     @property
     def validation_arguments(self) -> dict[str, Any]:
         """TrainingArguments that say when a training is watched on validation examples; none where it is not."""
@@ -395,12 +226,3 @@ class RunContext:
                     "are shown different texts with it. Take it out of one of the data sets, for example with where or skip."
                 )
         return {id: messages for id, messages in found.items() if messages is not None}
-
-    def _fingerprint(self, name: str) -> str:
-        model, backend = self.models[name], self.backend(name)
-        if backend.has_weights:
-            return loading.model_fingerprint(model.ref)
-        tokenizer = loading.model_fingerprint(model.ref, tokenizer_alone=True)
-        return artifacts.fingerprint(
-            {"backend": backend.identity(), "revision": model.revision, "tokenizer": tokenizer}
-        )
