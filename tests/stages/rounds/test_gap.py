@@ -4,12 +4,15 @@ import json
 
 import pytest
 
+from fusion import pipeline
 from fusion.config import loading
+from fusion.config.models import BUILTIN
 from fusion.runtime.artifacts import write_text
 from fusion.runtime.run_file import RoundScore
 from fusion.stages.context import CHOSEN, RunContext
-from fusion.stages.rounds.context import prompt_counts
+from fusion.stages.rounds.context import RoundContext, prompt_counts
 from fusion.stages.rounds.gap import keep_pass_rates, pass_gaps
+from fusion.stages.rounds.kept import round_folder
 from tests.helpers import runs
 
 
@@ -76,3 +79,33 @@ def test_a_domain_that_is_not_validated_goes_by_the_round_before_or_else_by_the_
 def test_a_file_that_is_lost_is_named(tmp_path):
     with pytest.raises(OSError, match=r"rounds/validation/0/pass_rates.json"):
         pass_gaps(context(tmp_path, validated=("d0",)), 1)
+
+
+def test_a_run_asks_where_its_source_is_ahead(tmp_path):
+    """The only source knows sums, and sorts nothing: there is nothing to gain in sort."""
+    check = {"kind": "final_answer", "compare": "text"}
+    train, validation = (
+        [{"path": f"builtin:{s}", "domain": s, "split": split, "limit": 6, **more} for s in ("sums", "sort")]
+        for split, more in (("fusion", {"check": check}), ("validation", {}))
+    )
+    rounds = {
+        "count": 1, "prompts": 4, "num_generations": 1, "max_completion_length": 8, "replay": 0, "domain_shares": "gap",
+        "gap_floor": 0.0, "validation_generations": 1, "objectives": [{"kind": "forward_kl"}],
+        "training": {"num_train_epochs": 1},
+    }  # fmt: skip
+    raw = {
+        "name": "ahead", "runs": str(tmp_path), "pivot": {"path": f"{BUILTIN}pivot"}, "baseline": False,
+        "sources": [{"name": "sums", "path": f"{BUILTIN}sums"}],
+        "data": {
+            "responses": {"kind": "best_source", "max_new_tokens": 12}, "train": train, "validation": validation,
+            "heldout": [{"path": "builtin:sums", "domain": "sums", "split": "heldout", "limit": 2}],
+        },
+        "objectives": [{"kind": "cross_entropy"}], "rounds": rounds,
+        "training": {"learning_rate": 1e-5, "max_steps": 1, "save_strategy": "no"},
+    }  # fmt: skip
+    chosen = loading.parse(raw, "test")
+    pipeline.run(chosen, "rounds")
+    one = RoundContext.of(RunContext(chosen), 1, round_folder(chosen, 0) / "model")
+    assert [example.domain for example in one.original_examples] == ["sums"] * 4
+    assert {text.example.domain for text in one.written} == {"sums"}
+    assert pass_gaps(RunContext(chosen), 1)["sums"] > 0.5 > pass_gaps(RunContext(chosen), 1)["sort"]
