@@ -1,8 +1,8 @@
 """A run is killed once at every distinct file event of each stage; afterwards the same command goes on to the same bytes.
 
-`python -m tests.faults.every_event [--rounds] --log FILE` prints a line for each try, and goes on where its log ends: what the
-log holds is not tried again. Two events are the same where one operation changes files of one name: numbers, hashes, the names
-of models and the kinds of trainings do not count. Of those that come again the first and the last are tried.
+`python -m tests.faults.every_event [--rounds] [--unlabelled] --log FILE` prints a line for each try, and goes on where its log
+ends: what the log holds is not tried again. Two events are the same where one operation changes files of one name: numbers,
+hashes, the names of models and the kinds of trainings do not count. Of those that come again the first and the last are tried.
 """
 
 from __future__ import annotations
@@ -156,12 +156,18 @@ def main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults.every_event")
     parser.add_argument("number", nargs="?", type=int, help="At most so many; all, if not given.")
     parser.add_argument("--rounds", action="store_true", help="The run has two rounds.")
+    parser.add_argument(
+        "--unlabelled",
+        action="store_true",
+        help="Half of the prompts have no reference; their domain's best source answers.",
+    )
     parser.add_argument("--stage", help="The events of this stage alone.")
     parser.add_argument(
         "--log", type=Path, help="Each try is appended here as a line of JSON; what it holds is not tried."
     )
     given = parser.parse_args(words)
-    tiny, wrong = TinyRun(Path(tempfile.mkdtemp(prefix="kills-")), rounds=given.rounds), 0
+    folder, wrong = Path(tempfile.mkdtemp(prefix="kills-")), 0
+    tiny = TinyRun(folder, rounds=given.rounds, unlabelled=given.unlabelled)
     stages = [given.stage] if given.stage else list(tiny.stages)
     tiny.prepare(stages[-1])
     events = [event for stage in stages for event in events_of(tiny, stage)]

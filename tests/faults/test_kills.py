@@ -50,6 +50,13 @@ def test_two_rounds_that_are_killed_at_ten_moments_end_with_the_same_weights():
 
 
 @pytest.mark.slow
+def test_one_source_that_answers_the_rest_alone_may_be_killed():
+    done = series("every_event", "--unlabelled", "--stage", "respond")
+    assert ", 0 wrong" in done.stdout, done.stdout[-3000:] + done.stderr[-2000:]
+    assert "-unlabelled" in done.stdout
+
+
+@pytest.mark.slow
 def test_whatever_a_server_does_the_cache_is_the_same_in_the_end():
     done = series("servers", "22")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]

@@ -49,6 +49,8 @@ class TinyRun:
     config: str = "kills.yaml"
     rounds: bool = False
     """Whether it goes on in two rounds, and fuses behind them."""
+    unlabelled: bool = False
+    """Whether half of its prompts have no reference, and the best source of their domain answers them alone."""
 
     @property
     def stages(self) -> dict[str, str]:
@@ -78,7 +80,7 @@ class TinyRun:
         """
         events, states = {}, [*self.stages, "done"]
         number = states.index(last) + 1
-        in_child(self.folder, lambda: write_config(self.folder / self.config, rounds=self.rounds, **changes))
+        in_child(self.folder, lambda: self.write(**changes))
         for stage in states[:number]:
             self.keep(stage)
             whole = self.call(stage)
@@ -87,6 +89,10 @@ class TinyRun:
             load(whole["modules"])
         self.keep(states[number])
         return events
+
+    def write(self, **changes: Any) -> dict[str, Any]:
+        """Write its configuration, and the models and data that it names."""
+        return write_config(self.folder / self.config, rounds=self.rounds, unlabelled=self.unlabelled, **changes)
 
     def keep(self, stage: str) -> None:
         """Copy the run's folder as the state before a stage."""
@@ -157,7 +163,7 @@ def unfinished_in(run: Path) -> list[str]:
     return sorted(str(path.relative_to(run)) for path in found)
 
 
-def write_config(file: Path, *, rounds: bool = False, **changes: Any) -> dict[str, Any]:
+def write_config(file: Path, *, rounds: bool = False, unlabelled: bool = False, **changes: Any) -> dict[str, Any]:
     """Write the configuration, and the models and data that it names."""
     from tests.helpers import runs
 
@@ -165,6 +171,12 @@ def write_config(file: Path, *, rounds: bool = False, **changes: Any) -> dict[st
     raw["data"]["responses"] = {"kind": "best_source", "max_new_tokens": 4, "truncated": "keep"}
     for data in raw["data"]["train"]:
         data["check"] = {"kind": "ended"}
+    if unlabelled:
+        raw["data"]["responses"]["unlabelled"] = "best"
+        halves = ({"limit": 4, "response": "{response}"}, {"skip": 4, "response": None})
+        raw["data"]["train"] = [
+            data | {"prompt": "{prompt}"} | half for data in raw["data"]["train"] for half in halves
+        ]
     if rounds:
         raw["rounds"] = {
             "count": 2, "prompts": 4, "num_generations": 2, "max_completion_length": 6, "replay": 0.5,
