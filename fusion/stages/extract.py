@@ -28,8 +28,13 @@ HELPING_SAMPLE = 2000
 """Examples of a domain that *is this source helping?* looks at."""
 
 
-def cache_writer(context: RunContext, name: str, folder: Path | None = None) -> CacheWriter:
-    """The cache of one model, claimed for all that makes its rows; in the run's own `folder` if not said."""
+def cache_writer(
+    context: RunContext, name: str, folder: Path | None = None, *, kept_as: str | None = None
+) -> CacheWriter:
+    """The cache of one model, claimed for all that makes its rows.
+
+    It lies in `folder`, or in that of the run (or of the runs that share it) which is called `kept_as`, `name` if not said.
+    """
     extract = context.config.extract
     key = {
         "model": context.fingerprints[name],
@@ -51,7 +56,7 @@ def cache_writer(context: RunContext, name: str, folder: Path | None = None) -> 
         key["hidden"] = True
     size = vocabulary_size(context.tokenizers[name])
     whole = full_key(key, sorted(set(context.ids)), extract.resolved_value_format, extract.shard_size, vocabulary=size)
-    folder = folder or context.store.artifact_folder("cache", name, whole)
+    folder = folder or context.store.artifact_folder("cache", kept_as or name, whole)
     return CacheWriter(folder, key, context.ids, extract.shard_size, extract.resolved_value_format, vocabulary=size)
 
 

@@ -52,7 +52,7 @@ def _reader(context: RoundContext, name: str) -> tuple[RoundContext, CacheWriter
     alike = dataclasses.replace(context, config=context.config.model_copy(update=update))
     training = context.config.training
     vars(alike).update(autocast="bfloat16" if training.get("bf16") else "float16" if training.get("fp16") else None)
-    return alike, cache_writer(alike, "pivot", context.config.folder / "cache" / name)
+    return alike, cache_writer(alike, "pivot", kept_as=name)
 
 
 def _weaker_reader(context: RoundContext, name: str) -> tuple[RoundContext, CacheWriter]:
@@ -66,7 +66,7 @@ def _weaker_reader(context: RoundContext, name: str) -> tuple[RoundContext, Cach
         reads_alone={name: source},
     )
     _refuse_other_tokens(dataclasses.replace(context, reader=name), alike, name)
-    return alike, cache_writer(alike, name, context.config.folder / "cache" / f"{name}{WEAKER}")
+    return alike, cache_writer(alike, name, kept_as=f"{name}{WEAKER}")
 
 
 def _refuse_other_tokens(context: RoundContext, alike: RoundContext, name: str) -> None:

@@ -21,6 +21,7 @@ from fusion.models.generate import Completion, cut_at_stop
 from fusion.responses import Response, ResponseStore, example_from_json, example_to_json
 from fusion.responses.base import Check
 from fusion.responses.checks import AgreementCheck, FinalAnswerCheck
+from fusion.responses.response_store import store_key
 from fusion.responses.rollouts import Rollout, read_rollout
 from fusion.runtime import distributed
 from fusion.runtime.artifacts import claim_artifact, mark_complete, write_text
@@ -61,7 +62,8 @@ def text_store(context: RoundContext) -> ResponseStore:
     else:  # how they were written is not known here
         key = {"model": key["model"], "prompts": key["prompts"], **brought_key(context, encoded)}
     size = min(context.config.extract.shard_size, PROMPTS_AT_ONCE)
-    return ResponseStore(context.config.folder / "responses" / WRITER, key, list(encoded), shard_size=size, redo=REDO)
+    folder = context.store.artifact_folder("responses", WRITER, store_key(key, list(encoded), size))
+    return ResponseStore(folder, key, list(encoded), shard_size=size, redo=REDO)
 
 
 def write_texts(context: RoundContext) -> bool:
