@@ -42,6 +42,10 @@ class ArtifactStore:
         link_folder(folder, shared)
         return folder
 
+    def shared_result(self, key: dict[str, Any]) -> Path | None:
+        """The file of a measurement in the shared store; None where nothing is shared."""
+        return None if self.shared is None else self.shared / "eval" / f"{fingerprint(key)}.json"
+
     @contextmanager
     def artifact_lock(self, kind: Kind, key: dict[str, Any]) -> Iterator[None]:
         """Lock an artifact of a shared store, so that runs that need the same one wait for the first to make it, and say so."""

@@ -13,7 +13,7 @@ from fusion.stages.context import RunContext
 from fusion.stages.prompts import heldout_prompts_digest, prompt_format
 from fusion.stages.rounds.kept import result_folder
 from fusion.training import BASELINE
-from fusion_eval.results import Result
+from fusion_eval.results import Result, Sample
 from fusion_eval.runners import heldout
 
 
@@ -46,7 +46,10 @@ def _is_the_pivot(context: RunContext, name: str) -> bool:
 def evaluate_one(
     context: RunContext, name: str, where: tuple[ModelRef, str, str], how: heldout.HeldoutSettings
 ) -> bool:
-    """Measure one model on the held-out examples. Returns whether it was done now, and not by an earlier start."""
+    """Measure one model on the held-out examples.
+
+    Returns whether it was done now, and not by an earlier start or by a run that shares its store with this one.
+    """
     ref, reader, identity = where
     file = context.config.folder / "eval" / name / "heldout.json"
     ids = fingerprint({"ids": [example.id for example in context.heldout_examples]})
@@ -55,12 +58,21 @@ def evaluate_one(
     if (before := _existing_result(file)) is not None:
         refuse_other_key(file, before.provenance["key"], key, "fusion evaluate")
         return False
+    shared = context.store.shared_result(key)
+    known = None if shared is None else _existing_result(shared)
+    samples = _score(context, name, ref, reader, how) if known is None else known.samples
+    provenance = {"key": key, **_provenance(context)}
+    found = Result(model=name, suite="heldout", path=ref.path, provenance=provenance, samples=samples)
+    found.save(file)
+    if shared is not None and known is None:
+        found.save(shared)
+    return known is None
+
+
+def _score(context: RunContext, name: str, ref: ModelRef, reader: str, how: heldout.HeldoutSettings) -> list[Sample]:
     with bar(f"held-out, {name}", heldout.count_requests(context.heldout_examples, how), "requests") as advance:
         formats = [prompt_format(context, reader, example) for example in context.heldout_examples]
-        samples = heldout.score(ref, context.heldout_examples, formats, how, progress=advance)
-    provenance = {"key": key, **_provenance(context)}
-    Result(model=name, suite="heldout", path=ref.path, provenance=provenance, samples=samples).save(file)
-    return True
+        return heldout.score(ref, context.heldout_examples, formats, how, progress=advance)
 
 
 def _existing_result(file: Path) -> Result | None:

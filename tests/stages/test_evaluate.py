@@ -2,8 +2,11 @@
 
 import pytest
 
+from fusion import pipeline
+from fusion.stages import evaluate
 from fusion.stages.context import RunContext
 from fusion.stages.evaluate import original_models
+from fusion_eval.results import Result
 from tests.helpers import runs
 
 
@@ -30,3 +33,17 @@ def test_the_pivot_with_a_prompt_of_its_own_is_measured_beside_it(folder):
 def test_none_where_a_run_measures_what_it_trained_alone(folder):
     raw = runs.raw(folder) | {"evaluation": {"original_models": False}}
     assert original_models(RunContext(runs.loading.parse(raw, "test"))) == []
+
+
+def test_runs_that_share_a_store_measure_a_model_once(tmp_path, monkeypatch):
+    """Their results are equal but for the names and folders of the models."""
+    configs = [
+        runs.config(tmp_path, name=name, store=str(tmp_path / "store"), strategies=["unified"]) for name in ("a", "b")
+    ]
+    pipeline.run(configs[0], "evaluate")
+    monkeypatch.setattr(evaluate.heldout, "score", None)
+    pipeline.run(configs[1], "evaluate")
+    for model in ("pivot", "neox", "qwen", "fine-tuned", "unified"):
+        one, other = (Result.load(each.folder / "eval" / model / "heldout.json") for each in configs)
+        assert (one.samples, one.model, one.provenance["key"]) == (other.samples, model, other.provenance["key"])
+    assert str(configs[1].folder) in other.path
