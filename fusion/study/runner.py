@@ -113,7 +113,7 @@ def measure(config: Config, listener: Callable[[str], None] = lambda _: None) ->
 
     Nothing is printed: `listener` is told how far it is.
     """
-    result, used = config.folder / "eval" / config.chosen / "heldout.json", config.folder / "config.yaml"
+    result, used = config.folder / "eval" / config.fused / "heldout.json", config.folder / "config.yaml"
     done = result.exists() and used.exists() and used.read_text() == loading.dump(config)
     if not done:
         with silence(listener):

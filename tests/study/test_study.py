@@ -86,6 +86,15 @@ def test_several_processes_come_to_the_same(results, folder, tmp_path):
     assert {arm: [item.nll for item in found[0].samples] for arm, found in both.by_arm.items()} == nats
 
 
+def test_of_an_arm_with_rounds_the_model_behind_them_counts(folder):
+    objectives = [{"kind": "forward_kl"}, {"kind": "cross_entropy", "part": "replay"}]
+    rounds = {"count": 1, "prompts": 4, "num_generations": 1, "max_completion_length": 6, "objectives": objectives}
+    arms = {"plain": {}, "rounds": {"rounds": rounds | {"training": {"num_train_epochs": 1, "learning_rate": 1e-2}}}}
+    found = run(study(folder, name="further", arms=arms, tuning=None, seeds=[0])).by_arm
+    assert [found[arm][0].model for arm in arms] == ["unified", "rounds"]
+    assert [item.nll for item in found["rounds"][0].samples] != [item.nll for item in found["plain"][0].samples]
+
+
 def test_the_folder_holds_tables_numbers_and_figures(results, folder):
     place = folder / "runs/s"
     assert (place / "bits_per_byte.png").stat().st_size > 5000
