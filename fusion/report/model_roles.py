@@ -11,6 +11,11 @@ STRATEGIES = {
     "preferences": "the model of the step before, which then learned to find right answers likelier than wrong ones",
 }
 """What each way to fuse makes."""
+ON_TEXTS_ALONE = {
+    "unified": "the pivot after one training on the texts alone",
+    "pairwise": "the pivot trained on the texts alone, once for each source, and the weights of these trainings merged",
+}
+"""The same where no term of the loss reads what sources predict."""
 ROUNDS = "rounds"
 """What goes on from one of them in rounds."""
 LABEL_LENGTH, NARROW_LABEL = 24, 13
@@ -57,28 +62,33 @@ def explanations(models: list[str], run: RunFile) -> list[tuple[str, str]]:
 
 
 def _fused(model: str, run: RunFile) -> str:
-    words = STRATEGIES.get(model, "the fused model, made of the pivot and its sources")
+    words = _ways(run).get(model, "the fused model, made of the pivot and its sources")
     if model == ROUNDS and run.rounds is not None:
-        words = _rounds(run.rounds)
+        words = _rounds(_ways(run)[run.rounds.start], run.rounds)
     return f"{words}{'; it is the result of this run, in fused/' if model == run.result else ''}."
+
+
+def _ways(run: RunFile) -> dict[str, str]:
+    return STRATEGIES if run.learns_predictions else STRATEGIES | ON_TEXTS_ALONE
 
 
 def _answered(run: RunFile) -> str:
     """What a gain over plain fine-tuning is due to that did not see sources' answers."""
     count = sum(each.chosen for each in run.responses)
+    if not run.learns_predictions:
+        who = "It" if run.rounds is None else "Its first training"
+        return f" {who} learned {count:,} answers that sources wrote, and none of their predictions."
     return (
         f" It learned {count:,} answers that sources wrote: how much of a gain is due to these, and how much to predictions, "
         "one run does not tell."
     )
 
 
-def _rounds(rounds: RoundsFacts) -> str:
+def _rounds(start: str, rounds: RoundsFacts) -> str:
     if rounds.kept == 0:
-        return f"{STRATEGIES[rounds.start]}; {_many(rounds.count)} followed, of which none was kept"
-    return (
-        f"{STRATEGIES[rounds.start]}, and then {_many(rounds.kept)} in which it wrote, its sources read that, and it learned "
-        "from it"
-    )
+        return f"{start}; {_many(rounds.count)} followed, of which none was kept"
+    learned = "its sources read that, and it learned from it" if rounds.sources_read else "and learned from that"
+    return f"{start}, and then {_many(rounds.kept)} in which it wrote{',' * rounds.sources_read} {learned}"
 
 
 def _many(rounds: int) -> str:

@@ -108,6 +108,8 @@ class RoundsFacts(_RunFilePart):
     """What was asked for; where nothing was validated, the last round is kept all the same."""
     start: Literal["unified", "pairwise"] = "unified"
     """How the model was made that rounds began from."""
+    sources_read: bool = True
+    """Whether sources read what the pivot wrote, for it to learn from that."""
     scores: list[list[RoundScore]]
     """Of each round from 0 on, a score for each domain of the validation examples; none where there are no such examples."""
 
@@ -191,6 +193,8 @@ class RunFile(_RunFilePart):
     helping: list[Helping] = []
     responses: list[ResponseCounts] = []
     """Of responses that sources wrote; empty where those of the data were learned from."""
+    learns_predictions: bool = True
+    """Whether trainings learn from what sources predict, and not from the texts alone."""
     rounds: RoundsFacts | None = None
     """None where the run has no rounds, or they are not done."""
     data: DataCounts | None = None

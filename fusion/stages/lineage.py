@@ -39,6 +39,7 @@ def lineage(context: RunContext) -> dict[str, Any]:
                 dict.fromkeys(data.path for data in config.data.train if datasets.is_hub_id(data.path))
             ),
         },
+        "learns_predictions": any(each.requirements.sources for each in config.objectives if each.weight),
         "result": config.fused,
         "baseline": "fine-tuned" if config.baseline else None,
     }

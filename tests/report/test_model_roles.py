@@ -54,3 +54,15 @@ def test_where_sources_answered_plain_fine_tuning_learned_what_the_data_had():
     }
     assert "on the same texts" in words["text"]
     assert "on the responses that the data have" in words["answers"]
+
+
+def test_where_no_term_reads_predictions_none_are_said_to_be_learned():
+    counts = [ResponseCounts("a", "d", 3, 3, 2, 2)]
+    alone = RUN.model_copy(update={"responses": counts, "learns_predictions": False})
+    found = dict(explanations(NAMES, alone))
+    assert "on the texts alone" in found["unified"]
+    assert "on the texts alone" in found["pairwise"]
+    assert found["unified"].endswith("It learned 2 answers that sources wrote, and none of their predictions.")
+    assert (
+        "how much to predictions" in dict(explanations(NAMES, RUN.model_copy(update={"responses": counts})))["unified"]
+    )

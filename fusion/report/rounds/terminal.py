@@ -16,13 +16,14 @@ def rounds_table(facts: RoundsFacts) -> ConsoleTable | str:
     table = ConsoleTable(
         "domain", "after", title="Rounds: answers of the pivot to validation prompts", caption=kept_sentence(facts)
     )
-    for name in ("pass@1", f"pass@{generations(facts)}", "ended", "tokens"):
+    several = [f"pass@{generations(facts)}"] if generations(facts) > 1 else []
+    for name in ("pass@1", *several, "ended", "tokens"):
         table.add_column(name, justify="right")
     before = None
     for row in round_rows(facts):
         if before not in (None, row.domain):
             table.add_section()
-        shares = [" ".join(share(each)) for each in (row.pass_at_1, row.pass_at_n, row.ended)]
+        shares = [" ".join(share(each)) for each in (row.pass_at_1, *([row.pass_at_n] if several else []), row.ended)]
         name = f"{row.name}, kept" if row.kept else row.name
         style = "bold" if row.kept else ""
         table.add_row(Text(row.domain), name, *shares, f"{row.tokens:.1f}", style=style)

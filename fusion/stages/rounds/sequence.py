@@ -21,7 +21,8 @@ def go_all_rounds(context: RunContext) -> RoundsFacts:
         go_round(context, number)
         scores.append(validate(context, number))
     kept = best_round(scores) if rounds.keep == "best" and context.validation_examples else rounds.count
-    facts = {"kept": kept, "keep": rounds.keep, "start": context.config.chosen, "scores": scores}
+    read = any(objective.requirements.sources for objective in rounds.objectives if objective.weight)
+    facts = {"kept": kept, "keep": rounds.keep, "start": context.config.chosen, "sources_read": read, "scores": scores}
     return RoundsFacts.model_validate(facts)
 
 

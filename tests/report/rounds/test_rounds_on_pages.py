@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 from scipy.stats import binomtest
@@ -128,6 +129,25 @@ def test_the_fused_model_is_explained_by_what_was_kept():
     assert "and then one round in which it wrote" in words(1)
     assert "2 rounds followed, of which none was kept" in words(0)
     assert "merged into one model, and then 2 rounds" in words(2, "pairwise")
+
+
+def test_what_nobody_read_is_not_said_to_be_read():
+    alone = facts(kept=1).model_copy(update={"sources_read": False})
+    run = RunFile(name="a", created="2026-01-02", rounds=alone, result="rounds", learns_predictions=False)
+    said = dict(explanations(["rounds"], run))["rounds"]
+    assert "on the texts alone, and then one round in which it wrote and learned from that" in said
+    assert "sources" not in said
+
+
+def test_of_one_answer_to_each_prompt_there_is_one_share(run):
+    single = [[replace(score, generations=1) for score in of] for of in facts().scores]
+    few = facts().model_copy(update={"scores": single})
+    assert printed(rounds_table(few)).count("pass@1") == 1
+    before = read_run(run).run.rounds
+    change(run, rounds=few.model_dump())
+    text = render_page(read_run(run), resamples=2)[0]
+    change(run, rounds=before.model_dump())
+    assert text.count(">pass@1</th>") == 1
 
 
 def test_a_run_without_rounds_says_nothing_of_them(tmp_path):
