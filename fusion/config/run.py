@@ -155,10 +155,6 @@ def fine_tuning(config: Config, source: SourceSettings) -> Config:
     return config.model_copy(update=update)
 
 
-FIRST_TRAINING_ALONE = {"warmup_steps", "warmup_ratio", "max_steps"}
-"""TrainingArguments of the run that are about the length of its first training, and so not a round's."""
-
-
 def round_config(config: Config, rounds: Rounds, number: int, start: Path) -> Config:
     """The run that is one round: it trains the model in the folder `start`, in a folder of its own."""
     update = {
@@ -168,7 +164,7 @@ def round_config(config: Config, rounds: Rounds, number: int, start: Path) -> Co
         "data": config.data.model_copy(update={"responses": DatasetResponses(), "easiest_fraction": None}),
         "objectives": rounds.objectives,
         "weighting": rounds.weighting or config.weighting,
-        "training": {n: v for n, v in config.training.items() if n not in FIRST_TRAINING_ALONE} | rounds.training,
+        "training": rounds.arguments(config.training),
         "strategies": ["unified"],
         "rounds": None,
         "preferences": None,

@@ -27,7 +27,7 @@ def as_a_run(config: Config, rounds: Rounds) -> Config:
         "sources": sources,
         "objectives": rounds.objectives,
         "weighting": rounds.weighting or config.weighting,
-        "training": config.training | rounds.training,
+        "training": rounds.arguments(config.training),
         "strategies": ["unified"],
         "result": None,
         "rounds": None,

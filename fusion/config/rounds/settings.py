@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -11,6 +12,11 @@ from fusion.core.settings import Settings
 from fusion.models.generate import GenerationSettings
 from fusion.objectives import AnyObjective
 from fusion.weighting import AnyWeighting
+
+FIRST_TRAINING_ALONE = {"warmup_steps", "warmup_ratio", "max_steps", "learning_rate"}
+"""TrainingArguments of the run that are about its first training, and so not a round's."""
+LEARNING_RATE = 1e-5
+"""Of a round that names none. At 5e-5 every objective tried on real models lost by rounds, at this rate hardly one."""
 
 
 class Rounds(Settings):
@@ -46,8 +52,9 @@ class Rounds(Settings):
     replay: float = Field(default=0.25, ge=0)
     """Examples of the first training among those of a round, for each text that the pivot wrote; see `part: replay`."""
     training: Arguments = Field(default={})
-    """TrainingArguments of a round, where they are not the run's `training`. The run's warmup and max_steps are not a
-    round's, which has few steps: it begins at its learning rate and takes num_train_epochs, unless they are said here."""
+    """TrainingArguments of a round, where they are not the run's `training`. The run's learning rate, warmup and max_steps are
+    not a round's, which has few steps and begins with a trained model: it takes num_train_epochs at 1e-5, unless they are said
+    here."""
     keep: Literal["best", "last"] = "best"
     """Which round becomes the result: the one whose answers to the validation prompts pass most often (the first training is
     round 0), or the last."""
@@ -59,6 +66,11 @@ class Rounds(Settings):
     scale_rewards: bool = True
     """Divide how much better a text is than the others for its prompt by the spread of these, as GRPO does; for objectives that
     read rewards."""
+
+    def arguments(self, training: Mapping[str, Any]) -> dict[str, Any]:
+        """TrainingArguments of a round of a run with these."""
+        of_run = {name: value for name, value in training.items() if name not in FIRST_TRAINING_ALONE}
+        return of_run | {"learning_rate": LEARNING_RATE} | self.training
 
     def decoding(self, number: int, seed: int, *, validation: bool = False) -> GenerationSettings:
         """How texts of round `number` are written, in a run with this seed."""

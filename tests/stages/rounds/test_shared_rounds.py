@@ -13,7 +13,7 @@ REPLAYED = {"kind": "cross_entropy", "part": "replay", "weight": 0.1}
 def run(folder, name, kind):
     rounds = {
         "count": 2, "prompts": 4, "num_generations": 2, "max_completion_length": 6, "replay": 0.5,
-        "objectives": [{"kind": kind}, REPLAYED], "training": {"max_steps": 2, "save_strategy": "no"},
+        "objectives": [{"kind": kind}, REPLAYED], "training": {"max_steps": 2, "save_strategy": "no", "learning_rate": 1e-2},
     }  # fmt: skip
     raw = runs.raw(
         folder, name=name, strategies=["unified"], rounds=rounds, store=str(folder / "store"), baseline=False
