@@ -41,8 +41,8 @@ class Config(Settings):
     runs: str = Field(default="runs", min_length=1)
     """Where runs are kept."""
     store: str | None = Field(default=None, min_length=1)
-    """A folder that runs share: a cache or training that two of them would make alike is made once, and the run's folder holds
-    a link to it. If not said, every run makes its own."""
+    """A folder that runs share: answers, caches, trainings and measurements that two of them would make alike are made once,
+    and the run's folder holds links to them. If not said, every run makes its own."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seeds data order and everything random in training."""
     pivot: ModelSettings

@@ -5,7 +5,7 @@
     write      table, figure, results.json and results.md in the study's folder
 
 Every run is an ordinary one in runs/<study>/<arm>/, and may be looked at, reported and resumed like any other. What is done is
-not done again; caches and trainings that runs have in common are made once (runs/<study>/store).
+not done again; what runs have in common is made once (runs/<study>/store).
 """
 
 from __future__ import annotations
