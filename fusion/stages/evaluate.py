@@ -62,6 +62,8 @@ def evaluate_one(
     known = None if shared is None else _existing_result(shared)
     samples = _score(context, name, ref, reader, how) if known is None else known.samples
     provenance = {"key": key, **_provenance(context)}
+    if known is not None:  # what measured it then
+        provenance["versions"] = known.provenance["versions"]
     found = Result(model=name, suite="heldout", path=ref.path, provenance=provenance, samples=samples)
     found.save(file)
     if shared is not None and known is None:

@@ -16,7 +16,7 @@ from fusion.weighting import AnyWeighting
 FIRST_TRAINING_ALONE = {"warmup_steps", "warmup_ratio", "max_steps", "learning_rate"}
 """TrainingArguments of the run that are about its first training, and so not a round's."""
 LEARNING_RATE = 1e-5
-"""Of a round that names none. At 5e-5 every objective tried on real models lost by rounds, at this rate hardly one."""
+"""Of a round that names none; docs/rounds.md says what it and a higher one did on real models."""
 
 
 class Rounds(Settings):
