@@ -10,31 +10,21 @@ not done again; what runs have in common is made once (runs/<study>/store).
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-import torch
 from rich.console import Console
 
-from fusion import pipeline
-from fusion.config import Config, loading
-from fusion.runtime.console import console, quiet, silence
+from fusion.runtime.console import console
 from fusion.runtime.locks import exclusive
-from fusion.runtime.progress_lines import ProgressLines, time_in_words
+from fusion.runtime.progress_lines import ProgressLines
 from fusion.stages.context import RunContext
+from fusion.study.executor import RunExecutor, measure
 from fusion.study.grid import Setting, StudyGrid
 from fusion.study.results import StudyResults
 from fusion.study.results_page import write_results
 from fusion_eval.results import MEAN, Result
 from fusion_eval.statistics.comparison import summarise
 from fusion_eval.statistics.metrics import METRICS
-
-NamedRun = tuple[str, Config]
-"""A label for the progress line, and the configuration of the run."""
 
 
 def run(grid: StudyGrid, jobs: int = 1) -> StudyResults:
@@ -108,78 +98,12 @@ def _score(found: Sequence[Result], name: str) -> float:
     return mean[name].value if METRICS[name].lower_is_better else -mean[name].value
 
 
-def measure(config: Config, listener: Callable[[str], None] = lambda _: None) -> Result:
-    """Result of the fused model of a run on its held-out data; the run is made first, if it is not there.
-
-    Nothing is printed: `listener` is told how far it is.
-    """
-    result, used = config.folder / "eval" / config.fused / "heldout.json", config.folder / "config.yaml"
-    done = result.exists() and used.exists() and used.read_text() == loading.dump(config)
-    if not done:
-        with silence(listener):
-            pipeline.run(config, until="evaluate")
-    return Result.load(result)
-
-
 def measure_original_models(grid: StudyGrid, executor: RunExecutor) -> list[Result]:
     """Results of the pivot, then of every source that can be run, before any training."""
     config = grid.original_models()
     measure(config, executor.note_of("pivot and sources"))
     files = [config.folder / "eval" / name / "heldout.json" for name in ("pivot", *(s.name for s in config.sources))]
     return [Result.load(file) for file in files if file.exists()]
-
-
-@dataclass
-class RunExecutor:
-    """Measures runs, `jobs` at a time, and prints a line for each: its result. `lines` says how long the rest will take."""
-
-    lines: ProgressLines
-    jobs: int = 1
-
-    def measure(self, named_runs: Sequence[NamedRun]) -> list[Result]:
-        """Make and measure the runs, several at a time, and return their results in the order of the runs."""
-        if self.jobs == 1:
-            return [self._measure_here(label, config) for label, config in named_runs]
-        found: dict[int, Result] = {}
-        spawn = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(self.jobs, mp_context=spawn, initializer=_worker, initargs=(self.jobs,)) as pool:
-            waiting = {pool.submit(_timed, config): number for number, (_, config) in enumerate(named_runs)}
-            for future in as_completed(waiting):
-                found[waiting[future]] = self._report_progress(named_runs[waiting[future]][0], *future.result())
-        return [found[number] for number in range(len(named_runs))]
-
-    def _measure_here(self, label: str, config: Config) -> Result:
-        return self._report_progress(label, *_timed(config, self.note_of(label)))
-
-    def note_of(self, label: str) -> Callable[[str], None]:
-        """What is told how far a run is, and puts it behind the progress line."""
-        self.lines.note = f"now {label}"
-        return lambda what: setattr(self.lines, "note", f"now {label}: {what}")
-
-    def _report_progress(self, label: str, result: Result, seconds: float) -> Result:
-        self.lines.advance(1)
-        console.print(
-            f"  {self.lines.done}/{self.lines.total}  {label}: {_numbers(result)}  ({time_in_words(seconds)})",
-            markup=False,
-        )
-        return result
-
-
-def _timed(config: Config, listener: Callable[[str], None] = lambda _: None) -> tuple[Result, float]:
-    start = time.perf_counter()
-    return measure(config, listener), time.perf_counter() - start
-
-
-def _worker(jobs: int) -> None:
-    """Set up a worker process: no output, and its share of the cores."""
-    quiet()
-    console.quiet = True
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
-
-
-def _numbers(result: Result) -> str:
-    mean = summarise(result, resamples=2)[MEAN]
-    return ", ".join(f"{METRICS[name].label} {METRICS[name].show(found.value)}" for name, found in mean.items())
 
 
 def _words(setting: Setting) -> str:

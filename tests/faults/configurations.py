@@ -16,7 +16,7 @@ from tests.faults.mutations import keys_of, shown, spoil_text, spoil_tree, words
 from tests.faults.runner import Mutant
 from tests.helpers import runs
 
-ON_THE_HUB = {"smollm2_cpu"}
+ON_THE_HUB = {"smollm2_cpu", "real_skills", "code_and_stories"}
 """Recipes whose models and data would be downloaded to plan them."""
 TEXT_SHARE = 0.1
 """How many are spoiled as texts rather than as values."""

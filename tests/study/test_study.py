@@ -2,14 +2,18 @@
 
 import json
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import SimpleQueue
 
 import pandas
 import pytest
 import yaml
+from rich.console import Console
 
 from fusion.runtime.locks import exclusive
-from fusion.study import Study, StudyGrid, run, runner
+from fusion.runtime.progress_lines import ProgressLines
+from fusion.study import Study, StudyGrid, executor, run, runner
 from fusion.study.results_page import find_markers, insert_into_page
 from fusion.training import fit
 from tests.helpers import runs
@@ -55,13 +59,13 @@ def test_the_trial_that_was_chosen_is_not_trained_again_to_be_measured(results, 
 
 def test_a_second_call_makes_nothing(results, folder, monkeypatch):
     monkeypatch.setattr(fit, "train", None)
-    monkeypatch.setattr(runner.pipeline, "run", None)
+    monkeypatch.setattr(executor.pipeline, "run", None)
     again = run(study(folder))
     assert again.rows("bits_per_byte") == results.rows("bits_per_byte")
 
 
 def test_a_study_that_is_being_run_is_refused_with_the_name_of_the_process(results, folder, monkeypatch):
-    monkeypatch.setattr(runner.pipeline, "run", None)
+    monkeypatch.setattr(executor.pipeline, "run", None)
     lock = exclusive(folder / "runs/s/.lock", "it")
     refused = pytest.raises(BlockingIOError, match=rf"The study in .*s is being written by process {os.getpid()} on ")
     with lock, ThreadPoolExecutor() as pool, refused:
@@ -78,12 +82,36 @@ def test_rows_tell_the_difference_from_the_baseline_and_the_share_of_the_gap(res
 
 
 @pytest.mark.slow
-def test_several_processes_come_to_the_same(results, folder, tmp_path):
+def test_several_processes_come_to_the_same_and_say_how_far_they_are(results, folder, tmp_path, monkeypatch):
+    notes = []
+    monkeypatch.setattr(runner, "ProgressLines", lines_that_keep(notes))
     tuning = study(folder).study.tuning.model_copy(update={"grid": {"training.learning_rate": [1e-2]}})
     small = {"name": "wide", "tuning": tuning.model_dump(exclude_unset=True), "seeds": [0]}
     both = run(study(folder, **small), jobs=2)
     nats = {arm: [item.nll for item in found[0].samples] for arm, found in results.by_arm.items()}
     assert {arm: [item.nll for item in found[0].samples] for arm, found in both.by_arm.items()} == nats
+    assert any(
+        re.search("plain, learning_rate 0.01: tokens of .*; kl, learning_rate 0.01: ", note) for note in notes
+    ), notes
+    assert notes[-1] == ""
+
+
+def lines_that_keep(notes: list[str]) -> type[ProgressLines]:
+    """The lines of a study, which also keep everything that is said behind them."""
+
+    class KeptLines(ProgressLines):
+        note = property(lambda self: notes[-1] if notes else "", lambda self, note: notes.append(note))
+
+    return KeptLines
+
+
+def test_behind_the_line_stands_what_each_process_does_now():
+    notes = []
+    said = SimpleQueue()
+    for each in [("a", "begins"), ("b", "rows of qwen"), ("a", ""), ("b", ""), None]:
+        said.put(each)
+    executor.RunExecutor(lines_that_keep(notes)("s", 2, console=Console()))._follow(said)
+    assert notes[-4:] == ["now a: begins", "now a: begins; b: rows of qwen", "now b: rows of qwen", ""]
 
 
 def test_of_an_arm_with_rounds_the_model_behind_them_counts(folder):
