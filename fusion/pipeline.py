@@ -229,8 +229,9 @@ def learn_preferences(context: RunContext, _caches: dict[str, Cache]) -> None:
         return
     prepare_checks(context)
     distributed.barrier()  # the main process has made what this begins from
-    learn_from_pairs(context)
+    found = learn_from_pairs(context)
     if distributed.is_main_process():
+        context.record.update(preferences=[asdict(each) for each in found])
         fuse(context)
     distributed.barrier()
 

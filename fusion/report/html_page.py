@@ -16,9 +16,10 @@ from fusion.report.figures.drawing import colours, png, svg
 from fusion.report.figures.run_figures import CURVES, ReportFigure, RunFigures, run_figures
 from fusion.report.figures.validation_curves import VALIDATION_CURVES
 from fusion.report.model_roles import evaluated_models, explanations, role
+from fusion.report.preferences import learned_terms, sample_pairs
 from fusion.report.rounds.scores import INTERVALS, generations, kept_sentence, round_rows, share
 from fusion.report.rounds.section import round_samples
-from fusion.report.run_contents import RunContents, read_run
+from fusion.report.run_contents import PREFERENCES, RunContents, read_run
 from fusion.report.samples import JUST_FIRST, chosen_samples
 from fusion.report.score_table import HELPING_CAPTION, helping_cells
 from fusion.report.sections import (
@@ -84,6 +85,8 @@ def render_page(contents: RunContents, *, resamples: int = RESAMPLES) -> tuple[s
             overlays=[(one, {source: token_blocks(one, source) for source in one.pairs}) for one in contents.overlays],
             overlay_data=[asdict(one) for one in contents.overlays],
             **_rounds(contents.run.rounds),
+            sample_pairs=sample_pairs(contents.run.preferences),
+            learned_terms=learned_terms(contents.logs.get(PREFERENCES, [])),
             cost=cost_rows(contents.run),
             caches=cache_rows(contents.run),
             answers={suite: chosen_samples(contents, suite) for suite in contents.results},

@@ -19,7 +19,7 @@ from fusion.report.model_roles import evaluated_models, explanations
 from fusion.report.rounds.scores import kept_sentence
 from fusion.report.run_contents import RunContents, read_run
 from fusion.report.score_table import markdown
-from fusion.report.units import percent
+from fusion.report.units import grouped, percent
 from fusion.report.verdict import ComparisonLabel, suite_verdict
 from fusion.runtime.card_metadata import License, base_model_metadata, common_license, license_metadata
 from fusion.runtime.run_file import ModelFacts, RunFile
@@ -49,6 +49,7 @@ def model_card(run: Path, *, resamples: int = RESAMPLES) -> str:
         pivot=pivot,
         sources=[model for model in facts.models.values() if model.role == "source"],
         merged=_is_merged(facts),
+        texts="answers that sources wrote" if facts.chosen_responses else "text",
         rounds=facts.rounds,
         kept_sentence=None if facts.rounds is None else kept_sentence(facts.rounds),
         license=_license(facts.models),
@@ -155,5 +156,5 @@ def _template() -> Any:
     environment = Environment(
         loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
     )
-    environment.filters |= {"plain": plain, "code": code, "counts": _counts, "shown_id": _shown_id}
+    environment.filters |= {"plain": plain, "code": code, "counts": _counts, "shown_id": _shown_id, "grouped": grouped}
     return environment.get_template("model_card.md.jinja")

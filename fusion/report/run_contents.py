@@ -20,6 +20,10 @@ Log = list[dict[str, int | float | None]]
 `weight/<source>`; and entries of validation examples: `eval_<number>`, a mean over domains, and `eval_<number>/<domain>`."""
 
 
+PREFERENCES = "preferences"
+"""The last training of a run that has them, and its folder."""
+
+
 @dataclass(frozen=True)
 class RunContents:
     """Everything in the folder of a run that the report shows."""
@@ -28,7 +32,7 @@ class RunContents:
     config: str | None
     """`config.yaml` as it stands."""
     logs: dict[str, Log]
-    """Training log of each run of the trainer: `unified`, `pairwise/<source>`, `round <number>`."""
+    """Training log of each run of the trainer: `unified`, `pairwise/<source>`, `round <number>`, `preferences`."""
     results: dict[str, list[Result]]
     """Results of each suite: the fused model first, then the baseline, the pivot, the sources, the others by name."""
     overlays: list[Overlay]
@@ -68,7 +72,7 @@ def read_run(run: Path) -> RunContents:
     return RunContents(
         run=facts,
         config=config.read_text(encoding="utf-8") if config.is_file() else None,
-        logs=_logs(run / "train", facts) | _logs_of_rounds(run / "rounds", facts),
+        logs=_logs(run / "train", facts) | _logs_of_later_steps(run, facts),
         results=_results(run / "eval", facts),
         overlays=_read(alignment, list[Overlay]) if (alignment := run / "alignment.json").is_file() else [],
     )
@@ -82,10 +86,13 @@ def _logs(folder: Path, facts: RunFile) -> dict[str, Log]:
     return {name: _read(found[name], Log) for name in order}
 
 
-def _logs_of_rounds(folder: Path, facts: RunFile) -> dict[str, Log]:
-    """Logs of the trainings of rounds, in their order; one that is not done has none yet."""
+def _logs_of_later_steps(run: Path, facts: RunFile) -> dict[str, Log]:
+    """Logs of the trainings of rounds, in their order, and of preferences; one that is not done has none yet."""
     count = facts.rounds.count if facts.rounds else 0
-    files = {f"round {n}": folder / str(n) / "train" / "unified" / "log.json" for n in range(1, count + 1)}
+    folders = {f"round {n}": run / "rounds" / str(n) for n in range(1, count + 1)}
+    if facts.preferences:
+        folders[PREFERENCES] = run / PREFERENCES
+    files = {name: folder / "train" / "unified" / "log.json" for name, folder in folders.items()}
     return {name: _read(file, Log) for name, file in files.items() if file.is_file()}
 
 

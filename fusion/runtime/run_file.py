@@ -76,6 +76,24 @@ class ResponseCounts:
 
 
 @dataclass(frozen=True)
+class PairCounts:
+    """How many answers to the prompts of a domain were right and wrong, and what pairs were made of them."""
+
+    domain: str
+    right: int
+    wrong: int
+    pairs: int
+    prompt: str = ""
+    """The prompt of the first pair; empty where there is none."""
+    chosen: str = ""
+    """The right answer of that pair."""
+    rejected: str = ""
+    chosen_by: str = ""
+    """Who wrote it: `pivot` and sources, joined by +."""
+    rejected_by: str = ""
+
+
+@dataclass(frozen=True)
 class RoundScore:
     """How the answers of one model to the validation prompts of a domain did."""
 
@@ -197,6 +215,8 @@ class RunFile(_RunFilePart):
     """Whether trainings learn from what sources predict, and not from the texts alone."""
     rounds: RoundsFacts | None = None
     """None where the run has no rounds, or they are not done."""
+    preferences: list[PairCounts] = []
+    """Of the answers that preferences compare, by domain; empty where the run has none, or they are not learned yet."""
     data: DataCounts | None = None
     result: str | None = None
     """Name of the fused model among the evaluated ones."""

@@ -3,11 +3,11 @@
 import json
 
 import pytest
+from huggingface_hub import constants
 from lm_eval.api.instance import Instance
 
 from fusion.data.example import Example
 from fusion.data.prompt_format import PromptFormat
-from fusion.models import loading
 from fusion.models.loading import ModelRef, load_config, load_model, load_tokenizer
 from fusion.report.score_table import markdown, score_table
 from fusion_eval.results import Result
@@ -143,7 +143,7 @@ def test_what_is_no_model_is_refused_before_any_model_is_evaluated(tmp_path, ada
 
 
 def test_a_hub_id_without_a_connection_is_said_to_be_neither_a_folder_nor_in_the_cache(monkeypatch):
-    monkeypatch.setattr(loading.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     for load in (load_config, load_tokenizer, load_model):
         with pytest.raises(ValueError, match="no such folder, it is not in the hub's cache .*HF_HUB_OFFLINE is set"):
             load(ModelRef("org/absent"))

@@ -206,3 +206,13 @@ def test_the_card_explains_the_names_of_its_models_before_it_uses_them(tmp_path)
         line = next(line for line in card.splitlines() if line.startswith(f"- {name}: "))
         assert words in line
         assert card.index(line) < card.index(f"| {name} ")
+
+
+def test_the_card_claims_no_predictions_where_texts_alone_were_learned(tmp_path):
+    run = write_run(tmp_path / "run")
+    assert "trained on text together with the next-token probabilities" in model_card(run, resamples=2)
+    chosen = {"source": "smol", "domain": "sums", "prompts": 9, "answers": 9, "passed": 7, "chosen": 7}
+    change(run, learns_predictions=False, responses=[chosen])
+    card = " ".join(model_card(run, resamples=2).split())
+    assert "know: trained on answers that sources wrote. It is an ordinary Transformers model" in card
+    assert "probabilities that the sources give" not in card

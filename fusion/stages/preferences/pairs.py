@@ -7,13 +7,16 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from fusion.core.text_files import read_object
 from fusion.data.example import Example
 from fusion.responses import PASSES, example_from_json, example_to_json, read_eligibility
 from fusion.runtime import distributed
 from fusion.runtime.artifacts import artifact_key, claim_artifact, fingerprint, mark_complete, write_text
-from fusion.runtime.console import console
+from fusion.runtime.console import show
+from fusion.runtime.run_file import PairCounts
 from fusion.stages.context import CHOSEN, RunContext
 from fusion.stages.encodings import encode_examples
 from fusion.stages.preferences.answers import JudgedAnswer, judged_answers
@@ -61,17 +64,24 @@ def make_pairs(context: PreferenceContext) -> bool:
         pairs = [pair for _, of in _by_prompt(_readable(context, answers)) for pair in _drawn(context, of)]
         counts = _counts(answers, pairs)
         if not pairs:
-            said = ", ".join(f"{each['right']} and {each['wrong']} in {each['domain']}" for each in counts)
+            said = ", ".join(f"{each.right} and {each.wrong} in {each.domain}" for each in counts)
             three = " of the pivot, with a right one of a source," if context.own_answers else ""
             raise ValueError(
                 f"There is no pair of a right and a wrong answer{three} to one prompt that all can read. Right and wrong "
                 f"answers: {said}. {MORE}"
             )
         write_text(folder / "pairs.json", json.dumps(_to_json(pairs)))
-        mark_complete(folder, counts=counts)
-        for each in counts:
-            console.print("  {domain}: {pairs} pairs of {right} right and {wrong} wrong answers".format(**each))
+        mark_complete(folder, counts=[asdict(each) for each in counts])
+        show(
+            f"  {each.domain}: {each.pairs} pairs of {each.right} right and {each.wrong} wrong answers"
+            for each in counts
+        )
     return True
+
+
+def pair_counts(context: PreferenceContext) -> list[PairCounts]:
+    """How many answers and pairs each domain has, once they are chosen."""
+    return [PairCounts(**each) for each in read_object(context.config.folder / "pairs" / "done.json")["counts"]]
 
 
 def refuse_without_pairs(run: RunContext) -> None:
@@ -160,18 +170,36 @@ def _reads(context: PreferenceContext, name: str, example: Example) -> bool:
         return False
 
 
-def _counts(answers: Sequence[JudgedAnswer], pairs: Sequence[Answers]) -> list[dict[str, Any]]:
+def _counts(answers: Sequence[JudgedAnswer], pairs: Sequence[Answers]) -> list[PairCounts]:
     domains = dict.fromkeys(answer.example.domain for answer in answers)
     passed = Counter((answer.example.domain, answer.passed) for answer in answers)
-    chosen = Counter(pair[0].example.domain for pair in pairs)
+    chosen = {each: [pair for pair in pairs if pair[0].example.domain == each] for each in domains}
     return [
-        {"domain": each, "right": passed[each, True], "wrong": passed[each, False], "pairs": chosen[each]}
+        PairCounts(each, passed[each, True], passed[each, False], len(chosen[each]), **_sample(chosen[each]))
         for each in domains
     ]
+
+
+def _sample(pairs: Sequence[Answers]) -> dict[str, str]:
+    """The first pair as the report shows it."""
+    if not pairs:
+        return {}
+    right, wrong, *_ = pairs[0]
+    return {
+        "prompt": right.example.prompt,
+        "chosen": right.example.response,
+        "rejected": wrong.example.response,
+        "chosen_by": _writers(right),
+        "rejected_by": _writers(wrong),
+    }
+
+
+def _writers(answer: JudgedAnswer) -> str:
+    return "+".join(sorted(answer.writers))
 
 
 def _to_json(pairs: Sequence[Answers]) -> dict[str, Any]:
     answers = {answer.example.id: answer for pair in pairs for answer in pair}
     place = {id: number for number, id in enumerate(answers)}
-    lines = [example_to_json(each.example, "+".join(sorted(each.writers))) for each in answers.values()]
+    lines = [example_to_json(each.example, _writers(each)) for each in answers.values()]
     return {"answers": lines, "pairs": [[place[answer.example.id] for answer in pair] for pair in pairs]}

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from fusion.runtime.run_file import PairCounts
 from fusion.stages.context import RunContext
 from fusion.stages.preferences.context import PreferenceContext
 from fusion.stages.preferences.learn import read_answers, refuse_unread
-from fusion.stages.preferences.pairs import make_pairs
+from fusion.stages.preferences.pairs import make_pairs, pair_counts
 from fusion.stages.train import train_one
 
 
-def learn_from_pairs(context: RunContext) -> None:
-    """Pair right answers with wrong ones, let them be read, and train the pivot as it is by then."""
+def learn_from_pairs(context: RunContext) -> list[PairCounts]:
+    """Pair right answers with wrong ones, let them be read, and train the pivot as it is by then; how many pairs there were."""
     last = PreferenceContext.of(context)
     with context.record.stage("preferences: pair") as note:
         note["skipped"] = not make_pairs(last)
@@ -20,3 +21,4 @@ def learn_from_pairs(context: RunContext) -> None:
     refuse_unread(last)
     with context.record.stage("preferences: train") as note:
         note["skipped"] = not train_one(last, "unified", [], [], title="preferences")
+    return pair_counts(last)

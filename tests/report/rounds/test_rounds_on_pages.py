@@ -131,12 +131,14 @@ def test_the_fused_model_is_explained_by_what_was_kept():
     assert "merged into one model, and then 2 rounds" in words(2, "pairwise")
 
 
-def test_what_nobody_read_is_not_said_to_be_read():
+def test_what_nobody_read_is_not_said_to_be_read(tmp_path):
     alone = facts(kept=1).model_copy(update={"sources_read": False})
     run = RunFile(name="a", created="2026-01-02", rounds=alone, result="rounds", learns_predictions=False)
     said = dict(explanations(["rounds"], run))["rounds"]
     assert "on the texts alone, and then one round in which it wrote and learned from that" in said
     assert "sources" not in said
+    card = " ".join(model_card(run_with(tmp_path, alone), resamples=2).split())
+    assert "after that it wrote answers, and learned from how they were judged (2 rounds)." in card
 
 
 def test_of_one_answer_to_each_prompt_there_is_one_share(run):

@@ -16,6 +16,7 @@ from fusion import pipeline
 from fusion.cache import Cache
 from fusion.models.head import Head, hidden_states
 from fusion.models.loading import ModelRef, load_model
+from fusion.report.run_contents import read_run
 from fusion.runtime.artifacts import write_text
 from fusion.stages import train
 from fusion.stages.context import RunContext
@@ -89,6 +90,16 @@ def test_each_pair_is_a_right_and_a_wrong_answer_to_one_prompt(run, last, refere
         assert rejected.prompt_id == chosen.prompt_id
         assert chosen.response == written[who][chosen.prompt_id][0][0]
         assert rejected.response == written[others[who]][chosen.prompt_id][0][0]
+
+
+def test_run_json_counts_the_pairs_and_holds_one_of_each_domain(run, last):
+    found = read_run(run.config.folder).run.preferences
+    pairs = [tuple(last.train_examples[n].response for n in (pair.chosen, pair.rejected)) for pair in last.pairs]
+    assert sum(each.pairs for each in found) == len(pairs)
+    assert {each.domain for each in found} == {"d0", "d1"}
+    for each in found:
+        assert (each.chosen, each.rejected) in pairs
+        assert {each.chosen_by, each.rejected_by} == {"neox", "qwen"}
 
 
 def test_before_the_first_step_nothing_has_moved_and_sources_say_what_their_caches_add_up_to(last):
