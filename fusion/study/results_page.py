@@ -22,6 +22,7 @@ from fusion.runtime.artifacts import write_json, write_text
 from fusion.runtime.console import console
 from fusion.runtime.console_table import ConsoleTable
 from fusion.study.growth import growth, numbered_arms
+from fusion.study.growth_table import growth_tables
 from fusion.study.results import ArmResult, StudyResults
 from fusion_eval.results import MEAN
 from fusion_eval.statistics.intervals import Interval
@@ -60,9 +61,14 @@ def csv_table(rows: Sequence[tuple[str, str, ArmResult]]) -> str:
 
 
 def markdown(results: StudyResults) -> str:
-    """A table of means for each metric, then of each domain's differences, then what was chosen."""
+    """A table of means for each metric, then of each domain's differences, then what was chosen.
+
+    Where arms differ in a number, the tables of domains compare methods at the same number.
+    """
     parts = [*(_means(results, metric) for metric in results.metrics)]
-    if len(results.domains) > 2:
+    if numbered_arms(list(results.by_arm)):
+        parts += [growth_tables(results, metric) for metric in results.metrics]
+    elif len(results.domains) > 2:
         parts += [_by_domain(results, metric) for metric in results.metrics]
     closed = "Closed: the share of the way from there to each domain's best source."
     return "\n\n".join([*parts, f"{caption(results)} {closed}", *_chosen(results)]) + "\n"

@@ -3,7 +3,9 @@
 import pytest
 
 from fusion.study.growth import growth, numbered_arms
+from fusion.study.growth_table import growth_tables
 from fusion.study.results import StudyResults
+from fusion.study.results_page import markdown
 from fusion_eval.results import Result, Sample
 
 
@@ -42,3 +44,17 @@ def test_each_method_is_a_line_through_its_values_and_the_original_models_are_le
     levels = {each.get_label(): each.get_ydata()[0] for each in domain_a.lines if each.get_label()[0] != "_"}
     assert levels == {"pivot, untouched": 0, "best source": 90}
     assert [axes.get_title(loc="left") for axes in figure.axes] == [f"{d}: exact match %" for d in ("a", "b", "mean")]
+
+
+def test_methods_are_compared_at_the_same_number():
+    arms = {"text_100": 3, "text_10": 1, "logits_10": 1, "logits_100": 10, "logits_1000": 9}
+    results = StudyResults(
+        "text_10", {}, {arm: [result(arm, right)] for arm, right in arms.items()}, [result("pivot", 0)]
+    )
+    lines = growth_tables(results, "exact_match").splitlines()
+    assert lines[0] == "| a: exact match % | text | logits (minus text, 95%) |"
+    assert lines[2].startswith("| 10 | 10.0 | 10.0 (+0.0, ")
+    assert lines[3].startswith("| 100 | 30.0 | 100.0 (+70.0★, ")
+    assert lines[4] == "| 1,000 | – | 90.0 |"
+    assert lines[12].startswith("| mean: exact match %")
+    assert growth_tables(results, "exact_match") in markdown(results)
