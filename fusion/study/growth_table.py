@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from fusion.core.markdown import plain
 from fusion.study.growth import numbered_arms
 from fusion.study.results import StudyResults
 from fusion_eval.results import MEAN
-from fusion_eval.statistics.comparison import Scores, compare, summarise
+from fusion_eval.statistics.comparison import Scores, compare
 from fusion_eval.statistics.metrics import METRICS
 
 
-def growth_tables(results: StudyResults, metric: str) -> str:
-    """A table for each domain, the mean last: values, and in brackets less those of the baseline's method at that number.
+def growth_tables(results: StudyResults) -> str:
+    """A table for each metric and domain, the mean last: values, and in brackets less the baseline's method at that number.
 
     For results whose arms are `numbered_arms`.
     """
     methods = numbered_arms(list(results.by_arm))
     first = next(method for method, by_number in methods.items() if results.baseline in by_number.values())
     order = [first, *(method for method in methods if method != first)]
-    numbers = sorted({number for by_number in methods.values() for number in by_number})
-    scores = {arm: summarise(runs) for arm, runs in results.by_arm.items()}
     differences = {
         arm: compare(results.by_arm[arm], results.by_arm[methods[first][number]])
         for method in order[1:]
@@ -27,29 +27,40 @@ def growth_tables(results: StudyResults, metric: str) -> str:
         if number in methods[first]
     }
     domains = [domain for domain in results.domains if domain != MEAN or len(results.domains) > 2]
-    tables = []
-    for domain in domains:
-        heads = [first, *(f"{plain(method)} (minus {plain(first)}, 95%)" for method in order[1:])]
-        lines = [
-            f"| {plain(domain)}: {METRICS[metric].label} | {' | '.join(heads)} |",
-            f"| ---: |{' ---: |' * len(heads)}",
-        ]
-        for number in numbers:
-            arms = [methods[method].get(number) for method in order]
-            cells = ["–" if arm is None else _cell(scores[arm], differences.get(arm), domain, metric) for arm in arms]
-            lines.append(f"| {number:,} | {' | '.join(cells)} |")
-        tables.append("\n".join(lines))
+    columns = {method: methods[method] for method in order}
+    tables = [_table(results, metric, domain, columns, differences) for metric in results.metrics for domain in domains]
     said = f"In brackets: less {plain(first)} at the same number. ★ better, ▼ worse: the interval excludes 0."
     return "\n\n".join([*tables, said])
 
 
-def _cell(scores: Scores, differences: Scores | None, domain: str, metric: str) -> str:
-    if (value := scores.get(domain, {}).get(metric)) is None:
-        return "–"
-    shown = METRICS[metric].show(value.value)
-    if differences is None:
-        return shown
-    found = differences[domain][metric]
+def _table(
+    results: StudyResults,
+    metric: str,
+    domain: str,
+    columns: Mapping[str, Mapping[int, str]],
+    differences: Mapping[str, Scores],
+) -> str:
+    first, *others = map(plain, columns)
+    heads = [first, *(f"{method} (minus {first}, 95%)" for method in others)]
+    lines = [
+        f"| {plain(domain)}: {METRICS[metric].label} | {' | '.join(heads)} |",
+        f"| ---: |{' ---: |' * len(heads)}",
+    ]
+    values = {row.name: METRICS[metric].show(row.value.value) for row in results.rows(metric, domain)}
+    for number in sorted({number for arms in columns.values() for number in arms}):
+        arms = [by_number.get(number) for by_number in columns.values()]
+        cells = [
+            "–" if arm not in values else values[arm] + _difference(differences.get(arm), domain, metric)
+            for arm in arms
+        ]
+        lines.append(f"| {number:,} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _difference(scores: Scores | None, domain: str, metric: str) -> str:
+    """The difference with mark and interval in brackets; nothing for the baseline's method, or where it lacks the number."""
+    if scores is None or (found := scores.get(domain, {}).get(metric)) is None:
+        return ""
     mark = "" if not found.excludes(0) else "★" if METRICS[metric].better(found.value) else "▼"
     ends = " to ".join(map(METRICS[metric].show_signed, (found.low, found.high)))
-    return f"{shown} ({METRICS[metric].show_signed(found.value)}{mark}, {ends})"
+    return f" ({METRICS[metric].show_signed(found.value)}{mark}, {ends})"

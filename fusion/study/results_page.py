@@ -67,7 +67,7 @@ def markdown(results: StudyResults) -> str:
     """
     parts = [*(_means(results, metric) for metric in results.metrics)]
     if numbered_arms(list(results.by_arm)):
-        parts += [growth_tables(results, metric) for metric in results.metrics]
+        parts.append(growth_tables(results))
     elif len(results.domains) > 2:
         parts += [_by_domain(results, metric) for metric in results.metrics]
     closed = "Closed: the share of the way from there to each domain's best source."

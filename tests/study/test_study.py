@@ -90,9 +90,7 @@ def test_several_processes_come_to_the_same_and_say_how_far_they_are(results, fo
     both = run(study(folder, **small), jobs=2)
     nats = {arm: [item.nll for item in found[0].samples] for arm, found in results.by_arm.items()}
     assert {arm: [item.nll for item in found[0].samples] for arm, found in both.by_arm.items()} == nats
-    assert any(
-        re.search("plain, learning_rate 0.01: tokens of .*; kl, learning_rate 0.01: ", note) for note in notes
-    ), notes
+    assert any(re.search("plain, learning_rate 0.01: .*; kl, learning_rate 0.01: ", note) for note in notes), notes
     assert notes[-1] == ""
 
 

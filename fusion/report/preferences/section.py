@@ -52,7 +52,8 @@ def learned_terms(log: Log) -> list[LearnedTerm]:
     """Return each term's numbers at the end of the training; none where the log has no term of preferences."""
     steps = [entry for entry in log if "loss" in entry]
     last = steps[-max(1, len(steps) // 10) :]
-    names = dict.fromkeys(key.removesuffix("/margins") for entry in last for key in entry if key.endswith("/margins"))
+    known = {key: None for entry in last for key, value in entry.items() if value is not None}
+    names = [key.removesuffix("/margins") for key in known if key.endswith("/margins")]
     return [LearnedTerm(name, *(_mean(last, f"{name}/{part}") for part in PARTS)) for name in names]
 
 

@@ -47,6 +47,7 @@ def test_the_end_is_the_mean_of_the_last_tenth_of_the_steps():
     assert learned_terms(steps(*range(20))) == [LearnedTerm("dpo", -1.0, -19.5, 18.5, 0.9)]
     assert learned_terms(steps(0.0, 3.0)) == [LearnedTerm("dpo", -1.0, -4.0, 3.0, 0.9)]
     assert learned_terms([{"step": 1, "loss": 0.5}]) == learned_terms([]) == []
+    assert learned_terms([dict.fromkeys(("loss", "dpo/margins", "dpo/chosen"))]) == []  # a step that was skipped
 
 
 def test_the_page_counts_the_pairs_and_shows_the_first_of_each_domain_that_has_one(run):
