@@ -22,7 +22,8 @@ Every public name of `import fusion`, made from docstrings by `python -m fusion.
 for, with snippets, is in [Fusion from Python](python.md); what a word means, in the [glossary](glossary.md).
 """
 SECTION = re.compile(r"^(Args|Returns|Raises):$")
-DECORATORS = ("property", "classmethod", "staticmethod")
+DECORATORS = {name: name for name in ("property", "classmethod", "staticmethod")} | {"cached_property": "property"}
+"""As in the source -> as on the page."""
 ENTRY = re.compile(r"^    (\w+): (.*)$")
 
 
@@ -87,7 +88,7 @@ def _call(node: ast.stmt, source: str) -> str:
     if not isinstance(node, ast.FunctionDef):
         return " ".join(ast.unparse(node).split())
     lines = source.splitlines()[node.lineno - 1 : node.body[0].lineno - 1]
-    decorators = [f"@{name}" for name in map(ast.unparse, node.decorator_list) if name in DECORATORS]
+    decorators = [f"@{DECORATORS[name]}" for name in map(ast.unparse, node.decorator_list) if name in DECORATORS]
     return "\n".join([*decorators, textwrap.dedent("\n".join(lines)).strip() + " ..."])
 
 

@@ -7,7 +7,8 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from fusion.data.prompt_format import Message
@@ -36,21 +37,24 @@ class Example:
     columns: Mapping[str, Any] = field(default_factory=dict)
     """Further columns of its row, as JSON has their values, for a check of generated responses that names them."""
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Hash of the content: equal prompt, response and template, equal id, wherever the example came from.
 
         The domain is a label and does not count. Nor does `look_ahead`: the pivot's rows do not depend on it, and a source's
         cache has it in its key.
         """
-        parts = [self.messages, self.response, self.template, *([self.tools] if self.tools else [])]
-        content = json.dumps(parts, ensure_ascii=False)
-        return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:24]
+        return self._hash_with(self.response)
 
-    @property
+    @cached_property
     def prompt_id(self) -> str:
         """Hash of the prompt: equal for all responses to one prompt."""
-        return replace(self, response="").id
+        return self._hash_with("")
+
+    def _hash_with(self, response: str) -> str:
+        parts = [self.messages, response, self.template, *([self.tools] if self.tools else [])]
+        content = json.dumps(parts, ensure_ascii=False)
+        return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:24]
 
     @property
     def prompt(self) -> str:

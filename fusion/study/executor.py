@@ -5,14 +5,15 @@ What runs do is told by themselves: in this process through a callback, in other
 
 from __future__ import annotations
 
+import heapq
 import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.context import SpawnContext
 from multiprocessing.queues import SimpleQueue
 
@@ -26,8 +27,6 @@ from fusion_eval.results import MEAN, Result
 from fusion_eval.statistics.comparison import summarise
 from fusion_eval.statistics.metrics import METRICS
 
-NamedRun = tuple[str, Config]
-"""A label for the progress line, and the configuration of the run."""
 Note = tuple[str, str]
 """Label of a run and what it does now; "" when it is done."""
 
@@ -45,27 +44,57 @@ def measure(config: Config, listener: Callable[[str], None] = lambda _: None) ->
     return Result.load(result)
 
 
+@dataclass(order=True)
+class Task:
+    """A run that waits, and who is told its result."""
+
+    order: tuple[int, ...]
+    """What is smaller begins earlier."""
+    label: str = field(compare=False)
+    """For the progress line."""
+    config: Config = field(compare=False)
+    then: Callable[[Result], None] = field(compare=False)
+    """Called in this process with the result of the fused model; it may submit further tasks."""
+
+
 @dataclass
 class RunExecutor:
     """Measures runs, `jobs` at a time, and prints a line for each: its result. `lines` says how long the rest will take."""
 
     lines: ProgressLines
     jobs: int = 1
+    _waiting: list[Task] = field(default_factory=list)
 
-    def measure(self, named_runs: Sequence[NamedRun]) -> list[Result]:
-        """Make and measure the runs, several at a time, and return their results in the order of the runs."""
-        if self.jobs == 1:
-            return [self._report_progress(label, *_timed(config, self.note_of(label))) for label, config in named_runs]
-        found: dict[int, Result] = {}
+    def submit(self, task: Task) -> None:
+        """Let a run wait for its turn; `drain` makes it."""
+        heapq.heappush(self._waiting, task)
+
+    def drain(self) -> None:
+        """Make and measure the runs that wait, and those that these bring, until none is left."""
+        if self.jobs > 1:
+            self._drain_in_processes()
+        while self._waiting:
+            task = heapq.heappop(self._waiting)
+            self._finish(task, *_timed(task.config, self.note_of(task.label)))
+
+    def _drain_in_processes(self) -> None:
+        running: dict[Future[tuple[Result, float]], Task] = {}
+        with self._pool() as pool:
+            while self._waiting or running:
+                while self._waiting and len(running) < self.jobs:
+                    task = heapq.heappop(self._waiting)
+                    running[pool.submit(_timed_in_worker, task.label, task.config)] = task
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    self._finish(running.pop(future), *future.result())
+
+    @contextmanager
+    def _pool(self) -> Iterator[ProcessPoolExecutor]:
         spawn = multiprocessing.get_context("spawn")
         with (
             self._followed_notes(spawn) as notes,
             ProcessPoolExecutor(self.jobs, spawn, initializer=_begin_worker, initargs=(self.jobs, notes)) as pool,
         ):
-            waiting = {pool.submit(_timed_in_worker, *run): number for number, run in enumerate(named_runs)}
-            for future in as_completed(waiting):
-                found[waiting[future]] = self._report_progress(named_runs[waiting[future]][0], *future.result())
-        return [found[number] for number in range(len(named_runs))]
+            yield pool
 
     def note_of(self, label: str) -> Callable[[str], None]:
         """What is told how far a run is, and puts it behind the progress line."""
@@ -91,11 +120,11 @@ class RunExecutor:
             now = [f"{each}: {words}" for each, words in doing.items() if words]
             self.lines.note = f"now {'; '.join(now)}" if now else ""
 
-    def _report_progress(self, label: str, result: Result, seconds: float) -> Result:
+    def _finish(self, task: Task, result: Result, seconds: float) -> None:
         self.lines.advance(1)
         took = time_in_words(seconds)
-        show([f"  {self.lines.done}/{self.lines.total}  {label}: {_numbers(result)}  ({took})"])
-        return result
+        show([f"  {self.lines.done}/{self.lines.total}  {task.label}: {_numbers(result)}  ({took})"])
+        task.then(result)
 
 
 class _Worker:

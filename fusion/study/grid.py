@@ -67,7 +67,7 @@ class StudyGrid:
             for setting in settings:
                 self.run(arm, setting, self.study.seeds[0])
         trials = sum(map(len, efforts)) * len(tuning.seeds) if tuning else 0
-        return trials + len(self.study.arms) * len(self.study.seeds)
+        return 1 + trials + len(self.study.arms) * len(self.study.seeds)  # 1: the original models
 
     def _config(self, arm: str, setting: Setting, name: str, changes: dict[str, Any]) -> Config:
         changed = dict(self.study.arms[arm])

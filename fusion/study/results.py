@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from fusion.study.tuning import TriedSettings
 from fusion_eval.results import MEAN, Result
 from fusion_eval.statistics.comparison import Scores, compare, summarise
 from fusion_eval.statistics.gap import gap_closed
@@ -42,6 +43,8 @@ class StudyResults:
     """Arm -> results, one for each seed, in the order of the seeds."""
     original_models: list[Result]
     """Results of the models that no arm trains: the pivot first, then the sources."""
+    tried: dict[str, TriedSettings] = field(default_factory=dict)
+    """Arm -> what it chose among; empty in a study without tuning."""
 
     @property
     def metrics(self) -> list[str]:

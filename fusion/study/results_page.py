@@ -24,6 +24,7 @@ from fusion.runtime.console_table import ConsoleTable
 from fusion.study.growth import growth, numbered_arms
 from fusion.study.growth_table import growth_tables
 from fusion.study.results import ArmResult, StudyResults
+from fusion.study.tuning import tuning_table
 from fusion_eval.results import MEAN
 from fusion_eval.statistics.intervals import Interval
 from fusion_eval.statistics.metrics import METRICS
@@ -31,16 +32,21 @@ from fusion_eval.statistics.metrics import METRICS
 MARKS = {None: "", True: "★", False: "▼"}
 
 
-def write_results(results: StudyResults, folder: Path, name: str) -> None:
-    """Print the means, and write everything into the study's folder."""
+def show_results(results: StudyResults, folder: Path) -> None:
+    """Print the means, and where everything is written."""
     for metric in results.metrics:
         console.print(_table(results.rows(metric), metric))
+    console.print(f"{folder / 'results.md'}, with figures and results.csv in the same folder.")
+
+
+def write_results(results: StudyResults, folder: Path, so_far: str = "") -> None:
+    """Write everything into the study's folder; `so_far` says on top of the page what is still missing."""
+    for metric in results.metrics:
         (folder / f"{metric}.png").write_bytes(_figure(results, metric))
     rows = [(m, d, row) for m in results.metrics for d in results.domains for row in results.rows(m, d)]
     write_json(folder / "results.json", [{"metric": m, "domain": d} | asdict(row) for m, d, row in rows])
     write_text(folder / "results.csv", csv_table(rows))
-    write_text(folder / "results.md", markdown(results))
-    console.print(f"{folder / 'results.md'}, with figures and results.csv in the same folder.")
+    write_text(folder / "results.md", "\n\n".join([*([so_far] if so_far else []), markdown(results)]))
 
 
 def csv_table(rows: Sequence[tuple[str, str, ArmResult]]) -> str:
@@ -61,7 +67,7 @@ def csv_table(rows: Sequence[tuple[str, str, ArmResult]]) -> str:
 
 
 def markdown(results: StudyResults) -> str:
-    """A table of means for each metric, then of each domain's differences, then what was chosen.
+    """A table of means for each metric, then of each domain's differences, then what was tried and chosen.
 
     Where arms differ in a number, the tables of domains compare methods at the same number.
     """
@@ -71,7 +77,7 @@ def markdown(results: StudyResults) -> str:
     elif len(results.domains) > 2:
         parts += [_by_domain(results, metric) for metric in results.metrics]
     closed = "Closed: the share of the way from there to each domain's best source."
-    return "\n\n".join([*parts, f"{caption(results)} {closed}", *_chosen(results)]) + "\n"
+    return "\n\n".join([*parts, f"{caption(results)} {closed}", *_tuning(results)]) + "\n"
 
 
 def summary(results: StudyResults) -> str:
@@ -205,6 +211,11 @@ def _one(row: ArmResult | None, metric: str) -> str:
         return "–"
     value, difference, ends, _ = _cells(row, metric)
     return f"{value} ({difference}, {ends})" if difference else value
+
+
+def _tuning(results: StudyResults) -> Iterator[str]:
+    if results.tried:
+        yield tuning_table(results.tried)
 
 
 def _chosen(results: StudyResults) -> Iterator[str]:

@@ -2,29 +2,31 @@
 
     tune       each arm chooses among its settings, on data that no result is measured on
     measure    each arm from every seed, on the held-out data; the pivot and the sources once
-    write      table, figure, results.json and results.md in the study's folder
+    write      table, figure, results.json and results.md in the study's folder, of what is there so far
 
+All arms are measured from the first seed before any is from the second, so that a study that is stopped has something to show.
 Every run is an ordinary one in runs/<study>/<arm>/, and may be looked at, reported and resumed like any other. What is done is
 not done again; what runs have in common is made once (runs/<study>/store).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import partial
 
 from rich.console import Console
 
+from fusion.config import Config
 from fusion.runtime.console import console
 from fusion.runtime.locks import exclusive
 from fusion.runtime.progress_lines import ProgressLines
 from fusion.stages.context import RunContext
-from fusion.study.executor import RunExecutor, measure
+from fusion.study.executor import RunExecutor, Task
 from fusion.study.grid import Setting, StudyGrid
 from fusion.study.results import StudyResults
-from fusion.study.results_page import write_results
-from fusion_eval.results import MEAN, Result
-from fusion_eval.statistics.comparison import summarise
-from fusion_eval.statistics.metrics import METRICS
+from fusion.study.results_page import show_results, write_results
+from fusion.study.tuning import TriedSettings, words
+from fusion_eval.results import Result
 
 
 def run(grid: StudyGrid, jobs: int = 1) -> StudyResults:
@@ -41,20 +43,13 @@ def run(grid: StudyGrid, jobs: int = 1) -> StudyResults:
 
 def _run(grid: StudyGrid, jobs: int, total: int) -> StudyResults:
     console.print(f"[bold]{grid.study.name}[/]: {len(grid.study.arms)} arms, {total} runs, in {grid.folder}")
-    seeds, arms = grid.study.seeds, grid.study.arms
     # a console of its own, which is not silent while a run is
     with ProgressLines(grid.study.name, total, "runs", console=Console()) as lines:
-        executor = RunExecutor(lines, jobs)
-        chosen = tune(grid, executor)
-        original = measure_original_models(grid, executor)  # also fills the caches that most arms share
-        found = executor.measure(
-            [(f"{arm}, seed {seed}", grid.run(arm, chosen[arm], seed)) for seed in seeds for arm in arms]
-        )
+        found = _Found(grid, RunExecutor(lines, jobs))
+        found.begin()
         lines.note = ""
-    # the runs went round the arms, seed by seed
-    by_arm = {arm: found[index :: len(arms)] for index, arm in enumerate(arms)}
-    results = StudyResults(grid.study.baseline, chosen, by_arm, original)
-    write_results(results, grid.folder, grid.study.name)
+    results = found.results(len(grid.study.seeds))
+    show_results(results, grid.folder)
     return results
 
 
@@ -72,39 +67,95 @@ def refuse_shared_examples(grid: StudyGrid) -> None:
         )
 
 
-def tune(grid: StudyGrid, executor: RunExecutor) -> dict[str, Setting]:
-    """Return for each arm, by its name, the setting whose trainings do best on the validation data; the first of equals."""
-    tuning = grid.study.tuning
-    if tuning is None:
-        return {arm: {} for arm in grid.study.arms}
-    tried = [(arm, setting) for arm in grid.study.arms for setting in grid.settings(arm)]
-    trials = [
-        (f"{arm}, {_words(setting)}", grid.trial(arm, setting, seed)) for arm, setting in tried for seed in tuning.seeds
-    ]
-    found, each = executor.measure(trials), len(tuning.seeds)
-    scores = [_score(found[n * each : (n + 1) * each], tuning.metric) for n in range(len(tried))]
-    best: dict[str, tuple[float, Setting]] = {}
-    for (arm, setting), score in zip(tried, scores, strict=True):
-        if arm not in best or score < best[arm][0]:
-            best[arm] = score, setting
-    return {arm: setting for arm, (_, setting) in best.items()}
+class _Found:
+    """What a study has found so far; each result decides what runs next.
 
+    Raises ValueError where the metric that is to decide was not measured.
+    """
 
-def _score(found: Sequence[Result], name: str) -> float:
-    """The mean over domains and runs, such that less is better. Raises ValueError where it was not measured."""
-    mean = summarise(found, resamples=2)[MEAN]
-    if name not in mean:
-        raise ValueError(f"tuning.metric is {name}, which tuning.heldout does not measure; it knows {', '.join(mean)}.")
-    return mean[name].value if METRICS[name].lower_is_better else -mean[name].value
+    def __init__(self, grid: StudyGrid, executor: RunExecutor) -> None:
+        self._grid, self._executor, self._tuning = grid, executor, grid.study.tuning
+        # the baseline first: the others are compared with it
+        self._arms = sorted(grid.study.arms, key=lambda arm: arm != grid.study.baseline)
+        self._tried: dict[str, TriedSettings] = {}
+        self._chosen: dict[str, Setting] = {}
+        self._by_arm: dict[str, dict[int, Result]] = {arm: {} for arm in grid.study.arms}
+        self._original: list[Result] = []
+        self._written: tuple[int, list[str]] = 0, []
+        """Seeds and arms of the results that were written last."""
 
+    def begin(self) -> None:
+        """Run everything."""
+        # first, since it fills the caches that most arms share
+        self._submit((-1,), "pivot and sources", self._grid.original_models(), self._add_original)
+        for place, arm in enumerate(self._arms):
+            if self._tuning is None:
+                self._choose(arm, {})
+            else:
+                self._try_settings(arm, place)
+        self._executor.drain()
 
-def measure_original_models(grid: StudyGrid, executor: RunExecutor) -> list[Result]:
-    """Results of the pivot, then of every source that can be run, before any training."""
-    config = grid.original_models()
-    measure(config, executor.note_of("pivot and sources"))
-    files = [config.folder / "eval" / name / "heldout.json" for name in ("pivot", *(s.name for s in config.sources))]
-    return [Result.load(file) for file in files if file.exists()]
+    def results(self, seeds: int) -> StudyResults:
+        """Results of the arms that have been measured from the first `seeds` seeds."""
+        complete = self._measured_from(seeds)
+        return StudyResults(
+            self._grid.study.baseline,
+            {arm: self._chosen[arm] for arm in complete},
+            {arm: [self._by_arm[arm][seed] for seed in self._grid.study.seeds[:seeds]] for arm in complete},
+            self._original,
+            {arm: self._tried[arm] for arm in complete if arm in self._tried},
+        )
 
+    def _measured_from(self, seeds: int) -> list[str]:
+        first = set(self._grid.study.seeds[:seeds])
+        return [arm for arm, found in self._by_arm.items() if found.keys() >= first]
 
-def _words(setting: Setting) -> str:
-    return ", ".join(f"{place.rsplit('.', 1)[-1]} {value}" for place, value in setting.items())
+    def _submit(self, order: tuple[int, ...], label: str, config: Config, then: Callable[[Result], None]) -> None:
+        self._executor.submit(Task(order, label, config, then))
+
+    def _try_settings(self, arm: str, place: int) -> None:
+        assert self._tuning is not None
+        settings, seeds = self._grid.settings(arm), self._tuning.seeds
+        self._tried[arm] = TriedSettings(settings, self._tuning.metric, len(seeds))
+        for number, setting in enumerate(settings):
+            for seed in seeds:
+                order = (0, place, 0, number, seed)
+                label = f"{arm}, {words(setting)}"
+                self._submit(order, label, self._grid.trial(arm, setting, seed), partial(self._add_trial, arm, number))
+
+    def _add_trial(self, arm: str, number: int, result: Result) -> None:
+        tried = self._tried[arm]
+        tried.add(number, result)
+        if tried.complete:
+            self._choose(arm, tried.settings[tried.best()])
+
+    def _choose(self, arm: str, setting: Setting) -> None:
+        self._chosen[arm] = setting
+        for turn, seed in enumerate(self._grid.study.seeds):
+            order, label = (turn, self._arms.index(arm), 1), f"{arm}, seed {seed}"
+            self._submit(order, label, self._grid.run(arm, setting, seed), partial(self._add_result, arm, seed))
+
+    def _add_result(self, arm: str, seed: int, result: Result) -> None:
+        self._by_arm[arm][seed] = result
+        self._write()
+
+    def _add_original(self, _: Result) -> None:
+        """Take the results of the pivot and of every source that can be run, before any training."""
+        config = self._grid.original_models()
+        files = [
+            config.folder / "eval" / name / "heldout.json" for name in ("pivot", *(s.name for s in config.sources))
+        ]
+        self._original = [Result.load(file) for file in files if file.exists()]
+        self._write()
+
+    def _write(self) -> None:
+        """Write what there is: after each arm's first seed, then whenever all arms have one seed more."""
+        every, arms = self._grid.study.seeds, self._by_arm
+        seeds = max([n for n in range(1, len(every) + 1) if len(self._measured_from(n)) == len(arms)], default=1)
+        measured = self._measured_from(seeds)
+        if not self._original or self._grid.study.baseline not in measured or (seeds, measured) == self._written:
+            return
+        self._written = seeds, measured
+        finished = (len(measured), seeds) == (len(arms), len(every))
+        so_far = "" if finished else f"So far: {len(measured)} of {len(arms)} arms, {seeds} of {len(every)} seeds."
+        write_results(self.results(seeds), self._grid.folder, so_far)

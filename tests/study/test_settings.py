@@ -102,7 +102,7 @@ def test_no_override_takes_a_run_out_of_the_studys_folder():
 def test_a_study_without_tuning_has_one_empty_setting_and_no_trial(tmp_path):
     grid = StudyGrid(study())
     assert grid.settings("kl") == [{}]
-    assert grid.check() == 6
+    assert grid.check() == 1 + 6
     with pytest.raises(ValueError, match="s has no tuning"):
         grid.trial("kl", {}, 0)
 

@@ -128,7 +128,10 @@ def test_the_folder_holds_tables_numbers_and_figures(results, folder):
     assert {entry["name"] for entry in found} == {"pivot", "neox", "qwen", "plain", "kl"}
     text = (place / "results.md").read_text()
     assert "2 seeds, 6 held-out examples" in text
-    assert 'kl: {"training.learning_rate": 0.01}' in text
+    assert re.search(
+        r"\| kl \| learning\\_rate 1e-06: [\d.]+; \*\*learning\\_rate 0.01: [\d.]+\*\* \| learning\\_rate \|", text
+    )
+    assert "one beyond it may be better" in text
 
 
 def test_pandas_reads_the_table_as_one_line_for_each_metric_domain_and_arm(results, folder):
@@ -173,5 +176,36 @@ def test_a_metric_that_is_not_measured_cannot_decide(folder):
 def test_a_study_says_a_line_for_each_run_and_at_the_end_how_long_it_took(results, folder, capsys):
     run(study(folder))
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
-    assert [line.split()[0] for line in lines if "/" in line.split()[0]] == [f"{n}/8" for n in range(1, 9)]
-    assert any(line.startswith("  s: 8 of 8 runs, in ") for line in lines)
+    assert [line.split()[0] for line in lines if "/" in line.split()[0]] == [f"{n}/9" for n in range(1, 10)]
+    assert any(line.startswith("  s: 9 of 9 runs, in ") for line in lines)
+
+
+def test_each_arm_has_a_result_of_the_first_seed_before_any_has_one_of_the_second(results, folder, capsys):
+    run(study(folder, baseline="kl"))
+    labels = re.findall(r"^  \d/9  (.*?): ", capsys.readouterr().out, re.MULTILINE)
+    rates = [f"learning_rate {rate}" for rate in ("1e-06", "0.01")]
+    kl, plain = ([*(f"{arm}, {rate}" for rate in rates), f"{arm}, seed 0"] for arm in ("kl", "plain"))
+    assert labels == ["pivot and sources", *kl, *plain, "kl, seed 1", "plain, seed 1"]
+
+
+@pytest.mark.parametrize(
+    ("last", "said"), [("plain, seed 0", "1 of 2 arms, 1 of 2 seeds"), ("plain, seed 1", "2 of 2 arms, 1 of 2 seeds")]
+)
+def test_a_study_that_is_stopped_has_written_what_it_found(results, folder, monkeypatch, last, said):
+    done = executor.RunExecutor._finish
+
+    def stop_behind(self, task, result, seconds):
+        done(self, task, result, seconds)
+        if task.label == last:
+            raise KeyboardInterrupt
+
+    page = folder / "runs/s/results.md"
+    monkeypatch.setattr(executor.RunExecutor, "_finish", stop_behind)
+    with pytest.raises(KeyboardInterrupt):
+        run(study(folder))
+    assert page.read_text().startswith(f"So far: {said}.\n\n| arm |")
+    assert ("| kl |" in page.read_text()) == (said[0] == "2")
+    monkeypatch.undo()
+    run(study(folder))
+    assert page.read_text().startswith("| arm |")
+    assert "| kl |" in page.read_text()

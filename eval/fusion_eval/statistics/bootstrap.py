@@ -151,8 +151,17 @@ def resampled_sums(columns: NDArray[np.float64], seed: int, resamples: int, *, s
     n = summed.shape[-1]
     rng = np.random.default_rng([seed, zlib.crc32(stream.encode())])
     flat, step = summed.reshape(-1, n), max(1, _INDICES_IN_MEMORY // n)
-    drawn = (rng.integers(n, size=(min(step, resamples - start), n)) for start in range(0, resamples, step))
-    return np.concatenate([flat[:, chosen].sum(-1).T for chosen in drawn]).reshape(resamples, *summed.shape[:-1])
+    counts = (_draw_counts(rng, n, min(step, resamples - start)) for start in range(0, resamples, step))
+    # one product a part: equal parts get equal sums to the last digit, so two equal models differ by exactly 0
+    return np.concatenate([np.stack([each @ part for part in flat], -1) for each in counts]).reshape(
+        resamples, *summed.shape[:-1]
+    )
+
+
+def _draw_counts(rng: np.random.Generator, n: int, resamples: int) -> NDArray[np.float64]:
+    """How often each of n examples is drawn in each of so many draws of n with replacement, [resamples, n]."""
+    drawn = rng.integers(n, size=(resamples, n)) + n * np.arange(resamples)[:, None]
+    return np.bincount(drawn.ravel(), minlength=resamples * n).reshape(resamples, n).astype(np.float64)
 
 
 def mean_of_estimates(estimates: Sequence[Estimate]) -> Estimate:

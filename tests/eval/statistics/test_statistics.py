@@ -7,6 +7,7 @@ import pytest
 import scipy.stats
 
 from fusion_eval.results import Sample
+from fusion_eval.statistics.bootstrap import resampled_sums
 from fusion_eval.statistics.comparison import (
     by_subset,
     compare,
@@ -86,7 +87,8 @@ def test_memory_is_bounded_without_changing_the_numbers(monkeypatch):
     values = np.random.default_rng(8).random(50)
     whole = mean_interval(values)
     monkeypatch.setattr("fusion_eval.statistics.bootstrap._INDICES_IN_MEMORY", 1000)
-    assert mean_interval(values) == whole
+    found = mean_interval(values)
+    assert (found.low, found.value, found.high) == pytest.approx((whole.low, whole.value, whole.high), rel=1e-12)
 
 
 def test_bits_per_byte_is_all_nats_over_all_bytes_in_bits():
@@ -188,6 +190,15 @@ def test_a_model_compared_with_itself_differs_by_nothing():
     a = result("a", some_samples(1))
     assert compare(a, a)["mean"]["bits_per_byte"] == Interval(0.0, 0.0, 0.0, 30)
     assert compare(a, a)["mean"]["exact_match"].value == 0.0
+
+
+@pytest.mark.parametrize("n", [2, 3, 127, 1001])
+def test_equal_columns_differ_by_exactly_nothing_in_every_draw(n):
+    parts = np.random.default_rng(n).gamma(2.0, size=(7, n))
+    drawn = resampled_sums(np.stack([parts, parts.copy()]), 3, 500)
+    assert np.array_equal(drawn[:, 0], drawn[:, 1])
+    chosen = np.random.default_rng([3, 0]).integers(n, size=(500, n))
+    assert np.allclose(drawn[:, 0], parts[:, chosen].sum(-1).T, rtol=1e-12, atol=0)
 
 
 def test_a_metric_that_only_one_model_has_is_not_compared():
