@@ -135,7 +135,8 @@ def helping_table(rows: Iterable[Any]) -> ConsoleTable:
 
 HELPING_CAPTION = (
     "gold: mean log-probability of the text that is learned from, in nats per byte, nearer 0 is better; a source finds likely "
-    "what it wrote itself. difference: source less pivot. match: share of the pivot's rows that meet a row of the source."
+    "what it wrote itself. difference: source less pivot. match: share of the pivot's rows that meet a row of the source. "
+    "weight: how much the source counts where they meet, mean over these rows and the training; 0 is not at all."
 )
 
 

@@ -169,6 +169,8 @@ class DataCounts(_RunFilePart):
     """Number of examples in each domain, for training, held out and for validation."""
 
     train: dict[str, int] = {}
+    fine_tuned: dict[str, int] = {}
+    """Those that plain fine-tuning learns from, where these are others."""
     heldout: dict[str, int] = {}
     validation: dict[str, int] = {}
     sets: list[DataSetFacts] = []

@@ -32,6 +32,7 @@ def lineage(context: RunContext) -> dict[str, Any]:
         "models": {name: _model(context, name) for name in context.models},
         "data": {
             "train": easiest_counts(context.train_examples, config.data.easiest_fraction or 1.0),
+            "fine_tuned": _fine_tuned(context),
             "heldout": count_by_domain(context.heldout_examples),
             "validation": count_by_domain(context.validation_examples),
             "sets": data_facts(context),
@@ -57,6 +58,13 @@ def same_models(context: RunContext) -> list[str]:
                 f"Source {source.name} is the same model as {before}, read alike: it teaches nothing that {before} does not."
             )
     return found
+
+
+def _fine_tuned(context: RunContext) -> dict[str, int]:
+    """Examples of plain fine-tuning by domain; none where it learns from those of the run, or where there is none."""
+    plain = context.baseline_context
+    others = context.config.baseline and plain.data is not context.data
+    return count_by_domain(plain.train_examples) if others else {}
 
 
 def _model(context: RunContext, name: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.context import SpawnContext
 from multiprocessing.queues import SimpleQueue
+from pathlib import Path
 
 import torch
 
@@ -36,12 +37,20 @@ def measure(config: Config, listener: Callable[[str], None] = lambda _: None) ->
 
     Nothing is printed: `listener` is told how far it is.
     """
-    result, used = config.folder / "eval" / config.fused / "heldout.json", config.folder / "config.yaml"
-    done = result.exists() and used.exists() and used.read_text() == loading.dump(config)
-    if not done:
+    if not is_measured(config):
         with silence(listener):
             pipeline.run(config, until="evaluate")
-    return Result.load(result)
+    return Result.load(_result_file(config))
+
+
+def is_measured(config: Config) -> bool:
+    """Whether the result of a run is there, made with this very configuration."""
+    used = config.folder / "config.yaml"
+    return _result_file(config).exists() and used.exists() and used.read_text() == loading.dump(config)
+
+
+def _result_file(config: Config) -> Path:
+    return config.folder / "eval" / config.fused / "heldout.json"
 
 
 @dataclass(order=True)
@@ -63,6 +72,8 @@ class RunExecutor:
 
     lines: ProgressLines
     jobs: int = 1
+    made: int = 0
+    """Runs so far whose result was not there before."""
     _waiting: list[Task] = field(default_factory=list)
 
     def submit(self, task: Task) -> None:
@@ -74,7 +85,7 @@ class RunExecutor:
         if self.jobs > 1:
             self._drain_in_processes()
         while self._waiting:
-            task = heapq.heappop(self._waiting)
+            task = self._next()
             self._finish(task, *_timed(task.config, self.note_of(task.label)))
 
     def _drain_in_processes(self) -> None:
@@ -82,10 +93,15 @@ class RunExecutor:
         with self._pool() as pool:
             while self._waiting or running:
                 while self._waiting and len(running) < self.jobs:
-                    task = heapq.heappop(self._waiting)
+                    task = self._next()
                     running[pool.submit(_timed_in_worker, task.label, task.config)] = task
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     self._finish(running.pop(future), *future.result())
+
+    def _next(self) -> Task:
+        task = heapq.heappop(self._waiting)
+        self.made += not is_measured(task.config)
+        return task
 
     @contextmanager
     def _pool(self) -> Iterator[ProcessPoolExecutor]:

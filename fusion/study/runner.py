@@ -49,6 +49,7 @@ def _run(grid: StudyGrid, jobs: int, total: int) -> StudyResults:
         found.begin()
         lines.note = ""
     results = found.results(len(grid.study.seeds))
+    write_results(results, grid.folder)
     show_results(results, grid.folder)
     return results
 
@@ -82,7 +83,7 @@ class _Found:
         self._by_arm: dict[str, dict[int, Result]] = {arm: {} for arm in grid.study.arms}
         self._original: list[Result] = []
         self._written: tuple[int, list[str]] = 0, []
-        """Seeds and arms of the results that were written last."""
+        """Seeds and arms of the results that were written last; of what an earlier call found, that call wrote."""
 
     def begin(self) -> None:
         """Run everything."""
@@ -153,9 +154,9 @@ class _Found:
         every, arms = self._grid.study.seeds, self._by_arm
         seeds = max([n for n in range(1, len(every) + 1) if len(self._measured_from(n)) == len(arms)], default=1)
         measured = self._measured_from(seeds)
-        if not self._original or self._grid.study.baseline not in measured or (seeds, measured) == self._written:
+        if self._executor.made == 0 or not self._original or self._grid.study.baseline not in measured:
             return
-        self._written = seeds, measured
-        finished = (len(measured), seeds) == (len(arms), len(every))
-        so_far = "" if finished else f"So far: {len(measured)} of {len(arms)} arms, {seeds} of {len(every)} seeds."
-        write_results(self.results(seeds), self._grid.folder, so_far)
+        if (len(measured), seeds) != (len(arms), len(every)) and (seeds, measured) != self._written:
+            self._written = seeds, measured
+            so_far = f"So far: {len(measured)} of {len(arms)} arms, {seeds} of {len(every)} seeds."
+            write_results(self.results(seeds), self._grid.folder, so_far)

@@ -3,7 +3,7 @@
 import pytest
 
 from fusion.report.model_roles import LABEL_LENGTH, explanations, label, role
-from fusion.runtime.run_file import ResponseCounts, RunFile
+from fusion.runtime.run_file import DataCounts, ResponseCounts, RunFile
 from tests.helpers.report_runs import run_json
 
 RUN = RunFile.model_validate(run_json())
@@ -54,6 +54,8 @@ def test_where_sources_answered_plain_fine_tuning_learned_what_the_data_had():
     }
     assert "on the same texts" in words["text"]
     assert "on the responses that the data have" in words["answers"]
+    counted = answered.model_copy(update={"data": DataCounts(train={"d": 5000}, fine_tuned={"d": 1000, "e": 200})})
+    assert "on the 1,200 responses that the data have" in dict(explanations(NAMES, counted))[RUN.baseline]
 
 
 def test_where_no_term_reads_predictions_none_are_said_to_be_learned():

@@ -90,7 +90,7 @@ def test_several_processes_come_to_the_same_and_say_how_far_they_are(results, fo
     both = run(study(folder, **small), jobs=2)
     nats = {arm: [item.nll for item in found[0].samples] for arm, found in results.by_arm.items()}
     assert {arm: [item.nll for item in found[0].samples] for arm, found in both.by_arm.items()} == nats
-    assert any(re.search("plain, learning_rate 0.01: .*; kl, learning_rate 0.01: ", note) for note in notes), notes
+    assert any(re.search("pivot and sources: .*; plain, learning_rate 0.01: ", note) for note in notes), notes
     assert notes[-1] == ""
 
 
@@ -200,11 +200,15 @@ def test_a_study_that_is_stopped_has_written_what_it_found(results, folder, monk
             raise KeyboardInterrupt
 
     page = folder / "runs/s/results.md"
+    (folder / "runs/s/plain/original-models/config.yaml").unlink()  # so that something is made
     monkeypatch.setattr(executor.RunExecutor, "_finish", stop_behind)
     with pytest.raises(KeyboardInterrupt):
         run(study(folder))
     assert page.read_text().startswith(f"So far: {said}.\n\n| arm |")
     assert ("| kl |" in page.read_text()) == (said[0] == "2")
+    with pytest.raises(KeyboardInterrupt):
+        run(study(folder))
+    assert page.read_text().startswith("So far"), "nothing was made, so nothing is written"
     monkeypatch.undo()
     run(study(folder))
     assert page.read_text().startswith("| arm |")

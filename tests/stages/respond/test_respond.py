@@ -307,6 +307,8 @@ def test_the_baseline_learns_from_the_data_s_own_responses(folder):
     made = pipeline.run(config(folder, name="against", strategies=["unified"]), "train")
     read = [json.loads((run / "train/fine-tuned/log.json").read_text()) for run in (plain, made)]
     assert read[0] == read[1]
+    counted = [json.loads((run / "run.json").read_text())["data"]["fine_tuned"] for run in (plain, made)]
+    assert counted == [{}, {"d0": 8, "d1": 8}]
     other = [json.loads((run / "train/unified/log.json").read_text()) for run in (plain, made)]
     assert other[0][0]["loss/cross_entropy"] != other[1][0]["loss/cross_entropy"]
     unlabelled = RunContext(config(folder, name="unlabelled", response=None))
