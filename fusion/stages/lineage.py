@@ -62,9 +62,9 @@ def same_models(context: RunContext) -> list[str]:
 
 def _fine_tuned(context: RunContext) -> dict[str, int]:
     """Examples of plain fine-tuning by domain; none where it learns from those of the run, or where there is none."""
-    plain = context.baseline_context
-    others = context.config.baseline and plain.data is not context.data
-    return count_by_domain(plain.train_examples) if others else {}
+    if not context.config.baseline or context.baseline_context.data is context.data:
+        return {}
+    return count_by_domain(context.baseline_context.train_examples)
 
 
 def _model(context: RunContext, name: str) -> dict[str, Any]:
