@@ -102,6 +102,11 @@ class Config(Settings):
         return Path(self.runs) / self.name
 
     @property
+    def learns_predictions(self) -> bool:
+        """Whether any term of the first training's loss reads what sources predict."""
+        return any(objective.requirements.sources for objective in self.objectives if objective.weight)
+
+    @property
     def chosen(self) -> str:
         """The strategy whose model is the result, or that rounds begin from."""
         return self.result or self.strategies[0]

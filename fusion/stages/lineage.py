@@ -40,16 +40,22 @@ def lineage(context: RunContext) -> dict[str, Any]:
                 dict.fromkeys(data.path for data in config.data.train if datasets.is_hub_id(data.path))
             ),
         },
-        "learns_predictions": any(each.requirements.sources for each in config.objectives if each.weight),
+        "learns_predictions": config.learns_predictions,
         "result": config.fused,
         "baseline": "fine-tuned" if config.baseline else None,
     }
 
 
 def same_models(context: RunContext) -> list[str]:
-    """Return a sentence for each source that is the same as one before it: it would say the same again."""
+    """Return a sentence for each source that is the same as one before it, or that is the pivot: what it can teach."""
     seen: dict[tuple[str, str], str] = {}
-    found = []
+    found = [
+        f"Source {source.name} is the pivot itself: it holds the pivot to what it was, and knows nothing more."
+        for source in context.config.sources
+        if context.fingerprints[source.name] == context.fingerprints["pivot"]
+        and not source.differs_from_pivot
+        and not context.has_generated_responses
+    ]
     for source in context.config.sources:
         settings = source.model_dump(mode="json", exclude={"name", "path", "revision", "license"})
         before = seen.setdefault((context.fingerprints[source.name], repr(settings)), source.name)

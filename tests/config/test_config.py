@@ -98,7 +98,6 @@ def test_a_good_configuration_is_read():
         (["objectives", 1], {"kind": "gld", "input": "z_scored"}, r"objectives\[1\].input: .*zero"),
         (["sources", 1, "name"], "one", "sources need different names, whatever their case, got one, one"),
         (["sources", 1, "name"], "pivot", "pivot"),
-        (["sources", 1, "path"], "some/pivot", "source two is the pivot itself"),
         (["data", "train"], [], r"data.train: .*at least 1"),
         (["training"], {"lerning_rate": 1}, r"lerning_rate is not a TrainingArgument; did you mean learning_rate\?"),
         (["training"], {"output_dir": "x"}, "output_dir is set by the run itself"),

@@ -196,8 +196,11 @@ def test_a_configuration_says_all_its_conflicts_at_once(tmp_path):
 def test_the_pivot_may_be_a_source_of_itself_where_it_answers_or_says_something_else(tmp_path):
     raw = runs.raw(tmp_path)
     itself = {"name": "itself", "path": raw["pivot"]["path"]}
-    with pytest.raises(ValueError, match="source itself is the pivot itself"):
-        runs.config(tmp_path, sources=[itself])
+    alone = [{"kind": "cross_entropy"}, {"kind": "forward_kl", "weight": 0}]
+    with pytest.raises(ValueError, match=r"source itself is the pivot itself .* nothing hears it: give an objective"):
+        runs.config(tmp_path, sources=[itself], objectives=alone)
+    held = runs.config(tmp_path, sources=[itself], objectives=[{"kind": "cross_entropy"}, {"kind": "forward_kl"}])
+    assert not held.sources[0].differs_from_pivot
     config = runs.config(tmp_path, sources=[itself | {"transforms": [{"kind": "logit_swap"}]}])
     assert config.sources[0].transforms == [LogitSwap()]
     config = runs.config(tmp_path, sources=[itself | {"backend": {"kind": "similarity"}}])

@@ -110,8 +110,6 @@ def test_its_own_settings_win_over_those_of_the_run(folder):
 def test_the_pivot_itself_may_teach_when_it_is_fine_tuned_first(folder):
     raw = runs.raw(folder)
     source = {"name": "self", "path": raw["pivot"]["path"]}
-    with pytest.raises(ConfigError, match="pivot itself"):
-        runs.config(folder, sources=[source])
     run = pipeline.run(runs.config(folder, name="self", sources=[source | {"fine_tune": {}}]), until="train")
     assert (run / "train" / "unified" / "done.json").exists()
 

@@ -35,12 +35,13 @@ def check_sources(config: Config) -> None:
     for source in config.sources:
         if source.fine_tune is not None:
             _trainable(source, config.data)
+        # its answers keep what no other source knows; its logits hold the pivot to what it was, which pays where texts are few
+        heard = config.learns_predictions or isinstance(config.data.responses, GeneratedResponses)
         same = (source.path, source.revision) == (config.pivot.path, config.pivot.revision)
-        answers = isinstance(config.data.responses, GeneratedResponses)  # its own keep what no other source knows
-        if same and source.backend.has_weights and not source.differs_from_pivot and not answers:
+        if same and source.backend.has_weights and not source.differs_from_pivot and not heard:
             raise ValueError(
-                f"source {source.name} is the pivot itself ({source.path}); it has nothing to teach unless it answers prompts "
-                "(data.responses), or transforms or look_ahead change what it says"
+                f"source {source.name} is the pivot itself ({source.path}), and nothing hears it: give an objective that reads "
+                "sources, such as forward_kl, which holds the pivot to what it was; or let it answer prompts (data.responses)"
             )
 
 

@@ -76,19 +76,19 @@ class RunModels:
 
     @functools.cached_property
     def fingerprints(self) -> dict[str, str]:
-        """What each model is; of one without weights here, what is said of it. Raises ValueError for the pivot as a source."""
+        """What each model is; of one without weights here, what is said of it.
+
+        Raises ValueError for a source that is the pivot where nothing hears it.
+        """
         found = {name: self._fingerprint(name) for name in self.models}
         for name, fingerprint in found.items():
             itself = name != "pivot" and fingerprint == found["pivot"]
-            if (
-                itself
-                and not self.has_generated_responses
-                and not getattr(self.models[name], "differs_from_pivot", False)
-            ):
+            heard = self.has_generated_responses or self.config.learns_predictions
+            if itself and not heard and not getattr(self.models[name], "differs_from_pivot", False):
                 raise ValueError(
                     f"Source {name} ({self.models[name].path}) has the same files as the pivot ({self.config.pivot.path}). "
-                    "It would teach the pivot what it says already; remove it from sources, name another model, or give it "
-                    "transforms or look_ahead, or let it answer prompts (data.responses)."
+                    "Nothing hears it; remove it from sources, name another model, give an objective that reads sources, such "
+                    "as forward_kl, which holds the pivot to what it was, or let it answer prompts (data.responses)."
                 )
         return found
 
