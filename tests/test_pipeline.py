@@ -224,7 +224,7 @@ def test_what_was_made_from_something_else_is_refused(folder, finished, changes,
     assert before == {file: file.read_bytes() for file in finished.rglob("*.safetensors")}
 
 
-def test_a_source_with_the_pivots_files_that_nothing_hears_is_refused(folder, tmp_path):
+def test_a_source_with_the_pivots_files_that_no_objective_reads_is_refused(folder, tmp_path):
     raw = runs.raw(folder, runs=str(tmp_path / "runs"), objectives=[{"kind": "cross_entropy"}])
     shutil.copytree(raw["pivot"]["path"], tmp_path / "copy")
     raw["sources"][0]["path"] = str(tmp_path / "copy")

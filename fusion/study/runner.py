@@ -45,10 +45,10 @@ def _run(grid: StudyGrid, jobs: int, total: int) -> StudyResults:
     console.print(f"[bold]{grid.study.name}[/]: {len(grid.study.arms)} arms, {total} runs, in {grid.folder}")
     # a console of its own, which is not silent while a run is
     with ProgressLines(grid.study.name, total, "runs", console=Console()) as lines:
-        found = _Found(grid, RunExecutor(lines, jobs))
-        found.begin()
+        progress = _Progress(grid, RunExecutor(lines, jobs))
+        progress.run_all()
         lines.note = ""
-    results = found.results(len(grid.study.seeds))
+    results = progress.results(len(grid.study.seeds))
     write_results(results, grid.folder)
     show_results(results, grid.folder)
     return results
@@ -68,7 +68,7 @@ def refuse_shared_examples(grid: StudyGrid) -> None:
         )
 
 
-class _Found:
+class _Progress:
     """What a study has found so far; each result decides what runs next.
 
     Raises ValueError where the metric that is to decide was not measured.
@@ -85,8 +85,8 @@ class _Found:
         self._written: tuple[int, list[str]] = 0, []
         """Seeds and arms of the results that were written last; of what an earlier call found, that call wrote."""
 
-    def begin(self) -> None:
-        """Run everything."""
+    def run_all(self) -> None:
+        """Make every trial and every run, or read its result where it is there."""
         # first, since it fills the caches that most arms share
         self._submit((-1,), "pivot and sources", self._grid.original_models(), self._add_original)
         for place, arm in enumerate(self._arms):

@@ -197,7 +197,9 @@ def test_the_pivot_may_be_a_source_of_itself_where_it_answers_or_says_something_
     raw = runs.raw(tmp_path)
     itself = {"name": "itself", "path": raw["pivot"]["path"]}
     alone = [{"kind": "cross_entropy"}, {"kind": "forward_kl", "weight": 0}]
-    with pytest.raises(ValueError, match=r"source itself is the pivot itself .* nothing hears it: give an objective"):
+    with pytest.raises(
+        ValueError, match=r"source itself is the pivot itself .* no objective reads what it predicts: give one"
+    ):
         runs.config(tmp_path, sources=[itself], objectives=alone)
     held = runs.config(tmp_path, sources=[itself], objectives=[{"kind": "cross_entropy"}, {"kind": "forward_kl"}])
     assert not held.sources[0].differs_from_pivot

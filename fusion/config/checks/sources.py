@@ -36,12 +36,12 @@ def check_sources(config: Config) -> None:
         if source.fine_tune is not None:
             _trainable(source, config.data)
         # its answers keep what no other source knows; its logits hold the pivot to what it was, which pays where texts are few
-        heard = config.learns_predictions or isinstance(config.data.responses, GeneratedResponses)
+        used = config.learns_predictions or isinstance(config.data.responses, GeneratedResponses)
         same = (source.path, source.revision) == (config.pivot.path, config.pivot.revision)
-        if same and source.backend.has_weights and not source.differs_from_pivot and not heard:
+        if same and source.backend.has_weights and not source.differs_from_pivot and not used:
             raise ValueError(
-                f"source {source.name} is the pivot itself ({source.path}), and nothing hears it: give an objective that reads "
-                "sources, such as forward_kl, which holds the pivot to what it was; or let it answer prompts (data.responses)"
+                f"source {source.name} is the pivot itself ({source.path}), and no objective reads what it predicts: give one "
+                "that does, such as forward_kl, which holds the pivot to what it was; or let it answer prompts (data.responses)"
             )
 
 

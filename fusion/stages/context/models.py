@@ -78,17 +78,18 @@ class RunModels:
     def fingerprints(self) -> dict[str, str]:
         """What each model is; of one without weights here, what is said of it.
 
-        Raises ValueError for a source that is the pivot where nothing hears it.
+        Raises ValueError for a source that is the pivot, where no objective reads it and it answers no prompts.
         """
         found = {name: self._fingerprint(name) for name in self.models}
         for name, fingerprint in found.items():
             itself = name != "pivot" and fingerprint == found["pivot"]
-            heard = self.has_generated_responses or self.config.learns_predictions
-            if itself and not heard and not getattr(self.models[name], "differs_from_pivot", False):
+            used = self.has_generated_responses or self.config.learns_predictions
+            if itself and not used and not getattr(self.models[name], "differs_from_pivot", False):
                 raise ValueError(
                     f"Source {name} ({self.models[name].path}) has the same files as the pivot ({self.config.pivot.path}). "
-                    "Nothing hears it; remove it from sources, name another model, give an objective that reads sources, such "
-                    "as forward_kl, which holds the pivot to what it was, or let it answer prompts (data.responses)."
+                    "No objective reads what it predicts; remove it from sources, name another model, give an objective "
+                    "that reads sources, such as forward_kl, which holds the pivot to what it was, or let it answer prompts "
+                    "(data.responses)."
                 )
         return found
 
