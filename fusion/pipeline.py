@@ -2,7 +2,7 @@
 
     fine-tune  sources learn the training data's style first, where they are to
     respond    sources answer the training prompts, where their responses are to be learned from
-    extract    each model reads every training example once; its rows go to cache/<model>
+    extract    the pivot reads every training example once, and so do sources to learn from; rows go to cache/<model>
     helping    what each source knows of each domain, against the pivot: printed before anything is trained
     train      the pivot on the text alone (the baseline), then on the text and its sources (unified, pairwise)
     merge      pairwise models become one
@@ -48,7 +48,7 @@ from fusion.stages.extract import (
 from fusion.stages.fine_tune import fine_tune_one
 from fusion.stages.helping import helping
 from fusion.stages.limits.refuse import refuse_limits, refuse_long_texts, refuse_machine
-from fusion.stages.lineage import lineage, same_models
+from fusion.stages.lineage import idle_sources, lineage, same_models
 from fusion.stages.merge import fuse_chosen, merge_all
 from fusion.stages.preferences.pairs import refuse_without_pairs
 from fusion.stages.preferences.sequence import learn_from_pairs
@@ -115,7 +115,7 @@ def introduce(context: RunContext) -> None:
         estimate = plan(context, count=True)
         console.print(*plan_tables(estimate, context.config.plan), sep="\n")
         write_text(folder / "config.yaml", loading.dump(context.config))
-        show([*describe_data(context), *same_models(context.planned)])
+        show([*describe_data(context), *same_models(context.planned), *idle_sources(context.config)])
         context.record.update(plan=[asdict(stage) for stage in estimate.stages])
 
 
@@ -144,12 +144,12 @@ def respond(context: RunContext) -> None:
 def extract(context: RunContext) -> dict[str, Cache]:
     """Let each model read all training examples; return its cached rows by its name.
 
-    The pivot's, under `pivot`, tell what it knows before training.
+    The pivot's, under `pivot`, tell what it knows before training. Sources read only where something learns from that.
     """
     refuse_lone_answers(context)
     refuse_long_texts(context)
     caches = {}
-    for name in context.models:
+    for name in context.extracted_models:
         with context.record.stage(f"extract {name}") as note:
             writer = cache_writer(context, name)
             note["skipped"] = writer.is_complete
@@ -163,11 +163,14 @@ def record_caches(context: RunContext, caches: dict[str, Cache]) -> None:
     context.record.update(
         caches={name: {"rows": len(c), "bytes": c.size_in_bytes, "top_k": c.key["top_k"]} for name, c in caches.items()}
     )
-    write_json(context.config.folder / "alignment.json", [asdict(one) for one in example_overlays(context, caches)])
+    overlays = example_overlays(context, caches) if context.config.reads_sources else []
+    write_json(context.config.folder / "alignment.json", [asdict(one) for one in overlays])
 
 
 def show_helping(context: RunContext, caches: dict[str, Cache]) -> None:
-    """Print and keep the table *is this source helping?*"""
+    """Print and keep the table *is this source helping?*; nothing where sources have not read."""
+    if not context.config.reads_sources:
+        return
     found = helping(helping_batches(context, caches), context.config.alignment, context.weighting)
     context.record.update(helping=[asdict(row) for row in found])
     console.print(helping_table(context.record.read()["helping"]))

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fusion.cache import Cache
+from fusion.analysis.source_rows import source_cache
 from fusion.core.rows import LogitRows
 from fusion.models.loading import vocabulary_size
 from fusion.objectives import GromovWasserstein
@@ -97,7 +97,7 @@ def _timed(
 
 
 def _cached_rows(context: RunContext, name: str, ids: Sequence[str], term: GromovWasserstein) -> LogitRows:
-    cache = Cache(context.config.folder / "cache" / name)
+    cache = source_cache(context, name)
     if cache.is_sampled or cache.entries < term.top_k:
         holds = "entries drawn at random" if cache.is_sampled else f"{cache.entries} entries"
         raise ValueError(

@@ -72,7 +72,7 @@ def _coverage(context: RunContext, name: str, kind: str) -> float:
 def _cached(context: RunContext, name: str) -> str:
     folder = context.config.folder / "cache" / name
     if not folder.exists():
-        return "nothing yet"
+        return "nothing yet" if name in context.extracted_models else "not read"
     if not (folder / "manifest.json").exists():
         return f"{len(list(folder.glob('shard-*.safetensors')))} shards, not finished"
     rows = len(Cache(folder))

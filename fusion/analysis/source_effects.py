@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fusion.analysis.rescaling import Rescaling, rescaling
+from fusion.analysis.source_rows import source_cache
 from fusion.analysis.token_classes import TokenClass, token_classes
 from fusion.cache import Cache
 from fusion.models.head import Head, hidden_states
@@ -85,7 +86,7 @@ def load_models(context: RunContext) -> Iterator[tuple[str, Any]]:
 def _batches(context: RunContext, sample: int, size: int) -> Iterator[tuple[range, dict[str, Any]]]:
     """Numbers of the first `sample` training examples, and what training would see of them with every source counting fully."""
     names = [source.name for source in context.config.sources]
-    sources = [training_source(context, name, Cache(context.config.folder / "cache" / name)) for name in names]
+    sources = [training_source(context, name, source_cache(context, name)) for name in names]
     collator = TrainingCollator(
         context.train_examples, context.encoded("pivot"), sources, Sum(), alignment=context.config.alignment
     )

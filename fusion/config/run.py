@@ -107,6 +107,11 @@ class Config(Settings):
         return any(objective.requirements.sources for objective in self.objectives if objective.weight)
 
     @property
+    def reads_sources(self) -> bool:
+        """Whether sources read the training data: for the first training's loss, or for weights that rounds go on with."""
+        return self.learns_predictions or (self.rounds is not None and self.weighting.missing_shares is not None)
+
+    @property
     def chosen(self) -> str:
         """The strategy whose model is the result, or that rounds begin from."""
         return self.result or self.strategies[0]

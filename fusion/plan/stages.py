@@ -51,7 +51,7 @@ def plan(context: RunContext, count: bool = False) -> RunPlan:
     stages = [
         *fine_tunings(planner, chosen),
         *_responses(planner),
-        *(extraction_stage(planner, f"extract {name}", name) for name in context.models),
+        *(extraction_stage(planner, f"extract {name}", name) for name in context.extracted_models),
         *(training_stage(planner, name, engines[chosen]) for name in names),
         *_merges(planner),
         *round_stages(planner),

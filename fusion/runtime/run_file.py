@@ -234,6 +234,11 @@ class RunFile(_RunFilePart):
                 counts[entry.source] = counts.get(entry.source, 0) + entry.chosen
         return counts
 
+    @property
+    def sources_read(self) -> bool:
+        """Whether sources have read the training data, so that there are rows of theirs; no where nothing learns from that."""
+        return any(name != "pivot" for name in self.caches)
+
     def names_by_role(self, role: Literal["pivot", "source"]) -> list[str]:
         """Names of the models with this role."""
         return [name for name, model in self.models.items() if model.role == role]

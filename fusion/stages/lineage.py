@@ -7,11 +7,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from fusion.config import BUILTIN
+from fusion.config import BUILTIN, Config
 from fusion.data import datasets
 from fusion.data.easiest import easiest_counts
 from fusion.data.example import count_by_domain
 from fusion.models import loading
+from fusion.responses import GeneratedResponses
 from fusion.stages.context import RunContext
 from fusion.stages.data_sets import data_facts
 from fusion.stages.hardware import hardware
@@ -64,6 +65,17 @@ def same_models(context: RunContext) -> list[str]:
                 f"Source {source.name} is the same model as {before}, read alike: it teaches nothing that {before} does not."
             )
     return found
+
+
+def idle_sources(config: Config) -> list[str]:
+    """Return a sentence where sources do not read the training data: who they are, and whether they have any part."""
+    if config.reads_sources:
+        return []
+    names = ", ".join(source.name for source in config.sources)
+    answers = isinstance(config.data.responses, GeneratedResponses)
+    no_part = not answers and config.rounds is None and config.preferences is None
+    rest = ". They answer no prompts either, and are only measured beside it" if no_part else ""
+    return [f"No objective learns what sources predict, so these do not read the training data: {names}{rest}."]
 
 
 def _fine_tuned(context: RunContext) -> dict[str, int]:

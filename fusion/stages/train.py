@@ -63,7 +63,7 @@ def train_one(
 
     `pivot` holds what the pivot said before training; `title` is what the bar calls it, `name` if not said.
     """
-    objectives = context.objectives(learns_from_sources=bool(sources))
+    objectives = context.objectives(learns_from_sources=bool(learn_from))
     key = _training_key(context, sources, learn_from, objectives)
     with context.store.artifact_lock("train", key):
         with distributed.main_process_first():

@@ -104,12 +104,15 @@ def test_what_is_absent_is_named(config, tmp_path, monkeypatch):
     early = runs.config(tmp_path)
     with pytest.raises(ValueError, match="holds no complete cache"):
         graph_distances_by_source(RunContext(early))
-    wide = config.model_dump(mode="json") | {"objectives": [{"kind": "cross_entropy"}]}
+    wide = config.model_dump(mode="json") | {"objectives": [{"kind": "forward_kl"}]}
     wide["extract"]["top_k"], wide["name"] = 3, "narrow"
     narrow = runs.loading.parse(wide, "narrow")
     pipeline.run(narrow, until="extract")
     with pytest.raises(ValueError, match="keeps 3 entries of each row, and the graphs are of the 10 largest. Extract"):
         graph_distances_by_source(RunContext(narrow))
+    alone = runs.loading.parse(wide | {"name": "alone", "objectives": [{"kind": "cross_entropy"}]}, "alone")
+    with pytest.raises(ValueError, match="has not read the training data of run alone, for no objective learns"):
+        graph_distances_by_source(RunContext(alone))
     monkeypatch.setitem(sys.modules, "ot", None)
     with pytest.raises(ValueError, match=r"pip install 'logit-fusion\[gw\]'"):
         graph_distances_by_source(RunContext(config))

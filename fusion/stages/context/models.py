@@ -53,6 +53,11 @@ class RunModels:
             **{source.name: self.fold_models(source)[0] for source in self.config.sources},
         }
 
+    @property
+    def extracted_models(self) -> list[str]:
+        """Names of the models that read the training data: the pivot, and the sources where that is of use."""
+        return list(self.models) if self.config.reads_sources else ["pivot"]
+
     def fine_tuning_names(self, source: SourceSettings) -> list[str]:
         """The trainings of a source before it teaches: one on everything, or one for each part of the data that is left out."""
         if source.fine_tune is None:

@@ -156,7 +156,7 @@ class RunContext(RunModels, OrdinaryStep):
     @functools.cached_property
     def extracted_examples(self) -> list[Example]:
         """Examples that models read and leave rows of: those to learn from, then those that weights are chosen on."""
-        chosen_on = self.config.weighting.missing_shares is not None
+        chosen_on = self.config.reads_sources and self.config.weighting.missing_shares is not None
         return [*self.train_examples, *(self.validation_examples if chosen_on else [])]
 
     @functools.cached_property
@@ -177,7 +177,7 @@ class RunContext(RunModels, OrdinaryStep):
     def weighting(self) -> AnyWeighting:
         """As it is trained with: shares that it leaves open are found here, for which the caches must be complete."""
         given = self.config.weighting
-        if given.missing_shares is None:
+        if given.missing_shares is None or not self.config.reads_sources:
             return given
         caches = {name: Cache(self.config.folder / "cache" / name) for name in self.models}
         of_validation = batches(caches, self.validation_examples, BATCH)

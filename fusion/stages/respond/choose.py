@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from fusion.core.text_files import read_object
 from fusion.responses import (
     PASSES,
+    GeneratedResponses,
     PromptResponses,
     choose_examples,
     count_responses,
@@ -42,18 +44,31 @@ def choose_responses(context: RunContext) -> bool:
         judged_ids = first_prompts(context) if context.responding.best_answers_unlabelled else None
         how_well = count_responses(prompts, found, {name: written[name] for name in sources}, judged_ids)
         if not found:
-            said = ", ".join(
-                f"{c.passed} of {c.answers if c.judged is None else c.judged} answers of {c.source} in {c.domain}"
-                for c in how_well
-            )
-            raise ValueError(
-                f"There is nothing to learn from: {said} passed. See data.train[...].check and responses.fallback."
-            )
+            raise ValueError(_nothing_left(how_well, context.responding.settings))
         lines = [json.dumps(example_to_json(example, source)) for example, source in found]
         write_text(folder / "examples.jsonl", "".join(f"{line}\n" for line in lines))
         write_text(folder / PASSES, passes_to_jsonl(prompts, sources, context.responding.settings.samples))
         mark_complete(folder, counts=[asdict(each) for each in how_well])
     return True
+
+
+def _nothing_left(how_well: Sequence[ResponseCounts], how: GeneratedResponses) -> str:
+    """Say that nothing is left to learn from, whether because answers did not pass or because they were not whole."""
+    passed = ", ".join(
+        f"{c.passed} of {c.answers if c.judged is None else c.judged} answers of {c.source} in {c.domain}"
+        for c in how_well
+    )
+    whole, asked = sum(c.answers for c in how_well), sum(c.prompts for c in how_well) * how.samples
+    lost = asked - whole
+    left_out = (
+        f"{lost} of {asked} answers were left out before any check, for they are empty or were cut at max_new_tokens = "
+        f"{how.max_new_tokens}: raise it, or learn from cut ones too with data.responses.truncated: keep, which is for models "
+        "that never end a text by themselves. "
+    )
+    return (
+        f"There is nothing to learn from: {passed} passed. {left_out if lost else ''}"
+        "See data.train[...].check and data.responses.fallback."
+    )
 
 
 def judged_responses(context: RunContext) -> list[PromptResponses]:

@@ -320,3 +320,13 @@ def test_the_easiest_are_those_of_the_data_s_own_responses(folder):
     raw["data"] |= {"responses": WRITTEN, "easiest_fraction": 0.5}
     with pytest.raises(ConfigError, match="data.easiest_fraction is for the data's own responses"):
         runs.loading.parse(raw, "test")
+
+
+def test_where_all_answers_are_cut_the_error_says_so_and_what_keeps_them(folder):
+    made = config(folder, name="all-cut", how=WRITTEN | {"max_new_tokens": 1, "truncated": "leave_out"})
+    message = (
+        r"32 of 32 answers were left out before any check, for they are empty or were cut at max_new_tokens = 1: .*"
+        r"data.responses.truncated: keep"
+    )
+    with pytest.raises(ValueError, match=message):
+        pipeline.run(made, "respond")
