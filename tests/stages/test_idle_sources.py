@@ -80,13 +80,21 @@ def test_the_plan_counts_who_reads(folder, changes, reading):
     assert [stage.removeprefix("extract ") for stage in stages if stage.startswith("extract")] == reading
 
 
+def test_sources_read_where_rounds_take_over_the_shares_that_are_found_on_their_rows(folder):
+    rounds = {"objectives": [{"kind": "forward_kl"}, {"kind": "cross_entropy", "weight": 0.1}]}
+    later = watched(folder, weighting=SHARES, rounds=rounds)
+    later["data"]["responses"] = {"kind": "best_source"}
+    assert config(folder, "later", **later).reads_sources
+    assert not config(folder, "later", **later | {"weighting": {"kind": "sum"}}).reads_sources
+
+
 def test_shares_that_nothing_asks_for_are_not_looked_for(folder, text_alone):
     run = pipeline.run(config(folder, "shares", **watched(folder, weighting=SHARES)), "train")
     rows = {each: RunFile.model_validate(RunRecord(each).read()).caches["pivot"].rows for each in (run, text_alone)}
     assert rows[run] == rows[text_alone]  # the training data, and no validation examples
 
 
-def test_it_is_said_before_and_in_the_report(folder, text_alone, capsys):
+def test_it_is_said_before_and_in_the_report(folder, text_alone):
     assert idle_sources(config(folder, "said")) == [
         "No objective learns what sources predict, so these do not read the training data: neox, qwen. They answer no prompts "
         "either, and are only measured beside it."
