@@ -47,6 +47,7 @@ from fusion.stages.extract import (
 )
 from fusion.stages.fine_tune import fine_tune_one
 from fusion.stages.helping import helping
+from fusion.stages.limits.notices import notices
 from fusion.stages.limits.refuse import refuse_limits, refuse_long_texts, refuse_machine
 from fusion.stages.lineage import idle_sources, lineage, same_models
 from fusion.stages.merge import fuse_chosen, merge_all
@@ -55,7 +56,7 @@ from fusion.stages.preferences.sequence import learn_from_pairs
 from fusion.stages.respond.choose import choose_responses, response_counts
 from fusion.stages.respond.judge import prepare_checks
 from fusion.stages.respond.sequence import answer_all
-from fusion.stages.rounds.kept import keep_round
+from fusion.stages.rounds.kept import keep_round, round_folder
 from fusion.stages.rounds.sequence import go_all_rounds
 from fusion.stages.train import train_one, training_source
 from fusion.training import BASELINE, trainings_of
@@ -71,8 +72,10 @@ def run(config: Config, until: str = "report") -> Path:
     """Run every stage up to `until`, after saying what it will take, and return the run's folder. Safe to stop and call again.
 
     Under torchrun every process calls it: all of them extract and train, the main one does the rest while the others wait.
-    Raises BlockingIOError, naming its process, where the run is being worked on already.
+    Raises BlockingIOError, naming its process, where the run is being worked on already, and ValueError for no such stage.
     """
+    if until not in STAGES:
+        raise ValueError(f"until is {until!r}; a run goes until {', '.join(STAGES)}.")
     context = RunContext(config)
     with nullcontext() if until in SHARED else context.record.lock():
         run_stages(context, until)
@@ -115,7 +118,13 @@ def introduce(context: RunContext) -> None:
         estimate = plan(context, count=True)
         console.print(*plan_tables(estimate, context.config.plan), sep="\n")
         write_text(folder / "config.yaml", loading.dump(context.config))
-        show([*describe_data(context), *same_models(context.planned), *idle_sources(context.config)])
+        found = [
+            *describe_data(context),
+            *same_models(context.planned),
+            *idle_sources(context.config),
+            *notices(context),
+        ]
+        show(found)
         context.record.update(plan=[asdict(stage) for stage in estimate.stages])
 
 
@@ -198,10 +207,10 @@ def merge_pairwise(context: RunContext, _caches: dict[str, Cache]) -> None:
         fuse(context)
 
 
-def fuse(context: RunContext) -> None:
-    """Put the chosen model into fused/."""
+def fuse(context: RunContext, chosen: Path | None = None) -> None:
+    """Put the chosen model into fused/: that of the training in the folder `chosen`, or the one that the run keeps."""
     with context.record.stage("fuse") as note:
-        note["skipped"] = not fuse_chosen(context)
+        note["skipped"] = not fuse_chosen(context, chosen)
 
 
 def learn_in_rounds(context: RunContext, _caches: dict[str, Cache]) -> None:
@@ -215,11 +224,13 @@ def learn_in_rounds(context: RunContext, _caches: dict[str, Cache]) -> None:
     distributed.barrier()  # the main process has merged what rounds may begin from
     found = go_all_rounds(context)
     if distributed.is_main_process():
+        if context.config.preferences is None:
+            fuse(
+                context, round_folder(context.config, found.kept)
+            )  # before it is said to be kept: fused/ may hold another
         context.record.update(rounds=found.model_dump())
         console.print(rounds_table(found))
         keep_round(context.config, found.kept)
-        if context.config.preferences is None:
-            fuse(context)
     distributed.barrier()
 
 

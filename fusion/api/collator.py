@@ -14,7 +14,7 @@ from fusion.api.reading import encode_examples
 from fusion.api.rows import vocabulary_map
 from fusion.cache import Cache
 from fusion.config import ModelSettings
-from fusion.models.loading import load_tokenizer
+from fusion.models.loading import load_tokenizer, vocabulary_size
 from fusion.training import TrainingCollator, TrainingSource
 from fusion.weighting import AnyWeighting, Sum
 
@@ -58,14 +58,16 @@ class FusionCollator:
             max_length: Tokens at which prompt and response together are cut; never, if not said.
 
         Raises:
-            ValueError: Where the names differ, a cache lacks an example, the weighting needs the pivot's own cache or to know
-                who answered rightly, or an example cannot be read.
+            ValueError: Where the names differ, a cache lacks an example or has ids of another tokenizer, the weighting needs
+                the pivot's own cache or to know who answered rightly, or an example cannot be read.
         """
         pivot = _tokenizer(tokenizer)
         found = read_examples(examples)
         _refuse_strangers(caches, tokenizers)
+        own = {name: _tokenizer(each) for name, each in tokenizers.items()}
         for name, cache in caches.items():
             _refuse_absent(name, cache, [example.id for example in found])
+            _refuse_other_tokens(name, cache, own[name])
         weighting = weighting or Sum()
         if weighting.required_pivot_fields:
             raise ValueError(
@@ -76,9 +78,7 @@ class FusionCollator:
                 f"The weighting {weighting.kind} asks which sources answered each prompt rightly; fusion.run has that."
             )
         self.texts = encode_examples(pivot, found, max_length)
-        maps = {
-            name: vocabulary_map(_tokenizer(each), pivot, kind=vocabulary_map_kind) for name, each in tokenizers.items()
-        }
+        maps = {name: vocabulary_map(each, pivot, kind=vocabulary_map_kind) for name, each in own.items()}
         sources = [TrainingSource(name, cache, maps[name]) for name, cache in caches.items()]
         pad_id = pivot.pad_token_id or 0
         self._batches = TrainingCollator(found, self.texts, sources, weighting, alignment=alignment, pad_id=pad_id)
@@ -121,6 +121,16 @@ def _refuse_strangers(caches: Mapping[str, Any], tokenizers: Mapping[str, Any]) 
         raise ValueError(
             f"caches are of {', '.join(caches) or 'no source'}, tokenizers of {', '.join(tokenizers) or 'no source'}; give "
             "both for each source, under the same name."
+        )
+
+
+def _refuse_other_tokens(name: str, cache: Cache, tokenizer: Any) -> None:
+    """Raise ValueError where a tokenizer cannot be that of the model that a cache is of: ids would be read as other tokens."""
+    written, size = cache.key.get("vocabulary"), vocabulary_size(tokenizer)
+    if written is not None and written != size:
+        raise ValueError(
+            f"The cache of {name} ({cache.folder}) holds ids of a tokenizer with {written:,} tokens, and tokenizers[{name!r}] "
+            f"has {size:,}. Give the tokenizer of the source that the cache is of."
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
+from typing import get_args
 
 from fusion.api.examples import AnyExamples, read_examples
 from fusion.config import ModelSettings
@@ -47,11 +48,13 @@ def evaluate(
         `fusion.compare(a, b)` the paired differences of two results.
 
     Raises:
-        ValueError: Where the model cannot be loaded, or an example does not fit its context.
+        ValueError: Where the model cannot be loaded, an example does not fit its context, or `exact_match` names no domain
+            of the examples.
     """
     ref = ModelSettings(path=str(model), trust_remote_code=trust_remote_code).ref
     found = read_examples(examples)
     found = list({example.id: example for example in found}.values())
+    _refuse_unknown(exact_match, compare, {example.domain for example in found})
     how = heldout.HeldoutSettings(
         tuple(exact_match),
         max_new_tokens,
@@ -65,3 +68,16 @@ def evaluate(
         samples = heldout.score(ref, found, formats, how, progress=advance)
     provenance = {"key": {"model": model_fingerprint(ref), "dtype": how.dtype, "max_new_tokens": max_new_tokens}}
     return Result(model=Path(ref.path).name, suite="heldout", path=ref.path, provenance=provenance, samples=samples)
+
+
+def _refuse_unknown(exact_match: Collection[str], compare: str, domains: Collection[str]) -> None:
+    """Raise ValueError for domains that no example has, which would measure nothing, and for another way to compare."""
+    there = ", ".join(sorted(domains))
+    if isinstance(exact_match, str) or not isinstance(exact_match, Collection):
+        raise ValueError(
+            f"exact_match is {exact_match!r}; it is a list of the domains whose answers are compared, of {there}."
+        )
+    if unknown := sorted(set(exact_match) - set(domains)):
+        raise ValueError(f"exact_match names {', '.join(unknown)}; the domains of the examples are {there}.")
+    if compare not in get_args(AnswerPart):
+        raise ValueError(f"compare is {compare!r}; choose one of {', '.join(get_args(AnswerPart))}.")

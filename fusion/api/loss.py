@@ -66,7 +66,11 @@ class FusionLoss:
 
         Returns:
             The loss with gradients, in float32, and the mean of each term without.
+
+        Raises:
+            ValueError: Where the logits are not those of the batch that `targets` belong to.
         """
+        self._refuse_other_shape(logits, targets)
         targets = targets.to(logits.device)
         terms = self._loss(logits, targets, counts or self.counts(targets), step)
         total = torch.zeros(
@@ -77,6 +81,19 @@ class FusionLoss:
         if self.check_finite and not bool(total.detach().isfinite()):
             raise ValueError(fault_of(terms))
         return LossOutput(total, {term.name: term.mean.detach() for term in terms})
+
+    def _refuse_other_shape(self, logits: Tensor, targets: BatchTargets) -> None:
+        vocabulary = self._loss.head.vocabulary
+        if targets.shape is not None and tuple(logits.shape[:2]) != targets.shape:
+            raise ValueError(
+                f"logits have the shape {tuple(logits.shape)}, and targets are those of a batch of {targets.shape[0]} lines of "
+                f"{targets.shape[1]} tokens. Give the logits of every position of this batch, neither cut nor shifted."
+            )
+        if logits.shape[-1] < vocabulary:
+            raise ValueError(
+                f"logits are over {logits.shape[-1]:,} tokens, and vocabulary is {vocabulary:,}. Set it to len(tokenizer) of "
+                "the pivot."
+            )
 
     def counts(self, targets: BatchTargets) -> dict[str, int]:
         """Count what the means over this batch divide by; counts of several batches add up, name by name."""

@@ -69,14 +69,15 @@ class Run:
         A text has `id`, `prompt_id`, `domain`, `messages`, `text`, `ended`, `passed`, `reward`, `reader` and `tokens`. Each of
         `tokens`, of the reader's own, has `token_id`, `token` (as text), `bytes_before` (bytes of the text before it),
         `logprob` in nats (None where its server does not tell) and `top`: pairs of token id and log-probability, the likeliest
-        first. The last token is the reader's own end of an answer, if it has one.
+        first; the pivot has that of the text alone. The last token is the reader's own end of an answer, if it has one.
+        `passed` is None where nothing tells right answers from wrong ones.
 
         Args:
             number: The round, from 1.
             reader: The name of a source, or `pivot` for the one that wrote.
 
         Raises:
-            ValueError: Where the run has no such round or reader, or the round was not read yet.
+            ValueError: Where the run has no such round or reader, no objective reads sources, or the round was not read yet.
         """
         rounds, names = self.config.rounds, ["pivot", *(source.name for source in self.config.sources)]
         if rounds is None or not 1 <= number <= rounds.count:

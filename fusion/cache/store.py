@@ -43,9 +43,9 @@ class Cache:
     Several data workers (forked processes) may read one cache.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path | str):
         """Open the folder of a complete cache. Raises ValueError for one that is unfinished or damaged."""
-        self.folder = folder
+        self.folder = folder = Path(folder)
         if not (folder / "manifest.json").exists():
             raise ValueError(
                 f"{folder} holds no complete cache (no manifest.json). Run `fusion extract` to make or finish it."

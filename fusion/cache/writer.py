@@ -29,8 +29,8 @@ class CacheWriter:
 
     `key` is everything that the rows depend on besides the examples; `ids` are the content ids of the examples, which are
     sorted so that the cache does not depend on the order of the data. `shard_size` is the number of examples per shard,
-    `value_format` is packed, float16 or float32, and token ids are below `vocabulary`. Raises ValueError where the folder has
-    another key.
+    `value_format` is packed, float16 or float32, token ids are below `vocabulary`, and `redo` is the command that makes the
+    cache again, for messages. Raises ValueError where the folder has another key.
     """
 
     def __init__(
@@ -42,13 +42,14 @@ class CacheWriter:
         value_format: str = "packed",
         *,
         vocabulary: int,
+        redo: str = "fusion extract",
     ):
         self.folder, self.value_format, self.shard_size, self.vocabulary = folder, value_format, shard_size, vocabulary
         self.ids = sorted(set(ids))
         self.key = full_key(key, self.ids, value_format, shard_size, vocabulary=vocabulary)
         self.artifact_key = fingerprint(self.key)
         self.shards = max(1, -(-len(self.ids) // shard_size))
-        claim_artifact(folder, self.key, "fusion extract")
+        claim_artifact(folder, self.key, redo)
         if self.is_complete:
             remove_claims(folder)
 

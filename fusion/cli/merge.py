@@ -68,6 +68,10 @@ def merge(
     from fusion.merging.recipes.merge_recipe import is_merge_recipe, parse_recipe
 
     file = Path(inputs[0])
+    if method is None and len(inputs) > 1 and file.is_file() and is_merge_recipe(read_yaml(file)):
+        raise ValueError(
+            f"{file} is a recipe, and {inputs[1]} no part of it; name the folder of the merged model with --out."
+        )
     raw = read_yaml(file) if method is None and len(inputs) == 1 and file.is_file() else None
     if method is None and (raw is None or not is_merge_recipe(raw)):
         given = (

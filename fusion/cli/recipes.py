@@ -33,7 +33,12 @@ def study(
     file: Annotated[
         str, typer.Argument(metavar="STUDY", help="A YAML file, or the name of a study that comes with the package.")
     ],
-    override: Annotated[list[str], typer.Option("--set", metavar="A.B=C", help="Override a value of every run.")] = [],  # noqa: B006
+    override: Annotated[
+        list[str],
+        typer.Option(
+            "--set", metavar="A.B=C", help="Override a value of every run, or name, runs and seeds of the study."
+        ),
+    ] = [],  # noqa: B006
     page: Annotated[
         Path | None, typer.Option("--write", metavar="PAGE", help="A Markdown page to put the tables into.")
     ] = None,
@@ -43,11 +48,11 @@ def study(
 ) -> None:
     """Train one pivot in several ways, each tuned alike and from several seeds, and compare them with intervals."""
     from fusion.runtime.console import quiet
-    from fusion.study import StudyGrid, load, run
+    from fusion.study import StudyGrid, load, run, with_overrides
     from fusion.study.results_page import find_markers, insert_into_page
 
     quiet()
-    settings = load(file)
+    settings, override = with_overrides(load(file), override)
     if page is not None:
         find_markers(page, settings.name)  # an error now, not after hours
     results = run(StudyGrid(settings, override), jobs)

@@ -35,6 +35,7 @@ def plan(
     from fusion.runtime.console import console, quiet, show
     from fusion.stages.context import RunContext
     from fusion.stages.data_sets import describe_data
+    from fusion.stages.limits.notices import notices
     from fusion.stages.limits.refuse import refuse_plan
     from fusion.stages.lineage import same_models
 
@@ -47,7 +48,7 @@ def plan(
     console.print(*plan_tables(planned, context.config.plan), sep="\n")
     if not planned.from_settings:
         console.print(describe_domains(context))
-        show([*describe_data(context), *same_models(context)])
+        show([*describe_data(context), *same_models(context), *notices(context)])
     show(f"On this machine the run would stop: {note}" for note in notes)
 
 
@@ -72,13 +73,13 @@ def train(config: ConfigFile, override: Set = []) -> None:  # noqa: B006
 @app.command()
 def rounds(config: ConfigFile, override: Set = []) -> None:  # noqa: B006
     """Do the run up to its rounds and through them: the pivot writes, its sources read that, and it learns from it."""
-    until(config, override, "rounds")
+    until(config, override, "rounds", needs="rounds")
 
 
 @app.command()
 def preferences(config: ConfigFile, override: Set = []) -> None:  # noqa: B006
     """Do the run up to its preferences and through them: right answers against wrong ones to the same prompts."""
-    until(config, override, "preferences")
+    until(config, override, "preferences", needs="preferences")
 
 
 @app.command()
@@ -222,11 +223,16 @@ def evaluate(
     until(config, override, "evaluate")
 
 
-def until(config: str, override: list[str], stage: str) -> None:
-    """Run the pipeline up to this stage."""
+def until(config: str, override: list[str], stage: str, needs: str | None = None) -> None:
+    """Run the pipeline up to this stage, which the configuration must have where it is called `needs` there."""
     from fusion import pipeline
     from fusion.config import loading
     from fusion.runtime.console import quiet
 
     quiet()
-    pipeline.run(loading.load(config, override), stage)
+    loaded = loading.load(config, override)
+    if needs and getattr(loaded, needs) is None:
+        raise loading.ConfigError(
+            f"{config} has no {needs}, and `fusion {stage}` is for runs that do; use `fusion run`"
+        )
+    pipeline.run(loaded, stage)

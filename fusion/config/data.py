@@ -74,6 +74,11 @@ class DataSettings(Settings):
         kept = self.check.columns if isinstance(self.check, FunctionCheck) else []
         return self.model_dump(exclude={"check"}) | ({"kept_columns": kept} if kept else {})
 
+    @property
+    def is_judged(self) -> bool:
+        """Whether its check tells right answers from wrong ones: not so of prompts alone whose answers only have to end."""
+        return self.response is not None or not isinstance(self.check, EndedCheck)
+
     @field_validator("prompt", "response", "system", "look_ahead", "tests")
     @classmethod
     def _braces_close(cls, form: str | None) -> str | None:

@@ -34,6 +34,8 @@ def load(file: str | Path, overrides: Sequence[str] = ()) -> Config:
     `file` may also be the name of a recipe that comes with the package. Raises ConfigError with all mistakes.
     """
     raw = read(file)
+    if "arms" in raw and "pivot" not in raw:
+        raise ConfigError(f"{file} is a study, which has arms: fusion study {file} runs it.")
     for one in overrides:
         override(raw, one)
     return parse(raw, str(file))
@@ -99,6 +101,8 @@ def find(file: str | Path) -> Path:
     place = Path(file)
     if is_file(place):
         return place
+    if (place / "config.yaml").is_file():
+        raise ConfigError(f"{file} is the folder of a run; its configuration is {place / 'config.yaml'}.")
     known = recipes()
     if str(file) in known or (place.stem in known and place.parts[:-1] == ("configs",)):
         return known[place.stem]
@@ -122,9 +126,10 @@ def override(raw: dict[str, Any], text: str) -> None:
 def set_value(raw: dict[str, Any], path: str, value: Any, origin: str) -> None:
     """Set the value at a place such as `training.max_steps`; `origin` names it in messages.
 
-    Entries of lists are places by their number or by their `name`. Raises ConfigError for no such place.
+    Entries of lists are places by their number or by their `name`, after a dot or in brackets. Raises ConfigError for no such
+    place.
     """
-    *parents, last = path.split(".")
+    *parents, last = re.sub(r"\[(\w+)\]", r".\1", path).split(".")
     place: Any = raw
     for part in parents:
         place = _child(place, part, origin)
@@ -167,6 +172,20 @@ def _explain(mistake: Any, settings: type[BaseModel]) -> str:
         tag, known = mistake["ctx"]["tag"], set(re.findall(r"'(\w+)'", mistake["ctx"]["expected_tags"]))
         own = "; one of your own trains in fusion.FusionLoss and FusionMixin" if "cross_entropy" in known else ""
         return f"{place}.kind: there is no {tag}{suggest(tag, known)}{own}"
+    if mistake["type"] == "union_tag_not_found":
+        return (
+            f"{place}: kind is missing, which says what it is, such as {{kind: ...}}; `fusion schema` lists the kinds"
+        )
+    if mistake["type"] in ("model_type", "model_attributes_type", "dict_type") and isinstance(
+        mistake.get("input"), str
+    ):
+        return (
+            f"{place} should be a group of settings, such as {{path: ...}} or {{kind: ...}}, got {mistake['input']!r}"
+        )
+    if mistake["type"] == "string_pattern_mismatch" and (
+        words := re.fullmatch(r"\^\(([\w|]+)\)\$", mistake["ctx"]["pattern"])
+    ):
+        return f"{place} should be {' or '.join(words[1].split('|'))}, got {mistake['input']!r}"
     message = mistake["msg"].removeprefix("Value error, ")
     if mistake["type"] == "string_type" and isinstance(mistake.get("input"), dict):
         return (

@@ -15,7 +15,13 @@ from fusion.config.training_arguments import training_arguments
 from fusion.core.settings import suggest
 
 OURS = {
-    **dict.fromkeys(["output_dir", "seed", "remove_unused_columns", "use_cpu"], "is set by the run itself"),
+    **dict.fromkeys(["remove_unused_columns", "use_cpu"], "is set by the run itself"),
+    "output_dir": "is set by the run itself: runs and name, outside training, say where it goes",
+    "seed": "is set by the run itself, from seed outside training",
+    **dict.fromkeys(["max_length", "max_seq_length", "max_seq_len"], "is data.max_length here, outside training"),
+    **dict.fromkeys(["packing", "dtype"], "stands outside training here, beside it"),
+    "torch_dtype": "is dtype here, outside training",
+    **dict.fromkeys(["lora", "peft_config"], "is adapter here, outside training"),
     **dict.fromkeys(
         ["resume_from_checkpoint", "do_train", "do_eval", "ddp_backend", "ddp_timeout"], "is set by the run itself"
     ),

@@ -61,6 +61,46 @@ RENAMED: dict[str, tuple[str, ...]] = {
 """Old key -> what it is called now; several where it is called differently in different places."""
 
 
+ELSEWHERE: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(["student", "model", "model_name_or_path", "base_model"], ("pivot",)),
+    **dict.fromkeys(["teacher", "teachers", "teacher_model", "teacher_model_name_or_path", "models"], ("sources",)),
+    **dict.fromkeys(["lr"], ("learning_rate", "training.learning_rate")),
+    "learning_rate": ("training.learning_rate",),
+    **dict.fromkeys(
+        ["batch_size", "train_batch_size", "micro_batch_size", "per_device_batch_size"],
+        ("per_device_train_batch_size", "training.per_device_train_batch_size"),
+    ),
+    **dict.fromkeys(["epochs", "num_epochs", "n_epochs"], ("num_train_epochs", "training.num_train_epochs")),
+    "max_steps": ("training.max_steps",),
+    "num_train_epochs": ("training.num_train_epochs",),
+    "per_device_train_batch_size": ("training.per_device_train_batch_size",),
+    "gradient_accumulation_steps": ("training.gradient_accumulation_steps",),
+    **dict.fromkeys(
+        ["max_length", "max_seq_length", "max_seq_len", "sequence_len", "cutoff_len"], ("max_length", "data.max_length")
+    ),
+    "output_dir": ("runs",),
+    **dict.fromkeys(["lora", "peft", "peft_config", "lora_config"], ("adapter",)),
+    "merge_method": ("merge.kind",),
+    **dict.fromkeys(["dataset", "datasets", "train_dataset"], ("data.train",)),
+    **dict.fromkeys(["eval_dataset", "test_dataset"], ("data.heldout",)),
+    **dict.fromkeys(["loss", "losses", "loss_type"], ("objectives",)),
+    "torch_dtype": ("dtype",),
+    "do_sample": ("temperature",),
+    **dict.fromkeys(["n", "num_generations"], ("samples",)),
+    **dict.fromkeys(["kl", "kld", "fkl", "kl_divergence"], ("forward_kl",)),
+    **dict.fromkeys(["rkl", "reverse_kld"], ("reverse_kl",)),
+    **dict.fromkeys(["jsd", "js", "generalized_jsd"], ("jensen_shannon",)),
+    **dict.fromkeys(["ce", "sft", "nll", "crossentropy"], ("cross_entropy",)),
+    "grpo": ("group_reward",),
+}
+"""What transformers, TRL, axolotl or mergekit call something -> its place here; of several the first that there is."""
+
+
+def name_here(key: str, allowed: Collection[str]) -> str | None:
+    """What others call `key` where the keys `allowed` are known; None where it is no word of theirs for one of these."""
+    return next((name for name in ELSEWHERE.get(key, ()) if name.partition(".")[0] in allowed), None)
+
+
 def new_name(key: str, allowed: Collection[str]) -> str | None:
     """What `key` is called now in a place where the keys `allowed` are known; None where it never had another name there."""
     return next((name for name in RENAMED.get(key, ()) if name in allowed), None)

@@ -14,6 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlsplit
 
@@ -214,6 +215,7 @@ def _environment() -> Iterator[str]:
             words
             and (names_a_secret(name) or words[-1] in {"token", "key", "credentials"})
             and len(value.strip()) >= LEAST
+            and not _is_place(value.strip())
         ):
             yield value.strip()
         if words and words[-1] == "proxy" and "@" in value:
@@ -279,3 +281,11 @@ def _variable(place: str, kind: str) -> str:
     if words & {"hub", "hf", "huggingface"}:
         return "HF_TOKEN"
     return "WANDB_API_KEY" if "wandb" in words else ""
+
+
+def _is_place(value: str) -> bool:
+    """Whether a value is the path of something that is here, as that of PWD is; a secret is none."""
+    try:
+        return Path(value).is_absolute() and Path(value).exists()
+    except OSError:
+        return False  # too long for a name

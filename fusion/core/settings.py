@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from fusion.core.renamed_keys import new_name
+from fusion.core.renamed_keys import name_here, new_name
 from fusion.core.secrets import refuse_secrets
 
 
@@ -49,7 +49,9 @@ LISTED = 40
 
 
 def suggest(key: str, allowed: set[str]) -> str:
-    """`; did you mean ...?` for a misspelt key, its new name for one that was renamed, or what is allowed."""
+    """Its new name for a key that was renamed or has another name elsewhere, `; did you mean ...?`, or what is allowed."""
+    if other := name_here(key, allowed):  # first: who writes `student` today means the pivot
+        return f"; it is called {other} here"
     if renamed := new_name(key, allowed):
         return f"; it is called {renamed} now"
     close = difflib.get_close_matches(key, allowed, n=1, cutoff=0.6)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
 from fusion.data.example import Example
-from fusion.data.make_examples import ExampleMaker
+from fusion.data.make_examples import AUTO, ExampleMaker
 from fusion.data.reading import Row, places, read_rows, value_text
 from fusion.quickstart import skills
 
@@ -131,8 +131,9 @@ def _data_set(rows: Iterator[Row], path: str, choice: RowChoice, maker: ExampleM
     head, seen = list(islice(rows, HEAD)), dict[str, None]()
     if not head:
         raise ValueError(_no_example(path, choice, []))
-    maker, reading = maker.resolved(_columns(head), path)
     where = choice.where or {}
+    _refuse_undesired(path, head, where, maker)
+    maker, reading = maker.resolved(_columns(head), path)
     wanted = (row for row in _watched(chain(head, rows), seen) if _matches(row, where))
     if choice.shuffle is not None:
         shuffled = list(wanted)
@@ -144,6 +145,16 @@ def _data_set(rows: Iterator[Row], path: str, choice: RowChoice, maker: ExampleM
         raise ValueError(_no_example(path, choice, left_out))
     unused = [column for column in seen if column not in maker.columns and column not in where]
     return DataSet(path, examples, reading, left_out, unused)
+
+
+def _refuse_undesired(path: str, head: Sequence[Row], where: Mapping[str, Any], maker: ExampleMaker) -> None:
+    """Raise ValueError for TRL's unpaired preference data, of which the undesired completions would be learned from too."""
+    labelled = all("completion" in row.values and isinstance(row.values.get("label"), bool) for row in head)
+    if labelled and maker.response == AUTO and "label" not in where:
+        raise ValueError(
+            f"{path}: column label says of each completion whether it is desired. Take those that are, with "
+            'where: {label: true}, or all of them, with response: "{completion}".'
+        )
 
 
 def is_hub_id(path: str) -> bool:

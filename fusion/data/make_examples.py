@@ -43,6 +43,7 @@ class ExampleMaker:
         Raises ValueError, with the columns, where they do not tell.
         """
         known = list(columns)
+        self._refuse_bare_columns(known, path)
         if self.messages or (self.prompt != AUTO and self.response != AUTO):
             return self, self._describe()
         if self.prompt == AUTO:
@@ -50,6 +51,16 @@ class ExampleMaker:
             return self._with_layout(layout), layout.describe()
         found = replace(self, response=find_response(known, path, self.prompt))
         return found, found._describe()
+
+    def _refuse_bare_columns(self, columns: Sequence[str], path: str) -> None:
+        """Raise ValueError for the bare name of a column, as other tools take it: here it would be the text of each row."""
+        forms = {"prompt": self.prompt, "response": self.response, "system": self.system, "tests": self.tests}
+        for name, form in forms.items():
+            if form in columns and form != AUTO:
+                raise ValueError(
+                    f'{path}: {name} is "{form}", which is the name of a column, and as it stands would be the text of every '
+                    f'row; write "{{{form}}}".'
+                )
 
     def _with_layout(self, layout: Layout) -> ExampleMaker:
         plain = "plain" if layout.raw_text else self.template

@@ -141,6 +141,8 @@ class BatchTargets:
     """In rounds, what is known of the texts that the pivot wrote."""
     preferences: PreferenceTargets | None = None
     """Where right and wrong answers are compared, which these are."""
+    shape: tuple[int, int] | None = None
+    """Lines of the batch, and tokens of each with padding; None where nobody asks."""
 
     def to(self, device: Any, **_: Any) -> BatchTargets:
         """Return the same on another device."""
@@ -152,6 +154,7 @@ class BatchTargets:
             self.examples,
             _moved(self.rollouts, device),
             _moved(self.preferences, device),
+            self.shape,
         )
 
     def counts(self) -> dict[str, int]:

@@ -29,9 +29,12 @@ class Check(Settings):
     def __call__(self, example: Example, responses: Sequence[Response]) -> list[bool]:
         """Return, for each of the responses to a prompt, whether it passes."""
 
-    def rewards(self, example: Example, responses: Sequence[Response]) -> list[float]:
-        """Return how good each of the responses to a prompt is, more is better: 1 where it passes and 0 where it does not."""
-        return [float(passes) for passes in self(example, responses)]
+    def verdicts(self, example: Example, responses: Sequence[Response]) -> list[tuple[bool, float]]:
+        """Return, for each of the responses to a prompt, whether it passes and its reward, from judging it once.
+
+        Of rewards more is better: 1 where a response passes and 0 where it does not, but for checks that have their own.
+        """
+        return [(passes, float(passes)) for passes in self(example, responses)]
 
     @property
     def files(self) -> list[Path]:

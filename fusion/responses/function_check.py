@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +21,7 @@ class FunctionCheck(Check):
 
     It is called as TRL calls reward functions: `name(prompts=[...], completions=[...], **columns)`, once for each prompt with
     all responses to it, the prompt and its columns as often as there are responses. It returns a number, True or False for
-    each. The file runs in this process, with all that you may do.
+    each. The file runs in this process, with all that you may do, and what it is given are copies.
     """
 
     kind: Literal["function"] = "function"
@@ -56,20 +57,20 @@ class FunctionCheck(Check):
 
     @override
     def __call__(self, example: Example, responses: Sequence[Response]) -> list[bool]:
-        return [reward >= self.at_least for reward in self.rewards(example, responses)]
+        return [passes for passes, _ in self.verdicts(example, responses)]
 
     @override
-    def rewards(self, example: Example, responses: Sequence[Response]) -> list[float]:
+    def verdicts(self, example: Example, responses: Sequence[Response]) -> list[tuple[bool, float]]:
         if not responses:
             return []
-        count, columns = len(responses), {name: example.columns.get(name) for name in self.columns}
         texts: list[Any] = [response.text for response in responses]
         if self.conversational:
             texts = [[{"role": "assistant", "content": text}] for text in texts]
         prompt: Any = list(example.messages) if self.conversational else example.prompt
-        return self._function()(
-            [prompt] * count, texts, {name: [value] * count for name, value in columns.items()}, example.prompt
-        )
+        columns = {name: example.columns.get(name) for name in self.columns}
+        prompts, *values = ([copy.deepcopy(value) for _ in responses] for value in (prompt, *columns.values()))
+        rewards = self._function()(prompts, texts, dict(zip(columns, values, strict=True)), example.prompt)
+        return [(reward >= self.at_least, reward) for reward in rewards]
 
     def _function(self) -> RewardFunction:
         return RewardFunction.load(Path(self.path), self.name, self.columns)

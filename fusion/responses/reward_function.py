@@ -75,7 +75,7 @@ class RewardFunction:
         except (Exception, SystemExit) as error:
             raise ValueError(
                 f"{self.path}: {self.name} raised {_said(error, self.path)}, for the prompt that begins {prompt[:60]!r}. Mend "
-                "it and run the command again: what sources wrote is kept."
+                "it and run the command again: what sources wrote is kept. What the file decided as it was is refused by name."
             ) from error
         return self._rewards(returned, len(completions), f"for the prompt that begins {prompt[:60]!r}")
 
@@ -116,11 +116,15 @@ def _module(path: Path, source: bytes) -> ModuleType:
     module.__file__ = str(path)
     code = compile(source, str(path), "exec")
     sys.modules[module.__name__] = module  # where dataclasses and pickle look for it
+    beside = str(path.parent.absolute())
+    sys.path.insert(0, beside)  # as for a script: what lies beside it can be imported
     try:
         exec(code, vars(module))
     except BaseException:
         del sys.modules[module.__name__]
         raise
+    finally:
+        sys.path.remove(beside)
     return module
 
 

@@ -52,9 +52,19 @@ def differences(existing: Mapping[str, Any], requested: Mapping[str, Any]) -> st
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             nested = differences(old, new)
             parts += [f"{name} ({nested})"] if nested else []
+        elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+            found = _numbered(old, new)
+            parts += [f"{name} ({found})"] if found else []
         elif old != new:
             parts.append(f"{name}: {_short(old)} there, {_short(new)} here")
     return "; ".join(parts)
+
+
+def _numbered(old: Sequence[Any], new: Sequence[Any]) -> str:
+    """Compare two lists of one length, item by item: `[1] (weight: 1.0 there, 0.5 here)`."""
+    pairs = [({f"[{n}]": a}, {f"[{n}]": b}) for n, (a, b) in enumerate(zip(old, new, strict=True)) if a != b]
+    first = differences(*pairs[0]) if pairs else ""
+    return first + (f", and {len(pairs) - 1} more" if len(pairs) > 1 else "")
 
 
 def _short(value: Any) -> str:
@@ -77,6 +87,19 @@ def claim_artifact(folder: Path, key: Mapping[str, Any], redo: str) -> bool:
         remove_abandoned(folder)
         _set_damage_aside(folder)
     return is_complete(folder)
+
+
+def is_made(folder: Path, key: Mapping[str, Any], redo: str) -> bool:
+    """Return whether the artifact is complete, without claiming the folder.
+
+    For what is made in one go and may turn out to be wrong before anything is written: mended, it is another artifact, and no
+    contradiction. Raises ValueError as `claim_artifact`.
+    """
+    if not any(next(folder.glob(pattern), None) for pattern in MADE):
+        if distributed.is_main_process():
+            (folder / "key.json").unlink(missing_ok=True)
+        return False
+    return claim_artifact(folder, key, redo)
 
 
 def _existing_key(folder: Path, redo: str) -> dict[str, Any] | None:

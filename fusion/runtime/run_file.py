@@ -117,6 +117,23 @@ class RoundScore:
     """Whether the first answer to it passes; None where that was not kept."""
 
 
+@dataclass(frozen=True)
+class RoundTexts:
+    """What the pivot wrote to the training prompts of a domain in one round."""
+
+    domain: str
+    prompts: int
+    texts: int
+    judged: int
+    """Texts to prompts of which something tells right answers from wrong ones."""
+    passed: int
+    """Of those, texts that are right."""
+    cut: int
+    """Texts that did not end by themselves."""
+    differing: int
+    """Prompts whose texts have not all the same reward."""
+
+
 class RoundsFacts(_RunFilePart):
     """How the pivot did after each round, and which round became the result."""
 
@@ -130,6 +147,8 @@ class RoundsFacts(_RunFilePart):
     """Whether sources read what the pivot wrote, for it to learn from that."""
     scores: list[list[RoundScore]]
     """Of each round from 0 on, a score for each domain of the validation examples; none where there are no such examples."""
+    texts: list[list[RoundTexts]] = Field(default=[])
+    """Of each round from 1 on, by domain; empty in runs of versions that did not count them."""
 
     @property
     def count(self) -> int:

@@ -27,6 +27,8 @@ class ArtifactStore:
     """The run's own folder."""
     shared: Path | None = None
     """Where artifacts of all runs lie by the fingerprint of their key; None keeps everything in the run's folder."""
+    redo: str | None = None
+    """The command that makes them again, for messages; the stage of each kind if not said."""
 
     def artifact_folder(self, kind: Kind, name: str, key: dict[str, Any]) -> Path:
         """The folder of an artifact: the run's own or, with a shared store, a link to the one of all runs with this key.
@@ -38,7 +40,7 @@ class ArtifactStore:
             return folder
         shared = (self.shared / kind / fingerprint(key)).absolute()
         if folder.exists() and folder.resolve() != shared.resolve() and (folder / "key.json").exists():
-            refuse_other_key(folder, read_object(folder / "key.json"), key, f"fusion {COMMANDS[kind]}")
+            refuse_other_key(folder, read_object(folder / "key.json"), key, self.redo or f"fusion {COMMANDS[kind]}")
         link_folder(folder, shared)
         return folder
 

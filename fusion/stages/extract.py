@@ -57,7 +57,10 @@ def cache_writer(
     size = vocabulary_size(context.tokenizers[name])
     whole = full_key(key, sorted(set(context.ids)), extract.resolved_value_format, extract.shard_size, vocabulary=size)
     folder = folder or context.store.artifact_folder("cache", kept_as or name, whole)
-    return CacheWriter(folder, key, context.ids, extract.shard_size, extract.resolved_value_format, vocabulary=size)
+    return CacheWriter(
+        folder, key, context.ids, extract.shard_size, extract.resolved_value_format, vocabulary=size,
+        redo=context.redo or "fusion extract",
+    )  # fmt: skip
 
 
 def open_source(context: RunContext, name: str, ref: ModelRef | None = None) -> Source:

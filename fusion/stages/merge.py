@@ -43,9 +43,13 @@ def merge_all(context: RunContext) -> bool:
     return True
 
 
-def fuse_chosen(context: RunContext) -> bool:
-    """Copy the chosen model to fused/, whole or not at all. Returns whether it was done now, and not by an earlier start."""
-    chosen = result_folder(context.config, context.config.fused)
+def fuse_chosen(context: RunContext, chosen: Path | None = None) -> bool:
+    """Copy the chosen model to fused/, whole or not at all. Returns whether it was done now, and not by an earlier start.
+
+    `chosen` is the folder of its training; the one that the run keeps if not said. Raises ValueError where fused/ holds
+    another model.
+    """
+    chosen = chosen or result_folder(context.config, context.config.fused)
     folder = context.config.folder / "fused"
     lineage = {"from": context.config.fused, "made": artifact_key(chosen), "models": context.fingerprints}
     if _is_fused(folder, lineage, _redo(context.config.fused)):

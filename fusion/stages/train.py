@@ -68,7 +68,7 @@ def train_one(
     with context.store.artifact_lock("train", key):
         with distributed.main_process_first():
             folder = context.store.artifact_folder("train", name, key)
-            done = claim_artifact(folder, key, context.redo_training)
+            done = claim_artifact(folder, key, context.redo or "fusion train")
         if not done:
             from fusion.training import fit  # with it comes Trainer: seconds, which what is done already need not pay
 

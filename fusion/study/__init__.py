@@ -3,6 +3,6 @@
 from fusion.study.grid import StudyGrid
 from fusion.study.results import StudyResults
 from fusion.study.runner import run
-from fusion.study.settings import Study, Tuning, load
+from fusion.study.settings import Study, Tuning, load, with_overrides
 
-__all__ = ["Study", "StudyGrid", "StudyResults", "Tuning", "load", "run"]
+__all__ = ["Study", "StudyGrid", "StudyResults", "Tuning", "load", "run", "with_overrides"]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
 from fusion.config import DataSettings
-from fusion.config.loading import ConfigError, explained, read_yaml
+from fusion.config.loading import ConfigError, explained, override, read_yaml
 from fusion.config.recipes import studies
 from fusion.core.settings import Settings
 
@@ -82,12 +83,37 @@ class Study(Settings):
             raise ValueError(f"arms should choose among equally many settings; {listed}")
 
 
+OWN = ("name", "runs", "seeds")
+"""What --set changes of a study itself, rather than of its runs, which have their names and seeds from it."""
+
+
+def with_overrides(study: Study, overrides: Sequence[str]) -> tuple[Study, list[str]]:
+    """Return the study with those of its own settings that `--set` gives, and the assignments that are for its runs.
+
+    Raises ConfigError for a value that a study cannot have.
+    """
+    own: dict[str, Any] = {}
+    of_runs = []
+    for text in overrides:
+        if text.partition("=")[0] in OWN:
+            override(own, text)
+        else:
+            of_runs.append(text)
+    try:
+        return Study.model_validate(study.model_dump(exclude_unset=True) | own), of_runs
+    except ValidationError as error:
+        raise explained(error, "--set", Study) from None
+
+
 def load(file: str | Path) -> Study:
     """Read a study from a YAML file, or one that comes with the package by its name. Raises ConfigError with all mistakes."""
     place = Path(file) if Path(file).is_file() else studies().get(str(file))
     if place is None:
         raise ConfigError(f"There is no study {file}. Give a YAML file, or one of {', '.join(studies())}.")
+    raw = read_yaml(place)
+    if "pivot" in raw and "arms" not in raw:
+        raise ConfigError(f"{file} is the configuration of a run, which has no arms: fusion run {file} runs it.")
     try:
-        return Study.model_validate(read_yaml(place))
+        return Study.model_validate(raw)
     except ValidationError as error:
         raise explained(error, str(file), Study) from None

@@ -108,7 +108,11 @@ class TrainingCollator:
         if self.rollouts is not None:
             rollouts = self.rollouts.targets(positions, numbers, [info.domain for info in infos])
         preferences = None if self.preferences is None else self.preferences.targets(units, numbers)
-        return {**inputs, "targets": BatchTargets(hidden_index, positions, targets, infos, rollouts, preferences)}
+        lines, length = inputs["input_ids"].shape
+        return {
+            **inputs,
+            "targets": BatchTargets(hidden_index, positions, targets, infos, rollouts, preferences, (lines, length)),
+        }
 
     def lay_out(self, texts: Sequence[Encoded]) -> tuple[dict[str, Tensor], Tensor, Positions]:
         """Return the model inputs of texts, padded or packed, the index of each row's hidden state, and the positions."""

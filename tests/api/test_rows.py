@@ -158,6 +158,10 @@ def test_what_does_not_fit_together_is_refused(place):
         fusion.FusionCollator(place / "pivot", ROWS, {"one": cache}, {"one": place / "source"})
     with pytest.raises(ValueError, match="caches are of one, tokenizers of two"):
         fusion.FusionCollator(place / "pivot", ROWS[:1], {"one": cache}, {"two": place / "source"})
+    other = tiny.folder("qwen2", place / "other")
+    with pytest.raises(ValueError, match=r"holds ids of a tokenizer with [\d,]+ tokens, and tokenizers\['one'\] has"):
+        fusion.FusionCollator(place / "pivot", ROWS[:1], {"one": cache}, {"one": other})
+    assert len(fusion.Cache(str(cache.folder))) == len(cache)
     rows = cache.rows([fusion.read_examples(ROWS)[0].id])
     with pytest.raises(
         ValueError, match=r"map_to_pivot needs the pivot's tokens.*targets\.positions of FusionCollator"
@@ -167,3 +171,17 @@ def test_what_does_not_fit_together_is_refused(place):
         fusion.vocabulary_map(None, None, kind="nearest")
     with pytest.raises(ValueError, match="dtw.*texts"):
         fusion.align(*[cache.rows(cache.ids)] * 2, kind="dtw")
+
+
+def test_logits_of_another_shape_are_refused(place):
+    cache = fusion.extract(place / "source", ROWS, top_k=5)
+    collator = fusion.FusionCollator(place / "pivot", ROWS, {"one": cache}, {"one": place / "source"})
+    batch, tokenizer = collator([0, 1]), AutoTokenizer.from_pretrained(place / "pivot")
+    lines, length = batch["input_ids"].shape
+    logits, loss = torch.randn(lines, length, len(tokenizer)), fusion.FusionLoss([ForwardKL()], len(tokenizer))
+    assert loss(logits, batch["targets"]).loss > 0
+    for cut in (logits[:, :-1], logits[:, 1:], logits[:1]):
+        with pytest.raises(ValueError, match=f"batch of {lines} lines of {length} tokens"):
+            loss(cut, batch["targets"])
+    with pytest.raises(ValueError, match=r"vocabulary is .*len\(tokenizer\)"):
+        loss(logits[..., :-1], batch["targets"])

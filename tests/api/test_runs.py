@@ -78,6 +78,10 @@ def test_a_merge_and_an_evaluation(tmp_path):
     rows = [{"prompt": "a", "response": "the lazy dog"}, {"prompt": "b", "response": "lines"}]
     result = fusion.evaluate(merged, rows, exact_match=["data"], max_new_tokens=4)
     assert [sample.exact_match for sample in result.samples] == [False, False]
+    with pytest.raises(ValueError, match="exact_match names maths; the domains of the examples are data"):
+        fusion.evaluate(merged, rows, exact_match=["maths"])
+    with pytest.raises(ValueError, match="exact_match is 'data'; it is a list"):
+        fusion.evaluate(merged, rows, exact_match="data")
     scores = fusion.summarise(result)
     assert scores["data"]["bits_per_byte"].n == 2
     difference = fusion.compare(result, fusion.evaluate(base, rows, exact_match=["data"], max_new_tokens=4))
@@ -105,3 +109,8 @@ def test_no_public_name_is_a_module_after_every_module_was_imported():
 def test_an_unknown_name_is_an_error_that_lists_the_public_ones():
     with pytest.raises(AttributeError, match=r"no attribute 'fuse'.*run"):
         fusion.fuse  # noqa: B018
+
+
+def test_a_stage_that_is_none_is_refused_with_those_that_are(tmp_path):
+    with pytest.raises(ValueError, match="until is 'training'; a run goes until respond, extract, train"):
+        fusion.run(runs.raw(tmp_path), until="training")

@@ -79,6 +79,7 @@ def test_the_schema_is_a_json_schema():
     [
         (["strateggies=[unified]"], "unknown key strateggies; did you mean strategies?"),
         (["extract.top_k=0"], "extract.top_k: must be at least 1"),
+        (["data.train[0].limit=0"], "data.train[0].limit: "),
         (["data.train.0.path=/no/such/file.jsonl"], "The data file /no/such/file.jsonl does not exist"),
         (["sources.neox.path=/no/such/model"], "The model /no/such/model does not exist"),
     ],
@@ -88,6 +89,18 @@ def test_a_mistake_is_one_message_and_no_traceback(config, overrides, message):
     assert out.returncode == 1
     assert message in out.stderr
     assert "Traceback" not in out.stderr
+
+
+@pytest.mark.parametrize("stage", ["rounds", "preferences"])
+def test_a_stage_that_a_run_does_not_have_is_refused(config, stage):
+    out = fusion(stage, config)
+    assert out.returncode == 1
+    assert f"has no {stage}, and `fusion {stage}` is for runs that do; use `fusion run`" in out.stderr
+
+
+def test_the_folder_of_a_run_names_its_configuration(tmp_path):
+    (tmp_path / "config.yaml").write_text("")
+    assert f"is the folder of a run; its configuration is {tmp_path}/config.yaml" in fusion("plan", tmp_path).stderr
 
 
 def test_plan_reads_no_weights_and_writes_nothing(config, tmp_path):
@@ -272,11 +285,15 @@ def test_a_search_by_name_ends_with_its_weights(children):
         (["quickstart", "--dtype", "float16"], "quickstart is no recipe of a merge"),
         (["r.yaml", "--set", "density=0.5"], "r.yaml is a recipe: write its base_model and settings there"),
         (["r.yaml", "--base-model", "x"], "r.yaml is a recipe"),
+        (["r.yaml", "other"], "r.yaml is a recipe, and other no part of it"),
+        (["--method", "linear", "a/run", "/no/b"], "a/run is the folder of a run; its model is a/run/fused."),
     ],
 )
 def test_a_mistake_in_a_merge_is_one_message(tmp_path, monkeypatch, words, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "r.yaml").write_text("{models: [a], method: linear}")
+    (tmp_path / "a/run/fused").mkdir(parents=True)
+    (tmp_path / "a/run/fused/config.json").write_text("{}")
     out = fusion("merge", *words, "--out", "result")
     assert out.returncode == 1
     assert message in out.stderr

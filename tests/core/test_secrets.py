@@ -158,3 +158,9 @@ def test_a_key_that_no_header_can_hold_is_refused_and_not_shown(monkeypatch, key
     with pytest.raises(ValueError, match=rf"names MY_KEY, which {said}") as caught:
         read_key("MY_KEY")
     assert "ab" not in str(caught.value)
+
+
+def test_a_place_that_is_here_is_no_secret_whatever_its_variable_is_called(monkeypatch, tmp_path):
+    monkeypatch.setenv("PWD", str(tmp_path))
+    monkeypatch.setenv("MY_SECRET", "/no/such/place")
+    assert hide(f"{tmp_path}/models and /no/such/place") == f"{tmp_path}/models and ***"

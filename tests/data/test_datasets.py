@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 
 import pytest
 
@@ -188,3 +189,35 @@ def test_the_same_answer_twice_and_raw_text_are_no_other_answers():
     assert other_answers([said("4", ("user", "2 + 2?")), again]) == [None, None]
     assert other_answers([said("a text"), said("another")]) == [None, None]
     assert other_answers([]) == []
+
+
+ASKED = {"question": "How much is 2 + 3?", "answer": "5"}
+
+
+@pytest.mark.parametrize(("row", "settings", "message"), [
+    (ASKED | {"choices": ["4", "5"]}, {}, "column choices has answers to choose among"),
+    (ASKED | {"solution": "2 + 3 = 5"}, {}, "both answer and solution could be the response"),
+    ({"text": "Write a sum.", "code": "2 + 3"}, {}, "the columns text, code do not tell prompt and response"),
+    ({"prompt": "a", "completion": "b", "label": False}, {}, "where: {label: true}"),
+    (ASKED, {"prompt": "question", "response": "{answer}"}, 'prompt is "question", which is the name of a column'),
+    (ASKED, {"prompt": "{question}", "response": "answer"}, 'write "{answer}"'),
+])  # fmt: skip
+def test_columns_that_would_be_missed_or_learned_wrongly_are_refused(row, settings, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        datasets.from_rows([row], domain="d", **settings)
+
+
+def test_they_are_read_where_it_is_said_how():
+    labelled = [{"prompt": "a", "completion": "b", "label": label} for label in (False, True)]
+    assert len(datasets.from_rows(labelled, domain="d", where={"label": True}).examples) == 1
+    (solved,) = datasets.from_rows([ASKED | {"solution": "2 + 3 = 5"}], domain="d", response="{solution}").examples
+    assert solved.response == "2 + 3 = 5"
+    (with_context,) = datasets.from_rows([ASKED | {"context": "CREATE TABLE t"}], domain="d").examples
+    assert with_context.prompt == "How much is 2 + 3?\n\nCREATE TABLE t"
+    (raw,) = datasets.from_rows([{"text": "Once upon a time", "label": 1}], domain="d").examples
+    assert raw.response == "Once upon a time"
+
+
+def test_a_format_of_datasets_is_no_data_set():
+    with pytest.raises(ValueError, match=r"json is a format of datasets and no data set; give the file itself as path"):
+        datasets.read("json", domain="d")

@@ -60,6 +60,8 @@ def test_stages_have_the_names_that_the_record_gives_them(context, planned, monk
     for name in ("write_texts", "judge_texts", "train_one", "training_source"):
         monkeypatch.setattr(sequence, name, lambda *_, **__: False)
     monkeypatch.setattr(sequence.RoundContext, "learning", None)
+    monkeypatch.setattr(sequence.RoundContext, "written", [])
+    monkeypatch.setattr(sequence, "describe_texts", lambda *_: [])
     monkeypatch.setattr(sequence, "training_source", lambda one, name, cache: next(iter(one.config.sources)))
     write_json(context.config.folder / "run.json", {"name": "small", "created": "2026"})
     sequence.validate(context, 0)

@@ -48,14 +48,14 @@ def test_it_is_called_as_trl_calls_reward_functions(check, capsys):
 def test_rewards_pass_from_a_threshold_on_and_stay_readable(check):
     made = check(TRL, columns=["answer"])
     assert made(EXAMPLE, RESPONSES) == [True, False, False]
-    assert made.rewards(EXAMPLE, RESPONSES) == [0.9, 0.1, 0.1]
+    assert made.verdicts(EXAMPLE, RESPONSES) == [(True, 0.9), (False, 0.1), (False, 0.1)]
     assert check(columns=["answer"], at_least=0.9)(EXAMPLE, RESPONSES) == [True, False, False]
     assert check(columns=["answer"], at_least=0.1)(EXAMPLE, RESPONSES) == [True, True, True]
 
 
 def test_a_function_is_not_asked_about_no_answers(check):
     made = check("def right(prompts, completions):\n    return [max(map(len, completions)) > 0] * len(prompts)\n")
-    assert made(EXAMPLE, []) == made.rewards(EXAMPLE, []) == []
+    assert made(EXAMPLE, []) == made.verdicts(EXAMPLE, []) == []
 
 
 ALIKE = [
@@ -70,7 +70,7 @@ ALIKE = [
 @pytest.mark.parametrize("returned", ALIKE)
 def test_truth_numbers_and_arrays_are_rewards(check, returned):
     source = f"import numpy, torch\ndef right(prompts, completions):\n    return {returned}\n"
-    assert check(source).rewards(EXAMPLE, RESPONSES) == [1.0, 0.0, 0.0]
+    assert [reward for _, reward in check(source).verdicts(EXAMPLE, RESPONSES)] == [1.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize(("returned", "message"), [
@@ -155,3 +155,31 @@ def test_a_column_that_json_cannot_hold_is_named_with_its_row(tmp_path):
     Dataset.from_list([{"q": "a", "picture": b"\x00"}]).to_parquet(file)
     with pytest.raises(ValueError, match=r"rows.parquet, row 1: picture holds bytes, which is no text"):
         datasets.read(str(file), domain="d", prompt="{q}", response=None, kept_columns=["picture"])
+
+
+def test_passes_and_rewards_come_from_one_call(check):
+    made = check(
+        "calls = []\ndef right(prompts, completions):\n    calls.append(1)\n    return [len(calls) % 2] * len(prompts)\n"
+    )
+    for passes in (True, False):
+        assert made.verdicts(EXAMPLE, RESPONSES) == [(passes, float(passes))] * 3
+
+
+def test_what_a_function_changes_are_copies(check):
+    source = (
+        "def right(prompts, completions, level):\n    for messages, levels in zip(prompts, level):\n"
+        "        messages[0]['content'] += '!'\n        levels.append(1)\n"
+        "    return [len(messages[0]['content']) + len(levels) for messages, levels in zip(prompts, level)]\n"
+    )
+    example = Example(MESSAGES, "", "sums", columns={"level": [0]})
+    verdicts = check(source, columns=["level"], conversational=True).verdicts(example, RESPONSES)
+    assert {reward for _, reward in verdicts} == {len("Be brief.!") + 2}
+    assert (example.messages[0]["content"], example.columns) == ("Be brief.", {"level": [0]})
+
+
+def test_a_file_imports_what_lies_beside_it(check, tmp_path):
+    (tmp_path / "scores_beside.py").write_text("ONE = 1\n")
+    before = list(sys.path)
+    made = check("from scores_beside import ONE\ndef right(prompts, completions):\n    return [ONE] * len(prompts)\n")
+    assert made(EXAMPLE, RESPONSES) == [True] * 3
+    assert sys.path == before

@@ -5,9 +5,10 @@ import json
 import pytest
 import yaml
 
+from fusion.config import loading
 from fusion.config.loading import ConfigError
 from fusion.config.recipes import studies
-from fusion.study import Study, StudyGrid, load
+from fusion.study import Study, StudyGrid, load, with_overrides
 from tests.helpers import runs
 
 ARMS = {"plain": {"objectives": [{"kind": "cross_entropy"}]}, "kl": {"objectives": [{"kind": "forward_kl"}]}}
@@ -126,3 +127,21 @@ def test_a_mistake_in_an_arm_that_is_named_like_a_method_is_found_at_its_place(t
 def test_an_arm_that_extends_no_name_is_refused(below):
     with pytest.raises(ValueError, match="arms.kl.extends should be the name of a file or recipe, got"):
         study(arms=ARMS | {"kl": {"extends": below}})
+
+
+def test_a_study_takes_its_own_name_and_seeds_from_overrides_and_its_runs_the_rest():
+    study = load("few_references")
+    changed, of_runs = with_overrides(study, ["name=small", "training.max_steps=2", "seeds=[5]"])
+    assert (changed.name, changed.seeds, of_runs) == ("small", [5], ["training.max_steps=2"])
+    assert changed.arms == study.arms
+    with pytest.raises(ConfigError, match="--set: seeds"):
+        with_overrides(study, ["seeds=[-1]"])
+
+
+def test_a_run_and_a_study_are_told_apart(tmp_path):
+    (tmp_path / "run.yaml").write_text("pivot: {path: x}\n")
+    with pytest.raises(ConfigError, match=r"run.yaml is the configuration of a run, which has no arms: fusion run "):
+        load(tmp_path / "run.yaml")
+    (tmp_path / "study.yaml").write_text("base: tales\narms: {a: {}, b: {}}\n")
+    with pytest.raises(ConfigError, match=r"study.yaml is a study, which has arms: fusion study "):
+        loading.load(tmp_path / "study.yaml")

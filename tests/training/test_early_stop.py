@@ -24,14 +24,15 @@ CASES = [
 
 
 @pytest.mark.parametrize(("history", "ends"), CASES)
-def test_the_last_step_decides(history, ends):
+def test_the_last_step_decides(history, ends, capsys):
     stop, state, control = (
         StopAtClipRatio(0.2),
-        SimpleNamespace(log_history=history),
+        SimpleNamespace(log_history=history, is_world_process_zero=True, global_step=len(history), max_steps=9),
         SimpleNamespace(should_training_stop=False),
     )
     stop.on_log(None, state, control)
     assert control.should_training_stop is ends
+    assert ("of 9 steps" in capsys.readouterr().out) is ends
     if ends:
         with pytest.raises(NothingLeftToTrain):
             stop.on_epoch_begin(None, state, control)

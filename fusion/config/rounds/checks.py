@@ -80,6 +80,12 @@ def _objectives(config: Config, rounds: Rounds) -> Iterator[str]:
             "rounds.scale_rewards is for objectives that read rewards, and none of rounds.objectives does; leave it out, or "
             "add group_reward"
         )
+    policy = any(isinstance(each, PolicyObjective) and each.weight for each in rounds.objectives)
+    if rounds.max_clip_ratio != Rounds.model_fields["max_clip_ratio"].default and not policy:
+        yield (
+            "rounds.max_clip_ratio is for objectives that clip, and none of rounds.objectives does; leave it out, or add one, "
+            "such as policy_gradient"
+        )
     if rounds.num_generations == 1 and rewarded:
         yield (
             "rounds.num_generations is 1, and group_reward compares the answers to a prompt with each other: all its "
@@ -112,7 +118,7 @@ def _learns_from_replay(objective: AnyObjective) -> bool:
 def _lengths_and_counts(config: Config, rounds: Rounds) -> Iterator[str]:
     if rounds.max_completion_length > config.data.max_length:
         yield (
-            f"rounds.max_completion_length is {rounds.max_completion_length}, and of a text, prompt included, at most "
+            f"rounds.max_completion_length is {rounds.max_completion_length}, and of a text together with its prompt at most "
             f"data.max_length = {config.data.max_length} tokens are learned from; lower it, or raise data.max_length"
         )
     unvalidated = rounds.validation_generations != Rounds.model_fields["validation_generations"].default
@@ -228,7 +234,8 @@ def _prompts(place: str, data: DataSettings, config: Config) -> Iterator[str]:
 
 def _validated(place: str, data: DataSettings, train: Sequence[DataSettings]) -> Iterator[str]:
     """Rounds are compared by answers to validation prompts, which must pass what answers of their domain must in training."""
-    checks = [each.check for each in train if each.domain == data.domain]
+    of_domain = [each for each in train if each.domain == data.domain]
+    checks = [each.check for each in of_domain if each.is_judged] or [each.check for each in of_domain]
     if not checks:
         there = ", ".join(dict.fromkeys(each.domain for each in train))
         yield (

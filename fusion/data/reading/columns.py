@@ -38,10 +38,14 @@ class Layout(NamedTuple):
 
 CONVERSATIONS = ("messages", "conversations", "conversation")
 """Columns with a conversation, as OpenAI and ShareGPT name them."""
-PROMPTS = {"instruction": ("input", "context"), "prompt": (), "question": (), "query": (), "problem": ()}
+PROMPTS = {"instruction": ("input", "context"), "prompt": (), "question": ("context",), "query": (), "problem": ()}
 """Columns with a prompt, and those that may follow it."""
 RESPONSES = ("response", "completion", "output", "answer", "solution", "chosen")
 """Columns with a response."""
+CHOICES = ("choices", "options")
+"""Columns with answers to choose among, which belong to a question and have no form of their own."""
+BESIDE_TEXT = ("code", "summary", "highlights", "sql", "target", "translation", "answers")
+"""Columns that tell that a column `text` beside them is no text to go on with, but what something is made of."""
 SYSTEMS = ("system", "system_prompt")
 
 
@@ -53,15 +57,30 @@ def find_layout(columns: Collection[str], path: str) -> Layout:
     prompt = next((name for name in PROMPTS if name in columns), None)
     response = next((name for name in RESPONSES if name in columns), None)
     if prompt and response:
+        _refuse_ambiguous(prompt, columns, path)
         return Layout(f"{{{prompt}}}", f"{{{response}}}", _optional(prompt, columns), system=system)
     if "chosen" in columns:
         return Layout("", "", messages="chosen", system=system)
-    if "text" in columns and not prompt and not response:
+    if "text" in columns and not prompt and not response and not set(BESIDE_TEXT).intersection(columns):
         return Layout("", "{text}", raw_text=True)
     raise ValueError(
         f"{path}: the columns {_listed(columns)} do not tell prompt and response. Set prompt and response, such as "
         'prompt: "{question}" and response: "{answer}", or messages to the column with conversations.'
     )
+
+
+def _refuse_ambiguous(prompt: str, columns: Collection[str], path: str) -> None:
+    """Raise ValueError where columns that are left would be missed in what is asked, or could be the answer as well."""
+    if choices := next((name for name in CHOICES if name in columns), None):
+        raise ValueError(
+            f"{path}: column {choices} has answers to choose among, and how they are written into the prompt is not known. Set "
+            f'prompt and response, such as prompt: "{{{prompt}}}\\n{{{choices}}}" and response: "{{answer}}".'
+        )
+    if {"answer", "solution"}.issubset(columns):
+        raise ValueError(
+            f'{path}: both answer and solution could be the response. Set response: "{{solution}}" for the workings, or '
+            'response: "{answer}" for the result.'
+        )
 
 
 def find_prompt(columns: Collection[str], path: str, response: str | None) -> Layout:

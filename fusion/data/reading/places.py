@@ -28,6 +28,10 @@ _SAVED = ("dataset_info.json", "dataset_dict.json")
 _NAMED = re.compile(r"^(\w+?)(?:[-_.]|$)")
 
 
+FORMATS = ("json", "csv", "parquet", "text", "arrow", "pandas", "xml", "webdataset", "imagefolder", "audiofolder")
+"""What `load_dataset` takes beside `data_files`; here they would read whatever lies in the working directory."""
+
+
 def is_hub_id(path: str) -> bool:
     """Return whether a path is a hub id: it looks like no file or folder, and none is there."""
     if path.startswith((".", "/", "~")) or format_suffix(path) in READERS or glob.has_magic(path):
@@ -120,6 +124,10 @@ def _parts(split: str, sizes: dict[str, int], path: str) -> Iterator[tuple[str, 
 
 
 def _hub_rows(path: str, name: str | None, split: str, revision: str | None) -> Iterator[Row]:
+    if path in FORMATS:
+        raise ValueError(
+            f"{path} is a format of datasets and no data set; give the file itself as path, such as data/train.{path}."
+        )
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
 

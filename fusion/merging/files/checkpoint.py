@@ -33,6 +33,8 @@ class Checkpoint:
     @staticmethod
     def open(folder: Path) -> Checkpoint:
         """Open a folder. Raises FileNotFoundError or ValueError where it is no model in safetensors."""
+        if (folder / "fused" / "config.json").is_file() and not (folder / "config.json").is_file():
+            raise FileNotFoundError(f"{folder} is the folder of a run; its model is {folder / 'fused'}.")
         if not (folder / "config.json").is_file():
             raise FileNotFoundError(
                 f"{folder} is not a model folder: it has no config.json. A model on a hub is downloaded first: "

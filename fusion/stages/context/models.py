@@ -41,9 +41,14 @@ class RunModels:
         return datetime.date.today() if recorded is None else datetime.date.fromisoformat(recorded)
 
     @property
+    def redo(self) -> str | None:
+        """The command that makes again whatever belongs to this step; None in a run, whose stages have one each."""
+        return None
+
+    @property
     def store(self) -> ArtifactStore:
         """Where what the run makes lies on disk."""
-        return ArtifactStore(self.config.folder, Path(self.config.store) if self.config.store else None)
+        return ArtifactStore(self.config.folder, Path(self.config.store) if self.config.store else None, self.redo)
 
     @functools.cached_property
     def models(self) -> dict[str, ModelSettings]:

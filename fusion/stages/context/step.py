@@ -44,11 +44,6 @@ class OrdinaryStep:
         return None
 
     @property
-    def redo_training(self) -> str:
-        """The command that makes a training again."""
-        return "fusion train"
-
-    @property
     def training_callbacks(self) -> list[TrainerCallback]:
         """What listens to a training besides its bar: nothing outside rounds."""
         return []

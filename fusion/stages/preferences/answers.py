@@ -43,10 +43,15 @@ def each_text_once(answers: Iterable[JudgedAnswer]) -> list[JudgedAnswer]:
 
 
 def _of_sources(run: RunContext) -> Iterator[JudgedAnswer]:
-    """What may be learned from of sources' answers (`data.responses.truncated`), also where another was chosen."""
+    """What may be learned from of sources' answers (`data.responses.truncated`), also where another was chosen.
+
+    Answers of which no check can say anything are neither right nor wrong.
+    """
     if not run.has_generated_responses:
         return
-    for prompt in judged_responses(run):
+    for prompt, judged in zip(judged_responses(run), run.responding.judged, strict=True):
+        if not judged:
+            continue
         for response, passed in zip(prompt.responses, prompt.passed, strict=True):
             example = dataclasses.replace(prompt.example, response=response.text)
             yield JudgedAnswer(example, frozenset({response.source}), bool(passed))
@@ -57,5 +62,5 @@ def _of_rounds(run: RunContext) -> Iterator[JudgedAnswer]:
     for number in range(1, run.config.rounds.count + 1) if run.config.rounds else ():
         one = RoundContext.of(run, number, round_folder(run.config, number - 1) / "model")
         for text in one.written:
-            if text.rollout.end is not None and text.example.response.strip():
+            if text.passed is not None and text.rollout.end is not None and text.example.response.strip():
                 yield JudgedAnswer(text.example, frozenset({WRITER}), text.passed)

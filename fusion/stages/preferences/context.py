@@ -72,7 +72,7 @@ class PreferenceContext(LaterStep):
 
     @property
     @override
-    def redo_training(self) -> str:
+    def redo(self) -> str:
         return REDO
 
     @property

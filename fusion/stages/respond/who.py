@@ -6,7 +6,7 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fusion.responses import BestSource, GeneratedResponses
+from fusion.responses import BestSource, EndedCheck, GeneratedResponses
 
 if TYPE_CHECKING:
     from fusion.stages.context import RunContext
@@ -36,6 +36,17 @@ class Responding:
         """Whether prompts without a reference are answered by one source, the best of their domain."""
         how = self.settings
         return isinstance(how, BestSource) and how.unlabelled == "best"
+
+    @functools.cached_property
+    def judged(self) -> list[bool]:
+        """Of each training example, whether its check tells right answers from wrong ones.
+
+        Not so where one source answers what has no reference, and all that is asked of its answers is that they end.
+        """
+        pairs = list(zip(self.context.original_examples, self.context.checks, strict=True))
+        if not isinstance(self.context.config.data.responses, GeneratedResponses) or not self.best_answers_unlabelled:
+            return [True] * len(pairs)
+        return [bool(example.response) or not isinstance(check, EndedCheck) for example, check in pairs]
 
     @property
     def scoring_sources(self) -> list[str]:

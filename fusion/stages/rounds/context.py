@@ -80,6 +80,11 @@ class RoundContext(LaterStep):
         return [self.run.checks[number] for number in self.asked]
 
     @functools.cached_property
+    def judged(self) -> list[bool]:
+        """Of each prompt, whether its check tells right answers from wrong ones."""
+        return [self.run.responding.judged[number] for number in self.asked]
+
+    @functools.cached_property
     def chosen_responses(self) -> dict[str, str]:
         """By prompt id, the first response that the first training learned from."""
         return {example.prompt_id: example.response for example in reversed(self.run.train_examples)}
@@ -148,7 +153,7 @@ class RoundContext(LaterStep):
 
     @property
     @override
-    def redo_training(self) -> str:
+    def redo(self) -> str:
         return REDO
 
     @property

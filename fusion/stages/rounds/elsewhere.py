@@ -47,20 +47,24 @@ def brought_key(context: RoundContext, prompts: Mapping[str, Prompt]) -> dict[st
     return {"rollouts": hash_of(rollout_file(context, prompts)), **limits}
 
 
-def bring_texts(context: RoundContext, store: ResponseStore, prompts: Mapping[str, Prompt]) -> bool:
-    """Check the file of the round and keep its texts as if they had been written here; whether there was something to do."""
+def brought_texts(context: RoundContext, prompts: Mapping[str, Prompt]) -> dict[str, list[list[int]]]:
+    """Return the texts in the file of the round, by prompt. Raises ValueError, with its line, for one that cannot be right."""
+    rounds, asked = context.rounds, asked_prompts(context, prompts)
+    file = RolloutFile(
+        rollout_file(context, prompts), context.tokenizers["pivot"], asked,
+        samples=rounds.num_generations, longest=rounds.max_completion_length,
+    )  # fmt: skip
+    found = file.read()
+    return {id: found[asked_id(context, id)] for id in prompts}
+
+
+def keep_texts(store: ResponseStore, texts: Mapping[str, list[list[int]]]) -> bool:
+    """Keep texts as if they had been written here; whether there was something to do."""
     with distributed.main_process_first():
         if store.is_complete:
             return False
-        rounds, asked = context.rounds, asked_prompts(context, prompts)
-        file = RolloutFile(
-            rollout_file(context, prompts), context.tokenizers["pivot"], asked,
-            samples=rounds.num_generations, longest=rounds.max_completion_length,
-        )  # fmt: skip
-        brought = file.read()
-        by_prompt = {id: brought[asked_id(context, id)] for id in prompts}
         for number in store.missing():
-            store.write(number, [by_prompt[id] for id in store.shard_ids(number)])
+            store.write(number, [texts[id] for id in store.shard_ids(number)])
         store.finalize()
     return True
 

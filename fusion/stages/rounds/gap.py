@@ -23,20 +23,25 @@ REDO = "run `fusion rounds` again"
 def pass_gaps(run: RunContext, number: int) -> dict[str, float] | None:
     """Return the gap of each domain before round `number`, from -1 to 1; None where no answer of the pivot is known yet.
 
-    A domain in which the pivot's are not known counts as the mean of the others.
+    A domain in which either is not known counts as the mean of the others.
     """
     best, own = best_source_rates(run), pivot_rates(run, number)
-    if not own:
-        return None
     gaps = {domain: best[domain] - own[domain] for domain in best if domain in own}
-    return {domain: gaps.get(domain, statistics.fmean(gaps.values())) for domain in best}
+    if not gaps:
+        return None
+    domains = {example.domain for example in run.original_examples}
+    return {domain: gaps.get(domain, statistics.fmean(gaps.values())) for domain in domains}
 
 
 def best_source_rates(run: RunContext) -> dict[str, float]:
-    """Return, by domain, the share of the best source's answers to training prompts that passed their check."""
+    """Return, by domain, the share of the best source's answers to training prompts that passed their check.
+
+    Prompts of whose answers no check can say anything do not count.
+    """
     shares = read_eligibility(run.config.folder / CHOSEN / PASSES, run.responding.sources)
     by_domain: dict[str, list[tuple[float, ...]]] = defaultdict(list)
-    for example in {example.prompt_id: example for example in run.original_examples}.values():
+    judged = zip(run.original_examples, run.responding.judged, strict=True)
+    for example in {example.prompt_id: example for example, counts in judged if counts}.values():
         by_domain[example.domain].append(shares[example.prompt_id])
     return {domain: max(map(statistics.fmean, zip(*of, strict=True))) for domain, of in by_domain.items()}
 
@@ -70,5 +75,6 @@ def _written_rates(file: Path) -> dict[str, float]:
     for line in file.read_text().split("\n"):
         if line:
             text = json.loads(line)
-            passed[text["example"]["domain"]].append(text["passed"])
+            if text["passed"] is not None:
+                passed[text["example"]["domain"]].append(text["passed"])
     return {domain: statistics.fmean(of) for domain, of in passed.items()}

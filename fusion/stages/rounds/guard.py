@@ -66,7 +66,7 @@ def _score(context: RunContext, domain: str, rollouts: Mapping[str, list[Rollout
         domain,
         len(examples),
         rounds_of(context).validation_generations,
-        pass_at_1=statistics.fmean(text.passed for text in texts),
+        pass_at_1=statistics.fmean(bool(text.passed) for text in texts),
         pass_at_n=statistics.fmean(any(text.passed for text in each) for each in judged),
         ended=statistics.fmean(text.rollout.end is not None for text in texts),
         tokens=statistics.fmean(len(text.rollout.ids) for text in texts),
@@ -85,8 +85,9 @@ def _rollouts(context: RunContext, id: str, written: Sequence[Sequence[int]], pr
 
 
 def _compared(context: RunContext, example: Example) -> tuple[Example, Check]:
-    """An answer to a validation prompt must pass what answers to training prompts of its domain must."""
-    checks = {data.domain: data.check for data in reversed(context.config.data.train)}
+    """An answer to a validation prompt must pass what answers to training prompts of its domain must, as far as they do."""
+    train = sorted(context.config.data.train, key=lambda data: data.is_judged)  # of a domain the last counts
+    checks = {data.domain: data.check for data in train}
     return comparison(example, checks.get(example.domain, EndedCheck()), {example.prompt_id: example.response})
 
 

@@ -33,7 +33,7 @@ def rollout_data(
     reads_reference = any(objective.requirements.reference_pivot for objective in counted)
     data = RolloutData(
         ids=context.ids,
-        passed=[text.passed for text in context.written],
+        passed=[bool(text.passed) for text in context.written],
         advantages=advantages(context),
         written_by=Cache(context.config.folder / "cache" / "pivot"),
         reference=Cache(context.config.folder / "cache" / "reference") if reads_reference else None,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from fusion.cache import Cache
-from fusion.runtime.run_file import RoundScore, RoundsFacts
+from fusion.runtime import distributed
+from fusion.runtime.console import show
+from fusion.runtime.run_file import RoundScore, RoundsFacts, RoundTexts
 from fusion.stages.context import RunContext
 from fusion.stages.rounds.context import RoundContext, rounds_of
 from fusion.stages.rounds.guard import best_round, score_round
 from fusion.stages.rounds.kept import round_folder
 from fusion.stages.rounds.read import read_one, readers
+from fusion.stages.rounds.summary import count_texts, describe_texts
 from fusion.stages.rounds.texts import judge_texts, write_texts
 from fusion.stages.train import train_one, training_source
 
@@ -16,23 +19,26 @@ from fusion.stages.train import train_one, training_source
 def go_all_rounds(context: RunContext) -> RoundsFacts:
     """Do every round, and say how good the pivot was after each and which is the result."""
     rounds = rounds_of(context)
-    scores = [validate(context, 0)]
+    scores, texts = [validate(context, 0)], []
     for number in range(1, rounds.count + 1):
-        go_round(context, number)
+        texts.append(go_round(context, number))
         scores.append(validate(context, number))
     kept = best_round(scores) if rounds.keep == "best" and context.validation_examples else rounds.count
     read = any(objective.requirements.sources for objective in rounds.objectives if objective.weight)
     facts = {"kept": kept, "keep": rounds.keep, "start": context.config.chosen, "sources_read": read, "scores": scores}
-    return RoundsFacts.model_validate(facts)
+    return RoundsFacts.model_validate(facts | {"texts": texts})
 
 
-def go_round(context: RunContext, number: int) -> None:
-    """Do one round: write, check, read, train; it begins with the model of the round before."""
+def go_round(context: RunContext, number: int) -> list[RoundTexts]:
+    """Do one round: write, check, read, train; it begins with the model of the round before. What it wrote, by domain."""
     one = RoundContext.of(context, number, round_folder(context.config, number - 1) / "model")
     with context.record.stage(f"round {number}: write") as note:
         note["skipped"] = not write_texts(one)
     with context.record.stage(f"round {number}: check") as note:
         note["skipped"] = not judge_texts(one)
+    texts = count_texts(one.written)
+    if distributed.is_main_process():
+        show(describe_texts(one, texts))
     caches = _read(context, one)
     names = {source.name for source in context.config.sources}
     sources = [training_source(one, name, caches[name]) for name in caches if name in names]
@@ -41,6 +47,7 @@ def go_round(context: RunContext, number: int) -> None:
         note["skipped"] = not train_one(
             one.learning, "unified", sources, learn_from, caches["pivot"], title=f"round {number}"
         )
+    return texts
 
 
 def _read(context: RunContext, one: RoundContext) -> dict[str, Cache]:

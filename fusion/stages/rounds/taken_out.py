@@ -13,15 +13,22 @@ from fusion.cache import Cache
 from fusion.core.rows import LogitRows
 from fusion.data.encode import Encoded
 from fusion.stages.rounds.context import RoundContext
+from fusion.stages.rounds.read import readers
 from fusion.tokenizers import vocabulary_bytes
 
 
 def texts_with_reads(context: RoundContext, name: str) -> Iterator[dict[str, Any]]:
     """Yield every text of a round that a model read, with what it says of each of its tokens; see `Run.round_reads`.
 
-    Raises ValueError, naming the folder, where it has read nothing.
+    Nothing where it is a source that may teach none of them. Raises ValueError, naming the folder, where it has read nothing.
     """
+    if name not in readers(context):
+        raise ValueError(
+            f"no objective of the rounds of {context.run.config.name} reads sources, so that {name} read nothing."
+        )
     reader = context if name == "pivot" else dataclasses.replace(context, reader=name)
+    if name != "pivot" and not any(context.may_teach(name)):
+        return
     cache, tokenizer = Cache(context.config.folder / "cache" / name), context.tokenizers[name]
     for text, encoded in zip(reader.read, reader.encoded(name), strict=True):
         example = text.example

@@ -24,11 +24,11 @@ from fusion.responses.checks import AgreementCheck, FinalAnswerCheck
 from fusion.responses.response_store import store_key
 from fusion.responses.rollouts import Rollout, read_rollout
 from fusion.runtime import distributed
-from fusion.runtime.artifacts import claim_artifact, mark_complete, write_text
+from fusion.runtime.artifacts import claim_artifact, is_made, mark_complete, write_text
 from fusion.runtime.console import bar, console
 from fusion.stages.prompts import prompt_format, prompt_formats
 from fusion.stages.respond.answers import answering_key, encoded_prompts, write_answers
-from fusion.stages.rounds.elsewhere import bring_texts, brought_key
+from fusion.stages.rounds.elsewhere import brought_key, brought_texts, keep_texts
 from fusion.stages.rounds.kept import REDO
 from fusion.stages.rounds.stop import declared_ends
 from fusion.tokenizers import byte_prefixes, vocabulary_bytes
@@ -43,13 +43,15 @@ WRITER = "pivot"
 
 @dataclass(frozen=True)
 class WrittenText:
-    """A text that the pivot wrote to a training prompt, and what its check says of it."""
+    """A text that the pivot wrote to a training prompt, and what its check says of it, where one can say anything."""
 
     example: Example
     """The prompt with this text as its response."""
     rollout: Rollout
-    passed: bool
+    passed: bool | None
+    """None where nothing tells right answers to this prompt from wrong ones."""
     reward: float
+    """0 there, and for a text that would be rewarded but is empty or did not end."""
 
 
 def text_store(context: RoundContext) -> ResponseStore:
@@ -68,11 +70,16 @@ def text_store(context: RoundContext) -> ResponseStore:
 
 def write_texts(context: RoundContext) -> bool:
     """Let the pivot answer the prompts of the round, or take what it answered elsewhere; whether there was something to do."""
-    encoded, store = _asked(context), text_store(context)
+    encoded = _asked(context)
     if context.rounds.rollouts is not None:
-        return bring_texts(context, store, encoded)
+        brought = brought_texts(
+            context, encoded
+        )  # before the folder is claimed: a file that is mended is no contradiction
+        return keep_texts(text_store(context), brought)
     decoding = context.rounds.decoding(context.number, context.run.config.seed)
-    return write_answers(context, WRITER, store, encoded, decoding, lambda _, completion: list(completion.ids))
+    return write_answers(
+        context, WRITER, text_store(context), encoded, decoding, lambda _, completion: list(completion.ids)
+    )
 
 
 def _asked(context: RoundContext) -> dict[str, Prompt]:
@@ -84,10 +91,10 @@ def judge_texts(context: RoundContext) -> bool:
     """Check what the pivot wrote and keep what all sources can read; whether there was something to do."""
     folder, store = context.config.folder / "texts", text_store(context)
     readers = {name: prompt_format(context, name).key() for name in context.models}
-    checks = [check.key() for check in context.checks]
+    checks = [check.key() if judged else None for check, judged in zip(context.checks, context.judged, strict=True)]
     key = {"answers": store.key, "checks": checks, "readers": readers}
     with distributed.main_process_first():
-        if claim_artifact(folder, key, REDO):
+        if is_made(folder, key, REDO):
             return False
         written = _readable(context, _written(context, store))
         if not written:
@@ -96,6 +103,7 @@ def judge_texts(context: RoundContext) -> bool:
                 "rounds begin, or raise rounds.max_completion_length."
             )
         lines = [json.dumps(_to_json(text)) for text in written]
+        claim_artifact(folder, key, REDO)
         write_text(folder / "texts.jsonl", "".join(f"{line}\n" for line in lines))
         mark_complete(folder)
     return True
@@ -156,12 +164,13 @@ def _written(context: RoundContext, store: ResponseStore) -> list[WrittenText]:
     prompts = _asked(context)
     found: list[WrittenText] = []
     with bar("texts checked", len(context.original_examples), "prompts") as advance:
-        for example, check in zip(context.original_examples, context.checks, strict=True):
+        for example, check, judged in zip(context.original_examples, context.checks, context.judged, strict=True):
             form, lead = formats(example, example.messages), prompts[example.prompt_id].lead
             ends = declared_ends(context, form)
             rollouts = [read_rollout(tokenizer, ids, ends, form.stop_texts, lead) for ids in answers[example.prompt_id]]
+            texts = [each for each in rollouts if each.ids or each.end is not None]
             compared, check = comparison(example, check, context.chosen_responses)
-            found += judge(example, compared, check, [each for each in rollouts if each.ids or each.end is not None])
+            found += judge(example, compared, check, texts) if judged else unjudged(example, texts)
             advance(1)
     return found
 
@@ -183,13 +192,19 @@ def judge(example: Example, compared: Example, check: Check, rollouts: Sequence[
     if not rollouts:
         return []
     responses = [Response(WRITER, each.text, each.end is not None) for each in rollouts]
-    passes, rewards = check(compared, responses), check.rewards(compared, responses)
     found = []
-    for rollout, response, passed, reward in zip(rollouts, responses, passes, rewards, strict=True):
+    for rollout, response, (passed, reward) in zip(
+        rollouts, responses, check.verdicts(compared, responses), strict=True
+    ):
         whole = response.ended and bool(response.text.strip())
         text = dataclasses.replace(example, response=response.text)
         found.append(WrittenText(text, rollout, passed and whole, reward if whole or reward < 0 else 0.0))
     return found
+
+
+def unjudged(example: Example, rollouts: Sequence[Rollout]) -> list[WrittenText]:
+    """Return the texts to a prompt without a reference, of which no check can say anything."""
+    return [WrittenText(dataclasses.replace(example, response=each.text), each, None, 0.0) for each in rollouts]
 
 
 def _readable(context: RoundContext, texts: Sequence[WrittenText]) -> list[WrittenText]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from fusion.runtime.console import show
 from fusion.training.trainer import NothingLeftToTrain
 
 
@@ -24,10 +25,22 @@ class StopAtClipRatio(TrainerCallback):
             raise NothingLeftToTrain
 
     def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Stop behind this step."""
-        if self._is_passed(state):
+        """Stop behind this step, and say why."""
+        if self._is_passed(state) and not control.should_training_stop:
             control.should_training_stop = True
+            if state.is_world_process_zero and state.global_step < state.max_steps:
+                show([self._reason(state)])
+
+    def _reason(self, state: Any) -> str:
+        return (
+            f"  this round ends after {state.global_step} of {state.max_steps} steps: {self._clipped(state):.0%} of the tokens "
+            f"were clipped, and rounds.max_clip_ratio is {self.limit:.0%}. With a lower learning rate it makes more steps; "
+            "null never ends it."
+        )
 
     def _is_passed(self, state: Any) -> bool:
+        return self._clipped(state) > self.limit
+
+    def _clipped(self, state: Any) -> float:
         last = next((entry for entry in reversed(state.log_history) if "loss" in entry), {})
-        return any(value > self.limit for name, value in last.items() if name.endswith("/clip_ratio"))
+        return max((value for name, value in last.items() if name.endswith("/clip_ratio")), default=-1.0)

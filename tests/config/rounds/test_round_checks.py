@@ -128,6 +128,8 @@ MISTAKES = {
     "relatives of some": (
         {"sources": WEAKER, "rounds": {"objectives": [{"kind": "policy_gradient"}, TEXT]}},
         r"sources.neox.weaker is set, and there is none for qwen: .* Name a relative for every source .*, or for none"),
+    "a limit on what nothing clips": (
+        {"rounds": {"max_clip_ratio": 0.1}}, r"rounds.max_clip_ratio is for objectives that clip, .* such as policy_gradient"),
     "no prompts": ({"train": [{"as_raw_text": True}]}, r"data.train\[0\] has no prompts, .* leave it out, or rounds"),
     "an empty prompt": ({"train": [{"prompt": ""}]}, r"data.train\[0\] has no prompts, .* leave it out, or rounds"),
     "what sources find likely": (

@@ -14,7 +14,7 @@ from fusion.report.rounds import kept_sentence, round_rows, rounds_table
 from fusion.report.run_contents import read_run
 from fusion.report.sections import summary_tiles
 from fusion.runtime.console import console
-from fusion.runtime.run_file import RoundScore, RoundsFacts, RunFile
+from fusion.runtime.run_file import RoundScore, RoundsFacts, RoundTexts, RunFile
 from tests.helpers.browser import CHROMIUM, browser
 from tests.helpers.report_runs import change, log, write_run
 
@@ -169,3 +169,11 @@ def test_the_section_fits_a_phone(page, tmp_path):
             tab.open(tmp_path / "report.html", width=width)
             assert tab.complaints == []
             assert tab.run("document.documentElement.scrollWidth") == width
+
+
+def test_the_page_counts_what_was_written_to_training_prompts(tmp_path, page):
+    texts = [[RoundTexts("sums", 5, 20, 12, 3, 2, 4), RoundTexts("dates", 4, 16, 0, 0, 1, 0)]]
+    shown, *_ = render_page(read_run(run_with(tmp_path, facts(texts=texts))), resamples=50)
+    for cell in ("25.0%", "of 12", "–"):
+        assert cell in shown.partition("rewards differ</th>")[2].partition("</table>")[0]
+    assert "rewards differ</th>" not in page[0], "of runs that did not count them"

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 
 import pytest
 import torch
@@ -146,6 +147,24 @@ def test_what_was_made_with_other_settings_is_named_with_the_command_that_makes_
         pipeline.run(other, "rounds")
     assert f"{place} was made from something else" in str(refused.value)
     assert "run `fusion rounds` again" in str(refused.value)
+
+
+def test_more_rounds_are_not_kept_before_they_may_become_the_result(tmp_path):
+    rounds = {**ROUNDS, "count": 1, "keep": "last"}
+    raw = runs.raw(tmp_path, strategies=["unified"], baseline=False, rounds=rounds)
+    folder = pipeline.run(loading.parse(raw, "test"), "rounds")
+    fused = (folder / "fused/model.safetensors").read_bytes()
+    more = loading.parse(raw | {"rounds": rounds | {"count": 2}}, "test")
+    with pytest.raises(ValueError, match=r"fused was made from something else"):
+        pipeline.run(more, "rounds")
+    assert json.loads((folder / "rounds/kept.json").read_text()) == {"round": 1}
+    assert json.loads((folder / "run.json").read_text())["rounds"]["kept"] == 1
+    assert (folder / "fused/model.safetensors").read_bytes() == fused
+    shutil.rmtree(folder / "fused")
+    pipeline.run(more, "rounds")
+    assert json.loads((folder / "rounds/kept.json").read_text()) == {"round": 2}
+    after = (folder / "rounds/2/train/unified/model/model.safetensors").read_bytes()
+    assert (folder / "fused/model.safetensors").read_bytes() == after != fused
 
 
 def test_after_a_merge_the_pairwise_models_read_what_the_merged_one_writes(tmp_path):

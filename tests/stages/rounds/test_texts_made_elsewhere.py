@@ -130,6 +130,20 @@ def test_another_file_is_another_round(made):
     file.write_text(before)
 
 
+def test_a_file_that_is_mended_is_taken(made, monkeypatch):
+    _, elsewhere, _, lines = made
+    again = loading.parse(elsewhere.model_dump(mode="json") | {"name": "mended"}, "test")
+    shutil.copytree(elsewhere.folder, again.folder, ignore=shutil.ignore_patterns("rounds", "fused"))
+    file = Path(again.rounds.rollouts.replace("{round}", "1"))
+    before = file.read_text()
+    file.write_text("".join(f"{json.dumps(line)}\n" for line in lines[1:]))
+    with pytest.raises(ValueError, match=r"1\.jsonl"):
+        pipeline.run(again, "rounds")
+    file.write_text(before)
+    pipeline.run(again, "rounds")
+    assert (again.folder / "rounds/1/texts/done.json").exists()
+
+
 def test_texts_of_another_model_or_round_are_refused(made):
     _, elsewhere, *_ = made
     run = RunContext(elsewhere)

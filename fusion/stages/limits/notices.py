@@ -1,0 +1,58 @@
+"""What is worth knowing before a run begins and is no mistake: limits that many answers would not fit into."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from fusion.stages.rounds.prompts import count_prompts
+
+if TYPE_CHECKING:
+    from fusion.data.example import Example
+    from fusion.stages.context import RunContext
+
+LOOKED_AT = 200
+"""References of a domain that are put into tokens, the first."""
+MANY = 0.05
+"""Share of them that may be longer than a limit before it is said."""
+
+
+def notices(context: RunContext) -> Iterator[str]:
+    """Yield, for people, a sentence for each limit of the configuration that the data do not fit."""
+    config = context.config
+    if context.has_generated_responses:
+        how = context.responding.settings
+        lost = "left out" if how.truncated == "leave_out" else "cut"
+        yield from _too_long(
+            context,
+            context.original_examples,
+            how.max_new_tokens,
+            f"data.responses.max_new_tokens: answers as long are {lost}",
+        )
+    measured = [example for example in context.heldout_examples if example.domain in config.evaluation.exact_match]
+    limit = config.evaluation.max_new_tokens
+    yield from _too_long(
+        context, measured, limit, "evaluation.max_new_tokens: answers as long are cut, and count as wrong"
+    )
+    if config.rounds is not None:
+        prompts, rows = sum(count_prompts(context.original_examples).values()), len(context.original_examples)
+        if prompts < config.rounds.prompts:
+            yield f"rounds.prompts is {config.rounds.prompts:,}, and data.train has {prompts:,}: every round has all of them."
+        if prompts < rows:
+            yield f"{rows - prompts:,} of {rows:,} training examples repeat a prompt: rounds judge answers by the first of it."
+
+
+def _too_long(context: RunContext, examples: Sequence[Example], limit: int, setting: str) -> Iterator[str]:
+    """Count by domain the references that are longer than `limit` tokens of the pivot; say so where they are many."""
+    tokenizer, by_domain = context.tokenizers["pivot"], defaultdict(list)
+    for example in examples:
+        if example.response:
+            by_domain[example.domain].append(example.response)
+    for domain, responses in by_domain.items():
+        lengths = [len(ids) for ids in tokenizer(responses[:LOOKED_AT], add_special_tokens=False)["input_ids"]]
+        if (longer := sum(length > limit for length in lengths)) > MANY * len(lengths):
+            yield (
+                f"{domain}: {longer} of {len(lengths)} references are longer than {limit} tokens of the pivot, the longest has "
+                f"{max(lengths)}. {setting}."
+            )

@@ -1,0 +1,34 @@
+"""Limits that many answers would not fit into are said before anybody answers."""
+
+from fusion.stages.context import RunContext
+from fusion.stages.limits.notices import notices
+from tests.helpers import runs
+
+ROUNDS = {"objectives": [{"kind": "forward_kl"}], "replay": 0, "max_completion_length": 8}
+
+
+def said(folder, evaluated=64, **changes):
+    raw = runs.raw(folder, evaluation={"exact_match": ["d0"], "max_new_tokens": evaluated})
+    raw["data"]["responses"] = {"kind": "best_source", "max_new_tokens": 64} | changes.pop("responses", {})
+    raw["data"]["train"] += changes.pop("train", [])
+    return list(notices(RunContext(runs.loading.parse(raw | changes, "test"))))
+
+
+def test_references_that_do_not_fit_are_counted_by_domain(tmp_path):
+    assert said(tmp_path) == []
+    short = said(tmp_path, responses={"max_new_tokens": 3})
+    assert [line.partition(" references")[0] for line in short] == ["d0: 8 of 8", "d1: 8 of 8"]
+    assert "longer than 3 tokens of the pivot, the longest has " in short[0]
+    assert short[0].endswith("data.responses.max_new_tokens: answers as long are left out.")
+    kept = said(tmp_path, responses={"max_new_tokens": 3, "truncated": "keep"})
+    assert kept[0].endswith("answers as long are cut.")
+    (measured,) = said(tmp_path, evaluated=3)
+    assert measured.endswith("evaluation.max_new_tokens: answers as long are cut, and count as wrong.")
+
+
+def test_rounds_say_how_many_prompts_there_are(tmp_path):
+    (more,) = said(tmp_path, rounds=ROUNDS | {"prompts": 100})
+    assert more == "rounds.prompts is 100, and data.train has 16: every round has all of them."
+    repeated = [{"path": str(tmp_path / "train.jsonl"), "domain": "d0", "where": {"domain": 0}, "limit": 2}]
+    (twice,) = said(tmp_path, rounds=ROUNDS | {"prompts": 4}, train=repeated)
+    assert twice == "2 of 18 training examples repeat a prompt: rounds judge answers by the first of it."
