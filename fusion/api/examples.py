@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import inspect
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from fusion.core.settings import suggest
 from fusion.data import datasets
 from fusion.data.example import Example
+from fusion.data.make_examples import ExampleMaker
 
-AnyExamples = str | Path | Iterable[Example | Mapping[str, Any]]
-"""A data file, a folder, a hub id or `builtin:SKILL`; or examples, or rows such as `{"prompt": ..., "response": ...}`."""
+AnyExamples = str | Path | Iterable[Any]
+"""A data file, a folder, a hub id or `builtin:SKILL`; or examples, rows such as `{"prompt": ..., "response": ...}`, a table."""
 
 
 def read_examples(source: AnyExamples, *, domain: str = "data", **settings: Any) -> list[Example]:
-    """Return the examples of a data set, or of rows in memory: a list of dictionaries, or a dataset of `datasets`.
+    """Return the examples of a data set, or of rows in memory: dictionaries, a dataset of `datasets`, a table of pandas.
 
     The names of the columns tell what is what (`prompt` and `response`, `messages`, `instruction` and `output` ...), or
     `settings` do. Rows without a prompt or a response are left out. Examples are returned as they are.
@@ -28,9 +32,10 @@ def read_examples(source: AnyExamples, *, domain: str = "data", **settings: Any)
     Raises:
         ValueError: With the columns there are, where they do not tell; and where no row makes an example.
     """
+    _refuse_other_settings(settings, of_rows=not isinstance(source, (str, Path)))
     if isinstance(source, (str, Path)):
         return datasets.load(str(source), domain=domain, **settings)
-    rows = list(source)
+    rows = list(_rows(source))
     examples = [row for row in rows if isinstance(row, Example)]
     if not examples:
         return datasets.from_rows(
@@ -42,3 +47,35 @@ def read_examples(source: AnyExamples, *, domain: str = "data", **settings: Any)
             "nothing is left to read. Give rows alone, or examples alone without settings."
         )
     return examples
+
+
+def _rows(source: Any) -> Iterable[Any]:
+    """Return the rows of a list, a dataset or a table of pandas. Raises ValueError for what holds splits or columns."""
+    if hasattr(source, "to_dict") and hasattr(source, "iloc"):
+        return source.to_dict("records")
+    if isinstance(source, Mapping):
+        names = ", ".join(map(str, source))
+        if all(hasattr(each, "column_names") for each in source.values()):
+            raise ValueError(f"These are the splits {names}; give one of them, such as data[{next(iter(source))!r}].")
+        raise ValueError(
+            f"This is one mapping, of {names}, and no list of rows; give [{{...}}, ...], or columns as a dataset: "
+            "datasets.Dataset.from_dict(columns)."
+        )
+    return source
+
+
+OF_FILES = ("name", "split", "revision", "label_noise")
+"""Settings of a data set that rows in memory have no use for."""
+
+
+def _refuse_other_settings(settings: Collection[str], *, of_rows: bool) -> None:
+    """Raise ValueError for a setting that is none, or none of rows."""
+    known = {*inspect.signature(datasets.read).parameters, *(each.name for each in fields(ExampleMaker))}
+    known -= {"path", "columns", "domain", "optional"}
+    for name in settings:
+        if name not in known:
+            raise ValueError(f"{name} is no setting of a data set{suggest(name, known)}")
+        if of_rows and name in OF_FILES:
+            raise ValueError(
+                f"{name} is for files and data sets on a hub, and these are rows; take those that you want."
+            )

@@ -35,8 +35,8 @@ class FusionMixin(Trainer):
     The loss is the trainer's own, cross-entropy of the labels, plus each objective's weight times its mean over the global
     batch: micro-batches and processes add up to what one large batch would give. `args.remove_unused_columns` must be False,
     for the collator needs the number of each example. The pivot's logits are computed in chunks from what its output layer
-    reads, so that fused losses, which never make them, do as well. A batch without `targets`, such as one of an evaluation
-    with another collator, has the trainer's own loss alone. The terms are logged as `fusion/...`.
+    reads, so that fused losses, which never make them, do as well. A batch of an evaluation without `targets`, from another
+    collator, has the trainer's own loss alone. The terms are logged as `fusion/...`.
     """
 
     def __init__(self, *args: Any, objectives: Sequence[Objective], **kwargs: Any):
@@ -75,9 +75,17 @@ class FusionMixin(Trainer):
         with capture_states(model) as captured:
             found: Any = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         if targets is None:
+            self._refuse_plain_training(model)
             return found
         terms = self._fusion_terms(model, captured.states(model, shape), targets.to(self.args.device))
         return (found[0] + terms, found[1]) if return_outputs else found + terms
+
+    def _refuse_plain_training(self, model: Any) -> None:
+        if model.training and self._fusion_loss.objectives:
+            raise ValueError(
+                "This batch has no targets, so that no term of the objectives could be learned: data_collator must be a "
+                "fusion.FusionCollator, and train_dataset its dataset()."
+            )
 
     def _fusion_terms(self, model: Any, hidden: Float[Tensor, "B T D"], targets: BatchTargets) -> Float[Tensor, ""]:
         """Weight times mean of all terms; in training, this micro-batch's share of those over the global batch."""

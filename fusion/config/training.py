@@ -18,10 +18,6 @@ OURS = {
     **dict.fromkeys(["remove_unused_columns", "use_cpu"], "is set by the run itself"),
     "output_dir": "is set by the run itself: runs and name, outside training, say where it goes",
     "seed": "is set by the run itself, from seed outside training",
-    **dict.fromkeys(["max_length", "max_seq_length", "max_seq_len"], "is data.max_length here, outside training"),
-    **dict.fromkeys(["packing", "dtype"], "stands outside training here, beside it"),
-    "torch_dtype": "is dtype here, outside training",
-    **dict.fromkeys(["lora", "peft_config"], "is adapter here, outside training"),
     **dict.fromkeys(
         ["resume_from_checkpoint", "do_train", "do_eval", "ddp_backend", "ddp_timeout"], "is set by the run itself"
     ),
@@ -29,6 +25,14 @@ OURS = {
     "local_rank": "is set by the launcher, such as torchrun",
 }
 """TrainingArguments that are not the user's to give, and why."""
+
+ELSEWHERE = {
+    **dict.fromkeys(["max_length", "max_seq_length", "max_seq_len"], "is data.max_length here, outside training"),
+    **dict.fromkeys(["packing", "dtype"], "stands outside training here, beside it"),
+    "torch_dtype": "is dtype here, outside training",
+    **dict.fromkeys(["lora", "peft_config"], "is adapter here, outside training"),
+}
+"""What other trainers have among their arguments, and where it stands here."""
 
 _CHOOSES = (
     "chooses a model by validation examples, which only watch a training here; compare trainings with fusion study"
@@ -87,7 +91,7 @@ def _checked(given: dict[str, Any]) -> dict[str, Any]:
     values, mistakes = dict(given), []
     for key, value in given.items():
         if key not in known or key in OURS:
-            why = OURS.get(key) or f"is not a TrainingArgument{suggest(key, known.keys() - OURS.keys())}"
+            why = (OURS | ELSEWHERE).get(key) or f"is not a TrainingArgument{suggest(key, known.keys() - OURS.keys())}"
             mistakes.append(f"{key} {why}")
             continue
         default = known[key].default

@@ -6,9 +6,10 @@ import json
 import re
 from pathlib import Path
 
+import pandas
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import fusion
@@ -35,6 +36,19 @@ def test_rows_a_file_and_a_dataset_give_the_same_examples(tmp_path):
     assert fusion.read_examples(file) == fusion.read_examples(Dataset.from_list(ROWS)) == found
     assert fusion.read_examples(found) == found
     assert [example.response for example in found] == ["it is 42", "brown 🙂 fox"]
+
+
+def test_a_table_of_pandas_gives_them_too_and_splits_and_columns_are_refused():
+    assert fusion.read_examples(pandas.DataFrame(ROWS)) == fusion.read_examples(ROWS)
+    splits = DatasetDict({"train": Dataset.from_list(ROWS), "test": Dataset.from_list(ROWS)})
+    with pytest.raises(ValueError, match=r"splits train, test; give one of them, such as data\['train'\]"):
+        fusion.read_examples(splits)
+    with pytest.raises(ValueError, match=r"one mapping, of prompt, response, and no list of rows"):
+        fusion.read_examples({"prompt": ["a"], "response": ["b"]})
+    with pytest.raises(ValueError, match="max_length is no setting of a data set"):
+        fusion.read_examples(ROWS, max_length=3)
+    with pytest.raises(ValueError, match="split is for files and data sets on a hub"):
+        fusion.read_examples(ROWS, split="train[:1]")
 
 
 def test_the_vocabulary_map_from_python_is_the_one_of_a_run():

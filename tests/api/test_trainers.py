@@ -141,6 +141,16 @@ def test_without_objectives_it_is_the_trainer_itself(place, collator, tmp_path):
     assert [entry["loss"] for entry in mine] == [entry["loss"] for entry in plain]
 
 
+def test_another_collator_is_refused_in_training(place, collator, tmp_path):
+    def without_targets(rows):
+        return {name: each for name, each in collator(rows).items() if name != "targets"}
+
+    trainer = mixed(Trainer, place, collator, arguments(TrainingArguments, tmp_path), TERMS)
+    trainer.data_collator = without_targets
+    with pytest.raises(ValueError, match=r"no targets.*data_collator must be a fusion\.FusionCollator"):
+        trainer.train()
+
+
 def test_what_needs_more_than_logits_is_refused_by_name(place, collator, tmp_path):
     args = arguments(TrainingArguments, tmp_path)
     with pytest.raises(ValueError, match=r"objective hidden_projector needs hidden states.*fusion\.run"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fusion.stages.rounds.prompts import count_prompts
 
@@ -20,7 +20,7 @@ MANY = 0.05
 
 def notices(context: RunContext) -> Iterator[str]:
     """Yield, for people, a sentence for each limit of the configuration that the data do not fit."""
-    config = context.config
+    context, config = context.planned, context.config  # sources may be yet to be fine-tuned
     if context.has_generated_responses:
         how = context.responding.settings
         lost = "left out" if how.truncated == "leave_out" else "cut"
@@ -45,14 +45,19 @@ def notices(context: RunContext) -> Iterator[str]:
 
 def _too_long(context: RunContext, examples: Sequence[Example], limit: int, setting: str) -> Iterator[str]:
     """Count by domain the references that are longer than `limit` tokens of the pivot; say so where they are many."""
-    tokenizer, by_domain = context.tokenizers["pivot"], defaultdict(list)
+    by_domain: dict[str, list[str]] = defaultdict(list)
     for example in examples:
         if example.response:
             by_domain[example.domain].append(example.response)
     for domain, responses in by_domain.items():
-        lengths = [len(ids) for ids in tokenizer(responses[:LOOKED_AT], add_special_tokens=False)["input_ids"]]
+        lengths = _lengths(context.tokenizers["pivot"], responses[:LOOKED_AT])
         if (longer := sum(length > limit for length in lengths)) > MANY * len(lengths):
             yield (
                 f"{domain}: {longer} of {len(lengths)} references are longer than {limit} tokens of the pivot, the longest has "
                 f"{max(lengths)}. {setting}."
             )
+
+
+def _lengths(tokenizer: Any, texts: Sequence[str]) -> list[int]:
+    found = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]  # else it warns of long ones
+    return [len(ids) for ids in found]

@@ -72,10 +72,24 @@ def show_best_sources(context: RunContext) -> None:
         + (
             f"answered by {best[domain]}"
             if domain in best
-            else "left out, for no answer of any source passes in this domain"
+            else f"left out, for no answer of any source passes in this domain{_lost_before_any_check(context, domain)}"
         )
         for domain in dict.fromkeys(example.domain for example in _unlabelled(context))
     )
+
+
+def _lost_before_any_check(context: RunContext, domain: str) -> str:
+    """How many answers to the prompts of a domain with a reference were empty or cut; nothing where all were whole."""
+    how, asked = context.responding.settings, first_prompts(context)
+    answers = [
+        answer
+        for written in answers_to_all(context).values()
+        for id, of in written.items()
+        if asked[id].domain == domain
+        for answer in of
+    ]
+    lost = sum(not text.strip() or not (ended or how.truncated == "keep") for text, ended in answers)
+    return f" ({lost} of {len(answers)} were empty or cut at max_new_tokens = {how.max_new_tokens})" if lost else ""
 
 
 def unlabelled_store(context: RunContext, name: str) -> ResponseStore:

@@ -1,6 +1,7 @@
 """A run in which one source answers the prompts without a reference: the best of their domain, as prompts with one tell."""
 
 import json
+import re
 
 import pytest
 
@@ -92,6 +93,15 @@ def test_where_no_answer_passes_the_rest_of_a_domain_is_left_out_and_that_is_sai
     said = "5 prompts of d1 without a reference: left out, for no answer of any source passes in this domain"
     assert said in " ".join(capsys.readouterr().out.split())
     assert {example.domain for example in RunContext(made).train_examples} == {"d0"}
+
+
+def test_answers_that_were_cut_are_counted_where_none_passes(folder, capsys):
+    made = config(folder, name="cut", truncated="leave_out", max_new_tokens=1)
+    with pytest.raises(ValueError, match="There is nothing to learn from"):
+        pipeline.run(made, "respond")
+    said = r"d1 without a reference: left out, .* in this domain \((\d) of 6 were empty or cut at max_new_tokens = 1\)"
+    (lost,) = re.findall(said, " ".join(capsys.readouterr().out.split()))
+    assert int(lost) > 0
 
 
 def test_the_plan_counts_the_rest_once(folder):
