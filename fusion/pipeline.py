@@ -224,10 +224,8 @@ def learn_in_rounds(context: RunContext, _caches: dict[str, Cache]) -> None:
     distributed.barrier()  # the main process has merged what rounds may begin from
     found = go_all_rounds(context)
     if distributed.is_main_process():
-        if context.config.preferences is None:
-            fuse(
-                context, round_folder(context.config, found.kept)
-            )  # before it is said to be kept: fused/ may hold another
+        if context.config.preferences is None:  # first, for fused/ may hold another model, and then none is kept
+            fuse(context, round_folder(context.config, found.kept))
         context.record.update(rounds=found.model_dump())
         console.print(rounds_table(found))
         keep_round(context.config, found.kept)

@@ -11,6 +11,7 @@ import math
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
@@ -124,7 +125,8 @@ def _module(path: Path, source: bytes) -> ModuleType:
         del sys.modules[module.__name__]
         raise
     finally:
-        sys.path.remove(beside)
+        with suppress(ValueError):  # the file may have taken it away itself
+            sys.path.remove(beside)
     return module
 
 

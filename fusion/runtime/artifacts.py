@@ -62,9 +62,9 @@ def differences(existing: Mapping[str, Any], requested: Mapping[str, Any]) -> st
 
 def _numbered(old: Sequence[Any], new: Sequence[Any]) -> str:
     """Compare two lists of one length, item by item: `[1] (weight: 1.0 there, 0.5 here)`."""
-    pairs = [({f"[{n}]": a}, {f"[{n}]": b}) for n, (a, b) in enumerate(zip(old, new, strict=True)) if a != b]
-    first = differences(*pairs[0]) if pairs else ""
-    return first + (f", and {len(pairs) - 1} more" if len(pairs) > 1 else "")
+    each = (differences({f"[{n}]": a}, {f"[{n}]": b}) for n, (a, b) in enumerate(zip(old, new, strict=True)))
+    first, *more = [found for found in each if found] or [""]
+    return first + (f", and {len(more)} more" if more else "")
 
 
 def _short(value: Any) -> str:

@@ -94,6 +94,14 @@ def test_no_key_is_called_like_itself_and_a_key_that_is_fine_is_left_alone():
     assert new_name("shard", {"top_k"}) is None
 
 
+def test_a_setting_that_came_later_and_is_not_set_makes_no_difference_in_a_list():
+    there, here = [{"kind": "l1"}, {"kind": "mse"}], [{"kind": "l1", "select": None}, {"kind": "mse", "select": None}]
+    assert differences({"objectives": there}, {"objectives": here}) == ""
+    assert differences({"objectives": there}, {"objectives": [here[0], here[1] | {"kind": "uld"}]}) == (
+        'objectives ([1] (kind: "mse" there, "uld" here))'
+    )
+
+
 def test_a_difference_in_a_list_is_named_at_its_place():
     there = {"objectives": [{"kind": "forward_kl", "weight": 1.0}, {"kind": "l1"}], "top_k": 10}
     here = {"objectives": [{"kind": "forward_kl", "weight": 0.5}, {"kind": "l1"}], "top_k": 10}
