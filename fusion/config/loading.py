@@ -8,24 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from fusion.config import Config
+from fusion.config.mistakes import ConfigError, explained
 from fusion.config.recipes import recipes
 from fusion.core import yaml_files
-from fusion.core.secrets import hide
-from fusion.core.settings import allowed_keys, place_of, suggest
 from fusion.core.yaml_files import is_file
-
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-"""The pattern of names that folders can have."""
-
-
-class ConfigError(ValueError):
-    """What is wrong with a configuration: every mistake, one a line, with secrets masked."""
-
-    def __init__(self, message: str):
-        super().__init__(hide(message))
 
 
 def load(file: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -91,11 +80,6 @@ def parse(raw: dict[str, Any], origin: str) -> Config:
         raise explained(error, origin) from None
 
 
-def explained(error: ValidationError, origin: str, settings: type[BaseModel] = Config) -> ConfigError:
-    """Every mistake that was found in `settings`, one a line."""
-    return ConfigError("\n".join(f"{origin}: {_explain(mistake, settings)}" for mistake in error.errors()))
-
-
 def find(file: str | Path) -> Path:
     """The file, or the recipe of that name. Raises ConfigError that lists what there is."""
     place = Path(file)
@@ -159,40 +143,3 @@ def _index(place: list, part: str) -> int | None:
     if part.isdigit() and int(part) < len(place):
         return int(part)
     return next((i for i, item in enumerate(place) if isinstance(item, dict) and item.get("name") == part), None)
-
-
-def _explain(mistake: Any, settings: type[BaseModel]) -> str:
-    place = place_of(settings, mistake["loc"])
-    if mistake["type"] == "extra_forbidden":
-        key, parent = mistake["loc"][-1], mistake["loc"][:-1]
-        return f"unknown key {place}{suggest(str(key), allowed_keys(settings, parent))}"
-    if mistake["type"] == "missing":
-        return f"{place} is missing"
-    if mistake["type"] == "union_tag_invalid":
-        tag, known = mistake["ctx"]["tag"], set(re.findall(r"'(\w+)'", mistake["ctx"]["expected_tags"]))
-        own = "; one of your own trains in fusion.FusionLoss and FusionMixin" if "cross_entropy" in known else ""
-        return f"{place}.kind: there is no {tag}{suggest(tag, known)}{own}"
-    if mistake["type"] == "union_tag_not_found":
-        return (
-            f"{place}: kind is missing, which says what it is, such as {{kind: ...}}; `fusion schema` lists the kinds"
-        )
-    if mistake["type"] in ("model_type", "model_attributes_type", "dict_type") and isinstance(
-        mistake.get("input"), str
-    ):
-        return (
-            f"{place} should be a group of settings, such as {{path: ...}} or {{kind: ...}}, got {mistake['input']!r}"
-        )
-    if mistake["type"] == "string_pattern_mismatch" and (
-        words := re.fullmatch(r"\^\(([\w|]+)\)\$", mistake["ctx"]["pattern"])
-    ):
-        return f"{place} should be {' or '.join(words[1].split('|'))}, got {mistake['input']!r}"
-    message = mistake["msg"].removeprefix("Value error, ")
-    if mistake["type"] == "string_type" and isinstance(mistake.get("input"), dict):
-        return (
-            f"{place}: {message}; YAML takes braces for keys and values: put them in quotes, such as '\"{{question}}\"'"
-        )
-    if mistake["type"] == "string_pattern_mismatch" and mistake["ctx"]["pattern"] == NAME:
-        message = "a name has letters, digits, dots, dashes and underscores, and begins with a letter or a digit"
-    value = mistake.get("input")
-    shown = f", got {value!r}" if isinstance(value, (str, int, float, bool)) and repr(value) not in message else ""
-    return f"{place}: {message}{shown}" if place else message

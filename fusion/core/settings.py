@@ -67,11 +67,19 @@ def allowed_keys(settings: type[BaseModel], location: Sequence[str | int]) -> se
     return set(_resolved(node, schema).get("properties", {}))
 
 
-def is_kind(settings: type[BaseModel], location: Sequence[str | int]) -> bool:
-    """Whether the last part of a location is the kind of a method, which pydantic adds, rather than a key of the file."""
+def kinds(settings: type[BaseModel], location: Sequence[str | int]) -> set[str]:
+    """The values of `kind` that are known at a location; empty where a group has none."""
+    schema = _schema(settings)
+    *_, (_, node) = _walk(schema, location)
+    return set(_resolved(node, schema).get("discriminator", {}).get("mapping", {}))
+
+
+def is_form(settings: type[BaseModel], location: Sequence[str | int]) -> bool:
+    """Whether the last part of a location is what pydantic adds, the kind of a method or one of several types, and no key."""
     schema = _schema(settings)
     *_, (_, node) = _walk(schema, location[:-1])
-    return location[-1] in _resolved(node, schema).get("discriminator", {}).get("mapping", {})
+    node = _resolved(node, schema)
+    return location[-1] in node.get("discriminator", {}).get("mapping", {}) or location[-1] in _forms(node)
 
 
 def place_of(settings: type[BaseModel], location: Sequence[str | int]) -> str:
@@ -80,7 +88,7 @@ def place_of(settings: type[BaseModel], location: Sequence[str | int]) -> str:
     for depth, part in enumerate(location, 1):
         if isinstance(part, int):
             text += f"[{part}]"
-        elif not part.startswith("(") and not is_kind(settings, location[:depth]):  # (forms of a number by tensor)
+        elif not part.startswith("(") and not is_form(settings, location[:depth]):  # (forms of a number by tensor)
             text += f".{part}" if text else part
     return text
 
@@ -101,10 +109,21 @@ def _walk(schema: dict[str, Any], location: Sequence[str | int]) -> Iterator[tup
             node = node.get("items", {})
         elif "discriminator" in node:  # pydantic names the kind of a union as a part of the location
             node = {"$ref": node["discriminator"]["mapping"].get(part, "")}
+        elif part in _forms(node):
+            node = _forms(node)[part]
         else:
             others = node.get("additionalProperties", {})
             node = node.get("properties", {}).get(part, others if isinstance(others, dict) else {})
         yield part, node
+
+
+def _forms(node: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The schemas that a value may follow where several are allowed, by the names that pydantic gives them in a location."""
+    named = {"boolean": "bool", "integer": "int", "number": "float", "string": "str"}
+    options: list[dict[str, Any]] = [option for option in node.get("anyOf", []) if option.get("type") != "null"]
+    return {
+        named.get(str(option.get("type"))) or str(option.get("$ref")).rsplit("/", 1)[-1]: option for option in options
+    }
 
 
 def _resolved(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:

@@ -51,7 +51,15 @@ WORDS = [
     ({"objectives": [{"kind": "kl"}]}, "there is no kl; it is called forward_kl here"),
     ({"objectives": [{"kind": "sft"}]}, "there is no sft; it is called cross_entropy here"),
     ({"objectives": [{"weight": 1.0}]}, "objectives.0.: kind is missing"),
-    ({"pivot": "a/folder"}, "pivot should be a group of settings, such as {path: ...}"),
+    ({"pivot": "a/folder"}, "pivot should be a group of settings, {path: a/folder}, got 'a/folder'"),
+    ({"objectives": ["forward_kl"]}, r"objectives.0. should be a group of settings, {kind: forward_kl}, got"),
+    ({"objectives": "forward_kl"}, r"objectives should be a list, such as .{kind: forward_kl}., got 'forward_kl'"),
+    ({"strategies": "unified"}, r"strategies should be a list, such as .unified., got 'unified'"),
+    ({"extract": 10}, r"extract should be a group of settings \(batch_tokens, compile, .*\), got 10"),
+    (
+        {"baseline": {"num_train_epochs": 4}},
+        "^test: unknown key baseline.num_train_epochs; it is called training.num_train_epochs here$",
+    ),
     ({"dtype": "bf16"}, "dtype should be float32 or bfloat16, got 'bf16'"),
 ]
 

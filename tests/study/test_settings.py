@@ -116,7 +116,7 @@ def test_runs_of_small_models_can_be_a_base(tmp_path):
 def test_a_mistake_in_an_arm_that_is_named_like_a_method_is_found_at_its_place(tmp_path):
     raw = {"name": "s", "base": "noisy_references", "arms": ARMS | {"forward_kl": 3}, "baseline": "plain"}
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(raw))
-    with pytest.raises(ConfigError, match=r"study.yaml: arms.forward_kl: Input should be a valid dictionary"):
+    with pytest.raises(ConfigError, match=r"study.yaml: arms.forward_kl should be a group of settings, got 3"):
         load(tmp_path / "study.yaml")
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(raw | {"arms": ARMS, "base": {}}))
     with pytest.raises(ConfigError, match=r"study.yaml: base: Input should be a valid string"):

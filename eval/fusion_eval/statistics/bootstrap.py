@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,7 @@ RESAMPLES = 2000
 FEW = 10
 """Where fewer examples than this depart from the commonest score, draws of examples say too little of a share."""
 _INDICES_IN_MEMORY = 4_000_000
+_INDICES_KEPT = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -149,19 +151,28 @@ def resampled_sums(columns: NDArray[np.float64], seed: int, resamples: int, *, s
     """Sums [resamples, models, parts] over examples drawn with replacement, the same ones for all models and runs."""
     summed = columns.sum(0) if columns.ndim == 4 else columns
     n = summed.shape[-1]
-    rng = np.random.default_rng([seed, zlib.crc32(stream.encode())])
-    flat, step = summed.reshape(-1, n), max(1, _INDICES_IN_MEMORY // n)
-    counts = (_draw_counts(rng, n, min(step, resamples - start)) for start in range(0, resamples, step))
+    flat, drawn = summed.reshape(-1, n), (seed, stream, n, resamples)
+    counts = _kept_draws(*drawn) if n * resamples <= _INDICES_KEPT else _draws(*drawn)
     # one product a part: equal parts get equal sums to the last digit, so two equal models differ by exactly 0
     return np.concatenate([np.stack([each @ part for part in flat], -1) for each in counts]).reshape(
         resamples, *summed.shape[:-1]
     )
 
 
-def _draw_counts(rng: np.random.Generator, n: int, resamples: int) -> NDArray[np.float64]:
-    """How often each of n examples is drawn in each of so many draws of n with replacement, [resamples, n]."""
-    drawn = rng.integers(n, size=(resamples, n)) + n * np.arange(resamples)[:, None]
-    return np.bincount(drawn.ravel(), minlength=resamples * n).reshape(resamples, n).astype(np.float64)
+@lru_cache(maxsize=16)
+def _kept_draws(seed: int, stream: str, n: int, resamples: int) -> tuple[NDArray[np.float64], ...]:
+    """The blocks of `_draws`, kept: a report asks for those of one domain once a model, a pair of models and a figure."""
+    return tuple(_draws(seed, stream, n, resamples))
+
+
+def _draws(seed: int, stream: str, n: int, resamples: int) -> Iterator[NDArray[np.float64]]:
+    """How often each of n examples is drawn, [draws, n] in blocks: draws of n with replacement, `resamples` in all."""
+    rng = np.random.default_rng([seed, zlib.crc32(stream.encode())])
+    step = max(1, _INDICES_IN_MEMORY // n)
+    for start in range(0, resamples, step):
+        draws = min(step, resamples - start)
+        drawn = rng.integers(n, size=(draws, n)) + n * np.arange(draws)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=draws * n).reshape(draws, n).astype(np.float64)
 
 
 def mean_of_estimates(estimates: Sequence[Estimate]) -> Estimate:
