@@ -23,12 +23,16 @@ AnyConfig = Config | str | Path | Mapping[str, Any]
 """A configuration that was read, a YAML file, the name of a recipe of the package, or the keys of a YAML file."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Run:
-    """What a run of a configuration made, in its folder: `Run(fusion.load_config("runs/mine/config.yaml"))` finds it again."""
+    """What a run of a configuration made, in its folder: `Run("runs/mine")` finds it again."""
 
     config: Config
     """As it was run, with every default filled in."""
+
+    def __init__(self, run: Config | str | Path):
+        """Take its folder, wherever it is now, or its configuration. Raises ValueError for what is no folder of a run."""
+        object.__setattr__(self, "config", run if isinstance(run, Config) else _config_of(Path(run)))
 
     @property
     def folder(self) -> Path:
@@ -117,6 +121,17 @@ def run(config: AnyConfig, overrides: Mapping[str, Any] | None = None, *, until:
     checked = load_config(config, overrides)
     pipeline.run(checked, until)
     return Run(checked)
+
+
+def _config_of(folder: Path) -> Config:
+    """The configuration of the run in a folder, which says where the run was made and is read for where it is now."""
+    file = folder / "config.yaml"
+    if not file.is_file():
+        raise ValueError(
+            f"{folder} is no folder of a run (it has no config.yaml). Give the one that `fusion run` made, such as runs/mine."
+        )
+    place = folder.resolve()
+    return load_config(file, {"runs": str(place.parent), "name": place.name})
 
 
 def load_config(config: AnyConfig, overrides: Mapping[str, Any] | None = None) -> Config:

@@ -3,6 +3,7 @@
 import importlib
 import json
 import pkgutil
+import shutil
 import subprocess
 import sys
 import types
@@ -40,6 +41,15 @@ def test_it_runs_twice_in_one_process_and_does_nothing_again(finished, capsys):
     again = fusion.run(finished.config, until="evaluate")  # a report is made each time
     assert again.table() == finished.table()
     assert fusion.Run(fusion.load_config(finished.folder / "config.yaml")).table() == finished.table()
+
+
+def test_a_run_is_found_again_by_its_folder_wherever_that_is_now(finished, tmp_path):
+    assert fusion.Run(str(finished.folder)) == finished
+    moved = fusion.Run(shutil.copytree(finished.folder, tmp_path / "moved.here", symlinks=True))
+    assert moved.folder == tmp_path / "moved.here"
+    assert moved.table() == finished.table()
+    with pytest.raises(ValueError, match=r"is no folder of a run \(it has no config.yaml\). Give the one"):
+        fusion.Run(tmp_path)
 
 
 @pytest.mark.parametrize("overrides", [{"seed": 3}, {"training": {"max_steps": 7}}, {"training.max_steps": 7}], ids=str)
