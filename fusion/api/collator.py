@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
 from fusion.alignment import Alignment
 from fusion.api.examples import AnyExamples, read_examples
+from fusion.api.given import cache_of, weighting_of
 from fusion.api.reading import encode_examples
 from fusion.api.rows import vocabulary_map
 from fusion.cache import Cache
@@ -36,10 +37,10 @@ class FusionCollator:
         self,
         tokenizer: Any,
         examples: AnyExamples,
-        caches: Mapping[str, Cache],
+        caches: Mapping[str, Cache | str | Path],
         tokenizers: Mapping[str, Any],
         *,
-        weighting: AnyWeighting | None = None,
+        weighting: AnyWeighting | Mapping[str, Any] | None = None,
         alignment: Alignment = "prefix",
         vocabulary_map_kind: str = "first_piece",
         max_length: int | None = None,
@@ -49,10 +50,11 @@ class FusionCollator:
         Args:
             tokenizer: The pivot's: an object of transformers, or the folder or hub id of one.
             examples: What `read_examples` takes; the very examples that the caches hold.
-            caches: By name of the source: its rows, from `extract` or `Cache(folder)` of a run.
+            caches: By name of the source: its rows, from `extract` or a run, or the folder of these.
             tokenizers: By name of the source: its tokenizer, in either form.
-            weighting: How much each source counts at each row, such as `fusion.weighting.GoldPosterior()`. If not given, 1
-                everywhere (`sum`, the default of a run too), which did harm to tiny models: docs/which_objective.md.
+            weighting: How much each source counts at each row, such as `fusion.weighting.GoldPosterior()`, or its settings as
+                in a configuration. If not given, 1 everywhere (`sum`, the default of a run too), which did harm to tiny models:
+                docs/which_objective.md.
             alignment: `prefix`, `truncate` or `dtw`: which rows are compared; see `align`.
             vocabulary_map_kind: `first_piece` or `exact`: how a source's tokens become the pivot's; see `vocabulary_map`.
             max_length: Tokens at which prompt and response together are cut; never, if not said.
@@ -65,23 +67,26 @@ class FusionCollator:
         found = read_examples(examples)
         _refuse_strangers(caches, tokenizers)
         own = {name: _tokenizer(each) for name, each in tokenizers.items()}
-        for name, cache in caches.items():
+        opened = {name: cache_of(cache, name) for name, cache in caches.items()}
+        for name, cache in opened.items():
             _refuse_absent(name, cache, [example.id for example in found])
             _refuse_other_tokens(name, cache, own[name])
-        weighting = weighting or Sum()
-        if weighting.required_pivot_fields:
+        chosen = Sum() if weighting is None else weighting_of(weighting)
+        if chosen.required_pivot_fields:
             raise ValueError(
-                f"The weighting {weighting.kind} reads what the pivot said before training; fusion.run has that."
+                f"The weighting {chosen.kind} reads what the pivot said before training; fusion.run has that."
             )
-        if weighting.required_eligibility:
+        if chosen.required_eligibility:
             raise ValueError(
-                f"The weighting {weighting.kind} asks which sources answered each prompt rightly; fusion.run has that."
+                f"The weighting {chosen.kind} asks which sources answered each prompt rightly; fusion.run has that."
             )
+        if alignment not in get_args(Alignment):
+            raise ValueError(f"alignment is {alignment!r}; choose one of {', '.join(get_args(Alignment))}.")
         self.texts = encode_examples(pivot, found, max_length)
         maps = {name: vocabulary_map(each, pivot, kind=vocabulary_map_kind) for name, each in own.items()}
-        sources = [TrainingSource(name, cache, maps[name]) for name, cache in caches.items()]
+        sources = [TrainingSource(name, cache, maps[name]) for name, cache in opened.items()]
         pad_id = pivot.pad_token_id or 0
-        self._batches = TrainingCollator(found, self.texts, sources, weighting, alignment=alignment, pad_id=pad_id)
+        self._batches = TrainingCollator(found, self.texts, sources, chosen, alignment=alignment, pad_id=pad_id)
 
     def __call__(self, features: Sequence[int | Mapping[str, Any]]) -> dict[str, Any]:
         """Make a batch of examples, given by their numbers or as rows of `dataset()`.
@@ -116,7 +121,12 @@ def _tokenizer(given: Any) -> Any:
     return load_tokenizer(ModelSettings(path=str(given)).ref) if isinstance(given, (str, Path)) else given
 
 
-def _refuse_strangers(caches: Mapping[str, Any], tokenizers: Mapping[str, Any]) -> None:
+def _refuse_strangers(caches: Any, tokenizers: Any) -> None:
+    for what, given in (("caches", caches), ("tokenizers", tokenizers)):
+        if not isinstance(given, Mapping):
+            raise ValueError(
+                f"{what} is a {type(given).__name__}; give one by the name of each source: {{'coder': ...}}."
+            )
     if caches.keys() != tokenizers.keys():
         raise ValueError(
             f"caches are of {', '.join(caches) or 'no source'}, tokenizers of {', '.join(tokenizers) or 'no source'}; give "

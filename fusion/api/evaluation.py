@@ -6,7 +6,10 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import get_args
 
+import torch
+
 from fusion.api.examples import AnyExamples, read_examples
+from fusion.api.given import count_of, dtype_of, path_of
 from fusion.config import ModelSettings
 from fusion.data.prompt_format import PromptFormat
 from fusion.grading.final_answer import AnswerPart
@@ -26,7 +29,7 @@ def evaluate(
     compare: AnswerPart = "text",
     max_new_tokens: int = 64,
     batch_tokens: int = 4096,
-    dtype: str | None = None,
+    dtype: str | torch.dtype | None = None,
     device: str | None = None,
     trust_remote_code: bool = False,
 ) -> Result:
@@ -51,15 +54,15 @@ def evaluate(
         ValueError: Where the model cannot be loaded, an example does not fit its context, or `exact_match` names no domain
             of the examples.
     """
-    ref = ModelSettings(path=str(model), trust_remote_code=trust_remote_code).ref
+    ref = ModelSettings(path=path_of(model), trust_remote_code=trust_remote_code).ref
     found = read_examples(examples)
     found = list({example.id: example for example in found}.values())
     _refuse_unknown(exact_match, compare, {example.domain for example in found})
     how = heldout.HeldoutSettings(
         tuple(exact_match),
-        max_new_tokens,
-        batch_tokens,
-        dtype or preferred_dtype(),
+        count_of(max_new_tokens, "max_new_tokens"),
+        count_of(batch_tokens, "batch_tokens"),
+        dtype_of(dtype) or preferred_dtype(),
         device or this_device(),
         dict.fromkeys(exact_match, compare) if compare != "text" else {},
     )

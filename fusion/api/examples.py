@@ -36,6 +36,9 @@ def read_examples(source: AnyExamples, *, domain: str = "data", **settings: Any)
     if isinstance(source, (str, Path)):
         return datasets.load(str(source), domain=domain, **settings)
     rows = list(_rows(source))
+    for number, row in enumerate(rows):
+        if not isinstance(row, (Mapping, Example)):
+            raise ValueError(f"row {number} is {row!r:.60}; give {WANTED}.")
     examples = [row for row in rows if isinstance(row, Example)]
     if not examples:
         return datasets.from_rows(
@@ -61,9 +64,12 @@ def _rows(source: Any) -> Iterable[Any]:
             f"This is one mapping, of {names}, and no list of rows; give [{{...}}, ...], or columns as a dataset: "
             "datasets.Dataset.from_dict(columns)."
         )
+    if not isinstance(source, Iterable):
+        raise ValueError(f"Examples are a {type(source).__name__}; give {WANTED}.")
     return source
 
 
+WANTED = "a list of rows such as {'prompt': ..., 'response': ...}, a dataset, or the path of a file"
 OF_FILES = ("name", "split", "revision", "label_noise")
 """Settings of a data set that rows in memory have no use for."""
 

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fusion.api.given import AnyObjectives, count_of, objectives_of
 from fusion.models.head import Head
 from fusion.objectives import BatchTargets, Objective
 from fusion.training.loss import Counts, Loss, LossTerm
@@ -36,21 +37,26 @@ class FusionLoss:
     `output.terms` has the mean of each term. Cross-entropy is an objective like any other: add it, or the model's own loss.
     """
 
-    def __init__(self, objectives: Sequence[Objective], vocabulary: int, *, check_finite: bool = True):
+    def __init__(self, objectives: AnyObjectives, vocabulary: int, *, check_finite: bool = True):
         """Take what is compared.
 
         Args:
-            objectives: Terms of the loss; one whose `weight` is 0 is not computed.
+            objectives: Terms of the loss, as objects or as in a configuration, `{"kind": "forward_kl"}`; one whose `weight` is
+                0 is not computed.
             vocabulary: Number of tokens of the pivot's tokenizer, `len(tokenizer)`: logits beyond it (padded heads) do not
                 count.
             check_finite: Raise ValueError, with the term, where a loss is NaN or infinite, before it reaches the weights; on a
                 GPU this waits for each loss.
 
         Raises:
-            ValueError: For an objective that needs more than logits: hidden states, a module that is trained beside the pivot,
-                projected gradients, another answer to the same prompt or texts that the pivot wrote. `fusion.run` has these.
+            ValueError: For what is no objective, and for one that needs more than logits: hidden states, a module that is
+                trained beside the pivot, projected gradients, another answer to the same prompt or texts that the pivot wrote.
+                `fusion.run` has these.
         """
-        self._loss, self.check_finite = loss_of_logits(objectives, Head(nn.Identity(), vocabulary)), check_finite
+        size = count_of(vocabulary, "vocabulary", ", len(tokenizer) of the pivot")
+        if not (terms := objectives_of(objectives)):
+            raise ValueError("objectives is empty, so that there is no loss; give one or more.")
+        self._loss, self.check_finite = loss_of_logits(terms, Head(nn.Identity(), size)), check_finite
 
     def __call__(
         self, logits: Float[Tensor, "B T V"], targets: BatchTargets, counts: Counts | None = None, step: int = 0

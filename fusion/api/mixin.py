@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fusion.api.given import AnyObjectives, objectives_of
 from fusion.api.loss import fault_of, loss_of_logits
 from fusion.models.head import Head, capture_states, unwrap_model
 from fusion.models.loading import vocabulary_size
 from fusion.models.precision import mixed_precision
-from fusion.objectives import BatchTargets, Objective
+from fusion.objectives import BatchTargets
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -39,7 +39,7 @@ class FusionMixin(Trainer):
     collator, has the trainer's own loss alone. The terms are logged as `fusion/...`.
     """
 
-    def __init__(self, *args: Any, objectives: Sequence[Objective], **kwargs: Any):
+    def __init__(self, *args: Any, objectives: AnyObjectives, **kwargs: Any):
         """Take the arguments of the trainer, and the objectives.
 
         Args:
@@ -61,7 +61,9 @@ class FusionMixin(Trainer):
                 "FusionMixin needs remove_unused_columns=False in the arguments: its collator reads the column `number`."
             )
         head = Head.from_model(unwrap_model(self.model), vocabulary_size(self.processing_class))
-        self._fusion_loss = loss_of_logits(objectives, replace(head, autocast=mixed_precision(self.args)))
+        self._fusion_loss = loss_of_logits(
+            objectives_of(objectives), replace(head, autocast=mixed_precision(self.args))
+        )
         self._fusion_counts: dict[str, float] | None = None
         self._fusion_sums: dict[str, Tensor] = {}
         self._fusion_logged_at = self.state.global_step

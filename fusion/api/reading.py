@@ -8,7 +8,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from fusion.api.examples import AnyExamples, read_examples
+from fusion.api.given import count_of, dtype_of, path_of
 from fusion.cache import Cache, CacheWriter, write_missing_shards
 from fusion.config import ModelSettings
 from fusion.data.encode import tokens_digest
@@ -35,7 +38,7 @@ def extract(
     folder: str | Path | None = None,
     max_length: int = 2048,
     hidden_states: bool = False,
-    dtype: str | None = None,
+    dtype: str | torch.dtype | None = None,
     device: str | None = None,
     batch_tokens: int = 4096,
     trust_remote_code: bool = False,
@@ -61,12 +64,12 @@ def extract(
     Raises:
         ValueError: Where the model cannot be loaded, an example cannot be read, or the folder holds rows of something else.
     """
-    ref = ModelSettings(path=str(model), trust_remote_code=trust_remote_code).ref
+    ref = ModelSettings(path=path_of(model), trust_remote_code=trust_remote_code).ref
     tokenizer, found = load_tokenizer(ref), read_examples(examples)
     unique = list({example.id: example for example in found}.values())
     texts = encode_examples(tokenizer, unique, max_length)
-    dtype = dtype or preferred_dtype()
-    k = min(top_k, vocabulary_size(tokenizer))
+    dtype = dtype_of(dtype) or preferred_dtype()
+    k = min(count_of(top_k, "top_k"), vocabulary_size(tokenizer))
     key = {
         "model": model_fingerprint(ref),
         "prompts": PromptFormat().key() | {"tokens": tokens_digest(texts)},

@@ -162,6 +162,10 @@ def _keys(config: AnyConfig) -> dict[str, Any]:
     if isinstance(config, Mapping):
         raw = copy.deepcopy(dict(config))
         return loading.laid_over(loading.read(raw.pop("extends")), raw) if "extends" in raw else raw
+    if not isinstance(config, (str, Path)):
+        raise ValueError(
+            f"A configuration is a YAML file, the name of a recipe, a dictionary or a Config; got a {type(config).__name__}."
+        )
     return loading.read(config)
 
 
