@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any, get_args
 
@@ -81,9 +82,9 @@ def dtype_of(given: Any) -> str | None:
 
 def count_of(given: Any, what: str, hint: str = "") -> int:
     """A whole number of at least 1. Raises ValueError for anything else."""
-    if isinstance(given, bool) or not isinstance(given, int) or given < 1:
+    if isinstance(given, bool) or not isinstance(given, Integral) or given < 1:
         raise ValueError(f"{what} is {_shown(given)}; it is a whole number of at least 1{hint}.")
-    return given
+    return int(given)
 
 
 def cache_of(given: Any, name: str) -> Cache:

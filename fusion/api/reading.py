@@ -69,7 +69,8 @@ def extract(
     unique = list({example.id: example for example in found}.values())
     texts = encode_examples(tokenizer, unique, max_length)
     dtype = dtype_of(dtype) or preferred_dtype()
-    k = min(count_of(top_k, "top_k"), vocabulary_size(tokenizer))
+    top_k = count_of(top_k, "top_k")
+    k = min(top_k, vocabulary_size(tokenizer))
     key = {
         "model": model_fingerprint(ref),
         "prompts": PromptFormat().key() | {"tokens": tokens_digest(texts)},

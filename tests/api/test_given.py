@@ -14,6 +14,7 @@ CALLS = {
     "settings of a weighting": ("collate(weighting={'kind': 'gold_posterior'})", "FusionCollator"),
     "a cache by its folder": ("fusion.FusionCollator(tokenizer, examples, {'n': folder}, {'n': model})", "FusionCollator"),
     "a type of torch": ("read(dtype=torch.float32)", "Cache"),
+    "a number of numpy": ("read(top_k=numpy.int64(5))", "Cache"),
     # what is not
     "a kind alone": (
         "loss(['forward_kl'])",
@@ -56,7 +57,7 @@ CALLS = {
     "a list for a configuration": ("fusion.run([1])", "A configuration is a YAML file, the name of a recipe, a dictionary"),
 }  # fmt: skip
 SETTING = """
-import json, sys, torch, transformers, fusion
+import json, numpy, sys, torch, transformers, fusion
 from fusion.quickstart import MODELS
 calls, folder, model = json.load(sys.stdin), sys.argv[1], str(MODELS["numbers"])
 examples = fusion.read_examples([{"prompt": "in words, 42 =", "response": " forty-two"}])

@@ -14,6 +14,7 @@ import xxhash
 
 from fusion.core.text_files import read_object
 from fusion.merging.files.checkpoint_writer import JOURNAL
+from fusion.runtime.artifacts import differences
 from fusion.runtime.syncing import sync_folder, write_synced
 
 FILE_NAME = "merge.json"
@@ -22,6 +23,8 @@ CARD = "README.md"
 NOT_OF_THE_RESULT = {FILE_NAME, f".{FILE_NAME}.part", JOURNAL}
 HASHED_AT_ONCE = 1 << 24
 """Bytes of a file that are mapped at once to be hashed."""
+SETTINGS = ("method", "dtype")
+"""Keys whose values a reader knows from his own recipe; the others are digests of files."""
 VERSION = 6
 """Raised when the same inputs would give other numbers or another layout."""
 
@@ -95,8 +98,11 @@ def is_already_merged(out: Path, record: dict[str, Any]) -> bool:
         return False
     existing = _read(out)
     if differ := _differing_keys(existing, record):
+        settings = [key for key in differ if key in SETTINGS]
+        detail = differences({key: existing.get(key) for key in settings}, {key: record[key] for key in settings})
         raise FileExistsError(
-            f"{out} was merged with another {' and '.join(differ)}; give another folder, or remove it."
+            f"{out} was merged with another {' and '.join(differ)}; give another folder, or remove it"
+            f"{f'. {detail}' if detail else ''}."
         )
     refuse_changed_files(out)
     return True

@@ -37,7 +37,10 @@ def test_a_result_of_other_inputs_is_refused_and_left_alone(family, tmp_path, wh
         (base / "tokenizer.json").write_text("another")
     if what == "models":
         edit_weights(models[2], lambda t: t[EMBEDDING].add_(1))
-    with pytest.raises(FileExistsError, match=f"merged with another {what}; give another folder"):
+    detail = {"method": r"\. method \(density: 0.6 there, 0.5 here\)", "dtype": r"\. dtype: .* there, \"float16\" here"}
+    with pytest.raises(
+        FileExistsError, match=f"merged with another {what}; give another folder, or remove it{detail.get(what, '')}\\."
+    ):
         merge(base, models, method, tmp_path / "out", dtype=dtype)
     assert (tmp_path / "out" / WEIGHTS).read_bytes() == before
 
