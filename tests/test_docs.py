@@ -178,7 +178,11 @@ def test_the_example_of_the_quickstart_page_is_a_configuration(tmp_path):
 def test_the_examples_of_the_readme_are_configurations():
     first, second = re.findall(r"```yaml\n(.*?)```", (DOCS.parent / "README.md").read_text(), re.DOTALL)
     raw = yaml.safe_load(first)
-    assert runs.loading.parse(raw, "README.md").data.responses.kind == "best_source"
+    config = runs.loading.parse(raw, "README.md")
+    assert (config.data.responses.kind, config.weighting.kind) == ("best_source", "learned")
+    answers_alone = yaml.safe_load(first) | {"objectives": [{"kind": "cross_entropy"}]}
+    del answers_alone["weighting"], answers_alone["data"]["validation"]
+    assert not runs.loading.parse(answers_alone, "README.md").reads_sources
     data = {"train": [{"path": "my/questions.jsonl", "domain": "facts"}], "heldout": raw["data"]["heldout"]}
     sources = [each for each in raw["sources"] if each["name"] != "itself"]
     config = runs.loading.parse(raw | {"data": data, "sources": sources} | yaml.safe_load(second), "README.md")

@@ -75,15 +75,10 @@ def _ways(run: RunFile) -> dict[str, str]:
 
 
 def _answered(run: RunFile) -> str:
-    """What a gain over plain fine-tuning is due to that did not see sources' answers."""
-    count = sum(each.chosen for each in run.responses)
-    if not run.learns_predictions:
-        who = "It" if run.rounds is None else "Its first training"
-        return f" {who} learned {count:,} answers that sources wrote, and none of their predictions."
-    return (
-        f" It learned {count:,} answers that sources wrote: how much of a gain is due to these, and how much to predictions, "
-        "one run does not tell."
-    )
+    """What it learned of sources' answers, which plain fine-tuning did not see."""
+    who = "It" if run.rounds is None else "Its first training"
+    also = "" if run.learns_predictions else ", and none of their predictions"
+    return f" {who} learned {sum(each.chosen for each in run.responses):,} answers that sources wrote{also}."
 
 
 def _rounds(start: str, rounds: RoundsFacts) -> str:

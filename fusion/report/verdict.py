@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from fusion.report.run_contents import RunContents
-from fusion.runtime.run_file import Helping
+from fusion.runtime.run_file import Helping, RunFile
 from fusion_eval.results import MEAN, Result
 from fusion_eval.statistics.bootstrap import RESAMPLES
 from fusion_eval.statistics.comparison import compare, summarise
@@ -30,6 +30,8 @@ class Verdict:
     """One sentence for each metric, then one for each domain that got worse."""
     below_pivot: list[str] = field(default_factory=list)
     """Domains in which the model is shown to be worse than the untouched pivot, in any metric."""
+    caution: str = ""
+    """What else than fusing may have made the difference; empty where both learned the same texts."""
 
 
 def verdict(result: Result, baseline: Result, pivot: Result | None = None, *, resamples: int = RESAMPLES) -> Verdict:
@@ -53,7 +55,7 @@ def verdict(result: Result, baseline: Result, pivot: Result | None = None, *, re
         headline += f", {joint} worse than the untouched {pivot.model} in {_named(below)}"
     scores, baseline_scores = (summarise(one, resamples=resamples)[MEAN] for one in (result, baseline))
     details = [
-        f"{METRICS[metric].label}: {METRICS[metric].show(scores[metric].value)} against "
+        f"{METRICS[metric].label}{_where(metric, differences)}: {METRICS[metric].show(scores[metric].value)} against "
         f"{METRICS[metric].show(baseline_scores[metric].value)}; {_difference(metric, found)}."
         for metric, found in differences[MEAN].items()
     ]
@@ -74,7 +76,20 @@ def suite_verdict(contents: RunContents, suite: str, *, resamples: int = RESAMPL
     if result is None or baseline is None or result is baseline:
         return None, "the result and the baseline are the same model."
     pivot = next((one for one in contents.results_by_role(suite, "pivot") if one not in (result, baseline)), None)
-    return verdict(result, baseline, pivot, resamples=resamples), ""
+    found = verdict(result, baseline, pivot, resamples=resamples)
+    return replace(found, caution=_caution(contents.run, result.model, baseline.model)), ""
+
+
+def _caution(run: RunFile, result: str, baseline: str) -> str:
+    """Where sources answered, how many texts each learned, and what the comparison therefore does not tell."""
+    if not (answers := sum(run.chosen_responses.values())):
+        return ""
+    own = sum(run.data.fine_tuned.values()) if run.data else 0
+    texts = f"{result} learned {answers:,} answers that sources wrote, {baseline} {f'the {own:,}' if own else 'the'} responses "
+    parts = "that the data have: part of the difference, and often most of it, are these answers."
+    if not run.learns_predictions:
+        return f"{texts}{parts}"
+    return f"{texts}{parts} What the sources' predictions add, a run with cross_entropy for its only objective shows."
 
 
 def comparison_phrase(outcome: ComparisonLabel) -> str:
@@ -113,6 +128,12 @@ def _together(outcomes: list[ComparisonLabel]) -> ComparisonLabel:
     if not seen:
         return "no different"
     return "mixed" if len(seen) > 1 else seen.pop()
+
+
+def _where(metric: str, differences: dict[str, dict[str, Interval]]) -> str:
+    """The domains that a mean is over, where a metric was not measured in all of them."""
+    having = [domain for domain, found in differences.items() if domain != MEAN and metric in found]
+    return "" if len(having) == len(differences) - 1 else f" ({', '.join(having)})"
 
 
 def _difference(metric: str, found: Interval) -> str:

@@ -68,14 +68,31 @@ def same_models(context: RunContext) -> list[str]:
 
 
 def idle_sources(config: Config) -> list[str]:
-    """Return a sentence where sources do not read the training data: who they are, and whether they have any part."""
+    """Return sentences where sources do not read the training data: who they are, and what is said of their reading in vain."""
     if config.reads_sources:
         return []
     names = ", ".join(source.name for source in config.sources)
     answers = isinstance(config.data.responses, GeneratedResponses)
     no_part = not answers and config.rounds is None and config.preferences is None
     rest = ". They answer no prompts either, and are only measured beside it" if no_part else ""
-    return [f"No objective learns what sources predict, so these do not read the training data: {names}{rest}."]
+    found = [f"No objective learns what sources predict, so these do not read the training data: {names}{rest}."]
+    if config.rounds is None and config.preferences is None and (vain := _for_readers(config)):
+        found.append(
+            f"So {', '.join(vain)} change nothing here." if len(vain) > 1 else f"So {vain[0]} changes nothing here."
+        )
+    return found
+
+
+def _for_readers(config: Config) -> list[str]:
+    """The settings that were changed and are for what sources predict."""
+    found = [name for name in ("weighting", "alignment") if getattr(config, name) != Config.model_fields[name].default]
+    top_k = [] if config.extract.top_k == type(config.extract).model_fields["top_k"].default else ["extract.top_k"]
+    rest = [
+        f"{each.kind}.use_remaining_weight"
+        for each in config.objectives
+        if getattr(each, "use_remaining_weight", False)
+    ]
+    return [*found, *top_k, *dict.fromkeys(rest)]
 
 
 def _fine_tuned(context: RunContext) -> dict[str, int]:

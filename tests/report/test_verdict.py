@@ -1,7 +1,11 @@
 """What is said of the fused model and of each source follows from the numbers, also where they disappoint."""
 
+import html
+
 import pytest
 
+from fusion.report.html_page import write_report
+from fusion.report.model_card import model_card
 from fusion.report.run_contents import helping_rows, read_run
 from fusion.report.verdict import EQUAL, helping_verdict, suite_verdict, verdict
 from fusion_eval.results import Result, Sample
@@ -111,6 +115,36 @@ def test_a_run_is_judged_by_its_result_against_its_baseline(tmp_path):
     found, reason = suite_verdict(read_run(write_run(tmp_path / "run")), "heldout")
     assert found == verdict(result("unified"), result("finetune"), result("pivot"))
     assert reason == ""
+
+
+@pytest.mark.parametrize(
+    ("learns_predictions", "end"),
+    [(True, "a run with cross_entropy for its only objective shows."), (False, "are these answers.")],
+)
+def test_where_sources_answered_it_is_said_that_the_two_learned_different_texts(tmp_path, learns_predictions, end):
+    run = write_run(tmp_path / "run")
+    counts = {"domain": "sums", "prompts": 9000, "answers": 9000, "passed": 7, "chosen": 4000}
+    answered = [counts | {"source": name} for name in ("smol", "qwen")]
+    data = {"train": {"sums": 8000}, "fine_tuned": {"sums": 300, "dates": 100}}
+    change(run, learns_predictions=learns_predictions, responses=answered, data=data)
+    found, _ = suite_verdict(read_run(run), "heldout")
+    assert found.caution.startswith("unified learned 8,000 answers that sources wrote, finetune the 400 responses that")
+    assert found.caution.endswith(end)
+    assert found.caution in " ".join(model_card(run, resamples=2).split()).replace("\\_", "_")
+    assert found.caution in html.unescape(write_report(run, resamples=2).read_text())
+
+
+def test_a_metric_of_some_domains_alone_names_them():
+    """A text without a right answer has a likelihood, and no exact match."""
+
+    def both(model, nats, right):
+        closed, open_ended = measured(model, nats, right, ("sums", "dates")), measured(model, nats, right, ("tales",))
+        silent = [sample.model_copy(update={"exact_match": None}) for sample in open_ended.samples]
+        return closed.model_copy(update={"samples": closed.samples + silent})
+
+    found = verdict(both("fused", 0.5, 0.9), both("plain", 1.0, 0.5))
+    assert any(line.startswith("exact match % (sums, dates): ") for line in found.details)
+    assert any(line.startswith("bits per byte: ") for line in found.details)
 
 
 @pytest.mark.parametrize(

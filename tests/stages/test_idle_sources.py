@@ -108,3 +108,14 @@ def test_it_is_said_before_and_in_the_report(folder, text_alone):
     assert (
         page.count("Left out: no objective learns what sources predict, so they did not read the training data.") == 2
     )
+
+
+def test_what_is_set_for_their_reading_and_changes_nothing_is_said(folder):
+    text = {"objectives": [{"kind": "cross_entropy", "use_remaining_weight": True}]}
+    given = text | {"weighting": {"kind": "mean"}, "alignment": "dtw", "extract": {"top_k": 20}}
+    assert idle_sources(config(folder, "said", **given))[1:] == [
+        "So weighting, alignment, extract.top_k, cross_entropy.use_remaining_weight change nothing here."
+    ]
+    assert idle_sources(config(folder, "said", **text))[1:] == [
+        "So cross_entropy.use_remaining_weight changes nothing here."
+    ]
