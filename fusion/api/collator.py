@@ -61,7 +61,7 @@ class FusionCollator:
 
         Raises:
             ValueError: Where the names differ, a cache lacks an example or has ids of another tokenizer, the weighting needs
-                the pivot's own cache or to know who answered rightly, or an example cannot be read.
+                the pivot's own cache, validation text or to know who answered rightly, or an example cannot be read.
         """
         pivot = _tokenizer(tokenizer)
         found = read_examples(examples)
@@ -72,14 +72,7 @@ class FusionCollator:
             _refuse_absent(name, cache, [example.id for example in found])
             _refuse_other_tokens(name, cache, own[name])
         chosen = Sum() if weighting is None else weighting_of(weighting)
-        if chosen.required_pivot_fields:
-            raise ValueError(
-                f"The weighting {chosen.kind} reads what the pivot said before training; fusion.run has that."
-            )
-        if chosen.required_eligibility:
-            raise ValueError(
-                f"The weighting {chosen.kind} asks which sources answered each prompt rightly; fusion.run has that."
-            )
+        _refuse_what_runs_know(chosen)
         if alignment not in get_args(Alignment):
             raise ValueError(f"alignment is {alignment!r}; choose one of {', '.join(get_args(Alignment))}.")
         self.texts = encode_examples(pivot, found, max_length)
@@ -91,14 +84,28 @@ class FusionCollator:
     def __call__(self, features: Sequence[int | Mapping[str, Any]]) -> dict[str, Any]:
         """Make a batch of examples, given by their numbers or as rows of `dataset()`.
 
-        Returns `input_ids`, `attention_mask` and `labels`, each [B, T], and `targets` for `FusionLoss` or `FusionMixin`.
+        Returns `input_ids`, `attention_mask` and `labels`, each [B, T], and `targets` for `FusionLoss` or `FusionMixin`. Raises
+        ValueError for a row of another collator's dataset.
         """
-        numbers = [feature if isinstance(feature, int) else int(feature["number"]) for feature in features]
+        numbers = [self._number(feature) for feature in features]
         batch = self._batches(numbers)
         labels = torch.full_like(batch["input_ids"], IGNORE_INDEX)
         predicted = batch["targets"].hidden_index + 1  # the state at one position predicts the token at the next
         labels.view(-1)[predicted] = batch["targets"].positions.token
         return {**batch, "labels": labels}
+
+    def _number(self, feature: int | Mapping[str, Any]) -> int:
+        if isinstance(feature, int):
+            return feature
+        number, ids = int(feature["number"]), feature.get("input_ids")
+        # numbers alone would be read as examples of this collator, so that an evaluation measured what is trained on
+        if ids is not None and (number >= len(self) or [int(id) for id in ids] != self.texts[number].input_ids):
+            raise ValueError(
+                f"The row with number {number} is not of this collator's dataset(), but of another one's. A trainer has one "
+                "collator: make it of the examples for training and for evaluation together, and give each the rows of its "
+                "dataset() that select() takes out."
+            )
+        return number
 
     def __len__(self) -> int:
         """Return the number of examples."""
@@ -119,6 +126,23 @@ class FusionCollator:
 
 def _tokenizer(given: Any) -> Any:
     return load_tokenizer(ModelSettings(path=str(given)).ref) if isinstance(given, (str, Path)) else given
+
+
+def _refuse_what_runs_know(weighting: AnyWeighting) -> None:
+    """Raise ValueError for a weighting that reads more than rows."""
+    if weighting.required_pivot_fields:
+        raise ValueError(
+            f"The weighting {weighting.kind} reads what the pivot said before training; fusion.run has that."
+        )
+    if weighting.required_eligibility:
+        raise ValueError(
+            f"The weighting {weighting.kind} asks which sources answered each prompt rightly; fusion.run has that."
+        )
+    if weighting.missing_shares:
+        raise ValueError(
+            f"The weighting {weighting.kind} finds its shares on validation text; fusion.run has that. Here give it shares, "
+            'one for each source in their order: shares={"*": [0.5, 0.3]}.'
+        )
 
 
 def _refuse_strangers(caches: Any, tokenizers: Any) -> None:

@@ -11,7 +11,7 @@ from fusion.models.head import Head
 from fusion.objectives import CrossEntropy, ForwardKL, GroupReward, HiddenProjector, InfiFusion, MappedObjective
 from fusion.training.fit import training_arguments
 from fusion.training.trainer import FusionTrainer
-from fusion.weighting import Eligibility, GoldPosterior, MaxMargin, Product
+from fusion.weighting import Eligibility, GoldPosterior, Learned, MaxMargin, Product
 from tests.helpers import tiny
 
 ROWS = [
@@ -42,10 +42,33 @@ def collator(place, cache):
 @pytest.mark.parametrize(("weighting", "message"), [
     (Product(factors=[GoldPosterior(), Eligibility()]), "product asks which sources answered each prompt rightly; fusion.run"),
     (MaxMargin(), "max_margin reads what the pivot said before training; fusion.run has that"),
+    (Learned(), "learned finds its shares on validation text; fusion.run has that. Here give it shares"),
+    ({"kind": "learned"}, "learned finds its shares"),
 ])  # fmt: skip
 def test_what_only_a_run_knows_is_refused_as_a_weighting(place, cache, weighting, message):
     with pytest.raises(ValueError, match=message):
         fusion.FusionCollator(place / "pivot", ROWS, {"one": cache}, {"one": place / "source"}, weighting=weighting)
+
+
+def test_shares_that_are_given_are_taken(place, cache):
+    shares = Learned(shares={"*": [0.25]})
+    one = fusion.FusionCollator(place / "pivot", ROWS, {"one": cache}, {"one": place / "source"}, weighting=shares)
+    targets = one([0, 1])["targets"]
+    factors = shares.example_factors(targets.examples, 1, 0)
+    assert factors.tolist() == [[0.25, 0.25]]
+
+
+def test_rows_of_another_collator_are_refused_instead_of_read_as_its_own(place, cache, collator):
+    """A trainer gives the rows of its evaluation to the collator of its training: by number alone they would be other texts."""
+    given = {"one": cache}, {"one": place / "source"}
+    other = fusion.FusionCollator(place / "pivot", ROWS[2:], *given)
+    assert collator(list(collator.dataset().select([5, 1])))["input_ids"].shape[0] == 2
+    with pytest.raises(ValueError, match="row with number 0 is not of this collator's dataset"):
+        collator([other.dataset()[0]])
+    with pytest.raises(ValueError, match="row with number 7 is not of this collator's dataset"):
+        other([collator.dataset()[7]])
+    with pytest.raises(ValueError, match="row with number 0"):
+        collator([other.dataset().with_format("torch")[0]])
 
 
 def arguments(kind, out, **more):
