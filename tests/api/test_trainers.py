@@ -152,6 +152,22 @@ def test_trls_sft_trainer_with_two_workers_accumulation_and_evaluation_learns_wh
     assert_same(trainer, expected)
 
 
+def test_an_adapter_of_peft_begins_with_the_same_loss_and_alone_is_trained(place, collator, expected, tmp_path):
+    """An adapter is nothing before its first step, so losses and terms of that step are those of the whole model."""
+    trl, peft = pytest.importorskip("trl"), pytest.importorskip("peft")
+    args = arguments(
+        trl.SFTConfig, tmp_path, max_steps=1, bf16=False, loss_type="nll", dataset_kwargs={"skip_prepare_dataset": True}
+    )
+    config = peft.LoraConfig(target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    trainer = mixed(trl.SFTTrainer, place, collator, args, TERMS, peft_config=config)
+    (entry,) = history(trainer)
+    assert entry["loss"] == pytest.approx(expected[0][0]["loss"], rel=1e-5)
+    assert entry["fusion/forward_kl/one"] == pytest.approx(expected[0][0]["loss/forward_kl/one"], rel=1e-5)
+    trained = [name for name, weight in trainer.model.named_parameters() if weight.requires_grad]
+    assert trained
+    assert all("lora" in name for name in trained)
+
+
 def test_without_objectives_it_is_the_trainer_itself(place, collator, tmp_path):
     plain = history(
         Trainer(
