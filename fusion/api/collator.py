@@ -61,7 +61,7 @@ class FusionCollator:
 
         Raises:
             ValueError: Where the names differ, a cache lacks an example or has ids of another tokenizer, the weighting needs
-                the pivot's own cache, validation text or to know who answered rightly, or an example cannot be read.
+                the pivot's own cache, validation text, the step or to know who answered rightly, or an example cannot be read.
         """
         pivot = _tokenizer(tokenizer)
         found = read_examples(examples)
@@ -89,10 +89,13 @@ class FusionCollator:
         """
         numbers = [self._number(feature) for feature in features]
         batch = self._batches(numbers)
+        targets = self._batches.at_step(
+            batch["targets"], 0
+        )  # the same at every step: weightings that change are refused
         labels = torch.full_like(batch["input_ids"], IGNORE_INDEX)
-        predicted = batch["targets"].hidden_index + 1  # the state at one position predicts the token at the next
-        labels.view(-1)[predicted] = batch["targets"].positions.token
-        return {**batch, "labels": labels}
+        predicted = targets.hidden_index + 1  # the state at one position predicts the token at the next
+        labels.view(-1)[predicted] = targets.positions.token
+        return {**batch, "targets": targets, "labels": labels}
 
     def _number(self, feature: int | Mapping[str, Any]) -> int:
         if isinstance(feature, int):
@@ -143,6 +146,8 @@ def _refuse_what_runs_know(weighting: AnyWeighting) -> None:
             f"The weighting {weighting.kind} finds its shares on validation text; fusion.run has that. Here give it shares, "
             'one for each source in their order: shares={"*": [0.5, 0.3]}.'
         )
+    if weighting.changes_with_steps:
+        raise ValueError(f"The weighting {weighting.kind} draws anew at each step of a training; fusion.run has that.")
 
 
 def _refuse_strangers(caches: Any, tokenizers: Any) -> None:

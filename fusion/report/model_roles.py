@@ -51,10 +51,11 @@ def explanations(models: list[str], run: RunFile) -> list[tuple[str, str]]:
     if run.responses and found:
         found[0] = found[0][0], found[0][1] + _answered(run)
     if run.baseline in models:
-        # where sources answered, it learns the data's own responses and not their answers
+        # where sources answered, it learns the data's own responses and not their answers, if there are any
         count = sum(run.data.fine_tuned.values()) if run.data else 0
         theirs = f"the {count:,} responses that the data have" if count else "the responses that the data have"
-        texts = theirs if run.responses else "the same texts"
+        same = not run.responses or (run.data is not None and not count)
+        texts = "the same texts" if same else theirs
         words = f"the pivot after plain training on {texts}, without any source: what fusing has to beat."
         found.append((str(run.baseline), words))
     found += [(m, "the model that is trained, as it was before: untouched.") for m in run.names_by_role("pivot")]

@@ -81,11 +81,11 @@ def suite_verdict(contents: RunContents, suite: str, *, resamples: int = RESAMPL
 
 
 def _caution(run: RunFile, result: str, baseline: str) -> str:
-    """Where sources answered, how many texts each learned, and what the comparison therefore does not tell."""
-    if not (answers := sum(run.chosen_responses.values())):
+    """Where the two learned different texts: how many each, and what the comparison therefore does not tell."""
+    answers, own = sum(run.chosen_responses.values()), sum(run.data.fine_tuned.values()) if run.data else 0
+    if not answers or not own:  # without responses of the data, plain fine-tuning learns the sources' answers, too
         return ""
-    own = sum(run.data.fine_tuned.values()) if run.data else 0
-    texts = f"{result} learned {answers:,} answers that sources wrote, {baseline} {f'the {own:,}' if own else 'the'} responses "
+    texts = f"{result} learned {answers:,} answers that sources wrote, {baseline} the {own:,} responses "
     parts = "that the data have: part of the difference, and often most of it, are these answers."
     if not run.learns_predictions:
         return f"{texts}{parts}"

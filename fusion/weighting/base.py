@@ -112,6 +112,11 @@ class Weighting(Settings):
         return None
 
     @property
+    def changes_with_steps(self) -> bool:
+        """Whether `example_factors` differ from one step of training to the next."""
+        return False
+
+    @property
     def missing_shares(self) -> Literal["domain", "all"] | None:
         """Whether shares are still to be found on validation examples: of each domain, or of all together."""
         return None

@@ -52,6 +52,11 @@ class RandomSource(Weighting):
     def selects_one_source(self) -> bool:
         return True
 
+    @property
+    @override
+    def changes_with_steps(self) -> bool:
+        return True
+
     @override
     def example_factors(self, examples: Sequence[ExampleInfo], sources: int, step: int | None) -> Float[Tensor, "S E"]:
         """1 for the source that is drawn and 0 for the others; without a step the probabilities."""

@@ -126,6 +126,11 @@ class Product(Weighting):
 
     @property
     @override
+    def changes_with_steps(self) -> bool:
+        return any(factor.changes_with_steps for factor in self.factors)
+
+    @property
+    @override
     def missing_shares(self) -> Literal["domain", "all"] | None:
         return next(filter(None, (factor.missing_shares for factor in self.factors)), None)
 

@@ -48,7 +48,7 @@ def test_a_strategy_that_was_not_evaluated_is_not_explained():
 
 def test_where_sources_answered_plain_fine_tuning_learned_what_the_data_had():
     asked = RUN.model_copy(update={"responses": []})
-    answered = RUN.model_copy(update={"responses": [ResponseCounts("a", "d", 3, 3, 2, 2)]})
+    answered = RUN.model_copy(update={"responses": [ResponseCounts("a", "d", 3, 3, 2, 2)], "data": None})
     words = {
         run: dict(explanations(NAMES, each))[RUN.baseline] for run, each in (("text", asked), ("answers", answered))
     }
@@ -56,6 +56,8 @@ def test_where_sources_answered_plain_fine_tuning_learned_what_the_data_had():
     assert "on the responses that the data have" in words["answers"]
     counted = answered.model_copy(update={"data": DataCounts(train={"d": 5000}, fine_tuned={"d": 1000, "e": 200})})
     assert "on the 1,200 responses that the data have" in dict(explanations(NAMES, counted))[RUN.baseline]
+    prompts_alone = answered.model_copy(update={"data": DataCounts(train={"d": 5000})})
+    assert "on the same texts" in dict(explanations(NAMES, prompts_alone))[RUN.baseline]
 
 
 def test_where_no_term_reads_predictions_none_are_said_to_be_learned():

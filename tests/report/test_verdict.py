@@ -132,6 +132,9 @@ def test_where_sources_answered_it_is_said_that_the_two_learned_different_texts(
     assert found.caution.endswith(end)
     assert found.caution in " ".join(model_card(run, resamples=2).split()).replace("\\_", "_")
     assert found.caution in html.unescape(write_report(run, resamples=2).read_text())
+    change(run, data={"train": {"sums": 8000}})  # prompts alone: plain fine-tuning learned the same answers
+    found, _ = suite_verdict(read_run(run), "heldout")
+    assert found.caution == ""
 
 
 def test_a_metric_of_some_domains_alone_names_them():
