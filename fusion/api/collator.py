@@ -89,9 +89,8 @@ class FusionCollator:
         """
         numbers = [self._number(feature) for feature in features]
         batch = self._batches(numbers)
-        targets = self._batches.at_step(
-            batch["targets"], 0
-        )  # the same at every step: weightings that change are refused
+        # the same at every step: weightings that change are refused
+        targets: Any = self._batches.at_step(batch["targets"], 0)
         labels = torch.full_like(batch["input_ids"], IGNORE_INDEX)
         predicted = targets.hidden_index + 1  # the state at one position predicts the token at the next
         labels.view(-1)[predicted] = targets.positions.token
