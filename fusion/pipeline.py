@@ -18,6 +18,7 @@ missing shards, a training at its newest checkpoint), and refuses what was made 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -36,7 +37,7 @@ from fusion.runtime.console import console, show
 from fusion.runtime.unfinished import remove_abandoned_below
 from fusion.stages.context import RunContext
 from fusion.stages.data_sets import describe_data
-from fusion.stages.evaluate import candidates, evaluate_one
+from fusion.stages.evaluate import Candidates, candidates, evaluate_one, originals
 from fusion.stages.extract import (
     cache_writer,
     checked_cache,
@@ -49,7 +50,7 @@ from fusion.stages.fine_tune import fine_tune_one
 from fusion.stages.helping import helping
 from fusion.stages.limits.notices import notices
 from fusion.stages.limits.refuse import refuse_limits, refuse_long_texts, refuse_machine
-from fusion.stages.lineage import idle_sources, lineage, same_models
+from fusion.stages.lineage import idle_sources, lineage, same_models, versions
 from fusion.stages.merge import fuse_chosen, merge_all
 from fusion.stages.preferences.pairs import refuse_without_pairs
 from fusion.stages.preferences.sequence import learn_from_pairs
@@ -112,7 +113,7 @@ def introduce(context: RunContext) -> None:
     """Refuse a new run that would stop later on, say what it will take, and keep what it is made of."""
     folder = context.config.folder
     remove_abandoned_below(folder)
-    if not context.record.read():
+    if "plan" not in context.record.read():
         refuse_machine(context)
         refuse_limits(context)
         estimate = plan(context, count=True)
@@ -250,6 +251,30 @@ def learn_preferences(context: RunContext, _caches: dict[str, Cache]) -> None:
 
 def evaluate(context: RunContext, _caches: dict[str, Cache]) -> None:
     """Measure every model of the run on the held-out examples; each result goes to eval/<model>/heldout.json."""
+    measure(context, candidates(context))
+
+
+def evaluate_originals(config: Config) -> None:
+    """Measure pivot and sources alone, and print the table: is there anything to learn?
+
+    A run that follows measures them no more. Raises ValueError where `evaluation.original_models` is false.
+    """
+    context = RunContext(config)
+    if not config.evaluation.original_models:
+        raise ValueError(
+            "evaluation.original_models is false, so neither the pivot nor a source is measured; set it to true."
+        )
+    with context.record.lock():
+        refuse_limits(context)
+        context.record.update(date=context.date.isoformat(), versions=versions())
+        fine_tune(context)
+        if distributed.is_main_process():
+            measure(context, originals(context))
+            console.print(*terminal_tables(results(context, originals(context)), baseline="pivot"), sep="\n")
+
+
+def measure(context: RunContext, models: Candidates) -> None:
+    """Measure these models on the held-out examples."""
     how = heldout.HeldoutSettings(
         exact_match=tuple(context.config.evaluation.exact_match),
         compare=context.config.evaluation.compared_parts,
@@ -258,7 +283,7 @@ def evaluate(context: RunContext, _caches: dict[str, Cache]) -> None:
         dtype=context.config.extract.resolved_dtype,
         device=distributed.device(),
     )
-    for name, where in candidates(context).items():
+    for name, where in models.items():
         with context.record.stage(f"evaluate {name}") as note:
             note["skipped"] = not evaluate_one(context, name, where, how)
 
@@ -275,7 +300,8 @@ def report(context: RunContext, _caches: dict[str, Cache]) -> None:
     console.print(f"Fused model: [bold]{fused}[/]   report: [bold]{page}[/]")
 
 
-def results(context: RunContext) -> list[Result]:
-    """Return the results of all models that were evaluated, in the order of the table."""
-    files = [context.config.folder / "eval" / name / "heldout.json" for name in candidates(context)]
+def results(context: RunContext, names: Iterable[str] | None = None) -> list[Result]:
+    """Return the results of all models that were evaluated, or of these, in the order of the table."""
+    names = candidates(context) if names is None else names
+    files = [context.config.folder / "eval" / name / "heldout.json" for name in names]
     return [Result.load(file) for file in files if file.exists()]

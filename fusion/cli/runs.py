@@ -213,6 +213,10 @@ def evaluate(
     config: ConfigFile,
     others: Annotated[list[str], typer.Argument(hidden=True)] = [],  # noqa: B006
     override: Set = [],  # noqa: B006
+    originals: Annotated[
+        bool,
+        typer.Option("--originals", help="Pivot and sources alone, before the run: is there anything to learn?"),
+    ] = False,
 ) -> None:
     """Measure the models of a run on its held-out examples; `fusion benchmark` measures any models on benchmarks."""
     if others:
@@ -220,7 +224,20 @@ def evaluate(
             f"fusion evaluate takes one CONFIG and --set, not {' '.join(others)}. Any models are measured on "
             "benchmarks by fusion benchmark MODELS... --suite NAME, such as --suite quick."
         )
-    until(config, override, "evaluate")
+    if originals:
+        evaluate_originals(config, override)
+    else:
+        until(config, override, "evaluate")
+
+
+def evaluate_originals(config: str, override: list[str]) -> None:
+    """Measure pivot and sources before the run has begun, and print the table."""
+    from fusion import pipeline
+    from fusion.config import loading
+    from fusion.runtime.console import quiet
+
+    quiet()
+    pipeline.evaluate_originals(loading.load(config, override))
 
 
 def until(config: str, override: list[str], stage: str, needs: str | None = None) -> None:

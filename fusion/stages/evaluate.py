@@ -16,16 +16,24 @@ from fusion.training import BASELINE
 from fusion_eval.results import Result, Sample
 from fusion_eval.runners import heldout
 
+Candidates = dict[str, tuple[ModelRef, str, str]]
+"""Models by name, in the order of the table: where each is, whose prompts it reads, and what it was made from."""
 
-def candidates(context: RunContext) -> dict[str, tuple[ModelRef, str, str]]:
-    """All models of the run in the order of the table: where each is, whose prompts it reads, and what it was made from."""
-    models = context.models
-    found = {name: (models[name].ref, name, context.fingerprints[name]) for name in original_models(context)}
+
+def candidates(context: RunContext) -> Candidates:
+    """All models of the run."""
+    found = originals(context)
     trained = [BASELINE] if context.config.baseline else []
     for name in [*trained, *context.config.results]:
         folder = result_folder(context.config, name)
         found[name] = (ModelRef(str(folder / "model")), "pivot", artifact_key(folder))
     return found
+
+
+def originals(context: RunContext) -> Candidates:
+    """Of these the untrained ones, which are there before the run has begun."""
+    models = context.models
+    return {name: (models[name].ref, name, context.fingerprints[name]) for name in original_models(context)}
 
 
 def original_models(context: RunContext) -> list[str]:

@@ -28,7 +28,7 @@ def lineage(context: RunContext) -> dict[str, Any]:
         "created": context.record.read().get("created") or datetime.now(UTC).isoformat(timespec="seconds"),
         "date": context.date.isoformat(),
         "hardware": hardware(),
-        "versions": {package: _version(package) for package in PACKAGES},
+        "versions": versions(),
         "seed": config.seed,
         "models": {name: _model(context, name) for name in context.models},
         "data": {
@@ -45,6 +45,11 @@ def lineage(context: RunContext) -> dict[str, Any]:
         "result": config.fused,
         "baseline": "fine-tuned" if config.baseline else None,
     }
+
+
+def versions() -> dict[str, str]:
+    """The installed version of each package that numbers depend on, by its name."""
+    return {package: _version(package) for package in PACKAGES}
 
 
 def same_models(context: RunContext) -> list[str]:

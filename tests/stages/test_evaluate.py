@@ -48,3 +48,29 @@ def test_runs_that_share_a_store_measure_a_model_once(tmp_path, monkeypatch):
         one, other = (Result.load(each.folder / "eval" / model / "heldout.json") for each in configs)
         assert (one.samples, one.model, one.provenance) == (other.samples, model, other.provenance)
     assert str(configs[1].folder) in other.path
+
+
+def test_originals_are_measured_before_a_run_and_by_it_no_more(tmp_path, monkeypatch, capsys):
+    config = runs.config(tmp_path, strategies=["unified"])
+    pipeline.evaluate_originals(config)
+    table = capsys.readouterr().out
+    assert "than pivot" in table
+    assert not (config.folder / "train").exists()
+    before = {name: Result.load(config.folder / "eval" / name / "heldout.json") for name in ("pivot", "neox", "qwen")}
+    measured_now = []
+    score = evaluate.heldout.score
+    monkeypatch.setattr(
+        evaluate.heldout, "score", lambda ref, *a, **k: measured_now.append(ref.path) or score(ref, *a, **k)
+    )
+    pipeline.run(config, "evaluate")
+    assert "What this run will take" in capsys.readouterr().out
+    assert [path.split("/")[-2] for path in measured_now] == ["fine-tuned", "unified"]
+    for name, result in before.items():
+        assert Result.load(config.folder / "eval" / name / "heldout.json") == result
+
+
+def test_originals_that_a_run_does_not_measure_are_refused(tmp_path):
+    config = runs.config(tmp_path, evaluation={"original_models": False})
+    with pytest.raises(ValueError, match=r"evaluation\.original_models is false, .* set it to true\."):
+        pipeline.evaluate_originals(config)
+    assert not config.folder.exists()
