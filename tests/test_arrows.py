@@ -21,7 +21,7 @@ IMPORTS: dict[str, str] = {
     ),
     "api": (
         "alignment cache config core data extras fusion_eval.results fusion_eval.runners fusion_eval.statistics grading "
-        "merging models objectives pipeline runtime sources stages training weighting"
+        "merging models objectives pipeline runtime sources stages tokenizers training weighting"
     ),
     "cache": "core runtime",
     "cli": (

@@ -43,7 +43,7 @@ class FusionCollator:
         weighting: AnyWeighting | Mapping[str, Any] | None = None,
         alignment: Alignment = "prefix",
         vocabulary_map_kind: str = "first_piece",
-        max_length: int | None = None,
+        max_length: int | None = 1024,
     ):
         """Encode the examples for the pivot and map each source's tokens to its own.
 
@@ -57,7 +57,7 @@ class FusionCollator:
                 docs/which_objective.md.
             alignment: `prefix`, `truncate` or `dtw`: which rows are compared; see `align`.
             vocabulary_map_kind: `first_piece` or `exact`: how a source's tokens become the pivot's; see `vocabulary_map`.
-            max_length: Tokens at which prompt and response together are cut; never, if not said.
+            max_length: Tokens at which prompt and response together are cut; it is said how many were. None never cuts.
 
         Raises:
             ValueError: Where the names differ, a cache lacks an example or has ids of another tokenizer, the weighting needs

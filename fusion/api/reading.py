@@ -20,11 +20,12 @@ from fusion.data.example import Example
 from fusion.data.prompt_format import PromptFormat
 from fusion.models.loading import load_tokenizer, model_fingerprint, vocabulary_size
 from fusion.models.precision import preferred_dtype
-from fusion.runtime.console import bar
+from fusion.runtime.console import bar, show
 from fusion.runtime.distributed import device as this_device
 from fusion.runtime.distributed import free_memory
 from fusion.runtime.unfinished import temporary_folder
 from fusion.sources import SourceRequest, Transformers
+from fusion.tokenizers import tokenizer_name
 
 SHARD_SIZE = 1024
 """Examples of a file of the cache."""
@@ -36,7 +37,7 @@ def extract(
     *,
     top_k: int = 10,
     folder: str | Path | None = None,
-    max_length: int = 2048,
+    max_length: int = 1024,
     hidden_states: bool = False,
     dtype: str | torch.dtype | None = None,
     device: str | None = None,
@@ -51,7 +52,7 @@ def extract(
         top_k: Largest entries kept of each row.
         folder: Where the cache is kept: a second call returns it, and one that was stopped goes on. Without a folder the
             cache lies in a temporary one, which is deleted when the returned object is.
-        max_length: Tokens at which prompt and response are cut.
+        max_length: Tokens at which prompt and response together are cut; it is said how many were.
         hidden_states: Whether rows also hold the hidden state that the output layer reads, which takes much room.
         dtype: Type that the model computes in. If not given, bfloat16 on a GPU that has it and on a CPU with AMX, else float32.
         device: `cuda` where there is one, if not said.
@@ -94,13 +95,18 @@ def extract(
 def encode_examples(tokenizer: Any, examples: Sequence[Example], max_length: int | None = None) -> EncodedTexts:
     """Return prompt and response of each example in the tokens of a model, rendered with its chat template if it has one.
 
-    Raises ValueError for the first example that this tokenizer cannot read, with the place where that was read.
+    Prints how many were cut at `max_length`. Raises ValueError for the first example that this tokenizer cannot read, with the
+    place where that was read.
     """
     texts = []
     for example in examples:
         form = PromptFormat(tools=example.tools).for_prompt(example.messages, example.template)
         texts.append(Conversation(example.messages, example.response, form, example.origin))
-    return encode_batch(tokenizer, texts, max_length)
+    encoded = encode_batch(tokenizer, texts, max_length)
+    if cut := int(encoded.truncated.sum()):
+        name = tokenizer_name(tokenizer)
+        show([f"{name}: {cut} of {len(encoded)} responses are longer than max_length = {max_length} and were cut."])
+    return encoded
 
 
 def _place(folder: str | Path | None) -> tuple[Path, ExitStack]:

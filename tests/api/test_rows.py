@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import fusion
 from fusion import pipeline
+from fusion.config.data import Data
 from fusion.objectives import GLD, CrossEntropy, ForwardKL
 from fusion.stages.context import RunContext
 from tests.helpers import runs, tiny
@@ -55,6 +56,23 @@ def test_the_vocabulary_map_from_python_is_the_one_of_a_run():
     of_a_run = fusion.Config.model_fields["vocabulary_map"].default
     assert inspect.signature(fusion.vocabulary_map).parameters["kind"].default == of_a_run
     assert inspect.signature(fusion.FusionCollator).parameters["vocabulary_map_kind"].default == of_a_run
+
+
+def test_long_texts_are_cut_where_a_run_and_trl_cut_them_and_it_is_said(place, capsys):
+    rows = [ROWS[0], {"prompt": "count:", "response": "one two three " * 500}]
+    cache = fusion.extract(place / "source", rows)
+    assert (
+        f"{place / 'source'}: 1 of 2 responses are longer than max_length = 1024 and were cut."
+        in capsys.readouterr().out
+    )
+    given = (place / "pivot", rows, {"source": cache}, {"source": place / "source"})
+    of_a_run = Data.model_fields["max_length"].default
+    cut = fusion.FusionCollator(*given)
+    assert f"{place / 'pivot'}: 1 of 2 responses are longer than max_length = {of_a_run}" in capsys.readouterr().out
+    whole = fusion.FusionCollator(*given, max_length=None)
+    assert "cut" not in capsys.readouterr().out
+    assert [len(text.input_ids) == of_a_run for text in cut.texts] == [False, True]
+    assert len(whole.texts[1].input_ids) > of_a_run
 
 
 def test_the_loop_of_the_page_runs_as_it_stands(place, tmp_path, monkeypatch):
