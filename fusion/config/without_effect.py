@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fusion.config.conflicts import factors
 from fusion.config.data import DataSettings
 from fusion.config.models import BUILTIN, ModelSettings
-from fusion.responses import AgreementCheck, BestSource, EndedCheck, GeneratedResponses, TestsCheck
+from fusion.responses import AgreementCheck, AnyCheck, BestSource, EndedCheck, GeneratedResponses, TestsCheck
 from fusion.sources.vllm_source import RESERVED_ARGUMENTS, VLLM
 from fusion.weighting import Eligibility
 
@@ -50,8 +50,24 @@ def _checks(config: Config) -> Iterator[str]:
                 who = "no source writes answers" if part == "train" else "sources write answers for data.train alone"
                 way_out = f", or set {ANSWERED_WITH}" if part == "train" else ""
                 yield f"{place}.{given} is for answers that sources write, and {who}; take it out{way_out}"
+            elif answered and (short := _agreement_of_too_few(config, data.check)):
+                yield f"{place}.check {short}"
             elif answered and data.tests is not None and not isinstance(data.check, TestsCheck):
                 yield f"{place}.tests is read by check: {{kind: tests}}, and check is {data.check.kind}; take one of them out"
+
+
+def _agreement_of_too_few(config: Config, check: AnyCheck) -> str | None:
+    """Agreement of more sources than answer, which no answer passes."""
+    how = config.data.responses
+    writers = (how.sources if isinstance(how, GeneratedResponses) else None) or [
+        source.name for source in config.sources
+    ]
+    if not isinstance(check, AgreementCheck) or check.min_sources <= len(writers):
+        return None
+    return (
+        f"agreement asks for {check.min_sources} sources that agree, and {len(writers)} answer ({', '.join(writers)}), so that "
+        "no answer passes; let more sources answer, lower min_sources, or choose another check, such as ended"
+    )
 
 
 def _given(data: DataSettings) -> str | None:
@@ -123,15 +139,11 @@ def _eligibility(config: Config, weighting: Eligibility) -> Iterator[str]:
     writers = how.sources or names
     for number, data in enumerate(config.data.train):
         place, check = f"data.train[{number}].check", data.check
-        if isinstance(check, EndedCheck):
+        alone = data.response is None and isinstance(how, BestSource) and how.unlabelled == "best"
+        if isinstance(check, EndedCheck) and not alone:  # there who answers has been right elsewhere
             yield (
                 f"weighting (eligibility) asks whose answers are right, and {place} is ended, which none fails; choose "
                 "another, such as agreement where there is no reference, or leave eligibility out"
-            )
-        if isinstance(check, AgreementCheck) and check.min_sources > len(writers):
-            yield (
-                f"weighting (eligibility): no source could count, for {place} agreement asks for {check.min_sources} sources "
-                f"that agree, and {len(writers)} answer ({', '.join(writers)}); lower min_sources, or let more sources answer"
             )
     silent = [name for name in names if name not in writers]
     if silent and "pairwise" in config.strategies and weighting.otherwise == "none":

@@ -208,4 +208,7 @@ def _refuse_missing(path: str, needed: Iterable[str], where: Iterable[str], seen
 def _no_example(path: str, choice: RowChoice, left_out: list[LeftOut]) -> str:
     asked = f" after skip with where {dict(choice.where)}" if choice.where else ""
     why = "; ".join(map(str, left_out)) or f"no row is there{asked}"
-    return f"{path} (split {choice.split}, skip {choice.skip}) gives no example: {why}."
+    prompts = (
+        " Set response: null if these are prompts alone, which sources answer (data.responses)." if left_out else ""
+    )
+    return f"{path} (split {choice.split}, skip {choice.skip}) gives no example: {why}.{prompts}"

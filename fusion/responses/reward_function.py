@@ -75,10 +75,19 @@ class RewardFunction:
             returned = self.function(prompts=list(prompts), completions=list(completions), **columns)
         except (Exception, SystemExit) as error:
             raise ValueError(
-                f"{self.path}: {self.name} raised {_said(error, self.path)}, for the prompt that begins {prompt[:60]!r}. Mend "
-                "it and run the command again: what sources wrote is kept. What the file decided as it was is refused by name."
+                f"{self.path}: {self.name} raised {_said(error, self.path)}, for the prompt that begins {prompt[:60]!r}. "
+                f"{self._form(completions, error)}Mend it and run the command again: what sources wrote is kept. What the file "
+                "decided as it was is refused by name."
             ) from error
         return self._rewards(returned, len(completions), f"for the prompt that begins {prompt[:60]!r}")
+
+    def _form(self, completions: Sequence[Any], error: BaseException) -> str:
+        """Say in which of TRL's two forms completions came, where the function seems to trip over that."""
+        if not completions or not isinstance(error, TypeError | AttributeError | LookupError):
+            return ""
+        if isinstance(completions[0], str):
+            return "It was given texts; if it takes lists of messages, set conversational: true in its check. "
+        return "It was given lists of messages; if it takes texts, leave conversational out of its check. "
 
     def _refuse_other_arguments(self, columns: Sequence[str]) -> None:
         if inspect.iscoroutinefunction(self.function):

@@ -40,17 +40,21 @@ def measure(config: Config, listener: Callable[[str], None] = lambda _: None) ->
     if not is_measured(config):
         with silence(listener):
             pipeline.run(config, until="evaluate")
-    return Result.load(_result_file(config))
+    return _result(config, config.fused)
 
 
 def is_measured(config: Config) -> bool:
     """Whether the result of a run is there, made with this very configuration."""
     used = config.folder / "config.yaml"
-    return _result_file(config).exists() and used.exists() and used.read_text() == loading.dump(config)
+    return _result_file(config, config.fused).exists() and used.exists() and used.read_text() == loading.dump(config)
 
 
-def _result_file(config: Config) -> Path:
-    return config.folder / "eval" / config.fused / "heldout.json"
+def _result(config: Config, model: str) -> Result:
+    return Result.load(_result_file(config, model))
+
+
+def _result_file(config: Config, model: str) -> Path:
+    return config.folder / "eval" / model / "heldout.json"
 
 
 @dataclass(order=True)
@@ -64,6 +68,8 @@ class Task:
     config: Config = field(compare=False)
     then: Callable[[Result], None] = field(compare=False)
     """Called in this process with the result of the fused model; it may submit further tasks."""
+    shown: str | None = field(default=None, compare=False)
+    """Another model of the run whose numbers the progress line shows, by its name."""
 
 
 @dataclass
@@ -139,7 +145,10 @@ class RunExecutor:
     def _finish(self, task: Task, result: Result, seconds: float) -> None:
         self.lines.advance(1)
         took = time_in_words(seconds)
-        show([f"  {self.lines.done}/{self.lines.total}  {task.label}: {_numbers(result)}  ({took})"])
+        numbers = (
+            _numbers(result) if task.shown is None else f"{task.shown} {_numbers(_result(task.config, task.shown))}"
+        )
+        show([f"  {self.lines.done}/{self.lines.total}  {task.label}: {numbers}  ({took})"])
         task.then(result)
 
 

@@ -88,7 +88,7 @@ class _Progress:
     def run_all(self) -> None:
         """Make every trial and every run, or read its result where it is there."""
         # first, since it fills the caches that most arms share
-        self._submit((-1,), "pivot and sources", self._grid.original_models(), self._add_original)
+        self._submit((-1,), "pivot and sources", self._grid.original_models(), self._add_original, shown="pivot")
         for place, arm in enumerate(self._arms):
             if self._tuning is None:
                 self._choose(arm, {})
@@ -111,8 +111,16 @@ class _Progress:
         first = set(self._grid.study.seeds[:seeds])
         return [arm for arm, found in self._by_arm.items() if found.keys() >= first]
 
-    def _submit(self, order: tuple[int, ...], label: str, config: Config, then: Callable[[Result], None]) -> None:
-        self._executor.submit(Task(order, label, config, then))
+    def _submit(
+        self,
+        order: tuple[int, ...],
+        label: str,
+        config: Config,
+        then: Callable[[Result], None],
+        *,
+        shown: str | None = None,
+    ) -> None:
+        self._executor.submit(Task(order, label, config, then, shown))
 
     def _try_settings(self, arm: str, place: int) -> None:
         assert self._tuning is not None

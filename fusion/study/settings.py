@@ -83,24 +83,34 @@ class Study(Settings):
             raise ValueError(f"arms should choose among equally many settings; {listed}")
 
 
-OWN = ("name", "runs", "seeds")
-"""What --set changes of a study itself, rather than of its runs, which have their names and seeds from it."""
+OF_THE_STUDY = {
+    "seed": "each arm is trained from every seed of the study: --set seeds=[0,1]",
+    "store": "a study keeps what its runs share in its own folder: --set runs=FOLDER",
+    "evaluation.original_models": "pivot and sources are measured once, beside the first run of the baseline",
+}
+"""Settings of a run that every run has from its study, by dotted key: why."""
 
 
 def with_overrides(study: Study, overrides: Sequence[str]) -> tuple[Study, list[str]]:
     """Return the study with those of its own settings that `--set` gives, and the assignments that are for its runs.
 
-    Raises ConfigError for a value that a study cannot have.
+    Raises ConfigError for a value that a study cannot have, and for a setting of runs that a study decides.
     """
-    own: dict[str, Any] = {}
+    own = study.model_dump(exclude_unset=True)
     of_runs = []
     for text in overrides:
-        if text.partition("=")[0] in OWN:
+        key = text.partition("=")[0]
+        if why := OF_THE_STUDY.get(key):
+            raise ConfigError(f"--set {text}: {why}.")
+        first, *below = key.split(".")
+        if first == "arms" and (not below or below[0] not in study.arms):
+            raise ConfigError(f"--set {text}: arms are {', '.join(study.arms)}; write another one into the file.")
+        if first in Study.model_fields:
             override(own, text)
         else:
             of_runs.append(text)
     try:
-        return Study.model_validate(study.model_dump(exclude_unset=True) | own), of_runs
+        return Study.model_validate(own), of_runs
     except ValidationError as error:
         raise explained(error, "--set", Study) from None
 

@@ -47,6 +47,11 @@ MISTAKES = {
         "preferences": {"objectives": [{"kind": "forward_kl"}, {"kind": "dpo"}]}
     },
     r"preferences.objectives\[0\] \(wrpo\) compares .* add rounds": {"preferences": {"objectives": [{"kind": "wrpo"}]}},
+    r"\(wrpo\) compares two answers of the pivot .*writes one to each \(rounds.num_generations is 1\); raise that": {
+        "preferences": {"objectives": [{"kind": "wrpo"}]}, "rounds": {
+            "objectives": [{"kind": "forward_kl"}], "replay": 0.0, "num_generations": 1, "count": 1,
+        },
+    },
     "wrpo's pairs are the pivot's own anyway; leave it out": {
         "preferences": {"objectives": [{"kind": "wrpo"}], "same_writer": True}, "rounds": ROUNDS,
     },

@@ -84,6 +84,10 @@ def test_truth_numbers_and_arrays_are_rewards(check, returned):
     ("[1, 1, 1j]", "right returned 1j for completion 3 of 3"),
     ("1 / 0", r"mine.py: right raised ZeroDivisionError: division by zero \(line 2\), for the prompt that begins 'Be brief"),
     ("exit(3)", r"right raised SystemExit: 3 \(line 2\), for the prompt"),
+    (
+        "[float('a' in each[0]['content']) for each in completions]",
+        "right raised TypeError: .* It was given texts; if it takes lists of messages, set conversational: true in its check",
+    ),
 ])  # fmt: skip
 def test_what_is_no_reward_is_named_with_function_and_prompt(check, returned, message):
     with pytest.raises(ValueError, match=message):

@@ -130,7 +130,7 @@ def test_a_plan_needs_no_answers_and_a_training_does(folder, references):
     ({"check": {"kind": "ended"}}, r"data.train\[0\].check is ended, which none fails; choose another, such as agreement"),
     (
         {"how": ANSWERED | {"sources": ["neox"]}, "check": {"kind": "agreement"}},
-        r"no source could count, for data.train\[0\].check agreement asks for 2 sources that agree, and 1 answer \(neox\)",
+        r"data.train\[0\].check agreement asks for 2 sources that agree, and 1 answer \(neox\), so that no answer passes",
     ),
     (
         {"how": ANSWERED | {"sources": ["neox"]}, "strategies": ["pairwise"], "result": "pairwise"},

@@ -138,6 +138,24 @@ def test_a_study_takes_its_own_name_and_seeds_from_overrides_and_its_runs_the_re
         with_overrides(study, ["seeds=[-1]"])
 
 
+def test_overrides_reach_arms_and_baseline_and_none_is_swallowed():
+    study = load("few_references")
+    *_, other = study.arms
+    changed, of_runs = with_overrides(study, [f"baseline={other}", f"arms.{other}.training.max_steps=7"])
+    assert (changed.baseline, of_runs) == (other, [])
+    assert changed.arms[other] == {
+        **study.arms[other],
+        "training": {**study.arms[other].get("training", {}), "max_steps": 7},
+    }
+    with pytest.raises(ConfigError, match="baseline is finetuned, and arms are"):
+        with_overrides(study, ["baseline=finetuned"])
+    with pytest.raises(ConfigError, match=f"arms are .*{other}; write another one into the file"):
+        with_overrides(study, ["arms.finetuned.seed=1"])
+    for given in ("seed=3", "store=elsewhere", "evaluation.original_models=true"):
+        with pytest.raises(ConfigError, match=f"--set {given}: "):
+            with_overrides(study, [given])
+
+
 def test_a_run_and_a_study_are_told_apart(tmp_path):
     (tmp_path / "run.yaml").write_text("pivot: {path: x}\n")
     with pytest.raises(ConfigError, match=r"run.yaml is the configuration of a run, which has no arms: fusion run "):

@@ -16,6 +16,9 @@ from fusion.runtime.progress_lines import ProgressLines
 from fusion.study import Study, StudyGrid, executor, run, runner
 from fusion.study.results_page import find_markers, insert_into_page
 from fusion.training import fit
+from fusion_eval.results import MEAN
+from fusion_eval.statistics.comparison import summarise
+from fusion_eval.statistics.metrics import METRICS
 from tests.helpers import runs
 
 ARMS = {
@@ -182,10 +185,14 @@ def test_a_study_says_a_line_for_each_run_and_at_the_end_how_long_it_took(result
 
 def test_each_arm_has_a_result_of_the_first_seed_before_any_has_one_of_the_second(results, folder, capsys):
     run(study(folder, baseline="kl"))
-    labels = re.findall(r"^  \d/9  (.*?): ", capsys.readouterr().out, re.MULTILINE)
+    said = capsys.readouterr().out
+    labels = re.findall(r"^  \d/9  (.*?): ", said, re.MULTILINE)
     rates = [f"learning_rate {rate}" for rate in ("1e-06", "0.01")]
     kl, plain = ([*(f"{arm}, {rate}" for rate in rates), f"{arm}, seed 0"] for arm in ("kl", "plain"))
     assert labels == ["pivot and sources", *kl, *plain, "kl, seed 1", "plain, seed 1"]
+    pivot = next(each for each in results.original_models if each.model == "pivot")
+    shown = METRICS["bits_per_byte"].show(summarise(pivot)[MEAN]["bits_per_byte"].value)
+    assert f"pivot and sources: pivot bits per byte {shown}" in said
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from fusion.config.preferences.settings import Preferences
+from fusion.config.rounds.settings import Rounds
 from fusion.objectives import AnyObjective, CrossEntropy, PreferenceObjective
 from fusion.responses import EndedCheck, GeneratedResponses
 from fusion.sources import Imported
@@ -62,6 +63,11 @@ def _objectives(config: Config, preferences: Preferences) -> Iterator[str]:
                 f"{place} compares answers that the pivot wrote in rounds with those of sources; add rounds and "
                 "data.responses: best_source, or choose dpo"
             )
+        elif objective.requirements.own_answers and config.rounds and _writes_once(config.rounds):
+            yield (
+                f"{place} compares two answers of the pivot to one prompt, and it writes one to each "
+                "(rounds.num_generations is 1); raise that, or choose dpo"
+            )
         for source in config.sources if objective.requirements.sources else ():
             if isinstance(source.backend, Imported):
                 yield (
@@ -75,6 +81,11 @@ def _objectives(config: Config, preferences: Preferences) -> Iterator[str]:
                 )
     if preferences.same_writer and any(objective.requirements.own_answers for objective in counted):
         yield "preferences.same_writer is true, and wrpo's pairs are the pivot's own anyway; leave it out"
+
+
+def _writes_once(rounds: Rounds) -> bool:
+    """Whether there is one answer to each prompt; later rounds may come back to a prompt."""
+    return rounds.num_generations == 1 and rounds.count == 1
 
 
 def _has_both_writers(config: Config) -> bool:

@@ -243,10 +243,11 @@ def _validated(place: str, data: DataSettings, train: Sequence[DataSettings]) ->
             f"data.train, whose domains are {there}; name one of these, or leave {place} out"
         )
     elif any(check != checks[0] for check in checks):
-        kinds = " and ".join(dict.fromkeys(check.kind for check in checks))
+        other = next(check for check in checks if check != checks[0])
         yield (
             f"{place}: answers to its prompts must pass what those of domain {data.domain} must in data.train, and there are "
-            f"different checks ({kinds}); give that domain one check, or its data sets domains of their own"
+            f"different checks ({_difference(checks[0], other)}); give that domain one check, or its data sets domains of "
+            "their own"
         )
     else:
         yield from _checked_as_in_training(place, data, checks[0])
@@ -255,14 +256,25 @@ def _validated(place: str, data: DataSettings, train: Sequence[DataSettings]) ->
 def _checked_as_in_training(place: str, data: DataSettings, check: AnyCheck) -> Iterator[str]:
     """What a check needs of validation prompts stands with them, and nothing else does."""
     whose = f"{place}: answers of domain {data.domain} are checked by {check.kind}"
+    columns = check.columns if isinstance(check, FunctionCheck) else []
     if data.check not in (DataSettings.model_fields["check"].default, check):
-        yield f"{whose}, as data.train says, and {place}.check is {data.check.kind}; leave it out"
+        way_out = "make it the same" if columns else "leave it out"
+        yield f"{whose} as data.train says, and {place}.check is another ({_difference(check, data.check)}); {way_out}"
+    elif columns and data.check != check:
+        yield (
+            f"{whose}, which gets the columns {', '.join(columns)}; set {place}.check to the same, so that they are read "
+            "there too"
+        )
     if isinstance(check, TestsCheck) and data.tests is None:
         yield f'{whose}, and {place}.tests is not set, such as "{{test_list}}"'
     if data.tests is not None and not isinstance(check, TestsCheck):
         yield f"{whose}, which runs no tests; leave out {place}.tests"
-    if isinstance(check, FunctionCheck) and check.columns and data.check != check:
-        yield (
-            f"{whose}, which gets the columns {', '.join(check.columns)}; set {place}.check to the same, so that they are read "
-            "there too"
-        )
+
+
+def _difference(check: AnyCheck, other: AnyCheck) -> str:
+    """Say what two checks do not have in common: their kinds, or the first setting that differs."""
+    if check.kind != other.kind:
+        return f"{check.kind} and {other.kind}"
+    one, two = check.model_dump(), other.model_dump()
+    name = next(name for name in one if one[name] != two[name])
+    return f"{check.kind} with {name}: {one[name]} and with {name}: {two[name]}"

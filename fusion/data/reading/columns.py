@@ -65,7 +65,8 @@ def find_layout(columns: Collection[str], path: str) -> Layout:
         return Layout("", "{text}", raw_text=True)
     raise ValueError(
         f"{path}: the columns {_listed(columns)} do not tell prompt and response. Set prompt and response, such as "
-        'prompt: "{question}" and response: "{answer}", or messages to the column with conversations.'
+        'prompt: "{question}" and response: "{answer}", or messages to the column with conversations; for prompts alone, which '
+        "sources answer (data.responses), set response: null."
     )
 
 

@@ -35,6 +35,10 @@ MORE = (
     "prompts; or leave preferences out."
 )
 """The way out where there are no pairs."""
+MORE_OF_ITS_OWN = (
+    "More come from more rounds.num_generations or prompts; or choose dpo, which takes sources' answers too."
+)
+"""The way out where pairs are of the pivot's own answers."""
 
 Answers = tuple[JudgedAnswer, ...]
 """The right and the wrong answer of a pair, in this order; behind them a right one of a source, where one is asked for."""
@@ -62,18 +66,22 @@ def make_pairs(context: PreferenceContext) -> bool:
             return False
         answers = judged_answers(run)
         pairs = [pair for _, of in _by_prompt(_readable(context, answers)) for pair in _drawn(context, of)]
-        counts = _counts(answers, pairs)
+        paired = [each for each in answers if WRITER in each.writers] if context.own_answers else answers
+        counts = _counts(paired, pairs)
         if not pairs:
             said = ", ".join(f"{each.right} and {each.wrong} in {each.domain}" for each in counts)
             three = " of the pivot, with a right one of a source," if context.own_answers else ""
+            whose = " of the pivot" if context.own_answers else ""
             raise ValueError(
                 f"There is no pair of a right and a wrong answer{three} to one prompt that all can read. Right and wrong "
-                f"answers: {said}. {MORE}"
+                f"answers{whose}: {said}. {MORE_OF_ITS_OWN if context.own_answers else MORE}"
             )
         write_text(folder / "pairs.json", json.dumps(_to_json(pairs)))
         mark_complete(folder, counts=[asdict(each) for each in counts])
+        whose = " of the pivot: wrpo compares its own" if context.own_answers else ""
         show(
-            f"  {each.domain}: {each.pairs} pairs of {each.right} right and {each.wrong} wrong answers"
+            f"  {each.domain}: {each.pairs} pair{'' if each.pairs == 1 else 's'} of {each.right} right and {each.wrong} wrong "
+            f"answers{whose}"
             for each in counts
         )
     return True

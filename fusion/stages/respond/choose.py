@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 from fusion.core.text_files import read_object
+from fusion.data.example import Example
 from fusion.responses import (
     PASSES,
     GeneratedResponses,
@@ -18,6 +19,7 @@ from fusion.responses import (
 )
 from fusion.runtime import distributed
 from fusion.runtime.artifacts import claim_artifact, mark_complete, write_text
+from fusion.runtime.console import show
 from fusion.runtime.run_file import ResponseCounts
 from fusion.stages.context import CHOSEN, RunContext
 from fusion.stages.respond.answers import REDO, answer_store, first_prompts
@@ -44,15 +46,45 @@ def choose_responses(context: RunContext) -> bool:
         judged_ids = first_prompts(context) if context.responding.best_answers_unlabelled else None
         how_well = count_responses(prompts, found, {name: written[name] for name in sources}, judged_ids)
         if not found:
-            raise ValueError(_nothing_left(how_well, context.responding.settings))
+            raise ValueError(_nothing_left(how_well, context.responding.settings, prompts))
         lines = [json.dumps(example_to_json(example, source)) for example, source in found]
         write_text(folder / "examples.jsonl", "".join(f"{line}\n" for line in lines))
         write_text(folder / PASSES, passes_to_jsonl(prompts, sources, context.responding.settings.samples))
         mark_complete(folder, counts=[asdict(each) for each in how_well])
+        show(_nothing_left_of_domains(found, prompts))
     return True
 
 
-def _nothing_left(how_well: Sequence[ResponseCounts], how: GeneratedResponses) -> str:
+def _nothing_left_of_domains(
+    found: Sequence[tuple[Example, str | None]], prompts: Sequence[PromptResponses]
+) -> Iterator[str]:
+    """Say of which domains nothing is learned, with an answer that did not pass."""
+    learned = {example.domain for example, _ in found}
+    for domain in dict.fromkeys(prompt.example.domain for prompt in prompts):
+        if domain not in learned:
+            of_domain = [prompt for prompt in prompts if prompt.example.domain == domain]
+            yield (
+                f"  {domain}: nothing is learned from its {len(of_domain):,} prompts, for no answer passed its check. "
+                f"{_failed_answer(of_domain)}"
+            )
+
+
+def _failed_answer(prompts: Sequence[PromptResponses]) -> str:
+    """An answer that did not pass, beside what it may have been compared with; empty where there is no answer."""
+    failed = next((prompt for prompt in prompts if prompt.responses and not any(prompt.passed)), None)
+    if failed is None:
+        return ""
+    first, reference = failed.responses[0], failed.example.response
+    compared = f", where the data has {reference!r:.60}" if reference else ""
+    return (
+        f"For example, {first.source} answered {first.text!r:.120}{compared}. If that is right, choose another check for it "
+        "(docs/responses.md). "
+    )
+
+
+def _nothing_left(
+    how_well: Sequence[ResponseCounts], how: GeneratedResponses, prompts: Sequence[PromptResponses]
+) -> str:
     """Say that nothing is left to learn from, whether because answers did not pass or because they were not whole."""
     passed = ", ".join(
         f"{c.passed} of {c.answers if c.judged is None else c.judged} answers of {c.source} in {c.domain}"
@@ -66,7 +98,7 @@ def _nothing_left(how_well: Sequence[ResponseCounts], how: GeneratedResponses) -
         "that never end a text by themselves. "
     )
     return (
-        f"There is nothing to learn from: {passed} passed. {left_out if lost else ''}"
+        f"There is nothing to learn from: {passed} passed. {_failed_answer(prompts)}{left_out if lost else ''}"
         "See data.train[...].check and data.responses.fallback."
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 from fusion.core.text_files import read_object
 from fusion.data.example import Example
@@ -47,6 +48,7 @@ def find_best_sources(context: RunContext) -> bool:
     folder = context.config.folder / BEST_SOURCES
     with distributed.main_process_first(), deciding(folder, "The ranking of sources"):
         judged = judged_by(context)
+        _forget_empty_ranking(folder)
         answers = {name: answer_store(context, name).key for name in context.responding.sources}
         if claim_artifact(folder, {"answers": answers, **judged}, REDO):
             return False
@@ -56,6 +58,14 @@ def find_best_sources(context: RunContext) -> bool:
         ranking = {domain: rank_sources(prompts, domain, context.responding.sources) for domain in domains}
         mark_complete(folder, best={domain: ranked[0] for domain, ranked in ranking.items() if ranked})
     return True
+
+
+def _forget_empty_ranking(folder: Path) -> None:
+    """Take away a ranking in which no answer passed in any domain: another check is no contradiction then."""
+    done = folder / "done.json"
+    if distributed.is_main_process() and done.exists() and not read_object(done).get("best"):
+        done.unlink()
+        (folder / "key.json").unlink(missing_ok=True)
 
 
 def best_sources(context: RunContext) -> dict[str, str]:

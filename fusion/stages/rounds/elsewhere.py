@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fusion.core.text_files import hash_of
+from fusion.core.text_files import hash_of, read_object
 from fusion.data.answer_end import end_of_turn
 from fusion.data.chat_tokens import Prompt
 from fusion.responses import ResponseStore
 from fusion.responses.rollout_file import LINE, AskedPrompt, RolloutFile
 from fusion.runtime import distributed
-from fusion.runtime.artifacts import fingerprint, write_text
+from fusion.runtime.artifacts import fingerprint, is_complete, write_text
 from fusion.stages.prompts import prompt_formats
 from fusion.stages.rounds.stop import declared_ends
 
@@ -31,7 +31,7 @@ def rollout_file(context: RoundContext, prompts: Mapping[str, Prompt]) -> Path:
 
     Where it is not there, what has to be answered is written down, and a ValueError says by whom and how.
     """
-    file = Path(str(context.rounds.rollouts).replace("{round}", str(context.number)))
+    file = _place(context)
     if not file.exists():
         asked = context.config.folder / "prompts.jsonl"
         with distributed.main_process_first():
@@ -41,10 +41,22 @@ def rollout_file(context: RoundContext, prompts: Mapping[str, Prompt]) -> Path:
     return file
 
 
+def put_away(context: RoundContext) -> str | None:
+    """The hash of a file whose texts were all taken in, and which is not there any more; None in every other case."""
+    taken_in = context.config.folder / "responses" / "pivot"
+    if _place(context).exists() or not is_complete(taken_in):
+        return None
+    return read_object(taken_in / "key.json").get("rollouts")
+
+
+def _place(context: RoundContext) -> Path:
+    return Path(str(context.rounds.rollouts).replace("{round}", str(context.number)))
+
+
 def brought_key(context: RoundContext, prompts: Mapping[str, Prompt]) -> dict[str, Any]:
     """Return all that texts depend on which are not written here: the file, and what was asked for."""
     limits = {"num_generations": context.rounds.num_generations, "max_length": context.rounds.max_completion_length}
-    return {"rollouts": hash_of(rollout_file(context, prompts)), **limits}
+    return {"rollouts": put_away(context) or hash_of(rollout_file(context, prompts)), **limits}
 
 
 def brought_texts(context: RoundContext, prompts: Mapping[str, Prompt]) -> dict[str, list[list[int]]]:

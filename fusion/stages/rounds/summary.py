@@ -50,6 +50,12 @@ def describe_texts(context: RoundContext, counts: Sequence[RoundTexts]) -> Itera
             f"  {each.domain}: {each.texts} texts to {each.prompts} prompts, {right}, {each.cut} cut; rewards differ among the "
             f"answers to {each.differing}"
         )
+        if each.cut == each.texts:
+            yield (
+                f"  {each.domain}: every text was cut at rounds.max_completion_length = "
+                f"{context.rounds.max_completion_length}, so none can be right; raise it, or let the first training teach the "
+                "pivot to end"
+            )
     limit = context.config.data.max_length
     if longer := sum(len(each.input_ids) > limit for each in encode_written(context)):
         yield (

@@ -28,7 +28,7 @@ from fusion.runtime.artifacts import claim_artifact, is_made, mark_complete, wri
 from fusion.runtime.console import bar, console
 from fusion.stages.prompts import prompt_format, prompt_formats
 from fusion.stages.respond.answers import answering_key, encoded_prompts, write_answers
-from fusion.stages.rounds.elsewhere import brought_key, brought_texts, keep_texts
+from fusion.stages.rounds.elsewhere import brought_key, brought_texts, keep_texts, put_away
 from fusion.stages.rounds.kept import REDO
 from fusion.stages.rounds.stop import declared_ends
 from fusion.tokenizers import byte_prefixes, vocabulary_bytes
@@ -72,6 +72,8 @@ def write_texts(context: RoundContext) -> bool:
     """Let the pivot answer the prompts of the round, or take what it answered elsewhere; whether there was something to do."""
     encoded = _asked(context)
     if context.rounds.rollouts is not None:
+        if put_away(context):
+            return keep_texts(text_store(context), {})  # refused where anything else changed
         brought = brought_texts(
             context, encoded
         )  # before the folder is claimed: a file that is mended is no contradiction

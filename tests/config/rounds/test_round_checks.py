@@ -145,7 +145,14 @@ MISTAKES = {
     "validation by a function without its columns": (
         {"train": [FUNCTION], "validation": [{}]}, r"which gets the columns domain; set .*check to the same"),
     "validation by a check of its own": (
-        {"validation": [{"check": {"kind": "final_answer"}}]}, r"data.validation\[0\].check is final_answer; leave it out"),
+        {"validation": [{"check": {"kind": "final_answer"}}]},
+        r"data.validation\[0\].check is another \(ended and final_answer\); leave it out"),
+    "validation by the same function with another threshold": (
+        {"train": [FUNCTION], "validation": [{"check": FUNCTION["check"] | {"at_least": 0.9}}]},
+        r"check is another \(function with at_least: 0.5 and with at_least: 0.9\); make it the same$"),
+    "validation by one function of two": (
+        {"train": [FUNCTION, {"domain": "d0", "check": FUNCTION["check"] | {"path": "mine2.py"}}], "validation": [{}]},
+        r"there are different checks \(function with path: .* and with path: mine2.py\); give that domain one check"),
     "tests that are never run": (
         {"validation": [{"tests": "{response}"}]}, r"ended, which runs no tests; leave out data.validation\[0\].tests"),
     "validation in another domain": (

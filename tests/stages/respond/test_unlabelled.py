@@ -95,6 +95,33 @@ def test_where_no_answer_passes_the_rest_of_a_domain_is_left_out_and_that_is_sai
     assert {example.domain for example in RunContext(made).train_examples} == {"d0"}
 
 
+def test_where_no_answer_passes_at_all_another_check_is_no_contradiction(folder, capsys):
+    strict = raw(folder, name="strict")
+    for data in strict["data"]["train"][:2]:
+        data["response"] = "{response} and more"
+    with pytest.raises(ValueError, match=r"nothing to learn from: .*where the data has .* and more'"):
+        pipeline.run(runs.loading.parse(strict, "test"), "respond")
+    pipeline.run(config(folder, name="strict"), "respond")
+    assert unlabelled.best_sources(RunContext(config(folder, name="strict"))) == WRITERS
+
+
+def test_prompts_that_the_best_source_answers_need_no_check_for_eligibility(folder):
+    """Whoever answers them has been right elsewhere, and nobody else is asked."""
+    values = raw(folder, name="eligible") | {
+        "weighting": {"kind": "eligibility"},
+        "objectives": [{"kind": "cross_entropy", "use_remaining_weight": True}, {"kind": "forward_kl"}],
+    }
+    made = runs.loading.parse(values, "test")
+    pipeline.run(made, "respond")
+    context = RunContext(made)
+    of_rest = [example for example in context.original_examples if not example.response]
+    names = [source.name for source in made.sources]
+    assert of_rest
+    for example in of_rest:
+        expected = tuple(float(name == WRITERS[example.domain]) for name in names)
+        assert context.eligibility[example.prompt_id] == expected
+
+
 def test_answers_that_were_cut_are_counted_where_none_passes(folder, capsys):
     made = config(folder, name="cut", truncated="leave_out", max_new_tokens=1)
     with pytest.raises(ValueError, match="There is nothing to learn from"):

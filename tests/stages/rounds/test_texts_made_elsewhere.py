@@ -130,6 +130,23 @@ def test_another_file_is_another_round(made):
     file.write_text(before)
 
 
+def test_a_file_whose_texts_are_taken_in_may_be_put_away(made):
+    folder, elsewhere, *_ = made
+    trained = elsewhere.folder / "rounds/1/train/unified/model/model.safetensors"
+    before = trained.stat().st_mtime_ns
+    shutil.move(folder / "rollouts", folder / "put away")
+    try:
+        pipeline.run(elsewhere, "rounds")
+        shorter = elsewhere.rounds.model_copy(update={"max_completion_length": 7})
+        with pytest.raises(
+            ValueError, match=r"responses/pivot was made from something else: max_length: 8 there, 7 here"
+        ):
+            pipeline.run(elsewhere.model_copy(update={"rounds": shorter}), "rounds")
+    finally:
+        shutil.move(folder / "put away", folder / "rollouts")
+    assert trained.stat().st_mtime_ns == before
+
+
 def test_a_file_that_is_mended_is_taken(made, monkeypatch):
     _, elsewhere, _, lines = made
     again = loading.parse(elsewhere.model_dump(mode="json") | {"name": "mended"}, "test")
