@@ -296,8 +296,15 @@ def report(context: RunContext, _caches: dict[str, Cache]) -> None:
         fused = context.config.folder / "fused"
         write_text(fused / "README.md", model_card(context.config.folder))
         page = write_report(context.config.folder)
-    console.print(*terminal_tables(results(context), baseline=BASELINE if context.config.baseline else None), sep="\n")
+    show_scores(context)
     console.print(f"Fused model: [bold]{fused}[/]   report: [bold]{page}[/]")
+
+
+def show_scores(context: RunContext) -> None:
+    """Print the table of all models that were evaluated."""
+    if distributed.is_main_process():
+        baseline = BASELINE if context.config.baseline else None
+        console.print(*terminal_tables(results(context), baseline), sep="\n")
 
 
 def results(context: RunContext, names: Iterable[str] | None = None) -> list[Result]:

@@ -99,6 +99,11 @@ class FusionCollator:
     def _number(self, feature: int | Mapping[str, Any]) -> int:
         if isinstance(feature, int):
             return feature
+        if "number" not in feature:
+            raise ValueError(
+                f"The collator takes rows of its dataset(), and this one has columns {', '.join(map(str, feature))}. Give the "
+                "trainer collator.dataset(), or rows of it that select() takes out."
+            )
         number, ids = int(feature["number"]), feature.get("input_ids")
         # numbers alone would be read as examples of this collator, so that an evaluation measured what is trained on
         if ids is not None and (number >= len(self) or [int(id) for id in ids] != self.texts[number].input_ids):

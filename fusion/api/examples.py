@@ -10,8 +10,10 @@ from typing import Any
 
 from fusion.core.settings import suggest
 from fusion.data import datasets
+from fusion.data.datasets import DataSet
 from fusion.data.example import Example
 from fusion.data.make_examples import ExampleMaker
+from fusion.runtime.console import show
 
 AnyExamples = str | Path | Iterable[Any]
 """A data file, a folder, a hub id or `builtin:SKILL`; or examples, rows such as `{"prompt": ..., "response": ...}`, a table."""
@@ -21,7 +23,7 @@ def read_examples(source: AnyExamples, *, domain: str = "data", **settings: Any)
     """Return the examples of a data set, or of rows in memory: dictionaries, a dataset of `datasets`, a table of pandas.
 
     The names of the columns tell what is what (`prompt` and `response`, `messages`, `instruction` and `output` ...), or
-    `settings` do. Rows without a prompt or a response are left out. Examples are returned as they are.
+    `settings` do. Rows without a prompt or a response are left out, and it is said how many. Examples are returned as they are.
 
     Args:
         source: A file, a folder, a hub id, `builtin:SKILL`, or rows: `[{"prompt": "1 + 1", "response": "2"}]`.
@@ -34,16 +36,16 @@ def read_examples(source: AnyExamples, *, domain: str = "data", **settings: Any)
     """
     _refuse_other_settings(settings, of_rows=not isinstance(source, (str, Path)))
     if isinstance(source, (str, Path)):
-        return datasets.load(str(source), domain=domain, **settings)
+        return _said(datasets.read(str(source), domain=domain, **settings))
     rows = list(_rows(source))
     for number, row in enumerate(rows):
         if not isinstance(row, (Mapping, Example)):
             raise ValueError(f"row {number} is {row!r:.60}; give {WANTED}.")
     examples = [row for row in rows if isinstance(row, Example)]
     if not examples:
-        return datasets.from_rows(
-            (row for row in rows if not isinstance(row, Example)), domain=domain, **settings
-        ).examples
+        return _said(
+            datasets.from_rows([row for row in rows if not isinstance(row, Example)], domain=domain, **settings)
+        )
     if settings or len(examples) < len(rows):
         raise ValueError(
             f"{', '.join(settings) or 'rows'} beside examples: {len(examples)} of {len(rows)} are examples already, for which "
@@ -52,10 +54,18 @@ def read_examples(source: AnyExamples, *, domain: str = "data", **settings: Any)
     return examples
 
 
+def _said(found: DataSet) -> list[Example]:
+    """The examples of a data set, after saying which rows make none."""
+    show(f"{found.path}: {each}" for each in found.left_out)
+    return found.examples
+
+
 def _rows(source: Any) -> Iterable[Any]:
     """Return the rows of a list, a dataset or a table of pandas. Raises ValueError for what holds splits or columns."""
     if hasattr(source, "to_dict") and hasattr(source, "iloc"):
-        return source.to_dict("records")
+        return (
+            source.astype(object).where(source.notna(), None).to_dict("records")
+        )  # NaN is how a table says: nothing there
     if isinstance(source, Mapping):
         names = ", ".join(map(str, source))
         if all(hasattr(each, "column_names") for each in source.values()):

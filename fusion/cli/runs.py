@@ -224,20 +224,18 @@ def evaluate(
             f"fusion evaluate takes one CONFIG and --set, not {' '.join(others)}. Any models are measured on "
             "benchmarks by fusion benchmark MODELS... --suite NAME, such as --suite quick."
         )
-    if originals:
-        evaluate_originals(config, override)
-    else:
-        until(config, override, "evaluate")
-
-
-def evaluate_originals(config: str, override: list[str]) -> None:
-    """Measure pivot and sources before the run has begun, and print the table."""
     from fusion import pipeline
     from fusion.config import loading
     from fusion.runtime.console import quiet
+    from fusion.stages.context import RunContext
 
     quiet()
-    pipeline.evaluate_originals(loading.load(config, override))
+    loaded = loading.load(config, override)
+    if originals:
+        pipeline.evaluate_originals(loaded)
+    else:
+        pipeline.run(loaded, "evaluate")
+        pipeline.show_scores(RunContext(loaded))
 
 
 def until(config: str, override: list[str], stage: str, needs: str | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -90,7 +91,12 @@ def find(file: str | Path) -> Path:
     known = recipes()
     if str(file) in known or (place.stem in known and place.parts[:-1] == ("configs",)):
         return known[place.stem]
-    raise ConfigError(f"There is no configuration {file}. Give a YAML file, or one of the recipes {', '.join(known)}.")
+    files = [str(each) for each in (*place.parent.glob("*.yaml"), *place.parent.glob("*.yml"))]
+    close = difflib.get_close_matches(str(file), [*files, *known], n=1)
+    meant = f"; did you mean {close[0]}?" if close else "."
+    raise ConfigError(
+        f"There is no configuration {file}{meant} Give a YAML file, or one of the recipes {', '.join(known)}."
+    )
 
 
 def dump(config: Config) -> str:

@@ -128,6 +128,10 @@ class RowChoice(NamedTuple):
 
 def _data_set(rows: Iterator[Row], path: str, choice: RowChoice, maker: ExampleMaker) -> DataSet:
     """The examples of the rows that are chosen; `path` names them in messages."""
+    if choice.skip < 0 or (choice.limit is not None and choice.limit < 1):
+        raise ValueError(
+            f"{path}: skip is {choice.skip} and limit {choice.limit}; skip is at least 0, limit at least 1."
+        )
     head, seen = list(islice(rows, HEAD)), dict[str, None]()
     if not head:
         raise ValueError(_no_example(path, choice, []))

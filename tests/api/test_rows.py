@@ -52,6 +52,31 @@ def test_a_table_of_pandas_gives_them_too_and_splits_and_columns_are_refused():
         fusion.read_examples(ROWS, split="train[:1]")
 
 
+def test_what_a_table_lacks_is_nothing_and_rows_that_are_left_out_are_said(tmp_path, capsys):
+    (tmp_path / "rows.csv").write_text("instruction,input,output\na,x,b\nc,,d\ne,f,\n")
+    table = pandas.read_csv(tmp_path / "rows.csv")
+    found = fusion.read_examples(table)
+    assert [(example.prompt, example.response) for example in found] == [("a\n\nx", "b"), ("c", "d")]
+    assert capsys.readouterr().out == "the rows: 1 row left out: no response (first: the rows, row 3)\n"
+    assert [each.id for each in fusion.read_examples(tmp_path / "rows.csv")] == [each.id for each in found]
+    assert "rows.csv: 1 row left out: no response" in capsys.readouterr().out
+
+
+def test_a_limit_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="skip is 0 and limit 0; skip is at least 0, limit at least 1"):
+        fusion.read_examples(ROWS, limit=0)
+    with pytest.raises(ValueError, match="skip is -1"):
+        fusion.read_examples(ROWS, skip=-1)
+
+
+def test_rows_that_are_not_of_the_collator_are_refused_with_what_is(place):
+    collator = fusion.FusionCollator(place / "pivot", ROWS, {}, {})
+    with pytest.raises(
+        ValueError, match=r"this one has columns input_ids, labels\. Give the trainer collator\.dataset\(\)"
+    ):
+        collator([{"input_ids": [1, 2], "labels": [1, 2]}])
+
+
 def test_the_vocabulary_map_from_python_is_the_one_of_a_run():
     of_a_run = fusion.Config.model_fields["vocabulary_map"].default
     assert inspect.signature(fusion.vocabulary_map).parameters["kind"].default == of_a_run

@@ -74,7 +74,7 @@ def test_bytes_and_nan_are_refused_with_the_row_where_they_would_be_learned_and_
         ("x.jsonl", '{"prompt": "café"}'.encode("latin-1"), "x.jsonl, line 1, is not UTF-8: byte 0xe9"),
         ("x.json", b'[{"prompt": "q"},\n{"prompt": "caf\xe9"}]', "x.json, line 2, is not UTF-8: byte 0xe9"),
         ("x.csv", b"prompt,response\nq,caf\xe9\n", "x.csv, line 2, is not UTF-8"),
-        ("x.jsonl", ROW.encode("utf-16"), "x.jsonl, line 1, is not UTF-8: it begins like UTF-16"),
+        ("x.jsonl", ROW.encode("utf-16"), r"x.jsonl, line 1, .* it begins like UTF-16.*iconv -f utf-16 -t"),
         ("x.jsonl.gz", gzip.compress(ROW.encode() * 999)[:-9], "x.jsonl.gz is no whole gz file: Compressed file ended"),
         ("x.jsonl.gz", ROW.encode(), "x.jsonl.gz is no whole gz file: Not a gzipped file"),
         ("x.jsonl.bz2", bz2.compress(ROW.encode())[:-4], "x.jsonl.bz2 is no whole bz2 file"),
@@ -215,6 +215,7 @@ def test_a_system_message_stands_before_a_conversation_that_has_none(tmp_path):
         ({"response": None, "as_raw_text": True}, "as_raw_text makes a response of the prompt too"),
         ({"prompt": "{q"}, "has a brace without its pair"),
         ({"prompt": "{}"}, "has braces without a column"),
+        ({"prompt": 'as JSON {"x": 1}: {q}'}, "has braces without a column; write {{ and }} for braces"),
     ],
 )
 def test_a_setting_that_would_do_nothing_is_refused_by_name(settings, message):

@@ -18,7 +18,7 @@ def columns_of(form: str) -> list[str]:
     except ValueError as error:
         raise ValueError(f"{form!r} has a brace without its pair ({error}); write {{{{ and }}}} for braces") from error
     names = [field.split("[")[0].split(".")[0] for field in fields]
-    if "" in names:
+    if any(not name or name[0] in "\"'" for name in names):
         raise ValueError(f"{form!r} has braces without a column; write {{{{ and }}}} for braces")
     return names
 
@@ -70,7 +70,12 @@ class _Filler(string.Formatter):
     def format_field(self, value: Any, format_spec: str) -> str:
         name, content = value
         if format_spec:
-            return format("" if content is None else content, format_spec)
+            try:
+                return format("" if content is None else content, format_spec)
+            except ValueError as error:
+                raise ValueError(
+                    f"{{{name}:{format_spec}}} formats {content!r:.60}: {error}. Write {{{{ and }}}} for braces that are text."
+                ) from error
         if self.lists and isinstance(content, list):
             return "\n".join(value_text(each, name) for each in content)
         return value_text(content, name)

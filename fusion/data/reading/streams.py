@@ -87,7 +87,8 @@ def read_lines(file: Path) -> Iterator[tuple[int, str]]:
 
 
 def _not_utf_8(file: Path, line: int, begins: bytes, byte: int) -> ValueError:
-    kind = "it begins like UTF-16" if begins in _UTF_16 else f"byte 0x{byte:02x} is none of its characters"
-    return ValueError(
-        f"{file}, line {line}, is not UTF-8: {kind}. Save the file as UTF-8 (iconv -f latin1 -t utf-8, if it is Latin-1)."
-    )
+    if begins in _UTF_16:
+        kind, how = "it begins like UTF-16", "iconv -f utf-16 -t utf-8"
+    else:
+        kind, how = f"byte 0x{byte:02x} is none of its characters", "iconv -f latin1 -t utf-8, if it is Latin-1"
+    return ValueError(f"{file}, line {line}, is not UTF-8: {kind}. Save the file as UTF-8 ({how}).")

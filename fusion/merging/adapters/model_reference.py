@@ -9,6 +9,7 @@ from fusion.merging.adapters.adapter_checkpoint import LoraCheckpoint
 from fusion.merging.adapters.adapter_settings import AdapterSettings
 from fusion.merging.files.checkpoint import Checkpoint
 from fusion.models.checkpoint_files import ADAPTER_CONFIG, INDEX, SINGLE
+from fusion.models.hub_folder import HUB_ID, hub_folder
 from fusion.models.notices import mention_once
 
 
@@ -44,16 +45,21 @@ def open_model(reference: Path, base: Checkpoint | None) -> Checkpoint:
 
 
 def split_reference(reference: Path) -> tuple[Path, Path | None]:
-    """Split MODEL+ADAPTER into two folders; a folder whose own name has a + is that folder.
+    """Split MODEL+ADAPTER into two folders; a folder whose own name has a + is that folder. Either may be named by its hub id.
 
     Raises FileNotFoundError where there are no such folders, ValueError where it can be read in two ways.
     """
     text = str(reference)
     if reference.exists() or "+" not in text:
-        return reference, None
+        return hub_folder(reference), None
     places = [place for place in range(1, len(text) - 1) if text[place] == "+"]
     pairs = [(Path(text[:place]), Path(text[place + 1 :])) for place in places]
     found = [(model, adapter) for model, adapter in pairs if model.is_dir() and adapter.is_dir()]
+    if not found:  # of one part, then, the other is on the hub
+        one_here = [(model, adapter) for model, adapter in pairs if model.is_dir() != adapter.is_dir()]
+        found = [
+            (hub_folder(model), hub_folder(adapter)) for model, adapter in one_here if _may_be_on_a_hub(model, adapter)
+        ]
     if len(found) > 1:
         raise ValueError(f"{text} can be read as {' or '.join(f'{m} with {a}' for m, a in found)}; rename a folder.")
     if not pairs:
@@ -62,10 +68,14 @@ def split_reference(reference: Path) -> tuple[Path, Path | None]:
         model, adapter = next(((m, a) for m, a in pairs if m.is_dir()), pairs[0])
         absent = adapter if model.is_dir() else model
         raise FileNotFoundError(
-            f"{text} means the model {model} with the adapter {adapter}, and there is no folder {absent}. What lies on a hub "
-            "is downloaded first: hf download NAME --local-dir FOLDER."
+            f"{text} means the model {model} with the adapter {adapter}, and there is no folder {absent}. If it lies on a hub, "
+            "download it: hf download NAME --local-dir FOLDER."
         )
     return found[0]
+
+
+def _may_be_on_a_hub(*parts: Path) -> bool:
+    return all(part.is_dir() or HUB_ID.fullmatch(part.as_posix()) for part in parts)
 
 
 def is_adapter(folder: Path) -> bool:

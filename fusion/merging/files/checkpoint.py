@@ -37,8 +37,7 @@ class Checkpoint:
             raise FileNotFoundError(f"{folder} is the folder of a run; its model is {folder / 'fused'}.")
         if not (folder / "config.json").is_file():
             raise FileNotFoundError(
-                f"{folder} is not a model folder: it has no config.json. A model on a hub is downloaded first: "
-                "hf download NAME --local-dir FOLDER."
+                f"{folder} is not a model folder: it has no config.json. Name a folder that save_pretrained wrote, or a hub id."
             )
         config = read_object(folder / "config.json")
         entries: dict[str, TensorEntry] = {}

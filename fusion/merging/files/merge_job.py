@@ -22,6 +22,7 @@ from fusion.merging.files.tokenizer_source import (
 )
 from fusion.merging.methods.base import MergeMethod
 from fusion.models.auxiliary_files import find_auxiliary_files
+from fusion.models.hub_folder import hub_folder
 
 RESULT_DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 """Types a result may have, as torch names them, and as safetensors does."""
@@ -109,7 +110,7 @@ def prepare_merge(
     pad, folders = vocabulary == "pad", [checkpoint.tokenizer_folder for checkpoint in checkpoints]
     raise_all([line for folder in folders for line in tokenizer_problems(base_checkpoint.folder, folder, pad=pad)])
     tokenizer, said = None, []
-    if tokenizer_source is None or tokenizer_source.resolve() == base_checkpoint.folder.resolve():
+    if tokenizer_source is None or hub_folder(tokenizer_source).resolve() == base_checkpoint.folder.resolve():
         said = template_notes(base_checkpoint.folder, folders)
     else:
         tokenizer = open_tokenizer_source(tokenizer_source, checkpoints)

@@ -24,6 +24,7 @@ from fusion.models.auxiliary_files import (
     replace_tokenizer_files,
     write_json,
 )
+from fusion.models.hub_folder import hub_folder
 
 SPECIAL_IDS = ("bos_token_id", "pad_token_id", "eos_token_id")
 """Keys of config.json and generation_config.json that belong to a tokenizer."""
@@ -109,7 +110,8 @@ def _special_ids(folder: Path, tokenizer: Any) -> dict[str, int | list[int]]:
 
 
 def _position(reference: Path, models: Sequence[Checkpoint]) -> int:
-    found = [n for n, model in enumerate(models) if model.reference.resolve() == reference.resolve()]
+    place = hub_folder(reference).resolve()
+    found = [n for n, model in enumerate(models) if model.reference.resolve() == place]
     if not found:
         listed = ", ".join(str(model.reference) for model in models)
         raise ValueError(f"tokenizer_source: {reference} is none of the models; name the base or one of {listed}.")

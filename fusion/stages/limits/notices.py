@@ -6,6 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from fusion.data.chat_template import uses_chat_template
+from fusion.data.encode import plain_text
+from fusion.stages.prompts import prompt_format
 from fusion.stages.rounds.prompts import count_prompts
 
 if TYPE_CHECKING:
@@ -35,12 +38,41 @@ def notices(context: RunContext) -> Iterator[str]:
     yield from _too_long(
         context, measured, limit, "evaluation.max_new_tokens: answers as long are cut, and count as wrong"
     )
+    yield from _glued(context)
     if config.rounds is not None:
         prompts, rows = sum(count_prompts(context.original_examples).values()), len(context.original_examples)
         if prompts < config.rounds.prompts:
             yield f"rounds.prompts is {config.rounds.prompts:,}, and data.train has {prompts:,}: every round has all of them."
         if prompts < rows:
             yield f"{rows - prompts:,} of {rows:,} training examples repeat a prompt: rounds judge answers by the first of it."
+
+
+def _glued(context: RunContext) -> Iterator[str]:
+    """Say where a model's prompts are plain text that an answer follows without any space, as people seldom mean it."""
+    by_domain: dict[str, list[Example]] = defaultdict(list)
+    for example in (*context.original_examples, *context.heldout_examples):
+        if example.response and example.messages:
+            by_domain[example.domain].append(example)
+    for name in context.models:
+        for domain, examples in by_domain.items():
+            glued = [found for each in examples[:LOOKED_AT] if (found := _glued_text(context, name, each))]
+            if len(glued) > MANY * len(examples[:LOOKED_AT]):
+                yield (
+                    f"{domain}: {name} reads an answer right behind its prompt, such as {glued[0]!r}, for it has no chat "
+                    "template or is set to plain. Set its answer_prefix to what stands between them, such as answer_prefix: "
+                    '"\\n", or "" if this is meant.'
+                )
+
+
+def _glued_text(context: RunContext, name: str, example: Example) -> str | None:
+    """Where prompt and answer meet; None where a chat template or white space is between them, or it is meant."""
+    form = prompt_format(context, name, example)
+    if form.answer_prefix is not None or uses_chat_template(context.tokenizers[name], form):
+        return None
+    prompt = plain_text(example.messages, form)
+    if not prompt or prompt[-1].isspace() or example.response[0].isspace():
+        return None
+    return f"{prompt[-30:]}{example.response[:30]}"
 
 
 def _too_long(context: RunContext, examples: Sequence[Example], limit: int, setting: str) -> Iterator[str]:

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+import fusion
 from fusion.cli import app
 from fusion.merging.files.stream import merge
 from fusion.merging.methods.registry import Linear, TaskArithmetic
-from fusion.merging.recipes.merge_recipe import load_recipe
+from fusion.merging.recipes.merge_recipe import load_recipe, parse_recipe
 from fusion.merging.search import merge_recipe
 from tests.helpers.adapters import folded, save_adapter
 from tests.helpers.families import EMBEDDING, WEIGHTS, load_tensors, no_output_in, save_tiny_llama
@@ -218,3 +220,30 @@ def test_an_adapter_beside_its_own_model_is_folded_in_when_it_is_asked_for_by_a_
     shutil.copytree(models / "lora", models / "A" / "adapter")
     merge(models / "base", [Path(f"{models}/A+{models}/A/adapter")], Linear(), models / "out")
     assert_is(models / "out", with_adapter(models / "A", models / "lora"))
+
+
+def on_a_hub(cache, name, folder):
+    """Put a folder into the hub's cache, as a download leaves it."""
+    place = cache / f"models--{name.replace('/', '--')}"
+    (place / "refs").mkdir(parents=True)
+    (place / "refs" / "main").write_text("a1")
+    shutil.copytree(folder, place / "snapshots" / "a1")
+
+
+def test_models_and_adapters_may_be_named_by_hub_ids(models, monkeypatch, tmp_path):
+    """As mergekit's recipes name them."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    for name in ("base", "A", "lora"):
+        on_a_hub(tmp_path / "hub", f"org/{name}", models / name)
+    recipe = {"merge_method": "linear", "parameters": {"weight": 0.5}}
+    recipe["models"] = [{"model": "org/A"}, {"model": str(models / "A")}]
+    out = fusion.merge("linear", "org/base", ["org/A", models / "A"], tmp_path / "out")
+    assert_is(out, load_tensors(models / "A"))
+    assert_is(merge_recipe(parse_recipe(recipe, "recipe"), tmp_path / "again").folder, load_tensors(models / "A"))
+    fusion.merge("linear", "org/base", [f"org/A+{models / 'lora'}"], tmp_path / "adapted")
+    assert_is(tmp_path / "adapted", with_adapter(models / "A", models / "lora"))
+    fusion.merge("linear", "org/base", [f"{models / 'A'}+org/lora"], tmp_path / "adapted too")
+    assert_is(tmp_path / "adapted too", with_adapter(models / "A", models / "lora"))
+    with pytest.raises(FileNotFoundError, match="org/gone is no folder here, and as a hub id .*hf download org/gone"):
+        fusion.merge("linear", "org/base", ["org/gone"], tmp_path / "none")

@@ -1,5 +1,7 @@
 """Limits that many answers would not fit into are said before anybody answers."""
 
+import json
+
 from fusion.stages.context import RunContext
 from fusion.stages.limits.notices import notices
 from tests.helpers import runs
@@ -32,3 +34,19 @@ def test_rounds_say_how_many_prompts_there_are(tmp_path):
     repeated = [{"path": str(tmp_path / "train.jsonl"), "domain": "d0", "where": {"domain": 0}, "limit": 2}]
     (twice,) = said(tmp_path, rounds=ROUNDS | {"prompts": 4}, train=repeated)
     assert twice == "2 of 18 training examples repeat a prompt: rounds judge answers by the first of it."
+
+
+def test_answers_right_behind_plain_prompts_are_said_once_for_each_model_and_domain(tmp_path):
+    rows = [{"prompt": "Capital of France?", "response": "Paris"}, {"prompt": "Capital of Peru?", "response": "Lima"}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    raw = runs.raw(tmp_path, evaluation={})
+    raw["data"]["train"] = [{"path": str(tmp_path / "rows.jsonl"), "domain": "capitals"}]
+    raw["sources"][0]["answer_prefix"] = " "
+    raw["sources"][1]["answer_prefix"] = ""
+    (found,) = notices(RunContext(runs.loading.parse(raw, "test")))
+    assert found.startswith(
+        "capitals: pivot reads an answer right behind its prompt, such as 'Capital of France?Paris', for it"
+    )
+    assert r'answer_prefix: "\n", or "" if this is meant' in found
+    raw["data"]["train"][0]["prompt"] = "{prompt} "
+    assert list(notices(RunContext(runs.loading.parse(raw, "test")))) == []
