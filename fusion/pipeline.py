@@ -32,21 +32,23 @@ from fusion.report.model_card import model_card
 from fusion.report.rounds import rounds_table
 from fusion.report.score_table import helping_table, terminal_tables
 from fusion.runtime import distributed
-from fusion.runtime.artifacts import write_json, write_text
+from fusion.runtime.artifacts import OtherInputsError, write_json, write_text
 from fusion.runtime.console import console, show
 from fusion.runtime.unfinished import remove_abandoned_below
 from fusion.stages.context import RunContext
 from fusion.stages.data_sets import describe_data
-from fusion.stages.evaluate import Candidates, candidates, evaluate_one, originals
+from fusion.stages.evaluate import Candidates, candidates, evaluate_one, originals, refuse_other_results
 from fusion.stages.extract import (
     cache_writer,
     checked_cache,
     extract_one,
     helping_batches,
     refuse_lone_answers,
+    refuse_other_caches,
     refuse_unknown,
 )
 from fusion.stages.fine_tune import fine_tune_one
+from fusion.stages.following import following
 from fusion.stages.helping import helping
 from fusion.stages.limits.notices import notices
 from fusion.stages.limits.refuse import refuse_limits, refuse_long_texts, refuse_machine
@@ -59,7 +61,7 @@ from fusion.stages.respond.judge import prepare_checks
 from fusion.stages.respond.sequence import answer_all
 from fusion.stages.rounds.kept import keep_round, round_folder
 from fusion.stages.rounds.sequence import go_all_rounds
-from fusion.stages.train import train_one, training_source
+from fusion.stages.train import refuse_other_trainings, train_one, training_source
 from fusion.training import BASELINE, trainings_of
 from fusion_eval.results import Result
 from fusion_eval.runners import heldout
@@ -78,8 +80,12 @@ def run(config: Config, until: str = "report") -> Path:
     if until not in STAGES:
         raise ValueError(f"until is {until!r}; a run goes until {', '.join(STAGES)}.")
     context = RunContext(config)
-    with nullcontext() if until in SHARED else context.record.lock():
-        run_stages(context, until)
+    try:
+        with nullcontext() if until in SHARED else context.record.lock():
+            run_stages(context, until)
+    except OtherInputsError as error:
+        redo = "fusion run" if until == "report" else f"fusion {until}"
+        raise OtherInputsError(error.paths, error.different, redo, following(config, error.paths)) from None
     return config.folder
 
 
@@ -159,6 +165,7 @@ def extract(context: RunContext) -> dict[str, Cache]:
     refuse_lone_answers(context)
     refuse_long_texts(context)
     caches = {}
+    refuse_other_caches(context)
     for name in context.extracted_models:
         with context.record.stage(f"extract {name}") as note:
             writer = cache_writer(context, name)
@@ -193,9 +200,13 @@ def train_all(context: RunContext, caches: dict[str, Cache]) -> None:
     """
     sources = [training_source(context, name, cache) for name, cache in caches.items() if name != "pivot"]
     names = [source.name for source in context.config.sources]
-    for name, learn_from in trainings_of(context.config.strategies, bool(context.config.baseline), names).items():
+    trainings = {
+        name: (context, sources, learn_from) if learn_from else (context.baseline_context, [], learn_from)
+        for name, learn_from in trainings_of(context.config.strategies, bool(context.config.baseline), names).items()
+    }
+    refuse_other_trainings(trainings)
+    for name, (which, teachers, learn_from) in trainings.items():
         with context.record.stage(f"train {name}") as note:
-            which, teachers = (context, sources) if learn_from else (context.baseline_context, [])
             note["skipped"] = not train_one(which, name, teachers, learn_from, caches["pivot"])
 
 
@@ -283,6 +294,7 @@ def measure(context: RunContext, models: Candidates) -> None:
         dtype=context.config.extract.resolved_dtype,
         device=distributed.device(),
     )
+    refuse_other_results(context, models, how)
     for name, where in models.items():
         with context.record.stage(f"evaluate {name}") as note:
             note["skipped"] = not evaluate_one(context, name, where, how)

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from fusion import pipeline, sources
 from fusion.cache import Cache
 from fusion.report.run_contents import read_run
+from fusion.runtime.artifacts import OtherInputsError
 from fusion.stages import extract, train
 from fusion.stages.context import RunContext
 from fusion.training import fit
@@ -301,6 +302,44 @@ def test_a_run_with_a_store_still_refuses_what_was_made_from_something_else(fold
     pipeline.run(runs.config(folder, **shared), "train")
     with pytest.raises(ValueError, match=r"train/unified was made from something else: seed: 0 there, 1 here"):
         pipeline.run(runs.config(folder, seed=1, **shared), "train")
+
+
+def test_a_changed_setting_is_refused_once_with_all_that_has_to_go(folder, tmp_path):
+    """Before anything is trained or measured; and what is named is enough, and no more."""
+    both = {"runs": str(tmp_path), "strategies": ["unified", "pairwise"]}
+    place = pipeline.run(runs.config(folder, **both), "evaluate")
+    kept = [
+        *(place / "cache").rglob("*.safetensors"),
+        *(place / f"eval/{n}/heldout.json" for n in ("pivot", "neox", "qwen")),
+    ]
+    times = [file.stat().st_mtime_ns for file in kept]
+    faster = runs.config(folder, **both, training=runs.raw(folder)["training"] | {"learning_rate": 2e-2})
+    with pytest.raises(OtherInputsError, match=r"\(learning_rate: 0\.01 there, 0\.02 here\)\. Give") as refused:
+        pipeline.run(faster, "evaluate")
+    trained = ["fine-tuned", "unified", "pairwise/neox", "pairwise/qwen"]
+    assert [str(path.relative_to(place / "train")) for path in refused.value.paths] == trained
+    assert [str(path.relative_to(place)) for path in refused.value.following] == [
+        "train/pairwise/merged", "eval/fine-tuned/heldout.json", "fused", "eval/unified/heldout.json",
+        "eval/pairwise/heldout.json",
+    ]  # fmt: skip
+    assert "or delete them, and what was made from them (" in str(refused.value)
+    assert str(refused.value).endswith("run `fusion evaluate` again.")
+    for path in (*refused.value.paths, *refused.value.following):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    pipeline.run(faster, "evaluate")
+    assert [file.stat().st_mtime_ns for file in kept] == times
+    wider = faster.model_copy(update={"extract": faster.extract.model_copy(update={"top_k": 9})})
+    with pytest.raises(OtherInputsError, match="top_k: 10 there, 9 here") as refused:
+        pipeline.run(wider, "evaluate")
+    assert [path.name for path in refused.value.paths] == ["neox", "qwen"]
+    behind = {str(path.relative_to(place)) for path in refused.value.following}
+    assert behind >= {"train/unified", "train/pairwise/neox", "fused", "eval/unified/heldout.json"}
+    assert not any("fine-tuned" in each for each in behind)
+    measured = faster.model_copy(update={"evaluation": faster.evaluation.model_copy(update={"max_new_tokens": 5})})
+    with pytest.raises(OtherInputsError, match="max_new_tokens: 4 there, 5 here") as refused:
+        pipeline.run(measured, "evaluate")
+    assert len(refused.value.paths) == 6
+    assert refused.value.following == ()
 
 
 def test_untouched_models_need_not_be_measured(folder, tmp_path):

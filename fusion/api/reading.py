@@ -20,6 +20,7 @@ from fusion.data.example import Example
 from fusion.data.prompt_format import PromptFormat
 from fusion.models.loading import load_tokenizer, model_fingerprint, vocabulary_size
 from fusion.models.precision import preferred_dtype
+from fusion.runtime.artifacts import OtherInputsError
 from fusion.runtime.console import bar, show
 from fusion.runtime.distributed import device as this_device
 from fusion.runtime.distributed import free_memory
@@ -82,7 +83,13 @@ def extract(
     } | ({"hidden": True} if hidden_states else {})
     place, temporary = _place(folder)
     ids = [example.id for example in unique]
-    writer = CacheWriter(place, key, ids, SHARD_SIZE, vocabulary=vocabulary_size(tokenizer))
+    try:
+        writer = CacheWriter(place, key, ids, SHARD_SIZE, vocabulary=vocabulary_size(tokenizer))
+    except OtherInputsError as error:
+        raise ValueError(
+            f"{place} holds rows of something else: {error.different}. Give another folder, or delete {place} and call extract "
+            "again."
+        ) from None
     request = SourceRequest(
         ref, tokenizer, k, dtype, device or this_device(), batch_tokens, hidden=hidden_states
     )  # fmt: skip

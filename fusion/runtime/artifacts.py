@@ -121,13 +121,53 @@ def _existing_key(folder: Path, redo: str) -> dict[str, Any] | None:
     return None
 
 
-def refuse_other_key(path: Path, existing: Mapping[str, Any], requested: Mapping[str, Any], redo: str) -> None:
-    """Raise ValueError, naming the difference, if `path` was made from another key than the `requested` one."""
-    if different := differences(existing, json.loads(json.dumps(requested))):
-        raise ValueError(
-            f"{path} was made from something else: {different}. Give the run another name (--set name=...), or delete "
-            f"{path} and run `{redo}` again."
+class OtherInputsError(ValueError):
+    """What is there was made from other inputs than are asked for now: `paths`, which `redo` would make again.
+
+    `following` was made from these, and would be refused next.
+    """
+
+    def __init__(self, paths: Sequence[Path], different: str, redo: str, following: Sequence[Path] = ()):
+        self.paths, self.different, self.redo, self.following = tuple(paths), different, redo, tuple(following)
+        one = len(self.paths) == 1
+        behind = f", and what was made from {'it' if one else 'them'} ({_listed(following)})," if following else ""
+        super().__init__(
+            f"{_listed(self.paths)} {'was' if one else 'were'} made from something else: {different}. Give the run another "
+            f"name (--set name=...), or delete {self.paths[0] if one else 'them'}{behind} and run `{redo}` again."
         )
+
+
+def _listed(paths: Sequence[Path]) -> str:
+    *others, last = map(str, paths)
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def refuse_other_key(path: Path, existing: Mapping[str, Any], requested: Mapping[str, Any], redo: str) -> None:
+    """Raise OtherInputsError, naming the difference, if `path` was made from another key than the `requested` one."""
+    if different := differences(existing, json.loads(json.dumps(requested))):
+        raise OtherInputsError([path], different, redo)
+
+
+def refuse_other_keys(keys: Mapping[Path, Mapping[str, Any]], redo: str) -> None:
+    """Raise one OtherInputsError for all of these folders that hold something made from another key than the requested one.
+
+    For artifacts that are made one after the other, before the first of them costs anything.
+    """
+    found: list[OtherInputsError] = []
+    for folder, key in keys.items():
+        try:
+            if (existing := _existing_key(folder, redo)) is not None:
+                refuse_other_key(folder, existing, key, redo)
+        except OtherInputsError as error:
+            found.append(error)
+    raise_together(found)
+
+
+def raise_together(errors: Sequence[OtherInputsError]) -> None:
+    """Raise one error for several, if there are any."""
+    if errors:
+        different = "; ".join(dict.fromkeys(each.different for each in errors))
+        raise OtherInputsError([path for each in errors for path in each.paths], different, errors[0].redo)
 
 
 def link_folder(link: Path, folder: Path) -> None:

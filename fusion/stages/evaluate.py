@@ -7,7 +7,7 @@ from typing import Any
 
 from fusion.config import SourceSettings
 from fusion.models.loading import ModelRef
-from fusion.runtime.artifacts import artifact_key, fingerprint, refuse_other_key
+from fusion.runtime.artifacts import OtherInputsError, artifact_key, fingerprint, raise_together, refuse_other_key
 from fusion.runtime.console import bar, show
 from fusion.stages.context import RunContext
 from fusion.stages.prompts import heldout_prompts_digest, prompt_format
@@ -58,11 +58,8 @@ def evaluate_one(
 
     Returns whether it was done now, and not by an earlier start or by a run that shares its store with this one.
     """
-    ref, reader, identity = where
-    file = context.config.folder / "eval" / name / "heldout.json"
-    ids = fingerprint({"ids": [example.id for example in context.heldout_examples]})
-    prompts = prompt_format(context, reader).key() | {"ids": heldout_prompts_digest(context, reader)}
-    key = {"model": identity, "prompts": prompts, "examples": ids, **how.key()}
+    ref, reader, _ = where
+    file, key = _result_file(context, name), _result_key(context, where, how)
     if (before := _existing_result(file)) is not None:
         refuse_other_key(file, before.provenance["key"], key, "fusion evaluate")
         return False
@@ -77,6 +74,31 @@ def evaluate_one(
     if shared is not None and known is None:
         found.save(shared)
     return known is None
+
+
+def refuse_other_results(context: RunContext, models: Candidates, how: heldout.HeldoutSettings) -> None:
+    """Raise ValueError for all results that are there from something else, before the first model is measured."""
+    found: list[OtherInputsError] = []
+    for name, where in models.items():
+        file = _result_file(context, name)
+        try:
+            if (before := _existing_result(file)) is not None:
+                refuse_other_key(file, before.provenance["key"], _result_key(context, where, how), "fusion evaluate")
+        except OtherInputsError as error:
+            found.append(error)
+    raise_together(found)
+
+
+def _result_file(context: RunContext, name: str) -> Path:
+    return context.config.folder / "eval" / name / "heldout.json"
+
+
+def _result_key(context: RunContext, where: tuple[ModelRef, str, str], how: heldout.HeldoutSettings) -> dict[str, Any]:
+    """All that the result of a model depends on."""
+    _, reader, identity = where
+    ids = fingerprint({"ids": [example.id for example in context.heldout_examples]})
+    prompts = prompt_format(context, reader).key() | {"ids": heldout_prompts_digest(context, reader)}
+    return {"model": identity, "prompts": prompts, "examples": ids, **how.key()}
 
 
 def _score(context: RunContext, name: str, ref: ModelRef, reader: str, how: heldout.HeldoutSettings) -> list[Sample]:

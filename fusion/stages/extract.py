@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from fusion.cache import Cache, CacheWriter, full_key, write_missing_shards
 from fusion.core.finite import row_fault
@@ -15,6 +16,7 @@ from fusion.data.folds import assign_folds, prompt_key
 from fusion.models import loading
 from fusion.models.loading import ModelRef, vocabulary_size
 from fusion.runtime import distributed
+from fusion.runtime.artifacts import refuse_other_keys
 from fusion.runtime.console import bar, console
 from fusion.runtime.distributed import device, free_memory
 from fusion.sources import Source, SourceRequest
@@ -35,6 +37,32 @@ def cache_writer(
 
     It lies in `folder`, or in that of the run (or of the runs that share it) which is called `kept_as`, `name` if not said.
     """
+    extract, key = context.config.extract, _cache_key(context, name)
+    size = vocabulary_size(context.tokenizers[name])
+    folder = folder or context.store.artifact_folder("cache", kept_as or name, _whole_key(context, name, key))
+    return CacheWriter(
+        folder, key, context.ids, extract.shard_size, extract.resolved_value_format, vocabulary=size,
+        redo=context.redo or "fusion extract",
+    )  # fmt: skip
+
+
+def refuse_other_caches(context: RunContext) -> None:
+    """Raise ValueError for all caches that are there from something else, before the first model reads."""
+    keys = {
+        context.config.folder / "cache" / name: _whole_key(context, name, _cache_key(context, name))
+        for name in context.extracted_models
+    }
+    refuse_other_keys(keys, "fusion extract")
+
+
+def _whole_key(context: RunContext, name: str, key: dict[str, Any]) -> dict[str, Any]:
+    """The key with which a cache is claimed."""
+    extract, size = context.config.extract, vocabulary_size(context.tokenizers[name])
+    return full_key(key, sorted(set(context.ids)), extract.resolved_value_format, extract.shard_size, vocabulary=size)
+
+
+def _cache_key(context: RunContext, name: str) -> dict[str, Any]:
+    """All that the rows of a model depend on besides the examples."""
     extract = context.config.extract
     key = {
         "model": context.fingerprints[name],
@@ -54,13 +82,7 @@ def cache_writer(
         key["parts"] = [loading.model_fingerprint(other) for other in others]
     if extract.hidden_states and name != "pivot":  # else left out: the key of caches made before there was a choice
         key["hidden"] = True
-    size = vocabulary_size(context.tokenizers[name])
-    whole = full_key(key, sorted(set(context.ids)), extract.resolved_value_format, extract.shard_size, vocabulary=size)
-    folder = folder or context.store.artifact_folder("cache", kept_as or name, whole)
-    return CacheWriter(
-        folder, key, context.ids, extract.shard_size, extract.resolved_value_format, vocabulary=size,
-        redo=context.redo or "fusion extract",
-    )  # fmt: skip
+    return key
 
 
 def open_source(context: RunContext, name: str, ref: ModelRef | None = None) -> Source:

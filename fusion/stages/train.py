@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from fusion.data.exported_template import exported_template
 from fusion.models.head import first_of_event
 from fusion.objectives import AnyObjective
 from fusion.runtime import distributed
-from fusion.runtime.artifacts import claim_artifact, fingerprint, mark_complete
+from fusion.runtime.artifacts import claim_artifact, fingerprint, mark_complete, refuse_other_keys
 from fusion.runtime.console import console, training_bar
 from fusion.stages.context import RunContext
 from fusion.stages.prompts import prompt_format, prompt_formats
@@ -80,6 +80,15 @@ def train_one(
                 mark_complete(folder, ["model", "adapter", "log.json"])
             distributed.free_memory()
     return not done
+
+
+def refuse_other_trainings(trainings: Mapping[str, tuple[RunContext, list[TrainingSource], list[str]]]) -> None:
+    """Raise ValueError for all trainings that are there from something else, before the first of the others takes its hours."""
+    keys = {}
+    for name, (context, sources, learn_from) in trainings.items():
+        objectives = context.objectives(learns_from_sources=bool(learn_from))
+        keys[context.config.folder / "train" / name] = _training_key(context, sources, learn_from, objectives)
+    refuse_other_keys(keys, "fusion train")
 
 
 def _training_spec(

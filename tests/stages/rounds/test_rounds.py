@@ -14,6 +14,7 @@ from fusion.cache import Cache
 from fusion.config import loading
 from fusion.models.head import Head, hidden_states
 from fusion.models.loading import ModelRef, load_model, model_fingerprint
+from fusion.runtime.artifacts import OtherInputsError
 from fusion.stages.context import RunContext
 from fusion.stages.rounds.context import RoundContext
 from fusion.stages.rounds.kept import round_folder
@@ -147,6 +148,22 @@ def test_what_was_made_with_other_settings_is_named_with_the_command_that_makes_
         pipeline.run(other, "rounds")
     assert f"{place} was made from something else" in str(refused.value)
     assert "run `fusion rounds` again" in str(refused.value)
+
+
+def test_a_changed_setting_of_rounds_is_refused_once_with_all_that_has_to_go(run, tmp_path):
+    folder = tmp_path / "small"
+    shutil.copytree(run.config.folder, folder, symlinks=True)
+    changed = {"rounds": {**ROUNDS, "training": {"max_steps": 3, "save_strategy": "no"}}, "runs": str(tmp_path)}
+    other = loading.parse(run.config.model_dump(mode="json") | changed, "test")
+    with pytest.raises(OtherInputsError) as refused:
+        pipeline.run(other, "rounds")
+    assert [str(path.relative_to(folder)) for path in refused.value.paths] == ["rounds/1/train/unified"]
+    behind = {str(path.relative_to(folder)) for path in refused.value.following}
+    assert behind >= {"rounds/validation/1", "rounds/2/texts", "rounds/2/responses", "rounds/validation/2", "fused"}
+    assert not any(each.startswith(("train", "cache", "rounds/1", "rounds/validation/0")) for each in behind)
+    for path in (*refused.value.paths, *refused.value.following):
+        shutil.rmtree(path)
+    pipeline.run(other, "rounds")
 
 
 def test_more_rounds_are_not_kept_before_they_may_become_the_result(tmp_path):
