@@ -29,12 +29,14 @@ def _is_in(path: Path, place: Path) -> bool:
 def _steps(config: Config) -> Iterator[Step]:
     folder, names = config.folder, [source.name for source in config.sources]
     answers, rows, chosen = folder / "responses", folder / "cache", folder / "responses" / "chosen"
+    for place in sorted(answers.glob("*")):
+        if place.name not in names:  # what is read of answers, ranked by them, or asked behind that
+            yield place, [answers / name for name in names]
     yield chosen, [answers]
     for place in sorted(rows.glob("*")):
         yield place, [chosen]
-    for name in trainings_of(
-        config.strategies, False, names
-    ):  # the baseline learns from no source and no answer of one
+    # without the baseline, which learns from no source and no answer of one
+    for name in trainings_of(config.strategies, False, names):
         yield folder / "train" / name, [chosen, rows]
     yield folder / "train" / MERGED, [folder / "train" / pairwise_name(name) for name in names]
     start, validation = round_folder(config, 0), folder / ROUNDS / "validation"
@@ -45,9 +47,8 @@ def _steps(config: Config) -> Iterator[Step]:
         yield validation / str(number), [start, validation / "0"]  # all are answered in one way
     yield from _in_order(folder / PREFERENCES, ("pairs", "cache", "train"), folder / ROUNDS if config.rounds else start)
     for name in [*([BASELINE] if config.baseline else []), *config.results]:
-        made = (
-            folder / ROUNDS if name == ROUNDS else result_folder(config, name)
-        )  # any round may be the one that is kept
+        # any round may be the one that is kept
+        made = folder / ROUNDS if name == ROUNDS else result_folder(config, name)
         if name == config.fused:
             yield folder / "fused", [made]
         yield folder / "eval" / name / "heldout.json", [made]

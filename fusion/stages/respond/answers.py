@@ -13,7 +13,7 @@ from fusion.data.example import Example
 from fusion.models.generate import Completion, GenerationSettings
 from fusion.responses import ResponseStore
 from fusion.responses.response_store import store_key
-from fusion.runtime.artifacts import fingerprint
+from fusion.runtime.artifacts import fingerprint, refuse_other_keys
 from fusion.runtime.console import bar
 from fusion.runtime.distributed import device
 from fusion.sources import SourceRequest
@@ -35,11 +35,26 @@ def generate_answers(context: RunContext, name: str) -> bool:
 
 def prompt_answer_store(context: RunContext, name: str, folder: str, prompts: Mapping[str, Example]) -> ResponseStore:
     """The folder of a source's answers to these prompts."""
-    key = {
+    return kept_by_prompt(context, folder, _answers_key(context, name, prompts), list(prompts))
+
+
+def refuse_other_answers(context: RunContext) -> None:
+    """Raise ValueError for all answers that are there from something else, before the first source writes."""
+    prompts, size = first_prompts(context), context.config.extract.shard_size
+    folder = context.config.folder / "responses"
+    keys = {
+        folder / name: store_key(_answers_key(context, name, prompts), list(prompts), size)
+        for name in context.responding.sources
+    }
+    refuse_other_keys(keys, REDO)
+
+
+def _answers_key(context: RunContext, name: str, prompts: Mapping[str, Example]) -> dict[str, Any]:
+    """All that the answers of a source depend on besides which prompts there are."""
+    return {
         **answering_key(context, name, encoded_prompts(context, name, prompts)),
         "decoding": asdict(context.responding.settings.decoding),
     }
-    return kept_by_prompt(context, folder, key, list(prompts))
 
 
 def answer_prompts(context: RunContext, name: str, folder: ResponseStore, prompts: Mapping[str, Example]) -> bool:

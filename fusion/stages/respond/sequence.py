@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fusion.stages.context import RunContext
-from fusion.stages.respond.answers import generate_answers
+from fusion.stages.respond.answers import generate_answers, refuse_other_answers
 from fusion.stages.respond.reads import score_answers
 from fusion.stages.respond.unlabelled import (
     answer_unlabelled,
@@ -18,6 +18,7 @@ def answer_all(context: RunContext) -> None:
     """Let every source answer the prompts, and models read the answers where checks or the choice ask for it."""
     if context.responding.best_answers_unlabelled:
         refuse_unranked(context)
+    refuse_other_answers(context)
     for name in context.responding.sources:
         with context.record.stage(f"respond {name}") as note:
             note["skipped"] = not generate_answers(context, name)

@@ -11,6 +11,7 @@ from fusion.config.loading import ConfigError
 from fusion.data.encode import encode, encode_prompt
 from fusion.models.loading import load_model
 from fusion.plan import plan
+from fusion.runtime.artifacts import OtherInputsError
 from fusion.sources.transformers_source import TransformersGenerator
 from fusion.stages import extract
 from fusion.stages.context import CHOSEN, RunContext
@@ -227,6 +228,14 @@ def test_answers_that_are_cut_off_are_left_out_unless_they_are_wanted(folder):
         if e.response != asked.response
     }
     assert kept == ended
+
+
+def test_another_way_to_answer_is_refused_once_for_all_sources(folder, answered):
+    made = config(folder, how=WRITTEN | {"max_new_tokens": 4})
+    with pytest.raises(OtherInputsError, match="max_new_tokens: 5 there, 4 here") as refused:
+        pipeline.run(made, "respond")
+    assert [path.name for path in refused.value.paths] == ["neox", "qwen"]
+    assert made.folder / "responses/chosen" in refused.value.following
 
 
 def test_another_check_is_told_from_what_was_chosen_before(folder, answered):
