@@ -1,6 +1,7 @@
 """A whole run on tiny models: what it leaves on disk, that nothing is done twice, and what is refused."""
 
 import json
+import pickle
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -324,6 +325,8 @@ def test_a_changed_setting_is_refused_once_with_all_that_has_to_go(folder, tmp_p
     ]  # fmt: skip
     assert "or delete them, and what was made from them (" in str(refused.value)
     assert str(refused.value).endswith("run `fusion evaluate` again.")
+    handed_over = pickle.loads(pickle.dumps(refused.value))  # as a process of a study does
+    assert (str(handed_over), handed_over.following) == (str(refused.value), refused.value.following)
     for path in (*refused.value.paths, *refused.value.following):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     pipeline.run(faster, "evaluate")

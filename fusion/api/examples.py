@@ -63,9 +63,8 @@ def _said(found: DataSet) -> list[Example]:
 def _rows(source: Any) -> Iterable[Any]:
     """Return the rows of a list, a dataset or a table of pandas. Raises ValueError for what holds splits or columns."""
     if hasattr(source, "to_dict") and hasattr(source, "iloc"):
-        return (
-            source.astype(object).where(source.notna(), None).to_dict("records")
-        )  # NaN is how a table says: nothing there
+        present = source.astype(object).where(source.notna(), None)  # NaN is how a table says: nothing there
+        return present.to_dict("records")
     if isinstance(source, Mapping):
         names = ", ".join(map(str, source))
         if all(hasattr(each, "column_names") for each in source.values()):

@@ -16,6 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import override
+
 from fusion.core.renamed_keys import new_name
 from fusion.core.system_errors import naming
 from fusion.core.text_files import read_object
@@ -135,6 +137,11 @@ class OtherInputsError(ValueError):
             f"{_listed(self.paths)} {'was' if one else 'were'} made from something else: {different}. Give the run another "
             f"name (--set name=...), or delete {self.paths[0] if one else 'them'}{behind} and run `{redo}` again."
         )
+
+    @override
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For processes of a study, which hand their errors over: the message alone would not make it again."""
+        return type(self), (self.paths, self.different, self.redo, self.following)
 
 
 def _listed(paths: Sequence[Path]) -> str:
