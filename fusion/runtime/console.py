@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -38,6 +39,8 @@ def quiet() -> None:
     )
     # a filter, for DeepSpeed sets its logger's level anew when it is imported
     logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno > logging.WARNING)
+    # what libraries say of each other's next releases
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft)\b")
     if not distributed.is_main_process():
         logging.getLogger("fusion").setLevel(logging.ERROR)  # what the main process says, all would say
     console.quiet = not distributed.is_main_process()
