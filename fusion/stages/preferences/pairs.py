@@ -36,7 +36,7 @@ MORE = (
 )
 """The way out where there are no pairs."""
 MORE_OF_ITS_OWN = (
-    "More come from more rounds.num_generations or prompts; or choose dpo, which takes sources' answers too."
+    "More pairs come from a higher rounds.num_generations or more prompts; or choose dpo, which takes all answers."
 )
 """The way out where pairs are of the pivot's own answers."""
 
