@@ -127,8 +127,9 @@ def _place(folder: str | Path | None) -> tuple[Path, ExitStack]:
 def _read(request: SourceRequest, writer: CacheWriter, texts: dict[str, Any]) -> Cache:
     """Write the shards that are missing."""
     source = Transformers().open(request)
-    sizes = {number: sum(len(texts[id].input_ids) for id in writer.examples(number)) for number in writer.missing()}
-    with bar(f"rows of {Path(request.ref.path).name}", sum(sizes.values()), "tokens") as advance:
+    sizes = {number: sum(len(texts[id].input_ids) for id in writer.examples(number)) for number in range(writer.shards)}
+    total, missing = sum(sizes.values()), sum(sizes[number] for number in writer.missing())
+    with bar(f"rows of {Path(request.ref.path).name}", total, "tokens", total - missing) as advance:
         cache = write_missing_shards(
             writer,
             lambda number: source.rows([texts[id] for id in writer.examples(number)], advance),

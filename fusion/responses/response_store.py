@@ -29,6 +29,11 @@ class ResponseStore:
         """Whether all shards are written and the folder is marked as complete."""
         return is_complete(self.folder)
 
+    @property
+    def written(self) -> int:
+        """Number of the ids whose values are there."""
+        return len(self.ids) - sum(len(self.shard_ids(number)) for number in self.missing())
+
     def missing(self, among: Sequence[int] | None = None) -> list[int]:
         """Numbers of the shards that are not written yet, of all or of those `among`."""
         return [n for n in (range(self.shards) if among is None else among) if not self._is_written(n)]

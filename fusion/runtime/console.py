@@ -90,19 +90,19 @@ def draws_bars() -> bool:
 
 
 @contextmanager
-def bar(title: str, total: int, unit: str = "") -> Iterator[Callable[..., None]]:
+def bar(title: str, total: int, unit: str = "", done: int = 0) -> Iterator[Callable[..., None]]:
     """Show progress: a bar on a terminal, else a line a minute. Yields a function of units done, and of a new total.
 
-    `unit` is the plural of what is counted, such as tokens.
+    `unit` is the plural of what is counted, such as tokens; `done` are those of `total` that an earlier call did.
     """
     if console.quiet:
-        yield _silent_bar(title, total, unit)
+        yield _silent_bar(title, total, unit, done)
     elif not draws_bars():
-        with ProgressLines(title, total, unit, console=console) as lines:
+        with ProgressLines(title, total, unit, console=console, initial=done) as lines:
             yield lines.advance
     else:
         with _moving_bar() as progress:
-            task = progress.add_task(title, total=total, note="")
+            task = progress.add_task(title, total=total, completed=done, note="")
             yield lambda units, total=None: progress.update(task, advance=units, total=total)
 
 

@@ -112,9 +112,10 @@ def extract_one(context: RunContext, name: str, writer: CacheWriter) -> Cache:
     """Let a model read the examples that have no rows yet, beside other processes that may do the same; return the cache."""
     texts, place = context.encoded(name), {id: number for number, id in enumerate(context.ids)}
     lengths = texts.lengths
-    sizes = {n: int(lengths[[place[id] for id in writer.examples(n)]].sum()) for n in writer.missing()}
+    sizes = {n: int(lengths[[place[id] for id in writer.examples(n)]].sum()) for n in range(writer.shards)}
+    total, missing = sum(sizes.values()), sum(sizes[number] for number in writer.missing())
     sources, reader = [open_source(context, name, ref) for ref in _refs(context, name)], _readers(context, name)
-    with bar(f"rows of {name}", sum(sizes.values()), "tokens") as advance:
+    with bar(f"rows of {name}", total, "tokens", total - missing) as advance:
 
         def rows(number: int) -> LogitRows:
             ids = writer.examples(number)

@@ -91,7 +91,7 @@ def write_answers(
         remove_claims(folder.folder)
         return False
     writer = context.backend(name).open_generator(source_request(context, name))
-    with bar(f"answers of {name}", len(prompts), "prompts") as advance:
+    with bar(f"answers of {name}", len(prompts), "prompts", folder.written) as advance:
 
         def make(number: int) -> list[Any]:
             asked = [prompts[id] for id in folder.shard_ids(number)]

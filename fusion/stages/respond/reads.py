@@ -63,7 +63,7 @@ def score_answers(context: RunContext, name: str) -> bool:
     if name != "pivot" and (known := context.responding.scored_references):
         written[REFERENCES] = {id: [(known[id], True)] if id in known else [] for id in prompts}
     source = context.backend(name).open(source_request(context, name, RANKS if name == "pivot" else 1))
-    with bar(f"answers read by {name}", len(prompts), "prompts") as advance:
+    with bar(f"answers read by {name}", len(prompts), "prompts", folder.written) as advance:
 
         def make(number: int) -> list[dict[str, list[Any]]]:
             ids = folder.shard_ids(number)

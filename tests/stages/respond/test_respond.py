@@ -12,6 +12,7 @@ from fusion.data.encode import encode, encode_prompt
 from fusion.models.loading import load_model
 from fusion.plan import plan
 from fusion.runtime.artifacts import OtherInputsError
+from fusion.runtime.console import silence
 from fusion.sources.transformers_source import TransformersGenerator
 from fusion.stages import extract
 from fusion.stages.context import CHOSEN, RunContext
@@ -70,6 +71,23 @@ def test_what_is_learned_from_is_what_the_best_source_wrote(folder, answered):
     assert [(c["source"], c["domain"], c["prompts"], c["passed"], c["chosen"]) for c in record] == [
         ("neox", "d0", 8, 8, 8), ("neox", "d1", 8, 8, 8), ("qwen", "d0", 8, 8, 0), ("qwen", "d1", 8, 8, 0),
     ]  # fmt: skip
+
+
+def test_progress_of_what_is_gone_on_with_counts_what_is_there(folder):
+    context, heard = RunContext(config(folder, name="resumed")), []
+    pipeline.run(context.config, "extract")
+    kept, cache = answers.answer_store(context, "qwen"), extract.cache_writer(context, "qwen")
+    for file in ("done.json", kept._file(1).name):
+        (kept.folder / file).unlink()
+    for file in ("manifest.json", cache._file(1).name):
+        (cache.folder / file).unlink()
+    with silence(heard.append):
+        pipeline.run(context.config, "extract")
+    assert heard[0] == "answers of qwen, 11 of 16 prompts"  # shards of 5
+    for said in ("answers of qwen, ", "rows of qwen, "):
+        counts = [line.removeprefix(said).split()[:3:2] for line in heard if line.startswith(said)]
+        (first, total), (last, _) = counts[0], counts[-1]
+        assert 0 < int(first) < int(last) == int(total)
 
 
 def test_two_starts_that_answer_together_choose_one_after_the_other(folder, answered, monkeypatch):
