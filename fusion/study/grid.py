@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fusion.config import Config
-from fusion.config.loading import laid_over, override, parse, read
+from fusion.config.loading import laid_over, override, parse, read, set_value
 from fusion.study.settings import STORE, Study
 
 Setting = dict[str, Any]
@@ -70,13 +70,21 @@ class StudyGrid:
         return 1 + trials + len(self.study.arms) * len(self.study.seeds)  # 1: the original models
 
     def _config(self, arm: str, setting: Setting, name: str, changes: dict[str, Any]) -> Config:
-        changed = dict(self.study.arms[arm])
-        recipe = read(changed.pop("extends")) if "extends" in changed else {}
-        raw = copy.deepcopy(laid_over(laid_over(read(self.study.base), recipe), changed))
+        raw = self._of_arm(arm)
         for assignment in [*self.overrides, *(f"{place}={json.dumps(value)}" for place, value in setting.items())]:
             override(raw, assignment)
         raw = laid_over(laid_over(raw, self._shared(arm, name)), changes)
         return parse(raw, f"{self.study.name}, {arm}")
+
+    def _of_arm(self, arm: str) -> dict[str, Any]:
+        """The base with what an arm changes: groups laid over it, and values at places such as `sources.coder.path`."""
+        changed = copy.deepcopy(self.study.arms[arm])
+        recipe = read(changed.pop("extends")) if "extends" in changed else {}
+        places = {key: changed.pop(key) for key in list(changed) if "." in key}
+        raw = copy.deepcopy(laid_over(laid_over(read(self.study.base), recipe), changed))
+        for place, value in places.items():
+            set_value(raw, place, value, f"{self.study.name}, {arm}")
+        return raw
 
     def _shared(self, arm: str, name: str) -> dict[str, Any]:
         """Settings of every run: one store, so that caches and trainings are shared; no baseline, for that is an arm itself."""

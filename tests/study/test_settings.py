@@ -75,6 +75,19 @@ def test_a_trial_differs_from_the_run_in_what_it_is_measured_on_alone():
     assert run == trial
 
 
+def test_an_arm_changes_a_value_at_its_place_in_a_list():
+    arms = ARMS | {
+        "mine": {"sources.sums.shots": "1 + 1 = 2\n", "data.train.0.limit": 7, "objectives": [{"kind": "forward_kl"}]}
+    }
+    grid = StudyGrid(study(arms=arms))
+    changed, other = grid.run("mine", {}, 0), grid.run("kl", {}, 0)
+    assert [source.shots for source in changed.sources] == ["1 + 1 = 2\n", "", ""]
+    assert [source.path for source in changed.sources] == [source.path for source in other.sources]
+    assert (changed.data.train[0].limit, changed.data.train[1].limit) == (7, other.data.train[1].limit)
+    with pytest.raises(ConfigError, match=r"s, mine: no entry coder; there are sums, sort, lumi"):
+        StudyGrid(study(arms=ARMS | {"mine": {"sources.coder.path": "x"}})).check()
+
+
 def test_an_arm_may_extend_a_recipe_which_then_lies_below_it():
     arms = ARMS | {"mine": {"extends": "forward_kl", "weighting": {"kind": "mean"}}}
     config = StudyGrid(study(arms=arms)).run("mine", {}, 0)
