@@ -11,8 +11,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -160,21 +161,25 @@ def refuse_other_keys(keys: Mapping[Path, Mapping[str, Any]], redo: str) -> None
 
     For artifacts that are made one after the other, before the first of them costs anything.
     """
+    refuse_together(partial(_refuse_other_folder, folder, key, redo) for folder, key in keys.items())
+
+
+def _refuse_other_folder(folder: Path, key: Mapping[str, Any], redo: str) -> None:
+    if (existing := _existing_key(folder, redo)) is not None:
+        refuse_other_key(folder, existing, key, redo)
+
+
+def refuse_together(checks: Iterable[Callable[[], object]]) -> None:
+    """Make all checks, and raise one OtherInputsError for all that raised one."""
     found: list[OtherInputsError] = []
-    for folder, key in keys.items():
+    for check in checks:
         try:
-            if (existing := _existing_key(folder, redo)) is not None:
-                refuse_other_key(folder, existing, key, redo)
+            check()
         except OtherInputsError as error:
             found.append(error)
-    raise_together(found)
-
-
-def raise_together(errors: Sequence[OtherInputsError]) -> None:
-    """Raise one error for several, if there are any."""
-    if errors:
-        different = "; ".join(dict.fromkeys(each.different for each in errors))
-        raise OtherInputsError([path for each in errors for path in each.paths], different, errors[0].redo)
+    if found:
+        different = "; ".join(dict.fromkeys(each.different for each in found))
+        raise OtherInputsError([path for each in found for path in each.paths], different, found[0].redo)
 
 
 def link_folder(link: Path, folder: Path) -> None:

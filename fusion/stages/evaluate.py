@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fusion.config import SourceSettings
 from fusion.models.loading import ModelRef
-from fusion.runtime.artifacts import OtherInputsError, artifact_key, fingerprint, raise_together, refuse_other_key
+from fusion.runtime.artifacts import artifact_key, fingerprint, refuse_other_key, refuse_together
 from fusion.runtime.console import bar, show
 from fusion.stages.context import RunContext
 from fusion.stages.prompts import heldout_prompts_digest, prompt_format
@@ -59,10 +60,9 @@ def evaluate_one(
     Returns whether it was done now, and not by an earlier start or by a run that shares its store with this one.
     """
     ref, reader, _ = where
-    file, key = _result_file(context, name), _result_key(context, where, how)
-    if (before := _existing_result(file)) is not None:
-        refuse_other_key(file, before.provenance["key"], key, "fusion evaluate")
+    if _earlier_result(context, name, where, how) is not None:
         return False
+    key = _result_key(context, where, how)
     shared = context.store.shared_result(key)
     known = None if shared is None else _existing_result(shared)
     samples = _score(context, name, ref, reader, how) if known is None else known.samples
@@ -70,7 +70,7 @@ def evaluate_one(
     if known is not None:  # what measured it then
         provenance["versions"] = known.provenance["versions"]
     found = Result(model=name, suite="heldout", path=ref.path, provenance=provenance, samples=samples)
-    found.save(file)
+    found.save(_result_file(context, name))
     if shared is not None and known is None:
         found.save(shared)
     return known is None
@@ -78,15 +78,17 @@ def evaluate_one(
 
 def refuse_other_results(context: RunContext, models: Candidates, how: heldout.HeldoutSettings) -> None:
     """Raise ValueError for all results that are there from something else, before the first model is measured."""
-    found: list[OtherInputsError] = []
-    for name, where in models.items():
-        file = _result_file(context, name)
-        try:
-            if (before := _existing_result(file)) is not None:
-                refuse_other_key(file, before.provenance["key"], _result_key(context, where, how), "fusion evaluate")
-        except OtherInputsError as error:
-            found.append(error)
-    raise_together(found)
+    refuse_together(partial(_earlier_result, context, name, where, how) for name, where in models.items())
+
+
+def _earlier_result(
+    context: RunContext, name: str, where: tuple[ModelRef, str, str], how: heldout.HeldoutSettings
+) -> Result | None:
+    """What is there of a model. Raises OtherInputsError where it was made from something else."""
+    file = _result_file(context, name)
+    if (before := _existing_result(file)) is not None:
+        refuse_other_key(file, before.provenance["key"], _result_key(context, where, how), "fusion evaluate")
+    return before
 
 
 def _result_file(context: RunContext, name: str) -> Path:
