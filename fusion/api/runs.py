@@ -146,13 +146,14 @@ def load_config(config: AnyConfig, overrides: Mapping[str, Any] | None = None) -
         ConfigError: With every mistake.
     """
     origin = "configuration" if isinstance(config, (Config, Mapping)) else str(config)
-    raw = _keys(config)
+    raw, overridden = _keys(config), {}
     for place, value in dict(overrides or {}).items():
         if isinstance(value, Mapping) and "." not in place:
             raw = loading.laid_over(raw, {place: dict(value)})
         else:
-            loading.set_value(raw, place, value, f"overrides[{place!r}]")
-    return loading.parse(raw, origin)
+            given = f"overrides[{place!r}]"
+            overridden[loading.set_value(raw, place, value, given)] = given
+    return loading.parse(raw, origin, overridden)
 
 
 def _keys(config: AnyConfig) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,7 @@ def load(file: str | Path, overrides: Sequence[str] = ()) -> Config:
     raw = read(file)
     if "arms" in raw and "pivot" not in raw:
         raise ConfigError(f"{file} is a study, which has arms: fusion study {file} runs it.")
-    for one in overrides:
-        override(raw, one)
-    return parse(raw, str(file))
+    return parse(raw, str(file), {override(raw, one): f"--set {one}" for one in overrides})
 
 
 def read(file: str | Path, above: Sequence[Path] = ()) -> dict[str, Any]:
@@ -73,12 +71,15 @@ def laid_over(below: Any, above: Any) -> Any:
     return below | {key: laid_over(below[key], value) if key in below else value for key, value in above.items()}
 
 
-def parse(raw: dict[str, Any], origin: str) -> Config:
-    """Check a configuration that was read elsewhere; `origin` names it in messages."""
+def parse(raw: dict[str, Any], origin: str, overridden: Mapping[str, str] | None = None) -> Config:
+    """Check a configuration that was read elsewhere; `origin` names it in messages.
+
+    `overridden` are places whose values are not from there, such as `data.train[0].limit`, and what messages call these.
+    """
     try:
         return Config.model_validate(raw)
     except ValidationError as error:
-        raise explained(error, origin) from None
+        raise explained(error, origin, overridden=overridden) from None
 
 
 def find(file: str | Path) -> Path:
@@ -104,25 +105,27 @@ def dump(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
 
 
-def override(raw: dict[str, Any], text: str) -> None:
-    """Set one value of a configuration that was read, such as `training.max_steps=5`. Raises ConfigError for no such place."""
+def override(raw: dict[str, Any], text: str) -> str:
+    """Set one value of a configuration that was read, such as `training.max_steps=5`; else as `set_value`."""
     try:
         path, parsed = yaml_files.parse_assignment(text, "a.b=c, for example training.max_steps=5")
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    set_value(raw, path, parsed, f"--set {text}")
+    return set_value(raw, path, parsed, f"--set {text}")
 
 
-def set_value(raw: dict[str, Any], path: str, value: Any, origin: str) -> None:
+def set_value(raw: dict[str, Any], path: str, value: Any, origin: str) -> str:
     """Set the value at a place such as `training.max_steps`; `origin` names it in messages.
 
-    Entries of lists are places by their number or by their `name`, after a dot or in brackets. Raises ConfigError for no such
-    place.
+    Entries of lists are places by their number or by their `name`, after a dot or in brackets. Returns the place as messages
+    write it, `data.train[0].limit`. Raises ConfigError for no such place.
     """
     *parents, last = re.sub(r"\[(\w+)\]", r".\1", path).split(".")
     place: Any = raw
+    written = ""
     for part in parents:
-        place = _child(place, part, origin)
+        written, place = written + _as_written(place, part), _child(place, part, origin)
+    written += _as_written(place, last)
     if isinstance(place, list):
         _child(place, last, origin)  # explains an entry that does not exist
         place[_index(place, last) or 0] = value
@@ -130,6 +133,7 @@ def set_value(raw: dict[str, Any], path: str, value: Any, origin: str) -> None:
         place[last] = value
     else:
         raise ConfigError(f"{origin}: {'.'.join(parents)} is a value, it has no {last}.")
+    return written.removeprefix(".")
 
 
 def _child(place: Any, part: str, origin: str) -> Any:
@@ -142,6 +146,10 @@ def _child(place: Any, part: str, origin: str) -> Any:
     if isinstance(place, dict):
         return place.setdefault(part, {})
     raise ConfigError(f"{origin}: {part} is not inside a group of settings.")
+
+
+def _as_written(place: Any, part: str) -> str:
+    return f"[{_index(place, part)}]" if isinstance(place, list) else f".{part}"
 
 
 def _index(place: list, part: str) -> int | None:

@@ -27,11 +27,26 @@ class ConfigError(ValueError):
         super().__init__(hide(message))
 
 
-def explained(error: ValidationError, origin: str, settings: type[BaseModel] = Config) -> ConfigError:
-    """Every mistake that was found in `settings`, one a line."""
+def explained(
+    error: ValidationError,
+    origin: str,
+    settings: type[BaseModel] = Config,
+    overridden: Mapping[str, str] | None = None,
+) -> ConfigError:
+    """Every mistake that was found in `settings`, one a line, behind `origin`, or what `overridden` has for its place."""
     mistakes = error.errors()
     meant = [mistake for mistake in mistakes if not _means_another_form(mistake, mistakes)]
-    return ConfigError("\n".join(f"{origin}: {_explain(mistake, settings)}" for mistake in meant))
+    lines = [(place_of(settings, mistake["loc"]), _explain(mistake, settings)) for mistake in meant]
+    return ConfigError("\n".join(f"{_from(place, line, overridden or {}) or origin}: {line}" for place, line in lines))
+
+
+def _from(place: str, line: str, overridden: Mapping[str, str]) -> str | None:
+    """Where the value came from that is wrong: one at its place, or one inside it that the message names."""
+    for at, origin in overridden.items():
+        named = at.startswith(f"{place}.") and re.search(rf"\b{re.escape(at.rpartition('.')[2])}\b", line)
+        if place == at or place.startswith((f"{at}.", f"{at}[")) or named:
+            return origin
+    return None
 
 
 def _means_another_form(mistake: Mapping[str, Any], mistakes: Sequence[Mapping[str, Any]]) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,10 +70,11 @@ class StudyGrid:
 
     def _config(self, arm: str, setting: Setting, name: str, changes: dict[str, Any]) -> Config:
         raw = self._of_arm(arm)
-        for assignment in [*self.overrides, *(f"{place}={json.dumps(value)}" for place, value in setting.items())]:
-            override(raw, assignment)
+        overridden = {override(raw, text): f"--set {text}" for text in self.overrides}
+        for place, value in setting.items():
+            set_value(raw, place, value, f"{self.study.name}, {arm}")
         raw = laid_over(laid_over(raw, self._shared(arm, name)), changes)
-        return parse(raw, f"{self.study.name}, {arm}")
+        return parse(raw, f"{self.study.name}, {arm}", overridden)
 
     def _of_arm(self, arm: str) -> dict[str, Any]:
         """The base with what an arm changes: groups laid over it, and values at places such as `sources.coder.path`."""

@@ -5,6 +5,7 @@ import copy
 import pytest
 import yaml
 
+from fusion.api.runs import load_config
 from fusion.config import Config, loading
 from fusion.config.loading import ConfigError
 from fusion.config.recipes import recipes
@@ -161,6 +162,27 @@ def test_overrides_reach_every_place(tmp_path):
     assert config.training == {"learning_rate": 1e-4}
     assert (config.sources[1].path, config.sources[0].template) == ("/models/b", "plain")
     assert (config.name, config.chosen, config.extract.top_k) == ("b", "pairwise", 20)
+
+
+def test_a_mistake_in_an_override_is_not_looked_for_in_the_file(tmp_path):
+    file, wrong = (
+        write(tmp_path, GOOD),
+        ["seed=x", "training.learning_rat=1", "data.train[0].limt=3", "sources.two.path=5"],
+    )
+    with pytest.raises(ConfigError) as told:
+        loading.load(file, [*wrong, "pivot={}"])
+    lines = str(told.value).splitlines()
+    assert len(lines) == 5
+    for begins in (
+        "--set seed=x: seed: ", "--set training.learning_rat=1: training: learning_rat is not ", "--set pivot={}: pivot.path ",
+        "--set data.train[0].limt=3: unknown key data.train[0].limt", "--set sources.two.path=5: sources[1].path: ",
+    ):  # fmt: skip
+        assert any(line.startswith(begins) for line in lines), (begins, lines)
+    with pytest.raises(ConfigError, match=r"^overrides\['data.train.0.limit'\]: data.train\[0\].limit: "):
+        load_config(file, {"data.train.0.limit": -1})
+    unnamed = write(tmp_path, {key: value for key, value in GOOD.items() if key != "name"})
+    with pytest.raises(ConfigError, match=rf"^{unnamed}: name is missing$"):
+        loading.load(unnamed, ["seed=1"])
 
 
 @pytest.mark.parametrize(
