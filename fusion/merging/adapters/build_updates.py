@@ -16,7 +16,7 @@ from fusion.merging.adapters.tensor_updates import (
     TokenUpdate,
     WeightDecomposedUpdate,
 )
-from fusion.merging.adapters.tied_weights import base_name, check_tied
+from fusion.merging.adapters.tied_weights import check_tied
 from fusion.merging.files.checkpoint import Checkpoint
 from fusion.merging.files.safetensors_file import TensorEntry
 
@@ -37,7 +37,7 @@ def build_updates(
         builder = _Builder(base, settings, tensors, entries, module)
         for parameter, update in builder.updates().items():
             saved_name = f"{module}.{parameter}"
-            found.setdefault(base_name(base, saved_name) or saved_name, {})[saved_name] = update
+            found.setdefault(base.stored_name(saved_name) or saved_name, {})[saved_name] = update
     check_tied(base, tensors, found)
     return {name: next(iter(updates.values())) for name, updates in found.items()}
 
@@ -123,7 +123,7 @@ class _Builder:
 
     def _entry(self, parameter: str) -> TensorEntry:
         name = f"{self.module}.{parameter}"
-        stored = base_name(self.base, name)
+        stored = self.base.stored_name(name)
         if stored is None:
             hint = "; lora_bias cannot be folded into a layer without bias" if parameter == "bias" else ""
             raise ValueError(

@@ -11,18 +11,6 @@ from fusion.merging.adapters.tensor_updates import LowRankUpdate, TensorUpdate, 
 from fusion.merging.files.checkpoint import HEAD_NAME, OTHER_HEAD_NAMES, Checkpoint
 from fusion.merging.files.safetensors_file import TensorEntry
 
-MODEL_PREFIXES = ("transformer.", "model.", "gpt_neox.")
-"""What stands before the names in files of models with a head, and is absent where a model was saved without one."""
-
-
-def base_name(base: Checkpoint, name: str) -> str | None:
-    """The base's tensor that a model calls `name`, or None; for a tied head, the embedding."""
-    if (stored := base.stored_name(name)) is not None:
-        return stored
-    bare = [name.removeprefix(prefix) for prefix in MODEL_PREFIXES if name.startswith(prefix)]
-    candidates = [*bare, *(prefix + name for prefix in MODEL_PREFIXES)]
-    return next((candidate for candidate in candidates if candidate in base.entries), None)
-
 
 def whole_tensors(base: Checkpoint, tensors: AdapterTensors) -> dict[str, TensorEntry]:
     """The tensors that replace the base's, by the base's names.
@@ -31,7 +19,7 @@ def whole_tensors(base: Checkpoint, tensors: AdapterTensors) -> dict[str, Tensor
     """
     found: dict[str, dict[str, TensorEntry]] = {}
     for name, entry in tensors.whole.items():
-        stored = base_name(base, name)
+        stored = base.stored_name(name)
         if stored is None or not entry.is_floating:
             raise ValueError(
                 f"{tensors.folder}: {tensors.saved_as[name]} is neither part of an update that is known nor a tensor of the "

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from fusion.core.text_files import read_object
+from fusion.merging.architecture import ties_embeddings
 from fusion.merging.files.safetensors_file import SafetensorsFile, TensorEntry
 from fusion.merging.layer_count import layer_count
 from fusion.merging.methods.tiles import TensorReader
@@ -17,9 +19,18 @@ from fusion.models.checkpoint_files import INDEX, weight_files, weight_map
 
 HEAD_NAME = "lm_head.weight"
 OTHER_HEAD_NAMES = ("embed_out.weight", "output.weight", "output_layer.weight", "head.weight")
+HEAD_BIASES = ("lm_head.bias", "embed_out.bias")
 EMBEDDING_NAMES = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
 LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
 """The number of a layer in the name of a tensor."""
+PREFIXES = (
+    *(("", prefix) for prefix in ("model.", "transformer.", "gpt_neox.", "bert.", "roberta.", "_orig_mod.", "module.")),
+    ("model.language_model.", "language_model.model."),
+    ("model.language_model.", "model."),
+    ("lm_head.", "language_model.lm_head."),
+)
+"""Beginnings of names that stand for each other: without a head or a wrapper and with it; of models that see, in memory and in
+files."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +83,13 @@ class Checkpoint:
         return max((int(match[1]) + 1 for name in self.entries if (match := LAYER.search(name))), default=1)
 
     def stored_name(self, name: str) -> str | None:
-        """The name under which `name` is stored, or None; for a head that is not stored as it is tied, the embedding's."""
-        if name in self.entries or not name.endswith(HEAD_NAME) or self.tie_setting is False:
-            return name if name in self.entries else None
+        """The name under which `name` is stored, perhaps behind another prefix, or None.
+
+        For a head that is not stored as it is tied, the embedding's.
+        """
+        stored = next((each for each in (name, *other_names(name)) if each in self.entries), None)
+        if stored is not None or not name.endswith(HEAD_NAME) or self.is_tied is False:
+            return stored
         embeddings = [n for n in self.entries if n.endswith(EMBEDDING_NAMES)]
         return embeddings[0] if len(embeddings) == 1 else None
 
@@ -108,10 +123,16 @@ class Checkpoint:
 
         return TensorReader(str(self.folder), dtype, read, release)
 
-    @property
-    def tie_setting(self) -> bool | None:
-        """`tie_word_embeddings` of config.json; None where it does not say, for defaults differ by architecture."""
-        return self.config.get("tie_word_embeddings", self.config.get("text_config", {}).get("tie_word_embeddings"))
+    @cached_property
+    def is_tied(self) -> bool | None:
+        """Whether embedding and head are one tensor, by config.json or its class; None where neither is known."""
+        return ties_embeddings(self.config)
+
+
+def other_names(name: str) -> list[str]:
+    """What a tensor may be called in a file that another program, or another version of it, has written."""
+    turned = [pair for first, second in PREFIXES for pair in ((second, first), (first, second))]
+    return [new + name.removeprefix(old) for old, new in turned if name.startswith(old)]
 
 
 def _check_index(folder: Path, entries: dict[str, TensorEntry]) -> None:

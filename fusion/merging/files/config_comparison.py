@@ -6,14 +6,14 @@ are read by transformers' configuration class, without remote code; only then is
 
 from __future__ import annotations
 
-import copy
-import json
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from fusion.merging.architecture import Config, as_architecture
 
 LENGTH_KEYS = {"max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length", "seq_length"}
 """How long a text may be: weights compute the same at positions that both read, unless rope is scaled by the length."""
@@ -26,17 +26,13 @@ BOOKKEEPING_KEYS = {
     "output_attentions", "output_hidden_states", "problem_type", "id2label", "label2id", "num_labels", "finetuning_task",
     "task_specific_params", "pretraining_tp", "chunk_size_feed_forward", "prefix", "attn_implementation", "unsloth_fixed",
     "bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "sep_token_id", "cls_token_id", "mask_token_id",
-    "decoder_start_token_id", "tie_word_embeddings",
+    "decoder_start_token_id", "tie_word_embeddings", "quantization_config",
 }  # fmt: skip
-"""Keys that say nothing of the function; architectures, dtypes and tied heads are compared by the tensors themselves."""
+"""Keys that say nothing of the function; architectures, dtypes, tied heads and few bits are compared by the tensors."""
 SHAPE_KEYS = {"vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "n_embd", "n_layer", "d_model"}
 """Keys of which another value means tensors of another shape or number: allowing it would not help."""
-LAYER_TYPE_KEYS = {"max_window_layers", "use_sliding_window", "sliding_window_pattern"}
-"""Keys from which the configuration class makes `layer_types` and `sliding_window`, which are compared themselves."""
 LONGEST_VALUE = 60
 """Characters of a value that a message shows."""
-
-Config = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -70,7 +66,9 @@ def compare_configs(base: Config, model: Config) -> list[ConfigDifference]:
     """List the keys that differ between two config.json of one `model_type`, of lists the first entry, without bookkeeping."""
     if _flatten(base) == _flatten(model):
         return []
-    first, second = _as_architecture(base), _as_architecture(model)
+    # where only one has code beside it, transformers has saved the other: it reads both
+    own_code = "auto_map" in base and "auto_map" in model
+    first, second = (None, None) if own_code else (as_architecture(base), as_architecture(model))
     if first is None or second is None:  # nothing here knows the defaults
         return _differences(base, model)
     return _differences(first.values, second.values, unread=first.unread | second.unread)
@@ -87,69 +85,9 @@ def code_difference(base: Path, model: Path) -> str | None:
 
 def all_keys(config: Config) -> set[str]:
     """Every key of a configuration, nested ones too, by its own name and as its architecture calls it."""
-    read = _as_architecture(config)
+    read = as_architecture(config)
     values = {**_flatten(config), **(_flatten(read.values) if read else {})}
     return set(config) | {part for path in values for part in (path, *path.partition("[")[0].split("."))}
-
-
-@dataclass(frozen=True)
-class _ReadConfig:
-    """A configuration as its class reads it, defaults included."""
-
-    values: Config
-    unread: frozenset[str]
-    """Paths of keys that neither the class nor the code of the model knows."""
-
-
-def _as_architecture(config: Config) -> _ReadConfig | None:
-    """Read a configuration by transformers' class for it; None for remote code, and where there is no class or it refuses."""
-    from huggingface_hub.errors import StrictDataclassError
-    from transformers import CONFIG_MAPPING
-
-    if "auto_map" in config or config.get("model_type") not in CONFIG_MAPPING:
-        return None
-    try:
-        read = CONFIG_MAPPING[config["model_type"]].from_dict(
-            copy.deepcopy(dict(config))
-        )  # it changes what it is given
-    except (StrictDataclassError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError):
-        return None
-    return _ReadConfig(_complete(json.loads(read.to_json_string(use_diff=False))), frozenset(_unread_keys(read)))
-
-
-def _unread_keys(config: Any, prefix: str = "") -> list[str]:
-    """Paths of the keys of a configuration that its class does not declare and the code of its model does not name."""
-    from transformers import PreTrainedConfig
-
-    declared, source = getattr(type(config), "__dataclass_fields__", {}), _model_code(type(config))
-    unread = []
-    for key, value in vars(config).items():
-        if isinstance(value, PreTrainedConfig):
-            unread += _unread_keys(value, f"{prefix}{key}.")
-        elif key not in declared and source and not re.search(rf"\b{re.escape(key)}\b", source):
-            unread.append(prefix + key)
-    return [path for path in unread if path != "quantization_config"]
-
-
-def _model_code(config_class: type) -> str:
-    """The code of the model that a configuration class of transformers belongs to; empty where there is no such file."""
-    import transformers
-
-    *folders, module = config_class.__module__.split(".")[1:]
-    file = Path(transformers.__file__).parent.joinpath(*folders, module.replace("configuration_", "modeling_") + ".py")
-    return file.read_text() if file.is_file() else ""
-
-
-def _complete(config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration with what models compute where these keys are absent, in every nested part."""
-    completed = {key: _complete(value) if isinstance(value, dict) else value for key, value in config.items()}
-    heads, width = completed.get("num_attention_heads"), completed.get("hidden_size")
-    if isinstance(heads, int) and isinstance(width, int) and heads > 0:
-        defaults = {"head_dim": width // heads, "num_key_value_heads": heads}
-        completed |= {key: value for key, value in defaults.items() if completed.get(key) is None}
-    # what was read into other keys and is kept beside them
-    repeated = {"type"} if "rope_type" in completed else LAYER_TYPE_KEYS if completed.get("layer_types") else set()
-    return {key: value for key, value in completed.items() if key not in repeated}
 
 
 def _differences(base: Config, model: Config, unread: frozenset[str] = frozenset()) -> list[ConfigDifference]:

@@ -11,7 +11,8 @@ from typing import Any, Literal
 from fusion.merging.adapters.model_reference import open_base, open_model
 from fusion.merging.files import merge_record
 from fusion.merging.files.checkpoint import Checkpoint
-from fusion.merging.files.mergeable import check_mergeable, is_buffer, raise_all
+from fusion.merging.files.lone_tensors import is_buffer, unloaded
+from fusion.merging.files.mergeable import check_mergeable, raise_all
 from fusion.merging.files.tokenizer_check import tokenizer_problems
 from fusion.merging.files.tokenizer_source import (
     TokenizerSource,
@@ -49,6 +50,8 @@ class MergeJob:
     """Keys of config.json that may differ though they change what weights compute; the base's hold."""
     tokenizer: TokenizerSource | None = None
     """The model whose tokenizer, chat template and generation settings the result has; None for the base's."""
+    kept: frozenset[str] = frozenset()
+    """Floating tensors that a model lacks since transformers does not load them; the base's are copied."""
     notes: tuple[str, ...] = ()
     """What differs between the models and is no problem, a sentence each."""
 
@@ -101,12 +104,14 @@ def prepare_merge(
             f"dtype must be one of {', '.join(RESULT_DTYPES)}, or left out to keep the base's; got {dtype!r}."
         )
     method.check_models(len(models))
-    if base is None and (method.needs_base or getattr(method, "origin", "zero") == "base"):
+    if base is None and _compares_with_base(method):
         raise ValueError(
             f"{method.name} compares the models with the model they grew from; name it as base_model (--base-model)."
         )
     base_checkpoint = open_base(base, models)
     checkpoints = [open_model(model, None if base is None else base_checkpoint) for model in models]
+    if _compares_with_base(method):
+        _refuse_base_among_models(base_checkpoint, checkpoints)
     pad, folders = vocabulary == "pad", [checkpoint.tokenizer_folder for checkpoint in checkpoints]
     raise_all([line for folder in folders for line in tokenizer_problems(base_checkpoint.folder, folder, pad=pad)])
     tokenizer, said = None, []
@@ -122,9 +127,25 @@ def prepare_merge(
         check_rows(tokenizer, base_checkpoint)
     notes = said + check_mergeable(base_checkpoint, checkpoints, pad=pad, allow_different=allow_different)
     entries = base_checkpoint.entries.items()
-    floating = [name for name, entry in entries if entry.is_floating and not is_buffer(name, entry)]
+    kept = {name for model in checkpoints for name in unloaded(base_checkpoint, model)[0]}
+    floating = [
+        name for name, entry in entries if entry.is_floating and not is_buffer(name, entry) and name not in kept
+    ]
     methods = {name: method.for_tensor(name, base_checkpoint.num_layers) for name in floating}
     return MergeJob(
         base_checkpoint, checkpoints, method, dtype=dtype, vocabulary=vocabulary, methods=methods, tokenizer=tokenizer,
-        allow_different=tuple(allow_different), notes=tuple(notes),
+        allow_different=tuple(allow_different), notes=tuple(notes), kept=frozenset(kept),
     )  # fmt: skip
+
+
+def _compares_with_base(method: MergeMethod) -> bool:
+    return method.needs_base or getattr(method, "origin", "zero") == "base"
+
+
+def _refuse_base_among_models(base: Checkpoint, models: Sequence[Checkpoint]) -> None:
+    """Raise ValueError where the base would count as one more model, which differs from itself in nothing."""
+    if any(model.reference.resolve() == base.folder.resolve() for model in models):
+        raise ValueError(
+            f"{base.folder} is the base, and among the models too: it differs from itself in nothing, and would still count as "
+            "one more model. Leave it out of models."
+        )

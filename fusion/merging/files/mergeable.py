@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-
-import torch
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from fusion.core.settings import suggest
-from fusion.merging.files.checkpoint import EMBEDDING_NAMES, HEAD_NAME, LAYER, OTHER_HEAD_NAMES, Checkpoint
+from fusion.merging.files.checkpoint import (
+    EMBEDDING_NAMES,
+    HEAD_BIASES,
+    HEAD_NAME,
+    LAYER,
+    OTHER_HEAD_NAMES,
+    Checkpoint,
+)
 from fusion.merging.files.config_comparison import (
     SHAPE_KEYS,
     ConfigDifference,
@@ -16,18 +22,21 @@ from fusion.merging.files.config_comparison import (
     code_difference,
     compare_configs,
 )
+from fusion.merging.files.lone_tensors import extra_weights, has_bytes_of, is_buffer, lone_notes, unloaded
 from fusion.merging.files.safetensors_file import DTYPE_BYTES, FLOAT_DTYPES, TensorEntry
 from fusion.models.checkpoint_files import shown
 
-BUFFER = re.compile(r"(?:^|\.)(?:(?:original_)?inv_freq|(?:cos|sin)_cached|masked_bias|position_ids|token_type_ids)$")
-"""A tensor that the model computes itself, by name; old versions of libraries stored it beside the weights."""
-CAUSAL_MASK = re.compile(r"(?:^|\.)(?:attn|attention)\.bias$")
-"""The name of a causal mask, another such tensor, where it has four dimensions: a bias has one."""
+MANY = 20
+"""Problems of which no more are shown."""
+
 QUANTIZED = re.compile(
     r"\.(?:qweight|qzeros|scales|g_idx|absmax|quant_map|quant_state\.\S+|SCB|weight_format|weight_scale(?:_inv)?|input_scale|"
     r"weight_packed|weight_shape|weight_zero_point)$"
 )
 """Names that programs give to what belongs to weights of few bits."""
+QUANTIZATION = "quantization_config"
+WRAPPER = "FSDP"
+"""What a wrapper for training puts before the name of a class, where it was saved with it."""
 
 
 def check_mergeable(
@@ -39,13 +48,14 @@ def check_mergeable(
     `allow_different` names them. With `pad` the number of rows of embeddings and heads may differ. Reads no weights, except
     where a model stores a head that the base ties.
     """
-    problems = [problem for name, entry in base.entries.items() for problem in _dtype_problems(base, name, entry)]
-    problems += _config_problems(base)  # the others have to have the base's tensors, and so has the result
-    notes = []
+    few_bits = _few_bits(base)
+    problems = few_bits + _config_problems(base)  # the others have to have the base's tensors, and so has the result
+    stale = f"{base.folder}: {QUANTIZATION} is left out of the result's config.json, for its weights are floating."
+    notes = [stale] if _is_dequantized(base) else []
     for model in models:
         architecture, said = _architecture_problems(base, model, pad, frozenset(allow_different))
-        problems += architecture or _tensor_problems(base, model, pad)
-        notes += said + buffer_notes(base, model)
+        problems += _few_bits(model) or architecture or ([] if few_bits else _tensor_problems(base, model, pad))
+        notes += said + lone_notes(base, model)
     raise_all(problems or _unknown_keys([base, *models], allow_different))
     return notes
 
@@ -53,17 +63,23 @@ def check_mergeable(
 def raise_all(problems: Sequence[str]) -> None:
     """Raise ValueError with up to twenty of the problems, if there are any."""
     if problems:
-        shown = [*problems[:20], *([f"... and {len(problems) - 20} more"] if len(problems) > 20 else [])]
-        raise ValueError("These checkpoints cannot be merged:\n  " + "\n  ".join(shown))
+        more = [f"... and {len(problems) - MANY} more"] if len(problems) > MANY else []
+        raise ValueError("These checkpoints cannot be merged:\n  " + "\n  ".join([*problems[:MANY], *more]))
 
 
-def _dtype_problems(base: Checkpoint, name: str, entry: TensorEntry) -> list[str]:
-    if QUANTIZED.search(name):
-        return [f"{base.folder}: {name} belongs to weights of few bits, which cannot merge; dequantize first"]
-    if entry.dtype in DTYPE_BYTES:
+def _few_bits(checkpoint: Checkpoint) -> list[str]:
+    """A sentence where weights are of few bits, or of another type that is not known, with the first of them."""
+    stated = checkpoint.config.get(QUANTIZATION)
+    method = f" ({stated['quant_method']})" if isinstance(stated, dict) and stated.get("quant_method") else ""
+    few = [
+        name for name, entry in checkpoint.entries.items() if QUANTIZED.search(name) or entry.dtype not in DTYPE_BYTES
+    ]
+    if not few:
         return []
+    which = f"{shown(few, 1)} ({checkpoint.entries[few[0]].dtype})"
     return [
-        f"{base.folder}: {name} is {entry.dtype}; only {', '.join(FLOAT_DTYPES)} and integers can merge; dequantize first"
+        f"{checkpoint.folder}: its weights are of few bits{method}, as {which}; only {', '.join(FLOAT_DTYPES)} can merge. "
+        "Dequantize it first, or give the model that it was made from."
     ]
 
 
@@ -76,8 +92,10 @@ def _config_problems(base: Checkpoint) -> list[str]:
     )
     causal = any(name.endswith("ForCausalLM") for name in base.config.get("architectures") or [])
     heads = [name for name in base.entries if name.endswith((HEAD_NAME, *OTHER_HEAD_NAMES))]
-    if causal and base.tie_setting is False and not heads:
-        problems.append(f"{base.folder}: config.json has tie_word_embeddings: false, and there is no {HEAD_NAME}")
+    if causal and base.is_tied is False and not heads:
+        problems.append(
+            f"{base.folder}: its head is not tied (tie_word_embeddings: false), and there is no {HEAD_NAME}"
+        )
     return problems
 
 
@@ -86,11 +104,8 @@ def _architecture_problems(
 ) -> tuple[list[str], list[str]]:
     """What keeps the model from computing what the base's config.json says, and what differs without doing so."""
     expected, actual = base.config, model.config
-    keys = [key for key in ("model_type", "architectures") if expected.get(key) != actual.get(key)]
-    if keys:
-        return [
-            f"{model.folder}: {k} is {actual.get(k)!r}, the base {base.folder} has {expected.get(k)!r}" for k in keys
-        ], []
+    if kind := _other_kind(base, model, allowed):
+        return kind, []
     found = [each for each in compare_configs(expected, actual) if not (pad and each.name == "vocab_size")]
     refused = [each for each in found if each.matters and not each.is_named_by(allowed)]
     problems = [_difference_problem(base, model, each) for each in refused]
@@ -100,6 +115,43 @@ def _architecture_problems(
         problems.append(f"{model.folder}: {name} is other code than that of the base {base.folder}; {way_out}")
     said = ", ".join(f"{d.key} {d.values()[0]} (base: {d.values()[1]})" for d in found if d not in refused)
     return problems, [f"{model.folder} has {said}; the result has the base's."] if said else []
+
+
+def _other_kind(base: Checkpoint, model: Checkpoint, allowed: frozenset[str]) -> list[str]:
+    """That it is of another architecture, or a classifier whose rows mean other labels."""
+    first, second = (
+        {key: checkpoint.config.get(key) for key in ("model_type", "id2label")}
+        | {"architectures": plain_architectures(checkpoint.config)}
+        for checkpoint in (model, base)
+    )
+    classifies = any("Classification" in name for name in second["architectures"] or [])
+    # where one does not name its class, the tensors tell it; labels are left over in many a model without them
+    stated = [key for key in ("architectures", *(["id2label"] if classifies else [])) if first[key] and second[key]]
+    return [
+        f"{model.folder}: {key} is {first[key]!r}, the base {base.folder} has {second[key]!r}"
+        + ("" if key == "model_type" else f"; --allow-different {key} takes the base's")
+        for key in ("model_type", *stated)
+        if first[key] != second[key] and key not in allowed - {"model_type"}
+    ]
+
+
+def plain_architectures(config: Mapping[str, Any]) -> list[str] | None:
+    """The classes that a config.json names, without the name of a wrapper before them."""
+    names = config.get("architectures")
+    return [name.removeprefix(WRAPPER) for name in names] if names else None
+
+
+def result_config(base: Checkpoint) -> dict[str, Any]:
+    """The configuration of what is merged into a base: no wrapper's name, and no settings of few bits that no tensor has."""
+    names = plain_architectures(base.config)
+    left_out = {QUANTIZATION} if _is_dequantized(base) else set()
+    kept = {key: value for key, value in base.config.items() if key not in left_out}
+    return kept | ({"architectures": names} if names else {})
+
+
+def _is_dequantized(base: Checkpoint) -> bool:
+    """Whether config.json speaks of weights of few bits, and all are floating by now."""
+    return QUANTIZATION in base.config and all(e.is_floating or is_buffer(name, e) for name, e in base.entries.items())
 
 
 def _difference_problem(base: Checkpoint, model: Checkpoint, difference: ConfigDifference) -> str:
@@ -117,38 +169,27 @@ def _unknown_keys(checkpoints: Sequence[Checkpoint], allow_different: Sequence[s
     return [f"allow_different: no config.json has {k}{suggest(k, known)}" for k in allow_different if k not in known]
 
 
-def is_buffer(name: str, entry: TensorEntry) -> bool:
-    """Whether a tensor is none of the weights, but what the model computes from its configuration: the base's is kept."""
-    return BUFFER.search(name) is not None or (CAUSAL_MASK.search(name) is not None and len(entry.shape) == 4)
-
-
-def buffer_notes(base: Checkpoint, model: Checkpoint) -> list[str]:
-    """Say which buffers only one of the two has."""
-    first, second = (
-        {name for name, entry in checkpoint.entries.items() if is_buffer(name, entry)} for checkpoint in (base, model)
-    )
-    notes = []
-    if extra := sorted(second - first):
-        notes.append(f"{model.folder}: {shown(extra, 1)}, computed from config.json, not in the base: left out.")
-    if missing := sorted(first - second):
-        notes.append(
-            f"{model.folder}: {shown(missing, 1)}, computed from config.json, in the base alone: kept as it is."
-        )
-    return notes
-
-
 def _tensor_problems(base: Checkpoint, model: Checkpoint, pad: bool) -> list[str]:
-    weights = [name for name, entry in base.entries.items() if not is_buffer(name, entry)]
+    missing, left_out = unloaded(base, model)
+    weights = [name for name, entry in base.entries.items() if not is_buffer(name, entry) and name not in missing]
     problems = [problem for name in weights if (problem := _tensor_problem(base, model, name, pad=pad))]
-    others = [name for name, entry in model.entries.items() if name not in base.entries and not is_buffer(name, entry)]
-    extra = [name for name in others if not _repeats_embedding(base, model, name)]
-    if base.tie_setting is True and HEAD_NAME in base.entries and _has_own_head(model):
+    if base.is_tied is True and HEAD_NAME in base.entries and _has_own_head(model):
         problems.append(
             f"{model.folder}: {HEAD_NAME} is not its embedding, and the base {base.folder} ties the two (tie_word_embeddings); "
             "give a base that does not, or a model whose head is its embedding"
         )
-    return problems + [
-        f"{model.folder}: {name} is extra; the base {base.folder} lacks it{_cause(name)}" for name in extra
+    extra = [name for name in extra_weights(base, model) if name not in left_out]
+    lines = problems + [f"{model.folder}: {name} is extra; the base {base.folder} lacks it" for name in extra]
+    return _one_line_for_names(base, model, lines) if len(lines) > MANY else lines
+
+
+def _one_line_for_names(base: Checkpoint, model: Checkpoint, lines: list[str]) -> list[str]:
+    """Where hardly a name is in both, what names look like in either, which twenty lines of one kind would not show."""
+    if sum(name in model.entries for name in base.entries) > len(base.entries) // 2:
+        return lines
+    return [
+        f"{model.folder}: its tensors have other names than the base's: {shown(list(model.entries), 3)}; the base "
+        f"{base.folder} has {shown(list(base.entries), 3)}. Load both with one version of transformers, and save them again."
     ]
 
 
@@ -157,17 +198,7 @@ def _has_own_head(model: Checkpoint) -> bool:
     if HEAD_NAME not in model.entries:
         return False
     embeddings = [entry for name, entry in model.entries.items() if name.endswith(EMBEDDING_NAMES)]
-    return not any(_has_bytes_of(model.entries[HEAD_NAME], entry) for entry in embeddings)
-
-
-def _has_bytes_of(first: TensorEntry, second: TensorEntry) -> bool:
-    if first.dtype != second.dtype or first.shape != second.shape:
-        return False
-    return torch.equal(first.read_bytes(0, first.size), second.read_bytes(0, second.size))
-
-
-def _cause(name: str) -> str:
-    return "; it belongs to weights of few bits: dequantize the model first" if QUANTIZED.search(name) else ""
+    return not any(has_bytes_of(model.entries[HEAD_NAME], entry) for entry in embeddings)
 
 
 def _tensor_problem(base: Checkpoint, model: Checkpoint, name: str, *, pad: bool) -> str | None:
@@ -187,13 +218,8 @@ def _tensor_problem(base: Checkpoint, model: Checkpoint, name: str, *, pad: bool
 
 
 def differs_in_vocabulary_only(name: str, actual: TensorEntry, expected: TensorEntry) -> bool:
-    """Whether both are an embedding or a head, alike but perhaps for the number of tokens."""
-    has_token_rows = name.endswith((HEAD_NAME, *EMBEDDING_NAMES)) and actual.is_floating and expected.is_floating
-    return has_token_rows and len(expected.shape) == 2 and actual.shape[1:] == expected.shape[1:]
-
-
-def _repeats_embedding(base: Checkpoint, model: Checkpoint, name: str) -> bool:
-    """Whether `name` is a head the base ties and the model stores once more, equal to the model's embedding."""
-    tied = base.find(name)
-    twin = next((n for n, entry in base.entries.items() if entry is tied), None)
-    return twin in model.entries and _has_bytes_of(model.entries[twin], model.entries[name])
+    """Whether both are an embedding, a head or its bias, alike but perhaps for the number of tokens."""
+    has_token_rows = name.endswith((HEAD_NAME, *OTHER_HEAD_NAMES, *EMBEDDING_NAMES)) and len(expected.shape) == 2
+    is_head_bias = name.endswith(HEAD_BIASES) and len(expected.shape) == 1
+    floating = actual.is_floating and expected.is_floating
+    return floating and (has_token_rows or is_head_bias) and actual.shape[1:] == expected.shape[1:]

@@ -19,12 +19,13 @@ from fusion.merging.files import merge_record
 from fusion.merging.files.auxiliary_files import write_auxiliary_files
 from fusion.merging.files.card import model_card
 from fusion.merging.files.checkpoint_writer import CheckpointWriter, TensorSpec, can_resume, synced_tensors
+from fusion.merging.files.lone_tensors import is_buffer
 from fusion.merging.files.merge_job import MergeJob, MergeProgress, VocabularyPolicy, prepare_merge
-from fusion.merging.files.mergeable import is_buffer
+from fusion.merging.files.mergeable import result_config
 from fusion.merging.files.output_folder import OutputFolder
 from fusion.merging.files.safetensors_file import FLOAT_DTYPES
-from fusion.merging.files.threads import background_executor, tile_executor
 from fusion.merging.methods.base import MergeMethod
+from fusion.merging.methods.threads import background_executor, tile_executor
 from fusion.merging.methods.tiles import Flat, TensorReader, TensorStack, Tile
 from fusion.merging.recipes.merge_recipe import MergeRecipe
 from fusion.models.auxiliary_files import (
@@ -176,15 +177,16 @@ _NO_READER = TensorReader("", torch.float32, lambda start, stop: torch.empty(0))
 
 
 def _copy_equal(job: MergeJob, spec: TensorSpec, writer: CheckpointWriter) -> None:
-    """Copy a buffer, or a tensor of integers or booleans. Raises ValueError where a model's integers differ from the base's."""
+    """Copy what is not merged: buffers, what a model lacks, integers. Raises ValueError where a model's integers differ."""
     entry = job.base.entries[spec.name]
     values = entry.read_bytes(0, entry.size)
-    for model in [] if is_buffer(spec.name, entry) else job.models:
+    for model in [] if is_buffer(spec.name, entry) or spec.name in job.kept else job.models:
         other = model.entry(spec.name)
         if not torch.equal(values, other.read_bytes(0, other.size)):
             raise ValueError(
                 f"{spec.name} in {model.folder} differs from the base {job.base.folder}: {spec.dtype} values, which cannot "
-                "be averaged and have to be equal in all; give models trained from this base."
+                "be averaged and have to be equal in all; give models trained from this base, or, of weights of few bits, the "
+                "dequantized models."
             )
     writer.write(spec.name, 0, values)
 
@@ -195,7 +197,7 @@ def _write_auxiliary_files(
     folder, title = output.partial, output.folder.name
     models = [model.reference for model in job.models]
     recipe = MergeRecipe.from_merge(job.base.folder, models, job.method, job.options).to_yaml()
-    config = config_with_dtype(job.base.config, job.dtype)
+    config = config_with_dtype(result_config(job.base), job.dtype)
     copy_auxiliary_files(job.base.folder, folder)
     if job.tokenizer is None:
         add_ends(folder, ends := common_ends([model.tokenizer_folder for model in job.models]))

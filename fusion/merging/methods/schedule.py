@@ -20,6 +20,10 @@ def _refuse_truth(value: Any) -> Any:
 FiniteFloat = Annotated[float, BeforeValidator(_refuse_truth), Field(allow_inf_nan=False)]
 BEFORE_LAYERS = ("embed", "wte", "wpe", "word_embeddings")
 """Parts of names of tensors that come before the layers; every other name without a layer number comes behind them."""
+TOWER = re.compile(r"(?:^|\.)(?:vision|visual|audio|speech)\w*\.")
+"""A part of a name that says that the tensor sees or hears: it comes before the layers, and its own layers are not those."""
+FURTHER = re.compile(r"(?:^|\.)mtp\w*\.")
+"""The same of layers that predict further tokens, which come behind them."""
 LAYER_NUMBER = re.compile(r"\.(\d+)\.")
 """The number of a layer in the name of a tensor, which is the first number there."""
 
@@ -115,18 +119,24 @@ def schedule_value(
         return schedule_value(matching, name, num_layers, first_layer)
     if isinstance(schedule, LayerSchedule):
         depth = relative_depth(name, num_layers, first_layer)
-        if schedule.outside == "first" and LAYER_NUMBER.search(name) is None:
+        if schedule.outside == "first" and layer_number(name) is None:
             depth = 0.0
         return _interpolated(schedule.layers, depth)
     return schedule
 
 
+def layer_number(name: str) -> int | None:
+    """The layer of the language model that a tensor belongs to; None where it belongs to none."""
+    layer = None if TOWER.search(name) or FURTHER.search(name) else LAYER_NUMBER.search(name)
+    return None if layer is None else int(layer[1])
+
+
 def relative_depth(name: str, num_layers: int, first_layer: int = 0) -> float:
     """Depth of the tensor in the model: 0 in the first layer and before it, 1 in the last and behind it."""
-    layer = LAYER_NUMBER.search(name)
+    layer = layer_number(name)
     if layer is None:
         return 0.0 if _is_before_layers(name) else 1.0
-    return min((int(layer[1]) - first_layer) / (num_layers - 1), 1.0) if num_layers > 1 else 1.0
+    return min((layer - first_layer) / (num_layers - 1), 1.0) if num_layers > 1 else 1.0
 
 
 def _interpolated(anchors: list[float], depth: float) -> float:
@@ -138,11 +148,11 @@ def _interpolated(anchors: list[float], depth: float) -> float:
 
 def _slice_of(schedule: SliceSchedule, name: str) -> LayerSlice:
     """The slice that the tensor is in; the first for what comes before the layers, the last for what comes behind."""
-    layer = LAYER_NUMBER.search(name)
+    layer = layer_number(name)
     if layer is None:
         return schedule.slices[0 if _is_before_layers(name) else -1]
-    return next((each for each in schedule.slices if int(layer[1]) < each.layer_range[1]), schedule.slices[-1])
+    return next((each for each in schedule.slices if layer < each.layer_range[1]), schedule.slices[-1])
 
 
 def _is_before_layers(name: str) -> bool:
-    return any(part in name for part in BEFORE_LAYERS)
+    return not FURTHER.search(name) and (TOWER.search(name) is not None or any(part in name for part in BEFORE_LAYERS))

@@ -168,7 +168,7 @@ def is_merge_recipe(raw: dict[str, Any]) -> bool:
 
 
 MESSAGES = {
-    "union_tag_invalid": "it must be a number, or its values by layer",
+    "union_tag_invalid": "it must be a number, or its values by layer, such as {layers: [0.2, 0.4]}",
     "union_tag_not_found": "it must be the name of a method, or a mapping with kind",
     "model_type": "it must be a mapping of keys to values",
     "list_type": "it must be a list",

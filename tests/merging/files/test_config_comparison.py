@@ -47,6 +47,11 @@ SAME = {
         LLAMA | {"torch_dtype": "float16", "eos_token_id": 2, "_name_or_path": "a", "use_cache": True},
         LLAMA | {"dtype": "bfloat16", "eos_token_id": [2, 3], "transformers_version": "5.0.0", "pad_token_id": 0},
     ),
+    "few bits, which tensors have or not": (LLAMA, LLAMA | {"quantization_config": {"quant_method": "fp8"}}),
+    "code beside one": (
+        LLAMA | {"auto_map": {"AutoConfig": "mine.C"}, "rope_theta": 1e4},
+        LLAMA | rope(10000.0),
+    ),
     "nested and the same": (
         {"model_type": "gemma3", "text_config": {"rope_theta": 1e6, "torch_dtype": "float16"}},
         {"model_type": "gemma3", "text_config": {"dtype": "bfloat16"}},
@@ -100,7 +105,6 @@ REFUSED = {
         {"embedding_multiplier", "logits_scaling"},
     ),
     "heads that the class does not declare": (QWEN2, QWEN2 | {"head_dim": 4}, {"head_dim"}),
-    "quantization": (LLAMA, LLAMA | {"quantization_config": {"quant_method": "fp8"}}, {"quantization_config.quant_method"}),
     "length where rope is scaled by it": (
         LLAMA | {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}, "max_position_embeddings": 4096},
         LLAMA | {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}, "max_position_embeddings": 8192},
