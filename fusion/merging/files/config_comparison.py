@@ -21,6 +21,8 @@ TRAINING_KEY = re.compile(
     r"drop|jitter|aux_loss|z_loss|neftune|gradient_checkpointing|output_router_logits|_pdrop$|^init|^rescale_prenorm"
 )
 """Keys that only a training reads."""
+ROPE = re.compile(r"(?:^|\.)(?:rope_(?:theta|scaling|parameters)|partial_rotary_factor)\b")
+"""Keys of rope, which versions of transformers write in different ways."""
 BOOKKEEPING_KEYS = {
     "transformers_version", "architectures", "auto_map", "dtype", "torch_dtype", "use_cache", "return_dict", "tokenizer_class",
     "output_attentions", "output_hidden_states", "problem_type", "id2label", "label2id", "num_labels", "finetuning_task",
@@ -66,12 +68,14 @@ def compare_configs(base: Config, model: Config) -> list[ConfigDifference]:
     """List the keys that differ between two config.json of one `model_type`, of lists the first entry, without bookkeeping."""
     if _flatten(base) == _flatten(model):
         return []
-    # where only one has code beside it, transformers has saved the other: it reads both
-    own_code = "auto_map" in base and "auto_map" in model
-    first, second = (None, None) if own_code else (as_architecture(base), as_architecture(model))
+    first, second = as_architecture(base), as_architecture(model)
     if first is None or second is None:  # nothing here knows the defaults
         return _differences(base, model)
-    return _differences(first.values, second.values, unread=first.unread | second.unread)
+    if "auto_map" not in base or "auto_map" not in model:  # code beside one of them: transformers has saved the other
+        return _differences(first.values, second.values, unread=first.unread | second.unread)
+    read = {each.key for each in _differences(first.values, second.values)}
+    # the code's own defaults are not known; how rope is written depends on the version of transformers that saved it
+    return [each for each in _differences(base, model) if not ROPE.search(each.key) or any(map(ROPE.search, read))]
 
 
 def code_difference(base: Path, model: Path) -> str | None:

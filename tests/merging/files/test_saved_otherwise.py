@@ -178,7 +178,16 @@ def test_code_beside_the_base_alone_leaves_both_to_their_class(tmp_path):
     without(base, "rope_parameters")
     set_config(base, rope_theta=theta, rope_scaling=None, auto_map={"AutoConfig": "configuration_phi3.Phi3Config"})
     merge(base, [model], Linear(), tmp_path / "out")
+    set_config(model, auto_map=config_of(base)["auto_map"])  # as transformers saves it, where it has read the code
+    merge(base, [model], Linear(), tmp_path / "out3")
+    set_config(base, twist=1)
+    with pytest.raises(ValueError, match=r"twist is not stated, the base \S+ has 1"):
+        merge(base, [model], Linear(), tmp_path / "out2")
+    without(base, "twist")
     set_config(base, rope_theta=2 * theta)
+    with pytest.raises(ValueError, match=r"rope_theta is not stated, the base \S+ has 20000.0"):
+        merge(base, [model], Linear(), tmp_path / "out2")
+    without(model, "auto_map")
     with pytest.raises(ValueError, match=r"rope_theta is 10000.0, the base \S+ has 20000.0"):
         merge(base, [model], Linear(), tmp_path / "out2")
 
