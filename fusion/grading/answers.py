@@ -10,7 +10,7 @@ from fusion.grading.options import extract_option
 from fusion.grading.phrases import extract_phrase, same_phrase
 from fusion.grading.programs import complete_function, extract_code, names_in_tests
 from fusion.grading.spans import extract_span, same_spans, same_words, split_spans
-from fusion.grading.statements import extract_boxed, extract_final_answer
+from fusion.grading.statements import extract_boxed, extract_final_answer, without_thoughts
 from fusion.grading.values import ANSWER_TYPES, extract_value, same_value
 
 __all__ = [
@@ -33,4 +33,5 @@ __all__ = [
     "same_value",
     "same_words",
     "split_spans",
+    "without_thoughts",
 ]

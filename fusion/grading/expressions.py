@@ -11,18 +11,18 @@ import operator
 import re
 from collections.abc import Callable, Mapping
 from fractions import Fraction
-from typing import Any
+from typing import Any, TypeGuard
 
-from fusion.grading.notation import SCALES, WORDS, plain_number_text
+from fusion.grading.notation import SCALES, plain_number_text, spelled_number
 
 Number = int | float | Fraction
-# beyond these no float is finite, and an exact value would take for ever
-LARGEST_EXPONENT, LARGEST_FACTORIAL = 1024, 170
+LARGEST_FACTORIAL, MOST_BITS = 1_500, 14_000
+"""What is still worked out exactly: numbers of some 4,000 digits, which take no time and can be written down."""
 FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "sqrt": math.sqrt, "root": lambda n, x: x ** (1 / n), "ln": math.log, "log": math.log, "logb": lambda b, x: math.log(x, b),
     "exp": math.exp, "sin": math.sin, "cos": math.cos, "tan": math.tan, "arctan": math.atan, "arcsin": math.asin,
-    "arccos": math.acos, "abs": abs, "binom": lambda n, k: math.comb(int(n), int(k)),
-    "factorial": lambda n: math.factorial(int(n)) if n <= LARGEST_FACTORIAL else math.inf,
+    "arccos": math.acos, "abs": abs, "binom": lambda n, k: math.comb(_small(n), _small(k)),
+    "factorial": lambda n: math.factorial(_small(n)),
 }  # fmt: skip
 CONSTANTS = {"pi": math.pi, "e": math.e, "inf": math.inf}
 
@@ -48,7 +48,7 @@ def _value(text: str) -> Number | None:
     )
     text = re.sub(r"(?<![\d.])(\d{1,3}(?:,\d{3})+)(?!\d)", lambda match: match[1].replace(",", ""), text)
     text = re.sub(r"(?<![\d.])(\d{1,3}(?: \d{3})+)(?!\d)", lambda match: match[1].replace(" ", ""), text)
-    if spelled := _spelled(text):
+    if (spelled := _spelled(text)) is not None:
         return spelled
     if scaled := re.fullmatch(
         r"(-?\d+(?:\.\d+)?)\s*(k|thousand|million|billion|trillion)\b.*", text, flags=re.IGNORECASE | re.DOTALL
@@ -60,15 +60,24 @@ def _value(text: str) -> Number | None:
     return None
 
 
+def closed_value(text: str) -> Number | None:
+    """The value of a text that is one number or closed expression, with at most a unit in words behind it.
+
+    None where a letter, a relation or a second number is left, which `evaluate` would pass over.
+    """
+    plain = plain_number_text(text).strip().rstrip(".;:,").strip()
+    plain = re.sub(r"(?<=\d)\s+(?!(?:or|and|to)\b)[a-z]{3,}(?:\s+[a-z]{2,})?$", "", plain)
+    plain = re.sub(r"(?<![\d.])(\d{1,3}(?:,\d{3})+)(?!\d)", lambda match: match[1].replace(",", ""), plain)
+    return None if "_" in plain else _parse(re.sub(r"[$€£¥₹]", "", plain))
+
+
 def _spelled(text: str) -> int | None:
-    """A number in words at the beginning: `eleven`, `twenty-one apples`, with at most one word behind it."""
+    """A number in words at the beginning: `eleven`, `twenty-one apples`, with at most two words behind it."""
     words = re.findall(r"[a-z]+", text.lower())
-    values = [WORDS[word] for word in words[:2] if word in WORDS]
-    if not values or words[0] not in WORDS or len(words) > len(values) + 2 or re.search(r"\d", text):
+    if not words or re.search(r"\d", text):
         return None
-    if len(values) == 2:
-        return sum(values) if values[0] >= 20 and values[1] < 10 else None
-    return values[0]
+    value, read = spelled_number(words)
+    return value if read and len(words) <= read + 2 else None
 
 
 def _without_words(text: str) -> str:
@@ -130,11 +139,24 @@ def _walk(node: ast.AST) -> Number:
 
 
 def _power(base: Number, exponent: Number) -> Number:
-    if abs(exponent) > LARGEST_EXPONENT:
+    if abs(exponent) * math.log2(max(2, abs(base.numerator), base.denominator) if _exact(base) else 2) > MOST_BITS:
         raise OverflowError
     value = base**exponent
     return value if isinstance(value, int | float | Fraction) else math.nan
 
 
+def _exact(value: Number) -> TypeGuard[int | Fraction]:
+    return isinstance(value, int | Fraction)
+
+
+def _small(number: Number) -> int:
+    """A whole number whose factorial is worked out; raises what `_parse` catches for any other."""
+    if not _exact(number) or number != int(number) or abs(number) > LARGEST_FACTORIAL:
+        raise ValueError("too large, or not whole")
+    return int(number)
+
+
 def _finite(value: Number) -> Number | None:
-    return value if isinstance(value, int | Fraction) or math.isfinite(value) or value == math.inf else None
+    if _exact(value):
+        return value if max(value.numerator.bit_length(), value.denominator.bit_length()) <= MOST_BITS else None
+    return value if math.isfinite(value) or value == math.inf else None

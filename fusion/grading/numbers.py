@@ -6,14 +6,24 @@ import re
 from fractions import Fraction
 
 from fusion.grading.expressions import Number, evaluate
-from fusion.grading.notation import COUNTS, SCALES, plain_number_text
-from fusion.grading.statements import extract_boxed, without_invented_question
+from fusion.grading.notation import COUNTS, SCALES, last_spelled_number, plain_number_text
+from fusion.grading.statements import asserted, extract_boxed, without_invented_question
 
-NUMBER = (  # neither an exponent nor a time of day
-    r"(?<![\w.^])(?<!\^{)(?<!\d:)-?\s?[$€£¥₹]?\s?-?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:e[-+]?\d+)?"
-    r"(?:\s*/\s*\d+(?![\d/]))?(?!:?\d)"
+DIGITS = r"(?:\d{1,3}(?: \d{3})+(?![\d.,/]*\d)|\d{1,3}(?:,\d{2,3})*,\d{3}(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
+NUMBER = (  # neither an exponent nor a time of day; also a whole number and a fraction
+    rf"(?<![\w.^])(?<!\^{{)(?<!\^{{-)(?<!\^-)(?<!\d:)-?\s?[$€£¥₹]?\s?-?{DIGITS}(?:e[-+]?\d+)?"
+    r"(?:(?:\s*|(?<=\d) \d+\s?)/\s*\d+(?![\d/]))?(?!:?\d)"
 )
 CLAIM = r"\banswer\s*(?:is|was|would be|should be|must be|will be|comes to|equals|=|:|->|→)+\s*"
+SEVERAL = r"[\[({]?\s*NUMBER(?:\s*,\s*NUMBER)+\s*[\])}]?|NUMBER\s+(?:or|and)\s+NUMBER.*".replace(
+    "NUMBER", r"[-$]?\d+(?:\.\d+)?"
+)
+"""A tuple, a list or a choice, which is no number."""
+LETTERS = (
+    r"^[^a-zA-Z=]*\d\s*(?!(?:cm|km|mm|kg|mg|ml|st|nd|rd|th|am|pm|hr|min|k|m|g|l|s|h|L)\b)[a-zA-Z]\b(?:\s*$|\s*[-+^=])"
+)
+"""A number times a letter, as in `2k` or `6+9i`."""
+GROUPED = r"-?\$?\d{1,3}(?:,\d{2,3})*,\d{3}(?:\.\d+)?"
 
 LONGEST = 300
 """Characters of a sentence that are read: models repeat themselves without end."""
@@ -49,14 +59,15 @@ def same_number(answer: str | None, truth: str) -> bool:
 
 
 def _number(text: str) -> str | None:
-    stated = _stated(text)
-    if stated is not None:
-        return _read(stated)
+    if (box := extract_boxed(text)) is not None:
+        return None if re.fullmatch(r"-?\d+\s*k", box) else _read(box)  # an unknown, and no thousands
+    if (stated := _stated(text)) is not None:
+        return _read(stated.strip().rstrip("! "))
     text = _without_cut_off(text)
     if re.match(FURTHER_STEP, text.rstrip().rpartition("\n")[2]):
         return None
     lines = [line for line in plain_number_text(text).splitlines() if re.search(r"\d", line)]
-    return _read_line(lines[-1], text) if lines else _read(text)
+    return _read_line(lines[-1], text) if lines else _read(text) or last_spelled_number(text[-LONGEST:])
 
 
 def _without_cut_off(text: str) -> str:
@@ -68,9 +79,9 @@ def _stated(text: str) -> str | None:
     """What a text says its answer is."""
     if (box := extract_boxed(text)) is not None:
         return box
-    for pattern in (r"####\s*([^\n]*\d[^\n]*)", rf"{CLAIM}([^\n]*(?:{COUNTS})[^\n]*)"):
-        if matches := re.findall(pattern, text, flags=re.IGNORECASE):
-            return _sentence(matches[-1])
+    for pattern in (r"####\s*([^\n]*\d[^\n]*)", rf"{CLAIM}(?=([^\n]*(?:{COUNTS})[^\n]*))"):
+        if claims := asserted(re.findall(pattern, text, flags=re.IGNORECASE)):
+            return _sentence(claims[-1])
     return None
 
 
@@ -81,16 +92,38 @@ def _sentence(text: str) -> str:
 
 def _read(text: str) -> str | None:
     """The one number of a box or a statement: evaluated as a whole, else the first number after the last `=`."""
-    text = text.strip().rstrip("!. ")
+    text = re.sub(r"^(?:negative|minus)\s+(?=[$\d])", "-", text.strip().rstrip(". "), flags=re.IGNORECASE)
+    plain = _on_one_level(plain_number_text(text)).strip()
+    if _is_several(plain) or re.search(LETTERS, plain):
+        return None
     if (value := evaluate(text)) is not None:
         return _write(value, text)
-    plain = plain_number_text(text)
     parts = [part for part in plain.split("=") if re.search(NUMBER, part)]
-    return _first(parts[-1]) if parts and not re.fullmatch(r"\s*-?\d+\s*(?:,\s+-?\d+\s*)+", plain) else None
+    # of a function that has no value here, an argument is no answer
+    return _first(parts[-1]) if parts and not re.search(r"(?:binom|sqrt|root|factorial)\(", parts[-1]) else None
+
+
+def _is_several(plain: str) -> bool:
+    return bool(re.fullmatch(SEVERAL, plain)) and not re.fullmatch(GROUPED, plain)
+
+
+def _on_one_level(plain: str) -> str:
+    """Fractions and powers of whole numbers as they are written in one line: `((1)/(2))` as 1/2, `2^{10}` as 1024."""
+    plain = re.sub(r"(\d)\s*\+\(\((\d+)\)/\((\d+)\)\)", r"\1 \2/\3", plain)
+    plain = re.sub(r"\(\((\d+)\)/\((\d+)\)\)", r"\1/\2", plain)
+    plain = re.sub(r"(\d+(?:\.\d+)?)\s*[*x]\s*10\s*\^\s*{?(-?\d+)}?", r"\1e\2", plain)
+    return re.sub(
+        r"(?<![\w.)}])(\d{1,4})\s*\^\s*{?(\d{1,2})}?(?![\w.*^])",
+        lambda match: str(int(match[1]) ** int(match[2])),
+        plain,
+    )
 
 
 def _read_line(line: str, text: str) -> str | None:
     """The answer in the last line with a number: the bold one, that of the last equation, or the last."""
+    line = re.sub(r"\bnegative\s+(?=[$\d])", "-", _on_one_level(line), flags=re.IGNORECASE)
+    if _is_several(line.strip()):
+        return None
     bold = re.findall(r"\*\*([^*\n]*\d[^*\n]*)\*\*(?!\s*:)", text.splitlines()[-1] if text.strip() else "")
     if len(bold) == 1 and evaluate(bold[0]) is not None:
         return _read(bold[0])
@@ -112,7 +145,7 @@ def _first(text: str) -> str | None:
 
 def _scaled(match: re.Match[str], text: str) -> str | None:
     """A number with the thousand or million that stands behind it."""
-    digits = re.sub(r"[\s,$€£¥₹]", "", match[0])
+    digits = re.sub(r"^-\s+", "-", re.sub(r"[,$€£¥₹]", "", match[0]).strip())
     scale = re.match(r"\s*(k|thousand|million|billion|trillion)\b", text[match.end() :], flags=re.IGNORECASE)
     value = evaluate(digits)
     if value is None:

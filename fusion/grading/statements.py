@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-CLAIM = r"answer\**(?:\s+(?:is|was|would\s+be|should\s+be|must\s+be|will\s+be)|\s*:)\s*:?\**\s*([^\n]+)"
+CLAIM = r"answer\**(?:\s+(?:is|was|would\s+be|should\s+be|must\s+be|will\s+be)|\s*:)\s*:?\**\s*(?=([^\n]+))"
+"""What a claim says goes to the end of its line, in which another may follow."""
 NEXT = "question|problem|exercise|example|passage|q|human|user|instruction"
 INVENTED = re.compile(rf"\n[ \t]*(?:#+\s*|\*+\s*)?(?:next\s+)?(?:{NEXT})\b\s*\d*\s*\**\s*[:.)]", flags=re.IGNORECASE)
 """Where a model that has answered goes on with a question that nobody asked."""
@@ -23,6 +24,14 @@ COURTESY = re.compile(
     flags=re.IGNORECASE,
 )
 """What a model says to its user once it has answered."""
+THOUGHT = r"(?:think(?:ing)?|thoughts?|reasoning|seed:think)"
+OPENED = rf"<{THOUGHT}>|\[THINK\]|◁think▷|<\|begin_of_thought\|>"
+CLOSED = rf"</{THOUGHT}>|\[/THINK\]|◁/think▷|<\|end_of_thought\|>"
+HARMONY = (
+    r".*<\|channel\|>final<\|message\|>|<\|channel\|>(?:analysis|commentary).*"
+    r"|\Aanalysis.*assistantfinal|\Aanalysis(?=[A-Z]).*"
+)
+"""Channels of thought and of the answer, as gpt-oss writes them, also where the marks around their names were left out."""
 _ASCII = {code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)} | {0x066B: ".", 0x066C: ","}
 
 
@@ -47,20 +56,27 @@ def out_of_json(text: str) -> str:
 
 
 def extract_boxed(text: str) -> str | None:
-    r"""Extract the contents of the last `\boxed{...}` whose braces are balanced."""
+    r"""Extract the contents of the last `\boxed{...}` whose braces are balanced, or of a `\boxed` without them."""
     for start in reversed([match.end() for match in re.finditer(r"\\(?:boxed|fbox)\s*{", text)]):
         depth = 1
         for end in range(start, len(text)):
             depth += {"{": 1, "}": -1}.get(text[end], 0) if text[end - 1] != "\\" else 0
             if depth == 0:
                 return text[start:end].strip()
-    return None
+    bare = re.findall(r"\\boxed\s*(-?\d+(?:\.\d+)?|[A-J])(?![\w{])", text)
+    return bare[-1] if bare else None
 
 
 def extract_final_answer(text: str) -> str | None:
     """Extract what follows the last "answer is" or "Answer:", to the end of its line, without a full stop or bold marks."""
-    matches = re.findall(CLAIM, text, flags=re.IGNORECASE)
-    return _bare(matches[-1]) if matches else None
+    claims = asserted(re.findall(CLAIM, text, flags=re.IGNORECASE))
+    return _bare(claims[-1]) if claims else None
+
+
+def asserted(claims: Sequence[str]) -> list[str]:
+    """What claims say that the answer is; of `not 12 but 10` the second, and of `not 12` nothing."""
+    said = [re.sub(r"^not\s+[^.\n]*?\bbut\s+(?:rather\s+)?", "", claim, flags=re.IGNORECASE) for claim in claims]
+    return [claim for claim in said if not re.match(r"not\b", claim, flags=re.IGNORECASE)]
 
 
 def last_statement(text: str, words: int = 12) -> str | None:
@@ -95,12 +111,22 @@ def without_invented_question(text: str, is_answer: Callable[[str], bool]) -> st
 
 
 def without_thoughts(text: str) -> str:
-    """A text without what stands up to its last `</think>`, and without control tokens such as `<|im_end|>` or `</s>`."""
-    return re.sub(
-        r"<\|[a-z_]+\|>|</?s>|<eos>|<end_of_turn>", "", re.sub(r".*</think(?:ing)?>", "", text, flags=re.DOTALL)
-    )
+    """A text without its thoughts, in the tags that models put around them, and without control tokens such as `<|im_end|>`.
+
+    A thought that was cut off before its end leaves nothing. Of a text with `<answer>` that is what is left.
+    """
+    text = re.sub(HARMONY, "", text, count=1, flags=re.DOTALL)
+    text = re.sub(rf"(?:{OPENED}).*?(?:{CLOSED})", "", text, flags=re.DOTALL)
+    if named := re.findall(r"<answer>(.*?)(?:</answer>|\Z)", text, flags=re.DOTALL):
+        text = named[-1]
+    text = re.sub(rf".*(?:{CLOSED})", "", text, flags=re.DOTALL)  # of a thought that the prompt began
+    text = re.sub(rf"(?:{OPENED}).*", "", text, flags=re.DOTALL)
+    return re.sub(r"<\|[a-z_]+\|>|</?s>|<eos>|<end_of_turn>", "", text)
 
 
 def _bare(text: str) -> str | None:
     """A statement without bold marks, dollars and its full stop; None where nothing is left."""
-    return text.strip(" *$`").removesuffix(".").strip(" *$`") or None
+    bare = text.strip(" *$`").removesuffix(".").strip(" *$`")
+    if bare.count("$") % 2:  # of a formula inside it
+        bare = bare + "$" if text.rstrip(" *`.").endswith("$") else "$" + bare
+    return bare or None

@@ -1,7 +1,7 @@
 """Responses to train on: those of the data sets, or those that sources generate and that pass a check."""
 
 from fusion.responses.base import Check
-from fusion.responses.checks import AgreementCheck, AnyCheck, EndedCheck, TestsCheck
+from fusion.responses.checks import AgreementCheck, AnyCheck, EndedCheck, FinalAnswerCheck, TestsCheck
 from fusion.responses.choose import (
     PromptResponses,
     choose_examples,
@@ -30,6 +30,7 @@ __all__ = [
     "DatasetResponses",
     "EndedCheck",
     "EverySource",
+    "FinalAnswerCheck",
     "FunctionCheck",
     "GeneratedResponses",
     "PivotFit",

@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from fusion.data.example import Example
 from fusion.grading import answers, sandbox
-from fusion.grading.final_answer import AnswerPart, same_answer
+from fusion.grading.final_answer import EXTRACT, AnswerPart, same_answer
 from fusion.responses.base import Check
 from fusion.responses.function_check import FunctionCheck
 from fusion.responses.response import Response
@@ -43,6 +43,10 @@ class FinalAnswerCheck(Check):
     @override
     def __call__(self, example: Example, responses: Sequence[Response]) -> list[bool]:
         return [same_answer(self.compare, response.text, example.response) for response in responses]
+
+    def finds(self, text: str) -> bool:
+        """Whether a text has such a final answer."""
+        return EXTRACT[self.compare](text) is not None
 
 
 class TestsCheck(Check):

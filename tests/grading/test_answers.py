@@ -13,7 +13,8 @@ from fusion.grading import answers
         (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
         (r"\fbox{ 7 }", "7"),
         (r"first \boxed{3}, then \boxed{4", "3"),  # the last one is never closed
-        (r"\boxed 5", None),
+        (r"\boxed 5", "5"),
+        (r"so $\boxed12$.", "12"),
         ("no box", None),
         ("", None),
     ],

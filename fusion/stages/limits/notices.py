@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fusion.data.chat_template import uses_chat_template
 from fusion.data.encode import plain_text
+from fusion.responses import FinalAnswerCheck
 from fusion.stages.prompts import prompt_format
 from fusion.stages.rounds.prompts import count_prompts
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 LOOKED_AT = 200
 """References of a domain that are put into tokens, the first."""
+READ = 2_000
+"""References of a domain that are read, the first."""
 MANY = 0.05
 """Share of them that may be longer than a limit before it is said."""
 
@@ -38,6 +41,7 @@ def notices(context: RunContext) -> Iterator[str]:
     yield from _too_long(
         context, measured, limit, "evaluation.max_new_tokens: answers as long are cut, and count as wrong"
     )
+    yield from _without_answer(context)
     yield from _glued(context)
     if config.rounds is not None:
         prompts, rows = sum(count_prompts(context.original_examples).values()), len(context.original_examples)
@@ -45,6 +49,25 @@ def notices(context: RunContext) -> Iterator[str]:
             yield f"rounds.prompts is {config.rounds.prompts:,}, and data.train has {prompts:,}: every round has all of them."
         if prompts < rows:
             yield f"{rows - prompts:,} of {rows:,} training examples repeat a prompt: rounds judge answers by the first of it."
+
+
+def _without_answer(context: RunContext) -> Iterator[str]:
+    """Say where references have no number or option that could be compared, so that every answer to them is wrong."""
+    compared: dict[tuple[str, str, str], list[bool | str]] = defaultdict(list)
+    pairs = zip(context.original_examples, context.checks, strict=True)
+    judged = [(e, check, "passes") for e, check in pairs if isinstance(check, FinalAnswerCheck)]
+    parts = context.config.evaluation.compared_parts.items()
+    measured = {domain: FinalAnswerCheck(compare=part) for domain, part in parts}
+    asked = [(e, measured[e.domain], "counts as right") for e in context.heldout_examples if e.domain in measured]
+    for example, check, what in (*judged, *asked):
+        if example.response and len(found := compared[example.domain, check.compare, what]) < READ:
+            found.append(check.finds(example.response) or example.response)
+    for (domain, part, what), found in compared.items():
+        if lacking := [reference for reference in found if reference is not True]:
+            yield (
+                f"{domain}: {len(lacking)} of {len(found)} references have no {part}, such as {str(lacking[0])[:60]!r}, so no "
+                f"answer to them {what}. Choose compare: text where answers are not {part}s, or mend these."
+            )
 
 
 def _glued(context: RunContext) -> Iterator[str]:

@@ -36,6 +36,23 @@ def test_rounds_say_how_many_prompts_there_are(tmp_path):
     assert twice == "2 of 18 training examples repeat a prompt: rounds judge answers by the first of it."
 
 
+def test_references_without_what_is_compared_are_counted_and_the_first_is_shown(tmp_path):
+    rows = [{"prompt": f"q{n}\n", "completion": text} for n, text in enumerate(["It is 7.", "Paris", "x", "(3, 4)"])]
+    (tmp_path / "mixed.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    mixed = {"path": str(tmp_path / "mixed.jsonl"), "domain": "d0"}
+    said_of = [*said(tmp_path, train=[mixed | {"check": {"kind": "final_answer"}}]), *said(tmp_path, train=[mixed])]
+    assert said_of == [
+        "d0: 3 of 4 references have no number, such as 'Paris', so no answer to them passes. Choose compare: text where "
+        "answers are not numbers, or mend these."
+    ]
+    raw = runs.raw(tmp_path, evaluation={"exact_match": ["d0"], "compare": "option"})
+    raw["data"]["heldout"] = [mixed]
+    (measured,) = notices(RunContext(runs.loading.parse(raw, "test")))
+    assert measured.startswith(
+        "d0: 4 of 4 references have no option, such as 'It is 7.', so no answer to them counts as right."
+    )
+
+
 def test_answers_right_behind_plain_prompts_are_said_once_for_each_model_and_domain(tmp_path):
     rows = [{"prompt": "Capital of France?", "response": "Paris"}, {"prompt": "Capital of Peru?", "response": "Lima"}]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
