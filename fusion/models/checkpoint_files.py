@@ -111,7 +111,8 @@ def refuse_broken_links(*files: Path) -> None:
     for file in files:
         if file.is_symlink() and not file.exists():
             raise FileNotFoundError(
-                f"{file} is a link to {file.readlink()}, and nothing is there. Copy or download the model again, or mend the link."
+                f"{file} is a link to {file.readlink()}, and nothing is there. Copy or download the model again, or mend the "
+                "link."
             )
 
 
@@ -131,7 +132,9 @@ def unreadable_weights(file: Path, error: SafetensorError) -> ValueError:
     start = _start(file)
     if start and all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in start):  # a length of a header has zeros
         answer = " ".join(start.decode("ascii").split())
-        return ValueError(f"{file} holds no weights but a text, {answer!r}: its download went wrong. Download it again.")
+        return ValueError(
+            f"{file} holds no weights but a text, {answer!r}: its download went wrong. Download it again."
+        )
     return ValueError(f"{file} is damaged or no safetensors file: {error}. Copy it again.")
 
 

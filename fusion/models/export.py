@@ -40,8 +40,8 @@ def complete_export(folder: Path, pivot: ModelRef, eos_token_ids: Sequence[int])
     """Make a folder with saved weights a model like the pivot that it was trained from, which ends at `eos_token_ids` too.
 
     config.json is the pivot's with the type of the weights; tokenizer, chat templates, processors, modules of an embedding
-    model, licenses, remote code and generation settings are copied. In generation_config.json the trained ends are added to the pivot's own eos ids, so that
-    plain `generate` stops where answers ended in training.
+    model, licenses, remote code and generation settings are copied. In generation_config.json the trained ends are added to
+    the pivot's own eos ids, so that plain `generate` stops where answers ended in training.
     """
     original = _original_folder(pivot)
     saved = read_object(folder / "config.json")

@@ -60,8 +60,20 @@ def test_what_is_taken_over_is_downloaded(patterns):
 
 
 def test_weights_and_code_of_a_merge_are_downloaded_once():
-    names = ["model-00001-of-00002.safetensors", "model.safetensors.index.json", "config.json", "modeling.py", "README.md"]
-    copies = ["original/consolidated.00.pth", "consolidated.safetensors", "onnx/model.onnx", "pytorch_model.bin", "a.gguf"]
+    names = [
+        "model-00001-of-00002.safetensors",
+        "model.safetensors.index.json",
+        "config.json",
+        "modeling.py",
+        "README.md",
+    ]
+    copies = [
+        "original/consolidated.00.pth",
+        "consolidated.safetensors",
+        "onnx/model.onnx",
+        "pytorch_model.bin",
+        "a.gguf",
+    ]
     found = filter_repo_objects([*names, *copies], allow_patterns=READ, ignore_patterns=IGNORED)
     assert list(found) == names
 

@@ -153,10 +153,14 @@ def _refuse_absent(folder: Path) -> None:
     if folder.is_dir():
         return
     if folder.exists():
-        raise FileNotFoundError(f"{folder} is a file, and a model is the folder around its files; name that, or a hub id.")
+        raise FileNotFoundError(
+            f"{folder} is a file, and a model is the folder around its files; name that, or a hub id."
+        )
     name, _, revision = str(folder).partition("@")
     if revision and Path(name).is_dir():
-        raise FileNotFoundError(f"{name} is a folder here, which has no revision {revision}: write it without @{revision}.")
+        raise FileNotFoundError(
+            f"{name} is a folder here, which has no revision {revision}: write it without @{revision}."
+        )
     beside = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
     close = [str(folder.with_name(each)) for each in difflib.get_close_matches(folder.name, beside)]
     hint = f"Did you mean {' or '.join(close)}?" if close else "Name a folder that save_pretrained wrote, or a hub id."

@@ -23,7 +23,16 @@ STAND_INS = [
     (PAGE, "is a web page, saved in place of the file that it shows. Download the file itself"),
     (DENIED, "is a web page, saved in place of"),
 ]
-READ = [WEIGHTS, INDEX, SHARD, "config.json", "generation_config.json", "tokenizer.json", "tokenizer.model", "tekken.json"]
+READ = [
+    WEIGHTS,
+    INDEX,
+    SHARD,
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tekken.json",
+]
 """Files that a merge reads or hands on."""
 
 
