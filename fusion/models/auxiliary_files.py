@@ -8,25 +8,62 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fusion.core.text_files import read_object
+from fusion.core.text_files import AGAIN, read_json, read_object
 
 DTYPE_KEYS = ("dtype", "torch_dtype")
 GENERATION_CONFIG = "generation_config.json"
+VOCABULARY_PATTERNS = (
+    "*.model", "*.model.v*", "*.spm", "*.tiktoken", "tekken.json", "vocab.*", "*vocab*.json", "*vocab*.txt", "encoder.json",
+    "dict.txt", "merges.txt", "bpe.codes",
+)  # fmt: skip
+"""Files from which tokenizers without a tokenizer.json know their tokens, and how words are put together of them."""
 TOKENIZER_PATTERNS = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt",
-    "*.model", "*.tiktoken", "chat_template.*", "additional_chat_templates/*",
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", *VOCABULARY_PATTERNS,
+    "normalizer.json", "emoji.json", "word_*.json", "byte_maps.json", "chat_template.*", "additional_chat_templates/*",
+    "*SYSTEM_PROMPT*.txt",
 )  # fmt: skip
+MODULES = "modules.json"
+"""The file in which sentence-transformers lists what an embedding model does behind the transformer: pooling, more layers."""
+MODULE_SETTINGS = (MODULES, "config_sentence_transformers.json", "sentence_*_config.json")
+MODULE_FOLDERS = "[0-9]*_[A-Z]*"
+"""Folders of such modules, as sentence-transformers calls them: 1_Pooling, 2_Dense."""
+MODULE_FILES = ("*.json", "*.txt", "*.safetensors", "pytorch_model.bin")
+"""Files of a module; some have weights of their own."""
 AUXILIARY_PATTERNS = (
-    *TOKENIZER_PATTERNS, GENERATION_CONFIG, "*processor_config.json", "LICENSE*", "LICENCE*", "COPYING*", "NOTICE*",
-    "USE_POLICY*",
+    *TOKENIZER_PATTERNS, *MODULE_SETTINGS, GENERATION_CONFIG, "*processor_config.json", "LICENSE*", "LICENCE*", "COPYING*",
+    "NOTICE*", "USE_POLICY*",
 )  # fmt: skip
-"""Files that a model made from another takes over as they are: never weights, README.md, nor what a training left."""
+"""Files that a model made from another takes over as they are: never its weights, README.md, nor what a training left."""
+DOWNLOADED_PATTERNS = (*AUXILIARY_PATTERNS, *(f"{MODULE_FOLDERS}/{name}" for name in MODULE_FILES))
+"""All files that `find_auxiliary_files` finds, as patterns of the hub; for remote code *.py too."""
 
 
 def find_auxiliary_files(folder: Path) -> list[Path]:
     """List the files of a model folder that a model made from it takes over, its Python code too where it has some."""
     patterns = (*AUXILIARY_PATTERNS, "*.py") if _has_remote_code(folder) else AUXILIARY_PATTERNS
-    return find_files(folder, patterns)
+    return sorted({*find_files(folder, patterns), *find_module_files(folder)})
+
+
+def find_module_files(folder: Path) -> list[Path]:
+    """List the files of an embedding model's modules, weights included; none where the folder has no modules.json."""
+    if not (folder / MODULES).is_file():
+        return []
+    named = {path for path in _module_paths(folder / MODULES) if (folder / path).is_dir()}
+    found = {path.relative_to(folder).as_posix() for path in folder.glob(MODULE_FOLDERS) if path.is_dir()}
+    modules = [folder / path for path in named | found]
+    return sorted({file for path in modules for name in MODULE_FILES for file in path.rglob(name) if file.is_file()})
+
+
+def _module_paths(file: Path) -> list[str]:
+    """The folders that modules.json names; the transformer itself mostly has none. Raises ValueError where it names others."""
+    modules = read_json(file)
+    try:
+        paths = [str(module["path"]) for module in modules]
+    except (TypeError, KeyError):
+        raise ValueError(f"{file} should list modules, each with a path; {AGAIN}.") from None
+    if outside := [path for path in paths if path.startswith("/") or ".." in Path(path).parts]:
+        raise ValueError(f"{file}: the path {outside[0]!r} is not in the folder of the model; write one that is.")
+    return [path for path in paths if path.strip("./")]
 
 
 def find_files(folder: Path, patterns: Sequence[str]) -> list[Path]:
@@ -45,7 +82,7 @@ def replace_tokenizer_files(source: Path, target: Path, files: Sequence[Path]) -
         file.unlink()
     for file in files:
         copy = target / file.relative_to(source)
-        copy.parent.mkdir(exist_ok=True)
+        copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, copy)  # follows links, as those of the hub's cache
 
 

@@ -15,6 +15,9 @@ ADAPTER_CONFIG = "adapter_config.json"
 PICKLE_PATTERNS = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 INTEGER_DTYPES = {"BOOL", "I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64"}
 LFS_POINTER = b"version https://git-lfs"
+WEB_PAGES = (b"<!doctype", b"<html", b"<?xml")
+LOOKED_AT = 200
+"""Bytes that tell a file from what stands in its place."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ def weight_files(folder: Path) -> list[Path]:
     Raises FileNotFoundError where one is absent, ValueError where there are two sets of weights or pickled ones only.
     """
     single, index = folder / SINGLE, folder / INDEX
+    refuse_broken_links(single, index)
     if single.is_file() and index.is_file():
         raise ValueError(f"{folder} has both {SINGLE} and {INDEX}; remove the one that is not meant.")
     if single.is_file():
@@ -85,6 +89,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 def weight_map(index: Path) -> dict[str, str]:
     """Return the shard of each tensor, as an index names it. Raises ValueError where it does not."""
+    refuse_stand_in(index)
     shards = read_object(index).get("weight_map")
     if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
         raise ValueError(f"{index} has no weight_map with the file of each tensor; copy it again.")
@@ -101,20 +106,58 @@ def refuse_pickles(folder: Path) -> None:
         )
 
 
+def refuse_broken_links(*files: Path) -> None:
+    """Raise FileNotFoundError where one of the files is a link to what is not there, as in a hub's cache that was emptied."""
+    for file in files:
+        if file.is_symlink() and not file.exists():
+            raise FileNotFoundError(
+                f"{file} is a link to {file.readlink()}, and nothing is there. Copy or download the model again, or mend the "
+                "link."
+            )
+
+
+def refuse_stand_in(file: Path) -> None:
+    """Raise ValueError where a Git LFS pointer, or the web page of a wrong download, has the name of a file of a model."""
+    start = _start(file)
+    if start.startswith(LFS_POINTER):
+        raise ValueError(f"{file} is a Git LFS pointer: run git lfs pull there.")
+    if start.lstrip().lower().startswith(WEB_PAGES):
+        raise ValueError(
+            f"{file} is a web page, saved in place of the file that it shows. Download the file itself, as hf download does."
+        )
+
+
+def unreadable_weights(file: Path, error: SafetensorError) -> ValueError:
+    """The error for a file of weights that safetensors cannot read, with what a server wrote instead where it is a text."""
+    start = _start(file)
+    if start and all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in start):  # a length of a header has zeros
+        answer = " ".join(start.decode("ascii").split())
+        return ValueError(
+            f"{file} holds no weights but a text, {answer!r}: its download went wrong. Download it again."
+        )
+    return ValueError(f"{file} is damaged or no safetensors file: {error}. Copy it again.")
+
+
+def _start(file: Path) -> bytes:
+    with file.open("rb") as stream:
+        return stream.read(LOOKED_AT)
+
+
 def _shard(folder: Path, name: str) -> Path:
     file = folder / name
-    if Path(name).name != name or not file.is_file():
+    inside = Path(name).name == name
+    if inside:
+        refuse_broken_links(file)
+    if not inside or not file.is_file():
         raise FileNotFoundError(f"{folder / INDEX} names the shard {name}, which is not in the folder; copy it there.")
     return file
 
 
 def _header(file: Path) -> dict[str, StoredTensor]:
+    refuse_stand_in(file)
     try:
         with safe_open(file, "pt") as opened:
             slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
             return {name: StoredTensor(part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
     except SafetensorError as error:
-        with file.open("rb") as stream:
-            is_pointer = stream.read(len(LFS_POINTER)) == LFS_POINTER
-        reason = "a Git LFS pointer: run git lfs pull there" if is_pointer else f"damaged ({error}): copy it again"
-        raise ValueError(f"{file} is {reason}.") from error
+        raise unreadable_weights(file, error) from error

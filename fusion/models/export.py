@@ -17,7 +17,7 @@ from transformers.utils.hub import cached_file
 
 from fusion.core.text_files import read_object
 from fusion.models.auxiliary_files import (
-    AUXILIARY_PATTERNS,
+    DOWNLOADED_PATTERNS,
     GENERATION_CONFIG,
     add_ends,
     config_with_dtype,
@@ -39,9 +39,9 @@ def save_weights(model: Any, folder: Path) -> None:
 def complete_export(folder: Path, pivot: ModelRef, eos_token_ids: Sequence[int]) -> None:
     """Make a folder with saved weights a model like the pivot that it was trained from, which ends at `eos_token_ids` too.
 
-    config.json is the pivot's with the type of the weights; tokenizer, chat templates, processors, licenses, remote code and
-    generation settings are copied. In generation_config.json the trained ends are added to the pivot's own eos ids, so that
-    plain `generate` stops where answers ended in training.
+    config.json is the pivot's with the type of the weights; tokenizer, chat templates, processors, modules of an embedding
+    model, licenses, remote code and generation settings are copied. In generation_config.json the trained ends are added to
+    the pivot's own eos ids, so that plain `generate` stops where answers ended in training.
     """
     original = _original_folder(pivot)
     saved = read_object(folder / "config.json")
@@ -65,7 +65,7 @@ def _original_folder(ref: ModelRef) -> Path | None:
     if path is not None:
         return path if path.is_dir() else None
     try:
-        patterns = ["config.json", "*.py", *AUXILIARY_PATTERNS]
+        patterns = ["config.json", "*.py", *DOWNLOADED_PATTERNS]
         return Path(snapshot_download(ref.path, revision=ref.revision, allow_patterns=patterns))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError):  # without a network: what was loaded is there
         file = cached_file(ref.path, "config.json", revision=ref.revision)

@@ -87,6 +87,15 @@ def test_a_hub_models_files_are_those_of_its_snapshot(pivot, tmp_path, monkeypat
     assert not {"*.safetensors", "*.bin", "*.json", "*"} & set(options["allow_patterns"])
 
 
+def test_the_modules_of_an_embedding_model_and_its_tekken_are_the_pivots(pivot, tmp_path):
+    texts = {"modules.json": '[{"path": "1_Pooling"}]', "1_Pooling/config.json": "{}", "tekken.json": "{}"}
+    (pivot / "1_Pooling").mkdir()
+    for name, text in texts.items():
+        (pivot / name).write_text(text)
+    out = exported(pivot, tmp_path / "out")
+    assert {name: (out / name).read_text() for name in texts} == texts
+
+
 def test_a_language_model_taken_out_of_a_larger_one_keeps_its_own_configuration(pivot, tmp_path):
     out = tmp_path / "out"
     save_weights(load_model(ModelRef(str(pivot))), out)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from fusion.merging.adapters.adapter_checkpoint import LoraCheckpoint
 from fusion.merging.adapters.adapter_settings import AdapterSettings
-from fusion.merging.files.checkpoint import Checkpoint
-from fusion.models.checkpoint_files import ADAPTER_CONFIG, INDEX, SINGLE
-from fusion.models.hub_folder import HUB_ID, hub_folder
+from fusion.merging.adapters.adapter_tensors import ADAPTER_WEIGHTS
+from fusion.merging.files.checkpoint import Checkpoint, refuse_broken_files
+from fusion.models.checkpoint_files import ADAPTER_CONFIG, INDEX, SINGLE, refuse_broken_links
+from fusion.models.hub_folder import hub_folder, is_hub_reference
 from fusion.models.notices import mention_once
 
 
@@ -45,7 +46,7 @@ def open_model(reference: Path, base: Checkpoint | None) -> Checkpoint:
 
 
 def split_reference(reference: Path) -> tuple[Path, Path | None]:
-    """Split MODEL+ADAPTER into two folders; a folder whose own name has a + is that folder. Either may be named by its hub id.
+    """Split MODEL+ADAPTER into two folders; a folder whose own name has a + is that folder. Either may be ID or ID@REVISION.
 
     Raises FileNotFoundError where there are no such folders, ValueError where it can be read in two ways.
     """
@@ -75,7 +76,7 @@ def split_reference(reference: Path) -> tuple[Path, Path | None]:
 
 
 def _may_be_on_a_hub(*parts: Path) -> bool:
-    return all(part.is_dir() or HUB_ID.fullmatch(part.as_posix()) for part in parts)
+    return all(part.is_dir() or is_hub_reference(part) for part in parts)
 
 
 def is_adapter(folder: Path) -> bool:
@@ -111,6 +112,8 @@ def _refuse_subfolders(folder: Path) -> None:
 
 
 def _fold_in(base: Checkpoint, adapter: Path, *, has_own_base: bool) -> LoraCheckpoint:
+    refuse_broken_files(adapter)
+    refuse_broken_links(adapter / ADAPTER_WEIGHTS)
     if not (adapter / ADAPTER_CONFIG).is_file():
         _refuse_subfolders(adapter)
         raise FileNotFoundError(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,15 @@ from fusion.merging.architecture import ties_embeddings
 from fusion.merging.files.safetensors_file import SafetensorsFile, TensorEntry
 from fusion.merging.layer_count import layer_count
 from fusion.merging.methods.tiles import TensorReader
-from fusion.models.checkpoint_files import INDEX, weight_files, weight_map
+from fusion.models.auxiliary_files import GENERATION_CONFIG, MODULE_SETTINGS, TOKENIZER_PATTERNS, find_module_files
+from fusion.models.checkpoint_files import (
+    ADAPTER_CONFIG,
+    INDEX,
+    refuse_broken_links,
+    refuse_stand_in,
+    weight_files,
+    weight_map,
+)
 
 HEAD_NAME = "lm_head.weight"
 OTHER_HEAD_NAMES = ("embed_out.weight", "output.weight", "output_layer.weight", "head.weight")
@@ -44,8 +54,10 @@ class Checkpoint:
     @staticmethod
     def open(folder: Path) -> Checkpoint:
         """Open a folder. Raises FileNotFoundError or ValueError where it is no model in safetensors."""
+        _refuse_absent(folder)
         if (folder / "fused" / "config.json").is_file() and not (folder / "config.json").is_file():
             raise FileNotFoundError(f"{folder} is the folder of a run; its model is {folder / 'fused'}.")
+        refuse_broken_files(folder)
         if not (folder / "config.json").is_file():
             raise FileNotFoundError(
                 f"{folder} is not a model folder: it has no config.json. Name a folder that save_pretrained wrote, or a hub id."
@@ -133,6 +145,38 @@ def other_names(name: str) -> list[str]:
     """What a tensor may be called in a file that another program, or another version of it, has written."""
     turned = [pair for first, second in PREFIXES for pair in ((second, first), (first, second))]
     return [new + name.removeprefix(old) for old, new in turned if name.startswith(old)]
+
+
+def _refuse_absent(folder: Path) -> None:
+    """Raise FileNotFoundError where there is no such folder, with the names beside it that are like it."""
+    refuse_broken_links(folder)
+    if folder.is_dir():
+        return
+    if folder.exists():
+        raise FileNotFoundError(
+            f"{folder} is a file, and a model is the folder around its files; name that, or a hub id."
+        )
+    name, _, revision = str(folder).partition("@")
+    if revision and Path(name).is_dir():
+        raise FileNotFoundError(
+            f"{name} is a folder here, which has no revision {revision}: write it without @{revision}."
+        )
+    beside = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
+    close = [str(folder.with_name(each)) for each in difflib.get_close_matches(folder.name, beside)]
+    hint = f"Did you mean {' or '.join(close)}?" if close else "Name a folder that save_pretrained wrote, or a hub id."
+    raise FileNotFoundError(f"There is no folder {folder}. {hint}")
+
+
+def refuse_broken_files(folder: Path) -> None:
+    """Raise FileNotFoundError or ValueError where what is read or handed on is a link to nothing, or a pointer or a web page.
+
+    The weights are looked at when they are opened.
+    """
+    names = ("config.json", ADAPTER_CONFIG, GENERATION_CONFIG, *MODULE_SETTINGS, *TOKENIZER_PATTERNS)
+    files = sorted(path for path in folder.iterdir() if any(fnmatchcase(path.name, name) for name in names))
+    refuse_broken_links(*files)
+    for file in [*filter(Path.is_file, files), *find_module_files(folder)]:
+        refuse_stand_in(file)
 
 
 def _check_index(folder: Path, entries: dict[str, TensorEntry]) -> None:

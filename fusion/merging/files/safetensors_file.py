@@ -15,6 +15,8 @@ from jaxtyping import UInt8
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from fusion.models.checkpoint_files import refuse_stand_in, unreadable_weights
+
 FLOAT_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 DTYPE_BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "I16": 2, "U16": 2, "I32": 4, "U32": 4, "I64": 8, "U64": 8, "F16": 2, "BF16": 2, "F32": 4,
@@ -87,12 +89,13 @@ class SafetensorsFile:
         }
 
     def _check(self) -> None:
-        """Raise ValueError where header, offsets or length are damaged."""
+        """Raise ValueError where header, offsets or length are damaged, or something else has the name of the file."""
+        refuse_stand_in(self.path)
         try:
             with safe_open(self.path, framework="pt"):
                 pass
         except SafetensorError as error:
-            raise ValueError(f"{self.path} is damaged or no safetensors file: {error}. Copy it again.") from error
+            raise unreadable_weights(self.path, error) from error
 
     @cached_property
     def bytes(self) -> UInt8[Tensor, " n"]:

@@ -247,3 +247,44 @@ def test_models_and_adapters_may_be_named_by_hub_ids(models, monkeypatch, tmp_pa
     assert_is(tmp_path / "adapted too", with_adapter(models / "A", models / "lora"))
     with pytest.raises(FileNotFoundError, match="org/gone is no folder here, and as a hub id .*hf download org/gone"):
         fusion.merge("linear", "org/base", ["org/gone"], tmp_path / "none")
+
+
+def test_a_hub_id_may_name_a_revision(models, monkeypatch, tmp_path):
+    """As mergekit's recipes write it; a folder whose own name has an @ is that folder."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    for name in ("base", "A", "lora"):
+        on_a_hub(tmp_path / "hub", f"org/{name}", models / name)
+    place = tmp_path / "hub" / "models--org--A"
+    (place / "refs" / "v1.0").write_text("b2")
+    shutil.copytree(models / "base", place / "snapshots" / "b2")
+    recipe = {"merge_method": "linear", "models": [{"model": "org/A@v1.0", "parameters": {"weight": 1.0}}]}
+    out = merge_recipe(parse_recipe(recipe, "recipe"), tmp_path / "out").folder
+    assert_is(out, load_tensors(models / "base"))
+    [model] = json.loads((out / "merge.json").read_text())["models"]
+    assert model["folder"].endswith("hub/models--org--A/snapshots/b2")
+    assert "| model 1 | b2 | org/A |" in (out / "README.md").read_text()
+    assert_is(fusion.merge("linear", None, ["org/A@main"], tmp_path / "main"), load_tensors(models / "A"))
+    adapted = fusion.merge("linear", None, [f"org/A@v1.0+{models / 'lora'}"], tmp_path / "adapted")
+    assert_is(adapted, with_adapter(models / "base", models / "lora"))
+    (models / "A").rename(models / "A@v1.0")
+    (models / "A").symlink_to(models / "base")
+    assert_is(fusion.merge("linear", None, [models / "A@v1.0"], tmp_path / "local"), load_tensors(models / "A@v1.0"))
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("org/A@gone", "org/A@gone is no folder here, and as a hub id .*hf download org/A --revision gone --local-dir"),
+        ("A@v1.0", "A is a folder here, which has no revision v1.0: write it without @v1.0"),
+        ("base@", "There is no folder base@. Did you mean base"),
+    ],
+)
+def test_a_revision_that_is_not_to_be_had_is_named(models, monkeypatch, tmp_path, reference, message):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(models)
+    on_a_hub(tmp_path / "hub", "org/A", models / "A")
+    with pytest.raises(FileNotFoundError, match=message):
+        fusion.merge("linear", "base", [reference], "out")
+    assert no_output_in(models)

@@ -127,7 +127,11 @@ MODEL_ERRORS = [
     (adapt, FileNotFoundError, r"m2 has neither .* found adapter_model.safetensors"),
     (lambda folder: (folder / WEIGHTS).unlink(), FileNotFoundError, r"m2 has neither .* found no weights"),
     (lambda folder: (folder / "config.json").unlink(), FileNotFoundError, r"m2 is not a model folder"),
-    (shutil.rmtree, FileNotFoundError, r"m2 is not a model folder"),
+    (
+        shutil.rmtree,
+        FileNotFoundError,
+        r"There is no folder \S+m2\. Name a folder that save_pretrained wrote, or a hub id",
+    ),
     (truncate, ValueError, r"m2/model.safetensors is damaged"),
     (point_nowhere, FileNotFoundError, r"names the shard model-00001.safetensors, which is not in the folder"),
     (point_outside, FileNotFoundError, r"names the shard ../elsewhere.safetensors"),
