@@ -106,15 +106,17 @@ def _refuse_shared(model: Any, targets: list[str]) -> None:
     In training what is added counts for the layer alone, and merged in it would be part of the other module too.
     """
     owners = [
-        (name, module.weight) for name, module in model.named_modules() if isinstance(getattr(module, "weight", None), Tensor)
+        (name, module.weight)
+        for name, module in model.named_modules()
+        if isinstance(getattr(module, "weight", None), Tensor)
     ]
     for name, weight in owners:
         others = [other for other, same in owners if same is weight and other != name]
         if others and name.rsplit(".", 1)[-1] in targets:
             raise ValueError(
-                f"adapter.target_modules has {name.rsplit('.', 1)[-1]}, and in the pivot {name} and {', '.join(others)} are one "
-                "weight (tie_word_embeddings), so that the merged model would not be the trained one. Leave it out, or untie the "
-                f"pivot first: save it with tie_word_embeddings: false and a {name} of its own."
+                f"adapter.target_modules has {name.rsplit('.', 1)[-1]}, and in the pivot {name} and {', '.join(others)} are "
+                "one weight (tie_word_embeddings), so that the merged model would not be the trained one. Leave it out, or "
+                f"untie the pivot first: save it with tie_word_embeddings: false and a {name} of its own."
             )
 
 
