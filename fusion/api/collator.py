@@ -15,7 +15,7 @@ from fusion.api.reading import encode_examples
 from fusion.api.rows import vocabulary_map
 from fusion.cache import Cache
 from fusion.config import ModelSettings
-from fusion.models.loading import load_tokenizer, vocabulary_size
+from fusion.models.loading import load_tokenizer, tokenizer_identity, vocabulary_size
 from fusion.training import TrainingCollator, TrainingSource
 from fusion.weighting import AnyWeighting, Sum
 
@@ -174,6 +174,12 @@ def _refuse_other_tokens(name: str, cache: Cache, tokenizer: Any) -> None:
         raise ValueError(
             f"The cache of {name} ({cache.folder}) holds ids of a tokenizer with {written:,} tokens, and tokenizers[{name!r}] "
             f"has {size:,}. Give the tokenizer of the source that the cache is of."
+        )
+    own, given = cache.tokenizer, tokenizer_identity(tokenizer)
+    if own and own["vocabulary"] != given["vocabulary"]:
+        raise ValueError(
+            f"The cache of {name} ({cache.folder}) holds ids of the tokenizer {own['name']}, and tokenizers[{name!r}], "
+            f"{given['name']}, has other tokens under the same ids. Give the tokenizer of the source that the cache is of."
         )
 
 

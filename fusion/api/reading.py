@@ -18,7 +18,7 @@ from fusion.data.encode import tokens_digest
 from fusion.data.encoding import Conversation, EncodedTexts, encode_batch
 from fusion.data.example import Example
 from fusion.data.prompt_format import PromptFormat
-from fusion.models.loading import load_tokenizer, model_fingerprint, vocabulary_size
+from fusion.models.loading import load_tokenizer, model_fingerprint, tokenizer_identity, vocabulary_size
 from fusion.models.precision import preferred_dtype
 from fusion.runtime.artifacts import OtherInputsError
 from fusion.runtime.console import bar, show
@@ -84,7 +84,14 @@ def extract(
     place, temporary = _place(folder)
     ids = [example.id for example in unique]
     try:
-        writer = CacheWriter(place, key, ids, SHARD_SIZE, vocabulary=vocabulary_size(tokenizer))
+        writer = CacheWriter(
+            place,
+            key,
+            ids,
+            SHARD_SIZE,
+            vocabulary=vocabulary_size(tokenizer),
+            tokenizer=tokenizer_identity(tokenizer),
+        )
     except OtherInputsError as error:
         raise ValueError(
             f"{place} holds rows of something else: {error.different}. Give another folder, or delete {place} and call extract "
