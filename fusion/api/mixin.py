@@ -10,9 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import TrainerCallback
 
+from fusion.api.collator import FusionCollator
 from fusion.api.given import AnyObjectives, objectives_of
 from fusion.api.loss import fault_of, loss_of_logits
-from fusion.models.head import CapturedStates, Head, capture_states, unwrap_model
+from fusion.models.head import CapturedStates, Head, capture_states, describe_model, unwrap_model
 from fusion.models.loading import vocabulary_size
 from fusion.models.precision import mixed_precision
 from fusion.objectives import BatchTargets
@@ -49,8 +50,8 @@ class FusionMixin(Trainer):
             kwargs: Of the trainer: `processing_class`, `data_collator` (a `FusionCollator`), `train_dataset` and so on.
 
         Raises:
-            ValueError: Without `processing_class`, with `remove_unused_columns=True`, or for an objective that needs more than
-                logits.
+            ValueError: Without `processing_class`, with `remove_unused_columns=True`, for an objective that needs more than
+                logits, or for texts of the collator that the model cannot read.
         """
         super().__init__(*args, **kwargs)
         if self.processing_class is None:
@@ -61,6 +62,7 @@ class FusionMixin(Trainer):
             raise ValueError(
                 "FusionMixin needs remove_unused_columns=False in the arguments: its collator reads the column `number`."
             )
+        self._refuse_what_the_model_cannot_read()
         head = Head.from_model(unwrap_model(self.model), vocabulary_size(self.processing_class))
         self._fusion_loss = loss_of_logits(
             objectives_of(objectives), replace(head, autocast=mixed_precision(self.args))
@@ -68,6 +70,12 @@ class FusionMixin(Trainer):
         self._fusion_counts: dict[str, float] | None = None
         self._fusion_begin()
         self.add_callback(_TrainingBegins(self))
+
+    def _refuse_what_the_model_cannot_read(self) -> None:
+        collator: Any = self.data_collator
+        if isinstance(collator, FusionCollator):
+            model = unwrap_model(self.model)
+            collator.refuse_unreadable(describe_model(model), model.config)
 
     def _fusion_begin(self) -> None:
         """Start to sum what is logged at this step, which is not the first where a training goes on from a checkpoint."""

@@ -86,6 +86,8 @@ def test_the_vocabulary_map_from_python_is_the_one_of_a_run():
 
 
 def test_long_texts_are_cut_where_a_run_and_trl_cut_them_and_it_is_said(place, capsys):
+    config = place / "source/config.json"  # a model that reads them whole
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"max_position_embeddings": 2048}))
     rows = [ROWS[0], {"prompt": "count:", "response": "one two three " * 500}]
     cache = fusion.extract(place / "source", rows)
     assert (
@@ -250,7 +252,9 @@ def test_another_tokenizer_of_the_same_size_is_refused_by_name(place, tmp_path):
     assert len(mine) == len(theirs)
     assert mine("the quick").input_ids != theirs("the quick").input_ids
     cache = fusion.extract(place / "source", ROWS, top_k=5)
-    message = rf"holds ids of the tokenizer {place}/source, and tokenizers\['one'\], {other}, has other tokens under the same"
+    message = (
+        rf"holds ids of the tokenizer {place}/source, and tokenizers\['one'\], {other}, has other tokens under the same"
+    )
     with pytest.raises(ValueError, match=message):
         fusion.FusionCollator(place / "pivot", ROWS, {"one": cache}, {"one": other})
     assert len(fusion.FusionCollator(place / "pivot", ROWS, {"one": cache}, {"one": mine})) == 2

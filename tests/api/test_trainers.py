@@ -73,6 +73,20 @@ def test_rows_of_another_collator_are_refused_instead_of_read_as_its_own(place, 
         collator([other.dataset().with_format("torch")[0]])
 
 
+def test_rows_that_a_trainer_has_cut_are_said_to_be_cut(place, collator, tmp_path):
+    """SFTTrainer cuts what it is not told to leave as it is; other rows that begin alike are none of its doing."""
+    trl = pytest.importorskip("trl")
+    args = arguments(trl.SFTConfig, tmp_path, bf16=False, max_length=8)
+    trainer = mixed(trl.SFTTrainer, place, collator, args, TERMS)
+    with pytest.raises(ValueError, match=r"first 8 tokens of \d+: .*skip_prepare_dataset.*FusionCollator max_length=8"):
+        trainer.train()
+    row = collator.dataset()[0]
+    with pytest.raises(ValueError, match="row with number 0 is not of this collator's dataset"):
+        collator([row | {"input_ids": [*row["input_ids"], 5]}])
+    with pytest.raises(ValueError, match="row with number 0 is not of this collator's dataset"):
+        collator([row | {"input_ids": []}])
+
+
 def arguments(kind, out, **more):
     shared = STEPS | {"report_to": [], "use_cpu": True, "remove_unused_columns": False, "logging_steps": 1}
     return kind(output_dir=str(out), save_strategy="no", disable_tqdm=True, seed=0, **shared | more)
