@@ -54,7 +54,7 @@ def _check_variables(tokenizer: PreTrainedTokenizerBase, names: tuple[str, ...])
     """Raise ValueError for a variable that the chat template does not read."""
     if not names:
         return
-    known = _template_variables(_readable(tokenizer))
+    known = _template_variables(without_generation_tags(tokenizer.get_chat_template()))
     if unknown := [name for name in names if name not in known]:
         raise ValueError(
             f"{tokenizer_name(tokenizer)}: chat_template_kwargs sets {', '.join(unknown)}, which its chat template does not "
@@ -68,9 +68,9 @@ def _template_variables(template: str) -> frozenset[str]:
     return frozenset(find_undeclared_variables(environment.parse(template)))
 
 
-def _readable(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return the chat template without the tags that transformers adds to Jinja."""
-    return re.sub(r"\{%-?\s*(end)?generation\s*-?%\}", "", tokenizer.get_chat_template())
+def without_generation_tags(template: str) -> str:
+    """Return a chat template without the tags that transformers adds to Jinja, which mark what an assistant said."""
+    return re.sub(r"\{%-?\s*(end)?generation\s*-?%\}", "", template)
 
 
 def find_answer(
