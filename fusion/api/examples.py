@@ -13,6 +13,7 @@ from fusion.data import datasets
 from fusion.data.datasets import DataSet
 from fusion.data.example import Example
 from fusion.data.make_examples import ExampleMaker
+from fusion.data.reading.memory_rows import memory_rows
 from fusion.runtime.console import show
 
 AnyExamples = str | Path | Iterable[Any]
@@ -62,9 +63,6 @@ def _said(found: DataSet) -> list[Example]:
 
 def _rows(source: Any) -> Iterable[Any]:
     """Return the rows of a list, a dataset or a table of pandas. Raises ValueError for what holds splits or columns."""
-    if hasattr(source, "to_dict") and hasattr(source, "iloc"):
-        present = source.astype(object).where(source.notna(), None)  # NaN is how a table says: nothing there
-        return present.to_dict("records")
     if isinstance(source, Mapping):
         names = ", ".join(map(str, source))
         if all(hasattr(each, "column_names") for each in source.values()):
@@ -75,7 +73,7 @@ def _rows(source: Any) -> Iterable[Any]:
         )
     if not isinstance(source, Iterable):
         raise ValueError(f"Examples are a {type(source).__name__}; give {WANTED}.")
-    return source
+    return memory_rows(source)
 
 
 WANTED = "a list of rows such as {'prompt': ..., 'response': ...}, a dataset, or the path of a file"

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from fusion.data.example import Example
 from fusion.data.prompt_format import Message
 from fusion.data.reading.columns import Layout, find_layout, find_prompt, find_response, is_conversation
-from fusion.data.reading.conversations import SHOWN, read_turns, split_answer
+from fusion.data.reading.conversations import SHOWN, read_turns, split_answer, without_nulls
 from fusion.data.reading.fill import columns_of, fill
 from fusion.data.reading.row import Row, json_value
 
@@ -186,7 +186,7 @@ def _tools(row: Row) -> tuple[dict[str, Any], ...]:
     """Return the functions of a row's column `tools`: a list of JSON schemas, or JSON in a text."""
     value = row.values.get("tools")
     try:
-        tools = json.loads(value) if isinstance(value, str) and value.strip() else value
+        tools = json.loads(value) if isinstance(value, str) and value.strip() else without_nulls(value)
     except json.JSONDecodeError as error:
         raise ValueError(
             f"{row.place}: tools is a text, and no JSON: {error}. It is a list of JSON schemas; rename the column if it means "

@@ -86,7 +86,18 @@ def _turn(turn: Any, place: str) -> Turn:
         if turn.get(key):
             raise ValueError(f"{place} has {key}, which is not read; {way_out}.")
     found = {"role": _role(turn, place), "content": _content(turn, place), "weight": _weight(turn, place)}
-    return found | {key: turn[key] for key in PASSED_ON if turn.get(key)}
+    return found | {key: without_nulls(turn[key]) for key in PASSED_ON if turn.get(key)}
+
+
+def without_nulls(value: Any) -> Any:
+    """Return a value without the keys of its objects that hold null, at any depth.
+
+    Arrow gives all objects of a column the same keys, those of other rows as null, and does not tell these from nulls that
+    somebody wrote. So they are nothing in all formats, and a row is the same from each; a text of JSON keeps its nulls.
+    """
+    if isinstance(value, Mapping):
+        return {key: without_nulls(each) for key, each in value.items() if each is not None}
+    return [without_nulls(each) for each in value] if isinstance(value, list) else value
 
 
 def _message(turn: Turn) -> Turn:
