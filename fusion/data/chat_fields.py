@@ -36,7 +36,7 @@ def refuse_lost_fields(
         if field == "reasoning_content" and field in tokenizer.get_chat_template():
             continue
         whole = render(tokenizer, messages, prompt_format, generate=True)
-        if whole == render(tokenizer, less, format_less, generate=True):
+        if whole == _rendered(tokenizer, less, format_less):
             raise _lost(tokenizer, field, "its chat template leaves out")
     said = [message[field] for message in messages for field in SHOWN if message.get(field)]
     if control := control_pattern(tokenizer).search(json.dumps([*said, *prompt_format.tools], ensure_ascii=False)):
@@ -44,6 +44,16 @@ def refuse_lost_fields(
             f"{tokenizer_name(tokenizer)}: a tool or a call of one spells the control token {control[0]!r}, which would steer "
             "the model. Take it out, or leave the example out."
         )
+
+
+def _rendered(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], prompt_format: PromptFormat
+) -> str | None:
+    """Return what the template writes; None where it refuses messages without the field, and so reads it."""
+    try:
+        return render(tokenizer, messages, prompt_format, generate=True)
+    except ValueError:
+        return None
 
 
 def _without_each(
