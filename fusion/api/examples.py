@@ -24,7 +24,8 @@ def read_examples(source: AnyExamples, *, domain: str = "data", **settings: Any)
     """Return the examples of a data set, or of rows in memory: dictionaries, a dataset of `datasets`, a table of pandas.
 
     The names of the columns tell what is what (`prompt` and `response`, `messages`, `instruction` and `output` ...), or
-    `settings` do. Rows without a prompt or a response are left out, and it is said how many. Examples are returned as they are.
+    `settings` do. Rows without a prompt or a response are left out; it is said how many, and which columns nothing reads.
+    Examples are returned as they are.
 
     Args:
         source: A file, a folder, a hub id, `builtin:SKILL`, or rows: `[{"prompt": "1 + 1", "response": "2"}]`.
@@ -56,8 +57,9 @@ def read_examples(source: AnyExamples, *, domain: str = "data", **settings: Any)
 
 
 def _said(found: DataSet) -> list[Example]:
-    """The examples of a data set, after saying which rows make none."""
-    show(f"{found.path}: {each}" for each in found.left_out)
+    """The examples of a data set, after saying which rows make none, and which columns are not used."""
+    unused = [f"not used: {', '.join(found.unused)}"] if found.unused else []
+    show(f"{found.path}: {each}" for each in [*found.left_out, *found.notes, *unused])
     return found.examples
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from fusion.data.example import Example
 from fusion.data.prompt_format import Message
 from fusion.data.reading.columns import Layout, find_layout, find_prompt, find_response, is_conversation
-from fusion.data.reading.conversations import SHOWN, read_turns, split_answer, without_nulls
+from fusion.data.reading.conversations import SHOWN, read_turns, split_answer, without_answer, without_nulls
 from fusion.data.reading.fill import columns_of, fill
 from fusion.data.reading.row import Row, json_value
 
@@ -116,12 +116,20 @@ class ExampleMaker:
             {name: _kept_value(name, row) for name in self.kept_columns},
         )
 
+    def drops_answer(self, row: Row) -> bool:
+        """Whether a row of prompts alone ends with an answer, which is not read: it would tell what is asked for."""
+        column = self.messages or _one_column(self.prompt)
+        value = row.values.get(column) if self.response is None and column else None
+        said = read_turns(value, row, str(column)) if self.messages or is_conversation(value) else []
+        return bool(said) and said[-1]["role"] == "assistant"
+
     def _conversation(self, row: Row) -> tuple[list[Message], str, str | None]:
         column = str(self.messages)
         turns = read_turns(row.values.get(column), row, column)
         if self.response is None:
-            prompt, _, _ = split_answer([*turns, *_OPEN], row, column)
-            return self._with_system(prompt, row), "", None if prompt else "no turns"
+            prompt = without_answer(turns)
+            missing = "nothing is asked" if turns else "no turns"
+            return self._with_system(prompt, row), "", None if prompt else missing
         messages, answer, missing = split_answer(turns, row, column)
         return self._with_system(messages, row), answer, missing
 
@@ -133,6 +141,8 @@ class ExampleMaker:
             messages, answer, missing = split_answer([*_weighted(before), *said], row, str(_one_column(self.response)))
             return self._with_system(messages, row), answer, missing
         asked = turns.get(self.prompt) or self._asked(row)
+        if self.response is None:
+            asked = without_answer(asked)
         answer = "" if self.response is None else fill(self.response, row)
         unasked = bool(columns_of(self.prompt)) and not any(message["content"] for message in asked)
         return self._with_system([_bare(turn) for turn in asked], row), answer, "no prompt" if unasked else None
@@ -154,9 +164,6 @@ class ExampleMaker:
         if not text or any(message["role"] == "system" for message in messages):
             return messages
         return [{"role": "system", "content": text}, *messages]
-
-
-_OPEN = [{"role": "assistant", "content": "", "weight": 1}]
 
 
 def _one_column(form: str | None) -> str | None:

@@ -66,6 +66,14 @@ def split_answer(turns: Sequence[Turn], row: Row, column: str) -> tuple[list[Tur
     return [_message(turn) for turn in turns[: answers[-1]]], answer["content"], None
 
 
+def without_answer(turns: Sequence[Turn]) -> list[Turn]:
+    """Return the messages of prompts alone: the turns before the answers at the end, which would tell what is asked for."""
+    end = len(turns)
+    while end and turns[end - 1]["role"] == "assistant":
+        end -= 1
+    return [_message(turn) for turn in turns[:end]]
+
+
 def _parsed(text: str, row: Row, column: str) -> Any:
     try:
         return json.loads(text) if text.strip() else None
