@@ -86,7 +86,7 @@ OF_FILES = ("name", "split", "revision", "label_noise")
 def _refuse_other_settings(settings: Collection[str], *, of_rows: bool) -> None:
     """Raise ValueError for a setting that is none, or none of rows."""
     known = {*inspect.signature(datasets.read).parameters, *(each.name for each in fields(ExampleMaker))}
-    known -= {"path", "columns", "domain", "optional"}
+    known -= {"path", "columns", "domain", "optional", "history"}
     for name in settings:
         if name not in known:
             raise ValueError(f"{name} is no setting of a data set{suggest(name, known)}")

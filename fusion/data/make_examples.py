@@ -10,7 +10,7 @@ from typing import Any, Literal
 from fusion.data.example import Example
 from fusion.data.prompt_format import Message
 from fusion.data.reading.columns import Layout, find_layout, find_prompt, find_response, is_conversation
-from fusion.data.reading.conversations import SHOWN, read_turns, split_answer, without_answer, without_nulls
+from fusion.data.reading.conversations import SHOWN, read_pairs, read_turns, split_answer, without_answer, without_nulls
 from fusion.data.reading.fill import columns_of, fill
 from fusion.data.reading.row import Row, json_value
 
@@ -34,6 +34,8 @@ class ExampleMaker:
     as_raw_text: bool = False
     optional: str | None = None
     """A column that follows the prompt after an empty line, where it is not empty."""
+    history: str | None = None
+    """A column with the questions and answers before the prompt, in rows where it is not empty."""
     kept_columns: Sequence[str] = ()
     """Columns whose values an example keeps, for a check of generated responses."""
 
@@ -68,7 +70,7 @@ class ExampleMaker:
         system = self.system or (layout.system and f"{{{layout.system}}}")
         return replace(
             self, prompt=layout.prompt, response=response, messages=layout.messages, optional=layout.optional, system=system,
-            template=plain,
+            history=layout.history, template=plain,
         )  # fmt: skip
 
     def _describe(self) -> str:
@@ -83,12 +85,12 @@ class ExampleMaker:
         forms = [self.system, self.tests, self.look_ahead, *([] if self.messages else [self.prompt, self.response])]
         named = {name for form in forms if form for name in columns_of(form)} - {"last_message"}
         more = {self.messages, "tools"} if self.reads_conversations else set()
-        return named | {name for name in [*more, *self.kept_columns, self.optional] if name}
+        return named | {name for name in [*more, *self.kept_columns, self.optional, self.history] if name}
 
     @property
     def needed(self) -> list[str]:
         """The columns that at least one row must have."""
-        return sorted(self.columns - {"tools", self.optional})
+        return sorted(self.columns - {"tools", self.optional, self.history})
 
     @property
     def reads_conversations(self) -> bool:
@@ -141,6 +143,8 @@ class ExampleMaker:
             messages, answer, missing = split_answer([*_weighted(before), *said], row, str(_one_column(self.response)))
             return self._with_system(messages, row), answer, missing
         asked = turns.get(self.prompt) or self._asked(row)
+        if self.history:
+            asked = [*read_pairs(row.values.get(self.history), row, self.history), *asked]
         if self.response is None:
             asked = without_answer(asked)
         answer = "" if self.response is None else fill(self.response, row)
