@@ -69,8 +69,11 @@ def evaluate(
     formats = [PromptFormat(tools=each.tools).for_prompt(each.messages, each.template) for each in found]
     with bar(f"held-out, {Path(ref.path).name}", heldout.count_requests(found, how), "requests") as advance:
         samples = heldout.score(ref, found, formats, how, progress=advance)
-    provenance = {"key": {"model": model_fingerprint(ref), "dtype": how.dtype, "max_new_tokens": max_new_tokens}}
-    return Result(model=Path(ref.path).name, suite="heldout", path=ref.path, provenance=provenance, samples=samples)
+    key = {"model": model_fingerprint(ref), "dtype": how.dtype, "max_new_tokens": max_new_tokens}
+    key |= {
+        "compare": dict.fromkeys(exact_match, compare)
+    }  # by domain, so that results graded otherwise are told apart
+    return Result(model=Path(ref.path).name, suite="heldout", path=ref.path, provenance={"key": key}, samples=samples)
 
 
 def _refuse_unknown(exact_match: Collection[str], compare: str, domains: Collection[str]) -> None:

@@ -19,7 +19,7 @@ NOUN = (
     rf"|(?:{IN_OTHER_LANGUAGES}))"
 )
 BE = (
-    r"(?:is|are|was|be|(?:would|should|must|will|could|may|might|has\s+to|seems\s+to|appears\s+to)\s+be|'s"
+    r"(?:is|are|was|be|to\s+be|(?:would|should|must|will|could|may|might|has\s+to|seems\s+to|appears\s+to)\s+be|'s"
     r"|(?:est|es|ist|è|é|jest)\b(?:\s+(?:la|le|el|il|o|a|die|der|das)\b)?(?:\s+(?:letra|lettre|lettera|option|opci[óo]n))?|=|:|->|→|⇒|-|–|—|是|は|为|選|选)"
 )
 ADVERBS = r"clearly|therefore|thus|likely|probably|most|definitely|simply|indeed|either|both"
@@ -42,6 +42,9 @@ BEFORE_A_LETTER = (
     SO,
     rf"\b(?:correct|right|best)\s+{NOUN}\s*",
     r"\b(?:correct|right)\s*:\s*",
+    r"\b(?:I|we)\s+(?:think|believe|guess|suspect)\s+(?:that\s+)?(?=\W?[A-Z]\W?\s*(?:$|[.,;!\n]|because\b|since\b))",
+    r"(?<!not )(?<!n't )\b(?:match(?:es)?|fits|corresponds\s+(?:to|with)|agrees\s+with)\s+(?:the\s+)?(?:answer\s+)?"
+    r"(?:choice|option|answer)\s*",
     r"\bonly[ \t]+(?:option[ \t]+)?",
     r"(?<!不)[选選]\s*(?:择|擇|项|項)?\s*:?\s*",
 )

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from fusion.grading.option_claims import BE, NOUN, claim_at, is_denied, last_claim, letter_pattern
 from fusion.grading.statements import extract_boxed, without_invented_question
 
+DENIED = r"\b(?:not|cannot|never|neither|\w+n't|rather than|instead of|other than|except)\b"
+REASON = r"(?:,\s*as|,?\s+(?:because|since))\b"
+
 
 def extract_option(text: str, letters: str = "ABCD", choices: Sequence[str] | None = None) -> str | None:
     """Extract the letter of the option that an answer chooses; None where it chooses none, or more than one.
@@ -15,6 +18,7 @@ def extract_option(text: str, letters: str = "ABCD", choices: Sequence[str] | No
     `letters` are those of the options, `choices` their texts in the same order, so that an answer may give the text instead.
     A list of all options is no choice; an option is not chosen by being called wrong; of several choices the last one holds.
     """
+    choices = [choice.replace("−", "-") for choice in choices or []]
     text = _plain(without_invented_question(text, lambda head: bool(_choice(_plain(head), letters, choices))))
     return _choice(text, letters, choices)
 
@@ -49,7 +53,7 @@ def _plain(text: str) -> str:
         flags=re.MULTILINE | re.IGNORECASE,
     )
     text = re.sub(r"\[\[\s*([A-Za-z])\s*\]\]|<([A-Z])>", r"(\1\2)", text)
-    text = text.translate(str.maketrans("（）［］：．’", "()[]:.'"))
+    text = text.translate(str.maketrans("（）［］：．’−", "()[]:.'-"))
     return re.sub(r"[ \t]+", " ", text).strip()
 
 
@@ -133,12 +137,24 @@ def _by_text(text: str, letters: str, choices: Sequence[str]) -> str | None:
             exact
         ) == 1:
             return letters[exact[0]]
+        place = _affirmed(place, choices)
         held = [i for i, choice in enumerate(choices) if _holds(place, choice)]
         # an option whose text is part of another one's is named only where that other is not
         longest = [i for i in held if not any(i != j and _holds(choices[j], choices[i]) for j in held)]
         if len(longest) == 1:
             return letters[longest[0]]
     return None
+
+
+def _affirmed(text: str, choices: Sequence[str]) -> str:
+    """A text without what it denies and without the reason behind it: `fire` of `fire, not ice` and of `not ice, but fire`.
+
+    Words that stand in the options themselves deny nothing and give no reason.
+    """
+    for words, end in ((DENIED, r"(?=\bbut\b|[.,;:!?\n]|$)"), (REASON, r"(?=[.;!?\n]|$)")):
+        if not any(re.search(words, f", {choice}", flags=re.IGNORECASE) for choice in choices):
+            text = re.sub(rf"{words}[^.;:!?\n]*?{end}", " ", text, flags=re.IGNORECASE)
+    return text
 
 
 def _lone_line(text: str, letters: str) -> str | None:
@@ -177,4 +193,4 @@ def _holds(text: str, choice: str) -> bool:
 
 
 def _words(text: str) -> str:
-    return " ".join(re.findall(r"[^\W_]+(?:[.,]\d+)?", text.lower()))
+    return " ".join(re.findall(r"(?:(?<![\w)])-(?=\d))?[^\W_]+(?:[.,]\d+)?", text.lower()))

@@ -14,6 +14,8 @@ from fusion.grading.statements import extract_boxed, extract_final_answer, last_
 
 ANSWER_TYPES = ("bool", "option", "integer", "float", "list of integer", "list of float")
 BRACKETS = r"\\begin{[bpv]?matrix}(.*?)\\end{[bpv]?matrix}|\\?[\[({](.*)[\])}]"
+IMAGINARY = r"(?:[\d)}*+\-−^{/]|\\cdot|\\times|\\?pi|π)\s*i(?![\w(]|\.\w|\s*=)|\dj\b"
+"""The imaginary unit, and neither an index nor `i.e.`"""
 
 
 def extract_value(text: str) -> str | None:
@@ -62,14 +64,21 @@ def _option(answer: str) -> str | None:
 def _close(a: Number | None, b: int | float, loose: bool) -> bool:
     if a is None:
         return False
-    try:
-        return math.isclose(float(a), b, rel_tol=0.04 if loose else 1e-9, abs_tol=1e-9)
+    if not loose and not isinstance(a, float):  # of many digits a float holds but the first
+        return a == b
+    try:  # 4% of nothing is nothing, and of what is not 0 a fixed tolerance could be more than all
+        return math.isclose(float(a), b, rel_tol=0.04 if loose else 1e-9, abs_tol=1e-9 if b == 0 else 0.0)
     except OverflowError:  # more than a float holds
         return a == b
 
 
 def _number(answer: str) -> Number | None:
-    """The value of an answer; what stands in per cent, as hundredths; of `x = 2` and `P(A) is 2` what stands behind."""
+    """The value of an answer; what stands in per cent, as hundredths; of `x = 2` and `P(A) is 2` what stands behind.
+
+    None of a complex number, whose real part is not its value.
+    """
+    if re.search(IMAGINARY, re.sub(r"[-+]\s*0(?:\.0*)?\s*\*?\s*i\b", "", answer.rpartition("=")[2])):
+        return None
     value = _in_per_cent(answer)
     if value is not None:
         return value

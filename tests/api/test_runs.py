@@ -96,6 +96,10 @@ def test_a_merge_and_an_evaluation(tmp_path):
     assert scores["data"]["bits_per_byte"].n == 2
     difference = fusion.compare(result, fusion.evaluate(base, rows, exact_match=["data"], max_new_tokens=4))
     assert difference["data"]["bits_per_byte"].value != 0
+    by_number = fusion.evaluate(base, rows, exact_match=["data"], compare="number", max_new_tokens=4)
+    assert by_number.provenance["key"]["compare"] == {"data": "number"}
+    with pytest.raises(ValueError, match="Answers to data were compared by 'text' in .* and by 'number' in"):
+        fusion.compare(result, by_number)
 
 
 def test_importing_is_quick_in_what_it_imports():

@@ -90,7 +90,8 @@ def compare(result: Runs, baseline: Runs, *, seed: int = 0, resamples: int = RES
 
     A metric that only one of them has is left out.
     Several results are paired in their order, so that those of one seed belong together; one result meets each of several.
-    Raises ValueError when the two were measured on different suites or samples, or are several but not equally many.
+    Raises ValueError when the two were measured on different suites or samples, when answers to one domain were compared
+    with the truth in two ways, or when they are several but not equally many.
     """
     pairs = [shared_columns(*_check_comparable(a, b)) for a, b in pair_runs(result, baseline)]
     return _scores({key: stack_runs([pair[key] for pair in pairs]) for key in pairs[0]}, seed, resamples)
@@ -123,11 +124,29 @@ def _check_comparable(result: Result, other: Result) -> tuple[list[Sample], list
             f"{result.model} was evaluated on {result.suite}, {other.model} on {other.suite}: nothing to "
             "compare. Evaluate both on the same suite."
         )
+    _check_same_grading(result, other)
     try:
         check_same_samples(result.samples, other.samples)
     except ValueError as error:
         raise ValueError(f"{result.model} against {other.model} on {result.suite}: {error}") from error
     return result.samples, other.samples
+
+
+def _check_same_grading(result: Result, other: Result) -> None:
+    """Raise ValueError for a domain whose answers were right by another rule in each, as far as both results say by which."""
+    rules, others = _grading(result), _grading(other)
+    for domain in sorted(rules.keys() & others.keys()):
+        if rules[domain] != others[domain]:
+            raise ValueError(
+                f"Answers to {domain} were compared by {rules[domain]!r} in {result.model} and by {others[domain]!r} in "
+                f"{other.model}, so their exact match says nothing about the models. Evaluate both with the same `compare`."
+            )
+
+
+def _grading(result: Result) -> dict[str, str]:
+    """What of an answer was compared, by domain; empty for a result of a release that did not keep it."""
+    key = result.provenance.get("key") or {}
+    return dict.fromkeys(key.get("exact_match") or (), "text") | (key.get("compare") or {})
 
 
 def by_subset(result: Result) -> dict[str, Result]:

@@ -11,10 +11,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fusion.grading import answers, sandbox
+from fusion.grading.statements import without_thoughts
 
 logger = logging.getLogger(__name__)
 
-SCORING_VERSION = 3
+SCORING_VERSION = 4
 """Raised with every change of what counts as right; part of each task's version, and so of results and of kept answers."""
 
 Doc = dict[str, Any]
@@ -52,6 +53,12 @@ def _tested_code(text: str, doc: Doc) -> str:
     return answers.extract_code(text, answers.names_in_tests("\n".join(doc["test_list"])))
 
 
+def _what_is_said(text: str) -> str:
+    """An answer without its thoughts; one that has none as it is, for its blank lines count too."""
+    said = without_thoughts(text)
+    return text if said == text else said.lstrip()
+
+
 extract_number = _as_filter(answers.extract_number)
 extract_boxed = _as_filter(answers.extract_boxed)
 extract_final_answer = _as_filter(answers.extract_final_answer)
@@ -59,6 +66,7 @@ extract_formula = _as_filter(answers.extract_formula)
 extract_phrase = _as_filter(answers.extract_phrase)
 extract_span = _as_filter(answers.extract_span)
 extract_value = _as_filter(answers.extract_value)
+extract_said = _as_filter(_what_is_said)
 extract_option = _with_doc(_option)
 extract_code = _with_doc(_tested_code)
 extract_function = _with_doc(lambda text, doc: answers.complete_function(text, doc["prompt"], doc["entry_point"]))

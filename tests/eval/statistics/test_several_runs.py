@@ -94,3 +94,34 @@ def test_a_difference_in_calibration_is_paired():
     found = compare(result("a", sure), result("b", even))["sums"]["calibration_error"]
     assert found.value == pytest.approx(0.49 - 0.05)
     assert found.low > 0.2
+
+
+def graded(name, key):
+    return result(name, some_samples(1, 20)).model_copy(update={"provenance": {"key": key}})
+
+
+TEXT, NUMBER = {"compare": {"sums": "text"}}, {"compare": {"sums": "number"}}
+
+
+@pytest.mark.parametrize("first", [TEXT, {"exact_match": ["sums"]}])
+def test_results_whose_answers_were_compared_in_two_ways_are_refused_by_name(first):
+    with pytest.raises(
+        ValueError, match="Answers to sums were compared by 'text' in one and by 'number' in two.*same `compare`"
+    ):
+        compare(graded("one", first), graded("two", NUMBER))
+    with pytest.raises(ValueError, match="compared by 'number' in two"):
+        summarise([graded("one", first), graded("two", NUMBER)])
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (TEXT, TEXT),
+        (NUMBER, NUMBER),
+        (NUMBER, {}),
+        (TEXT, {"exact_match": ["sums"]}),
+        (NUMBER, {"compare": {"maths": "text"}}),
+    ],
+)
+def test_results_graded_alike_or_that_do_not_say_how_are_compared(one, other):
+    assert compare(graded("one", one), graded("two", other))["sums"]["bits_per_byte"].value == 0

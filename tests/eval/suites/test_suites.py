@@ -12,7 +12,7 @@ from fusion_eval.suites import local_data
 from fusion_eval.suites.scoring import SCORING_VERSION
 from fusion_eval.suites.suite import catalogue, load_suite, suites
 from fusion_eval.suites.tasks import _split_limit, _spread, load_subtasks, runs_code, version
-from tests.helpers import benchmark_files
+from tests.helpers import benchmark_files, lm_eval_verdicts
 
 ELEVEN = ["bbh", "arc_c", "mmlu", "gsm8k", "math", "theoremqa", "mbpp", "humaneval", "ifeval", "drop", "hellaswag"]
 
@@ -163,6 +163,23 @@ def test_the_language_of_an_answer_is_always_judged_the_same(data):
     }
     text = "Ja, in der Tat, alles war klar"  # a fifth of the guesses are Afrikaans
     assert len({subtask.task.process_results(doc, [text])["prompt_level_strict_acc"] for _ in range(60)}) == 1
+
+
+@pytest.mark.parametrize(
+    ("instruction", "said"),
+    [
+        ("punctuation:no_comma", "I am fine today and so is she."),
+        ("change_case:english_lowercase", "all is well here."),
+        ("startend:quotation", '"All is well."'),
+        ("detectable_format:json_format", '{"a": 1}'),
+    ],
+)
+def test_thoughts_do_not_break_an_instruction_and_what_is_said_does(data, instruction, said):
+    (subtask,) = load_subtasks("ifeval", data)
+    doc = {"key": 1, "prompt": "?", "instruction_id_list": [instruction], "kwargs": [{}]}
+    assert lm_eval_verdicts.score(subtask, doc, said)
+    assert lm_eval_verdicts.score(subtask, doc, f"<think>\nWell, Let me think, carefully.\n</think>\n\n{said}")
+    assert not lm_eval_verdicts.score(subtask, doc, f"<think>\nWell.\n</think>\n\nWell, So: {said}")
 
 
 @pytest.mark.parametrize(("n", "wanted", "chosen"), [(5, None, 5), (5, 9, 5), (100, 7, 7), (3, 0, 0), (10, 10, 10)])
