@@ -12,6 +12,7 @@ import textwrap
 from collections.abc import Collection, Iterator, Sequence
 
 from fusion.grading.code_blocks import LONGEST, code_blocks, future_first, longest_prefix, out_of_json, parse
+from fusion.grading.sandbox.collected import free_names
 from fusion.grading.statements import without_thoughts
 
 STARTS = re.compile(
@@ -58,10 +59,11 @@ def complete_function(text: str, prompt: str, name: str) -> str:
 def names_in_tests(tests: str) -> list[str]:
     """Names that tests read and neither bind themselves nor have from Python: what a program must define."""
     tree = parse(tests)
-    nodes = list(ast.walk(tree)) if tree else []
-    bound = {name for node in nodes for name in _binds(node)}
-    read = [node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)]
-    return [name for name in dict.fromkeys(read) if name not in bound and not hasattr(builtins, name)]
+    if tree is None:
+        return []
+    free = free_names(tree)
+    read = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id in free]
+    return [name for name in dict.fromkeys(read) if not hasattr(builtins, name) and not name.startswith("__")]
 
 
 def _binds(node: ast.AST) -> list[str]:

@@ -29,6 +29,10 @@ class Check(Settings):
     def __call__(self, example: Example, responses: Sequence[Response]) -> list[bool]:
         """Return, for each of the responses to a prompt, whether it passes."""
 
+    def cannot_judge(self, example: Example) -> str:
+        """Say, with the way out, why it can judge no response to this prompt; empty where it can, as far as its row tells."""
+        return ""
+
     def verdicts(self, example: Example, responses: Sequence[Response]) -> list[tuple[bool, float]]:
         """Return, for each of the responses to a prompt, whether it passes and its reward, from judging it once.
 

@@ -49,7 +49,8 @@ class TestsCheck(Check):
     """Passes responses whose program passes the tests of its row (`tests` of the data set), in a sandbox.
 
     The program is the block of code, or the longest part that is Python, that defines what the tests read. The tests run in a
-    process of their own and call the program in another. Raises ValueError where the row has no tests.
+    process of their own and call the program in another; test functions and classes that they do not call are run as pytest
+    and unittest run them. Raises ValueError where the row has no tests, or such as pass any program.
     """
 
     kind: Literal["tests"] = "tests"
@@ -63,13 +64,26 @@ class TestsCheck(Check):
 
     @override
     def __call__(self, example: Example, responses: Sequence[Response]) -> list[bool]:
-        if not example.tests:
-            raise ValueError(f"The example that begins {example.prompt[:60]!r} has no tests; choose rows that do.")
+        if wrong := self.cannot_judge(example):
+            raise ValueError(wrong)
+        assert example.tests is not None
         limits = sandbox.Limits(seconds=self.seconds)
         names = answers.names_in_tests(example.tests)
         programs = [answers.extract_code(response.text, names) for response in responses]
         results = [sandbox.judge_program(program, example.tests, limits) for program in programs]
         return [result.passed and (self.trust_inside or not result.ran_inside) for result in results]
+
+    @override
+    def cannot_judge(self, example: Example) -> str:
+        row = f"The example that begins {example.prompt[:60]!r}" + (f" ({example.origin})" if example.origin else "")
+        if not (example.tests or "").strip():
+            return f"{row} has no tests; choose rows that do."
+        if why := sandbox.why_they_test_nothing(example.tests or ""):
+            return (
+                f"{row} has tests that cannot tell a right program from a wrong one: {why}. Have data.train[...].tests call what "
+                'is to be tested, as in tests: "{test}\\ncheck({entry_point})", or leave such rows out.'
+            )
+        return ""
 
 
 class AgreementCheck(Check):

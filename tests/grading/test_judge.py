@@ -73,6 +73,8 @@ def test_a_program_does_not_bring_the_means_to_judge_it(program, tests):
         ("from fractions import Fraction\ndef f(): return Fraction(1, 3)", "assert f() == Fraction(1, 3)"),
         ("def f(): return 10 ** 6000", "assert f() == 10 ** 6000"),
         ("def f(): return {(1, 'a'): {2.5, None}, b'x': [True]}", "assert f() == {(1, 'a'): {2.5, None}, b'x': [True]}"),
+        ("def f(x): return x", "def check(f):\n    assert f(1) == 1\ncheck(f)"),
+        ("def f(x): return x", "def check(value, f=f):\n    assert f(value) == 1\ncheck(1)"),
         ("def f(x): x.sort()", "items = [3, 1]\nassert f(items) is None\nassert items == [1, 3]"),
         ("def f(*, x): x['a'] = 1", "items = {}\nf(x=items)\nassert items == {'a': 1}"),
         ("def f(x): x[0].append(1)", "inner = []\nf([inner])\nassert inner == [1]"),

@@ -127,3 +127,11 @@ def test_who_finds_the_reference_likeliest_is_likely_to_write_like_it():
     assert passing("knows_reference") == []
     with pytest.raises(ValueError, match="was not read by the sources"):
         passing("knows_reference", *given, Response("c", "w", True))
+
+
+def test_a_row_whose_tests_pass_any_program_is_named():
+    asked = example(tests="def check(candidate):\n    assert candidate(2) == 4")
+    with pytest.raises(
+        ValueError, match=r"begins 'How much.*: check is never called. Have data.train\[...\].tests call"
+    ):
+        passing("tests", PROGRAM, asked=asked, allow_code_execution=True)
