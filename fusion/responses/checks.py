@@ -80,8 +80,8 @@ class TestsCheck(Check):
             return f"{row} has no tests; choose rows that do."
         if why := sandbox.why_they_test_nothing(example.tests or ""):
             return (
-                f"{row} has tests that cannot tell a right program from a wrong one: {why}. Have data.train[...].tests call what "
-                'is to be tested, as in tests: "{test}\\ncheck({entry_point})", or leave such rows out.'
+                f"{row} has tests that cannot tell a right program from a wrong one: {why}. Have data.train[...].tests call "
+                'what is to be tested, as in tests: "{test}\\ncheck({entry_point})", or leave such rows out.'
             )
         return ""
 
