@@ -14,7 +14,7 @@ from typing_extensions import override
 from fusion.data.example import Example
 from fusion.grading import answers, sandbox
 from fusion.grading.final_answer import AnswerPart, same_answer
-from fusion.responses.base import Check
+from fusion.responses.base import Check, Judgement
 from fusion.responses.function_check import FunctionCheck
 from fusion.responses.response import Response
 
@@ -64,6 +64,10 @@ class TestsCheck(Check):
 
     @override
     def __call__(self, example: Example, responses: Sequence[Response]) -> list[bool]:
+        return self.judge(example, responses).passed
+
+    @override
+    def judge(self, example: Example, responses: Sequence[Response]) -> Judgement:
         if wrong := self.cannot_judge(example):
             raise ValueError(wrong)
         assert example.tests is not None
@@ -71,7 +75,16 @@ class TestsCheck(Check):
         names = answers.names_in_tests(example.tests)
         programs = [answers.extract_code(response.text, names) for response in responses]
         results = [sandbox.judge_program(program, example.tests, limits) for program in programs]
-        return [result.passed and (self.trust_inside or not result.ran_inside) for result in results]
+        broken = next((result.reason for result in results if result.tests_broken), "")
+        reasons = [self._why_not(result) for result in results]
+        passed = [not reason for reason in reasons]
+        return Judgement(passed, reasons, "" if any(passed) else broken)
+
+    def _why_not(self, result: sandbox.ProgramResult) -> str:
+        """Why a program does not pass; empty where it does."""
+        if result.passed and result.ran_inside and not self.trust_inside:
+            return f"trust_inside is false, and what its own process decided was {result.ran_inside}"
+        return "" if result.passed else result.reason
 
     @override
     def cannot_judge(self, example: Example) -> str:

@@ -50,7 +50,7 @@ def judge_answers(
     with bar("answers checked", len(chosen), "prompts") as advance:
         for example, check in chosen:
             responses = _responses(context, example.prompt_id, written, read_by)
-            found.append(PromptResponses(example, responses, check(example, responses)))
+            found.append(PromptResponses(example, responses, *check.judge(example, responses)))
             advance(1)
     return found
 
