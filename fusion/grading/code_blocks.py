@@ -15,6 +15,8 @@ OTHER_LANGUAGES = frozenset(
 )
 LONGEST = 400
 """Lines of an answer that are looked at; more would take too long."""
+MOST_FENCES = 40
+"""Fences that are tried as the end of one block."""
 
 
 def code_blocks(text: str) -> list[str]:
@@ -26,13 +28,32 @@ def _fenced(text: str) -> Iterator[tuple[str, str]]:
     """Yield the language, in small letters, and the contents of each fenced block."""
     place = 0
     while opening := FENCE.search(text, place):
-        end = re.compile(re.escape(opening["fence"]) + "[`~]*").search(text, opening.end())
         tag = re.match(r"[{.]*([\w+#-]*)", opening["tag"].strip().lower())
-        body = text[opening.end() : end.start() if end else len(text)].strip("\r\n")
-        yield (tag[1] if tag else ""), _session(textwrap.dedent(body)) + "\n"
-        if end is None:
+        language = tag[1] if tag else ""
+        body, place = _body(text, opening, is_code=language not in OTHER_LANGUAGES)
+        yield language, body
+        if place == len(text):
             return
-        place = end.end()
+
+
+def _body(text: str, opening: re.Match[str], *, is_code: bool) -> tuple[str, int]:
+    """The contents of a block and where it ends: at a fence that begins a line, the last before which all is a program.
+
+    A program may hold such lines itself, in a docstring. A fence inside a line ends a block where none else makes it one.
+    """
+    fence, start = re.escape(opening["fence"]) + r"[`~]*", opening.end()
+    at_lines = list(re.compile(rf"^[ \t>]*{fence}[ \t]*$", flags=re.MULTILINE).finditer(text, start))[:MOST_FENCES]
+    anywhere = list(re.compile(fence).finditer(text, start))[:MOST_FENCES]
+    bodies = [(_clean(text[start : end.start()]), end.end()) for end in [*reversed(at_lines), *anywhere]]
+    if not bodies:
+        return _clean(text[start:]), len(text)
+    first = bodies[max(0, len(at_lines) - 1)]
+    return next((each for each in bodies if is_code and parse(each[0])), first)
+
+
+def _clean(body: str) -> str:
+    """A program without what a block adds to it: empty lines, indentation, the prompts of a session."""
+    return _session(textwrap.dedent(body.strip("\r\n"))) + "\n"
 
 
 def out_of_json(text: str) -> str:

@@ -9,9 +9,10 @@ import ast
 import builtins
 import re
 import textwrap
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 
 from fusion.grading.code_blocks import LONGEST, code_blocks, future_first, longest_prefix, out_of_json, parse
+from fusion.grading.sandbox.collected import free_names
 from fusion.grading.statements import without_thoughts
 
 STARTS = re.compile(
@@ -23,9 +24,9 @@ Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 def extract_code(text: str, names: Collection[str] = ()) -> str:
     """Extract the program of an answer: the block, or the longest part that parses, that defines most of `names`.
 
-    The last of equals counts. Definitions of earlier blocks that it uses come before it; what only tries the program out
-    (prints, assertions, a main block) is left out where `names` are known. A text without anything that parses is returned as
-    it stands: its last block, or all of it.
+    The last of equals counts. What it uses of other blocks (imports, definitions, constants) comes before it; what only tries
+    the program out (prints, assertions, a main block) is left out where `names` are known. A text without anything that parses
+    is returned as it stands: its last block, or all of it.
     """
     text = out_of_json(without_thoughts(text))
     blocks = [block for block in code_blocks(text) if block.strip()]
@@ -33,7 +34,7 @@ def extract_code(text: str, names: Collection[str] = ()) -> str:
     if not parts:
         return blocks[-1] if blocks else text
     best = max(range(len(parts)), key=lambda i: (_defined(parts[i], names), bool(_definitions(parts[i])), i))
-    helpers = [helper for part in parts[:best] for helper in _missing_helpers(part, parts[best])]
+    helpers = _helpers(parts[:best], parts[best], parts[best + 1 :])
     program = _without_trials(parts[best], names) if names else parts[best]
     return future_first("\n\n".join([*helpers, program]))
 
@@ -58,21 +59,11 @@ def complete_function(text: str, prompt: str, name: str) -> str:
 def names_in_tests(tests: str) -> list[str]:
     """Names that tests read and neither bind themselves nor have from Python: what a program must define."""
     tree = parse(tests)
-    nodes = list(ast.walk(tree)) if tree else []
-    bound = {name for node in nodes for name in _binds(node)}
-    read = [node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)]
-    return [name for name in dict.fromkeys(read) if name not in bound and not hasattr(builtins, name)]
-
-
-def _binds(node: ast.AST) -> list[str]:
-    """Names that a node of a syntax tree gives a value to."""
-    if isinstance(node, ast.Name):
-        return [node.id] if isinstance(node.ctx, ast.Store) else []
-    if isinstance(node, ast.Import | ast.ImportFrom):
-        return [alias.asname or alias.name.split(".")[0] for alias in node.names]
-    if isinstance(node, ast.arg):
-        return [node.arg]
-    return [node.name] if isinstance(node, Definition) else []
+    if tree is None:
+        return []
+    free = free_names(tree)
+    read = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id in free]
+    return [name for name in dict.fromkeys(read) if not hasattr(builtins, name) and not name.startswith("__")]
 
 
 def _longest_part(text: str, names: Collection[str]) -> str:
@@ -109,12 +100,20 @@ def _definitions(code: str) -> list[Definition]:
 
 
 def _bound(code: str) -> set[str]:
-    """Names that a program binds at its top level."""
-    tree = parse(code)
-    assigned = [stmt for stmt in tree.body if isinstance(stmt, ast.Assign | ast.AnnAssign)] if tree else []
-    return {name for stmt in assigned for node in ast.walk(stmt) for name in _binds(node)} | {
-        node.name for node in _definitions(code)
-    }
+    """Names that a program's definitions and assignments bind at its top level."""
+    nodes = [node for node in getattr(parse(code), "body", []) if not isinstance(node, ast.Import | ast.ImportFrom)]
+    return {name for node in nodes for name in _bound_by(node)}
+
+
+def _bound_by(node: ast.stmt) -> list[str]:
+    """Names that an import, a definition or an assignment binds."""
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return [alias.asname or alias.name.split(".")[0] for alias in node.names]
+    if isinstance(node, Definition):
+        return [node.name]
+    assigns = isinstance(node, ast.Assign | ast.AnnAssign)
+    stored = [name for name in ast.walk(node) if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store)]
+    return [name.id for name in stored] if assigns else []
 
 
 def _defined(code: str, names: Collection[str]) -> int:
@@ -122,12 +121,32 @@ def _defined(code: str, names: Collection[str]) -> int:
     return len(_bound(code).intersection(names)) if names else 0
 
 
-def _missing_helpers(part: str, program: str) -> Iterator[str]:
-    """Imports and definitions of an earlier part whose names the program does not define."""
-    tree, bound = parse(part), _bound(program)
-    for node in tree.body if tree else []:
-        if isinstance(node, ast.Import | ast.ImportFrom) or (isinstance(node, Definition) and node.name not in bound):
-            yield ast.unparse(node)
+def _helpers(before: Sequence[str], program: str, after: Sequence[str]) -> list[str]:
+    """What a program lacks and other parts have: all imports of those before it; of all, what binds names that it reads.
+
+    What a helper lacks comes along with it. Where several bind a name it is the last before the program, else the last of all.
+    """
+    earlier, later = (_statements_that_bind(parts) for parts in (before, after))
+    binding = {name: node for node in [*later, *earlier] for name in _bound_by(node)}
+    used = [node for node in earlier if isinstance(node, ast.Import | ast.ImportFrom)]
+    waiting, bound = [free_names(parse(program) or ast.Module([], [])), *map(_read_by, used)], _bound(program)
+    while waiting:
+        lacking = waiting.pop() - bound
+        more = [node for name, node in binding.items() if name in lacking and node not in used]
+        used += dict.fromkeys(more)
+        waiting += map(_read_by, more)
+    return [ast.unparse(node) for node in [*earlier, *later] if node in used]
+
+
+def _statements_that_bind(parts: Sequence[str]) -> list[ast.stmt]:
+    """Imports, definitions and assignments of parts, in their order."""
+    nodes = [node for part in parts for node in getattr(parse(part), "body", [])]
+    return [node for node in nodes if _bound_by(node) and not _tries_out(node, ())]
+
+
+def _read_by(node: ast.stmt) -> set[str]:
+    """Names that a statement reads of those that stand around it."""
+    return free_names(ast.Module([node], []))
 
 
 def _without_trials(code: str, names: Collection[str]) -> str:

@@ -6,11 +6,22 @@ import hashlib
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from fusion.core.settings import Settings
 from fusion.data.example import Example
 from fusion.responses.response import Response
+
+
+class Judgement(NamedTuple):
+    """What a check says of the responses to a prompt."""
+
+    passed: list[bool]
+    """For each of the responses, whether it passes."""
+    reasons: list[str]
+    """For each, why it does not pass; empty where it passes, or the check does not say."""
+    tests_broken: str = ""
+    """What keeps the tests of the row from running, whatever the response; empty where they run, or there are none."""
 
 
 class Check(Settings):
@@ -28,6 +39,15 @@ class Check(Settings):
     @abstractmethod
     def __call__(self, example: Example, responses: Sequence[Response]) -> list[bool]:
         """Return, for each of the responses to a prompt, whether it passes."""
+
+    def cannot_judge(self, example: Example) -> str:
+        """Say, with the way out, why it can judge no response to this prompt; empty where it can, as far as its row tells."""
+        return ""
+
+    def judge(self, example: Example, responses: Sequence[Response]) -> Judgement:
+        """Return which of the responses to a prompt pass, and what is known of those that do not."""
+        passed = self(example, responses)
+        return Judgement(passed, [""] * len(passed))
 
     def verdicts(self, example: Example, responses: Sequence[Response]) -> list[tuple[bool, float]]:
         """Return, for each of the responses to a prompt, whether it passes and its reward, from judging it once.

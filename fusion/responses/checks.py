@@ -14,7 +14,7 @@ from typing_extensions import override
 from fusion.data.example import Example
 from fusion.grading import answers, sandbox
 from fusion.grading.final_answer import EXTRACT, AnswerPart, same_answer
-from fusion.responses.base import Check
+from fusion.responses.base import Check, Judgement
 from fusion.responses.function_check import FunctionCheck
 from fusion.responses.response import Response
 
@@ -53,7 +53,8 @@ class TestsCheck(Check):
     """Passes responses whose program passes the tests of its row (`tests` of the data set), in a sandbox.
 
     The program is the block of code, or the longest part that is Python, that defines what the tests read. The tests run in a
-    process of their own and call the program in another. Raises ValueError where the row has no tests.
+    process of their own and call the program in another; test functions and classes that they do not call are run as pytest
+    and unittest run them. Raises ValueError where the row has no tests, or such as pass any program.
     """
 
     kind: Literal["tests"] = "tests"
@@ -67,13 +68,39 @@ class TestsCheck(Check):
 
     @override
     def __call__(self, example: Example, responses: Sequence[Response]) -> list[bool]:
-        if not example.tests:
-            raise ValueError(f"The example that begins {example.prompt[:60]!r} has no tests; choose rows that do.")
+        return self.judge(example, responses).passed
+
+    @override
+    def judge(self, example: Example, responses: Sequence[Response]) -> Judgement:
+        if wrong := self.cannot_judge(example):
+            raise ValueError(wrong)
+        assert example.tests is not None
         limits = sandbox.Limits(seconds=self.seconds)
         names = answers.names_in_tests(example.tests)
         programs = [answers.extract_code(response.text, names) for response in responses]
         results = [sandbox.judge_program(program, example.tests, limits) for program in programs]
-        return [result.passed and (self.trust_inside or not result.ran_inside) for result in results]
+        broken = next((result.reason for result in results if result.tests_broken), "")
+        reasons = [self._why_not(result) for result in results]
+        passed = [not reason for reason in reasons]
+        return Judgement(passed, reasons, "" if any(passed) else broken)
+
+    def _why_not(self, result: sandbox.ProgramResult) -> str:
+        """Why a program does not pass; empty where it does."""
+        if result.passed and result.ran_inside and not self.trust_inside:
+            return f"trust_inside is false, and what its own process decided was {result.ran_inside}"
+        return "" if result.passed else result.reason
+
+    @override
+    def cannot_judge(self, example: Example) -> str:
+        row = f"The example that begins {example.prompt[:60]!r}" + (f" ({example.origin})" if example.origin else "")
+        if not (example.tests or "").strip():
+            return f"{row} has no tests; choose rows that do."
+        if why := sandbox.why_they_test_nothing(example.tests or ""):
+            return (
+                f"{row} has tests that cannot tell a right program from a wrong one: {why}. Have data.train[...].tests call "
+                'what is to be tested, as in tests: "{test}\\ncheck({entry_point})", or leave such rows out.'
+            )
+        return ""
 
 
 class AgreementCheck(Check):

@@ -24,6 +24,10 @@ class PromptResponses:
     """Of all sources: neither empty nor, unless that is allowed, truncated."""
     passed: Sequence[bool]
     """For each of the responses, whether it passes."""
+    reasons: Sequence[str] = ()
+    """For each of the responses why it does not pass, as far as its check says."""
+    tests_broken: str = ""
+    """What keeps the tests of its row from running, whatever the response; empty where they run, or there are none."""
 
     def of_source(self, source: str) -> list[tuple[Response, bool]]:
         """Responses of one source, and whether each passes."""

@@ -9,6 +9,7 @@ import json
 import math
 import os
 
+import numpy as np
 import pytest
 
 from fusion.grading.sandbox import crossing
@@ -104,3 +105,26 @@ def test_a_message_that_breaks_off_is_the_end():
 def test_a_message_that_is_too_long_is_not_sent():
     with pytest.raises(ValueError, match="too large to cross"):
         crossing.Channel(-1, -1).send(["x" * crossing.MESSAGE_BYTES])
+
+
+@pytest.mark.parametrize("kind", ["?", "<i8", ">f4", "<c16", "<U3", "S2", "<M8[D]"])
+@pytest.mark.parametrize("shape", [(), (0,), (0, 2), (2, 3)])
+def test_an_array_comes_back_with_type_shape_and_bytes(kind, shape):
+    value = np.arange(math.prod(shape)).reshape(shape).astype(kind)
+    back = there_and_back(value)
+    assert (back.dtype, back.shape, back.tobytes()) == (value.dtype, value.shape, value.tobytes())
+    assert back.flags.writeable
+
+
+def test_a_truth_of_numpy_crosses_as_pythons_and_arrays_that_are_more_than_their_bytes_stay():
+    assert there_and_back(np.bool_(True)) is True
+    assert there_and_back([np.float64(0.5), np.int8(3)]) == [0.5, 3]
+    for value in (np.array([{}]), np.ma.array([1], mask=[True]), np.zeros(1, "i4,f8")):
+        with pytest.raises(LookupError):
+            there_and_back(value)
+
+
+@pytest.mark.parametrize("content", [["|O", [1], "00" * 8], ["<i8", [2], "00"], ["<i8", [-1], ""], ["<i8"], 3])
+def test_an_array_that_is_none_is_malformed(content):
+    with pytest.raises(crossing.MalformedError):
+        crossing.decode({"ndarray": content}, refuse)

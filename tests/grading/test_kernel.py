@@ -84,3 +84,24 @@ def test_calls_by_the_numbers_of_another_machine_end_the_process(answer):
     assert answer(0, audit_number=others.audit_number) == KILL
     assert answer(0, audit_number=0x40000003) == KILL  # i386, which an x86-64 process can call by int 0x80
     assert answer(0x40000000 + 57) == KILL  # fork of the x32 interface
+
+
+def test_two_connected_streams_of_this_machine_are_the_only_sockets(answer):
+    number = answer.machine.forbidden["socketpair"]
+    kinds = [(family, kind) for family in range(20) for kind in (*range(8), 0o2000001, 0o2000002, 0o4001, 0o2004001)]
+    allowed = {each for each in kinds if answer(number, *each) == ALLOW}
+    assert allowed == {(1, 1), (1, 0o2000001)}
+    assert {answer(number, *each) for each in kinds if each not in allowed} == {NOT_PERMITTED}
+    for name in (
+        "socket",
+        "connect",
+        "bind",
+        "listen",
+        "accept",
+        "accept4",
+        "sendmsg",
+        "sendmmsg",
+        "recvmsg",
+        "setsockopt",
+    ):
+        assert answer(answer.machine.forbidden[name], 1, 1) == NOT_PERMITTED

@@ -91,3 +91,48 @@ def test_the_longest_beginning_that_is_python_is_kept(text, kept):
 
 def test_blocks_of_other_languages_are_no_programs():
     assert code_blocks("```bash\nls\n```\n```\nx = 1\n```\n~~~py\ny = 2\n~~~") == ["x = 1\n", "y = 2\n"]
+
+
+F = "```"
+DOCUMENTED = f'''def f(x):
+    """
+    Example:
+    {F}
+    f(1)
+    {F}
+
+    {F}py
+    f(2)
+    {F}
+    """
+    return x + 1
+'''
+
+
+@pytest.mark.parametrize("after", ["", "\nDone.", f"\nThen:\n{F}python\nprint(f(1))\n{F}", f"\n{F}\n2\n{F}"])
+def test_fences_in_a_docstring_do_not_end_a_block(after):
+    assert code_blocks(f"{F}python\n{DOCUMENTED}{F}{after}")[0] == DOCUMENTED
+    assert extract_code(f"{F}python\n{DOCUMENTED}{F}{after}", ["f"]) == DOCUMENTED
+
+
+def test_a_fence_inside_a_line_ends_a_block_only_where_no_other_makes_it_a_program():
+    assert code_blocks(f"{F}python\nx = '{F}'\n{F}\nWords.") == [f"x = '{F}'\n"]
+    assert code_blocks(f"{F}python\nx = 1{F}\nWords.\n{F}\ny = 2\n{F}") == ["x = 1\n", "y = 2\n"]
+
+
+@pytest.mark.parametrize(
+    "blocks",
+    [
+        ["def f(x):\n    return g(x)", "def g(x):\n    return x + ONE", "ONE = 1"],
+        ["ONE = 1", "def f(x):\n    return x + ONE"],
+        ["def f(x):\n    return int(m.floor(x)) + 1", "import math as m"],
+        ["def g(x):\n    return x + 1", "def f(x):\n    return g(x)", "def g(x):\n    return x  # slower"],
+        ["def f(x):\n    result = x + 1\n    return result", "result = f(5)"],
+        ["def f(x):\n    return x + 1", "from solution import f\nimport absent_module"],
+        ["def f(x):\n    return next(n for n in N if n > x)", "N = range(99)\nM = f(2)"],
+    ],
+)
+def test_a_program_brings_what_it_uses_of_other_blocks_and_nothing_else_of_later_ones(blocks):
+    names: dict = {}
+    exec(extract_code("\nThen:\n".join(f"{F}python\n{block}\n{F}" for block in blocks), ["f"]), names)
+    assert names["f"](2) == 3

@@ -50,6 +50,7 @@ def victim(tmp_path):
         "import threading\nt = threading.Thread(target=print)\nt.start()\nt.join()",
         "print('much ' * 1_000_000)",
         "import os\nos.write(1, b'noise')",
+        "import asyncio\nasyncio.run(asyncio.sleep(0))",
         "import tempfile\ntempfile.TemporaryFile().write(b'a')",
         "import atexit, os\n@atexit.register\ndef noise():\n    for fd in range(3, 20):\n        try: os.write(fd, b'noise')\n"
         "        except OSError: pass",
@@ -210,6 +211,11 @@ def test_files_outside_stay_as_they_are(victim, program, either):
         "import os\nos.kill(os.getppid(), 9)",
         "import os\nos.system('true')",
         "import ctypes\nctypes.CDLL(None)",
+        "import socket\nsocket.socket(socket.AF_UNIX)",
+        "import socket\nsocket.socketpair(type=socket.SOCK_DGRAM)",
+        "import socket\nsocket.socketpair()[0].connect('/run/a')",
+        "import socket\nsocket.send_fds(socket.socketpair()[0], [b'x'], [1])",
+        "import asyncio\nasyncio.run(asyncio.open_connection('127.0.0.1', 80))",
     ],
 )
 def test_the_way_out_is_closed(program):

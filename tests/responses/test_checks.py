@@ -127,3 +127,36 @@ def test_who_finds_the_reference_likeliest_is_likely_to_write_like_it():
     assert passing("knows_reference") == []
     with pytest.raises(ValueError, match="was not read by the sources"):
         passing("knows_reference", *given, Response("c", "w", True))
+
+
+def test_a_row_whose_tests_pass_any_program_is_named():
+    asked = example(tests="def check(candidate):\n    assert candidate(2) == 4")
+    with pytest.raises(
+        ValueError, match=r"begins 'How much.*: check is never called. Have data.train\[...\].tests call"
+    ):
+        passing("tests", PROGRAM, asked=asked, allow_code_execution=True)
+
+
+@pytest.mark.parametrize(("tests", "reasons", "broken"), [
+    ("assert double(2) == 4", ["", "AssertionError: "], ""),
+    ("from solution import double\nassert double(2) == 4",
+     ["ModuleNotFoundError: No module named 'solution'"] * 2, "ModuleNotFoundError: No module named 'solution'"),
+    ("import absent_module\ndef test(): assert double.__code__ and double(2) == 4",
+     ["ModuleNotFoundError: No module named 'absent_module'"] * 2, "ModuleNotFoundError: No module named 'absent_module'"),
+    ("assert double(2) == other", ["NameError: name 'other' is not defined"] * 2, ""),
+])  # fmt: skip
+def test_why_a_program_does_not_pass_is_told_from_tests_that_do_not_run(tests, reasons, broken):
+    check = TypeAdapter(AnyCheck).validate_python({"kind": "tests", "allow_code_execution": True})
+    given = [Response("s", text, ended=True) for text in (PROGRAM, "def double(x):\n    return x")]
+    found = check.judge(example(tests=tests), given)
+    assert found.reasons == reasons
+    assert found.passed == [not reason for reason in reasons]
+    assert found.tests_broken == broken
+
+
+def test_tests_that_are_no_python_do_not_run_and_an_import_that_the_program_lacks_is_the_programs():
+    check = TypeAdapter(AnyCheck).validate_python({"kind": "tests", "allow_code_execution": True})
+    lacks = Response("s", "import absent_module\ndef double(x):\n    return 2 * x", ended=True)
+    assert "SyntaxError" in check.judge(example(tests="assert double(2) =="), [lacks]).tests_broken
+    found = check.judge(example(tests="assert double(2) == 4"), [lacks])
+    assert found == ([False], ["ModuleNotFoundError: No module named 'absent_module'"], "")

@@ -29,6 +29,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
+from fusion.grading.sandbox.collected import why_they_test_nothing
 from fusion.grading.sandbox.processes import (
     LimitExceeded,
     Limits,
@@ -39,7 +40,15 @@ from fusion.grading.sandbox.processes import (
     started,
 )
 
-__all__ = ["Limits", "ProgramResult", "containment", "describe_containment", "judge_program", "run"]
+__all__ = [
+    "Limits",
+    "ProgramResult",
+    "containment",
+    "describe_containment",
+    "judge_program",
+    "run",
+    "why_they_test_nothing",
+]
 
 CPU_ENDED = {-signal.SIGXCPU, -signal.SIGKILL, 128 + signal.SIGXCPU, 128 + signal.SIGKILL}  # bubblewrap adds 128
 
@@ -54,23 +63,30 @@ class ProgramResult:
     """Empty where it passed, else the last line of the error, or which limit ended it."""
     ran_inside: str = ""
     """What was decided in the program's own process, so that a program made to deceive could have decided it itself."""
+    tests_broken: bool = False
+    """Whether it was the tests that could not run, whatever the program: no Python, or they import what is not there."""
 
 
 def judge_program(program: str, tests: str, limits: Limits | None = None, *, imports: str = "") -> ProgramResult:
     """Run tests against a program; names that the tests use and do not define are the program's.
 
+    Test functions and classes that the tests do not call themselves are run too, as pytest and unittest run them.
     `imports` run before the program, for those that it may leave out.
 
     Whole tests run inside the program's process where they need to (they patch it, or pass it objects of their own), and
     where it was only an object of the program that could tell, that alone did; `ran_inside` says so.
+
+    Raises ValueError for tests that would pass any program.
     """
+    if why := why_they_test_nothing(tests):
+        raise ValueError(f"The tests that begin {tests[:60]!r} cannot tell a right program from a wrong one: {why}.")
     limits = limits or Limits()
     try:
         verdict, code = _judge({"program": program, "imports": imports}, tests, limits)
     except LimitExceeded as error:
         return ProgramResult(False, str(error))
     if needs := verdict.get("needs_inside"):
-        return replace(run(f"{program}\n\n{tests}\n", limits), ran_inside=f"all tests: {needs}")
+        return replace(run(program, limits, tests, imports=imports), ran_inside=f"all tests: {needs}")
     return _result(verdict, code, limits)
 
 
@@ -96,14 +112,15 @@ def _exit_code(process: Process) -> int | None:
         return None
 
 
-def run(program: str, limits: Limits | None = None) -> ProgramResult:
-    """Run a program that holds its own tests, in one process: it passes if it runs to its end without an exception.
+def run(program: str, limits: Limits | None = None, tests: str = "", *, imports: str = "") -> ProgramResult:
+    """Run a program that holds its own tests, or `tests` behind it, in one process: it passes without an exception.
 
     What a program does to its own process can change this verdict; see `judge`.
     """
     limits, secret = limits or Limits(), secrets.token_hex(16)
+    task = {"program": program, "tests": tests, "imports": imports, "secret": secret}
     try:
-        with started("inside", {"program": program, "secret": secret}, limits) as process:
+        with started("inside", task, limits) as process:
             verdict = _verdict(last_message(process, [process]))
             code = _exit_code(process)
     except LimitExceeded as error:
@@ -126,9 +143,8 @@ def _result(verdict: Mapping[str, Any], code: int | None, limits: Limits) -> Pro
         return ProgramResult(True, "", str(inside))
     if code in CPU_ENDED:
         reason = f"took longer than {limits.seconds} seconds of CPU"
-    return ProgramResult(
-        False, str(reason or f"ended by itself before the tests were through (exit code {code})"), str(inside)
-    )
+    said = str(reason or f"ended by itself before the tests were through (exit code {code})")
+    return ProgramResult(False, said, str(inside), verdict.get("tests_broken") is True)
 
 
 @cache

@@ -7,6 +7,8 @@ from typing import NamedTuple
 CLONE3 = 435
 FCNTL_FORBIDDEN = (8, 10, 15)
 """F_SETOWN, F_SETSIG, F_SETOWN_EX: have the kernel send signals to others."""
+AF_UNIX, SOCK_STREAM, SOCK_CLOEXEC = 1, 1, 0o2000000
+"""Of `socketpair`: between processes of one machine, a connection, closed where a program is started."""
 
 
 class CallNumbers(NamedTuple):
@@ -27,7 +29,8 @@ _EVERYWHERE = {
     "file_setattr": 469,
 }  # fmt: skip
 _X86_64 = {
-    "socket": 41, "connect": 42, "bind": 49, "listen": 50, "socketpair": 53, "fork": 57, "vfork": 58, "execve": 59,
+    "socket": 41, "connect": 42, "bind": 49, "listen": 50, "socketpair": 53, "accept": 43, "accept4": 288, "sendmsg": 46,
+    "recvmsg": 47, "sendmmsg": 307, "recvmmsg": 299, "setsockopt": 54, "fork": 57, "vfork": 58, "execve": 59,
     "kill": 62, "ptrace": 101, "pivot_root": 155, "chroot": 161, "mount": 165, "umount2": 166, "tkill": 200,
     "kexec_load": 246, "add_key": 248, "keyctl": 250, "unshare": 272, "tgkill": 234, "perf_event_open": 298,
     "setns": 308, "process_vm_readv": 310, "process_vm_writev": 311, "bpf": 321, "execveat": 322, "userfaultfd": 323,
@@ -46,7 +49,8 @@ _X86_64 = {
     "clock_settime": 227, "clock_adjtime": 305, "finit_module": 313,
 }  # fmt: skip
 _AARCH64 = {
-    "socket": 198, "socketpair": 199, "bind": 200, "listen": 201, "connect": 203, "execve": 221, "kill": 129,
+    "socket": 198, "socketpair": 199, "bind": 200, "listen": 201, "connect": 203, "accept": 202, "accept4": 242,
+    "sendmsg": 211, "recvmsg": 212, "sendmmsg": 269, "recvmmsg": 243, "setsockopt": 208, "execve": 221, "kill": 129,
     "ptrace": 117, "pivot_root": 41, "chroot": 51, "mount": 40, "umount2": 39, "tkill": 130, "kexec_load": 104,
     "add_key": 217, "keyctl": 219, "unshare": 97, "tgkill": 131, "perf_event_open": 241, "setns": 268,
     "process_vm_readv": 270, "process_vm_writev": 271, "bpf": 280, "execveat": 281, "userfaultfd": 282, "setpgid": 154,

@@ -2,7 +2,7 @@
 
 judge    task on stdin; runs tests, with a program behind the pipes 3 and 4; the verdict goes to stdout
 worker   task and then the judge's questions on stdin, answers to stdout; runs the program
-inside   task on stdin; runs program and tests together; a secret and the verdict go to stdout
+inside   task on stdin; runs program and tests in one process; a secret and the verdict go to stdout
 probe    says what contains it on this machine
 """
 
@@ -21,6 +21,7 @@ import audit  # pyright: ignore[reportMissingImports]
 import crossing  # pyright: ignore[reportMissingImports]
 import judge  # pyright: ignore[reportMissingImports]
 import kernel  # pyright: ignore[reportMissingImports]
+import runner  # pyright: ignore[reportMissingImports]
 import worker  # pyright: ignore[reportMissingImports]
 
 sys.path.pop(0)
@@ -69,17 +70,26 @@ def _works(install: Callable[[], None]) -> bool:
     return True
 
 
-def run_program(program: str) -> dict[str, Any]:
-    """Run a program as `__main__`; any exception, also an exit, is a failure."""
+def run_program(imports: str, program: str, tests: str) -> dict[str, Any]:
+    """Run imports, a program as `__main__`, and tests behind it; any exception, also an exit, is a failure."""
+    names = {"__name__": "__main__", "__builtins__": __builtins__, "__file__": "<tests>"}
     try:
         with open(os.devnull, "w") as null, contextlib.redirect_stdout(null), contextlib.redirect_stderr(null):  # noqa: PTH123
-            exec(
-                compile(program, "<answer>", "exec", dont_inherit=True),
-                {"__name__": "__main__", "__builtins__": __builtins__},
-            )
+            for part in (imports, program):  # each with `from __future__` at its own top
+                exec(compile(part, "<answer>", "exec", dont_inherit=True), names)
+            runner.run(tests, names, may_exit=False)
     except BaseException as error:
-        return {"passed": False, "reason": f"{type(error).__name__}: {error}"[:400]}
+        return {"passed": False, "reason": f"{type(error).__name__}: {error}"[:400], "tests_broken": _of_tests(error)}
     return {"passed": True, "reason": ""}
+
+
+def _of_tests(error: BaseException) -> bool:
+    """Whether an error is of the tests alone: they import what is not there, and no line of the program was running."""
+    place, files = error.__traceback__, set()
+    while place is not None:
+        files.add(place.tb_frame.f_code.co_filename)
+        place = place.tb_next
+    return isinstance(error, ImportError) and "<tests>" in files and "<answer>" not in files
 
 
 def main() -> None:
@@ -99,7 +109,7 @@ def main() -> None:
         channel.send(["containment", installed])
     else:
         secret = task.pop("secret")
-        verdict = run_program(task["program"])
+        verdict = run_program(task["imports"], task["program"], task["tests"])
         channel.send(["verdict", verdict | {"secret": secret}])
     os._exit(0)  # neither threads nor handlers of the program have the last word
 

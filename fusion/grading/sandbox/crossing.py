@@ -1,7 +1,8 @@
 """Plain values as JSON, so that two processes that do not trust each other can pass them: nothing read is ever executed.
 
 None, bool, int, float and str stand for themselves and lists for lists; whatever else can cross is an object with one
-key, its type. A value of a subclass crosses as the plain type below it. All other objects stay where they are, and a
+key, its type. A value of a subclass crosses as the plain type below it, a number of numpy as Python's, an array of numpy as its
+bytes. All other objects stay where they are, and a
 number crosses in their place.
 """
 
@@ -14,6 +15,8 @@ import fractions
 import json
 import numbers
 import os
+import re
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -39,7 +42,10 @@ _FROM_TAG: dict[str, Callable[[Any], Any]] = {
     "time": datetime.time.fromisoformat,
     "timedelta": lambda parts: datetime.timedelta(*parts),
     "builtin": PLAIN_TYPES.__getitem__,
+    "ndarray": lambda content: _array(*content),
 }
+ARRAY_TYPE = re.compile(r"[<>|=][biufcUSmM]\d+(\[\w+\])?")
+"""Types of elements, as numpy writes them, that are nothing but their bytes."""
 _CONTAINERS = {kind.__name__: kind for kind in (tuple, set, frozenset, collections.deque)}
 _OF_ITEMS = {**_CONTAINERS, "Fraction": lambda parts: fractions.Fraction(*parts)}
 
@@ -77,6 +83,10 @@ def _encode_number(value: Any, refer: Callable[[Any], Any]) -> Any:
 
 
 def _encode_other(value: Any, refer: Callable[[Any], Any]) -> Any:
+    if (numpy := sys.modules.get("numpy")) and isinstance(value, numpy.bool_):
+        return bool(value)
+    if numpy and type(value) is numpy.ndarray and ARRAY_TYPE.fullmatch(value.dtype.str):
+        return {"ndarray": [value.dtype.str, list(value.shape), value.tobytes().hex()]}
     if isinstance(value, bytes | bytearray):
         return {"bytearray" if isinstance(value, bytearray) else "bytes": value.hex()}
     if isinstance(value, range):
@@ -90,6 +100,15 @@ def _encode_other(value: Any, refer: Callable[[Any], Any]) -> Any:
     if isinstance(value, type) and PLAIN_TYPES.get(value.__name__) is value:
         return {"builtin": value.__name__}
     return refer(value)
+
+
+def _array(kind: str, shape: list[int], digits: str) -> Any:
+    """Make an array of numpy from its bytes."""
+    if not ARRAY_TYPE.fullmatch(kind) or any(type(size) is not int or size < 0 for size in shape):
+        raise MalformedError(f"an array of type {kind!r} and shape {shape!r}")
+    import numpy  # only where there is an array
+
+    return numpy.ndarray(shape, kind, bytearray.fromhex(digits))
 
 
 def decode(data: Any, resolve: Callable[[str, Any], Any]) -> Any:

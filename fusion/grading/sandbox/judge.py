@@ -8,7 +8,9 @@ import importlib
 import sys
 from typing import Any
 
+import collected  # pyright: ignore[reportMissingImports]
 import link  # pyright: ignore[reportMissingImports]
+import runner  # pyright: ignore[reportMissingImports]
 
 KNOWN_MODULES = {"np": "numpy", "dt": "datetime"}
 KNOWN_NAMES = {
@@ -22,7 +24,7 @@ KNOWN_NAMES = {
 """What tests use as if imported, since the program mostly imports it: taken from the library, never from the program."""
 INSIDE_NAMES = frozenset({
     "redirect_stdout", "redirect_stderr", "stdout", "stderr", "stdin", "patch", "inspect", "globals", "locals", "vars",
-    "asyncio", "__main__", "__code__",
+    "asyncio", "async", "__main__", "__code__",
 })  # fmt: skip
 """What tests can only do in the program's own process."""
 CHANGING = frozenset({
@@ -32,29 +34,40 @@ CHANGING = frozenset({
 
 
 def judge(channel: Any, tests: str) -> dict[str, Any]:
-    """Run the tests against the program behind the channel; returns passed, reason, and what ran inside or would have to."""
-    program, reason = link.Link(channel), ""
+    """Run the tests against the program behind the channel.
+
+    Returns passed, reason, whether the tests themselves are broken, and what ran inside or would have to.
+    """
+    program, reason, broken = link.Link(channel), "", False
     try:
+        tree = ast.parse(tests)
+        compile(tests, "<tests>", "exec", dont_inherit=True)  # finds more mistakes than `parse`
         program.wait()
-        exec(compile(tests, "<tests>", "exec", dont_inherit=True), _namespace(program, ast.parse(tests)))
+        runner.run(tests, _namespace(program, tree), may_exit=True)
     except BaseException as error:
         reason = str(error) if isinstance(error, link.Broken) else f"{type(error).__name__}: {error}"
+        broken = isinstance(error, SyntaxError | ImportError) and not program.raised(error)
     if isinstance(program.ended, link.NeedsInside):
         return {"needs_inside": str(program.ended)}
     if program.ended:  # even where the tests caught it
-        reason = str(program.ended)
-    return {"passed": not reason, "reason": reason[:400], "ran_inside": "; ".join(program.inside)}
+        reason, broken = str(program.ended), False
+    return {
+        "passed": not reason,
+        "reason": reason[:400],
+        "tests_broken": broken,
+        "ran_inside": "; ".join(program.inside),
+    }
 
 
 def _namespace(program: Any, tree: ast.Module) -> dict[str, Any]:
     """What the tests find defined: the library's names from here, the program's from there."""
-    used = free_names(tree)
+    used = collected.free_names(tree)
     if needed := sorted(used_inside(tree)):
         program.need_inside(f"the tests use {', '.join(needed)}")
     library = {name: value for name in used if (value := _library(name, tree)) is not None}
     # a program may not replace `all`, `abs` or `isclose`, unless the tests call nothing else
     of_program = {name for name in used if name not in library and not hasattr(builtins, name)} or used
-    namespace = {"__name__": "__main__", "__builtins__": builtins}
+    namespace = {"__name__": "__main__", "__builtins__": builtins, "__file__": "<tests>"}
     return namespace | library | program.names(sorted(of_program))
 
 
@@ -71,26 +84,16 @@ def _only_has_attributes(name: str, tree: ast.Module) -> bool:
     return all(id(node) in owners for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == name)
 
 
-def free_names(tree: ast.Module) -> set[str]:
-    """Names that the tests read and do not define or import themselves."""
-    nodes = list(ast.walk(tree))
-    read = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
-    stored = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
-    defined = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)}
-    arguments = {node.arg for node in nodes if isinstance(node, ast.arg)}
-    aliases = [alias for node in nodes if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names]
-    return read - stored - defined - arguments - {alias.asname or alias.name.partition(".")[0] for alias in aliases}
-
-
 def used_inside(tree: ast.Module) -> set[str]:
     """What the tests do that works in the program's own process only."""
     nodes = list(ast.walk(tree))
     caught = [node.type for node in nodes if isinstance(node, ast.ExceptHandler) and node.type]
-    exceptions = {node.id for kind in caught for node in ast.walk(kind) if isinstance(node, ast.Name)} & free_names(
-        tree
-    )
+    exceptions = {
+        node.id for kind in caught for node in ast.walk(kind) if isinstance(node, ast.Name)
+    } & collected.free_names(tree)
     named = {node.id for node in nodes if isinstance(node, ast.Name)}
     named |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    named |= {"async" for node in nodes if isinstance(node, ast.AsyncFunctionDef)}
     return {name for name in exceptions if not hasattr(builtins, name)} | (INSIDE_NAMES & named) | _changed_parts(nodes)
 
 

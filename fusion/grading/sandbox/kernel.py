@@ -119,6 +119,7 @@ def _filter(machine: calls.CallNumbers) -> bytes:
         (_RETURN, 0, 0, _ALLOW),
         (_RETURN, 0, 0, _FAIL),
     ]
+    lines += _pair_of_sockets(machine.forbidden["socketpair"])
     for number in machine.forbidden.values():
         lines += [(_JUMP_EQUAL, 0, 1, number), (_RETURN, 0, 0, _FAIL)]
     lines += [
@@ -129,3 +130,21 @@ def _filter(machine: calls.CallNumbers) -> bytes:
         lines += [(_JUMP_EQUAL, 0, 1, command), (_RETURN, 0, 0, _FAIL)]
     lines.append((_RETURN, 0, 0, _ALLOW))
     return b"".join(struct.pack("=HBBI", *line) for line in lines)
+
+
+def _pair_of_sockets(number: int) -> list[tuple[int, int, int, int]]:
+    """Let `socketpair` make two stream sockets that are connected to each other, which every event loop of asyncio needs.
+
+    They reach nobody else: a stream has no address to send to, and connecting, binding and passing descriptors are
+    forbidden. Datagrams, which could be sent to any socket of the system, are not let through.
+    """
+    return [
+        (_JUMP_EQUAL, 0, 7, number),
+        (_LOAD, 0, 0, 16),
+        (_JUMP_EQUAL, 0, 4, calls.AF_UNIX),
+        (_LOAD, 0, 0, 24),
+        (_JUMP_EQUAL, 1, 0, calls.SOCK_STREAM),
+        (_JUMP_EQUAL, 0, 1, calls.SOCK_STREAM | calls.SOCK_CLOEXEC),
+        (_RETURN, 0, 0, _ALLOW),
+        (_RETURN, 0, 0, _FAIL),
+    ]

@@ -24,6 +24,14 @@ class Remote:
         """Have the program call its object; lists, dicts and sets that this changes change here too."""
         return self._link_to_program.request("call", self, *args, **kwargs)
 
+    def __getattr__(self, name: str) -> Any:
+        if name in (
+            "__array_struct__",
+            "__array_interface__",
+        ):  # addresses in memory; numpy then asks for values, `__array__`
+            raise AttributeError(name)
+        return self._link_to_program.request("getattr", self, name)
+
     def __hash__(self) -> int:
         return hash(("object of the program", self._number_there))
 
@@ -69,9 +77,10 @@ def _compared(operation: str) -> Callable[..., Any]:
 
 
 _FORWARDED = (
-    "getattr", "setattr", "delattr", "iter", "next", "len", "str", "repr", "int", "float", "getitem", "setitem", "delitem",
+    "setattr", "delattr", "iter", "next", "len", "str", "repr", "int", "float", "getitem", "setitem", "delitem",
 )  # fmt: skip
 for _name in _FORWARDED:
     setattr(Remote, f"__{_name}__", _forwarded(_name))
+
 for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
     setattr(Remote, f"__{_name}__", _compared(_name))

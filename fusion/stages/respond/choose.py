@@ -51,7 +51,7 @@ def choose_responses(context: RunContext) -> bool:
         write_text(folder / "examples.jsonl", "".join(f"{line}\n" for line in lines))
         write_text(folder / PASSES, passes_to_jsonl(prompts, sources, context.responding.settings.samples))
         mark_complete(folder, counts=[asdict(each) for each in how_well])
-        show(_nothing_left_of_domains(found, prompts))
+        show([*_broken_tests(prompts), *_nothing_left_of_domains(found, prompts)])
     return True
 
 
@@ -69,12 +69,26 @@ def _nothing_left_of_domains(
             )
 
 
+def _broken_tests(prompts: Sequence[PromptResponses]) -> Iterator[str]:
+    """Say of each domain how many prompts have tests that do not run themselves, with the first."""
+    for domain in dict.fromkeys(prompt.example.domain for prompt in prompts if prompt.tests_broken):
+        broken = [prompt for prompt in prompts if prompt.tests_broken and prompt.example.domain == domain]
+        yield (
+            f"  {domain}: of {len(broken):,} prompts the tests themselves do not run, whatever is answered: "
+            f"{broken[0].tests_broken} ({broken[0].example.origin}). Mend or leave out such rows."
+        )
+
+
 def _failed_answer(prompts: Sequence[PromptResponses]) -> str:
-    """An answer that did not pass, beside what it may have been compared with; empty where there is no answer."""
-    failed = next((prompt for prompt in prompts if prompt.responses and not any(prompt.passed)), None)
-    if failed is None:
+    """An answer that did not pass, with the reason or what it was compared with; empty where there is no answer."""
+    all_failed = [prompt for prompt in prompts if prompt.responses and not any(prompt.passed)]
+    if not all_failed:
         return ""
+    failed = next((prompt for prompt in all_failed if not prompt.tests_broken), all_failed[0])
     first, reference = failed.responses[0], failed.example.response
+    if failed.reasons and failed.reasons[0]:
+        whose = "Its tests do not run" if failed.tests_broken else "It does not pass its tests"
+        return f"For example, {first.source} answered {first.text!r:.120}. {whose}: {failed.reasons[0]}. "
     compared = f", where the data has {reference!r:.60}" if reference else ""
     return (
         f"For example, {first.source} answered {first.text!r:.120}{compared}. If that is right, choose another check for it "
@@ -97,8 +111,9 @@ def _nothing_left(
         f"{how.max_new_tokens}: raise it, or learn from cut ones too with data.responses.truncated: keep, which is for models "
         "that never end a text by themselves. "
     )
+    broken = "".join(f"{each.strip()} " for each in _broken_tests(prompts))
     return (
-        f"There is nothing to learn from: {passed} passed. {_failed_answer(prompts)}{left_out if lost else ''}"
+        f"There is nothing to learn from: {passed} passed. {broken}{_failed_answer(prompts)}{left_out if lost else ''}"
         "See data.train[...].check and data.responses.fallback."
     )
 

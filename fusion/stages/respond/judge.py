@@ -25,6 +25,10 @@ def prepare_checks(context: RunContext) -> None:
     """Raise an error, with the way out, where a check could not judge any answer: before sources write them."""
     for data in context.config.data.train:
         data.check.prepare()
+    pairs = zip(context.original_examples, context.checks, strict=True)
+    wrong = [said for example, check in pairs if (said := check.cannot_judge(example))]
+    if wrong:
+        raise ValueError(wrong[0] + (f" {len(wrong) - 1:,} more rows are like it." if wrong[1:] else ""))
 
 
 def answers_to_all(context: RunContext) -> Written:
@@ -46,7 +50,7 @@ def judge_answers(
     with bar("answers checked", len(chosen), "prompts") as advance:
         for example, check in chosen:
             responses = _responses(context, example.prompt_id, written, read_by)
-            found.append(PromptResponses(example, responses, check(example, responses)))
+            found.append(PromptResponses(example, responses, *check.judge(example, responses)))
             advance(1)
     return found
 
