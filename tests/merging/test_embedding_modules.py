@@ -75,5 +75,7 @@ def test_a_base_that_is_no_embedding_model_gives_none_and_it_is_said_how_to_make
     make_embedding(first)
     make_embedding(second)
     [note] = module_notes(base, [first, second, third])
-    assert note.startswith(f"{base} has no modules.json, and {first} and {second} have one: the result has no pooling. Copy")
+    assert note.startswith(
+        f"{base} has no modules.json, and {first} and {second} have one: the result has no pooling. Copy"
+    )
     assert module_notes(first, [base, second]) == []
