@@ -9,13 +9,20 @@ from typing import Any, get_args
 import torch
 
 from fusion.alignment import Alignment
+from fusion.api.collator_checks import (
+    refuse_absent,
+    refuse_other_row,
+    refuse_other_tokens,
+    refuse_strangers,
+    refuse_what_runs_know,
+)
+from fusion.api.encoding import day_of, encode_examples, prompt_format_of, refuse_unreadable
 from fusion.api.examples import AnyExamples, read_examples
 from fusion.api.given import cache_of, weighting_of
-from fusion.api.reading import encode_examples
 from fusion.api.rows import vocabulary_map
 from fusion.cache import Cache
 from fusion.config import ModelSettings
-from fusion.models.loading import load_tokenizer, vocabulary_size
+from fusion.models.loading import load_tokenizer
 from fusion.training import TrainingCollator, TrainingSource
 from fusion.weighting import AnyWeighting, Sum
 
@@ -44,6 +51,8 @@ class FusionCollator:
         alignment: Alignment = "prefix",
         vocabulary_map_kind: str = "first_piece",
         max_length: int | None = 1024,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        answer_prefix: str | None = None,
     ):
         """Encode the examples for the pivot and map each source's tokens to its own.
 
@@ -58,6 +67,10 @@ class FusionCollator:
             alignment: `prefix`, `truncate` or `dtw`: which rows are compared; see `align`.
             vocabulary_map_kind: `first_piece` or `exact`: how a source's tokens become the pivot's; see `vocabulary_map`.
             max_length: Tokens at which prompt and response together are cut; it is said how many were. None never cuts.
+            chat_template_kwargs: Variables for the pivot's chat template, such as `{"enable_thinking": False}`. A date in it is
+                that of the latest cache, today where caches keep none.
+            answer_prefix: Text between the pivot's generation prompt, or a plain prompt, and every answer. If not given, what
+                the template itself writes there.
 
         Raises:
             ValueError: Where the names differ, a cache lacks an example or has ids of another tokenizer, the weighting needs
@@ -65,20 +78,22 @@ class FusionCollator:
         """
         pivot = _tokenizer(tokenizer)
         found = read_examples(examples)
-        _refuse_strangers(caches, tokenizers)
+        refuse_strangers(caches, tokenizers)
         own = {name: _tokenizer(each) for name, each in tokenizers.items()}
         opened = {name: cache_of(cache, name) for name, cache in caches.items()}
         for name, cache in opened.items():
-            _refuse_absent(name, cache, [example.id for example in found])
-            _refuse_other_tokens(name, cache, own[name])
+            refuse_absent(name, cache, [example.id for example in found])
+            refuse_other_tokens(name, cache, own[name])
         chosen = Sum() if weighting is None else weighting_of(weighting)
-        _refuse_what_runs_know(chosen)
+        refuse_what_runs_know(chosen)
         if alignment not in get_args(Alignment):
             raise ValueError(f"alignment is {alignment!r}; choose one of {', '.join(get_args(Alignment))}.")
-        self.texts = encode_examples(pivot, found, max_length)
+        days = [day for cache in opened.values() if (day := day_of(cache.key))]
+        form = prompt_format_of(pivot, chat_template_kwargs, answer_prefix, max(days, default=None))
+        self.texts = encode_examples(pivot, found, max_length, form)
         maps = {name: vocabulary_map(each, pivot, kind=vocabulary_map_kind) for name, each in own.items()}
         sources = [TrainingSource(name, cache, maps[name]) for name, cache in opened.items()]
-        pad_id = pivot.pad_token_id or 0
+        self._tokenizer, pad_id = pivot, pivot.pad_token_id or 0
         self._batches = TrainingCollator(found, self.texts, sources, chosen, alignment=alignment, pad_id=pad_id)
 
     def __call__(self, features: Sequence[int | Mapping[str, Any]]) -> dict[str, Any]:
@@ -105,14 +120,14 @@ class FusionCollator:
                 "trainer collator.dataset(), or rows of it that select() takes out."
             )
         number, ids = int(feature["number"]), feature.get("input_ids")
-        # numbers alone would be read as examples of this collator, so that an evaluation measured what is trained on
-        if ids is not None and (number >= len(self) or [int(id) for id in ids] != self.texts[number].input_ids):
-            raise ValueError(
-                f"The row with number {number} is not of this collator's dataset(), but of another one's. A trainer has one "
-                "collator: make it of the examples for training and for evaluation together, and give each the rows of its "
-                "dataset() that select() takes out."
-            )
+        if ids is not None:
+            own = self.texts[number].input_ids if number < len(self) else []
+            refuse_other_row(number, [int(id) for id in ids], own)
         return number
+
+    def refuse_unreadable(self, name: str, config: Any) -> None:
+        """Raise ValueError for texts that a model of this configuration cannot read; `name` is what to call it."""
+        refuse_unreadable(name, config, self._tokenizer, self._batches.examples, self.texts, pads=True)
 
     def __len__(self) -> int:
         """Return the number of examples."""
@@ -133,54 +148,3 @@ class FusionCollator:
 
 def _tokenizer(given: Any) -> Any:
     return load_tokenizer(ModelSettings(path=str(given)).ref) if isinstance(given, (str, Path)) else given
-
-
-def _refuse_what_runs_know(weighting: AnyWeighting) -> None:
-    """Raise ValueError for a weighting that reads more than rows."""
-    if weighting.required_pivot_fields:
-        raise ValueError(
-            f"The weighting {weighting.kind} reads what the pivot said before training; fusion.run has that."
-        )
-    if weighting.required_eligibility:
-        raise ValueError(
-            f"The weighting {weighting.kind} asks which sources answered each prompt rightly; fusion.run has that."
-        )
-    if weighting.missing_shares:
-        raise ValueError(
-            f"The weighting {weighting.kind} finds its shares on validation text; fusion.run has that. Here give it shares, "
-            'one for each source in their order: shares={"*": [0.5, 0.3]}.'
-        )
-    if weighting.changes_with_steps:
-        raise ValueError(f"The weighting {weighting.kind} draws anew at each step of a training; fusion.run has that.")
-
-
-def _refuse_strangers(caches: Any, tokenizers: Any) -> None:
-    for what, given in (("caches", caches), ("tokenizers", tokenizers)):
-        if not isinstance(given, Mapping):
-            raise ValueError(
-                f"{what} is a {type(given).__name__}; give one by the name of each source: {{'coder': ...}}."
-            )
-    if caches.keys() != tokenizers.keys():
-        raise ValueError(
-            f"caches are of {', '.join(caches) or 'no source'}, tokenizers of {', '.join(tokenizers) or 'no source'}; give "
-            "both for each source, under the same name."
-        )
-
-
-def _refuse_other_tokens(name: str, cache: Cache, tokenizer: Any) -> None:
-    """Raise ValueError where a tokenizer cannot be that of the model that a cache is of: ids would be read as other tokens."""
-    written, size = cache.key.get("vocabulary"), vocabulary_size(tokenizer)
-    if written is not None and written != size:
-        raise ValueError(
-            f"The cache of {name} ({cache.folder}) holds ids of a tokenizer with {written:,} tokens, and tokenizers[{name!r}] "
-            f"has {size:,}. Give the tokenizer of the source that the cache is of."
-        )
-
-
-def _refuse_absent(name: str, cache: Cache, ids: Sequence[str]) -> None:
-    known = set(cache.ids)
-    if absent := [number for number, id in enumerate(ids) if id not in known]:
-        raise ValueError(
-            f"The cache of {name} ({cache.folder}) lacks {len(absent)} of {len(ids)} examples, the first is number "
-            f"{absent[0]}. Extract from the very same examples: prompt, response and template count."
-        )

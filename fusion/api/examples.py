@@ -13,6 +13,7 @@ from fusion.data import datasets
 from fusion.data.datasets import DataSet
 from fusion.data.example import Example
 from fusion.data.make_examples import ExampleMaker
+from fusion.data.reading.memory_rows import memory_rows
 from fusion.runtime.console import show
 
 AnyExamples = str | Path | Iterable[Any]
@@ -23,7 +24,8 @@ def read_examples(source: AnyExamples, *, domain: str = "data", **settings: Any)
     """Return the examples of a data set, or of rows in memory: dictionaries, a dataset of `datasets`, a table of pandas.
 
     The names of the columns tell what is what (`prompt` and `response`, `messages`, `instruction` and `output` ...), or
-    `settings` do. Rows without a prompt or a response are left out, and it is said how many. Examples are returned as they are.
+    `settings` do. Rows without a prompt or a response are left out; it is said how many, and which columns nothing reads.
+    Examples are returned as they are.
 
     Args:
         source: A file, a folder, a hub id, `builtin:SKILL`, or rows: `[{"prompt": "1 + 1", "response": "2"}]`.
@@ -55,16 +57,14 @@ def read_examples(source: AnyExamples, *, domain: str = "data", **settings: Any)
 
 
 def _said(found: DataSet) -> list[Example]:
-    """The examples of a data set, after saying which rows make none."""
-    show(f"{found.path}: {each}" for each in found.left_out)
+    """The examples of a data set, after saying which rows make none, and which columns are not used."""
+    unused = [f"not used: {', '.join(found.unused)}"] if found.unused else []
+    show(f"{found.path}: {each}" for each in [*found.left_out, *found.notes, *unused])
     return found.examples
 
 
 def _rows(source: Any) -> Iterable[Any]:
     """Return the rows of a list, a dataset or a table of pandas. Raises ValueError for what holds splits or columns."""
-    if hasattr(source, "to_dict") and hasattr(source, "iloc"):
-        present = source.astype(object).where(source.notna(), None)  # NaN is how a table says: nothing there
-        return present.to_dict("records")
     if isinstance(source, Mapping):
         names = ", ".join(map(str, source))
         if all(hasattr(each, "column_names") for each in source.values()):
@@ -75,7 +75,7 @@ def _rows(source: Any) -> Iterable[Any]:
         )
     if not isinstance(source, Iterable):
         raise ValueError(f"Examples are a {type(source).__name__}; give {WANTED}.")
-    return source
+    return memory_rows(source)
 
 
 WANTED = "a list of rows such as {'prompt': ..., 'response': ...}, a dataset, or the path of a file"
@@ -86,7 +86,7 @@ OF_FILES = ("name", "split", "revision", "label_noise")
 def _refuse_other_settings(settings: Collection[str], *, of_rows: bool) -> None:
     """Raise ValueError for a setting that is none, or none of rows."""
     known = {*inspect.signature(datasets.read).parameters, *(each.name for each in fields(ExampleMaker))}
-    known -= {"path", "columns", "domain", "optional"}
+    known -= {"path", "columns", "domain", "optional", "history"}
     for name in settings:
         if name not in known:
             raise ValueError(f"{name} is no setting of a data set{suggest(name, known)}")

@@ -35,7 +35,7 @@ def objectives_of(given: Any) -> list[Objective]:
     Raises ValueError, with the place, for anything else.
     """
     if isinstance(given, str) or not isinstance(given, Sequence):
-        raise ValueError(f"objectives should be a list, such as [fusion.objectives.ForwardKL()]; got {_shown(given)}.")
+        raise ValueError(f"objectives should be a list, such as [fusion.objectives.ForwardKL()]; got {shown(given)}.")
     return [_method(f"objectives[{number}]", each, Objective, "objectives") for number, each in enumerate(given)]
 
 
@@ -52,7 +52,7 @@ def _method(place: str, given: Any, base: type, key: str) -> Any:
     if not isinstance(given, Mapping):
         kind = repr(given) if isinstance(given, str) else "..."
         raise ValueError(
-            f"{place} is {_shown(given)}; give an object of fusion.{key}, or its settings as in a configuration, "
+            f"{place} is {shown(given)}; give an object of fusion.{key}, or its settings as in a configuration, "
             f'{{"kind": {kind}}}.'
         )
     try:
@@ -69,7 +69,7 @@ def path_of(given: Any, what: str = "model") -> str:
         return str(given)
     own = getattr(getattr(given, "config", None), "name_or_path", "")
     where = f", such as {own!r}" if own else ", or of where save_pretrained puts it"
-    raise ValueError(f"{what} is {_shown(given)}; give the folder or hub id that it is loaded from{where}.")
+    raise ValueError(f"{what} is {shown(given)}; give the folder or hub id that it is loaded from{where}.")
 
 
 def dtype_of(given: Any) -> str | None:
@@ -83,7 +83,7 @@ def dtype_of(given: Any) -> str | None:
 def count_of(given: Any, what: str, hint: str = "") -> int:
     """A whole number of at least 1. Raises ValueError for anything else."""
     if isinstance(given, bool) or not isinstance(given, Integral) or given < 1:
-        raise ValueError(f"{what} is {_shown(given)}; it is a whole number of at least 1{hint}.")
+        raise ValueError(f"{what} is {shown(given)}; it is a whole number of at least 1{hint}.")
     return int(given)
 
 
@@ -93,10 +93,10 @@ def cache_of(given: Any, name: str) -> Cache:
         return given
     if isinstance(given, (str, Path)):
         return Cache(given)
-    raise ValueError(f"caches[{name!r}] is {_shown(given)}; give a Cache, from fusion.extract, or its folder.")
+    raise ValueError(f"caches[{name!r}] is {shown(given)}; give a Cache, from fusion.extract, or its folder.")
 
 
-def _shown(given: Any) -> str:
+def shown(given: Any) -> str:
     """What was given, short: a plain value as it is, anything larger by its type."""
     if isinstance(given, type):
         return f"the class {given.__name__}"

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from transformers import TrainerCallback
 
+from fusion.api.collator import FusionCollator
 from fusion.api.given import AnyObjectives, objectives_of
 from fusion.api.loss import fault_of, loss_of_logits
-from fusion.models.head import Head, capture_states, unwrap_model
+from fusion.models.head import CapturedStates, Head, capture_states, describe_model, unwrap_model
 from fusion.models.loading import vocabulary_size
 from fusion.models.precision import mixed_precision
 from fusion.objectives import BatchTargets
@@ -48,8 +50,8 @@ class FusionMixin(Trainer):
             kwargs: Of the trainer: `processing_class`, `data_collator` (a `FusionCollator`), `train_dataset` and so on.
 
         Raises:
-            ValueError: Without `processing_class`, with `remove_unused_columns=True`, or for an objective that needs more than
-                logits.
+            ValueError: Without `processing_class`, with `remove_unused_columns=True`, for an objective that needs more than
+                logits, or for texts of the collator that the model cannot read.
         """
         super().__init__(*args, **kwargs)
         if self.processing_class is None:
@@ -60,11 +62,23 @@ class FusionMixin(Trainer):
             raise ValueError(
                 "FusionMixin needs remove_unused_columns=False in the arguments: its collator reads the column `number`."
             )
+        self._refuse_what_the_model_cannot_read()
         head = Head.from_model(unwrap_model(self.model), vocabulary_size(self.processing_class))
         self._fusion_loss = loss_of_logits(
             objectives_of(objectives), replace(head, autocast=mixed_precision(self.args))
         )
         self._fusion_counts: dict[str, float] | None = None
+        self._fusion_begin()
+        self.add_callback(_TrainingBegins(self))
+
+    def _refuse_what_the_model_cannot_read(self) -> None:
+        collator: Any = self.data_collator
+        if isinstance(collator, FusionCollator):
+            model = unwrap_model(self.model)
+            collator.refuse_unreadable(describe_model(model), model.config)
+
+    def _fusion_begin(self) -> None:
+        """Start to sum what is logged at this step, which is not the first where a training goes on from a checkpoint."""
         self._fusion_sums: dict[str, Tensor] = {}
         self._fusion_logged_at = self.state.global_step
 
@@ -79,7 +93,10 @@ class FusionMixin(Trainer):
         if targets is None:
             self._refuse_plain_training(model)
             return found
-        terms = self._fusion_terms(model, captured.states(model, shape), targets.to(self.args.device))
+        hidden = captured.states(model, shape)
+        if model.training:
+            _refuse_without_gradients(captured, hidden, self._fusion_loss.head)
+        terms = self._fusion_terms(model, hidden, targets.to(self.args.device))
         return (found[0] + terms, found[1]) if return_outputs else found + terms
 
     def _refuse_plain_training(self, model: Any) -> None:
@@ -92,8 +109,6 @@ class FusionMixin(Trainer):
     def _fusion_terms(self, model: Any, hidden: Float[Tensor, "B T D"], targets: BatchTargets) -> Float[Tensor, ""]:
         """Weight times mean of all terms; in training, this micro-batch's share of those over the global batch."""
         loss = self._fusion_loss
-        if model.training and not hidden.requires_grad:
-            raise ValueError("The trainer computed its loss without gradients, so that no term could be learned.")
         _refuse_shards(loss.head)
         # an evaluation has no step to average over, so each of its batches counts for itself
         counts = self._fusion_counts if model.training else loss.counts(targets)
@@ -137,8 +152,32 @@ class FusionMixin(Trainer):
         if self._fusion_sums and steps > 0 and "loss" in logs:
             sums: Any = self.accelerator.reduce(torch.stack(list(self._fusion_sums.values())), "sum")
             logs = logs | {f"fusion/{n}": v for n, v in zip(self._fusion_sums, (sums / steps).tolist(), strict=True)}
-            self._fusion_sums, self._fusion_logged_at = {}, self.state.global_step
+            self._fusion_begin()
         super().log(logs, *args, **kwargs)
+
+
+class _TrainingBegins(TrainerCallback):
+    """Forgets what an earlier training left to log, when the trainer knows the step at which this one begins."""
+
+    def __init__(self, trainer: FusionMixin):
+        self._trainer = trainer
+
+    def on_train_begin(self, *_args: Any, **_kwargs: Any) -> None:
+        self._trainer._fusion_begin()
+
+
+def _refuse_without_gradients(captured: CapturedStates, hidden: Tensor, head: Head) -> None:
+    """Raise ValueError where terms on these states could change no weight; the output layer's own may be the only ones."""
+    if not captured.with_gradients:
+        raise ValueError(
+            "The trainer ran the model without gradients alone, so that no term could be learned. Its compute_loss must run "
+            "the model with gradients when it trains."
+        )
+    if not hidden.requires_grad and not any(weight.requires_grad for weight in head.module.parameters()):
+        raise ValueError(
+            "No weight that the logits depend on is trained, so that no term could be learned. Set requires_grad on some of "
+            "the model's weights, or give it an adapter."
+        )
 
 
 def _refuse_shards(head: Head) -> None:

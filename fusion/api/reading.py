@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
+import datetime
 import weakref
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from fusion.api.encoding import day_of, encode_examples, prompt_format_of, refuse_unreadable
 from fusion.api.examples import AnyExamples, read_examples
 from fusion.api.given import count_of, dtype_of, path_of
 from fusion.cache import Cache, CacheWriter, write_missing_shards
 from fusion.config import ModelSettings
+from fusion.core.text_files import read_object
 from fusion.data.encode import tokens_digest
-from fusion.data.encoding import Conversation, EncodedTexts, encode_batch
-from fusion.data.example import Example
-from fusion.data.prompt_format import PromptFormat
-from fusion.models.loading import load_tokenizer, model_fingerprint, vocabulary_size
+from fusion.models.loading import load_config, load_tokenizer, model_fingerprint, tokenizer_identity, vocabulary_size
 from fusion.models.precision import preferred_dtype
 from fusion.runtime.artifacts import OtherInputsError
-from fusion.runtime.console import bar, show
+from fusion.runtime.console import bar
 from fusion.runtime.distributed import device as this_device
 from fusion.runtime.distributed import free_memory
 from fusion.runtime.unfinished import temporary_folder
 from fusion.sources import SourceRequest, Transformers
-from fusion.tokenizers import tokenizer_name
 
 SHARD_SIZE = 1024
 """Examples of a file of the cache."""
@@ -43,6 +42,8 @@ def extract(
     dtype: str | torch.dtype | None = None,
     device: str | None = None,
     batch_tokens: int = 4096,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+    answer_prefix: str | None = None,
     trust_remote_code: bool = False,
 ) -> Cache:
     """Let a model read the examples, and return its rows at every position of the responses.
@@ -52,39 +53,55 @@ def extract(
         examples: What `read_examples` takes: a data file, rows in memory, or examples.
         top_k: Largest entries kept of each row.
         folder: Where the cache is kept: a second call returns it, and one that was stopped goes on. Without a folder the
-            cache lies in a temporary one, which is deleted when the returned object is.
+            cache lies in a temporary one, which is deleted when the returned object is. A chat template that writes today's
+            date writes the day on which the cache was begun, also later.
         max_length: Tokens at which prompt and response together are cut; it is said how many were.
         hidden_states: Whether rows also hold the hidden state that the output layer reads, which takes much room.
         dtype: Type that the model computes in. If not given, bfloat16 on a GPU that has it and on a CPU with AMX, else float32.
         device: `cuda` where there is one, if not said.
         batch_tokens: Tokens of a batch, padding included.
+        chat_template_kwargs: Variables for the chat template, such as `{"enable_thinking": False}`.
+        answer_prefix: Text between the template's generation prompt, or a plain prompt, and every answer, such as a closed
+            thought. If not given, what the template itself writes there.
         trust_remote_code: Whether code that comes with the model may run.
 
     Returns:
         A `Cache`; `cache.rows([example.id])` are the `LogitRows` of an example.
 
     Raises:
-        ValueError: Where the model cannot be loaded, an example cannot be read, or the folder holds rows of something else.
+        ValueError: Where the model cannot be loaded, an example cannot be read or is longer than the model reads, or the folder
+            holds rows of something else.
     """
     ref = ModelSettings(path=path_of(model), trust_remote_code=trust_remote_code).ref
     tokenizer, found = load_tokenizer(ref), read_examples(examples)
     unique = list({example.id: example for example in found}.values())
-    texts = encode_examples(tokenizer, unique, max_length)
+    day = _day(folder)
+    form = prompt_format_of(tokenizer, chat_template_kwargs, answer_prefix, day)
+    texts = encode_examples(tokenizer, unique, max_length, form)
+    refuse_unreadable(ref.path, load_config(ref), tokenizer, unique, texts)
     dtype = dtype_of(dtype) or preferred_dtype()
     top_k = count_of(top_k, "top_k")
     k = min(top_k, vocabulary_size(tokenizer))
     key = {
         "model": model_fingerprint(ref),
-        "prompts": PromptFormat().key() | {"tokens": tokens_digest(texts)},
+        "prompts": form.key() | {"tokens": tokens_digest(texts)},
         "max_length": max_length,
         "top_k": top_k,
         "dtype": dtype,
         "backend": Transformers().identity(),
-    } | ({"hidden": True} if hidden_states else {})
+    }
+    key |= ({"hidden": True} if hidden_states else {}) | ({"date": day.isoformat()} if day else {})
     place, temporary = _place(folder)
     ids = [example.id for example in unique]
     try:
-        writer = CacheWriter(place, key, ids, SHARD_SIZE, vocabulary=vocabulary_size(tokenizer))
+        writer = CacheWriter(
+            place,
+            key,
+            ids,
+            SHARD_SIZE,
+            vocabulary=vocabulary_size(tokenizer),
+            tokenizer=tokenizer_identity(tokenizer),
+        )
     except OtherInputsError as error:
         raise ValueError(
             f"{place} holds rows of something else: {error.different}. Give another folder, or delete {place} and call extract "
@@ -99,21 +116,14 @@ def extract(
     return cache
 
 
-def encode_examples(tokenizer: Any, examples: Sequence[Example], max_length: int | None = None) -> EncodedTexts:
-    """Return prompt and response of each example in the tokens of a model, rendered with its chat template if it has one.
-
-    Prints how many were cut at `max_length`. Raises ValueError for the first example that this tokenizer cannot read, with the
-    place where that was read.
-    """
-    texts = []
-    for example in examples:
-        form = PromptFormat(tools=example.tools).for_prompt(example.messages, example.template)
-        texts.append(Conversation(example.messages, example.response, form, example.origin))
-    encoded = encode_batch(tokenizer, texts, max_length)
-    if cut := int(encoded.truncated.sum()):
-        name = tokenizer_name(tokenizer)
-        show([f"{name}: {cut} of {len(encoded)} responses are longer than max_length = {max_length} and were cut."])
-    return encoded
+def _day(folder: str | Path | None) -> datetime.date | None:
+    """Today, or the day on which the cache in the folder was begun; None for a cache of before, which did not keep it."""
+    file = None if folder is None else Path(folder) / "key.json"
+    if file is None or not file.exists():
+        return datetime.date.today()
+    with suppress(ValueError):  # it was cut off, which is said where the folder is claimed
+        return day_of(read_object(file))
+    return datetime.date.today()
 
 
 def _place(folder: str | Path | None) -> tuple[Path, ExitStack]:

@@ -53,6 +53,9 @@ class Cache:
         manifest = _manifest(folder)
         self.key: dict[str, Any] = manifest["key"]
         self.artifact_key = fingerprint(self.key)
+        self.tokenizer: dict[str, str] = manifest.get(
+            "tokenizer", {}
+        )  # empty in caches of before, which did not keep it
         self._shards = manifest["shards"]
         self.entries: int = self._shards[0]["entries"]  # of each row, empty ones included
         self.is_sampled: bool = self._shards[0].get("drawn", False)

@@ -29,8 +29,9 @@ class CacheWriter:
 
     `key` is everything that the rows depend on besides the examples; `ids` are the content ids of the examples, which are
     sorted so that the cache does not depend on the order of the data. `shard_size` is the number of examples per shard,
-    `value_format` is packed, float16 or float32, token ids are below `vocabulary`, and `redo` is the command that makes the
-    cache again, for messages. Raises ValueError where the folder has another key.
+    `value_format` is packed, float16 or float32, token ids are below `vocabulary`, `tokenizer` is the identity of the tokenizer
+    that they are of, and `redo` is the command that makes the cache again, for messages. Raises ValueError where the folder has
+    another key.
     """
 
     def __init__(
@@ -42,10 +43,11 @@ class CacheWriter:
         value_format: str = "packed",
         *,
         vocabulary: int,
+        tokenizer: Mapping[str, str] | None = None,
         redo: str = "fusion extract",
     ):
         self.folder, self.value_format, self.shard_size, self.vocabulary = folder, value_format, shard_size, vocabulary
-        self.ids = sorted(set(ids))
+        self.ids, self.tokenizer = sorted(set(ids)), dict(tokenizer or {})
         self.key = full_key(key, self.ids, value_format, shard_size, vocabulary=vocabulary)
         self.artifact_key = fingerprint(self.key)
         self.shards = max(1, -(-len(self.ids) // shard_size))
@@ -107,7 +109,8 @@ class CacheWriter:
             raise ValueError(
                 f"{self.folder}: shards keep {sorted(entries)} entries a row, and all should keep the same."
             )
-        manifest = {"key": self.key, "ids": self.ids, "shards": shards}
+        # not in the key, which says what the rows depend on: caches of before, which lack it, are gone on with
+        manifest = {"key": self.key, "ids": self.ids, "shards": shards, "tokenizer": self.tokenizer}
         write_json(self.folder / "manifest.json", manifest | {"checksum": manifest_checksum(manifest)})
         return Cache(self.folder)
 

@@ -40,6 +40,46 @@ _CHOOSES = (
 _READS = "is for transformers' own evaluation, and validation examples are read by ours (see data.validation)"
 _NOTHING = "would do nothing here"
 _UPLOADS = "would upload each training, not what is fused; upload the run's folder fused/ when it is done"
+_LEAVE_OUT = "is no argument of transformers any more, and nothing here needs it; leave it out"
+EARLIER = {
+    **dict.fromkeys(["evaluation_strategy", "evaluate_during_training"], "is called eval_strategy now"),
+    "per_gpu_train_batch_size": "is called per_device_train_batch_size now",
+    "per_gpu_eval_batch_size": "is called per_device_eval_batch_size now",
+    "warmup_ratio": "is warmup_steps now, which below 1 is a share of all steps",
+    "adafactor": "is optim: adafactor now",
+    "torchdynamo": "is called torch_compile_backend now",
+    "include_tokens_per_second": "is gone; include_num_input_tokens_seen: all counts the tokens",
+    "group_by_length": "is train_sampling_strategy now, which is random or sequential here: texts are not grouped by length",
+    "logging_dir": "is gone: TensorBoard's files lie in the training's folder, or where the environment variable "
+    "TENSORBOARD_LOGGING_DIR says",
+    "overwrite_output_dir": "is gone: a training goes on from its newest checkpoint; to begin anew, give the run another name "
+    "(--set name=...)",
+    **dict.fromkeys(
+        ["no_cuda", "use_mps_device"],
+        "is gone: a run takes the GPU where it sees one; CUDA_VISIBLE_DEVICES= in the environment hides it",
+    ),
+    **dict.fromkeys(
+        ["fp16_backend", "half_precision_backend", "fp16_opt_level"], "is gone; bf16 or fp16: true is enough"
+    ),
+    "save_safetensors": "is gone: weights are always saved as safetensors; leave it out",
+    "xpu_backend": "is ddp_backend now, which is set by the run itself",
+    **dict.fromkeys(
+        ["sharded_ddp", "fsdp_min_num_params", "fsdp_transformer_layer_cls_to_wrap", "mp_parameters"],
+        "is gone: how weights are spread is chosen by engine, which see",
+    ),
+    **dict.fromkeys(
+        ["dispatch_batches", "split_batches"],
+        "changes the batch of a step, which engine and the batch size say; leave it out",
+    ),
+    "include_inputs_for_metrics": f"is include_for_metrics now, which {_READS}; leave it out",
+    **dict.fromkeys(["push_to_hub_model_id", "push_to_hub_organization", "push_to_hub_token"], _UPLOADS),
+    **dict.fromkeys(
+        ["tpu_num_cores", "tpu_metrics_debug", "use_ipex", "jit_mode_eval", "past_index", "ray_scope"], _LEAVE_OUT
+    ),
+    "use_legacy_prediction_loop": _LEAVE_OUT,
+}
+"""TrainingArguments of earlier versions of transformers, and what there is now."""
+
 WITHOUT_EFFECT = {
     "label_smoothing_factor": "changes transformers' own loss, and the loss here is the objectives'",
     "save_only_model": "leaves checkpoints that a training cannot go on from",
@@ -91,8 +131,8 @@ def _checked(given: dict[str, Any]) -> dict[str, Any]:
     values, mistakes = dict(given), []
     for key, value in given.items():
         if key not in known or key in OURS:
-            why = (OURS | ELSEWHERE).get(key) or f"is not a TrainingArgument{suggest(key, known.keys() - OURS.keys())}"
-            mistakes.append(f"{key} {why}")
+            unknown = f"is not a TrainingArgument{suggest(key, known.keys() - OURS.keys())}"
+            mistakes.append(f"{key} {(OURS | ELSEWHERE | EARLIER).get(key, unknown)}")
             continue
         default = known[key].default
         if key in WITHOUT_EFFECT and value != default:

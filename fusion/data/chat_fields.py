@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from fusion.data.chat_template import render, uses_chat_template
 from fusion.data.chat_tokens import control_pattern
 from fusion.data.prompt_format import Message, PromptFormat
-from fusion.data.reading.conversations import SHOWN
+from fusion.data.reading.conversations import SHOWN, THOUGHTS
 from fusion.tokenizers import tokenizer_name
 
 _ALWAYS = ("role", "content")
@@ -33,10 +34,10 @@ def refuse_lost_fields(
     for field, less, format_less in _without_each(messages, prompt_format):
         if not uses_chat_template(tokenizer, prompt_format):
             raise _lost(tokenizer, field, "a plain prompt has no place for")
-        if field == "reasoning_content" and field in tokenizer.get_chat_template():
+        if field in THOUGHTS and _reads(tokenizer.get_chat_template(), field):
             continue
         whole = render(tokenizer, messages, prompt_format, generate=True)
-        if whole == render(tokenizer, less, format_less, generate=True):
+        if whole == _rendered(tokenizer, less, format_less):
             raise _lost(tokenizer, field, "its chat template leaves out")
     said = [message[field] for message in messages for field in SHOWN if message.get(field)]
     if control := control_pattern(tokenizer).search(json.dumps([*said, *prompt_format.tools], ensure_ascii=False)):
@@ -44,6 +45,21 @@ def refuse_lost_fields(
             f"{tokenizer_name(tokenizer)}: a tool or a call of one spells the control token {control[0]!r}, which would steer "
             "the model. Take it out, or leave the example out."
         )
+
+
+def _reads(template: str, field: str) -> bool:
+    """Return whether a template looks at a field of messages, and not at a variable or a word of that name."""
+    return re.search(rf"""\.{field}\b|(['"]){field}\1""", template) is not None
+
+
+def _rendered(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], prompt_format: PromptFormat
+) -> str | None:
+    """Return what the template writes; None where it refuses messages without the field, and so reads it."""
+    try:
+        return render(tokenizer, messages, prompt_format, generate=True)
+    except ValueError:
+        return None
 
 
 def _without_each(

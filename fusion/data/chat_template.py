@@ -25,6 +25,7 @@ ANSWER = "\ue000\ue002\ue001"  # private use: letters that no template looks at 
 _TODAY = re.compile(r"""strftime_now\s*\(\s*(['"])(.*?)\1\s*\)""")
 _PLAIN = {"role", "content"}
 _OPENED = re.compile(r"(<[^<>/\s]+>)\s*$")
+_CLOSED = re.compile(r"<([^<>/\s]+)>\s*</\1>\s*$")
 
 
 class AnswerPlace(NamedTuple):
@@ -54,7 +55,7 @@ def _check_variables(tokenizer: PreTrainedTokenizerBase, names: tuple[str, ...])
     """Raise ValueError for a variable that the chat template does not read."""
     if not names:
         return
-    known = _template_variables(_readable(tokenizer))
+    known = _template_variables(without_generation_tags(tokenizer.get_chat_template()))
     if unknown := [name for name in names if name not in known]:
         raise ValueError(
             f"{tokenizer_name(tokenizer)}: chat_template_kwargs sets {', '.join(unknown)}, which its chat template does not "
@@ -68,9 +69,9 @@ def _template_variables(template: str) -> frozenset[str]:
     return frozenset(find_undeclared_variables(environment.parse(template)))
 
 
-def _readable(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return the chat template without the tags that transformers adds to Jinja."""
-    return re.sub(r"\{%-?\s*(end)?generation\s*-?%\}", "", tokenizer.get_chat_template())
+def without_generation_tags(template: str) -> str:
+    """Return a chat template without the tags that transformers adds to Jinja, which mark what an assistant said."""
+    return re.sub(r"\{%-?\s*(end)?generation\s*-?%\}", "", template)
 
 
 def find_answer(
@@ -110,7 +111,7 @@ def check_answer(
     prompt_format: PromptFormat,
 ) -> None:
     """Raise ValueError where the template renders this conversation as something else than prompt, answer and end."""
-    refuse_opened_twice(tokenizer, response, place)
+    refuse_second_thought(tokenizer, response, place)
     if prompt_format.answer_prefix is not None:
         return  # what stands before an answer was said, and is not what the template writes
     if rendered_as_learned(tokenizer, messages, response, place, prompt_format):
@@ -124,15 +125,32 @@ def check_answer(
     )
 
 
-def refuse_opened_twice(tokenizer: PreTrainedTokenizerBase, response: str, place: AnswerPlace) -> None:
-    """Raise ValueError for a response that begins with the mark, such as `<think>`, with which its prompt ends."""
-    opened = _OPENED.search(place.prompt)
+def refuse_second_thought(tokenizer: PreTrainedTokenizerBase, response: str, place: AnswerPlace) -> None:
+    """Raise ValueError for a response with a thought of its own behind a prompt that has opened or closed one.
+
+    That is one that begins with the mark, such as `<think>`, with which its prompt ends, and one that opens or closes such a
+    thought where the prompt ends with a closed one.
+    """
+    opened, closed = _OPENED.search(place.prompt), _CLOSED.search(place.prompt)
     if opened and response.lstrip().startswith(opened[1]):
         raise ValueError(
             f"{tokenizer_name(tokenizer)}: the prompt ends with {_tail(place.prompt)} and the response begins with "
             f"{response.lstrip()[:40]!r}, so {opened[1]} would stand there twice. Take it out of the response, or set "
             "chat_template_kwargs or answer_prefix so that the prompt does not open it."
         )
+    if closed and _is_thought(response, closed[1]):
+        raise ValueError(
+            f"{tokenizer_name(tokenizer)}: the prompt ends with {_tail(place.prompt)}, a closed thought, and the response "
+            f"{response.lstrip()[:40]!r} has a thought of its own. Set answer_prefix ('' where answers bring their own "
+            "thoughts), or take the thought out of the response."
+        )
+
+
+def _is_thought(response: str, mark: str) -> bool:
+    """Return whether a response begins with a thought, or closes one that it has not opened."""
+    before, closed, _ = response.partition(f"</{mark}>")
+    begin = f"<{mark}>"
+    return response.lstrip().startswith(begin) or (bool(closed) and begin not in before)
 
 
 def rendered_as_learned(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
@@ -45,11 +45,13 @@ class DataSet:
     """Rows that make no example, by reason."""
     unused: list[str]
     """Columns that nothing reads."""
+    notes: list[str] = field(default_factory=list)
+    """What else of the rows is not read, for people."""
 
     def describe(self) -> str:
         """One line, for people: how the data set was read, and what of it is not used."""
         count = len(self.examples)
-        parts = [f"{count:,} example{'s' * (count != 1)}", self.reading, *map(str, self.left_out)]
+        parts = [f"{count:,} example{'s' * (count != 1)}", self.reading, *map(str, self.left_out), *self.notes]
         return f"{self.path}: {'; '.join(parts)}" + (f"; not used: {', '.join(self.unused)}" if self.unused else "")
 
 
@@ -143,12 +145,17 @@ def _data_set(rows: Iterator[Row], path: str, choice: RowChoice, maker: ExampleM
         shuffled = list(wanted)
         random.Random(choice.shuffle).shuffle(shuffled)
         wanted = iter(shuffled)
-    examples, left_out = _examples(islice(wanted, choice.skip, None), maker, choice.limit)
+    examples, left_out, answered = _examples(islice(wanted, choice.skip, None), maker, choice.limit)
     _refuse_missing(path, maker.needed, where, seen)
     if not examples:
         raise ValueError(_no_example(path, choice, left_out))
     unused = [column for column in seen if column not in maker.columns and column not in where]
-    return DataSet(path, examples, reading, left_out, unused)
+    return DataSet(path, examples, reading, left_out, unused, _notes(answered))
+
+
+def _notes(answered: int) -> list[str]:
+    rows = "row ends" if answered == 1 else "rows end"
+    return [f"{answered:,} {rows} with an answer, which is not read (response: null)"] if answered else []
 
 
 def _refuse_undesired(path: str, head: Sequence[Row], where: Mapping[str, Any], maker: ExampleMaker) -> None:
@@ -178,20 +185,22 @@ def _watched(rows: Iterable[Row], seen: dict[str, None]) -> Iterator[Row]:
         yield row
 
 
-def _examples(rows: Iterable[Row], maker: ExampleMaker, limit: int | None) -> tuple[list[Example], list[LeftOut]]:
-    """Return the examples, at most `limit`, and the rows that make none."""
+def _examples(rows: Iterable[Row], maker: ExampleMaker, limit: int | None) -> tuple[list[Example], list[LeftOut], int]:
+    """Return the examples, at most `limit`, the rows that make none, and how many end with an answer that is not read."""
     examples: list[Example] = []
+    answered = 0
     left_out: dict[str, LeftOut] = {}
     for row in rows:
         made = maker.example(row)
         if isinstance(made, Example):
             examples.append(made)
+            answered += maker.drops_answer(row)
         else:
             before = left_out.get(made, LeftOut(made, 0, row.place))
             left_out[made] = replace(before, count=before.count + 1)
         if limit is not None and len(examples) >= limit:
             break
-    return examples, list(left_out.values())
+    return examples, list(left_out.values()), answered
 
 
 def _matches(row: Row, where: Mapping[str, Any]) -> bool:

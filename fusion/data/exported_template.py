@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from fusion.core.text_files import read_object
-from fusion.data.chat_template import find_answer, render, uses_chat_template
-from fusion.data.prompt_format import PromptFormat
+from fusion.data.chat_template import find_answer, render, uses_chat_template, without_generation_tags
+from fusion.data.prompt_format import Message, PromptFormat
 from fusion.tokenizers import tokenizer_name
 
 _ASK = [{"role": "user", "content": "?"}]
+_ASK_MORE = [{"role": "user", "content": "And why?"}]
 _FOLD = (
     "{%- if messages and messages[0].role == 'system' %}{% set system = messages[0].content %}"
     "{% if messages | length > 1 and messages[1].role == 'user' %}"
@@ -34,20 +36,49 @@ def exported_template(tokenizer: Any, prompt_format: PromptFormat) -> str | None
     front += _FOLD * prompt_format.fold_system_message
     front += "{{ '' }}" * bool(front)  # a line break behind a tag would be taken for the tag's
     prompt = find_answer(tokenizer, _ASK, prompt_format).prompt
-    missing = prompt[len(render(tokenizer, _ASK, prompt_format, generate=True)) :]
-    back = f"{{{{ {missing!r} if add_generation_prompt else '' }}}}" * bool(missing)
-    if not front and not back:
+    written = render(tokenizer, _ASK, prompt_format, generate=True)
+    if prompt != written:
+        closed = render(tokenizer, _ASK, prompt_format, generate=False)
+        template = _completed(template, prompt, _same(written, closed), len(written))
+    if not front and prompt == written:
         return None
     exported = copy.copy(tokenizer)
-    exported.chat_template = front + template + back
-    opened = render(exported, _ASK, PromptFormat(date=prompt_format.date), generate=True)
+    exported.chat_template = front + template
+    for asked in (_ASK, _ASK_MORE):
+        trained = find_answer(tokenizer, asked, prompt_format).prompt
+        _refuse_another_opening(exported, asked, trained, prompt_format)
+    return exported.chat_template
+
+
+def _same(one: str, other: str) -> int:
+    """Return how many characters two texts begin with alike."""
+    return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def _completed(template: str, prompt: str, begin: int, end: int) -> str:
+    """Return the template with what is missing of `prompt` behind its generation prompt, which is `prompt[begin:end]`.
+
+    A variable may make the template write more of that by itself, or less (`enable_thinking=False` closes a thought), so what
+    it wrote is looked at. Behind an answer that it opened in another way, nothing is added.
+    """
+    opening = prompt[begin:]
+    whole = "{% set written %}{{ '' }}" + without_generation_tags(template).removesuffix("\n") + "{{ '' }}{% endset %}"
+    added = (
+        f"{{% set opening = {opening!r} %}}{{% set missing = namespace(text={'' if begin < end else opening!r}) %}}"
+        "{% for n in range(1, opening | length + 1) if written.endswith(opening[:n]) %}"
+        "{% set missing.text = opening[n:] %}{% endfor %}{{ written ~ missing.text }}"
+    )
+    return f"{{% if add_generation_prompt %}}{whole}{added}{{% else %}}{{{{ '' }}}}{template}{{% endif %}}"
+
+
+def _refuse_another_opening(exported: Any, asked: Sequence[Message], prompt: str, prompt_format: PromptFormat) -> None:
+    opened = render(exported, asked, PromptFormat(date=prompt_format.date), generate=True)
     if opened != prompt:
         raise ValueError(
-            f"{tokenizer_name(tokenizer)}: its chat template cannot be exported so that it opens answers as training does: it "
+            f"{tokenizer_name(exported)}: its chat template cannot be exported so that it opens answers as training does: it "
             f"would write {opened[-80:]!r}, and training has {prompt[-80:]!r}. Set template to plain, or put what "
             "chat_template_kwargs, answer_prefix or fold_system_message say into the template itself."
         )
-    return exported.chat_template
 
 
 def write_template(folder: Path, template: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from fusion.data.example import Example
 from fusion.data.prompt_format import Message
 from fusion.data.reading.columns import Layout, find_layout, find_prompt, find_response, is_conversation
-from fusion.data.reading.conversations import SHOWN, read_turns, split_answer
+from fusion.data.reading.conversations import SHOWN, read_pairs, read_turns, split_answer, without_answer, without_nulls
 from fusion.data.reading.fill import columns_of, fill
 from fusion.data.reading.row import Row, json_value
 
@@ -34,6 +34,8 @@ class ExampleMaker:
     as_raw_text: bool = False
     optional: str | None = None
     """A column that follows the prompt after an empty line, where it is not empty."""
+    history: str | None = None
+    """A column with the questions and answers before the prompt, in rows where it is not empty."""
     kept_columns: Sequence[str] = ()
     """Columns whose values an example keeps, for a check of generated responses."""
 
@@ -68,7 +70,7 @@ class ExampleMaker:
         system = self.system or (layout.system and f"{{{layout.system}}}")
         return replace(
             self, prompt=layout.prompt, response=response, messages=layout.messages, optional=layout.optional, system=system,
-            template=plain,
+            history=layout.history, template=plain,
         )  # fmt: skip
 
     def _describe(self) -> str:
@@ -83,12 +85,12 @@ class ExampleMaker:
         forms = [self.system, self.tests, self.look_ahead, *([] if self.messages else [self.prompt, self.response])]
         named = {name for form in forms if form for name in columns_of(form)} - {"last_message"}
         more = {self.messages, "tools"} if self.reads_conversations else set()
-        return named | {name for name in [*more, *self.kept_columns, self.optional] if name}
+        return named | {name for name in [*more, *self.kept_columns, self.optional, self.history] if name}
 
     @property
     def needed(self) -> list[str]:
         """The columns that at least one row must have."""
-        return sorted(self.columns - {"tools", self.optional})
+        return sorted(self.columns - {"tools", self.optional, self.history})
 
     @property
     def reads_conversations(self) -> bool:
@@ -116,12 +118,20 @@ class ExampleMaker:
             {name: _kept_value(name, row) for name in self.kept_columns},
         )
 
+    def drops_answer(self, row: Row) -> bool:
+        """Whether a row of prompts alone ends with an answer, which is not read: it would tell what is asked for."""
+        column = self.messages or _one_column(self.prompt)
+        value = row.values.get(column) if self.response is None and column else None
+        said = read_turns(value, row, str(column)) if self.messages or is_conversation(value) else []
+        return bool(said) and said[-1]["role"] == "assistant"
+
     def _conversation(self, row: Row) -> tuple[list[Message], str, str | None]:
         column = str(self.messages)
         turns = read_turns(row.values.get(column), row, column)
         if self.response is None:
-            prompt, _, _ = split_answer([*turns, *_OPEN], row, column)
-            return self._with_system(prompt, row), "", None if prompt else "no turns"
+            prompt = without_answer(turns)
+            missing = "nothing is asked" if turns else "no turns"
+            return self._with_system(prompt, row), "", None if prompt else missing
         messages, answer, missing = split_answer(turns, row, column)
         return self._with_system(messages, row), answer, missing
 
@@ -133,6 +143,10 @@ class ExampleMaker:
             messages, answer, missing = split_answer([*_weighted(before), *said], row, str(_one_column(self.response)))
             return self._with_system(messages, row), answer, missing
         asked = turns.get(self.prompt) or self._asked(row)
+        if self.history:
+            asked = [*read_pairs(row.values.get(self.history), row, self.history), *asked]
+        if self.response is None:
+            asked = without_answer(asked)
         answer = "" if self.response is None else fill(self.response, row)
         unasked = bool(columns_of(self.prompt)) and not any(message["content"] for message in asked)
         return self._with_system([_bare(turn) for turn in asked], row), answer, "no prompt" if unasked else None
@@ -154,9 +168,6 @@ class ExampleMaker:
         if not text or any(message["role"] == "system" for message in messages):
             return messages
         return [{"role": "system", "content": text}, *messages]
-
-
-_OPEN = [{"role": "assistant", "content": "", "weight": 1}]
 
 
 def _one_column(form: str | None) -> str | None:
@@ -186,7 +197,7 @@ def _tools(row: Row) -> tuple[dict[str, Any], ...]:
     """Return the functions of a row's column `tools`: a list of JSON schemas, or JSON in a text."""
     value = row.values.get("tools")
     try:
-        tools = json.loads(value) if isinstance(value, str) and value.strip() else value
+        tools = json.loads(value) if isinstance(value, str) and value.strip() else without_nulls(value)
     except json.JSONDecodeError as error:
         raise ValueError(
             f"{row.place}: tools is a text, and no JSON: {error}. It is a list of JSON schemas; rename the column if it means "

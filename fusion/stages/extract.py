@@ -14,7 +14,7 @@ from fusion.data.encode import Encoded, tokens_digest
 from fusion.data.example import Example, other_answers
 from fusion.data.folds import assign_folds, prompt_key
 from fusion.models import loading
-from fusion.models.loading import ModelRef, vocabulary_size
+from fusion.models.loading import ModelRef, tokenizer_identity, vocabulary_size
 from fusion.runtime import distributed
 from fusion.runtime.artifacts import refuse_other_keys
 from fusion.runtime.console import bar, console
@@ -42,7 +42,7 @@ def cache_writer(
     folder = folder or context.store.artifact_folder("cache", kept_as or name, _whole_key(context, name, key))
     return CacheWriter(
         folder, key, context.ids, extract.shard_size, extract.resolved_value_format, vocabulary=size,
-        redo=context.redo or "fusion extract",
+        tokenizer=tokenizer_identity(context.tokenizers[name]), redo=context.redo or "fusion extract",
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
+from torch import Tensor
 from transformers import GenerationConfig
 
 from fusion.core.settings import Settings
@@ -28,7 +29,8 @@ class LoRA(Settings):
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of A's inputs that are dropped in training."""
     target_modules: Literal["all-linear"] | list[str] = "all-linear"
-    """Names of linear layers, such as q_proj; all-linear takes every one but the head."""
+    """Names of linear layers, such as q_proj; all-linear takes every one but the head. A head that is tied to the embedding
+    cannot be one."""
     use_rslora: bool = False
     """Divide lora_alpha by the square root of the rank instead (Kalajdzievski 2023, arXiv:2312.03732)."""
 
@@ -94,7 +96,28 @@ def _targets(model: Any, adapter: LoRA) -> str | list[str]:
         raise ValueError(
             f"adapter.target_modules: the pivot has no linear layer {', '.join(unknown)}; it has {', '.join(sorted(names))}."
         )
+    _refuse_shared(model, adapter.target_modules)
     return adapter.target_modules
+
+
+def _refuse_shared(model: Any, targets: list[str]) -> None:
+    """Raise ValueError where a targeted layer has its weight in common with a module that is none: both would be changed.
+
+    In training what is added counts for the layer alone, and merged in it would be part of the other module too.
+    """
+    owners = [
+        (name, module.weight)
+        for name, module in model.named_modules()
+        if isinstance(getattr(module, "weight", None), Tensor)
+    ]
+    for name, weight in owners:
+        others = [other for other, same in owners if same is weight and other != name]
+        if others and name.rsplit(".", 1)[-1] in targets:
+            raise ValueError(
+                f"adapter.target_modules has {name.rsplit('.', 1)[-1]}, and in the pivot {name} and {', '.join(others)} are "
+                "one weight (tie_word_embeddings), so that the merged model would not be the trained one. Leave it out, or "
+                f"untie the pivot first: save it with tie_word_embeddings: false and a {name} of its own."
+            )
 
 
 def _quantization(adapter: QLoRA, dtype: str) -> Any:

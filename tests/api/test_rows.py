@@ -14,7 +14,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import fusion
 from fusion import pipeline
+from fusion.cache.store import manifest_checksum
 from fusion.config.data import Data
+from fusion.models.loading import tokenizer_identity
 from fusion.objectives import GLD, CrossEntropy, ForwardKL
 from fusion.stages.context import RunContext
 from tests.helpers import runs, tiny
@@ -84,6 +86,8 @@ def test_the_vocabulary_map_from_python_is_the_one_of_a_run():
 
 
 def test_long_texts_are_cut_where_a_run_and_trl_cut_them_and_it_is_said(place, capsys):
+    config = place / "source/config.json"  # a model that reads them whole
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"max_position_embeddings": 2048}))
     rows = [ROWS[0], {"prompt": "count:", "response": "one two three " * 500}]
     cache = fusion.extract(place / "source", rows)
     assert (
@@ -228,6 +232,49 @@ def test_what_does_not_fit_together_is_refused(place):
         fusion.vocabulary_map(None, None, kind="nearest")
     with pytest.raises(ValueError, match="dtw.*texts"):
         fusion.align(*[cache.rows(cache.ids)] * 2, kind="dtw")
+
+
+def with_ids_in_reverse(source, folder):
+    """The same tokens under other ids, so that their number and the texts of all of them are the same."""
+    AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+    whole = json.loads((folder / "tokenizer.json").read_text())
+    added = {token["content"] for token in whole["added_tokens"]}
+    vocabulary = whole["model"]["vocab"]
+    plain = [token for token in vocabulary if token not in added]
+    vocabulary |= zip(plain, reversed([vocabulary[token] for token in plain]), strict=True)
+    (folder / "tokenizer.json").write_text(json.dumps(whole))
+    return folder
+
+
+def test_another_tokenizer_of_the_same_size_is_refused_by_name(place, tmp_path):
+    other = with_ids_in_reverse(place / "source", tmp_path / "other")
+    mine, theirs = (AutoTokenizer.from_pretrained(folder) for folder in (place / "source", other))
+    assert len(mine) == len(theirs)
+    assert mine("the quick").input_ids != theirs("the quick").input_ids
+    cache = fusion.extract(place / "source", ROWS, top_k=5)
+    message = (
+        rf"holds ids of the tokenizer {place}/source, and tokenizers\['one'\], {other}, has other tokens under the same"
+    )
+    with pytest.raises(ValueError, match=message):
+        fusion.FusionCollator(place / "pivot", ROWS, {"one": cache}, {"one": other})
+    assert len(fusion.FusionCollator(place / "pivot", ROWS, {"one": cache}, {"one": mine})) == 2
+
+
+def test_a_cache_of_before_which_does_not_say_its_tokenizer_is_taken(place, tmp_path):
+    folder = fusion.extract(place / "source", ROWS, top_k=5, folder=tmp_path / "cache").folder
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["tokenizer"], manifest["checksum"]
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"checksum": manifest_checksum(manifest)}))
+    assert fusion.extract(place / "source", ROWS, top_k=5, folder=folder).ids == manifest["ids"]
+    collator = fusion.FusionCollator(place / "pivot", ROWS, {"one": folder}, {"one": place / "source"})
+    assert len(collator([0, 1])["targets"].sources["one"].pairs) > 0
+
+
+def test_the_cache_of_a_run_says_its_tokenizer_too(tmp_path):
+    context = RunContext(runs.config(tmp_path))
+    caches = pipeline.extract(context)
+    for source in context.config.sources:
+        assert caches[source.name].tokenizer == tokenizer_identity(AutoTokenizer.from_pretrained(source.path))
 
 
 def test_logits_of_another_shape_are_refused(place):

@@ -70,7 +70,7 @@ def test_an_entry_of_a_list_is_a_place_by_its_name(tmp_path):
     assert fusion.load_config(raw, {f"sources.{name}.path": "elsewhere/model"}).sources[0].path == "elsewhere/model"
     with pytest.raises(loading.ConfigError, match="no entry nobody; there are"):
         fusion.load_config(raw, {"sources.nobody.path": "x"})
-    with pytest.raises(loading.ConfigError, match="configuration: unknown key sede"):
+    with pytest.raises(loading.ConfigError, match=r"overrides\['sede'\]: unknown key sede"):
         fusion.load_config(raw, {"sede": 1})
 
 

@@ -73,20 +73,54 @@ def test_rows_of_another_collator_are_refused_instead_of_read_as_its_own(place, 
         collator([other.dataset().with_format("torch")[0]])
 
 
+def test_rows_that_a_trainer_has_cut_are_said_to_be_cut(place, collator, tmp_path):
+    """SFTTrainer cuts what it is not told to leave as it is; other rows that begin alike are none of its doing."""
+    trl = pytest.importorskip("trl")
+    args = arguments(trl.SFTConfig, tmp_path, bf16=False, max_length=8)
+    trainer = mixed(trl.SFTTrainer, place, collator, args, TERMS)
+    with pytest.raises(ValueError, match=r"first 8 tokens of \d+: .*skip_prepare_dataset.*FusionCollator max_length=8"):
+        trainer.train()
+    row = collator.dataset()[0]
+    with pytest.raises(ValueError, match="row with number 0 is not of this collator's dataset"):
+        collator([row | {"input_ids": [*row["input_ids"], 5]}])
+    with pytest.raises(ValueError, match="row with number 0 is not of this collator's dataset"):
+        collator([row | {"input_ids": []}])
+
+
 def arguments(kind, out, **more):
     shared = STEPS | {"report_to": [], "use_cpu": True, "remove_unused_columns": False, "logging_steps": 1}
     return kind(output_dir=str(out), save_strategy="no", disable_tqdm=True, seed=0, **shared | more)
 
 
-def mixed(base, place, collator, args, objectives, **more):
+def pivot_of(place):
+    return AutoModelForCausalLM.from_pretrained(place / "pivot", dtype=torch.float32)
+
+
+def head_alone(place):
+    model = pivot_of(place)
+    for weight in model.parameters():
+        weight.requires_grad_(weight is model.lm_head.weight)
+    return model
+
+
+def mixed(base, place, collator, args, objectives, model=None, **more):
     class Mixed(fusion.FusionMixin, base):
         pass
 
-    model = AutoModelForCausalLM.from_pretrained(place / "pivot", dtype=torch.float32)
     return Mixed(
-        model=model, args=args, objectives=objectives, train_dataset=collator.dataset(), data_collator=collator,
-        processing_class=AutoTokenizer.from_pretrained(place / "pivot"), **more,
+        model=model or pivot_of(place), args=args, objectives=objectives, train_dataset=collator.dataset(),
+        data_collator=collator, processing_class=AutoTokenizer.from_pretrained(place / "pivot"), **more,
     )  # fmt: skip
+
+
+def of(base, place, collator, out, **more):
+    """What `mixed` takes first, for transformers' trainer or TRL's, which is told to leave encoded texts as they are."""
+    if base == "Trainer":
+        return Trainer, place, collator, arguments(TrainingArguments, out, **more)
+    trl = pytest.importorskip("trl")
+    plain = {"bf16": False, "loss_type": "nll", "gradient_checkpointing": False}
+    args = arguments(trl.SFTConfig, out, dataset_kwargs={"skip_prepare_dataset": True}, **plain | more)
+    return trl.SFTTrainer, place, collator, args
 
 
 def history(trainer):
@@ -98,17 +132,21 @@ def history(trainer):
 def expected(place, cache, tmp_path_factory):
     """Losses and weights of the trainer that a run uses, with cross-entropy as one of its terms."""
     collator = fusion.FusionCollator(place / "pivot", ROWS, {"one": cache}, {"one": place / "source"})
-    model = AutoModelForCausalLM.from_pretrained(place / "pivot", dtype=torch.float32)
+    return as_a_run(collator, pivot_of(place), tmp_path_factory.mktemp("run"))
+
+
+def as_a_run(collator, model, folder):
     trainer = FusionTrainer(
         model=model, head=Head.from_model(model, model.config.vocab_size),
         objectives=[CrossEntropy(), ForwardKL(weight=0.5), InfiFusion(weight=0.1, top_k=5)],
-        args=training_arguments(STEPS | {"report_to": [], "save_strategy": "no"}, tmp_path_factory.mktemp("run"), 0),
+        args=training_arguments(STEPS | {"report_to": [], "save_strategy": "no"}, folder, 0),
         train_dataset=range(len(ROWS)), data_collator=collator._batches,
     )  # fmt: skip
     return history(trainer), trainer.model.state_dict()
 
 
 TERMS = [ForwardKL(weight=0.5), InfiFusion(weight=0.1, top_k=5)]
+NAMES = ("fusion/forward_kl/one", "fusion/infifusion/one")
 
 
 def assert_same(trainer, expected):
@@ -152,6 +190,86 @@ def test_trls_sft_trainer_with_two_workers_accumulation_and_evaluation_learns_wh
     )  # fmt: skip
     trainer = mixed(trl.SFTTrainer, place, collator, args, TERMS, eval_dataset=collator.dataset())
     assert_same(trainer, expected)
+
+
+def cross_entropy(outputs, labels, num_items_in_batch=None):
+    logits = outputs.logits[:, :-1].flatten(0, 1)
+    sums = torch.nn.functional.cross_entropy(logits, labels[:, 1:].flatten(), ignore_index=-100, reduction="sum")
+    return sums / num_items_in_batch
+
+
+@pytest.mark.parametrize("base", ["Trainer", "SFTTrainer"])
+def test_a_loss_function_of_ones_own_changes_no_term(place, collator, expected, tmp_path, base):
+    """TRL runs the model a second time then, without gradients, for what it logs."""
+    trainer = mixed(*of(base, place, collator, tmp_path), TERMS, compute_loss_func=cross_entropy)
+    assert_same(trainer, expected)
+
+
+def test_label_smoothing_of_trl_learns_what_that_of_transformers_learns(place, collator, tmp_path):
+    one, other = (
+        mixed(*of(base, place, collator, tmp_path / base, label_smoothing_factor=0.1), TERMS)
+        for base in ("Trainer", "SFTTrainer")
+    )
+    losses, found = history(one), history(other)
+    assert [entry["loss"] for entry in found] == pytest.approx([entry["loss"] for entry in losses], rel=1e-5)
+    for name in NAMES:
+        assert [entry[name] for entry in found] == pytest.approx([entry[name] for entry in losses], rel=1e-5)
+    for name, weight in other.model.state_dict().items():
+        torch.testing.assert_close(weight, one.model.state_dict()[name], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("base", ["Trainer", "SFTTrainer"])
+def test_the_output_layer_alone_learns_what_it_learns_in_a_run(place, collator, tmp_path, base):
+    """The states below it have no gradient then, and the terms have one all the same."""
+    before = pivot_of(place).state_dict()
+    losses, weights = as_a_run(collator, head_alone(place), tmp_path / "run")
+    assert [name for name in weights if not torch.equal(weights[name], before[name])] == ["lm_head.weight"]
+    assert_same(mixed(*of(base, place, collator, tmp_path), TERMS, model=head_alone(place)), (losses, weights))
+
+
+def test_an_adapter_on_the_output_layer_alone_is_trained_by_the_terms(place, collator, expected, tmp_path):
+    peft = pytest.importorskip("peft")
+    model = peft.get_peft_model(pivot_of(place), peft.LoraConfig(target_modules=["lm_head"], task_type="CAUSAL_LM"))
+    trainer = mixed(*of("Trainer", place, collator, tmp_path), TERMS, model=model)
+    found = history(trainer)
+    assert found[0]["fusion/forward_kl/one"] == pytest.approx(expected[0][0]["loss/forward_kl/one"], rel=1e-5)
+    assert found[2]["fusion/forward_kl/one"] != pytest.approx(expected[0][0]["loss/forward_kl/one"], rel=1e-3)
+
+
+def test_a_trainer_that_never_has_gradients_is_refused(place, collator, tmp_path):
+    class Blind(Trainer):
+        def compute_loss(self, *args, **kwargs):
+            with torch.no_grad():
+                return super().compute_loss(*args, **kwargs)
+
+    trainer = mixed(Blind, place, collator, arguments(TrainingArguments, tmp_path), TERMS)
+    with pytest.raises(ValueError, match="ran the model without gradients alone, so that no term could be learned"):
+        trainer.train()
+    frozen = pivot_of(place).requires_grad_(False)
+    trainer = mixed(Trainer, place, collator, arguments(TrainingArguments, tmp_path), TERMS, model=frozen)
+    with pytest.raises(ValueError, match="No weight that the logits depend on is trained"):
+        trainer.train()
+
+
+def test_what_is_logged_after_a_checkpoint_is_what_would_have_been_logged(place, collator, tmp_path):
+    args = arguments(TrainingArguments, tmp_path, max_steps=4).set_save(strategy="steps", steps=2)
+    whole = history(mixed(Trainer, place, collator, args, TERMS))
+    again = mixed(Trainer, place, collator, args, TERMS)
+    again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    found = [entry for entry in again.state.log_history if "loss" in entry]
+    assert [entry["step"] for entry in found] == [1, 2, 3, 4]
+    for name in NAMES:
+        assert [entry[name] for entry in found[2:]] == pytest.approx([entry[name] for entry in whole[2:]], rel=1e-5)
+
+
+def test_a_second_training_logs_its_own_steps_alone(place, collator, tmp_path):
+    """Nothing is learned at a rate of 0, so that both see the same; the last step of the first was never logged."""
+    args = arguments(TrainingArguments, tmp_path, learning_rate=0.0, logging_steps=2)
+    trainer = mixed(Trainer, place, collator, args, TERMS)
+    first, second = history(trainer), history(trainer)
+    assert [entry["step"] for entry in first] == [entry["step"] for entry in second] == [2]
+    for name in NAMES:
+        assert second[0][name] == pytest.approx(first[0][name], rel=1e-6)
 
 
 def test_an_adapter_of_peft_begins_with_the_same_loss_and_alone_is_trained(place, collator, expected, tmp_path):

@@ -1,10 +1,13 @@
 """TrainingArguments as they are read: names, types, choices, ranges, and what would do nothing."""
 
+import re
+
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from fusion.config import training_rules
-from fusion.config.training import OURS, WITHOUT_EFFECT, Arguments
+from fusion.config.training import EARLIER, ELSEWHERE, OURS, WITHOUT_EFFECT, Arguments
+from fusion.config.training_arguments import training_arguments
 
 READ = TypeAdapter(Arguments).validate_python
 WRONG = [
@@ -108,6 +111,16 @@ WRONG = [
         "load_best_model_at_end chooses a model by validation examples, which only watch",
     ),
     ({"eval_accumulation_steps": 2}, "eval_accumulation_steps is for transformers' own evaluation"),
+    (
+        {"logging_dir": "x"},
+        "logging_dir is gone: TensorBoard's files lie in the training's folder, or where the environment",
+    ),
+    ({"group_by_length": True}, "group_by_length is train_sampling_strategy now, which is random or sequential here"),
+    ({"no_cuda": True}, "no_cuda is gone: a run takes the GPU where it sees one; CUDA_VISIBLE_DEVICES="),
+    ({"overwrite_output_dir": True}, "overwrite_output_dir is gone: a training goes on from its newest checkpoint"),
+    ({"evaluation_strategy": "no"}, "evaluation_strategy is called eval_strategy now"),
+    ({"warmup_ratio": 0.1}, "warmup_ratio is warmup_steps now, which below 1 is a share of all steps"),
+    ({"per_gpu_train_batch_size": 2}, "per_gpu_train_batch_size is called per_device_train_batch_size now"),
     ({"learning_rat": 1e-4}, "learning_rat is not a TrainingArgument; did you mean learning_rate?"),
     ({"deepspeed": "x.json"}, "deepspeed is chosen by engine"),
 ]
@@ -183,3 +196,16 @@ def test_every_logger_of_transformers_is_known():
 def test_schedules_that_need_no_arguments_are_made_without_any():
     for kind in training_rules.PLAIN_SCHEDULES:
         assert training_rules._schedule_problem(kind, {}, 1e-4) is None
+
+
+def test_arguments_of_earlier_versions_are_none_now_and_what_is_named_in_their_place_is_one():
+    known = training_arguments().keys()
+    assert len(EARLIER) > 30
+    assert not EARLIER.keys() & (known | ELSEWHERE.keys())
+    named = [re.match(r"is (?:called )?(\w+)(?:: adafactor)? now", why) for why in EARLIER.values()]
+    assert {found[1] for found in named if found} == {
+        "eval_strategy", "per_device_train_batch_size", "per_device_eval_batch_size", "warmup_steps", "optim",
+        "torch_compile_backend", "train_sampling_strategy", "ddp_backend", "include_for_metrics",
+    }  # fmt: skip
+    assert {found[1] for found in named if found} <= known
+    assert READ({"warmup_steps": 0.1, "optim": "adafactor"})

@@ -100,6 +100,12 @@ def test_an_answer_with_its_own_thought_follows_the_generation_prompt():
         ("opens a thought, as DeepSeek-R1", {}, "So.", [r"<A><think>\\n", r"Why\?<A>'"]),
         ("opens a thought, as DeepSeek-R1", {"answer_prefix": ""}, "<think>hm</think>So.", ["would stand there twice"]),
         ("empty thought, as Qwen3", {}, "<think>\nhm\n</think>\n\nSo.", ["hm", "Set answer_prefix"]),
+        (
+            "empty thought, as Qwen3",
+            {},
+            "hm\n</think>\n\nSo.",
+            ["a closed thought, and the response 'hm", "Set answer_prefix"],
+        ),
         ("refuses system and two users, as Gemma", {}, "So.", ["Be brief", "no system role", "fold_system_message"]),
     ],
 )

@@ -96,6 +96,15 @@ def test_what_would_be_lost_is_refused_by_name(tmp_path, template, change, messa
             way()
 
 
+def test_a_template_that_refuses_an_answer_of_a_tool_without_its_call_reads_calls(tmp_path):
+    check = "{% if m.role == 'tool' and not messages[loop.index0 - 1].tool_calls %}{{ raise_exception('no call') }}{% endif %}"
+    strict = tokenizer(AS_OBJECTS.replace(LOOP, LOOP + check))
+    assert "<call>weather: city=Oslo</call>" in text_of(strict, example(tmp_path))
+    orphan = example(tmp_path, messages=[ROW["messages"][0], ROW["messages"][2], ROW["messages"][3]])
+    with pytest.raises(ValueError, match="refuses the messages.*no call"):
+        text_of(strict, orphan)
+
+
 def test_thoughts_of_an_earlier_turn_are_the_templates_to_write_or_to_leave_out(tmp_path):
     turns = [
         {"role": "user", "content": "q"},

@@ -9,8 +9,12 @@ from safetensors.torch import load_file
 from fusion.models.loading import ModelRef, load_model
 from fusion.stages import train
 from fusion.stages.context import RunContext
-from fusion.training.adapter import LoRA, QLoRA, load_pivot, merge_adapter
+from fusion.training.adapter import LoRA, QLoRA, check_pivot, load_pivot, merge_adapter
 from tests.helpers import runs, tiny
+
+
+def load_in_float32(ref, adapter):
+    return load_pivot(ref, "float32", "cpu", adapter)
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +54,34 @@ def test_an_untrained_adapter_changes_nothing(tmp_path):
     merge_adapter(ref, "float32", tmp_path / "adapter", tmp_path / "merged")
     merged = load_model(ModelRef(str(tmp_path / "merged"))).state_dict()
     assert all(torch.equal(weight, merged[name]) for name, weight in load_model(ref).state_dict().items())
+
+
+def test_an_adapter_on_the_head_merges_into_the_model_that_was_trained(tmp_path):
+    """Of a head with a weight of its own; the logits of both are compared."""
+    ref = ModelRef(str(tiny.folder("llama", tmp_path / "pivot")))
+    trained = load_pivot(ref, "float32", "cpu", LoRA(r=2, target_modules=["q_proj", "lm_head"])).eval()
+    torch.manual_seed(0)
+    for name, weight in trained.named_parameters():
+        if ".lora_B" in name:
+            torch.nn.init.normal_(weight)
+    trained.save_pretrained(tmp_path / "adapter")
+    merge_adapter(ref, "float32", tmp_path / "adapter", tmp_path / "merged")
+    ids = torch.arange(5, 40)[None]
+    with torch.no_grad():
+        wanted, found = trained(ids).logits, load_model(ModelRef(str(tmp_path / "merged")))(ids).logits
+        before = load_model(ref)(ids).logits
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    assert (before - wanted).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("start", [lambda ref, adapter: check_pivot(ref, adapter, None), load_in_float32])
+def test_a_head_that_is_the_embedding_too_is_refused_before_it_is_trained(tmp_path, start):
+    ref = ModelRef(str(tiny.folder("qwen2", tmp_path)))
+    with pytest.raises(
+        ValueError, match=r"target_modules has lm_head, and in the pivot lm_head and model\.embed_tokens are one weight"
+    ):
+        start(ref, LoRA(target_modules=["q_proj", "lm_head"]))
+    start(ref, LoRA(target_modules=["q_proj"]))
 
 
 def test_layers_that_do_not_exist_are_named(tmp_path):

@@ -12,7 +12,7 @@ from fusion.data.chat_template import (
     AnswerPlace,
     check_answer,
     find_answer,
-    refuse_opened_twice,
+    refuse_second_thought,
     render,
     rendered_as_learned,
     uses_chat_template,
@@ -97,7 +97,7 @@ class RenderedPrompts:
         frame = self._frames[key]
         generation = render(self.tokenizer, messages, prompt_format, generate=True)
         place = AnswerPlace(generation + frame.between, frame.lead, frame.after)
-        refuse_opened_twice(self.tokenizer, response, place)
+        refuse_second_thought(self.tokenizer, response, place)
         learned = rendered_as_learned(self.tokenizer, messages, response, place, prompt_format)
         return place if learned else None
 

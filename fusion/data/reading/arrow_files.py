@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fusion.data.reading.row import Row
+from fusion.data.reading.row import Number, Row
 
 BATCH = 1024
 
@@ -64,20 +65,26 @@ def _batch_rows(batch: Any) -> Iterator[dict[str, Any]]:
 def _values(column: Any) -> list[Any]:
     """Return Python values of an Arrow array; numbers of 16 and 32 bits with the few digits that say which they are."""
     import pyarrow
+    from pyarrow import types
 
     kind = column.type
+    if isinstance(column, pyarrow.JsonArray):  # what datasets keeps as texts of JSON, such as objects of unlike keys
+        return [None if each is None else json.loads(each, parse_float=Number) for each in _values(column.storage)]
     if isinstance(column, pyarrow.ExtensionArray):
         return _values(column.storage)
-    if pyarrow.types.is_float16(kind) or pyarrow.types.is_float32(kind):
+    if types.is_float16(kind) or types.is_float32(kind):
         numbers = column.to_numpy(zero_copy_only=False)  # a null becomes NaN, and is told by is_valid
-        return [
-            float(str(x)) if there else None for x, there in zip(numbers, column.is_valid().to_pylist(), strict=True)
-        ]
-    if pyarrow.types.is_struct(kind):
+        return [shortest(x) if there else None for x, there in zip(numbers, column.is_valid().to_pylist(), strict=True)]
+    if types.is_struct(kind):
         fields = [_values(column.field(n)) for n in range(kind.num_fields)]
         names = [kind.field(n).name for n in range(kind.num_fields)]
         rows = ({name: each[n] for name, each in zip(names, fields, strict=True)} for n in range(len(column)))
         return [row if there else None for row, there in zip(rows, column.is_valid().to_pylist(), strict=True)]
-    if pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind):
+    if any(check(kind) for check in (types.is_list, types.is_large_list, types.is_fixed_size_list)):
         return [None if each is None else _values(each) for each in (scalar.values for scalar in column)]
     return column.to_pylist()
+
+
+def shortest(number: Any) -> float:
+    """Return a number of 16 or 32 bits (numpy's) with the few digits that say which it is: 0.1, not 0.10000000149011612."""
+    return float(str(number))

@@ -21,6 +21,8 @@ class Layout(NamedTuple):
     """Column with a conversation, in place of prompt and response."""
     system: str | None = None
     """Column with a system message."""
+    history: str | None = None
+    """A column with earlier questions and answers."""
     raw_text: bool = False
     """Whether rows are texts that no chat template may wrap."""
 
@@ -33,7 +35,8 @@ class Layout(NamedTuple):
             return f"raw text from {self.response[1:-1]}"
         prompt = " and ".join(name for name in (self.prompt[1:-1], self.optional) if name)
         response = f", response from {self.response[1:-1]}" if self.response else ", no response"
-        return f"prompt from {prompt}{response}{system}"
+        earlier = f", earlier turns from {self.history}" if self.history else ""
+        return f"prompt from {prompt}{response}{system}{earlier}"
 
 
 CONVERSATIONS = ("messages", "conversations", "conversation")
@@ -47,6 +50,8 @@ CHOICES = ("choices", "options")
 BESIDE_TEXT = ("code", "summary", "highlights", "sql", "target", "translation", "answers")
 """Columns that tell that a column `text` beside them is no text to go on with, but what something is made of."""
 SYSTEMS = ("system", "system_prompt")
+HISTORY = "history"
+"""A column beside a prompt with the questions and answers before it, as Alpaca and ChatGLM have them."""
 
 
 def find_layout(columns: Collection[str], path: str) -> Layout:
@@ -58,7 +63,8 @@ def find_layout(columns: Collection[str], path: str) -> Layout:
     response = next((name for name in RESPONSES if name in columns), None)
     if prompt and response:
         _refuse_ambiguous(prompt, columns, path)
-        return Layout(f"{{{prompt}}}", f"{{{response}}}", _optional(prompt, columns), system=system)
+        history = HISTORY if HISTORY in columns else None
+        return Layout(f"{{{prompt}}}", f"{{{response}}}", _optional(prompt, columns), system=system, history=history)
     if "chosen" in columns:
         return Layout("", "", messages="chosen", system=system)
     if "text" in columns and not prompt and not response and not set(BESIDE_TEXT).intersection(columns):
@@ -99,7 +105,8 @@ def find_prompt(columns: Collection[str], path: str, response: str | None) -> La
             f"{path}: none of the columns {_listed(columns)} is known to hold prompts. Set prompt, such as "
             'prompt: "{question}", or prompt: "" for none.'
         )
-    return Layout(f"{{{prompt}}}", response or "", _optional(prompt, columns), system=system)
+    history = HISTORY if HISTORY in columns else None
+    return Layout(f"{{{prompt}}}", response or "", _optional(prompt, columns), system=system, history=history)
 
 
 def find_response(columns: Collection[str], path: str, prompt: str) -> str:

@@ -4,26 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from fusion.merging.adapters.model_reference import open_base, open_model
+from fusion.merging.embedding_modules import module_notes
 from fusion.merging.files import merge_record
 from fusion.merging.files.checkpoint import Checkpoint
 from fusion.merging.files.lone_tensors import is_buffer, unloaded
-from fusion.merging.files.mergeable import check_mergeable, raise_all
-from fusion.merging.files.tokenizer_check import tokenizer_problems
-from fusion.merging.files.tokenizer_source import (
-    TokenizerSource,
-    check_rows,
-    extend_vocabulary,
-    open_tokenizer_source,
-    template_notes,
-)
+from fusion.merging.files.mergeable import check_mergeable
+from fusion.merging.files.tokenizer_source import TokenizerSource
 from fusion.merging.methods.base import MergeMethod
+from fusion.merging.tokenizers.fit_tokenizers import fit_tokenizers
 from fusion.models.auxiliary_files import find_auxiliary_files
-from fusion.models.hub_folder import hub_folder
 
 RESULT_DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 """Types a result may have, as torch names them, and as safetensors does."""
@@ -50,6 +43,8 @@ class MergeJob:
     """Keys of config.json that may differ though they change what weights compute; the base's hold."""
     tokenizer: TokenizerSource | None = None
     """The model whose tokenizer, chat template and generation settings the result has; None for the base's."""
+    is_base_named: bool = False
+    """Whether the base was named as the one whose tokenizer the result has, so that names of tokens may differ."""
     kept: frozenset[str] = frozenset()
     """Floating tensors that a model lacks since transformers does not load them; the base's are copied."""
     notes: tuple[str, ...] = ()
@@ -66,7 +61,8 @@ class MergeJob:
     def options(self) -> dict[str, Any]:
         """The keyword arguments of `merge` that it was made with, also keys of a recipe."""
         options = {"dtype": self.dtype, "vocabulary": self.vocabulary, "allow_different": list(self.allow_different)}
-        return options | ({"tokenizer_source": str(self.tokenizer.reference)} if self.tokenizer else {})
+        named = self.tokenizer.reference if self.tokenizer else self.base.folder if self.is_base_named else None
+        return options | ({"tokenizer_source": str(named)} if named else {})
 
     @property
     def input_files(self) -> list[tuple[Path, list[Path]]]:
@@ -112,20 +108,11 @@ def prepare_merge(
     checkpoints = [open_model(model, None if base is None else base_checkpoint) for model in models]
     if _compares_with_base(method):
         _refuse_base_among_models(base_checkpoint, checkpoints)
-    pad, folders = vocabulary == "pad", [checkpoint.tokenizer_folder for checkpoint in checkpoints]
-    raise_all([line for folder in folders for line in tokenizer_problems(base_checkpoint.folder, folder, pad=pad)])
-    tokenizer, said = None, []
-    if tokenizer_source is None or hub_folder(tokenizer_source).resolve() == base_checkpoint.folder.resolve():
-        said = template_notes(base_checkpoint.folder, folders)
-    else:
-        tokenizer = open_tokenizer_source(tokenizer_source, checkpoints)
-        check = partial(tokenizer_problems, tokenizer.folder, pad=pad, role="the source of the tokenizer")
-        raise_all([line for folder in folders for line in check(folder)])
-        base_checkpoint = (
-            extend_vocabulary(base_checkpoint, checkpoints[tokenizer.position]) if pad else base_checkpoint
-        )
-        check_rows(tokenizer, base_checkpoint)
-    notes = said + check_mergeable(base_checkpoint, checkpoints, pad=pad, allow_different=allow_different)
+    pad = vocabulary == "pad"
+    fitted = fit_tokenizers(base_checkpoint, checkpoints, tokenizer_source, pad=pad)
+    base_checkpoint, folders = fitted.base, [checkpoint.tokenizer_folder for checkpoint in checkpoints]
+    notes = [*fitted.notes, *module_notes(base_checkpoint.folder, folders)]
+    notes += check_mergeable(base_checkpoint, checkpoints, pad=pad, allow_different=allow_different)
     entries = base_checkpoint.entries.items()
     kept = {name for model in checkpoints for name in unloaded(base_checkpoint, model)[0]}
     floating = [
@@ -133,8 +120,9 @@ def prepare_merge(
     ]
     methods = {name: method.for_tensor(name, base_checkpoint.num_layers) for name in floating}
     return MergeJob(
-        base_checkpoint, checkpoints, method, dtype=dtype, vocabulary=vocabulary, methods=methods, tokenizer=tokenizer,
+        base_checkpoint, checkpoints, method, dtype=dtype, vocabulary=vocabulary, methods=methods, tokenizer=fitted.source,
         allow_different=tuple(allow_different), notes=tuple(notes), kept=frozenset(kept),
+        is_base_named=fitted.is_base_named,
     )  # fmt: skip
 
 

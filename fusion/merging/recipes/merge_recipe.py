@@ -129,7 +129,8 @@ class MergeRecipe(Settings):
     @property
     def options(self) -> dict[str, Any]:
         """What `merge` is given besides folders and method, as keyword arguments."""
-        source = None if self.tokenizer_source in (None, "base") else Path(with_home(self.tokenizer_source))
+        named = self.base_model or self.models[0].model if self.tokenizer_source == "base" else self.tokenizer_source
+        source = None if named is None else Path(with_home(named))
         return {name: getattr(self, name) for name in MERGE_OPTIONS} | {"tokenizer_source": source}
 
     def to_yaml(self) -> str:

@@ -130,7 +130,7 @@ def _check_effect(kind: str, name: str, value: bool | None) -> None:
 
 
 def _tokenizer_source(merge: MergekitMerge, base: str, models: Sequence[str]) -> str | None:
-    """The model whose tokenizer the result has; None for the base. Raises ValueError where it would have a new one."""
+    """The model whose tokenizer the result has, or `base`; None where none is named. Raises ValueError for a new one."""
     if merge.tokenizer_source is not None and merge.tokenizer is not None:
         raise ValueError("tokenizer_source and tokenizer say the same; leave out tokenizer_source.")
     form = merge.tokenizer or TokenizerForm(source=merge.tokenizer_source or "base")
@@ -145,7 +145,8 @@ def _tokenizer_source(merge: MergekitMerge, base: str, models: Sequence[str]) ->
             raise ValueError(
                 f"tokenizer.{name} cannot be taken over: the base's tokens stay as they are; leave it out."
             )
-    return None if form.source in ("base", base) else form.source
+    named = merge.tokenizer is not None or merge.tokenizer_source is not None
+    return "base" if named and form.source in ("base", base) else form.source if named else None
 
 
 def _dtype(merge: MergekitMerge) -> str | None:

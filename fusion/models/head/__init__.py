@@ -3,6 +3,7 @@
 from fusion.models.head.capture import CapturedStates, capture_states
 from fusion.models.head.forward import (
     HeadInputs,
+    describe_model,
     hidden_states,
     module_below_head,
     output_layer,
@@ -20,6 +21,7 @@ __all__ = [
     "Head",
     "HeadInputs",
     "capture_states",
+    "describe_model",
     "first_of_event",
     "hidden_states",
     "module_below_head",

@@ -10,7 +10,7 @@ from fusion.models.loading.config import (
 from fusion.models.loading.fingerprint import model_fingerprint
 from fusion.models.loading.model import check_checkpoint, load_model
 from fusion.models.loading.model_ref import ModelRef, check_model_folder
-from fusion.models.loading.tokenizer import load_tokenizer, vocabulary_size
+from fusion.models.loading.tokenizer import load_tokenizer, tokenizer_identity, vocabulary_size
 
 __all__ = [
     "ModelRef",
@@ -24,5 +24,6 @@ __all__ = [
     "load_model",
     "load_tokenizer",
     "model_fingerprint",
+    "tokenizer_identity",
     "vocabulary_size",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedConfig
@@ -9,6 +11,7 @@ from transformers import AutoTokenizer, PreTrainedConfig
 from fusion.core.text_files import read_object
 from fusion.models.loading.explain import load_or_explain
 from fusion.models.loading.model_ref import ModelRef
+from fusion.tokenizers import tokenizer_name
 
 
 def load_tokenizer(ref: ModelRef) -> Any:
@@ -44,3 +47,9 @@ def _config_without_model(ref: ModelRef) -> dict[str, Any]:
 def vocabulary_size(tokenizer: Any) -> int:
     """Return the highest token id plus one; an output layer may be padded beyond it."""
     return max(tokenizer.get_vocab().values()) + 1
+
+
+def tokenizer_identity(tokenizer: Any) -> dict[str, str]:
+    """Return the `name` of a tokenizer and a hash of its `vocabulary`: of which token each id is, however texts are split."""
+    table = json.dumps(sorted(tokenizer.get_vocab().items()))
+    return {"name": tokenizer_name(tokenizer), "vocabulary": hashlib.sha256(table.encode()).hexdigest()[:16]}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import transformers
 
 from fusion.data.encode import encode
+from fusion.data.example import Example
 from fusion.data.exported_template import exported_template
 from fusion.models.loading import vocabulary_size
 from fusion.models.quantized_checkpoints import is_known_method, quantization_method
@@ -68,19 +69,21 @@ def missing_embeddings(context: RunContext) -> Iterator[str]:
             if stop >= size:
                 yield f"{label(context, name)}: stop has the token id {stop}, and its tokenizer has {size} tokens, from 0 on."
         rows = getattr(configs[name].get_text_config(), "vocab_size", None) if name in configs else None
-        if isinstance(rows, int) and rows < size and (found := _first_beyond(context, name, rows)):
-            yield (
-                f"{label(context, name)}: {found}, beyond its embedding, which has {rows} rows (vocab_size in its "
-                "config.json). Take the tokenizer that belongs to the model, or give it rows "
-                "(model.resize_token_embeddings(len(tokenizer)), then save_pretrained)."
-            )
+        if isinstance(rows, int) and rows < size and (found := _first_of_run(context, name, rows)):
+            yield beyond_embedding(label(context, name), found, rows)
 
 
-def _first_beyond(context: RunContext, name: str, rows: int) -> str | None:
-    """The first id of the padding or of a text that is `rows` or more, and where it is."""
+def beyond_embedding(model: str, found: str, rows: int) -> str:
+    """A sentence for a model of which `first_beyond` found something."""
+    return (
+        f"{model}: {found}, beyond its embedding, which has {rows} rows (vocab_size in its config.json). Take the tokenizer "
+        "that belongs to the model, or give it rows (model.resize_token_embeddings(len(tokenizer)), then save_pretrained)."
+    )
+
+
+def _first_of_run(context: RunContext, name: str, rows: int) -> str | None:
+    """What `first_beyond` finds among all texts that a model of the run reads."""
     tokenizer = context.tokenizers[name]
-    if (tokenizer.pad_token_id or 0) >= rows:
-        return f"its padding token {tokenizer.pad_token!r} has the id {tokenizer.pad_token_id}"
     texts = [text.input_ids for text in context.encoded(name)]
     examples = [*context.extracted_examples]
     if name == "pivot" and len(texts) == len(context.train_examples):  # else they are among the extracted
@@ -91,6 +94,15 @@ def _first_beyond(context: RunContext, name: str, rows: int) -> str | None:
         encode(tokenizer, e.messages, e.response, prompt_format=prompt_format(context, name, e)).input_ids
         for e in context.heldout_examples
     ]
+    return first_beyond(tokenizer, texts, examples, rows)
+
+
+def first_beyond(
+    tokenizer: Any, texts: Sequence[Sequence[int]], examples: Sequence[Example], rows: int, pads: bool = True
+) -> str | None:
+    """The first id of the padding or of a text that is `rows` or more, and where it is; without `pads`, of a text."""
+    if pads and (tokenizer.pad_token_id or 0) >= rows:
+        return f"its padding token {tokenizer.pad_token!r} has the id {tokenizer.pad_token_id}"
     beyond = [number for number, ids in enumerate(texts) if max(ids) >= rows]
     if not beyond:
         return None

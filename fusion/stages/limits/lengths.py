@@ -37,9 +37,8 @@ def long_texts(context: RunContext) -> Iterator[str]:
         yield from _long_extracted(context, name, limit)
         if name == "pivot" and not _extracts_validation(context) and context.config.data.validation:
             way_out = f"Set data.max_length to {limit.tokens} or less"
-            yield from _sentence(
-                context,
-                name,
+            yield from longer_texts(
+                label(context, name),
                 limit,
                 "validation",
                 context.validation_examples,
@@ -97,7 +96,7 @@ def _long_extracted(context: RunContext, name: str, limit: ContextLength) -> Ite
             if most > limit.tokens
             else "Shorten what is in front of the prompts (shots, look_ahead)"
         )
-        yield from _sentence(context, name, limit, part, examples, lengths[first:end], way_out)
+        yield from longer_texts(label(context, name), limit, part, examples, lengths[first:end], way_out)
 
 
 def _long_heldout(context: RunContext, name: str, limit: ContextLength) -> Iterator[str]:
@@ -105,7 +104,7 @@ def _long_heldout(context: RunContext, name: str, limit: ContextLength) -> Itera
     examples = [heldout[number] for number in possibly_longer(context, name, heldout, limit.tokens)]
     lengths = text_lengths(context, name, examples)
     way_out = f"Shorten them (prompt_chars and response_chars in data.heldout), {LEAVE_OUT}"
-    yield from _sentence(context, name, limit, "held-out", examples, lengths, way_out)
+    yield from longer_texts(label(context, name), limit, "held-out", examples, lengths, way_out)
 
 
 def _no_room(
@@ -123,20 +122,20 @@ def _no_room(
         )
 
 
-def _sentence(
-    context: RunContext,
-    name: str,
+def longer_texts(
+    model: str,
     limit: ContextLength,
     part: str,
     examples: Sequence[Example],
     lengths: Sequence[int] | NDArray[np.int64],
     way_out: str,
 ) -> Iterator[str]:
+    """A sentence where examples of these lengths are longer than a model reads, with the first of them."""
     too_long = np.flatnonzero(np.asarray(lengths) > limit.tokens)
     if len(too_long):
         first = too_long[0]
         yield (
-            f"{label(context, name)} reads at most {limit.tokens} tokens ({limit.key}), and {len(too_long)} of the "
+            f"{model} reads at most {limit.tokens} tokens ({limit.key}), and {len(too_long)} of the "
             f"{part} examples are longer: the first ({where_read(examples[first])}) has {lengths[first]}. {way_out}, or "
             "take a model that reads more."
         )

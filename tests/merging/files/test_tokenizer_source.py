@@ -1,6 +1,7 @@
 """A tokenizer taken from one of the models: which are refused, and what the configurations of the result then say."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -90,10 +91,9 @@ def test_without_generation_settings_the_ends_are_those_of_configuration_tokeniz
 
 
 def test_the_base_by_name_and_by_folder_means_its_own_tokenizer(pair, tmp_path):
-    assert (
-        parse_recipe({"models": ["a"], "method": "linear", "tokenizer_source": "base"}, "r").options["tokenizer_source"]
-        is None
-    )
+    named = {"models": ["a"], "method": "linear", "tokenizer_source": "base"}
+    assert parse_recipe(named, "r").options["tokenizer_source"] == Path("a")  # the first model, where no base is named
+    assert parse_recipe(named | {"base_model": "b"}, "r").options["tokenizer_source"] == Path("b")
     merge_with(pair, tmp_path / "out", pair[0])
     assert not (tmp_path / "out/chat_template.jinja").exists()
 
