@@ -158,3 +158,34 @@ def test_the_text_part_counts_the_rows_too(longer):
     assert extend_vocabulary(base, model).config["text_config"] == {"vocab_size": 410}
     assert base.config["text_config"] == {"vocab_size": 400}
     assert extend_vocabulary(model, base) is model
+
+
+# Renamed tokens, and what is said of tokenizers that are not taken
+
+
+@pytest.mark.parametrize("source", ["base", "m1"])
+def test_renamed_tokens_are_merged_by_their_ids_where_a_source_is_named(pair, tmp_path, source, caplog):
+    base, model = pair
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        (model / name).write_text((model / name).read_text().replace("<|im_end|>", "<|User|>"))
+    with pytest.raises(
+        ValueError, match=rf"token 2 is '<|User|>'.*; --tokenizer-source {base} or {model} merges renamed"
+    ):
+        merge(base, [model], Linear(), tmp_path / "out")
+    assert no_output_in(tmp_path)
+    out = merge_with(pair, tmp_path / "out", tmp_path / source).folder
+    assert (out / "tokenizer.json").read_bytes() == (tmp_path / source / "tokenizer.json").read_bytes()
+    assert torch.equal(load_tensors(out)[EMBEDDING], load_tensors(model)[EMBEDDING])
+    said = "calls tokens by other names than"
+    assert said in caplog.text
+    assert said in (out / "README.md").read_text()
+    recipe = load_recipe(out / "recipe.yaml")
+    assert recipe.options["tokenizer_source"] == tmp_path / source
+    assert not merge(base, [model], Linear(), out, **recipe.options).created
+
+
+def test_what_embedding_models_have_behind_the_transformer_is_said_where_it_is_lost(pair, tmp_path, caplog):
+    (pair[1] / "modules.json").write_text("[]")
+    out = merge(pair[0], [pair[1]], Linear(), tmp_path / "out").folder
+    assert "the result has no pooling" in caplog.text
+    assert "the result has no pooling" in (out / "README.md").read_text()
