@@ -128,12 +128,12 @@ def _helpers(before: Sequence[str], program: str, after: Sequence[str]) -> list[
     """
     earlier, later = (_statements_that_bind(parts) for parts in (before, after))
     binding = {name: node for node in [*later, *earlier] for name in _bound_by(node)}
-    used = [node for node in earlier if isinstance(node, ast.Import | ast.ImportFrom)]
+    used: list[ast.stmt] = [node for node in earlier if isinstance(node, ast.Import | ast.ImportFrom)]
     waiting, bound = [free_names(parse(program) or ast.Module([], [])), *map(_read_by, used)], _bound(program)
     while waiting:
         lacking = waiting.pop() - bound
         more = [node for name, node in binding.items() if name in lacking and node not in used]
-        used += dict.fromkeys(more)
+        used += list(dict.fromkeys(more))
         waiting += map(_read_by, more)
     return [ast.unparse(node) for node in [*earlier, *later] if node in used]
 

@@ -62,7 +62,7 @@ def fuse_chosen(context: RunContext, chosen: Path | None = None) -> bool:
             write_template(aside, template)
         sync_folder(aside)
         weights = file_states(
-            aside, aside.glob("*.safetensors")
+            aside, aside.rglob("*.safetensors")
         )  # all else people may edit: template, generation settings, card
         write_json(aside / "fusion.json", lineage | {"files": weights})
         shutil.rmtree(folder, ignore_errors=True)  # it is damaged

@@ -34,7 +34,7 @@ def plain_values(value: Any) -> Any:
 
 
 def _plain_number(value: numpy.generic) -> Any:
-    if isinstance(value, numpy.float16 | numpy.float32):
+    if isinstance(value, numpy.floating) and value.itemsize < 8:
         return shortest(value)
     if isinstance(value, numpy.datetime64):
         return value.astype("datetime64[us]").item()  # of nanoseconds, item gives a number

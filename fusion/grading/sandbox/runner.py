@@ -36,7 +36,7 @@ class Recorder:
             ran.add((type(case), case._testMethodName))
             return run(case, result)
 
-        unittest.TestCase.run = run_noted
+        unittest.TestCase.run = run_noted  # type: ignore[method-assign]
         for name in ("addError", "addFailure", "addSubTest", "addUnexpectedSuccess"):
             setattr(kind, name, self._noting(getattr(kind, name)))
         unittest.main = lambda *args, **kwargs: types.SimpleNamespace(result=self.run_cases())  # type: ignore[assignment]
@@ -58,7 +58,7 @@ class Recorder:
         loader, result = unittest.TestLoader(), unittest.TestResult()
         found = [self.namespace.get(name) for name in self.classes]
         cases = [each for each in found if type(each) is type and issubclass(each, unittest.TestCase)]
-        loaded = [case for each in cases for case in loader.loadTestsFromTestCase(each)]
+        loaded: list[Any] = [case for each in cases for case in loader.loadTestsFromTestCase(each)]
         unittest.TestSuite(case for case in loaded if (type(case), case._testMethodName) not in self.ran).run(result)
         if not result.wasSuccessful() and self.failure is None:  # a class that was there before `install`
             self.failure = AssertionError((result.errors + result.failures)[0][1])
