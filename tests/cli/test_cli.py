@@ -279,8 +279,8 @@ def test_a_search_by_name_ends_with_its_weights(children):
     [
         (["--method", "tiez", "a"], "fusion merge: method.kind: "),
         (["--method", "linear", "a", "--set", "normalize"], "--set normalize: write it as name=value"),
-        (["--method", "linear", "/no/a", "/no/b"], "/no/a is not a model folder"),
-        (["--method", "linear", "/no/a", "/no/b:x"], "/no/a is not a model folder"),
+        (["--method", "linear", "/no/a", "/no/b"], "There is no folder /no/a"),
+        (["--method", "linear", "/no/a", "/no/b:x"], "There is no folder /no/a"),
         (["a", "b"], "a is no recipe of a merge; give a recipe, or --method"),
         (["quickstart", "--dtype", "float16"], "quickstart is no recipe of a merge"),
         (["r.yaml", "--set", "density=0.5"], "r.yaml is a recipe: write its base_model and settings there"),
