@@ -174,7 +174,7 @@ def render(
 
     Raises ValueError, with the messages' roles and beginning, where the template refuses them.
     """
-    template = _template_of_day(tokenizer, prompt_format.date)
+    template = _template_of_day(tokenizer, prompt_format.date, with_tools=bool(prompt_format.tools))
     variables = {
         **prompt_format.chat_template_kwargs,
         **({"tools": list(prompt_format.tools)} if prompt_format.tools else {}),
@@ -224,12 +224,23 @@ def _render(
     return _compile_jinja_template(template).render(messages=[dict(message) for message in messages], **given)
 
 
-def _template_of_day(tokenizer: PreTrainedTokenizerBase, day: datetime.date | None) -> str:
+def _template_of_day(tokenizer: PreTrainedTokenizerBase, day: datetime.date | None, *, with_tools: bool) -> str:
     """Return the chat template, which is to take `day` for today."""
-    known, template = _known_templates(tokenizer), tokenizer.get_chat_template()
+    known, template = _known_templates(tokenizer), _named_template(tokenizer, with_tools=with_tools)
     if (template, day) not in known:
-        known[template, day] = template if day is None else _with_date(tokenizer, day)
+        known[template, day] = template if day is None else _with_date(tokenizer, template, day)
     return known[template, day]
+
+
+def _named_template(tokenizer: PreTrainedTokenizerBase, *, with_tools: bool) -> str:
+    """Return the chat template; of several with names the one that transformers takes: `tool_use` with tools, or `default`."""
+    found: Any = tokenizer.chat_template
+    if isinstance(found, dict) and "default" not in found and not (with_tools and "tool_use" in found):
+        raise ValueError(
+            f"{tokenizer_name(tokenizer)} has chat templates by the names {', '.join(found)}, and none that is called default. "
+            "Save it with one of them as its chat_template, or set template to plain."
+        )
+    return tokenizer.get_chat_template(tools=[{}] if with_tools else None)
 
 
 @cached_per_tokenizer
@@ -238,9 +249,8 @@ def _known_templates(tokenizer: PreTrainedTokenizerBase) -> dict[tuple[str, date
     return {}
 
 
-def _with_date(tokenizer: PreTrainedTokenizerBase, day: datetime.date) -> str:
-    """Return the chat template with a date in place of each call of `strftime_now`, which gives today's."""
-    template = tokenizer.get_chat_template()
+def _with_date(tokenizer: PreTrainedTokenizerBase, template: str, day: datetime.date) -> str:
+    """Return a chat template with a date in place of each call of `strftime_now`, which gives today's."""
     if "strftime_now" not in template:
         return template
     moment = datetime.datetime.combine(day, datetime.time())

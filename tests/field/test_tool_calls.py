@@ -96,6 +96,20 @@ def test_what_would_be_lost_is_refused_by_name(tmp_path, template, change, messa
             way()
 
 
+def test_of_templates_with_names_that_of_tools_is_taken_where_there_are_tools(tmp_path):
+    reader, found = tokenizer(CHATML), example(tmp_path)
+    plain = Conversation([{"role": "user", "content": "q"}], "r", PromptFormat(), "here")
+    expected = encode(reader, *plain[:2], prompt_format=plain[2]).input_ids
+    reader.chat_template = {"default": CHATML, "tool_use": AS_OBJECTS}
+    assert "<call>weather: city=Oslo</call>" in text_of(reader, found)
+    assert encode(reader, *plain[:2], prompt_format=plain[2]).input_ids == expected
+    reader.chat_template = {"rag": CHATML, "tool_use": AS_OBJECTS}
+    with pytest.raises(
+        ValueError, match="has chat templates by the names rag, tool_use, and none that is called default"
+    ):
+        encode(reader, *plain[:2], prompt_format=plain[2])
+
+
 def test_a_template_that_refuses_an_answer_of_a_tool_without_its_call_reads_calls(tmp_path):
     check = "{% if m.role == 'tool' and not messages[loop.index0 - 1].tool_calls %}{{ raise_exception('no call') }}{% endif %}"
     strict = tokenizer(AS_OBJECTS.replace(LOOP, LOOP + check))
