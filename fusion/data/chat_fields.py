@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from transformers import PreTrainedTokenizerBase
 
-from fusion.data.chat_template import render, uses_chat_template
+from fusion.data.chat_template import all_templates, render, uses_chat_template
 from fusion.data.chat_tokens import control_pattern
 from fusion.data.prompt_format import Message, PromptFormat
 from fusion.data.reading.conversations import SHOWN, THOUGHTS
@@ -34,7 +34,7 @@ def refuse_lost_fields(
     for field, less, format_less in _without_each(messages, prompt_format):
         if not uses_chat_template(tokenizer, prompt_format):
             raise _lost(tokenizer, field, "a plain prompt has no place for")
-        if field in THOUGHTS and _reads(tokenizer.get_chat_template(), field):
+        if field in THOUGHTS and _reads(all_templates(tokenizer), field):
             continue
         whole = render(tokenizer, messages, prompt_format, generate=True)
         if whole == _rendered(tokenizer, less, format_less):

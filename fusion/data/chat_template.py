@@ -55,7 +55,7 @@ def _check_variables(tokenizer: PreTrainedTokenizerBase, names: tuple[str, ...])
     """Raise ValueError for a variable that the chat template does not read."""
     if not names:
         return
-    known = _template_variables(without_generation_tags(tokenizer.get_chat_template()))
+    known = _template_variables(without_generation_tags(all_templates(tokenizer)))
     if unknown := [name for name in names if name not in known]:
         raise ValueError(
             f"{tokenizer_name(tokenizer)}: chat_template_kwargs sets {', '.join(unknown)}, which its chat template does not "
@@ -67,6 +67,12 @@ def _check_variables(tokenizer: PreTrainedTokenizerBase, names: tuple[str, ...])
 def _template_variables(template: str) -> frozenset[str]:
     environment = Environment(extensions=["jinja2.ext.loopcontrols"])
     return frozenset(find_undeclared_variables(environment.parse(template)))
+
+
+def all_templates(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return the chat template, or all that have names, one behind the other: what any of them reads is read."""
+    found: Any = tokenizer.chat_template
+    return "\n".join(found.values()) if isinstance(found, dict) else tokenizer.get_chat_template()
 
 
 def without_generation_tags(template: str) -> str:

@@ -103,6 +103,9 @@ def test_of_templates_with_names_that_of_tools_is_taken_where_there_are_tools(tm
     reader.chat_template = {"default": CHATML, "tool_use": AS_OBJECTS}
     assert "<call>weather: city=Oslo</call>" in text_of(reader, found)
     assert encode(reader, *plain[:2], prompt_format=plain[2]).input_ids == expected
+    form = PromptFormat(tools=found.tools, chat_template_kwargs={"loud": True})  # which that of tools alone reads
+    reader.chat_template = {"default": CHATML, "tool_use": "{% if loud %}LOUD{% endif %}" + AS_OBJECTS}
+    assert text_of(reader, found, form).startswith("LOUD")
     reader.chat_template = {"rag": CHATML, "tool_use": AS_OBJECTS}
     with pytest.raises(
         ValueError, match="has chat templates by the names rag, tool_use, and none that is called default"

@@ -18,6 +18,7 @@ from fusion.merging.adapters.tensor_updates import TensorUpdate
 from fusion.merging.adapters.tied_weights import whole_tensors
 from fusion.merging.files.checkpoint import Checkpoint
 from fusion.merging.methods.tiles import TensorReader
+from fusion.merging.tokenizers.vocabulary import vocabulary_files
 from fusion.models.checkpoint_files import ADAPTER_CONFIG
 
 
@@ -54,7 +55,7 @@ class LoraCheckpoint(Checkpoint):
     @override
     def tokenizer_folder(self) -> Path:
         """The adapter's folder where it has a tokenizer, else its base's."""
-        return self.folder if (self.folder / "tokenizer.json").is_file() else self.base.folder
+        return self.folder if vocabulary_files(self.folder) else self.base.folder
 
     @override
     def reader(self, name: str, base: TensorReader, size: int) -> TensorReader:
