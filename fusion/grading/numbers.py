@@ -22,7 +22,7 @@ SEVERAL = r"[\[({]?\s*NUMBER(?:\s*,\s*NUMBER)+\s*[\])}]?|NUMBER\s+(?:or|and)\s+N
 LETTERS = (
     r"^[^a-zA-Z=]*\d\s*(?!(?:cm|km|mm|kg|mg|ml|st|nd|rd|th|am|pm|hr|min|k|m|g|l|s|h|L)\b)[a-zA-Z]\b(?:\s*$|\s*[-+^=])"
 )
-"""A number times a letter, as in `2k` or `6+9i`."""
+"""A number times a letter, as in `7x+2` or `6+9i`."""
 GROUPED = r"-?\$?\d{1,3}(?:,\d{2,3})*,\d{3}(?:\.\d+)?"
 
 LONGEST = 300

@@ -28,7 +28,7 @@ THOUGHT = r"(?:think(?:ing)?|thoughts?|reasoning|seed:think)"
 OPENED = rf"<{THOUGHT}>|\[THINK\]|◁think▷|<\|begin_of_thought\|>"
 CLOSED = rf"</{THOUGHT}>|\[/THINK\]|◁/think▷|<\|end_of_thought\|>"
 HARMONY = (
-    r".*<\|channel\|>final<\|message\|>|<\|channel\|>(?:analysis|commentary).*"
+    r"\A.*<\|channel\|>final<\|message\|>|<\|channel\|>(?:analysis|commentary).*"
     r"|\Aanalysis.*assistantfinal|\Aanalysis(?=[A-Z]).*"
 )
 """Channels of thought and of the answer, as gpt-oss writes them, also where the marks around their names were left out."""
@@ -75,7 +75,9 @@ def extract_final_answer(text: str) -> str | None:
 
 def asserted(claims: Sequence[str]) -> list[str]:
     """What claims say that the answer is; of `not 12 but 10` the second, and of `not 12` nothing."""
-    said = [re.sub(r"^not\s+[^.\n]*?\bbut\s+(?:rather\s+)?", "", claim, flags=re.IGNORECASE) for claim in claims]
+    said = [
+        re.sub(r"^not\s+(?:[^.\n]|\.\d)*?\bbut\s+(?:rather\s+)?", "", claim, flags=re.IGNORECASE) for claim in claims
+    ]
     return [claim for claim in said if not re.match(r"not\b", claim, flags=re.IGNORECASE)]
 
 
@@ -119,7 +121,7 @@ def without_thoughts(text: str) -> str:
     text = re.sub(rf"(?:{OPENED}).*?(?:{CLOSED})", "", text, flags=re.DOTALL)
     if named := re.findall(r"<answer>(.*?)(?:</answer>|\Z)", text, flags=re.DOTALL):
         text = named[-1]
-    text = re.sub(rf".*(?:{CLOSED})", "", text, flags=re.DOTALL)  # of a thought that the prompt began
+    text = re.sub(rf"\A.*(?:{CLOSED})", "", text, flags=re.DOTALL)  # of a thought that the prompt began
     text = re.sub(rf"(?:{OPENED}).*", "", text, flags=re.DOTALL)
     return re.sub(r"<\|[a-z_]+\|>|</?s>|<eos>|<end_of_turn>", "", text)
 
